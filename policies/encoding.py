@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Canonical bytes: what digests and signatures are taken over (RFC 8785, JSON Canonicalization Scheme).
+
+- `canonical` writes, `parse` reads and refuses every byte string that `canonical` would not have written.
+- The profile of signed documents is narrower than JSON: no floats (decimals are strings), integers up to 2**53 - 1, strings in
+  Unicode normalisation form C, no duplicate keys. `canonical` itself takes any JSON value, so that the public vectors apply.
+- A digest prints as ``sha256:`` and 64 hex digits.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import unicodedata
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import rfc8785
+
+from policies.errors import EncodingError
+from policies.limits import DECIMAL_FRACTION_DIGITS, DECIMAL_INTEGER_DIGITS, INTEGER_MAX, NESTING_DEPTH, STRING_CHARS
+
+__all__ = [
+    "b64",
+    "canonical",
+    "decimal_text",
+    "digest",
+    "digest_of",
+    "new_id",
+    "parse",
+    "sha256",
+    "unb64",
+]
+
+Json = Any  # a JSON value; recursive types would be re-checked at every boundary anyway
+
+_REMEDY = "send exactly the RFC 8785 bytes of the document"
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+
+
+def _refuse(need: str, found: str) -> EncodingError:
+    return EncodingError(need=need, found=found, remedy=_REMEDY)
+
+
+def canonical(obj: Json) -> bytes:
+    """RFC 8785 bytes of a JSON value.
+
+    Raises:
+        EncodingError: The value has no canonical form (NaN, an integer beyond 2**53 - 1, a lone surrogate, a key that is no string).
+    """
+    try:
+        return rfc8785.dumps(obj)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        raise _refuse("a value that RFC 8785 can write", type(error).__name__) from error
+
+
+def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _refuse("each key once", f"key {key!r} twice")
+        found[key] = value
+    return found
+
+
+def _refuse_float(text: str) -> Json:
+    raise _refuse("decimals as strings", f"the number {text[:40]}")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > len(str(INTEGER_MAX)) + 1 or abs(int(text)) > INTEGER_MAX:
+        raise _refuse(f"integers within ±{INTEGER_MAX}", f"{text[:40]}")
+    return int(text)
+
+
+def check_profile(obj: Json, *, depth: int = 0) -> None:
+    """Refuses what signed documents may not hold: floats, huge integers, strings that are not NFC, too deep nesting.
+
+    Raises:
+        EncodingError: With what was found.
+    """
+    if depth > NESTING_DEPTH:
+        raise _refuse(f"nesting of at most {NESTING_DEPTH}", "a deeper document")
+    if isinstance(obj, str):
+        if len(obj) > STRING_CHARS:
+            raise _refuse(f"strings of at most {STRING_CHARS} characters", f"{len(obj)} characters")
+        if not unicodedata.is_normalized("NFC", obj):
+            raise _refuse("strings in normalisation form C", ascii(obj[:40]))
+    elif isinstance(obj, dict):
+        for key, value in obj.items():
+            check_profile(key, depth=depth + 1)
+            check_profile(value, depth=depth + 1)
+    elif isinstance(obj, list | tuple):
+        for value in obj:
+            check_profile(value, depth=depth + 1)
+    elif isinstance(obj, float):
+        _refuse_float(repr(obj))
+    elif isinstance(obj, int) and abs(obj) > INTEGER_MAX:
+        raise _refuse(f"integers within ±{INTEGER_MAX}", "a larger one")
+
+
+def parse(data: bytes) -> Json:
+    """The JSON value behind canonical bytes of a signed document.
+
+    Returns:
+        The parsed value; hand it on, so that nobody parses the bytes twice.
+
+    Raises:
+        EncodingError: Not UTF-8 JSON, a duplicate key, a float, an integer beyond 2**53 - 1, a string that is not NFC, nesting deeper
+            than the limit, or bytes that differ from their own canonical form.
+    """
+    try:
+        obj = json.loads(
+            data.decode("utf-8", errors="strict"),
+            object_pairs_hook=_no_duplicates,
+            parse_float=_refuse_float,
+            parse_int=_bounded_int,
+            parse_constant=_refuse_float,
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise _refuse("UTF-8 JSON", type(error).__name__) from error
+    check_profile(obj)
+    if canonical(obj) != data:
+        raise _refuse("canonical bytes", "another spelling of the same document")
+    return obj
+
+
+def sha256(data: bytes) -> bytes:
+    """SHA-256 of bytes, 32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def digest(data: bytes) -> str:
+    """``sha256:`` and 64 hex digits of bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_of(obj: Json) -> str:
+    """Digest of the canonical bytes of a JSON value."""
+    return digest(canonical(obj))
+
+
+def is_digest(text: object) -> bool:
+    """Whether a value is a digest as `digest` prints it."""
+    return isinstance(text, str) and _DIGEST.match(text) is not None
+
+
+def b64(data: bytes) -> str:
+    """Standard base64 with padding, the form of all binary values in our JSON."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def unb64(text: str) -> bytes:
+    """Bytes behind standard or URL-safe base64.
+
+    Raises:
+        EncodingError: Any character outside the alphabet, or missing padding.
+    """
+    try:
+        return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError, AttributeError) as error:
+        raise _refuse("base64", "other characters or lengths") from error
+
+
+def decimal_text(text: str) -> str:
+    """Plain spelling of a decimal string: ``"8.00"`` gives ``"8"``, ``"1e-5"`` gives ``"0.00001"``.
+
+    Raises:
+        EncodingError: Not a finite decimal, negative, or more than 12 integer or 18 fraction digits.
+    """
+    try:
+        value = Decimal(text)
+    except (InvalidOperation, TypeError, ValueError) as error:
+        raise _refuse("a decimal as a string", repr(text)[:40]) from error
+    if not isinstance(text, str) or not value.is_finite() or value.is_signed():
+        raise _refuse("a finite decimal that is not negative", repr(text)[:40])
+    plain = format(value, "f")
+    if "." in plain:
+        plain = plain.rstrip("0").rstrip(".")
+    whole, _, fraction = plain.partition(".")
+    whole = whole.lstrip("0") or "0"
+    if len(whole) > DECIMAL_INTEGER_DIGITS or len(fraction) > DECIMAL_FRACTION_DIGITS:
+        raise _refuse(f"at most {DECIMAL_INTEGER_DIGITS} integer and {DECIMAL_FRACTION_DIGITS} fraction digits", repr(text)[:40])
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def new_id(prefix: str, random10: bytes) -> str:
+    """An identifier: ``prefix_`` and base32 of 80 random bits, made by the party that owns the thing."""
+    if len(random10) != 10:  # noqa: PLR2004  80 bits
+        raise _refuse("10 random bytes", f"{len(random10)}")
+    return f"{prefix}_{base64.b32encode(random10).decode('ascii').lower()}"

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bound of iriai, named, with its unit in the name and its reason beside it. A contract may tighten one, never loosen it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# canonical documents
+INTEGER_MAX: Final = 2**53 - 1  # beyond this, JSON readers disagree (RFC 8785)
+NESTING_DEPTH: Final = 12  # a contract needs 5; deeper is an attack on parsers
+STRING_CHARS: Final = 4_000
+DECIMAL_INTEGER_DIGITS: Final = 12
+DECIMAL_FRACTION_DIGITS: Final = 18  # epsilon and delta need 12
+
+# contracts (contract.md, section 2)
+CONTRACT_BYTES: Final = 256 * 1024
+CONTRACT_YAML_BYTES: Final = 512 * 1024
+PARTIES: Final = 64
+CLAUSES: Final = 500
+
+# signed requests (RFC 9421)
+SIGNATURE_TTL_S: Final = 60
+CLOCK_SKEW_S: Final = 30  # a node's clock may be ahead by this
+NONCES_KEPT: Final = 100_000  # per key; a full store refuses
+BODY_BYTES_JSON: Final = 1024 * 1024
+
+# membership
+INVITE_TTL_H: Final = 72
+APPROVALS_NEEDED: Final = 2  # two different operator keys
+
+# the engine (engine-flower.md, section 8)
+FLEET_BODY_BYTES: Final = 8 * 1024 * 1024
+FLEET_HEADER_BYTES: Final = 64 * 1024
+FLEET_INLINE_BYTES: Final = 256 * 1024
+FLEET_HOLD_S: Final = 20
+FLEET_RESEND_S: Final = 25
+FLEET_STORE_BYTES: Final = 20 * 1024**3
+MAX_ACTIVE_RUNS: Final = 8
+RUN_HEARTBEAT_S: Final = 15
+NODE_RETRY_CAP_S: Final = 3
+ROUND_DEADLINE_S: Final = 86_400  # a recipe's own deadline is at most this
+ATTEMPTS_PER_ROUND: Final = 2
+
+# the log (log-and-audit.md)
+LOG_BODY_MAX: Final = 8 * 1024
+COMMIT_BATCH: Final = 256
+COMMIT_WAIT_MS: Final = 5
+WRITE_QUEUE: Final = 4_096
+BUNDLE_BYTES: Final = 4 * 1024**3
+BUNDLE_FILES: Final = 100_000
+BUNDLE_RATIO: Final = 100
+
+# data (robot-data-and-models.md, section 2)
+SIGNALS: Final = 512
+EPISODE_FRAMES: Final = 200_000
+SOURCE_FILE_BYTES: Final = 64 * 1024**3
+TEXT_ROW_BYTES: Final = 64 * 1024
