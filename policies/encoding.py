@@ -2,8 +2,10 @@
 """Canonical bytes: what digests and signatures are taken over (RFC 8785, JSON Canonicalization Scheme).
 
 - `canonical` writes, `parse` reads and refuses every byte string that `canonical` would not have written.
-- The profile of signed documents is narrower than JSON: no floats (decimals are strings), integers up to 2**53 - 1, strings in
-  Unicode normalisation form C, no duplicate keys. `canonical` itself takes any JSON value, so that the public vectors apply.
+- The profile of signed documents is narrower than JSON: no floats (decimals are strings), integers up to
+  2**53 - 1, strings in
+  Unicode normalisation form C, no duplicate keys. `canonical` itself takes any JSON value, so that the
+  public vectors apply.
 - A digest prints as ``sha256:`` and 64 hex digits.
 """
 
@@ -21,7 +23,13 @@ from typing import Any
 import rfc8785
 
 from policies.errors import EncodingError
-from policies.limits import DECIMAL_FRACTION_DIGITS, DECIMAL_INTEGER_DIGITS, INTEGER_MAX, NESTING_DEPTH, STRING_CHARS
+from policies.limits import (
+    DECIMAL_FRACTION_DIGITS,
+    DECIMAL_INTEGER_DIGITS,
+    INTEGER_MAX,
+    NESTING_DEPTH,
+    STRING_CHARS,
+)
 
 __all__ = [
     "b64",
@@ -49,7 +57,8 @@ def canonical(obj: Json) -> bytes:
     """RFC 8785 bytes of a JSON value.
 
     Raises:
-        EncodingError: The value has no canonical form (NaN, an integer beyond 2**53 - 1, a lone surrogate, a key that is no string).
+        EncodingError: The value has no canonical form (NaN, an integer beyond 2**53 - 1, a lone surrogate, a
+            key that is no string).
     """
     try:
         return rfc8785.dumps(obj)
@@ -76,8 +85,15 @@ def _bounded_int(text: str) -> int:
     return int(text)
 
 
+def _check_string(text: str) -> None:
+    if len(text) > STRING_CHARS:
+        raise _refuse(f"strings of at most {STRING_CHARS} characters", f"{len(text)} characters")
+    if not unicodedata.is_normalized("NFC", text):
+        raise _refuse("strings in normalisation form C", ascii(text[:40]))
+
+
 def check_profile(obj: Json, *, depth: int = 0) -> None:
-    """Refuses what signed documents may not hold: floats, huge integers, strings that are not NFC, too deep nesting.
+    """Refuses what signed documents may not hold: floats, huge integers, text not in NFC, deep nesting.
 
     Raises:
         EncodingError: With what was found.
@@ -85,10 +101,7 @@ def check_profile(obj: Json, *, depth: int = 0) -> None:
     if depth > NESTING_DEPTH:
         raise _refuse(f"nesting of at most {NESTING_DEPTH}", "a deeper document")
     if isinstance(obj, str):
-        if len(obj) > STRING_CHARS:
-            raise _refuse(f"strings of at most {STRING_CHARS} characters", f"{len(obj)} characters")
-        if not unicodedata.is_normalized("NFC", obj):
-            raise _refuse("strings in normalisation form C", ascii(obj[:40]))
+        _check_string(obj)
     elif isinstance(obj, dict):
         for key, value in obj.items():
             check_profile(key, depth=depth + 1)
@@ -109,7 +122,8 @@ def parse(data: bytes) -> Json:
         The parsed value; hand it on, so that nobody parses the bytes twice.
 
     Raises:
-        EncodingError: Not UTF-8 JSON, a duplicate key, a float, an integer beyond 2**53 - 1, a string that is not NFC, nesting deeper
+        EncodingError: Not UTF-8 JSON, a duplicate key, a float, an integer beyond 2**53 - 1, a string that
+            is not NFC, nesting deeper
             than the limit, or bytes that differ from their own canonical form.
     """
     try:
@@ -183,7 +197,10 @@ def decimal_text(text: str) -> str:
     whole, _, fraction = plain.partition(".")
     whole = whole.lstrip("0") or "0"
     if len(whole) > DECIMAL_INTEGER_DIGITS or len(fraction) > DECIMAL_FRACTION_DIGITS:
-        raise _refuse(f"at most {DECIMAL_INTEGER_DIGITS} integer and {DECIMAL_FRACTION_DIGITS} fraction digits", repr(text)[:40])
+        raise _refuse(
+            f"at most {DECIMAL_INTEGER_DIGITS} integer and {DECIMAL_FRACTION_DIGITS} fraction digits",
+            repr(text)[:40],
+        )
     return f"{whole}.{fraction}" if fraction else whole
 
 

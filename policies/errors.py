@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one error shape of iriai, and the errors that belong to no single part of the ground floor.
 
-Every refusal carries a stable ``code``, what was needed, what was found, what to do, and the contract clause if one refused.
+Every refusal carries a stable ``code``, what was needed, what was found, what to do, and the contract clause
+if one refused.
 An error never holds a secret, an episode's values or another party's number.
 
     IriaiError
@@ -22,7 +23,8 @@ class IriaiError(Exception):
 
     Attributes:
         code: Stable, lower.dotted name; part of the API, never reused.
-        exit_code: 1 our bug, 2 usage, 3 check failed, 4 denied, 5 peer unreachable, 6 identity, 7 needs a human, 75 try again.
+        exit_code: 1 our bug, 2 usage, 3 check failed, 4 denied, 5 peer unreachable, 6 identity, 7 needs a
+            human, 75 try again.
         http_status: Status of the problem document (RFC 9457).
     """
 
@@ -75,7 +77,7 @@ class IdentityError(IriaiError):
 
 
 class WeakKeyError(IdentityError):
-    """A public key under which a signature proves nothing (small order), or whose encoding is not canonical."""
+    """A public key under which a signature proves nothing, or whose encoding is not canonical."""
 
     code = "identity.weak-key"
     http_status = 422
@@ -109,4 +111,8 @@ class RequestReplayedError(IdentityError):
 def invariant(condition: object, what: str) -> None:
     """Raises `InvariantError` unless ``condition`` holds; stays on under ``python -O``, unlike ``assert``."""
     if not condition:
-        raise InvariantError(need=what, found="the opposite", remedy="report this with the log of the process; nothing was changed")
+        raise InvariantError(
+            need=what,
+            found="the opposite",
+            remedy="report this with the log of the process; nothing was changed",
+        )

@@ -2,8 +2,10 @@
 """Ed25519 keys (RFC 8032): making, naming and checking them. Files are the caller's business.
 
 - A public key is 32 raw bytes; as text ``ed25519:`` and 64 hex digits.
-- `check_public_key` refuses the 48 encodings under which a signature proves nothing or two readers may disagree: points of small
-  order and field elements y >= p. The library accepts signatures under them: one fixed signature fits every message under the
+- `check_public_key` refuses the 48 encodings under which a signature proves nothing or two readers may
+  disagree: points of small
+  order and field elements y >= p. The library accepts signatures under them: one fixed signature fits every
+  message under the
   neutral element. Every key is checked at enrolment and again wherever it is loaded.
 - `verify` returns nothing and raises; there is no bool that a caller could forget to look at.
 """
@@ -27,7 +29,8 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 _TEXT_PREFIX = "ed25519:"
 
-# y coordinates of the points whose order divides 8: neutral element, order 2, order 4 (y = 0), and the two order-8 values.
+# y coordinates of the points whose order divides 8: neutral element, order 2, order 4 (y = 0), and the two
+# order-8 values.
 _ORDER_8 = (
     bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
     bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
@@ -86,19 +89,25 @@ def parse_key(text: str) -> bytes:
         WeakKeyError: Another form, or a key that `check_public_key` refuses.
     """
     if not isinstance(text, str) or not text.startswith(_TEXT_PREFIX):
-        raise WeakKeyError(need="ed25519:<64 hex digits>", found=repr(text)[:80], remedy="copy the whole key text")
+        raise WeakKeyError(
+            need="ed25519:<64 hex digits>", found=repr(text)[:80], remedy="copy the whole key text"
+        )
     hexed = text[len(_TEXT_PREFIX) :]
     try:
         raw = bytes.fromhex(hexed)
     except ValueError as error:
-        raise WeakKeyError(need="64 hex digits", found=repr(hexed)[:80], remedy="copy the whole key text") from error
+        raise WeakKeyError(
+            need="64 hex digits", found=repr(hexed)[:80], remedy="copy the whole key text"
+        ) from error
     if raw.hex() != hexed:
-        raise WeakKeyError(need="lower-case hex digits", found=repr(hexed)[:80], remedy="copy the whole key text")
+        raise WeakKeyError(
+            need="lower-case hex digits", found=repr(hexed)[:80], remedy="copy the whole key text"
+        )
     return check_public_key(raw)
 
 
 def key_id(raw: bytes) -> str:
-    """Name of a public key in logs and headers: the first 16 hex digits of its SHA-256. Never decides anything by itself."""
+    """Name of a public key in logs and headers: 16 hex digits of its SHA-256. Decides nothing by itself."""
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
@@ -144,7 +153,9 @@ class SigningKey:
     @property
     def public(self) -> bytes:
         """Raw public key, 32 bytes."""
-        return self._private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return self._private.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
 
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every bound of iriai, named, with its unit in the name and its reason beside it. A contract may tighten one, never loosen it."""
+"""Every bound of iriai, named, with its unit in the name and its reason beside it.
+
+A contract may tighten one, never loosen it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signed documents (DSSE v1.0.2) and signed HTTP requests (RFC 9421). The only wrapper of both; nobody else builds or checks one.
+"""Signed documents (DSSE v1.0.2) and signed HTTP requests (RFC 9421): the only wrapper of both.
 
-DSSE: one payload, one payload type, n Ed25519 signatures over the pre-authentication encoding. ``keyid`` is a hint and decides
+DSSE: one payload, one payload type, n Ed25519 signatures over the pre-authentication encoding. ``keyid`` is
+    a hint and decides
 nothing: a verifier tries the key that *it* expects.
 
 HTTP: a request is accepted only if
@@ -45,6 +46,14 @@ _COVERED = ("@method", "@target-uri", "content-digest")
 _NONCE = re.compile(r"^[0-9a-f]{32}$")
 
 
+def _not_an_envelope() -> EncodingError:
+    return EncodingError(
+        need="a DSSE envelope (payloadType, payload, signatures)",
+        found="other keys or types",
+        remedy="send it unchanged",
+    )
+
+
 def pae(payload_type: str, payload: bytes) -> bytes:
     """DSSE v1.0.2 pre-authentication encoding: what each signature is over."""
     kind = payload_type.encode("utf-8")
@@ -53,7 +62,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """A DSSE envelope. ``signatures`` holds (key id hint, 64-byte signature) pairs in the order they were made."""
+    """A DSSE envelope; ``signatures`` holds (key id hint, 64-byte signature) in the order they were made."""
 
     payload_type: str
     payload: bytes
@@ -83,7 +92,7 @@ class Envelope:
         )
 
     def signed_by(self, public_key: bytes) -> bool:
-        """Whether one of the signatures is by this key. Use `open_as` where the answer must not be forgotten."""
+        """Whether one of the signatures is by this key; `open_as` raises instead."""
         message = pae(self.payload_type, self.payload)
         for _, signature in self.signatures:
             try:
@@ -102,12 +111,15 @@ class Envelope:
         """
         if self.payload_type != payload_type:
             raise SignatureInvalidError(
-                need=f"payload type {payload_type}", found=ascii(self.payload_type)[:80], remedy="fetch the right document"
+                need=f"payload type {payload_type}",
+                found=ascii(self.payload_type)[:80],
+                remedy="fetch the right document",
             )
         if not public_keys or not all(self.signed_by(key) for key in public_keys):
             raise SignatureInvalidError(
                 need="a signature by each pinned key: " + ", ".join(key_id(key) for key in public_keys),
-                found="signatures hinting at " + (", ".join(ascii(hint)[:20] for hint, _ in self.signatures) or "nobody"),
+                found="signatures hinting at "
+                + (", ".join(ascii(hint)[:20] for hint, _ in self.signatures) or "nobody"),
                 remedy="compare key fingerprints by another way; ask the missing party to sign",
             )
         return parse(self.payload)
@@ -131,21 +143,19 @@ class Envelope:
         Raises:
             EncodingError: Keys or types other than DSSE's.
         """
-        try:
-            if not isinstance(obj, Mapping) or set(obj) != {"payloadType", "payload", "signatures"}:
-                raise TypeError
-            signatures = []
-            for one in obj["signatures"]:
-                if set(one) != {"keyid", "sig"} or not isinstance(one["keyid"], str):
-                    raise TypeError
-                signatures.append((one["keyid"], unb64(one["sig"])))
-            if not isinstance(obj["payloadType"], str):
-                raise TypeError
-            return cls(payload_type=obj["payloadType"], payload=unb64(obj["payload"]), signatures=tuple(signatures))
-        except (KeyError, TypeError) as error:
-            raise EncodingError(
-                need="a DSSE envelope (payloadType, payload, signatures)", found="other keys or types", remedy="send it unchanged"
-            ) from error
+        if not isinstance(obj, Mapping) or set(obj) != {"payloadType", "payload", "signatures"}:
+            raise _not_an_envelope()
+        kind, payload, signatures = obj["payloadType"], obj["payload"], obj["signatures"]
+        if not isinstance(kind, str) or not isinstance(payload, str) or not isinstance(signatures, list):
+            raise _not_an_envelope()
+        pairs = []
+        for one in signatures:
+            if not isinstance(one, Mapping) or set(one) != {"keyid", "sig"}:
+                raise _not_an_envelope()
+            if not isinstance(one["keyid"], str) or not isinstance(one["sig"], str):
+                raise _not_an_envelope()
+            pairs.append((one["keyid"], unb64(one["sig"])))
+        return cls(payload_type=kind, payload=unb64(payload), signatures=tuple(pairs))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Envelope:
@@ -158,7 +168,7 @@ class Envelope:
 
 
 def parse_envelope_json(data: bytes) -> Any:  # noqa: ANN401  a parsed JSON document
-    """Like `policies.encoding.parse`, without the bound on string length: payloads are long base64 strings."""
+    """Like `policies.encoding.parse` without the bound on string length: payloads are long base64."""
     try:
         obj = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -190,13 +200,24 @@ class _OneKey:
         return self.key
 
 
+def _one_key(key: Any) -> Any:  # noqa: ANN401  typed by a library that is imported only when needed
+    return _OneKey(key)
+
+
 def content_digest(body: bytes) -> str:
     """``Content-Digest`` header of a body (RFC 9530)."""
     return f"sha-256=:{base64.b64encode(sha256(body)).decode('ascii')}:"
 
 
 def sign_request(
-    key: SigningKey, *, method: str, url: str, body: bytes, now_ms: int, nonce16: bytes, idempotency_key: str | None = None
+    key: SigningKey,
+    *,
+    method: str,
+    url: str,
+    body: bytes,
+    now_ms: int,
+    nonce16: bytes,
+    idempotency_key: str | None = None,
 ) -> dict[str, str]:
     """Headers that make a request a signed one.
 
@@ -210,13 +231,16 @@ def sign_request(
         idempotency_key: Required for writes.
 
     Returns:
-        The headers to add (``Content-Digest``, ``Signature-Input``, ``Signature``, on writes ``Idempotency-Key``).
+        The headers to add (``Content-Digest``, ``Signature-Input``, ``Signature``, on writes
+        ``Idempotency-Key``).
     """
-    from http_message_signatures import HTTPMessageSigner, algorithms  # noqa: PLC0415
+    from http_message_signatures import HTTPMessageSigner, algorithms
 
     if (method in WRITES) != (idempotency_key is not None):
         raise RequestUnsignedError(
-            need="an Idempotency-Key on writes and only there", found=f"{method} with {idempotency_key!r}", remedy="add or drop it"
+            need="an Idempotency-Key on writes and only there",
+            found=f"{method} with {idempotency_key!r}",
+            remedy="add or drop it",
         )
     headers = [("content-digest", content_digest(body))]
     covered: tuple[str, ...] = _COVERED
@@ -227,7 +251,7 @@ def sign_request(
     created = dt.datetime.fromtimestamp(now_ms // 1000, tz=dt.UTC)
     signer = HTTPMessageSigner(
         signature_algorithm=algorithms.ED25519,
-        key_resolver=_OneKey(key._private),  # noqa: SLF001  the library signs; the key never leaves this module
+        key_resolver=_one_key(key._private),  # noqa: SLF001  the library signs, the key stays here
     )
     signer.sign(
         message,
@@ -245,7 +269,7 @@ def sign_request(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedRequest:
-    """A request whose signature held: whose it is, and what the caller must store so that it cannot come twice."""
+    """A request whose signature held: whose it is, and what to store so that it cannot come twice."""
 
     public_key: bytes
     key_id: str
@@ -265,7 +289,9 @@ def claimed_key_id(headers: Mapping[str, str]) -> str:
     found = re.search(r';keyid="([0-9a-f]{16})"', text)
     if found is None:
         raise RequestUnsignedError(
-            need="an RFC 9421 signature with keyid", found="none", remedy="call through iriai-node or iriai-broker, which sign"
+            need="an RFC 9421 signature with keyid",
+            found="none",
+            remedy="call through iriai-node or iriai-broker, which sign",
         )
     return found.group(1)
 
@@ -297,50 +323,70 @@ def verify_request(
         RequestStaleError: Rule 4.
         RequestReplayedError: Rule 5.
     """
-    from http_message_signatures import HTTPMessageVerifier, algorithms  # noqa: PLC0415
-    from http_message_signatures.exceptions import HTTPMessageSignaturesException  # noqa: PLC0415
+    from http_message_signatures import HTTPMessageVerifier, algorithms
+    from http_message_signatures.exceptions import HTTPMessageSignaturesException
 
     claimed = claimed_key_id(headers)
     # 1. and 2. one signature, ours, over everything that matters
     needed = set(_COVERED) | ({"idempotency-key"} if method in WRITES else set())
     for name in sorted(needed - {"@method", "@target-uri"}):
         if name not in headers:
-            raise RequestUnsignedError(need=f"header {name}", found="none", remedy="send it and let the signature cover it")
+            raise RequestUnsignedError(
+                need=f"header {name}", found="none", remedy="send it and let the signature cover it"
+            )
     message = _Message(method, url, headers.items())
-    verifier = HTTPMessageVerifier(signature_algorithm=algorithms.ED25519, key_resolver=_OneKey(_library_key(public_key)))
-    verifier.max_clock_skew = dt.timedelta(days=36_500)  # the library has a clock of its own; rule 4 below uses the caller's
+    verifier = HTTPMessageVerifier(
+        signature_algorithm=algorithms.ED25519, key_resolver=_one_key(_library_key(public_key))
+    )
+    verifier.max_clock_skew = dt.timedelta(
+        days=36_500
+    )  # the library has a clock of its own; rule 4 below uses the caller's
     try:
         results = verifier.verify(message, expect_tag=_TAG, max_age=None)
     except HTTPMessageSignaturesException as error:
         raise SignatureInvalidError(
-            need=f"a signature by {claimed}", found="one that does not verify", remedy="sign the request again; check the key"
+            need=f"a signature by {claimed}",
+            found="one that does not verify",
+            remedy="sign the request again; check the key",
         ) from error
     if len(results) != 1:
-        raise RequestUnsignedError(need="exactly one signature", found=str(len(results)), remedy="sign the request once")
+        raise RequestUnsignedError(
+            need="exactly one signature", found=str(len(results)), remedy="sign the request once"
+        )
     result = results[0]
     covered = {str(name).strip('"') for name in result.covered_components}
     if not needed <= covered:
         raise RequestUnsignedError(
-            need="a signature over " + ", ".join(sorted(needed)), found=", ".join(sorted(covered)), remedy="cover them all"
+            need="a signature over " + ", ".join(sorted(needed)),
+            found=", ".join(sorted(covered)),
+            remedy="cover them all",
         )
     # 3. the body is the one that was signed
     if headers["content-digest"] != content_digest(body):
-        raise SignatureInvalidError(need="Content-Digest of the body", found="another", remedy="send the body that was signed")
+        raise SignatureInvalidError(
+            need="Content-Digest of the body", found="another", remedy="send the body that was signed"
+        )
     # 4. fresh
     created = _integer(result.parameters.get("created"))
     expires = _integer(result.parameters.get("expires"))
     age_s = now_ms / 1000 - created
     if age_s > SIGNATURE_TTL_S or age_s < -CLOCK_SKEW_S or expires - created > SIGNATURE_TTL_S:
         raise RequestStaleError(
-            need=f"a signature at most {SIGNATURE_TTL_S} s old", found=f"{age_s:.0f} s", remedy="set the clocks (NTP) and send again"
+            need=f"a signature at most {SIGNATURE_TTL_S} s old",
+            found=f"{age_s:.0f} s",
+            remedy="set the clocks (NTP) and send again",
         )
     # 5. new
     nonce = str(result.parameters.get("nonce", ""))
     if not _NONCE.match(nonce):
-        raise RequestUnsignedError(need="a nonce of 32 hex digits", found=ascii(nonce)[:40], remedy="sign with a fresh nonce")
+        raise RequestUnsignedError(
+            need="a nonce of 32 hex digits", found=ascii(nonce)[:40], remedy="sign with a fresh nonce"
+        )
     expires_ms = (created + SIGNATURE_TTL_S + CLOCK_SKEW_S) * 1000
     if not store_nonce(claimed, nonce, expires_ms):
-        raise RequestReplayedError(need="a nonce that was not seen", found=nonce, remedy="sign each request afresh")
+        raise RequestReplayedError(
+            need="a nonce that was not seen", found=nonce, remedy="sign each request afresh"
+        )
     return VerifiedRequest(
         public_key=public_key,
         key_id=claimed,
@@ -353,7 +399,11 @@ def verify_request(
 
 def _integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestUnsignedError(need="integer times in the signature", found=repr(value)[:40], remedy="sign it with iriai's client")
+        raise RequestUnsignedError(
+            need="integer times in the signature",
+            found=repr(value)[:40],
+            remedy="sign it with iriai's client",
+        )
     return value
 
 
