@@ -1,0 +1,48 @@
+# Everything a newcomer needs: `make demo` runs a whole federation, `make test` the tests, `make check` the linters.
+# Each target first makes the virtual environment it needs in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BASE := build/verifier-venv
+EXTRAS := broker,client,sandbox,dev
+# torch first: whatever else pulls it in would fetch a CUDA build of several gigabytes
+TORCH := torch==2.13.0
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: venv demo test check clean verifier
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "iriai needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install $(TORCH)
+	$(PIP) install -c constraints.txt -e ".[$(EXTRAS)]"
+	@$(BIN)/python -c 'import torch; print("torch", torch.__version__, "is a CUDA build: several gigabytes, and of no use here; pip install $(TORCH) from a CPU index" if torch.version.cuda else "is the CPU build")'
+	@touch $(STAMP)
+
+# the auditor's environment: the base install only, nothing of the broker or the node
+verifier: $(BASE)/.installed
+
+$(BASE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BASE)
+	$(BASE)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -e .
+	@touch $@
+
+demo: $(STAMP) verifier
+	$(BIN)/iriai-sandbox demo --verifier $(BASE)/bin/iriai-verify $(DEMO_ARGS)
+
+test: $(STAMP) verifier
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
