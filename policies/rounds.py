@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One round as a state machine without I/O: who was asked, who answered, and what becomes of it.
+
+    open ── accept(party) ─┐
+         ── refuse(party) ─┼─► settle() ─► Closed(survivors)      enough independent groups answered
+         ── (silence)     ─┘          └──► Again(attempt + 1)     too few, and another attempt is allowed
+                                      └──► Lost(why)              too few, and none is; the model stays
+
+- The cohort is fixed when the attempt opens and comes from the contract; nobody is sampled, nobody added later.
+- Groups are counted, not parties: two organisations of one owner count once (contract clause ``aggregation``).
+- A party has one verdict per attempt. A refusal costs its sender this attempt and nobody else anything.
+- Every attempt is a step of the privacy plan; ``steps_left`` bounds the attempts of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from policies.errors import invariant
+from policies.limits import ATTEMPTS_PER_ROUND
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Again", "Attempt", "Closed", "Lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The round is over; the sum of these parties' updates may be opened. Sorted by party."""
+
+    survivors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Too few groups answered; the same round is asked again under the next attempt number."""
+
+    attempt: int
+    groups_found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The round ends without a new model: ``too-few-groups`` or ``no-steps-left``."""
+
+    reason: str
+    groups_found: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One attempt of one round.
+
+    Attributes:
+        number: 1-based; part of the slot that nodes answer.
+        cohort: party → group, the parties that were asked.
+        groups_needed: ``min_parties`` of the contract.
+        steps_left: Steps of the privacy plan that remain after this attempt; None without a plan.
+    """
+
+    number: int
+    cohort: Mapping[str, str]
+    groups_needed: int
+    steps_left: int | None
+    _accepted: set[str] = field(default_factory=set)
+    _refused: dict[str, str] = field(default_factory=dict)
+
+    def accept(self, party: str) -> None:
+        """The party's update passed every check."""
+        self._check_open(party)
+        self._accepted.add(party)
+
+    def refuse(self, party: str, code: str) -> None:
+        """The party's reply failed a check, or the party itself refused; ``code`` says which."""
+        self._check_open(party)
+        self._refused[party] = code
+
+    def _check_open(self, party: str) -> None:
+        invariant(party in self.cohort, "a verdict only for a party of the cohort")
+        seen = party in self._accepted or party in self._refused
+        invariant(not seen, "one verdict for each party and attempt")
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Parties whose update counts, sorted."""
+        return tuple(sorted(self._accepted))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Party → code."""
+        return dict(self._refused)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Parties that were asked and did not answer in time, sorted."""
+        return tuple(sorted(set(self.cohort) - self._accepted - set(self._refused)))
+
+    @property
+    def groups(self) -> int:
+        """Independent groups among the accepted."""
+        return len({self.cohort[party] for party in self._accepted})
+
+    def settle(self) -> Closed | Again | Lost:
+        """What becomes of the round now that the exchange has ended."""
+        if self.groups >= self.groups_needed:
+            return Closed(self.accepted)
+        if self.steps_left is not None and self.steps_left <= 0:
+            return Lost("no-steps-left", self.groups)
+        if self.number < ATTEMPTS_PER_ROUND:
+            return Again(self.number + 1, self.groups)
+        return Lost("too-few-groups", self.groups)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from policies.errors import InvariantError
+from policies.rounds import Again, Attempt, Closed, Lost
+
+COHORT = {"kita": "kita", "nord": "nord", "iber": "iber", "hanbit": "hanbit"}
+
+
+def attempt(number=1, steps_left=5, cohort=COHORT):
+    return Attempt(number=number, cohort=cohort, groups_needed=3, steps_left=steps_left)
+
+
+def test_a_round_closes_with_the_parties_that_were_accepted():
+    one = attempt()
+    for party in ("nord", "kita", "iber"):
+        one.accept(party)
+    assert one.settle() == Closed(("iber", "kita", "nord"))
+    assert one.absent == ("hanbit",)
+
+
+def test_too_few_groups_open_the_next_attempt_and_then_lose_the_round():
+    first, second = attempt(), attempt(number=2)
+    for one in (first, second):
+        one.accept("kita")
+        one.refuse("nord", "update.not-finite")
+    assert first.settle() == Again(2, 1)
+    assert second.settle() == Lost("too-few-groups", 1)
+    assert second.refused == {"nord": "update.not-finite"}
+
+
+def test_two_organisations_of_one_owner_count_once():
+    one = attempt(cohort={"kita": "kita", "kita2": "kita", "nord": "nord"})
+    for party in ("kita", "kita2", "nord"):
+        one.accept(party)
+    assert one.groups == 2
+    assert one.settle() == Again(2, 2)
+
+
+def test_no_attempt_is_opened_beyond_the_steps_of_the_plan():
+    one = attempt(steps_left=0)
+    assert one.settle() == Lost("no-steps-left", 0)
+
+
+@pytest.mark.parametrize("again", ["accept", "refuse"])
+def test_a_party_has_one_verdict_and_a_stranger_none(again):
+    one = attempt()
+    one.accept("kita")
+    with pytest.raises(InvariantError):
+        one.accept("kita") if again == "accept" else one.refuse("kita", "x.y")
+    with pytest.raises(InvariantError):
+        one.accept("stranger")
