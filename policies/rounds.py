@@ -6,8 +6,10 @@
          ── (silence)     ─┘          └──► Again(attempt + 1)     too few, and another attempt is allowed
                                       └──► Lost(why)              too few, and none is; the model stays
 
-- The cohort is fixed when the attempt opens and comes from the contract; nobody is sampled, nobody added later.
-- Groups are counted, not parties: two organisations of one owner count once (contract clause ``aggregation``).
+- The cohort is fixed when the attempt opens and comes from the contract; nobody is sampled, nobody added
+  later.
+- Groups are counted, not parties: two organisations of one owner count once (contract clause
+  ``aggregation``).
 - A party has one verdict per attempt. A refusal costs its sender this attempt and nobody else anything.
 - Every attempt is a step of the privacy plan; ``steps_left`` bounds the attempts of a run.
 """
