@@ -41,6 +41,17 @@ FLEET_STORE_BYTES: Final = 20 * 1024**3
 MAX_ACTIVE_RUNS: Final = 8
 RUN_HEARTBEAT_S: Final = 15
 NODE_RETRY_CAP_S: Final = 3
+FLEET_CHUNK_BYTES: Final = 5 * 1024 * 1024  # one object of a tensor; below the body bound with room for the frame
+FLEET_FILE_BYTES: Final = 1024 * 1024  # objects from this size on are kept in files
+FLEET_BODY_S: Final = 30  # a body that takes longer to arrive is not read to its end
+FLEET_WORKING: Final = 4  # requests of one node under work at a time; Flower's client needs 3
+FLEET_TREE_OBJECTS: Final = 8  # frames of a message beside its chunks: 5 of ours, 3 spare
+TENSOR_BYTES: Final = 4 * 1024**3
+SHAPE_AXES: Final = 8
+WORKER_BACKOFF_CAP_S: Final = 60
+WORKER_HEALTHY_S: Final = 300  # a worker that lived this long starts the backoff anew
+KEY_UNKNOWN_RETRY_S: Final = 300
+WORKER_STOP_S: Final = 2  # after SIGTERM; then SIGKILL
 ROUND_DEADLINE_S: Final = 86_400  # a recipe's own deadline is at most this
 ATTEMPTS_PER_ROUND: Final = 2
 
@@ -58,3 +69,17 @@ SIGNALS: Final = 512
 EPISODE_FRAMES: Final = 200_000
 SOURCE_FILE_BYTES: Final = 64 * 1024**3
 TEXT_ROW_BYTES: Final = 64 * 1024
+
+# learning and privacy (privacy.md, section 2; robot-data-and-models.md, section 8)
+RECIPE_BYTES: Final = 64 * 1024
+RECIPE_ROUNDS: Final = 10_000
+MODEL_PARAMETERS: Final = 2_000_000  # a flat float32 update of 8 MiB
+PLAN_STEPS: Final = 100_000
+FRAMES_PER_UNIT: Final = 128  # beyond this, frames of one episode add time and nothing else
+ACTION_CHUNK: Final = 64
+LEDGER_ENTRIES: Final = 1_000_000
+
+# the node's requests (client/transport.py)
+BROKER_ANSWER_BYTES: Final = 16 * 1024 * 1024
+BROKER_ATTEMPTS: Final = 2  # the second only when the broker had closed a kept connection
+MODEL_BYTES: Final = 1024**3

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong with a contract, all on one screen.
+
+    IriaiError
+      ContractError                     contract.*                        the root of this package
+        YamlRefusedError                contract.yaml-refused             a YAML feature in which two readers may differ
+        ContractInvalidError            contract.invalid                  a clause that breaks the language or contradicts another
+          UnknownSchemaError            contract.unknown-schema           a schema id that this version does not read
+          ClauseUnsupportedError        contract.clause-unsupported       a term that no code of this version enforces
+          EnforcementOverclaimedError   contract.enforcement-overclaimed  ``enforced_by`` names a point that no code serves
+        NotCanonicalError               contract.not-canonical            bytes other than the canonical form
+        RequestMalformedError           contract.request-malformed        a recorded request or state of another shape
+        RefusedError                    contract.refused                  the evaluator's answer is no
+          HaltedError                   contract.halted                   ... because a halt is in force
+          ExpiredError                  contract.expired                  ... because the term does not hold
+          NotExecutedError              contract.not-executed             ... because a party has not signed
+        ContractSignatureError          contract.signature-invalid        the envelope is not one of this contract
+"""
+
+from __future__ import annotations
+
+from policies.errors import IriaiError
+
+__all__ = [
+    "ClauseUnsupportedError",
+    "ContractError",
+    "ContractInvalidError",
+    "ContractSignatureError",
+    "EnforcementOverclaimedError",
+    "ExpiredError",
+    "HaltedError",
+    "NotCanonicalError",
+    "NotExecutedError",
+    "RefusedError",
+    "RequestMalformedError",
+    "UnknownSchemaError",
+    "YamlRefusedError",
+]
+
+
+class ContractError(IriaiError):
+    """Root of the errors of `policies.contract`."""
+
+    code = "contract.error"
+    exit_code = 3
+    http_status = 422
+
+
+class YamlRefusedError(ContractError):
+    """The text uses a part of YAML that readers understand differently; the line is named."""
+
+    code = "contract.yaml-refused"
+
+
+class ContractInvalidError(ContractError):
+    """A clause breaks the language, or contradicts another clause."""
+
+    code = "contract.invalid"
+
+
+class UnknownSchemaError(ContractInvalidError):
+    """The document names a schema that this version does not read."""
+
+    code = "contract.unknown-schema"
+
+
+class ClauseUnsupportedError(ContractInvalidError):
+    """The document has a term that no code of this version enforces. It is refused by name, never ignored."""
+
+    code = "contract.clause-unsupported"
+
+
+class EnforcementOverclaimedError(ContractInvalidError):
+    """``enforced_by`` promises more than the code does."""
+
+    code = "contract.enforcement-overclaimed"
+
+
+class NotCanonicalError(ContractError):
+    """Bytes of a contract are not the ones that its digest and its signatures are over."""
+
+    code = "contract.not-canonical"
+
+
+class RequestMalformedError(ContractError):
+    """A recorded request or state has another shape than the evaluator's."""
+
+    code = "contract.request-malformed"
+    http_status = 400
+
+
+class RefusedError(ContractError):
+    """The contract does not allow what was asked; ``clause`` says which clause refused first."""
+
+    code = "contract.refused"
+    exit_code = 4
+    http_status = 403
+
+
+class HaltedError(RefusedError):
+    """A halt is in force, or nobody knows whether one is."""
+
+    code = "contract.halted"
+
+
+class ExpiredError(RefusedError):
+    """The time is outside the term."""
+
+    code = "contract.expired"
+
+
+class NotExecutedError(RefusedError):
+    """A contributor or the broker has not signed."""
+
+    code = "contract.not-executed"
+
+
+class ContractSignatureError(ContractError):
+    """The envelope does not hold this contract, or is not an envelope of contracts at all."""
+
+    code = "contract.signature-invalid"
+    exit_code = 6

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of values that an entry may hold. There is no kind for free text: it could never be erased.
+
+A kind has a name, for messages and documentation, and one test. `clear` kinds may stand in ``pub``; `LABEL`, `TIME_MS` and `VALUE` only
+behind a commitment.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policies.encoding import canonical, decimal_text
+from policies.errors import EncodingError
+from policies.limits import INTEGER_MAX, PARTIES
+
+__all__ = [
+    "ALIAS",
+    "CLAUSE",
+    "DECIMAL",
+    "DIGEST",
+    "ID",
+    "INTEGER",
+    "LABEL",
+    "MECHANISM",
+    "MINUTE",
+    "NAME",
+    "ORIGIN",
+    "REASON",
+    "TIME_MS",
+    "VALUE",
+    "VERSION",
+    "VKEY",
+    "Kind",
+    "enum",
+    "many",
+    "nullable",
+    "per_alias",
+    "record",
+]
+
+Json = Any
+
+REFS_MAX = 256  # two per party and room for the decisions
+VALUE_BYTES = 2_048  # of one confidential value, as canonical bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value: its name and its test."""
+
+    name: str
+    holds: Callable[[Json], bool]
+
+
+def _pattern(name: str, pattern: str) -> Kind:
+    compiled = re.compile(pattern)
+    return Kind(name, lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None)
+
+
+def _is_integer(value: Json) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX
+
+
+def _is_decimal(value: Json) -> bool:
+    try:
+        return isinstance(value, str) and decimal_text(value) == value
+    except EncodingError:
+        return False
+
+
+def _is_time(form: str) -> Callable[[Json], bool]:
+    def holds(value: Json) -> bool:
+        try:
+            return isinstance(value, str) and bool(dt.datetime.strptime(value, form).replace(tzinfo=dt.UTC))
+        except ValueError:
+            return False
+
+    return holds
+
+
+def _is_value(value: Json) -> bool:
+    try:
+        return len(canonical(value)) <= VALUE_BYTES
+    except EncodingError:
+        return False
+
+
+def both(first: Kind, second: Kind) -> Kind:
+    """A value of both kinds, named by the second."""
+    return Kind(second.name, lambda value: first.holds(value) and second.holds(value))
+
+
+_ID = r"[a-z]{2,10}_[a-z2-7]{16}"
+_MINUTE = _pattern("minute", r"\d{4}-\d\d-\d\dT\d\d:\d\d:00Z")
+_MILLI = _pattern("time", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+DIGEST = _pattern("digest", r"sha256:[0-9a-f]{64}")
+ID = _pattern("id", _ID)
+ALIAS = _pattern("alias", r"[0-9a-f]{16}")
+NAME = _pattern("name", r"[a-z][a-z0-9-]{0,40}")
+CLAUSE = _pattern("clause", r"@[a-z]{1,40}|(local:)?[a-z][a-z0-9-]{1,40}")
+REASON = _pattern("reason code", r"[a-z][a-z0-9]*([.-][a-z0-9]+){0,7}")
+VERSION = _pattern("version", r"\d{1,6}(\.\d{1,6}){1,3}([ab]\d{1,4}|rc\d{1,4})?(\.dev\d{1,4})?")
+ORIGIN = _pattern("origin", r"[A-Za-z0-9._:\[\]-]{1,128}(/[A-Za-z0-9._-]{1,64}){0,8}")
+VKEY = _pattern("vkey", r"[A-Za-z0-9._:/\[\]-]{1,300}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{40,2000}={0,2}")
+MECHANISM = _pattern("mechanism run id", rf"{_ID}/(\d{{1,6}}/\d{{1,6}}|eval/[0-9a-f]{{64}})")
+INTEGER = Kind("integer", _is_integer)
+DECIMAL = Kind("decimal", _is_decimal)
+MINUTE = both(_MINUTE, Kind("minute", _is_time("%Y-%m-%dT%H:%M:%SZ")))
+TIME_MS = both(_MILLI, Kind("time", _is_time("%Y-%m-%dT%H:%M:%S.%fZ")))
+LABEL = _pattern("label", r"[A-Za-z0-9][A-Za-z0-9_.:/+=-]{0,199}")
+VALUE = Kind(f"any value of at most {VALUE_BYTES} bytes", _is_value)
+
+
+def enum(*values: str) -> Kind:
+    """One of these words."""
+    allowed = frozenset(values)
+    return Kind("one of " + " ".join(values), lambda value: isinstance(value, str) and value in allowed)
+
+
+def nullable(kind: Kind) -> Kind:
+    """A value of this kind, or null."""
+    return Kind(f"{kind.name} or null", lambda value: value is None or kind.holds(value))
+
+
+def many(kind: Kind, most: int = REFS_MAX) -> Kind:
+    """A list of at most ``most`` different values of this kind."""
+
+    def holds(value: Json) -> bool:
+        return (
+            isinstance(value, list)
+            and len(value) <= most
+            and all(kind.holds(one) for one in value)
+            and len({str(one) for one in value}) == len(value)
+        )
+
+    return Kind(f"list of {kind.name}", holds)
+
+
+def record(fields: Mapping[str, Kind]) -> Kind:
+    """An object with exactly these fields."""
+    shown = ", ".join(f"{name}: {kind.name}" for name, kind in fields.items())
+
+    def holds(value: Json) -> bool:
+        return (
+            isinstance(value, dict)
+            and set(value) == set(fields)
+            and all(kind.holds(value[name]) for name, kind in fields.items())
+        )
+
+    return Kind(f"{{{shown}}}", holds)
+
+
+def per_alias(kind: Kind) -> Kind:
+    """An object from aliases to values of this kind, one per party at most."""
+
+    def holds(value: Json) -> bool:
+        return (
+            isinstance(value, dict)
+            and len(value) <= PARTIES
+            and all(ALIAS.holds(name) and kind.holds(one) for name, one in value.items())
+        )
+
+    return Kind(f"{{alias: {kind.name}}}", holds)
+
+
+def per_name(kind: Kind, most: int = PARTIES) -> Kind:
+    """An object from names (of checks, say) to values of this kind."""
+
+    def holds(value: Json) -> bool:
+        return (
+            isinstance(value, dict)
+            and len(value) <= most
+            and all(NAME.holds(name) and kind.holds(one) for name, one in value.items())
+        )
+
+    return Kind(f"{{name: {kind.name}}}", holds)

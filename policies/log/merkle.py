@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Merkle trees of RFC 6962 and RFC 9162 with SHA-256: hashing, appending, proving, verifying.
+
+- A leaf hashes with the prefix 0x00, a node with 0x01, so that a leaf never passes for a node.
+- `Frontier` is the compact range of a tree: the roots of its perfect subtrees, largest first. It is all that appending needs.
+- Proofs are made from leaf hashes that a callback fetches by range; no tree is kept in memory.
+- Verifiers take the exact number of hashes, never more or fewer, and raise `ProofError`; none returns a bool.
+- Consistency from size 0 proves nothing, so it is refused; a caller who starts at nothing decides that for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from policies.log.errors import ProofError
+
+__all__ = [
+    "EMPTY_ROOT",
+    "HASH_BYTES",
+    "Frontier",
+    "LeafFetch",
+    "consistency_proof",
+    "inclusion_proof",
+    "leaf_hash",
+    "node_hash",
+    "root_of",
+    "verify_consistency",
+    "verify_inclusion",
+]
+
+HASH_BYTES = 32
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+SIZE_MAX = 2**63 - 1
+_REMEDY = "fetch the proof again; if it repeats, keep it as evidence and compare checkpoints with the other members"
+
+LeafFetch = Callable[[int, int], Sequence[bytes]]
+"""Leaf hashes ``[start, end)``, exactly ``end - start`` of them, 32 bytes each."""
+
+
+def leaf_hash(body: bytes) -> bytes:
+    """``SHA256(0x00 || body)`` (RFC 9162, section 2.1.1)."""
+    return hashlib.sha256(b"\x00" + body).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """``SHA256(0x01 || left || right)`` (RFC 9162, section 2.1.1)."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The right edge of a tree: its size, and the roots of its perfect subtrees from the largest to the smallest."""
+
+    size: int = 0
+    nodes: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size <= SIZE_MAX or len(self.nodes) != self.size.bit_count():
+            raise ProofError(
+                need=f"{self.size.bit_count()} subtree roots for size {self.size}",
+                found=f"{len(self.nodes)}",
+                remedy="rebuild the frontier from the stored entries",
+            )
+        if any(len(node) != HASH_BYTES for node in self.nodes):
+            raise ProofError(need="hashes of 32 bytes", found="another length", remedy="rebuild the frontier")
+
+    def append(self, *leaf_hashes: bytes) -> Frontier:
+        """The frontier after these leaf hashes (32 bytes each)."""
+        size, nodes = self.size, list(self.nodes)
+        for leaf in leaf_hashes:
+            node, rest = leaf, size
+            while rest & 1:
+                node = node_hash(nodes.pop(), node)
+                rest >>= 1
+            nodes.append(node)
+            size += 1
+        return Frontier(size, tuple(nodes))
+
+    def root(self) -> bytes:
+        """Root of the tree, 32 bytes; `EMPTY_ROOT` for size 0."""
+        if not self.nodes:
+            return EMPTY_ROOT
+        node = self.nodes[-1]
+        for left in reversed(self.nodes[:-1]):
+            node = node_hash(left, node)
+        return node
+
+    def to_bytes(self) -> bytes:
+        """The subtree roots one after the other, as the head row stores them."""
+        return b"".join(self.nodes)
+
+    @classmethod
+    def from_bytes(cls, size: int, data: bytes) -> Frontier:
+        """Frontier of a stored head row.
+
+        Raises:
+            ProofError: The length does not fit the size.
+        """
+        if len(data) % HASH_BYTES:
+            raise ProofError(need="whole hashes", found=f"{len(data)} bytes", remedy="rebuild the frontier")
+        return cls(size, tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)))
+
+
+def root_of(leaf_hashes: Iterable[bytes]) -> bytes:
+    """Root of a whole tree from its leaf hashes."""
+    return Frontier().append(*leaf_hashes).root()
+
+
+def _split(size: int) -> int:
+    """Largest power of two below ``size`` (which is at least 2)."""
+    return 1 << (size - 1).bit_length() - 1
+
+
+def _subtree(fetch: LeafFetch, start: int, end: int) -> bytes:
+    leaves = fetch(start, end)
+    if len(leaves) != end - start:
+        raise ProofError(need=f"{end - start} leaf hashes", found=str(len(leaves)), remedy="repair the store")
+    return root_of(leaves)
+
+
+def inclusion_proof(index: int, size: int, fetch: LeafFetch) -> list[bytes]:
+    """Hashes from the leaf upwards that show that leaf ``index`` is in the tree of ``size`` (RFC 9162, section 2.1.3.1).
+
+    Raises:
+        ProofError: The index is not inside the tree.
+    """
+    if not 0 <= index < size <= SIZE_MAX:
+        raise ProofError(need=f"0 <= index < {size}", found=str(index), remedy="ask for an entry of the tree")
+    proof: list[bytes] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            proof.append(_subtree(fetch, middle, end))
+            end = middle
+        else:
+            proof.append(_subtree(fetch, start, middle))
+            start = middle
+    proof.reverse()
+    return proof
+
+
+def consistency_proof(old: int, new: int, fetch: LeafFetch) -> list[bytes]:
+    """Hashes that show that the tree of size ``old`` is a prefix of the tree of size ``new`` (RFC 9162, section 2.1.4.1).
+
+    Returns:
+        The proof; empty when the sizes are equal.
+
+    Raises:
+        ProofError: ``old`` is 0 or larger than ``new``.
+    """
+    if not 0 < old <= new <= SIZE_MAX:
+        raise ProofError(need="0 < old size <= new size", found=f"{old}, {new}", remedy="ask for a prefix")
+    proof: list[bytes] = []
+    start, end, whole = 0, new, True
+    while old != end:
+        middle = start + _split(end - start)
+        if old <= middle:
+            proof.append(_subtree(fetch, middle, end))
+            end = middle
+        else:
+            proof.append(_subtree(fetch, start, middle))
+            start, whole = middle, False
+    if not whole:
+        proof.append(_subtree(fetch, start, end))
+    proof.reverse()
+    return proof
+
+
+def _check_hashes(*hashes: bytes) -> None:
+    for one in hashes:
+        if len(one) != HASH_BYTES:
+            raise ProofError(need="hashes of 32 bytes", found=f"{len(one)} bytes", remedy=_REMEDY)
+
+
+def _check_length(proof: Sequence[bytes], need: int) -> None:
+    if len(proof) != need:
+        raise ProofError(need=f"exactly {need} hashes", found=str(len(proof)), remedy=_REMEDY)
+
+
+def _same_root(computed: bytes, root: bytes, what: str) -> None:
+    if computed != root:
+        raise ProofError(need=f"{what} {root.hex()}", found=computed.hex(), remedy=_REMEDY)
+
+
+def verify_inclusion(*, index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> None:
+    """Checks that the leaf hash ``leaf`` is at ``index`` in the tree of ``size`` with ``root`` (RFC 9162, section 2.1.3.2).
+
+    Raises:
+        ProofError: Anything does not fit, one hash too many or too few included.
+    """
+    if not 0 <= index < size <= SIZE_MAX:
+        raise ProofError(need=f"0 <= index < {size}", found=str(index), remedy=_REMEDY)
+    _check_hashes(leaf, root, *proof)
+    inner = (index ^ (size - 1)).bit_length()
+    _check_length(proof, inner + (index >> inner).bit_count())
+    node = leaf
+    for level, sibling in enumerate(proof):
+        if level >= inner or (index >> level) & 1:
+            node = node_hash(sibling, node)
+        else:
+            node = node_hash(node, sibling)
+    _same_root(node, root, "root")
+
+
+def verify_consistency(
+    *, old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
+) -> None:
+    """Checks that the tree (``old``, ``old_root``) is a prefix of the tree (``new``, ``new_root``) (RFC 9162, section 2.1.4.2).
+
+    Raises:
+        ProofError: Anything does not fit; also for ``old`` 0, from which nothing follows.
+    """
+    if not 0 < old <= new <= SIZE_MAX:
+        raise ProofError(need="0 < old size <= new size", found=f"{old}, {new}", remedy=_REMEDY)
+    _check_hashes(old_root, new_root, *proof)
+    if old == new:
+        _check_length(proof, 0)
+        _same_root(old_root, new_root, "root")
+        return
+    # The subtree that ends exactly at `old` and lies on its right edge has 2**shift leaves.
+    shift = (old & -old).bit_length() - 1
+    inner = ((old - 1) ^ (new - 1)).bit_length() - shift
+    border = ((old - 1) >> (inner + shift)).bit_count()
+    if old == 1 << shift:  # that subtree is the whole old tree: its root is the start
+        start, rest = old_root, list(proof)
+    else:
+        if not proof:
+            raise ProofError(need="at least one hash", found="none", remedy=_REMEDY)
+        start, rest = proof[0], list(proof[1:])
+    _check_length(rest, inner + border)
+    bits = (old - 1) >> shift
+    older = newer = start
+    for level, sibling in enumerate(rest):
+        if level >= inner or (bits >> level) & 1:
+            older = node_hash(sibling, older)
+            newer = node_hash(sibling, newer)
+        else:
+            newer = node_hash(newer, sibling)
+    _same_root(older, old_root, "old root")
+    _same_root(newer, new_root, "new root")
