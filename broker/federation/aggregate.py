@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fold: each update is read part by part, judged by its own numbers, and added. No second copy of a
-model is made.
+"""The fold: each update is read part by part, judged by its own numbers, and added; never a second copy.
 
 - `inspect` reads once: are all numbers finite, how long is the vector. Digest, dtype and shape were checked
   by the engine.
