@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,9 +83,9 @@ class Checkpoints:
         """
         path = self._path(number)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 found = {name: np.asarray(arrays[name], dtype=np.float64) for name in arrays.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise _damaged(number, type(error).__name__) from error
         if _WEIGHTS not in found or any(array.shape != (size,) for array in found.values()):
             raise _damaged(number, "arrays of another model")
