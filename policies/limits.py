@@ -20,6 +20,7 @@ CONTRACT_BYTES: Final = 256 * 1024
 CONTRACT_YAML_BYTES: Final = 512 * 1024
 PARTIES: Final = 64
 CLAUSES: Final = 500
+CONTRACT_SIGNATURES: Final = 128  # twice the parties: the auditor and a repeated one fit, a flood does not
 
 # signed requests (RFC 9421)
 SIGNATURE_TTL_S: Final = 60
@@ -69,6 +70,11 @@ SIGNALS: Final = 512
 EPISODE_FRAMES: Final = 200_000
 SOURCE_FILE_BYTES: Final = 64 * 1024**3
 TEXT_ROW_BYTES: Final = 64 * 1024
+SIGNALMAP_BYTES: Final = 256 * 1024
+DATASET_META_BYTES: Final = 256 * 1024**2  # info.json or episodes.jsonl of one data set
+DATASET_EPISODES: Final = 1_000_000
+STORE_FILE_BYTES: Final = 100 * 1024**2  # a data file of the store is closed after this
+DESCRIPTOR_BYTES: Final = 16 * 1024
 
 # learning and privacy (privacy.md, section 2; robot-data-and-models.md, section 8)
 RECIPE_BYTES: Final = 64 * 1024
@@ -83,3 +89,18 @@ LEDGER_ENTRIES: Final = 1_000_000
 BROKER_ANSWER_BYTES: Final = 16 * 1024 * 1024
 BROKER_ATTEMPTS: Final = 2  # the second only when the broker had closed a kept connection
 MODEL_BYTES: Final = 1024**3
+
+# the node's outbox (client/outbox.py)
+OUTBOX_PENDING: Final = 12  # envelopes that one reply header has room for beside its own
+
+# the broker's edge (broker/api)
+IDEMPOTENCY_KEY_CHARS: Final = 128
+LEGAL_NAME_CHARS: Final = 200
+DESCRIPTORS_PER_NODE: Final = 64  # data sets of one organisation in the catalogue
+FLEET_KEY_CHARS: Final = 1_000  # a P-256 public key in PEM has 178
+LIST_ROWS: Final = 1_000  # of one answer that is a list
+
+# rounds
+ROUND_GRACE_S: Final = 2  # after enough replies, how long the others are waited for
+LOST_ROUNDS_MAX: Final = 3  # lost rounds in a row after which a run stops
+RUN_RETRY_S: Final = 5  # pause before a run goes on after a full disk or a log that does not answer

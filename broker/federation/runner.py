@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves runs forward: one task for each run that is not closed, all in the broker's process.
+
+- A run that meets a full disk or a log that does not answer waits and goes on from its last settled attempt;
+  other runs and
+  all members go on meanwhile.
+- A run that its contract or its nodes refuse is closed as ``failed`` or ``stopped``, with its entry.
+- This is the one place of the runner where every exception is caught: a bug in a run must not end the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, update
+
+from broker.federation.session import RunSession
+from broker.log import LogFrozenError, LogUnavailableError
+from broker.release.gate import Gate
+from broker.release.judging import evaluate_candidate, open_candidate
+from broker.store.tables import run
+from policies.errors import IriaiError
+from policies.limits import MAX_ACTIVE_RUNS, RUN_RETRY_S
+from policies.log.entries import EntryType, Event
+from policies.server_step import released_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from broker.federation.session import Tools
+    from broker.log import LogTx
+    from broker.store import Session
+
+__all__ = ["RoundRunner"]
+
+RUNNING, JUDGING, COMPLETED, STOPPED, FAILED = "running", "judging", "completed", "stopped", "failed"
+
+
+class RoundRunner:
+    """Implements what `broker.services` asks of a runner."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._gate = Gate(tools)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(MAX_ACTIVE_RUNS)
+
+    def opened(self, run_id: str) -> None:
+        """Starts a run whose row and entries are durable."""
+        if run_id not in self._tasks:
+            self._start(run_id, self._drive(run_id))
+
+    def voted(self, candidate: str) -> None:
+        """Lets the gate look again."""
+        self._start(f"gate {candidate}", self._look_again(candidate))
+
+    def resume(self) -> None:
+        """Goes on with every run that is not closed."""
+        with self._tools.store.read() as session:
+            rows = session.execute(select(run.c.run_id).where(run.c.state.in_((RUNNING, JUDGING))))
+            names = [row.run_id for row in rows]
+        for name in names:
+            self.opened(name)
+
+    async def stop(self) -> None:
+        """Ends all tasks; the runs go on at the next start."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def _start(self, name: str, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+
+    async def _look_again(self, candidate: str) -> None:
+        try:
+            await self._gate.decide(candidate)
+        except Exception as error:  # noqa: BLE001  boundary: see the module
+            self._report("gate.failed", candidate, error)
+
+    async def _drive(self, run_id: str) -> None:
+        """Runs until closed; waits out what passes."""
+        while True:
+            try:
+                async with self._slots:
+                    await self._once(run_id)
+            except (LogUnavailableError, LogFrozenError, OSError) as error:
+                self._report("run.waiting", run_id, error)
+                await asyncio.sleep(RUN_RETRY_S)
+                continue
+            except IriaiError as error:
+                self._report("run.failed", run_id, error)
+                await self._close(run_id, FAILED, 0)
+            except Exception as error:  # noqa: BLE001  boundary: see the module
+                self._report("run.broken", run_id, error)
+            return
+
+    async def _once(self, run_id: str) -> None:
+        session = RunSession(self._tools, run_id)
+        at = session.progress
+        if at.state not in (RUNNING, JUDGING):
+            return
+        engine_run = await self._tools.engine.open_run(run=run_id, contract=at.contract, recipe=at.recipe)
+        ok = False
+        try:
+            checkpoint = await session.train(engine_run)
+            if checkpoint is None:
+                await self._close(run_id, STOPPED, 0)
+                return
+            weights = released_weights(checkpoint.weights, checkpoint.state, session.recipe.server)
+            name = await open_candidate(session, weights)
+            await self._state(run_id, JUDGING)
+            await evaluate_candidate(session, engine_run, name, weights)
+            await self._close(run_id, COMPLETED, checkpoint.round)
+            await self._gate.decide(name)
+            ok = True
+        finally:
+            await self._tools.engine.close_run(engine_run, ok=ok)
+
+    async def _state(self, run_id: str, state: str) -> None:
+        await self._tools.writer.run(
+            lambda session, _: (
+                session.execute(update(run).where(run.c.run_id == run_id).values(state=state)) and None
+            )
+        )
+
+    async def _close(self, run_id: str, outcome: str, final_round: int) -> None:
+        def work(session: Session, tx: LogTx) -> None:
+            row = session.execute(select(run.c.contract, run.c.round).where(run.c.run_id == run_id)).one()
+            session.execute(update(run).where(run.c.run_id == run_id).values(state=outcome, outcome=outcome))
+            tx.add(
+                Event(
+                    type=EntryType.RUN_CLOSED,
+                    scope=row.contract,
+                    run=run_id,
+                    pub={"final_round": final_round or row.round, "outcome": outcome},
+                )
+            )
+
+        await self._tools.writer.run(work)
+        self._tools.journal.note("run.closed", run=run_id, outcome=outcome)
+
+    def _report(self, event: str, name: str, error: Exception) -> None:
+        facts = error.as_dict() if isinstance(error, IriaiError) else {"code": type(error).__name__}
+        self._tools.journal.note(event, run=name, **{key: value for key, value in facts.items() if value})

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every table of the broker, in three databases.
+
+- ``main``: business rows and the log, changed in one transaction. ``private``: salts and confidential values,
+  with a short backup life of its own. ``signer``: what was signed; never in a backup, which is how a restore
+  is noticed.
+- `organisation` to `statement` hold the present; `log_entry` and `log_envelope` hold what happened and are
+  never updated or deleted (triggers refuse it).
+- Digests are text ``sha256:<hex>``, keys text ``ed25519:<hex>``, times integer milliseconds (``..._ms``),
+  states words that the service which owns the table defines. ``bytes`` is the document as it was hashed or
+  signed, never a re-serialisation.
+- Types are those that STRICT tables of SQLite and PostgreSQL share: text, integer, bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = [
+    "approval",
+    "candidate",
+    "contract_annex",
+    "contract_document",
+    "contract_signature",
+    "decision",
+    "descriptor",
+    "idempotency",
+    "invite",
+    "last_signed",
+    "ledger_mirror",
+    "log_checkpoint",
+    "log_entry",
+    "log_envelope",
+    "log_head",
+    "log_private",
+    "main",
+    "model",
+    "nonce",
+    "operator",
+    "organisation",
+    "private",
+    "release",
+    "round_",
+    "run",
+    "signer",
+    "signer_state",
+    "statement",
+    "vote",
+]
+
+_NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+main = MetaData(naming_convention=_NAMES)
+private = MetaData(naming_convention=_NAMES)
+signer = MetaData(naming_convention=_NAMES)
+
+_Int = BigInteger().with_variant(Integer(), "sqlite")  # STRICT tables know INTEGER, not BIGINT
+
+
+def _key_text(name: str, *foreign: ForeignKey) -> Column[str]:
+    return Column(name, Text, *foreign, primary_key=True)
+
+
+def _key_int(name: str) -> Column[int]:
+    return Column(name, _Int, primary_key=True, autoincrement=False)
+
+
+def _text(name: str, *foreign: ForeignKey) -> Column[str]:
+    return Column(name, Text, *foreign, nullable=False)
+
+
+def _maybe_text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=True)
+
+
+def _int(name: str) -> Column[int]:
+    return Column(name, _Int, nullable=False)
+
+
+def _maybe_int(name: str) -> Column[int]:
+    return Column(name, _Int, nullable=True)
+
+
+def _bytes(name: str) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=False)
+
+
+def _table(name: str, metadata: MetaData, *parts: Column[str] | Column[int] | Column[bytes]) -> Table:
+    return Table(name, metadata, *parts, sqlite_strict=True)
+
+
+# membership
+organisation = _table(
+    "organisation",
+    main,
+    _key_text("org_id"),
+    _bytes("alias_key"),
+    _text("legal_name"),
+    _text("country"),
+    _maybe_text("grp"),
+    _text("state"),
+    _text("node_id"),
+    _text("node_key"),
+    _text("fleet_key"),
+    _int("created_ms"),
+)
+invite = _table(
+    "invite",
+    main,
+    _key_text("id"),
+    _bytes("secret_sha256"),
+    _text("legal_name"),
+    _text("country"),
+    _maybe_text("grp"),
+    _text("state"),
+    _int("expires_ms"),
+    _text("created_by"),
+)
+approval = _table(
+    "approval",
+    main,
+    _key_text("org_id", ForeignKey("organisation.org_id")),
+    _key_text("operator"),
+    _text("subject_digest"),
+    _text("signature"),
+    _int("at_ms"),
+)
+operator = _table("operator", main, _key_text("name"), _text("key"), _text("state"))
+nonce = _table("nonce", main, _key_text("key_id"), _key_text("nonce"), _int("expires_ms"))
+idempotency = _table(
+    "idempotency",
+    main,
+    _key_text("key_id"),
+    _key_text("idem"),
+    _text("body_digest"),
+    _int("status"),
+    _bytes("response"),
+)
+
+# catalogue and contracts
+descriptor = _table(
+    "descriptor", main, _key_text("node_id"), _key_text("dataset"), _text("digest"), _bytes("bytes")
+)
+contract_document = _table(
+    "contract_document",
+    main,
+    _key_text("digest"),
+    _bytes("bytes"),
+    _text("contract_id"),
+    _int("version"),
+    _maybe_text("supersedes"),
+    _text("state"),
+    _int("at_ms"),
+)
+contract_annex = _table(
+    "contract_annex",
+    main,
+    _key_text("contract", ForeignKey("contract_document.digest")),
+    _key_text("sha256"),
+    _bytes("bytes"),
+)
+contract_signature = _table(
+    "contract_signature",
+    main,
+    _key_text("digest", ForeignKey("contract_document.digest")),
+    _key_text("party"),
+    _key_text("kind"),
+    _text("signature_b64"),
+)
+decision = _table(
+    "decision",
+    main,
+    _key_text("digest"),
+    _text("contract"),
+    _text("point"),
+    _bytes("bytes"),
+    _bytes("request"),
+    _bytes("salt"),
+    _bytes("state"),
+)
+
+# runs
+run = _table(
+    "run",
+    main,
+    _key_text("run_id"),
+    _text("contract", ForeignKey("contract_document.digest")),
+    _text("recipe_digest"),
+    _text("recipe_id"),
+    _text("state"),
+    _int("round"),
+    _int("steps"),
+    _maybe_text("model_digest"),
+    _int("opened_ms"),
+    _maybe_text("outcome"),
+)
+round_ = _table(
+    "round",
+    main,
+    _key_text("run_id", ForeignKey("run.run_id")),
+    _key_int("round"),
+    _key_int("attempt"),
+    _text("base"),
+    _maybe_text("model"),
+    _int("accepted"),
+    _int("refused"),
+    _text("verdicts"),
+    _int("at_ms"),
+)
+model = _table(
+    "model",
+    main,
+    _key_text("digest"),
+    _maybe_text("run_id"),
+    _maybe_int("round"),
+    _text("kind"),
+    _text("path"),
+)
+ledger_mirror = _table(
+    "ledger_mirror",
+    main,
+    _key_text("party"),
+    _key_text("run_id"),
+    _key_int("round"),
+    _key_int("attempt"),
+    _text("plan_digest"),
+    _int("steps"),
+)
+
+# release
+candidate = _table(
+    "candidate", main, _key_text("digest"), _text("run_id", ForeignKey("run.run_id")), _text("state")
+)
+vote = _table(
+    "vote",
+    main,
+    _key_text("candidate", ForeignKey("candidate.digest")),
+    _key_text("party"),
+    _text("verdict"),
+    _int("at_ms"),
+)
+release = _table(
+    "release",
+    main,
+    _key_text("model"),
+    _key_text("tier"),
+    _text("contract"),
+    _maybe_text("statement_digest"),
+    _int("at_ms"),
+)
+statement = _table("statement", main, _key_text("digest"), _bytes("bytes"))
+
+# the log
+log_entry = _table(
+    "log_entry",
+    main,
+    _key_int("idx"),
+    _bytes("event_id"),
+    _bytes("req_sha256"),
+    _bytes("leaf_hash"),
+    _bytes("body"),
+    _text("type"),
+    _maybe_text("scope"),
+    _maybe_text("run"),
+    _maybe_int("round"),
+    _text("actor"),
+    _int("ts_ms"),
+)
+log_envelope = _table(
+    "log_envelope",
+    main,
+    _key_int("idx"),
+    _text("chain"),
+    _int("seq"),
+    _bytes("env"),
+    _int("seen_size"),
+    _bytes("dsse"),
+)
+log_head = _table("log_head", main, _key_int("id"), _int("size"), _bytes("frontier"))
+log_checkpoint = _table(
+    "log_checkpoint", main, _key_int("size"), _bytes("root"), _text("note"), _int("published_ms")
+)
+
+organisation.append_constraint(UniqueConstraint("node_id"))
+invite.append_constraint(UniqueConstraint("secret_sha256"))
+log_entry.append_constraint(UniqueConstraint("event_id"))
+log_envelope.append_constraint(UniqueConstraint("chain", "seq"))
+Index(None, nonce.c.expires_ms)
+Index(None, organisation.c.node_key)
+Index(None, log_entry.c.run, log_entry.c.round)
+Index(None, log_entry.c.type)
+
+# the two small databases
+log_private = Table(
+    "log_private",
+    private,
+    Column("event_id", LargeBinary, primary_key=True),
+    _key_text("field"),
+    _bytes("salt"),
+    _bytes("value"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+last_signed = _table(
+    "last_signed",
+    signer,
+    _key_text("origin"),
+    _int("size"),
+    _bytes("root"),
+    _bytes("frontier"),
+    _text("note"),
+    _int("signed_ms"),
+)
+signer_state = _table(
+    "state", signer, _key_text("origin"), _text("state"), _maybe_text("reason"), _maybe_text("evidence")
+)
