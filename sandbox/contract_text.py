@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandbox's contract, as the YAML that an operator would write: `contract.yaml` with its blanks filled in.
+
+A run without privacy (``--epsilon inf``) has a contract whose privacy clause says so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING
+
+from policies.ports import iso_s
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PARTIES", "RECIPE_ID", "Maker", "Signer", "contract_text"]
+
+RECIPE_ID = "pick-place"
+_YEAR_MS = 365 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """A manufacturer of the sandbox and the cell that it runs."""
+
+    party: str
+    legal_name: str
+    country: str
+    cell: str
+
+    @property
+    def dataset(self) -> str:
+        """Name of its data set."""
+        return f"{self.party}/pick"
+
+
+PARTIES = (
+    Maker(party="kita", legal_name="Kita Robot KK", country="JP", cell="A"),
+    Maker(party="nord", legal_name="Nordschweiss GmbH", country="DE", cell="B"),
+    Maker(party="iber", legal_name="Iberpick SA", country="ES", cell="C"),
+    Maker(party="hanbit", legal_name="Hanbit Automation", country="KR", cell="D"),
+)
+_BROKER = Maker(party="broker", legal_name="Neutral Broker eG", country="DE", cell="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """Who signs, with the ids and the key as enrolled."""
+
+    maker: Maker
+    org: str
+    key: str
+
+
+def contract_text(
+    *,
+    contract_id: str,
+    start_ms: int,
+    signers: Sequence[Signer],
+    broker_org: str,
+    broker_key: str,
+    recipe_digest: str,
+    rounds: int,
+    local_steps: int,
+    epsilon: str | None,
+    delta: str,
+) -> str:
+    """The YAML text.
+
+    Args:
+        contract_id: ``ctr_…``.
+        start_ms: Until when all must have signed, and from when it holds, for a year.
+        signers: The makers.
+        broker_org: ``org_…`` of the broker's own organisation.
+        broker_key: ``ed25519:…``.
+        recipe_digest: Of the recipe's bytes.
+        rounds: ``max_rounds``, over all runs.
+        local_steps: ``max_local_steps_per_round``.
+        epsilon: Per release and in total; None writes ``mode: none``.
+        delta: Of the claim.
+    """
+    broker = Signer(maker=_BROKER, org=broker_org, key=broker_key)
+    parties = [_party(one, "contributor") for one in signers] + [_party(broker, "broker")]
+    datasets = [f"{{party: {one.maker.party}, dataset: {one.maker.dataset}}}" for one in signers]
+    form = Template(files("sandbox").joinpath("contract.yaml").read_text("utf-8"))
+    return form.substitute(
+        contract_id=contract_id,
+        start=iso_s(start_ms),
+        end=iso_s(start_ms + _YEAR_MS),
+        parties="\n".join(parties),
+        recipe_digest=recipe_digest,
+        rounds=rounds,
+        local_steps=local_steps,
+        datasets=", ".join(datasets),
+        privacy=_privacy(epsilon, delta),
+    )
+
+
+def _party(signer: Signer, role: str) -> str:
+    maker = signer.maker
+    return "\n".join(
+        [
+            f"  - clause: party-{maker.party}",
+            f"    party: {maker.party}",
+            f"    org: {signer.org}",
+            f"    role: {role}",
+            f"    group: {maker.party}",
+            f"    legal_name: {json.dumps(maker.legal_name)}",
+            f"    country: {maker.country}",
+            f'    key: "{signer.key}"',
+        ]
+    )
+
+
+def _privacy(epsilon: str | None, delta: str) -> str:
+    if epsilon is None:
+        return "privacy: {clause: dp-1, mode: none}"
+    return "\n".join(
+        [
+            "privacy:",
+            "  clause: dp-1",
+            "  mode: dp",
+            "  unit: episode",
+            "  adjacency: zero-out",
+            f'  delta: "{delta}"',
+            f'  epsilon_per_release: "{epsilon}"',
+            f'  epsilon_total: "{epsilon}"',
+            "  filter: rdp-fixed-order",
+            "  noise: local-full",
+        ]
+    )

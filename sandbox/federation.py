@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole federation on one machine, by the commands that its people would type: a broker and four nodes.
+
+    federation = Federation(folder)
+    federation.start_broker()        iriai-broker operator new, init, serve
+    federation.enrol()               invite, join, approve by two operators
+    federation.agree(recipe, …)      contract offer; data add and contract sign on each site
+    federation.start_nodes()         iriai-node run
+    run = federation.open_run()      iriai-broker run open
+    federation.stop()
+
+Every process is a real one, all on loopback; what is on a site stays in that site's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from policies.encoding import new_id
+from sandbox.clock import random_bytes
+from sandbox.contract_text import PARTIES, RECIPE_ID, Maker, Signer, contract_text
+from sandbox.errors import StartError, UsageError
+from sandbox.processes import Service, command, free_port, script, start, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from policies.recipe import Recipe
+
+__all__ = ["Federation", "Site"]
+
+_OPERATORS = ("alice", "bob")
+_READY_S = 60.0
+_ONLINE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One manufacturer's site: its maker, the folder of its node, and the recordings of its cell."""
+
+    maker: Maker
+    folder: Path
+    recordings: Path
+
+    @property
+    def name(self) -> str:
+        """Short name, as in the contract."""
+        return self.maker.party
+
+
+class Federation:
+    """All processes and folders of one sandbox."""
+
+    def __init__(self, folder: Path, *, makers: tuple[Maker, ...] = PARTIES) -> None:
+        self.folder = folder.resolve()
+        self.broker_dir = self.folder / "broker"
+        self.sites = tuple(
+            Site(
+                maker=one,
+                folder=self.folder / "sites" / one.party,
+                recordings=self.folder / "cells" / one.cell,
+            )
+            for one in makers
+        )
+        self.services: dict[str, Service] = {}
+        self.contract = ""
+        self.url = ""
+        self._orgs: dict[str, dict[str, Any]] = {}
+
+    # --- broker ---
+
+    def operator_key(self, number: int = 0) -> str:
+        """Path of an operator's key file."""
+        return str(self.folder / "operators" / f"{_OPERATORS[number]}.key")
+
+    def start_broker(self) -> dict[str, Any]:
+        """Operators' keys, `init`, `serve`; gives what `init` printed.
+
+        Raises:
+            UsageError: The folder is in use.
+        """
+        if self.broker_dir.exists():
+            raise UsageError(
+                need="a folder without a federation",
+                found=str(self.folder),
+                remedy="iriai-sandbox down, or another --dir",
+            )
+        self.url = f"https://127.0.0.1:{free_port()}"
+        operators = []
+        for number, name in enumerate(_OPERATORS):
+            made = command("iriai-broker", "operator", "new", self.operator_key(number))
+            operators += ["--operator", f"{name}={made['key']}"]
+        facts = command("iriai-broker", "init", "--dir", str(self.broker_dir), "--url", self.url, *operators)
+        self.serve()
+        return facts
+
+    def serve(self) -> None:
+        """Starts the broker's process, also again after it was killed."""
+        log = self.folder / "logs" / "broker.log"
+        seen = len(log.read_bytes()) if log.exists() else 0
+        service = start("broker", [script("iriai-broker"), "serve", "--dir", str(self.broker_dir)], log=log)
+        self.services["broker"] = service
+        wait_for(
+            "the broker to serve",
+            lambda: b"serving " in log.read_bytes()[seen:],
+            timeout_s=_READY_S,
+            service=service,
+        )
+
+    def broker(self, *arguments: str, operator: int = 0) -> dict[str, Any]:
+        """An operator's command."""
+        return command(
+            "iriai-broker", *arguments, "--dir", str(self.broker_dir), "--key", self.operator_key(operator)
+        )
+
+    def node(self, site: Site, *arguments: str) -> dict[str, Any]:
+        """A command at a site."""
+        return command("iriai-node", *arguments, "--dir", str(site.folder))
+
+    # --- membership ---
+
+    def enrol(self) -> None:
+        """Invitation, join and two approvals for each site; the sites act at the same time."""
+        self._each(self._enrol)
+
+    def _enrol(self, site: Site) -> None:
+        maker = site.maker
+        invited = self.broker(
+            "invite", "--name", maker.legal_name, "--country", maker.country, "--group", maker.party
+        )
+        command("iriai-node", "init", "--dir", str(site.folder))
+        joined = self.node(site, "join", self.url, invited["invite"], "--yes")
+        org = str(joined["org"])
+        for operator in range(2):
+            self.broker("approve", org, "--yes", operator=operator)
+        self._orgs[site.name] = joined
+
+    # --- contract and data ---
+
+    def agree(self, recipe: Recipe, *, epsilon: str | None, delta: str, start_ms: int) -> str:
+        """Offers the contract; each site imports its recordings under it and signs. Gives the digest.
+
+        Args:
+            recipe: Its bytes travel as an annex.
+            epsilon: Per release and in total; None for a contract without privacy.
+            delta: Of the claim.
+            start_ms: Until when all must have signed, and from when it holds.
+        """
+        members = {one["legal_name"]: one for one in self.broker("members")["organisations"]}
+        broker = self.broker("status")
+        signers = [
+            Signer(
+                maker=site.maker,
+                org=members[site.maker.legal_name]["org"],
+                key=members[site.maker.legal_name]["node_key"],
+            )
+            for site in self.sites
+        ]
+        plan = recipe.plan
+        text = contract_text(
+            contract_id=new_id("ctr", random_bytes(10)),
+            start_ms=start_ms,
+            signers=signers,
+            broker_org=new_id("org", random_bytes(10)),
+            broker_key=broker["broker_key"],
+            recipe_digest=recipe.digest,
+            rounds=2 * recipe.rounds if plan is None else plan.steps,
+            local_steps=recipe.local_steps,
+            epsilon=epsilon,
+            delta=delta,
+        )
+        files = self.folder / "operators"
+        (files / "contract.yaml").write_text(text, "utf-8")
+        (files / "recipe.json").write_bytes(recipe.canonical)
+        offered = self.broker(
+            "contract", "offer", str(files / "contract.yaml"), "--recipe", str(files / "recipe.json")
+        )
+        self.contract = str(offered["digest"])
+        self._each(self._import_and_sign)
+        return self.contract
+
+    def _import_and_sign(self, site: Site) -> None:
+        self.node(
+            site,
+            "data",
+            "add",
+            str(site.recordings),
+            "--dataset",
+            site.maker.dataset,
+            "--contract",
+            self.contract,
+        )
+        self.node(site, "contract", "sign", self.contract, "--yes")
+
+    # --- nodes and runs ---
+
+    def start_nodes(self) -> None:
+        """Starts every node and waits until the broker sees all of them."""
+        for site in self.sites:
+            self.start_node(site)
+        wait_for("all nodes to be online", lambda: self._online() >= len(self.sites), timeout_s=_ONLINE_S)
+
+    def start_node(self, site: Site) -> Service:
+        """Starts one node's process, also again after it was killed."""
+        argv = [script("iriai-node"), "run", "--dir", str(site.folder)]
+        log = self.folder / "logs" / f"{site.name}.log"
+        service = start(site.name, argv, log=log, env={"IRIAI_PHASES": "1"})
+        self.services[site.name] = service
+        return service
+
+    def _online(self) -> int:
+        time.sleep(0.2)
+        return sum(1 for one in self.broker("status")["nodes"] if one["state"] == "online")
+
+    def open_run(self) -> str:
+        """Opens a run of the contract's recipe; gives its id."""
+        return str(self.broker("run", "open", "--contract", self.contract, "--recipe", RECIPE_ID)["run"])
+
+    def wait_run(
+        self, run: str, *, timeout_s: float, tell: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """Waits until a run is closed; ``tell`` hears of its progress.
+
+        Raises:
+            StartError: Not within the time.
+        """
+        until = time.monotonic() + timeout_s
+        while True:
+            shown = self.broker("run", "show", run)
+            if tell is not None:
+                tell(shown)
+            if shown["state"] not in ("running", "judging"):
+                return shown
+            if time.monotonic() > until:
+                raise StartError(
+                    need=f"run {run} to end", found=str(shown["state"]), remedy="see logs/broker.log"
+                )
+            time.sleep(1.0)
+
+    def journal(self) -> list[dict[str, Any]]:
+        """The broker's own lines about runs, oldest first."""
+        found = []
+        for line in self.services["broker"].text().splitlines():
+            if line.startswith("{"):
+                try:
+                    found.append(json.loads(line))
+                except ValueError:
+                    continue
+        return found
+
+    # --- audit ---
+
+    def bundle(self, path: Path) -> dict[str, Any]:
+        """The auditor's bundle, and the policy file that the auditor compares by another way."""
+        policy = self.broker("audit", "policy")
+        path.with_name("policy.txt").write_text(policy["policy"], "utf-8")
+        return self.broker("audit", "bundle", "--out", str(path))
+
+    # --- the end ---
+
+    def pids(self) -> dict[str, int]:
+        """Name → process id of everything that was started and still runs."""
+        return {name: service.pid for name, service in self.services.items() if service.running}
+
+    def stop(self) -> None:
+        """Ends every process of this federation: nodes first, so that they can say goodbye."""
+        names = [name for name in self.services if name != "broker"] + ["broker"]
+        with ThreadPoolExecutor(len(self.sites) + 1) as pool:
+            nodes = [self.services[name] for name in names[:-1] if name in self.services]
+            list(pool.map(lambda one: one.stop(), nodes))
+        if "broker" in self.services:
+            self.services["broker"].stop()
+
+    def _each(self, act: Callable[[Site], None]) -> None:
+        """Acts at every site, two at a time; the first error ends it."""
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(act, site) for site in self.sites]:
+                done.result()
