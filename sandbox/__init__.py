@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole federation on one machine: cells, processes, demo, report."""

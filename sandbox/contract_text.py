@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox's contract, as the YAML that an operator would write: `contract.yaml` with its blanks filled in.
+"""The sandbox's contract, as the YAML that an operator would write: `contract.yaml` with its blanks filled.
 
 A run without privacy (``--epsilon inf``) has a contract whose privacy clause says so.
 """

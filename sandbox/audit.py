@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The auditor's process: ``iriai-verify``, from an environment with the base install only."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sandbox.errors import CommandError
+
+__all__ = ["verify_bundle"]
+
+_TIMEOUT_S = 600
+
+
+def verify_bundle(bundle: Path, policy: Path, *, verifier: Path | None) -> dict[str, Any]:
+    """The verdict as the report shows it.
+
+    Args:
+        bundle: The zip.
+        policy: The auditor's own list of keys.
+        verifier: The auditor's command; None takes the one beside this interpreter.
+
+    Returns:
+        ``origin, size, root, verified, summary, findings, not_checked, verifier``.
+
+    Raises:
+        CommandError: It printed no verdict.
+    """
+    command = verifier or Path(sys.executable).parent / "iriai-verify"
+    done = subprocess.run(  # noqa: S603  our own command, no shell
+        [str(command), "verify", str(bundle), "--policy", str(policy), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    try:
+        data = json.loads(done.stdout)["data"]
+    except (ValueError, KeyError) as error:
+        raise CommandError(
+            need="a verdict of iriai-verify",
+            found=done.stderr[-2_000:],
+            remedy="run it by hand on the bundle",
+        ) from error
+    return {
+        "origin": data["origin"],
+        "size": data["size"],
+        "root": data["root"],
+        "verified": done.returncode == 0,
+        "summary": data["verdict"],
+        "findings": len(data["findings"]),
+        "not_checked": data["not_checked"],
+        "verifier": str(command),
+    }

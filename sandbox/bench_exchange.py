@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long one exchange takes.
+
+A broker's engine and real node processes on loopback, TLS, signed headers, durable ledgers.
+
+`run` measures from the sealing of the requests to the last verified reply. Each node adds a constant to the
+tensor that it gets and
+sends it back, so both directions carry the same bytes; nothing is trained.
+
+`LoopbackFleet` is the same federation for tests: it serves an engine, makes the keys and starts one process
+per node. A node process
+is ``python -m sandbox.bench_exchange FOLDER INDEX`` unless another command is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from broker.clock import SystemClock
+from broker.entropy import SystemEntropy
+from policies.encoding import digest, new_id
+from policies.exchange import ExchangeType, TensorSpec, seal_request, tensor_bytes, tensor_spec
+from policies.identity import SigningKey
+from policies.limits import WORKER_STOP_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from broker.federation.engine import EngineRun, Failure, Reply, Request
+    from broker.federation.flower.grid import FlowerEngine
+    from client.federation.handlers import HandlerReply, Refusal
+    from policies.exchange import RequestHeader
+
+__all__ = ["LoopbackFleet", "run"]
+
+CONTRACT: Final = digest(b"bench contract")
+RECIPE: Final = digest(b"bench recipe")
+ONLINE_S: Final = 30.0
+DEADLINE_S: Final = 60.0
+TENSOR_BYTES_MAX: Final = 1 << 30
+
+
+@dataclass(kw_only=True)
+class LoopbackFleet:
+    """A broker's engine on a free port, and node processes that reach it by TLS."""
+
+    folder: Path
+    nodes: int
+    command: Sequence[str] = (sys.executable, "-m", "sandbox.bench_exchange")
+    hold_s: float = 20.0
+    resend_s: float = 25.0
+    names: list[str] = field(init=False)
+    engine: FlowerEngine = field(init=False)
+    broker_key: SigningKey = field(init=False)
+    port: int = field(init=False)
+    processes: dict[int, subprocess.Popen[bytes]] = field(init=False, default_factory=dict)
+
+    def prepare(self) -> None:
+        """Makes certificate, keys and one settings file per node."""
+        from broker.tls import make_certificate
+
+        entropy = SystemEntropy()
+        self.port = _free_port()
+        url = f"https://127.0.0.1:{self.port}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tls = make_certificate(url, clock=SystemClock(), entropy=entropy)
+        (self.folder / "chain.pem").write_bytes(tls.chain_pem)
+        (self.folder / "tls.key").write_bytes(tls.key_pem)
+        self.broker_key = SigningKey.from_seed(entropy.token_bytes(32))
+        self.names = [new_id("node", entropy.token_bytes(10)) for _ in range(self.nodes)]
+        for index, name in enumerate(self.names):
+            home = self.folder / f"node{index}"
+            home.mkdir()
+            fleet = ec.generate_private_key(ec.SECP256R1())
+            (home / "fleet.key").write_bytes(_private_pem(fleet))
+            (home / "fleet.pub").write_bytes(_public_pem(fleet))
+            (home / "node.key").write_bytes(SigningKey.from_seed(entropy.token_bytes(32)).to_pem())
+            settings = {"url": url, "node": name, "broker_key": self.broker_key.public.hex()}
+            (home / "settings.json").write_text(json.dumps(settings))
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[FlowerEngine]:
+        """The engine, enrolled with all nodes and served.
+
+        Use it again after it ended to restart the broker.
+        """
+        import uvicorn
+
+        from broker.federation.flower.grid import FlowerEngine
+
+        self.engine = FlowerEngine(
+            state_dir=self.folder / "broker",
+            clock=SystemClock(),
+            hold_s=self.hold_s,
+            resend_s=self.resend_s,
+        )
+        for index, name in enumerate(self.names):
+            home = self.folder / f"node{index}"
+            key = SigningKey.from_pem((home / "node.key").read_bytes()).public
+            self.engine.enrol(name, (home / "fleet.pub").read_bytes(), key)
+        config = uvicorn.Config(
+            self.engine.endpoint,
+            host="127.0.0.1",
+            port=self.port,
+            ssl_certfile=str(self.folder / "chain.pem"),
+            ssl_keyfile=str(self.folder / "tls.key"),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_level="critical",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server._serve())  # noqa: SLF001  without uvicorn's signal handlers
+        while not server.started and not task.done():  # noqa: ASYNC110  uvicorn has no event for it
+            await asyncio.sleep(0.005)  # uvicorn tells nobody
+        await self.engine.start()
+        try:
+            yield self.engine
+        finally:
+            self.engine.drain()
+            server.should_exit = True
+            await task
+            await self.engine.stop()
+
+    def start(self, index: int, *extra: str) -> subprocess.Popen[bytes]:
+        """Starts the process of one node."""
+        home = self.folder / f"node{index}"
+        with (home / "log.txt").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603  our own command line
+                [*self.command, str(home), str(index), *extra],
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        self.processes[index] = process
+        return process
+
+    async def all_online(self, *, wait_s: float = ONLINE_S) -> float:
+        """Waits for all started nodes; returns the seconds that it took."""
+        wanted = {self.names[index] for index in self.processes}
+        began_s = time.monotonic()
+        while not wanted <= self.engine.online():
+            if time.monotonic() - began_s > wait_s:
+                missing = sorted(wanted - self.engine.online())
+                raise TimeoutError(", ".join(missing))
+            await asyncio.sleep(0.01)
+        return time.monotonic() - began_s
+
+    def stop(self) -> None:
+        """Ends all node processes."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(WORKER_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def request(
+        self,
+        opened: EngineRun,
+        node: str,
+        round_: int,
+        tensor: np.ndarray | None,
+        *,
+        attempt: int = 0,
+        kind: ExchangeType = ExchangeType.CONTRIBUTE,
+        deadline_s: float = DEADLINE_S,
+        key: SigningKey | None = None,
+    ) -> Request:
+        """A sealed request to one node whose reply has the form of its tensor."""
+        from broker.federation.engine import Expect, Request
+
+        spec: TensorSpec | None = None if tensor is None else tensor_spec(tensor)
+        header = seal_request(
+            key or self.broker_key,
+            contract=opened.contract,
+            recipe=opened.recipe,
+            run=opened.run,
+            round=round_,
+            attempt=attempt,
+            type=kind,
+            node=node,
+            deadline_ms=SystemClock().now_ms() + int(deadline_s * 1000),
+            tensor=spec,
+            body={},
+        )
+        return Request(
+            node=node,
+            type=kind,
+            round=round_,
+            attempt=attempt,
+            header=header,
+            tensor=None if tensor is None else tensor_bytes(tensor),
+            expect=None if spec is None else Expect(dtype=spec.dtype, shape=spec.shape),
+        )
+
+    async def ask(
+        self,
+        opened: EngineRun,
+        requests: Sequence[Request],
+        *,
+        deadline_s: float = DEADLINE_S,
+        need: int = 0,
+        grace_s: float = 0.0,
+    ) -> list[Reply | Failure]:
+        """All outcomes of one exchange."""
+        deadline = dt.datetime.fromtimestamp(SystemClock().now_ms() / 1000 + deadline_s, tz=dt.UTC)
+        found = self.engine.exchange(opened, requests, deadline=deadline, need=need, grace_s=grace_s)
+        return [outcome async for outcome in found]
+
+
+def run(*, nodes: int = 4, sizes_mb: Sequence[float] = (0.001, 1.0), exchanges: int = 50) -> dict[str, Any]:
+    """Figures of exchanges with real processes, by size of the tensor in megabytes.
+
+    Returns:
+        ``nodes``, ``cpus``, ``exchanges``, ``online_s`` and ``sizes``: per size the median, 90th percentile
+        and extremes in seconds,
+        CPU seconds of broker and all nodes, requests and bytes on the wire per exchange.
+    """
+    with tempfile.TemporaryDirectory(prefix="iriai-bench-") as folder:
+        fleet = LoopbackFleet(folder=Path(folder) / "fleet", nodes=nodes)
+        fleet.prepare()
+        return asyncio.run(_measure(fleet, sizes_mb, exchanges))
+
+
+async def _measure(fleet: LoopbackFleet, sizes_mb: Sequence[float], exchanges: int) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "nodes": fleet.nodes,
+        "cpus": os.cpu_count(),
+        "exchanges": exchanges,
+        "sizes": {},
+    }
+    async with fleet.serving() as engine:
+        try:
+            for index in range(fleet.nodes):
+                fleet.start(index)
+            report["online_s"] = round(await fleet.all_online(), 3)
+            opened = await engine.open_run(run="run_bench", contract=CONTRACT, recipe=RECIPE)
+            first = 0
+            for size_mb in sizes_mb:
+                figures = await _size(fleet, opened, size_mb, exchanges, first)
+                report["sizes"][f"{size_mb:g}"] = figures
+                first += exchanges + 2
+            await engine.close_run(opened, ok=True)
+        finally:
+            fleet.stop()
+    return report
+
+
+async def _size(
+    fleet: LoopbackFleet, opened: EngineRun, size_mb: float, exchanges: int, first: int
+) -> dict[str, Any]:
+    generator = np.random.default_rng(first)
+    count = max(1, round(size_mb * 1e6 / 4))
+    took_s = []
+    for at in range(exchanges + 2):
+        tensor = generator.standard_normal(count).astype(np.float32)
+        if at == 2:  # noqa: PLR2004  two to warm up
+            before = _usage(fleet)
+        began_s = time.perf_counter()
+        requests = [fleet.request(opened, name, first + at, tensor) for name in fleet.names]
+        outcomes = await fleet.ask(opened, requests)
+        took_s.append(time.perf_counter() - began_s)
+        _check(outcomes, tensor)
+    after = _usage(fleet)
+    per = {name: (after[name] - before[name]) / exchanges for name in after}
+    times = sorted(took_s[2:])
+    return {
+        "median_s": round(statistics.median(times), 4),
+        "p90_s": round(times[int(len(times) * 0.9)], 4),
+        "min_s": round(times[0], 4),
+        "max_s": round(times[-1], 4),
+        "broker_cpu_s": round(per["broker_cpu_s"], 4),
+        "nodes_cpu_s": round(per["nodes_cpu_s"], 4),
+        "requests": round(per["requests"], 1),
+        "wire_bytes": round(per["wire_bytes"]),
+    }
+
+
+def _check(outcomes: Sequence[Reply | Failure], tensor: np.ndarray) -> None:
+    from broker.federation.engine import Failure
+
+    for outcome in outcomes:
+        if isinstance(outcome, Failure) or outcome.tensor is None:
+            raise RuntimeError(str(outcome))
+        if not np.array_equal(outcome.tensor.array(), tensor + np.float32(1)):
+            raise RuntimeError(outcome.node)
+        outcome.tensor.release()
+
+
+def _usage(fleet: LoopbackFleet) -> dict[str, float]:
+    traffic = [fleet.engine.traffic(name) for name in fleet.names]
+    return {
+        "broker_cpu_s": time.process_time(),
+        "nodes_cpu_s": sum(_cpu_s(process.pid) for process in fleet.processes.values()),
+        "requests": fleet.engine.endpoint.requests,
+        "wire_bytes": sum(one["received"] + one["sent"] for one in traffic),
+    }
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:  # not Linux, or gone
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+class AddOne:
+    """A handler that learns nothing: it adds one to the tensor."""
+
+    def decide(self, header: RequestHeader) -> Refusal | None:  # noqa: ARG002  nothing to refuse
+        """Never refuses."""
+        return None
+
+    def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:  # noqa: ARG002  always the same
+        """The tensor plus one."""
+        from client.federation.handlers import HandlerReply
+
+        return HandlerReply(tensor=None if tensor is None else tensor + np.float32(1))
+
+
+def serve_node(home: Path, handlers: Mapping[ExchangeType, Any]) -> None:
+    """A node process over a folder of `LoopbackFleet`; admits every run."""
+    from client.clock import SystemClock as NodeClock
+    from client.federation.fleet import run_fleet
+    from client.federation.handlers import Admission, Desk
+    from client.federation.ledger import FleetLedger
+
+    settings = json.loads((home / "settings.json").read_text())
+    admission = Admission(broker_key=bytes.fromhex(settings["broker_key"]), tensor_bytes=TENSOR_BYTES_MAX)
+    desk = Desk(
+        node=settings["node"],
+        key=SigningKey.from_pem((home / "node.key").read_bytes()),
+        handlers=handlers,
+        admit=lambda _config: admission,
+        ledger=FleetLedger(home / "fleet.db"),
+        clock=NodeClock(),
+    )
+    run_fleet(
+        url=settings["url"],
+        ca_pem=(home.parent / "chain.pem").read_bytes(),
+        fleet_key_pem=(home / "fleet.key").read_bytes(),
+        desk=desk,
+        state_dir=home,
+        on_event=lambda name, facts: print(json.dumps([name, dict(facts)]), flush=True),  # noqa: T201  its log
+    )
+
+
+if __name__ == "__main__":
+    serve_node(Path(sys.argv[1]), {kind: AddOne() for kind in ExchangeType})

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``iriai-sandbox``: a whole federation on one machine, for a first look and for tests."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from policies.errors import IriaiError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A neutral broker and four manufacturers' nodes on this machine, as real processes on loopback.",
+)
+bench = typer.Typer(no_args_is_help=True, help="Measurements: figures and ratios, never pass or fail.")
+app.add_typer(bench, name="bench")
+
+Json = Annotated[bool, typer.Option("--json", help="One envelope on standard output.")]
+
+
+def _print(data: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"schema": "1", "status": "ok", "data": data}, ensure_ascii=False))
+
+
+@app.command()
+def demo(
+    *,
+    epsilon: Annotated[str, typer.Option(help="Per release; `inf` runs without privacy and says so.")] = "8",
+    episodes: Annotated[int, typer.Option(min=1, max=5000, help="Training episodes per cell.")] = 250,
+    seed: Annotated[int, typer.Option(min=0, help="Of recordings, weights and placements.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of report.json and report.html.")] = Path("build/demo"),
+    verifier: Annotated[
+        Path | None, typer.Option(help="The auditor's own iriai-verify (default: the one installed here).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Takes four makers from invitation to a released common model, and reports where pooling helped."""
+    from sandbox.demo import DemoOptions, run_demo
+
+    report = run_demo(
+        DemoOptions(
+            epsilon=None if epsilon == "inf" else epsilon,
+            episodes=episodes,
+            seed=seed,
+            folder=out.resolve(),
+            work=out.resolve() / "work",
+            verifier=verifier.resolve() if verifier else None,
+            command="iriai-sandbox " + " ".join(sys.argv[1:]),
+        )
+    )
+    from sandbox.summary import summary
+
+    for line in summary(report):
+        typer.echo(line, err=as_json)
+    _print(report, as_json=as_json)
+    if not report["log"]["verified"]:
+        raise typer.Exit(3)
+
+
+@app.command()
+def up(
+    directory: Annotated[Path, typer.Option("--dir", help="Folder of the federation.")],
+    *,
+    episodes: Annotated[int, typer.Option(min=1, max=5000, help="Training episodes per cell.")] = 10,
+    epsilon: Annotated[
+        str, typer.Option(help="Per release; `inf` runs without privacy and says so.")
+    ] = "inf",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Starts a federation with a signed contract, leaves it running, and prints what to type next."""
+    from sandbox.standing import bring_up
+
+    facts = bring_up(directory, episodes=episodes, epsilon=None if epsilon == "inf" else epsilon, seed=seed)
+    for line in facts["next"]:
+        typer.echo(line, err=as_json)
+    _print(facts, as_json=as_json)
+
+
+@app.command()
+def down(directory: Annotated[Path, typer.Option("--dir")], *, as_json: Json = False) -> None:
+    """Ends the processes that `up` started in a folder; the folder stays."""
+    from sandbox.standing import bring_down
+
+    stopped = bring_down(directory)
+    typer.echo("stopped " + (", ".join(stopped) or "nothing: no process of this folder runs"), err=as_json)
+    _print({"stopped": stopped}, as_json=as_json)
+
+
+@bench.command("exchange")
+def bench_exchange(
+    *,
+    nodes: Annotated[int, typer.Option(min=1, max=16)] = 4,
+    mb: Annotated[str, typer.Option(help="Sizes in megabytes, separated by commas.")] = "0.001,1",
+    exchanges: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """Median time of one exchange over TLS with signed messages, per size."""
+    from sandbox.bench_exchange import run
+
+    found = run(nodes=nodes, sizes_mb=[float(one) for one in mb.split(",")], exchanges=exchanges)
+    if not as_json:
+        typer.echo(json.dumps(found, indent=2))
+    _print(found, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point: errors become one envelope or five lines, and their exit code."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except IriaiError as error:
+        if as_json:
+            typer.echo(json.dumps({"schema": "1", "status": "error", "error": error.as_dict()}))
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: a whole federation from invitation to release, and where pooling helped and where it did not.
+
+1. each cell records; broker, four nodes and two operators are set up; one contract is signed by all;
+2. while the contract's start is awaited, each maker trains alone (outside the federation);
+3. the run: private rounds, votes, release; each maker pulls the model and fine-tunes its own;
+4. the auditor's process verifies the log; models act in the cells; the report is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from policies.contract import load as load_contract
+from policies.contract import plain_words
+from policies.privacy.accounting import epsilon_text
+from policies.recipe import load as load_recipe
+from sandbox.audit import verify_bundle
+from sandbox.baselines import Workshop
+from sandbox.clock import now_ms
+from sandbox.errors import SandboxError, UsageError
+from sandbox.federation import Federation, Site
+from sandbox.progress import Progress
+from sandbox.recipes import DELTA, plain_recipe, private_recipe
+from sandbox.report import write_report
+from sandbox.scores import Rate, success_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from policies.recipe import Recipe
+
+__all__ = ["DemoOptions", "run_demo"]
+
+_START_S = 75  # from the offer until the contract holds: imports and signatures fit in well
+_RUN_S = 1_800.0
+_ROLLOUTS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What to run.
+
+    Attributes:
+        epsilon: Per release, as a decimal; None runs without privacy and says NOT PRIVATE everywhere.
+        episodes: Training episodes per cell.
+        seed: Of recordings, initial weights, baselines and placements.
+        folder: Where the report goes.
+        work: Where processes live; deleted first.
+        verifier: The auditor's own ``iriai-verify``, from an environment with the base install only.
+    """
+
+    epsilon: str | None
+    episodes: int
+    seed: int
+    folder: Path
+    work: Path
+    verifier: Path | None
+    command: str
+
+
+def run_demo(options: DemoOptions) -> dict[str, Any]:
+    """Runs everything; gives the report. Processes are ended whatever happens."""
+    if options.work.exists():
+        _clear(options.work)
+    progress = Progress()
+    recipe = load_recipe(_recipe(options))
+    federation = Federation(options.work)
+    try:
+        with Workshop() as workshop:
+            return _Demo(options, progress, recipe, federation, workshop).run()
+    finally:
+        federation.stop()
+
+
+def _recipe(options: DemoOptions) -> bytes:
+    seed = 20_000 + options.seed
+    if options.epsilon is None:
+        return plain_recipe(options.episodes, seed=seed)
+    return private_recipe(options.epsilon, options.episodes, seed=seed)
+
+
+def _clear(folder: Path) -> None:
+    """Deletes an earlier demo's folder, and nothing else."""
+    if not (folder / "broker").exists() and not (folder / "cells").exists() and any(folder.iterdir()):
+        raise UsageError(
+            need="a folder of an earlier demo", found=str(folder), remedy="choose another folder"
+        )
+    shutil.rmtree(folder)
+
+
+class _Demo:
+    """One run of the demo; each method is a phase or a part of the report."""
+
+    def __init__(
+        self,
+        options: DemoOptions,
+        progress: Progress,
+        recipe: Recipe,
+        federation: Federation,
+        workshop: Workshop,
+    ) -> None:
+        self.options = options
+        self.progress = progress
+        self.recipe = recipe
+        self.federation = federation
+        self.workshop = workshop
+        self.pids: dict[str, int] = {}
+        self.released: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        """All phases in order."""
+        fed, phase = self.federation, self.progress.phase
+        with phase("cells record demonstrations"):
+            self._record()
+        with phase("broker, invitations, approvals"):
+            fed.start_broker()
+            fed.enrol()
+        start_ms = now_ms() + _START_S * 1000
+        with phase("contract, imports, signatures"):
+            fed.agree(self.recipe, epsilon=self.options.epsilon, delta=DELTA, start_ms=start_ms)
+            self.progress.say(f"contract {fed.contract} signed by {len(fed.sites)} makers and the broker")
+        with phase("nodes come online"):
+            fed.start_nodes()
+        self.pids = fed.pids()
+        self.progress.say("processes: " + ", ".join(f"{name} {pid}" for name, pid in self.pids.items()))
+        with phase("makers train alone (outside the federation)"):
+            alone = self._train_alone()
+            outcomes = {"local": self._roll(alone, self._plain)}
+        with phase("waiting for the contract to begin"):
+            time.sleep(max(0.0, start_ms / 1000 + 1 - now_ms() / 1000))
+        with phase("rounds, votes, release"):
+            run = self._train()
+        with phase("models pulled and fine-tuned at home"):
+            common, individual = self._models()
+        with phase("log verified by the auditor's own process"):
+            log = self._verify()
+        with phase("models act in the cells (outside the federation)"):
+            outcomes["common"] = self._roll(common, self.recipe.canonical)
+            outcomes["individual"] = self._roll(individual, self.recipe.canonical)
+        report = self._report(outcomes, run, log)
+        files = write_report(report, self.options.folder)
+        self.progress.say(f"report: {files[0]} and {files[1]}")
+        return report
+
+    @property
+    def _plain(self) -> bytes:
+        return plain_recipe(self.options.episodes, seed=20_000 + self.options.seed)
+
+    def _record(self) -> None:
+        folders = {site.maker.cell: site.recordings for site in self.federation.sites}
+        self.workshop.record(folders, train=self.options.episodes, seed=self.options.seed)
+
+    def _train_alone(self) -> dict[str, Any]:
+        stores = {site.name: (site.folder / "data", site.maker.dataset) for site in self.federation.sites}
+        return self.workshop.train_alone(stores, self._plain, seed=self.options.seed)
+
+    def _roll(self, models: Mapping[str, Any], recipe: bytes) -> dict[str, dict[str, Rate]]:
+        cells = [site.maker.cell for site in self.federation.sites]
+        return self.workshop.rollouts(
+            models,
+            cells,
+            recipe=recipe,
+            placements=1_000 + self.options.seed,
+            n=_ROLLOUTS,
+            tell=lambda done, of: self.progress.step(f"rollouts {done}/{of}"),
+        )
+
+    def _train(self) -> dict[str, Any]:
+        fed = self.federation
+        run = fed.open_run()
+        self.progress.say(f"run {run} of {self.recipe.rounds} rounds")
+
+        def tell(shown: Mapping[str, Any]) -> None:
+            self.progress.step(f"round {shown['round']}/{self.recipe.rounds}")
+
+        shown = fed.wait_run(run, timeout_s=_RUN_S, tell=tell)
+        if shown["state"] != "completed":
+            raise SandboxError(
+                need="a completed run", found=str(shown["state"]), remedy="see logs/broker.log"
+            )
+        until = time.monotonic() + 60
+        while not (listed := fed.broker("release", "list")["releases"]) and time.monotonic() < until:
+            time.sleep(0.5)
+        if not listed:
+            raise SandboxError(
+                need="a released model",
+                found="a candidate that was not released",
+                remedy="iriai-broker release list",
+            )
+        self.released = listed[-1]
+        self.progress.say(f"released {self.released['model']} to tier {self.released['tier']}")
+        return shown
+
+    def _models(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        common, individual = {}, {}
+        for site in self.federation.sites:
+            pulled = self.federation.node(site, "models", "pull", self.released["model"])
+            own = self.federation.node(site, "models", "personalise", self.released["model"])
+            common[site.name] = np.fromfile(pulled["file"], dtype="<f4")
+            individual[site.name] = np.fromfile(own["file"], dtype="<f4")
+        return common, individual
+
+    def _verify(self) -> dict[str, Any]:
+        bundle = self.options.folder / "audit.zip"
+        self.options.folder.mkdir(parents=True, exist_ok=True)
+        self.federation.bundle(bundle)
+        found = verify_bundle(bundle, bundle.with_name("policy.txt"), verifier=self.options.verifier)
+        self.progress.say(
+            f"log of {found['size']} entries {'verified' if found['verified'] else 'NOT VERIFIED'}"
+        )
+        return found
+
+    # --- the report ---
+
+    def _report(
+        self,
+        outcomes: Mapping[str, Mapping[str, Mapping[str, Rate]]],
+        run: Mapping[str, Any],
+        log: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        sites = self.federation.sites
+        cells = {site.name: site.maker.cell for site in sites}
+        left = {site.name: self.federation.node(site, "outbox", "list") for site in sites}
+        contract = load_contract((self.federation.folder / "operators" / "contract.yaml").read_text("utf-8"))
+        return {
+            "schema": "iriai-demo-report/1",
+            "command": self.options.command,
+            "seed": self.options.seed,
+            "parties": [site.name for site in sites],
+            "cells": cells,
+            "success": success_table(outcomes, cells),
+            "privacy": self._privacy(sites),
+            "contract_digest": self.federation.contract,
+            "contract_words": [list(one) for one in plain_words(contract)],
+            "model": self.released["model"],
+            "run": {"id": run["run"], "rounds": run["round"]},
+            "log": log,
+            "timings": self.progress.timings(),
+            "round_ms": self._round_ms(),
+            "phases": self.progress.phases,
+            "processes": self.pids,
+            "bytes_left_site": {name: int(one["total_bytes"]) for name, one in left.items()},
+            "messages_left_site": {name: len(one["sent"]) for name, one in left.items()},
+        }
+
+    def _privacy(self, sites: tuple[Site, ...]) -> dict[str, Any]:
+        plan = self.recipe.plan
+        if plan is None:
+            none = {site.name: {"spent": "no claim", "steps": 0} for site in sites}
+            return {
+                "private": False,
+                "verdict": "NOT PRIVATE",
+                "unit": "episode",
+                "epsilon": "inf",
+                "delta": None,
+                "per_party": none,
+                "not_protected": ["anything: this run is NOT PRIVATE"],
+            }
+        per_party = {}
+        for site in sites:
+            shown = self.federation.node(site, "budget", "show")
+            one = shown["budgets"][0]
+            per_party[site.name] = {"spent": one["epsilon_spent"], "steps": one["steps_spent"]}
+        return {
+            "private": self.recipe.is_private,
+            "verdict": "PRIVATE" if self.recipe.is_private else "NOT PRIVATE",
+            "unit": plan.unit,
+            "epsilon": epsilon_text(plan.epsilon_rdp),
+            "delta": plan.delta,
+            "noise": plan.noise,
+            "per_party": per_party,
+            "not_protected": [
+                "product mix and other facts about many episodes of one maker",
+                "that a maker takes part, and when it answers",
+            ],
+        }
+
+    def _round_ms(self) -> dict[str, float]:
+        """Medians of the broker's own line per round."""
+        lines = [one for one in self.federation.journal() if one.get("event") == "round.closed"]
+        names = ("exchange_ms", "aggregate_ms", "checkpoint_ms", "commit_ms")
+        if not lines:
+            return {}
+        found = {name: round(statistics.median(float(one[name]) for one in lines), 1) for name in names}
+        total = statistics.median(sum(float(one[name]) for name in names) for one in lines)
+        return found | {"total": round(total, 1)}

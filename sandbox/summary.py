@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as a table on a terminal: party by party, where pooling helped and where it did not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sandbox.report import losses
+from sandbox.scores import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["summary"]
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of the table, the claim and the verdict of the log."""
+    success = report["success"]
+    yield f"{'success':10}" + "".join(f"{column.replace('_', ' '):>19}" for column in COLUMNS)
+    for party in report["parties"]:
+        yield f"{party:10}" + "".join(_cell(success[column]["per_party"][party]) for column in COLUMNS)
+    yield f"{'all':10}" + "".join(_cell(success[column]) for column in COLUMNS)
+    worse = {party: words for party, words in losses(success).items() if words}
+    for party, words in worse.items():
+        yield f"pooling lost at {party}: {words}"
+    if not worse:
+        yield "pooling lost nowhere"
+    privacy, log = report["privacy"], report["log"]
+    if privacy["private"]:
+        yield f"privacy    epsilon {privacy['epsilon']}, delta {privacy['delta']}, per {privacy['unit']}"
+    else:
+        yield "privacy    NOT PRIVATE"
+    yield f"contract   {report['contract_digest']}"
+    yield f"log        {log['origin']} size {log['size']} {'verified' if log['verified'] else 'NOT VERIFIED'}"
+    yield f"time       {report['timings']['total']} s"
+
+
+def _cell(rate: Mapping[str, Any]) -> str:
+    low, high = rate["interval"]
+    return f"{rate['mean']:>7.0%} [{low:.0%}, {high:.0%}]".rjust(19)
