@@ -46,7 +46,7 @@ __all__ = [
 Json = Any  # a JSON value; recursive types would be re-checked at every boundary anyway
 
 _REMEDY = "send exactly the RFC 8785 bytes of the document"
-_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def _refuse(need: str, found: str) -> EncodingError:
@@ -159,7 +159,7 @@ def digest_of(obj: Json) -> str:
 
 def is_digest(text: object) -> bool:
     """Whether a value is a digest as `digest` prints it."""
-    return isinstance(text, str) and _DIGEST.match(text) is not None
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 def b64(data: bytes) -> str:
@@ -171,12 +171,18 @@ def unb64(text: str) -> bytes:
     """Bytes behind standard or URL-safe base64.
 
     Raises:
-        EncodingError: Any character outside the alphabet, or missing padding.
+        EncodingError: Any character outside the alphabet, wrong padding, or bits that mean nothing.
     """
+    if not isinstance(text, str):
+        raise _refuse("base64", type(text).__name__)
+    plain = text.replace("-", "+").replace("_", "/")
     try:
-        return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
-    except (binascii.Error, ValueError, AttributeError) as error:
+        data = base64.b64decode(plain, validate=True)
+    except (binascii.Error, ValueError) as error:
         raise _refuse("base64", "other characters or lengths") from error
+    if base64.b64encode(data).decode("ascii") != plain:
+        raise _refuse("the one base64 spelling of these bytes", "another")
+    return data
 
 
 def decimal_text(text: str) -> str:
@@ -191,6 +197,10 @@ def decimal_text(text: str) -> str:
         raise _refuse("a decimal as a string", repr(text)[:40]) from error
     if not isinstance(text, str) or not value.is_finite() or value.is_signed():
         raise _refuse("a finite decimal that is not negative", repr(text)[:40])
+    if value and not -DECIMAL_FRACTION_DIGITS <= value.adjusted() < DECIMAL_INTEGER_DIGITS:
+        raise _refuse("a decimal of ordinary size", repr(text)[:40])  # before its zeros are written out
+    if not value:
+        return "0"
     plain = format(value, "f")
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")

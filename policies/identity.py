@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -24,6 +25,7 @@ from policies.errors import SignatureInvalidError, WeakKeyError
 __all__ = ["SigningKey", "check_public_key", "fingerprint", "key_id", "key_text", "parse_key", "verify"]
 
 _P = 2**255 - 19
+_D = -121665 * pow(121666, _P - 2, _P) % _P
 _SIGN_BIT = 1 << 255
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -52,11 +54,17 @@ def check_public_key(raw: bytes) -> bytes:
         raise WeakKeyError(need="a canonical encoding (y < p)", found=raw.hex(), remedy=remedy)
     if y in _SMALL_ORDER_Y:
         raise WeakKeyError(need="a point of large order", found=raw.hex(), remedy=remedy)
-    try:
-        Ed25519PublicKey.from_public_bytes(raw)
-    except ValueError as error:
-        raise WeakKeyError(need="a point of the curve", found=raw.hex(), remedy=remedy) from error
+    if not _on_curve(y):
+        raise WeakKeyError(need="a point of the curve", found=raw.hex(), remedy=remedy)
     return raw
+
+
+@lru_cache(maxsize=4096)
+def _on_curve(y: int) -> bool:
+    """Whether the point exists (RFC 8032, section 5.1.3); the library checks that late."""
+    square = y * y % _P
+    x_square = (square - 1) * pow(_D * square + 1, _P - 2, _P) % _P
+    return pow(x_square, (_P - 1) // 2, _P) in (0, 1)
 
 
 def verify(public_key: bytes, signature: bytes, message: bytes) -> None:
