@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract: one language, one digest, one evaluator, called at the node, the broker, the release gate and by the auditor.
+"""The contract: one language, one digest, one evaluator for the node, the broker, the gate and the auditor.
 
-Names resolve on first use (PEP 562): reading a signed contract and judging a request needs the standard library only, `load` of a
-text needs pydantic, and YAML text needs PyYAML.
+Names resolve on first use (PEP 562): reading a signed contract and judging a request needs the standard
+library only, `load` of a text needs pydantic, and YAML text needs PyYAML.
 
-    contract = load(text)                                   # strict YAML or canonical JSON: a Contract, or an error that names the clause
-    executed(contract, envelope)                            # raises unless every contributor and the broker signed these bytes
-    decision = evaluate(contract, state, request)           # pure; one finding per check; allow only if all are satisfied
-    decision.require()                                      # raises contract.refused naming the clause
-    record = decision_bytes(decision, contract_digest=contract.digest, point="node", request=request, state=state, salt16=salt)
+    contract = load(text)                      # strict YAML or canonical JSON; an error names the clause
+    executed(contract, envelope)               # raises unless all contributors and the broker signed it
+    decision = evaluate(contract, state, request)     # pure; a finding per check; allow if all are satisfied
+    decision.require()                         # raises contract.refused, naming the clause
+    record = decision_bytes(
+        decision, contract_digest=contract.digest, point="node", request=request, state=state, salt16=salt
+    )
 """
 
 from __future__ import annotations

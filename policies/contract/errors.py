@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong with a contract, all on one screen.
 
-    IriaiError
-      ContractError                     contract.*                        the root of this package
-        YamlRefusedError                contract.yaml-refused             a YAML feature in which two readers may differ
-        ContractInvalidError            contract.invalid                  a clause that breaks the language or contradicts another
-          UnknownSchemaError            contract.unknown-schema           a schema id that this version does not read
-          ClauseUnsupportedError        contract.clause-unsupported       a term that no code of this version enforces
-          EnforcementOverclaimedError   contract.enforcement-overclaimed  ``enforced_by`` names a point that no code serves
-        NotCanonicalError               contract.not-canonical            bytes other than the canonical form
-        RequestMalformedError           contract.request-malformed        a recorded request or state of another shape
-        RefusedError                    contract.refused                  the evaluator's answer is no
-          HaltedError                   contract.halted                   ... because a halt is in force
-          ExpiredError                  contract.expired                  ... because the term does not hold
-          NotExecutedError              contract.not-executed             ... because a party has not signed
-        ContractSignatureError          contract.signature-invalid        the envelope is not one of this contract
+IriaiError
+  ContractError                    contract.*                        the root of this package
+    YamlRefusedError               contract.yaml-refused             YAML that two readers read differently
+    ContractInvalidError           contract.invalid                  breaks the language or contradicts itself
+      UnknownSchemaError           contract.unknown-schema           a schema id that we do not read
+      ClauseUnsupportedError       contract.clause-unsupported       a term that no code enforces yet
+      EnforcementOverclaimedError  contract.enforcement-overclaimed  a point that no code serves
+    NotCanonicalError              contract.not-canonical            bytes other than the canonical form
+    RequestMalformedError          contract.request-malformed        a recorded request of another shape
+    RefusedError                   contract.refused                  the evaluator's answer is no
+      HaltedError                  contract.halted                   ... because a halt is in force
+      ExpiredError                 contract.expired                  ... because the term does not hold
+      NotExecutedError             contract.not-executed             ... because a party has not signed
+    ContractSignatureError         contract.signature-invalid        not an envelope of this contract
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the evaluator is asked: four requests and the state of the contract. Facts only; nothing here decides.
 
-- Every fact that can be missing is typed ``X | None``. ``None`` means *not known* and always refuses; it never means "does not apply".
+- Every fact that can be missing is typed ``X | None``. ``None`` means *not known* and always refuses; it
+  never means "does not apply".
 - All facts are required by name, so that a caller cannot leave one out by accident.
-- `request_to_json` and `request_from_json` are inverse to each other; the auditor replays decisions from that JSON. The readers are
-  strict: exactly the keys of the type, exactly the types.
+- `request_to_json` and `request_from_json` are inverse to each other; the auditor replays decisions from that
+  JSON. The readers are strict: exactly the keys of the type, exactly the types.
 
-    TrainRound  the node's guard before it reads data; the broker before it schedules        point node, broker
-    Aggregate   the broker before it opens and averages the accepted updates                 point broker
-    Release     the release gate, once per candidate and tier                                point gate
-    Deliver     the gate per download; the receiving node again                              point gate, node
+    TrainRound  the node's guard before it reads data; the broker before it schedules    point node, broker
+    Aggregate   the broker before it opens and averages the accepted updates             point broker
+    Release     the release gate, once per candidate and tier                            point gate
+    Deliver     the gate per download; the receiving node again                          point gate, node
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class EpsilonAfter:
 
     Attributes:
         release: Best-order epsilon of the plan, decimal rounded up to 6 digits.
-        total: Fixed-order filter over everything this party spent under this contract, with this plan reserved.
+        total: Fixed-order filter over everything this party spent under this contract, with this plan
+            reserved.
     """
 
     release: str | None

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contradictions between clauses, found before a contract exists. Each error names its clause.
+
+The checks run in this order, and later ones rely on the earlier:
+1. clause ids, parties, orgs, keys, recipes and tiers are each named once;
+2. exactly one broker, whose group contributes nothing;
+3. times, version and what it supersedes fit together;
+4. every reference resolves, and to a contributor where one is needed;
+5. no trade secret is on the allow-list;
+6. the privacy terms are complete, or all null; caps tighten downwards;
+7. minimum numbers can be reached: groups in all, groups in each recipe, approvals;
+8. tiers give to whom their name says and require what is enforced at release;
+9. ``enforced_by`` claims what the registry has, and no more.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from policies.contract.clauses import (
+    Contract,
+    PartyClause,
+    PrivacyCapClause,
+    PurposeClause,
+    SecretClause,
+    TierClause,
+)
+from policies.contract.errors import ContractInvalidError, EnforcementOverclaimedError
+from policies.contract.registry import KINDS, LAW, RECIPIENTS
+from policies.limits import PARTIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["check", "owner_of"]
+
+_PLAN_TERMS = ("unit", "adjacency", "delta", "epsilon_per_release", "epsilon_total", "filter", "noise")
+
+
+def check(contract: Contract) -> None:
+    """Refuses a contract whose clauses contradict each other.
+
+    Raises:
+        ContractInvalidError: With the clause, what it needs and what was found.
+        EnforcementOverclaimedError: Rule 9.
+    """
+    for rule in (_once, _broker, _times, _references, _secrets, _privacy, _numbers, _tiers, _claims):
+        rule(contract)
+
+
+def owner_of(contract: Contract, clause_id: str) -> str | None:
+    """The party of a clause: its own entry, its tighter caps, its secrets. None for common clauses."""
+    clause = contract.clause(clause_id)
+    if isinstance(clause, PartyClause | PrivacyCapClause | SecretClause):
+        return clause.party
+    return None
+
+
+def _refuse(clause: str | None, need: str, found: object) -> ContractInvalidError:
+    return ContractInvalidError(
+        clause=clause, need=need, found=str(found)[:160], remedy="change the named clause"
+    )
+
+
+def _each_once(what: str, named: Iterable[tuple[object, str]]) -> None:
+    seen: dict[object, str] = {}
+    for value, clause in named:
+        if value in seen:
+            raise _refuse(clause, f"each {what} once", f"{value} also in {seen[value]}")
+        seen[value] = clause
+
+
+def _once(contract: Contract) -> None:
+    if len(contract.parties) > PARTIES:
+        raise _refuse(None, f"at most {PARTIES} parties", len(contract.parties))
+    _each_once("clause id", ((one.clause, one.clause) for one in contract.clauses()))
+    _each_once("party", ((one.party, one.clause) for one in contract.parties))
+    _each_once("organisation", ((one.org, one.clause) for one in contract.parties))
+    _each_once("key", ((one.key, one.clause) for one in contract.parties))
+    _each_once("purpose", ((one.id, one.clause) for one in contract.purposes))
+    _each_once("recipe id", ((one.id, one.clause) for one in contract.recipes))
+    _each_once("recipe digest", ((one.recipe_digest, one.clause) for one in contract.recipes))
+    _each_once("tier of a recipe", (((one.tier, one.recipe), one.clause) for one in contract.tiers))
+    _each_once("party with caps", ((one.party, one.clause) for one in contract.privacy.per_party))
+
+
+def _broker(contract: Contract) -> None:
+    brokers = [one for one in contract.parties if one.role == "broker"]
+    if len(brokers) != 1:
+        raise _refuse(
+            brokers[1].clause if brokers else None, "exactly one party of role broker", len(brokers)
+        )
+    for one in contract.contributors:
+        if one.group == brokers[0].group:
+            raise _refuse(
+                one.clause, "a contributor of another group than the broker's", f"group {one.group}"
+            )
+
+
+def _times(contract: Contract) -> None:
+    term = contract.term
+    if term.effective >= term.expires:
+        raise _refuse(term.clause, "effective before expires", f"{term.effective}, {term.expires}")
+    if contract.sign_by > term.effective:
+        raise _refuse(term.clause, "sign_by not after effective", f"{contract.sign_by}, {term.effective}")
+    if (contract.version == 1) != (contract.supersedes is None):
+        raise _refuse(
+            None,
+            "supersedes null in version 1, the digest of the earlier version after it",
+            f"version {contract.version}, supersedes {contract.supersedes}",
+        )
+
+
+def _contributor(contract: Contract, name: str, clause: str) -> None:
+    found = contract.party(name)
+    if found is None or found.role != "contributor":
+        raise _refuse(clause, "the name of a contributor", name)
+
+
+def _references(contract: Contract) -> None:
+    purposes = {one.id for one in contract.purposes}
+    for recipe in contract.recipes:
+        if recipe.purpose not in purposes:
+            raise _refuse(recipe.clause, "a purpose of the list", recipe.purpose)
+        for ref in recipe.datasets:
+            _contributor(contract, ref.party, recipe.clause)
+    for secret in contract.fields.trade_secret:
+        _contributor(contract, secret.party, secret.clause)
+    for cap in contract.privacy.per_party:
+        _contributor(contract, cap.party, cap.clause)
+    for clause_id in contract.release.approvals.veto:
+        if owner_of(contract, clause_id) is None:
+            raise _refuse(contract.release.clause, "veto: clauses that belong to one party", clause_id)
+        _contributor(contract, owner_of(contract, clause_id) or "", contract.release.clause)
+    fixed = contract.aggregation.fixed_weights
+    if (contract.aggregation.weights == "fixed") != (fixed is not None):
+        raise _refuse(
+            contract.aggregation.clause,
+            "fixed_weights exactly where weights is fixed",
+            contract.aggregation.weights,
+        )
+    contributors = sorted(one.party for one in contract.contributors)
+    if fixed is not None and [one.party for one in fixed] != contributors:
+        raise _refuse(
+            contract.aggregation.clause,
+            "a weight for each contributor",
+            " ".join(one.party for one in fixed),
+        )
+
+
+def _secrets(contract: Contract) -> None:
+    for secret in contract.fields.trade_secret:
+        open_to_all = sorted(set(secret.fields) & set(contract.fields.allow))
+        if open_to_all:
+            raise _refuse(secret.clause, "secret fields that no allow-list has", " ".join(open_to_all))
+
+
+def _privacy(contract: Contract) -> None:
+    common = contract.privacy
+    given = {name: getattr(common, name) for name in _PLAN_TERMS}
+    if common.mode == "none":
+        stray = [name for name, value in given.items() if value is not None]
+        if stray or common.per_party:
+            raise _refuse(
+                common.clause,
+                "no other privacy term under mode none",
+                " ".join(stray) or common.per_party[0].clause,
+            )
+        return
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise _refuse(common.clause, "every privacy term under mode dp", "no " + " ".join(missing))
+    release, total = Decimal(given["epsilon_per_release"]), Decimal(given["epsilon_total"])
+    if release > total:
+        raise _refuse(common.clause, f"epsilon_per_release at most epsilon_total {total}", release)
+    for cap in common.per_party:
+        if cap.epsilon_per_release is None and cap.epsilon_total is None:
+            raise _refuse(cap.clause, "at least one cap", "none")
+        own_release = Decimal(cap.epsilon_per_release or release)
+        own_total = Decimal(cap.epsilon_total or total)
+        if own_release > release or own_total > total:
+            raise _refuse(
+                cap.clause,
+                f"caps not above the common ones {release} / {total}",
+                f"{own_release} / {own_total}",
+            )
+        if cap.epsilon_per_release is not None and own_release > own_total:
+            raise _refuse(cap.clause, f"epsilon_per_release at most epsilon_total {own_total}", own_release)
+
+
+def _numbers(contract: Contract) -> None:
+    k, clause = contract.aggregation.min_parties, contract.aggregation.clause
+    groups = len(contract.groups(one.party for one in contract.contributors))
+    if k > groups:
+        raise _refuse(clause, f"min_parties at most the {groups} independent groups", k)
+    for recipe in contract.recipes:
+        own = len(contract.groups(recipe.participants))
+        if k > own:
+            raise _refuse(clause, f"min_parties at most the {own} groups of {recipe.clause}", k)
+    if contract.release.approvals.min > groups:
+        raise _refuse(
+            contract.release.clause,
+            f"approvals.min at most the {groups} groups",
+            contract.release.approvals.min,
+        )
+
+
+def _tiers(contract: Contract) -> None:
+    recipes = {one.id for one in contract.recipes}
+    enforced = (contract.privacy.clause, contract.aggregation.clause, contract.release.clause)
+    for tier in contract.tiers:
+        if tier.recipe not in recipes:
+            raise _refuse(tier.clause, "a recipe of the list", tier.recipe)
+        if tier.recipients != (RECIPIENTS[tier.tier],):
+            raise _refuse(
+                tier.clause,
+                f"recipients of tier {tier.tier}: {RECIPIENTS[tier.tier]}",
+                " ".join(tier.recipients),
+            )
+        _requires(contract, tier, enforced)
+
+
+def _requires(contract: Contract, tier: TierClause, enforced: tuple[str, ...]) -> None:
+    for clause_id in tier.requires:
+        clause = contract.clause(clause_id)
+        if clause is None or "Release" not in KINDS[clause.KIND].requests:
+            raise _refuse(tier.clause, "requires: clauses that are judged at release", clause_id)
+    if tier.tier == "private":
+        if tier.requires:
+            raise _refuse(tier.clause, "requires nothing: it never leaves its owner", " ".join(tier.requires))
+    elif not set(enforced) <= set(tier.requires):
+        raise _refuse(
+            tier.clause,
+            "requires: at least " + " ".join(sorted(enforced)),
+            " ".join(tier.requires) or "nothing",
+        )
+
+
+def _claims(contract: Contract) -> None:
+    used = {one.purpose for one in contract.recipes}
+    for clause in contract.clauses():
+        kind = KINDS[clause.KIND]
+        allowed = set(kind.claims)
+        if isinstance(clause, PurposeClause) and clause.id not in used:
+            allowed = {LAW}
+        over = sorted(set(clause.enforced_by) - allowed)
+        if over:
+            raise _overclaimed(clause.clause, "at most " + " ".join(sorted(allowed)), " ".join(over))
+        if kind.law and LAW not in clause.enforced_by:
+            raise _overclaimed(
+                clause.clause, "law among them: a part is for courts only", " ".join(clause.enforced_by)
+            )
+
+
+def _overclaimed(clause: str, need: str, found: str) -> EnforcementOverclaimedError:
+    return EnforcementOverclaimedError(
+        clause=clause,
+        need=f"enforced_by: {need}",
+        found=found,
+        remedy="name only points where code can refuse by this clause, or leave enforced_by out",
+    )

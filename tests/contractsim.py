@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A contract of four manufacturers and a broker that uses every kind of clause, and requests that it allows."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import fields, replace
+from typing import Any
+
+from policies.contract import (
+    Aggregate,
+    Contract,
+    ContractState,
+    Deliver,
+    EpsilonAfter,
+    PlanFacts,
+    Release,
+    Request,
+    TrainRound,
+    from_tree,
+)
+from policies.identity import SigningKey, key_text
+
+CONTRIBUTORS = ("hanbit", "iber", "kita", "nord")
+WELDERS = ("iber", "kita", "nord")
+PICK = "sha256:" + hashlib.sha256(b"pick").hexdigest()
+WELD = "sha256:" + hashlib.sha256(b"weld").hexdigest()
+MODEL = "sha256:" + hashlib.sha256(b"model").hexdigest()
+EVIDENCE = ("federated-evaluation", "log-root", "privacy-statement")
+STATE = ContractState(now="2026-12-02T00:00:00Z", executed=True, halted=False, exited_parties=())
+
+
+def key_of(party: str) -> SigningKey:
+    """The party's key, from its name."""
+    return SigningKey.from_seed(hashlib.sha256(f"key of {party}".encode()).digest())
+
+
+def key(party: str) -> str:
+    """The public key's text."""
+    return key_text(key_of(party).public)
+
+
+def _party(name: str, org: str, role: str, legal_name: str, country: str) -> dict[str, Any]:
+    return {
+        "clause": f"party-{name}",
+        "party": name,
+        "org": org,
+        "role": role,
+        "group": name,
+        "legal_name": legal_name,
+        "country": country,
+        "key": key(name),
+    }
+
+
+def authored() -> dict[str, Any]:
+    """What an author writes: everything that may be left out is left out."""
+    return copy.deepcopy(_AUTHORED)
+
+
+_AUTHORED: dict[str, Any] = {
+    "schema": "iriai-contract/1",
+    "contract_id": "ctr_lkihp6tr36wod3m4",
+    "version": 1,
+    "title": "Weld & Pick common-model pool",
+    "language": "en",
+    "sign_by": "2026-11-30T00:00:00Z",
+    "parties": [
+        _party("kita", "org_5jxbgpbkezo7gbvl", "contributor", "Kita Robot KK 北", "JP"),
+        _party("nord", "org_l3gczmbbbhpqwvaz", "contributor", "Nordschweiss GmbH", "NO"),
+        _party("iber", "org_zfs2jviegx7243dt", "contributor", "Iberpick SA", "ES"),
+        _party("hanbit", "org_vayvp5am2zr3icv6", "contributor", "Hanbit Automation", "KR"),
+        _party("broker", "org_d5oiwqd642vtg5nv", "broker", "Neutral Broker eG", "DE"),
+    ],
+    "term": {"clause": "term-1", "effective": "2026-12-01T00:00:00Z", "expires": "2028-12-01T00:00:00Z"},
+    "purposes": [
+        {"clause": "purpose-1", "id": "improve-common-model", "text": "Train the models named in recipes."},
+        {"clause": "purpose-2", "id": "reduce-weld-failures", "text": "Find failed welds early."},
+        {"clause": "purpose-3", "id": "safety-monitoring", "text": "Detect collisions in own plants."},
+    ],
+    "recipes": [
+        {
+            "clause": "recipe-1",
+            "id": "pick",
+            "purpose": "improve-common-model",
+            "recipe_digest": PICK,
+            "max_rounds": 200,
+            "max_local_steps_per_round": 1,
+            "datasets": [{"party": name, "dataset": f"{name}/pick"} for name in CONTRIBUTORS],
+        },
+        {
+            "clause": "recipe-2",
+            "id": "weld",
+            "purpose": "reduce-weld-failures",
+            "recipe_digest": WELD,
+            "max_rounds": 100,
+            "max_local_steps_per_round": 20,
+            "datasets": [{"party": name, "dataset": f"{name}/weld"} for name in WELDERS],
+        },
+    ],
+    "fields": {
+        "clause": "fields-1",
+        "allow": ["tcp_pos", "gripper_width", "object_pos", "goal_pos"],
+        "trade_secret": [
+            {"clause": "secret-1", "party": "nord", "fields": ["x_seam_program"], "basis": "Data Act 4(6)"},
+            {"clause": "secret-2", "party": "kita", "fields": ["x_shift_id"], "basis": "UCPA 2(6)"},
+        ],
+        "personal_data": "none",
+    },
+    "privacy": {
+        "clause": "dp-1",
+        "mode": "dp",
+        "unit": "episode",
+        "adjacency": "zero-out",
+        "delta": "1e-5",
+        "epsilon_per_release": "2.0",
+        "epsilon_total": "8.0",
+        "filter": "rdp-fixed-order",
+        "noise": "local-full",
+        "per_party": [
+            {"clause": "dp-2", "party": "nord", "epsilon_total": "4.0"},
+            {"clause": "dp-3", "party": "hanbit", "epsilon_total": "6.0", "epsilon_per_release": "1.5"},
+        ],
+    },
+    "aggregation": {
+        "clause": "k-1",
+        "min_parties": 3,
+        "max_share": "0.60",
+        "weights": "equal",
+        "secure_aggregation": "off",
+        "update_norm_max": "10.0",
+        "delay_hours": 0,
+        "differencing_guard": "off",
+    },
+    "tiers": [
+        {
+            "clause": "tier-open",
+            "tier": "open",
+            "recipe": "pick",
+            "model": "pick-lite",
+            "licence": "Apache-2.0",
+        },
+        {
+            "clause": "tier-consortium",
+            "tier": "consortium",
+            "recipe": "pick",
+            "model": "pick",
+            "licence": "pool-1",
+        },
+        {
+            "clause": "tier-participant",
+            "tier": "participant",
+            "recipe": "weld",
+            "model": "weld",
+            "licence": "pool-1",
+        },
+        {
+            "clause": "tier-private",
+            "tier": "private",
+            "recipe": "pick",
+            "model": "local-head",
+            "licence": "owner",
+        },
+    ],
+    "release": {
+        "clause": "release-1",
+        "approvals": {"of": "contributors", "min": 3, "veto": ["dp-2", "secret-1", "secret-2"]},
+        "evidence": list(EVIDENCE),
+    },
+    "conflict": {"clause": "conflict-1", "rule": "prohibit-wins", "unknown": "refuse"},
+}
+
+
+def contract(**changes: Any) -> Contract:
+    """The contract, with whole sections replaced."""
+    return from_tree(authored() | changes)
+
+
+def without_privacy() -> Contract:
+    """The same contract under ``mode: none``."""
+    tree = authored()
+    tree["privacy"] = {"clause": "dp-1", "mode": "none"}
+    tree["release"]["approvals"]["veto"] = ["secret-1"]
+    return from_tree(tree)
+
+
+PLAN = PlanFacts(
+    mode="dp",
+    unit="episode",
+    adjacency="zero-out",
+    delta="0.00001",
+    noise="local-full",
+    filter="rdp-fixed-order",
+)
+
+
+def train_round(party: str = "kita", *, recipe: str = PICK, **changes: Any) -> TrainRound:
+    """One round of one contributor that the contract allows."""
+    weld = recipe == WELD
+    good = TrainRound(
+        party=party,
+        key=key(party),
+        recipe_digest=recipe,
+        purpose="reduce-weld-failures" if weld else "improve-common-model",
+        dataset=f"{party}/weld" if weld else f"{party}/pick",
+        fields=("tcp_pos", "gripper_width"),
+        round=7,
+        local_steps=1,
+        cohort=WELDERS if weld else CONTRIBUTORS,
+        privacy=PLAN,
+        epsilon_after_release="1.499999",
+        epsilon_after_total="3.21",
+        secure_aggregation="off",
+    )
+    return replace(good, **changes)
+
+
+def aggregate(**changes: Any) -> Aggregate:
+    """The averaging of three survivors that the contract allows."""
+    good = Aggregate(
+        party="broker",
+        key=key("broker"),
+        recipe_digest=PICK,
+        purpose="improve-common-model",
+        round=7,
+        survivors=("kita", "iber", "nord"),
+        weights={"kita": "1", "iber": "1", "nord": "1"},
+        norm_bound="10",
+        norms_within=True,
+        finite=True,
+        privacy=PLAN,
+        secure_aggregation="off",
+    )
+    return replace(good, **changes)
+
+
+def release(**changes: Any) -> Release:
+    """A release in the consortium tier that the contract allows."""
+    good = Release(
+        party="broker",
+        key=key("broker"),
+        model=MODEL,
+        recipe_digest=PICK,
+        tier="consortium",
+        cohort=CONTRIBUTORS,
+        weights=dict.fromkeys(CONTRIBUTORS, "0.25"),
+        epsilon_after={name: EpsilonAfter(release="1.4", total="3.9") for name in CONTRIBUTORS},
+        evidence=EVIDENCE,
+        approvals=("kita", "iber", "nord"),
+        vetoes=(),
+        privacy=PLAN,
+    )
+    return replace(good, **changes)
+
+
+def deliver(party: str = "kita", **changes: Any) -> Deliver:
+    """A delivery to a contributor that the contract allows."""
+    good = Deliver(
+        party=party, key=key(party), model=MODEL, recipe_digest=PICK, tier="consortium", released=True
+    )
+    return replace(good, **changes)
+
+
+def allowed() -> dict[str, Request]:
+    """Requests that the contract allows, by a name for people."""
+    return {
+        **{f"TrainRound pick {name}": train_round(name) for name in CONTRIBUTORS},
+        **{f"TrainRound weld {name}": train_round(name, recipe=WELD) for name in WELDERS},
+        "Aggregate": aggregate(),
+        "Release consortium": release(),
+        "Release open": release(tier="open"),
+        "Release participant": release(
+            tier="participant", recipe_digest=WELD, cohort=WELDERS, weights=dict.fromkeys(WELDERS, "1")
+        ),
+        "Deliver consortium": deliver("hanbit"),
+        "Deliver participant": deliver("nord", tier="participant", recipe_digest=WELD),
+        "Deliver open to a party": deliver("broker", tier="open"),
+        "Deliver open": deliver("public", tier="open", key=None),
+    }
+
+
+def fact_names(value: Any) -> list[str]:
+    """Names of the facts of a request or state."""
+    return [one.name for one in fields(value)]
