@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entries of the log: their bytes, their ids, and what stands behind salted commitments.
 
-- An entry is the RFC 8785 bytes of one object; its leaf hash is taken over these bytes, and verifiers hash bytes, never values.
-- In clear stand only enums, digests, ids, aliases, integers, decimals and minutes. Everything else is a commitment in ``sd``:
-  ``HMAC-SHA256(salt16, field || 0x00 || canonical(value))``. To disclose is to hand over (index, field, salt, value).
-- Actors are ``broker``, ``auditor`` or an alias. An alias is made from the organisation's alias key and the entry's scope, run and round,
-  so that nobody else can follow one contributor from round to round.
-- An event of a member has the first 16 bytes of its envelope's digest as id; an event of the broker the hash of its type and the fields
-  that identify it (`policies.log.schema`). The same event therefore always has the same id, whoever repeats it and when.
+- An entry is the RFC 8785 bytes of one object; its leaf hash is taken over these bytes, and verifiers hash
+  bytes, never values.
+- In clear stand only enums, digests, ids, aliases, integers, decimals and minutes. Everything else is a
+  commitment in ``sd``: ``HMAC-SHA256(salt16, field || 0x00 || canonical(value))``. To disclose is to hand
+  over (index, field, salt, value).
+- Actors are ``broker``, ``auditor`` or an alias. An alias is made from the organisation's alias key and the
+  entry's scope, run and round, so that nobody else can follow one contributor from round to round.
+- An event of a member has the first 16 bytes of its envelope's digest as id; an event of the broker the
+  hash of its type and the fields that identify it (`policies.log.schema`). The same event therefore always
+  has the same id, whoever repeats it and when.
 
-Order of calls: build an `Event` (for members `from_envelope`), take `event_id`, draw one salt for each of `private_values`, then
-`entry_body`. A reader calls `check_entry` on the bytes.
+Order of calls: build an `Event` (for members `from_envelope`), take `event_id`, draw one salt for each of
+`private_values`, then `entry_body`. A reader calls `check_entry` on the bytes.
 
 Digests are written ``sha256:<64 hex>`` everywhere, chains and aliases as 16 hex digits, nonces as 32.
 """
@@ -19,18 +22,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policies.encoding import canonical, digest, parse, sha256
-from policies.errors import EncodingError
 from policies.limits import LOG_BODY_MAX
 from policies.log.errors import BodyTooLargeError, EntryError
 from policies.log.kinds import ALIAS, DIGEST, ID, INTEGER, MINUTE, ORIGIN, REFS_MAX, Kind, many, nullable
 from policies.log.schema import MEMBER_SET, SCHEMA, EntryType, Schema
 from policies.ports import iso_minute, iso_ms
-from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from policies.signing import Envelope
 
 __all__ = [
     "Entry",
@@ -174,11 +179,14 @@ def event_id(event: Event) -> bytes:
 
 
 def request_digest(event: Event) -> bytes:
-    """What tells an honest repetition from another event with the same id: 32 bytes, without time and salts."""
+    """Digest that tells a repetition from another event of the same id: 32 bytes, no time, no salts.
+
+    Confidential values of the broker's events are left out: an unsalted digest would give small ones away.
+    """
     if event.envelope is not None:
         return sha256(event.envelope.payload)
     frame = [event.type.value, event.actor, event.scope, event.run, event.round, list(event.refs)]
-    return sha256(canonical([*frame, dict(event.pub), dict(event.private)]))
+    return sha256(canonical([*frame, dict(event.pub)]))
 
 
 def private_values(event: Event, now_ms: int) -> dict[str, Json]:
@@ -191,7 +199,8 @@ def from_envelope(
 ) -> Event:
     """The event behind a member's envelope, once `policies.log.envelope.open_envelope` has checked it.
 
-    The body of an envelope holds exactly the type's ``pub`` and ``sd`` fields; ``chain`` and ``seq`` come from its header.
+    The body of an envelope holds exactly the type's ``pub`` and ``sd`` fields; ``chain`` and ``seq`` come
+    from its header.
 
     Args:
         envelope: As received.
@@ -258,7 +267,7 @@ def _check_fields(schema: Schema, pub: Mapping[str, Json], private: Mapping[str,
 
 
 def _check_maker(schema: Schema, kind: str, actor: str, env: str | None) -> None:
-    """Who made it fits the type: 1. the broker without envelope, 2. a member with one, 3. the auditor with one."""
+    """Who made it fits the type: the broker without envelope, a member or the auditor with one."""
     if actor == "broker":
         allowed = "B" in schema.by and env is None
     elif actor == "auditor":
@@ -330,7 +339,8 @@ def _check_frame(body: Mapping[str, Json]) -> None:
 def check_entry(data: bytes) -> Entry:
     """The entry behind stored bytes.
 
-    1. at most `LOG_BODY_MAX` bytes; 2. canonical; 3. the frame has exactly its fields; 4. the type's ``pub`` and ``sd`` have exactly theirs;
+    1. at most `LOG_BODY_MAX` bytes; 2. canonical; 3. the frame has exactly its fields; 4. the type's
+    ``pub`` and ``sd`` have exactly theirs;
     5. the maker fits the type.
 
     Raises:
@@ -371,12 +381,3 @@ def check_entry(data: bytes) -> Entry:
         pub=pub,
         sd=sd,
     )
-
-
-def is_canonical(data: bytes) -> bool:
-    """Whether bytes are canonical in the profile of entries."""
-    try:
-        parse(data)
-    except EncodingError:
-        return False
-    return True

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the log refuses. The broker's storage adds its own (frozen, unavailable); these come from pure code.
 
-    LogError
-      EntryError            log.entry-invalid      an entry or event that the closed schema does not know
-      BodyTooLargeError     log.body-too-large     an entry above the bound
-      ProofError            log.proof-invalid      a Merkle proof or receipt that proves nothing
-      NoteError             log.note-invalid       a checkpoint that is malformed, or whose signature does not hold
-      PolicyError           log.policy-invalid     a policy file that cannot be trusted as written
-      QuorumError           log.untrusted          no log key of the policy signed the checkpoint
-      MemberEnvelopeError   log.envelope-invalid   a member's envelope of another form
-      ChainError            log.chain              envelopes of one node that do not follow each other
-        SeqGapError         log.seq-gap            a number is missing
-        SlotTakenError      log.slot-taken         two payloads for one number
-        SeenError           log.seen-unknown       what the node saw is not in this history
-      BundleError           log.bundle-invalid     a bundle file that is refused before it is read
+LogError
+  EntryError            log.entry-invalid      an entry or event that the closed schema does not know
+  BodyTooLargeError     log.body-too-large     an entry above the bound ProofError
+  log.proof-invalid      a Merkle proof or receipt that proves nothing NoteError
+  log.note-invalid       a checkpoint that is malformed, or whose signature does not hold PolicyError
+  log.policy-invalid     a policy file that cannot be trusted as written QuorumError           log.untrusted
+  no log key of the policy signed the checkpoint MemberEnvelopeError   log.envelope-invalid   a member's
+  envelope of another form ChainError            log.chain              envelopes of one node that do not
+  follow each other
+    SeqGapError         log.seq-gap            a number is missing
+    SlotTakenError      log.slot-taken         two payloads for one number
+    SeenError           log.seen-unknown       what the node saw is not in this history
+  BundleError           log.bundle-invalid     a bundle file that is refused before it is read
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 from policies.errors import IriaiError
 
 __all__ = [
+    "AuditError",
     "BodyTooLargeError",
     "BundleError",
     "ChainError",
@@ -125,3 +126,9 @@ class BundleError(LogError):
     """A bundle that is refused before its content is read."""
 
     code = "log.bundle-invalid"
+
+
+class AuditError(LogError):
+    """An audit found something: each finding says by which rule, where, and how to redo it by hand."""
+
+    code = "log.audit-findings"

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kinds of values that an entry may hold. There is no kind for free text: it could never be erased.
 
-A kind has a name, for messages and documentation, and one test. `clear` kinds may stand in ``pub``; `LABEL`, `TIME_MS` and `VALUE` only
-behind a commitment.
+A kind has a name, for messages and documentation, and one test. `clear` kinds may stand in ``pub``;
+`LABEL`, `TIME_MS` and `VALUE` only behind a commitment.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from policies.encoding import canonical, decimal_text
+from policies.encoding import canonical
 from policies.errors import EncodingError
 from policies.limits import INTEGER_MAX, PARTIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "ALIAS",
@@ -65,13 +67,6 @@ def _is_integer(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX
 
 
-def _is_decimal(value: Json) -> bool:
-    try:
-        return isinstance(value, str) and decimal_text(value) == value
-    except EncodingError:
-        return False
-
-
 def _is_time(form: str) -> Callable[[Json], bool]:
     def holds(value: Json) -> bool:
         try:
@@ -109,7 +104,7 @@ ORIGIN = _pattern("origin", r"[A-Za-z0-9._:\[\]-]{1,128}(/[A-Za-z0-9._-]{1,64}){
 VKEY = _pattern("vkey", r"[A-Za-z0-9._:/\[\]-]{1,300}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{40,2000}={0,2}")
 MECHANISM = _pattern("mechanism run id", rf"{_ID}/(\d{{1,6}}/\d{{1,6}}|eval/[0-9a-f]{{64}})")
 INTEGER = Kind("integer", _is_integer)
-DECIMAL = Kind("decimal", _is_decimal)
+DECIMAL = _pattern("decimal", r"(0|[1-9]\d{0,11})(\.\d{1,18})?")
 MINUTE = both(_MINUTE, Kind("minute", _is_time("%Y-%m-%dT%H:%M:%SZ")))
 TIME_MS = both(_MILLI, Kind("time", _is_time("%Y-%m-%dT%H:%M:%S.%fZ")))
 LABEL = _pattern("label", r"[A-Za-z0-9][A-Za-z0-9_.:/+=-]{0,199}")

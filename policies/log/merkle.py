@@ -2,10 +2,12 @@
 """Merkle trees of RFC 6962 and RFC 9162 with SHA-256: hashing, appending, proving, verifying.
 
 - A leaf hashes with the prefix 0x00, a node with 0x01, so that a leaf never passes for a node.
-- `Frontier` is the compact range of a tree: the roots of its perfect subtrees, largest first. It is all that appending needs.
+- `Frontier` is the compact range of a tree: the roots of its perfect subtrees, largest first. It is all
+  that appending needs.
 - Proofs are made from leaf hashes that a callback fetches by range; no tree is kept in memory.
 - Verifiers take the exact number of hashes, never more or fewer, and raise `ProofError`; none returns a bool.
-- Consistency from size 0 proves nothing, so it is refused; a caller who starts at nothing decides that for itself.
+- Consistency from size 0 proves nothing, so it is refused; a caller who starts at nothing decides that for
+  itself.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ __all__ = [
     "HASH_BYTES",
     "Frontier",
     "LeafFetch",
+    "MemoryTree",
     "consistency_proof",
     "inclusion_proof",
     "leaf_hash",
@@ -33,7 +36,9 @@ __all__ = [
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 SIZE_MAX = 2**63 - 1
-_REMEDY = "fetch the proof again; if it repeats, keep it as evidence and compare checkpoints with the other members"
+_REMEDY = (
+    "fetch the proof again; if it repeats, keep it as evidence and compare checkpoints with the other members"
+)
 
 LeafFetch = Callable[[int, int], Sequence[bytes]]
 """Leaf hashes ``[start, end)``, exactly ``end - start`` of them, 32 bytes each."""
@@ -51,7 +56,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """The right edge of a tree: its size, and the roots of its perfect subtrees from the largest to the smallest."""
+    """The right edge of a tree: its size, and the roots of its perfect subtrees, largest first."""
 
     size: int = 0
     nodes: tuple[bytes, ...] = ()
@@ -113,19 +118,30 @@ def _split(size: int) -> int:
     return 1 << (size - 1).bit_length() - 1
 
 
-def _subtree(fetch: LeafFetch, start: int, end: int) -> bytes:
-    leaves = fetch(start, end)
-    if len(leaves) != end - start:
-        raise ProofError(need=f"{end - start} leaf hashes", found=str(len(leaves)), remedy="repair the store")
-    return root_of(leaves)
+def _subtrees(fetch: LeafFetch) -> Callable[[int, int], bytes]:
+    def subtree(start: int, end: int) -> bytes:
+        leaves = fetch(start, end)
+        if len(leaves) != end - start:
+            raise ProofError(
+                need=f"{end - start} leaf hashes", found=str(len(leaves)), remedy="repair the store"
+            )
+        return root_of(leaves)
+
+    return subtree
 
 
 def inclusion_proof(index: int, size: int, fetch: LeafFetch) -> list[bytes]:
-    """Hashes from the leaf upwards that show that leaf ``index`` is in the tree of ``size`` (RFC 9162, section 2.1.3.1).
+    """Hashes from the leaf upwards that show that leaf ``index`` is in the tree of ``size``.
+
+    RFC 9162, section 2.1.3.1.
 
     Raises:
         ProofError: The index is not inside the tree.
     """
+    return _inclusion(index, size, _subtrees(fetch))
+
+
+def _inclusion(index: int, size: int, subtree: Callable[[int, int], bytes]) -> list[bytes]:
     if not 0 <= index < size <= SIZE_MAX:
         raise ProofError(need=f"0 <= index < {size}", found=str(index), remedy="ask for an entry of the tree")
     proof: list[bytes] = []
@@ -133,17 +149,19 @@ def inclusion_proof(index: int, size: int, fetch: LeafFetch) -> list[bytes]:
     while end - start > 1:
         middle = start + _split(end - start)
         if index < middle:
-            proof.append(_subtree(fetch, middle, end))
+            proof.append(subtree(middle, end))
             end = middle
         else:
-            proof.append(_subtree(fetch, start, middle))
+            proof.append(subtree(start, middle))
             start = middle
     proof.reverse()
     return proof
 
 
 def consistency_proof(old: int, new: int, fetch: LeafFetch) -> list[bytes]:
-    """Hashes that show that the tree of size ``old`` is a prefix of the tree of size ``new`` (RFC 9162, section 2.1.4.1).
+    """Hashes that show that the tree of size ``old`` is a prefix of the tree of size ``new``.
+
+    RFC 9162, section 2.1.4.1.
 
     Returns:
         The proof; empty when the sizes are equal.
@@ -151,6 +169,10 @@ def consistency_proof(old: int, new: int, fetch: LeafFetch) -> list[bytes]:
     Raises:
         ProofError: ``old`` is 0 or larger than ``new``.
     """
+    return _consistency(old, new, _subtrees(fetch))
+
+
+def _consistency(old: int, new: int, subtree: Callable[[int, int], bytes]) -> list[bytes]:
     if not 0 < old <= new <= SIZE_MAX:
         raise ProofError(need="0 < old size <= new size", found=f"{old}, {new}", remedy="ask for a prefix")
     proof: list[bytes] = []
@@ -158,15 +180,72 @@ def consistency_proof(old: int, new: int, fetch: LeafFetch) -> list[bytes]:
     while old != end:
         middle = start + _split(end - start)
         if old <= middle:
-            proof.append(_subtree(fetch, middle, end))
+            proof.append(subtree(middle, end))
             end = middle
         else:
-            proof.append(_subtree(fetch, start, middle))
+            proof.append(subtree(start, middle))
             start, whole = middle, False
     if not whole:
-        proof.append(_subtree(fetch, start, end))
+        proof.append(subtree(start, end))
     proof.reverse()
     return proof
+
+
+class MemoryTree:
+    """A whole tree in memory, for readers: roots of all its prefixes and proofs in logarithmic time.
+
+    Args:
+        leaf_hashes: Of all entries, in order.
+    """
+
+    def __init__(self, leaf_hashes: Iterable[bytes]) -> None:
+        self._levels = [list(leaf_hashes)]
+        while len(self._levels[-1]) > 1:
+            below = self._levels[-1]
+            pairs = range(0, len(below) - 1, 2)
+            self._levels.append([node_hash(below[at], below[at + 1]) for at in pairs])
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0])
+
+    def leaf(self, index: int) -> bytes:
+        """Leaf hash of an entry."""
+        return self._levels[0][index]
+
+    def root(self, size: int | None = None) -> bytes:
+        """Root of the first ``size`` leaves; of all of them without it.
+
+        Raises:
+            ProofError: More leaves than there are.
+        """
+        wanted = self.size if size is None else size
+        if not 0 <= wanted <= self.size:
+            raise ProofError(need=f"at most {self.size} leaves", found=str(wanted), remedy="ask for a prefix")
+        return self._range(0, wanted)
+
+    def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
+        """`inclusion_proof` in the tree of ``size``, or of all leaves."""
+        return _inclusion(index, self.size if size is None else size, self._range)
+
+    def consistency(self, old: int, new: int | None = None) -> list[bytes]:
+        """`consistency_proof` from ``old`` to ``new``, or to all leaves."""
+        return _consistency(old, self.size if new is None else new, self._range)
+
+    def _range(self, start: int, end: int) -> bytes:
+        """Root of the leaves ``[start, end)``; ``start`` is aligned to the range's largest power of two."""
+        nodes = []
+        while start < end:
+            level = (end - start).bit_length() - 1
+            nodes.append(self._levels[level][start >> level])
+            start += 1 << level
+        if not nodes:
+            return EMPTY_ROOT
+        node = nodes.pop()
+        while nodes:
+            node = node_hash(nodes.pop(), node)
+        return node
 
 
 def _check_hashes(*hashes: bytes) -> None:
@@ -186,7 +265,9 @@ def _same_root(computed: bytes, root: bytes, what: str) -> None:
 
 
 def verify_inclusion(*, index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> None:
-    """Checks that the leaf hash ``leaf`` is at ``index`` in the tree of ``size`` with ``root`` (RFC 9162, section 2.1.3.2).
+    """Checks that the leaf hash ``leaf`` is at ``index`` in the tree of ``size`` with ``root``.
+
+    RFC 9162, section 2.1.3.2.
 
     Raises:
         ProofError: Anything does not fit, one hash too many or too few included.
@@ -198,28 +279,27 @@ def verify_inclusion(*, index: int, size: int, leaf: bytes, proof: Sequence[byte
     _check_length(proof, inner + (index >> inner).bit_count())
     node = leaf
     for level, sibling in enumerate(proof):
-        if level >= inner or (index >> level) & 1:
-            node = node_hash(sibling, node)
-        else:
-            node = node_hash(node, sibling)
+        node = node_hash(sibling, node) if level >= inner or index >> level & 1 else node_hash(node, sibling)
     _same_root(node, root, "root")
 
 
 def verify_consistency(
     *, old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
 ) -> None:
-    """Checks that the tree (``old``, ``old_root``) is a prefix of the tree (``new``, ``new_root``) (RFC 9162, section 2.1.4.2).
+    """Checks that the tree (``old``, ``old_root``) is a prefix of the tree (``new``, ``new_root``).
+
+    RFC 9162, section 2.1.4.2.
 
     Raises:
         ProofError: Anything does not fit; also for ``old`` 0, from which nothing follows.
     """
     if not 0 < old <= new <= SIZE_MAX:
         raise ProofError(need="0 < old size <= new size", found=f"{old}, {new}", remedy=_REMEDY)
-    _check_hashes(old_root, new_root, *proof)
     if old == new:
         _check_length(proof, 0)
         _same_root(old_root, new_root, "root")
         return
+    _check_hashes(old_root, new_root, *proof)
     # The subtree that ends exactly at `old` and lies on its right edge has 2**shift leaves.
     shift = (old & -old).bit_length() - 1
     inner = ((old - 1) ^ (new - 1)).bit_length() - shift

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The closed list of entry types and, for each, who may make it and which fields it has: one table, both ends check by it.
+"""The closed list of entry types, who may make each, and its fields: one table that both ends check by.
 
-- `by`: ``B`` the broker alone, ``M`` a member's envelope is required, ``MB`` either, ``A`` the auditor's envelope is required.
-- `pub`: fields in clear, exactly these, each of its kind. `sd`: fields that stand as salted commitments, exactly these; every type has
-  ``at`` (the exact time) besides. `sd_optional` may be absent.
-- `key`: the fields that make a broker's event the event it is; its id is derived from them (`policies.log.entries.event_id`), so that a
-  repeated call gives the same id. Names of entry fields (``run``, ``round``, ``ref`` = the first reference) or of ``pub`` fields.
+- `by`: ``B`` the broker alone, ``M`` a member's envelope is required, ``MB`` either, ``A`` the auditor's
+  envelope is required.
+- `pub`: fields in clear, exactly these, each of its kind. `sd`: fields that stand as salted commitments,
+  exactly these; every type has ``at`` (the exact time) besides. `sd_optional` may be absent.
+- `key`: the fields that make a broker's event the event it is; its id is derived from them
+  (`policies.log.entries.event_id`), so that a repeated call gives the same id. Names of entry fields
+  (``run``, ``round``, ``ref`` = the first reference) or of ``pub`` fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from policies.log.kinds import (
     ALIAS,
@@ -41,7 +43,30 @@ from policies.log.kinds import (
     record,
 )
 
-__all__ = ["MEMBER_SET", "SCHEMA", "EntryType", "Schema"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MEMBER_SET", "REFUSALS", "SCHEMA", "EntryType", "Schema"]
+
+REFUSALS = frozenset(
+    {
+        "round-closed",  # it came after its attempt was settled
+        "attempt-abandoned",  # too few groups answered: nobody's update is used
+        "duplicate",  # a second submission of one party in one attempt
+        "update.not-finite",
+        "update.norm",
+        "envelope-malformed",
+        "decision-missing",
+        "decision-malformed",
+        "decision-differs",
+        "submission-missing",
+        "submission-differs",  # another tensor, plan or number of steps
+        "spend-missing",
+        "spend-differs",
+        "contract-refused",  # a clause of the contract; the entry names it
+    }
+)
+"""Why a submission may be refused: the closed list of ``contribution.refused``."""
 
 
 class EntryType(StrEnum):
@@ -129,8 +154,8 @@ class Schema:
 MEMBER_SET: Mapping[str, Kind] = MappingProxyType({"chain": Kind("chain", ALIAS.holds), "seq": INTEGER})
 """Confidential fields that the broker takes from the envelope's own header, not from its body."""
 
-_STATE_CHANGE: Mapping[str, Kind] = {"contract": DIGEST, "clause": nullable(CLAUSE), "reason": REASON}
-_PEOPLE_CHANGE: Mapping[str, Kind] = {"org": ALIAS, "reason": REASON}
+_STATE_CHANGE: dict[str, Kind] = {"contract": DIGEST, "clause": nullable(CLAUSE), "reason": REASON}
+_PEOPLE_CHANGE: dict[str, Kind] = {"org": ALIAS, "reason": REASON}
 _WITNESS: Mapping[str, Kind] = {"witness": NAME, "vkey": VKEY, "org": ALIAS, "policy": DIGEST}
 _RELEASE: Mapping[str, Kind] = {
     "model": DIGEST,

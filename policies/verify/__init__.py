@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The auditor's offline verifier: one bundle, the auditor's own policy file, no broker code, no network.
+
+Imports the standard library, cryptography and rfc8785. `verify` repeats this list; each step reports findings
+under stable ids (`policies.verify.rules`) and goes on, as far as what is left still means something:
+
+1. container: exactly the bytes of a bundle, digests as listed, versions known                AUD-001 003 004
+2. checkpoint: signed by a log key of the policy; without that nothing follows (exit 6)       AUD-010 011
+3. entries: framed, canonical, of the closed schema; their root is the checkpoint's           AUD-002 020
+022 030-036 090
+4. history: earlier checkpoints and all receipts are prefixes of this tree                    AUD-014 016
+5. contracts: signed by everybody, by the pinned broker key, in force                         AUD-050 051
+6. members: envelopes, signatures, chains without gaps, aliases                               AUD-040-046
+048 049 082
+7. rounds: verdicts, refusals, counts, independent groups                                     AUD-052-054 056
+8. decisions: taken again, byte for byte; every step has one and obeys it                     AUD-059
+9. budgets: every spend once, at its full cost, under every cap                               AUD-060-063
+065 066
+10. releases: candidate, evidence, approvals, lineage                                         AUD-070-072
+
+The verdict never says "OK": it says up to which size the history is complete, and what was not checked.
+"""
+
+from __future__ import annotations
+
+from policies.verify.cli import main
+from policies.verify.report import Finding, Report
+from policies.verify.run import verify
+
+__all__ = ["Finding", "Report", "main", "verify"]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 9: spends of privacy budget: each once, at its full cost, under every cap, for the contract's plan."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from policies.encoding import digest_of
+from policies.errors import IriaiError
+from policies.log.entries import EntryType
+from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text, rho_max_nano, rho_step_nano
+from policies.privacy.ledger import Cap, plan_facts
+
+if TYPE_CHECKING:
+    from policies.contract.clauses import Contract
+    from policies.log.entries import Entry
+    from policies.verify.history import History
+    from policies.verify.report import Report
+
+__all__ = ["check_budgets"]
+
+Json = Any
+_ROUNDING_NANO = 1  # per step: another platform's logarithm may differ in the last digit
+_NUMBERS = (IriaiError, KeyError, ValueError, TypeError, OverflowError, ZeroDivisionError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A ``budget.opened``: the lineage's cap and its filter order, by its owner's own declaration."""
+
+    index: int
+    plan: str
+    delta: float
+    order: int
+    epsilon_max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spend:
+    """An ``epsilon.spent`` with what is known about it; confidential fields are None where not disclosed."""
+
+    index: int
+    org: str
+    scope: str | None
+    mechanism: str
+    plan: str
+    steps: int
+    lineage: str | None
+    rho_nano: int | None
+
+    @property
+    def block(self) -> str:
+        """Training and held-out units are disjoint, so their budgets are apart."""
+        return "held-out" if "/eval/" in self.mechanism else "train"
+
+
+def check_budgets(history: History, report: Report) -> None:
+    """AUD-060 to AUD-063, AUD-065 and AUD-066."""
+    plans = _plans(history)
+    spends = _spends(history, report)
+    accounts = _accounts(history)
+    _check_once(spends, report)
+    _check_plans(history, plans, report)
+    _check_aggregates(history, spends, report)
+    lineages: dict[tuple[str, str | None, str], int] = defaultdict(int)
+    for one in spends:
+        account = _account(accounts, one, report)
+        _check_cost(one, account, plans.get(one.plan), lineages, report)
+    _check_contract_caps(history, plans, spends, report)
+
+
+def _plans(history: History) -> dict[str, dict[str, Json]]:
+    """Every plan in a recipe of the bundle, training and evaluation, by digest."""
+    plans = {}
+    for recipe in history.recipes.values():
+        for name in ("plan", "evaluation"):
+            plan = recipe.get(name)
+            if isinstance(plan, dict):
+                plans[digest_of(plan)] = plan
+    return plans
+
+
+def _spends(history: History, report: Report) -> list[Spend]:
+    spends = []
+    for index, entry in history.of(EntryType.EPSILON_SPENT):
+        sender, told = history.senders.get(index), history.opened.get(index, {})
+        if sender is None:
+            continue
+        if {"lineage", "rho_nano"} - set(told):
+            report.not_checked("AUD-062, 063: lineage or cost of some spends is not disclosed")
+        spends.append(
+            Spend(
+                index=index,
+                org=sender.org,
+                scope=entry.scope,
+                mechanism=entry.pub["mechanism"],
+                plan=entry.pub["plan"],
+                steps=entry.pub["steps"],
+                lineage=told.get("lineage"),
+                rho_nano=told.get("rho_nano"),
+            )
+        )
+    return spends
+
+
+def _accounts(history: History) -> dict[tuple[str, str | None], list[Account]]:
+    """Opened budgets by organisation and lineage (None where it is not disclosed)."""
+    accounts: dict[tuple[str, str | None], list[Account]] = defaultdict(list)
+    for index, entry in history.of(EntryType.BUDGET_OPENED):
+        sender, told = history.senders.get(index), history.opened.get(index, {})
+        if sender is None:
+            continue
+        cap = told.get("epsilon_max")
+        accounts[(sender.org, told.get("lineage"))].append(
+            Account(
+                index=index,
+                plan=entry.pub["plan"],
+                delta=float(entry.pub["delta"]),
+                order=entry.pub["alpha_star"],
+                epsilon_max=None if cap is None else float(cap),
+            )
+        )
+    return accounts
+
+
+def _check_once(spends: list[Spend], report: Report) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    for one in spends:
+        first = seen.setdefault((one.org, one.mechanism), one.index)
+        if first != one.index:
+            report.add("AUD-060", f"mechanism run {one.mechanism} was spent at {first}", index=one.index)
+
+
+def _check_plans(history: History, plans: dict[str, dict[str, Json]], report: Report) -> None:
+    """AUD-065: rounds, submissions and spends name the plan of their run's recipe."""
+    kinds = (EntryType.ROUND_OPENED, EntryType.SUBMISSION_RECEIVED, EntryType.EPSILON_SPENT)
+    for index, entry in history.of(*kinds):
+        recipe = history.recipe_of(entry.run)
+        if recipe is None or recipe not in history.recipes:
+            continue
+        plan = history.plan_of(recipe)
+        allowed = {None if plan is None else digest_of(plan)}
+        if entry.type is EntryType.EPSILON_SPENT:
+            evaluation = history.recipes[recipe].get("evaluation")
+            allowed = {digest_of(evaluation)} if "/eval/" in entry.pub["mechanism"] else allowed
+            _check_mechanism(index, entry, report)
+        if entry.pub["plan"] not in allowed:
+            report.add("AUD-065", "another plan than the recipe's", index=index)
+    for index, entry in history.of(EntryType.BUDGET_OPENED):
+        plan = plans.get(entry.pub["plan"])
+        if plan is None:
+            report.add("AUD-065", "a budget for a plan of no recipe in the bundle", index=index)
+        elif (plan.get("unit"), plan.get("adjacency")) != (entry.pub["unit"], entry.pub["adjacency"]):
+            report.add("AUD-065", "unit or adjacency are not the plan's", index=index)
+
+
+def _check_mechanism(index: int, entry: Entry, report: Report) -> None:
+    run, *rest = entry.pub["mechanism"].split("/")
+    fits = run == entry.run and (rest[0] == "eval" or rest[0] == str(entry.round))
+    if not fits:
+        report.add("AUD-061", f"mechanism {entry.pub['mechanism']} of another run or round", index=index)
+
+
+def _check_aggregates(history: History, spends: list[Spend], report: Report) -> None:
+    """AUD-061: behind every private submission in an aggregate stands its spend, in the aggregate's refs."""
+    by_index = {one.index: one for one in spends}
+    if history.grade != "auditor":
+        report.not_checked("AUD-061: spends of other members (this is a member's bundle)")
+        return
+    for index, entry in history.of(EntryType.AGGREGATE_RELEASED):
+        paid = {
+            (by_index[ref].org, by_index[ref].mechanism, by_index[ref].plan): by_index[ref].steps
+            for ref in entry.refs
+            if ref in by_index
+        }
+        mechanism = f"{entry.run}/{entry.round}/{entry.pub['attempt']}"
+        for ref in entry.refs:
+            submission = history.entries.get(ref)
+            if submission is None or submission.type is not EntryType.SUBMISSION_RECEIVED:
+                continue
+            plan, sender = submission.pub["plan"], history.senders.get(ref)
+            if plan is None or sender is None:
+                continue
+            if paid.get((sender.org, mechanism, plan), -1) < submission.pub["steps"]:
+                report.add("AUD-061", f"no spend for the submission at {ref}", index=index)
+
+
+def _account(
+    accounts: dict[tuple[str, str | None], list[Account]], one: Spend, report: Report
+) -> Account | None:
+    """AUD-066: the budget that was opened for this lineage and plan before."""
+    known = [
+        account
+        for (org, lineage), opened in accounts.items()
+        for account in opened
+        if org == one.org and one.lineage in (lineage, None) and account.index < one.index
+    ]
+    fitting = [account for account in known if account.plan == one.plan]
+    if not fitting:
+        report.add("AUD-066", "no budget was opened for its lineage and plan before", index=one.index)
+        return None
+    if len({(account.order, account.delta, account.epsilon_max) for account in known}) > 1:
+        report.add("AUD-066", "cap or order of the lineage changed", index=one.index)
+    return fitting[0]
+
+
+def _check_cost(
+    one: Spend,
+    account: Account | None,
+    plan: dict[str, Json] | None,
+    lineages: dict[tuple[str, str | None, str], int],
+    report: Report,
+) -> None:
+    """AUD-062 and the lineage's half of AUD-063."""
+    if account is None or plan is None or one.rho_nano is None or one.lineage is None:
+        return
+    try:
+        q, sigma, _, _ = plan_facts(plan)
+        step = rho_step_nano(q=q, sigma=sigma, order=account.order)
+    except _NUMBERS as error:
+        report.add("AUD-062", f"the plan's numbers: {type(error).__name__}", index=one.index)
+        return
+    if one.rho_nano < one.steps * (step - _ROUNDING_NANO):
+        report.add("AUD-062", f"logged {one.rho_nano}, recomputed {one.steps * step}", index=one.index)
+    key = (one.org, one.lineage, one.block)
+    lineages[key] += max(one.rho_nano, one.steps * step)
+    if account.epsilon_max is None:
+        report.not_checked("AUD-063: the cap of some lineages is not disclosed")
+        return
+    try:
+        most = rho_max_nano(epsilon=account.epsilon_max, delta=account.delta, order=account.order)
+    except _NUMBERS as error:
+        report.add("AUD-063", f"the cap's numbers: {type(error).__name__}", index=one.index)
+        return
+    if lineages[key] > most:
+        report.add("AUD-063", f"lineage at {lineages[key]} of {most} nano-rho", index=one.index)
+
+
+def _cap(contract: Contract, party: str) -> Cap | None:
+    caps = contract.caps(party)
+    if caps is None:
+        return None
+    return Cap(
+        scope=contract.digest,
+        epsilon_total=caps.epsilon_total,
+        epsilon_per_release=caps.epsilon_per_release,
+        delta=caps.delta,
+    )
+
+
+def _check_contract_caps(
+    history: History, plans: dict[str, dict[str, Json]], spends: list[Spend], report: Report
+) -> None:
+    """The contract's half of AUD-063, from the plans alone: no disclosure is needed for it."""
+    totals: dict[tuple[str, str, str], int] = defaultdict(int)
+    shown: dict[str, Json] = {}
+    for one in spends:
+        contract, clause = history.contracts.get(one.scope or ""), history.party(one.scope, one.org)
+        plan = plans.get(one.plan)
+        if contract is None or clause is None or plan is None:
+            continue
+        try:
+            cap = _cap(contract, clause.party)
+            if cap is None:
+                report.add("AUD-063", "a spend under a contract without caps", index=one.index)
+                continue
+            q, sigma, steps, _ = plan_facts(plan)
+            key = (contract.digest, clause.party, one.block)
+            totals[key] += one.steps * rho_step_nano(q=q, sigma=sigma, order=cap.order)
+            delta = float(cap.delta)
+            release = epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=delta)
+            after = epsilon_filter(rho_nano=totals[key], delta=delta, order=cap.order)
+            most = cap.rho_max_nano
+        except _NUMBERS as error:
+            report.add("AUD-063", f"the plan's numbers: {type(error).__name__}", index=one.index)
+            continue
+        if totals[key] > most:
+            report.add("AUD-063", f"{clause.party} at {totals[key]} of {most} nano-rho", index=one.index)
+        if one.block == "train" and float(epsilon_text(release)) > float(cap.epsilon_per_release):
+            report.add("AUD-063", f"one release costs {epsilon_text(release)}", index=one.index)
+        if one.block == "train":
+            shown[clause.party] = {"epsilon_after": epsilon_text(after), "rho_nano": totals[key]}
+    report.facts["spent"] = dict(sorted(shown.items()))

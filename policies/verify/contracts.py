@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 5: contracts are signed by everybody and in force; runs and rounds keep to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.contract.signatures import executed
+from policies.encoding import digest
+from policies.errors import IriaiError
+from policies.identity import key_id, key_text, parse_key
+from policies.log.entries import EntryType
+
+if TYPE_CHECKING:
+    from policies.contract.clauses import Contract
+    from policies.log.entries import Entry
+    from policies.verify.history import History
+    from policies.verify.report import Report
+
+__all__ = ["check_contracts", "check_runs"]
+
+_IN_RUN = frozenset(
+    {
+        EntryType.RUN_CLOSED,
+        EntryType.ROUND_OPENED,
+        EntryType.ROUND_CLOSED,
+        EntryType.SUBMISSION_RECEIVED,
+        EntryType.CONTRIBUTION_ACCEPTED,
+        EntryType.CONTRIBUTION_REFUSED,
+        EntryType.AGGREGATE_RELEASED,
+    }
+)
+
+
+def check_contracts(history: History, report: Report) -> None:
+    """AUD-050 for every contract that was finalized, and for every contract that something happened under."""
+    if not history.policy.contracts:
+        report.remarks.append("contract keys were taken from the bundle, not from your policy")
+    finalized = {entry.pub["contract"]: index for index, entry in history.of(EntryType.CONTRACT_FINALIZED)}
+    for named, index in finalized.items():
+        _check_finalized(history, named, index, report)
+    for pinned in history.policy.contracts:
+        if pinned not in finalized:
+            report.not_checked(f"contract {pinned} of your policy: it is not finalized in this log")
+    for index, entry in history.of(EntryType.RUN_OPENED):
+        if finalized.get(entry.pub["contract"], index) >= index:
+            report.add("AUD-050", "the run's contract was not finalized before", index=index)
+    for named in sorted(set(history.signatures) - set(history.contracts)):
+        report.add("AUD-050", f"signatures without a contract: {named}")
+    _check_scopes(history, finalized, report)
+    report.facts["contracts"] = sorted(finalized)
+
+
+def _check_scopes(history: History, finalized: dict[str, int], report: Report) -> None:
+    """Nothing but offers and signatures happens under a contract that is not final."""
+    early = {EntryType.CONTRACT_PROPOSED, EntryType.CONTRACT_SIGNED, EntryType.CONTRACT_FINALIZED}
+    for index, entry in sorted(history.entries.items()):
+        if entry.scope is None or entry.type in early:
+            continue
+        if entry.type in (EntryType.DECISION_RECORDED, EntryType.INCIDENT_DECLARED):
+            continue  # a decision may well refuse because the contract is not final
+        if finalized.get(entry.scope, index) >= index:
+            report.add("AUD-050", f"{entry.type} under a contract that is not final", index=index)
+
+
+def _check_finalized(history: History, named: str, index: int, report: Report) -> None:
+    """1. there and pinned; 2. broker's key; 3. all signatures; 4. the signatures logged; 5. in time."""
+    contract, envelope = history.contracts.get(named), history.signatures.get(named)
+    entry = history.entries[index]
+    if contract is None or envelope is None:  # 1.
+        report.add("AUD-050", f"contract {named} or its signatures are not in the bundle", index=index)
+        return
+    if history.policy.contracts and named not in history.policy.contracts:
+        report.add("AUD-050", f"contract {named} is not in your policy", index=index)
+    if contract.broker.key != key_text(history.policy.broker):  # 2.
+        report.add("AUD-050", "the contract names another broker key than your policy", index=index)
+    try:  # 3.
+        executed(contract, envelope)
+    except IriaiError as error:
+        report.add("AUD-050", f"{error.code}: needs {error.need}; found {error.found}", index=index)
+    known = {key_id(parse_key(one.key)): one for one in contract.parties}
+    if [hint for hint, _ in envelope.signatures if hint not in known]:
+        report.add("AUD-050", "a signature by nobody that the contract names", index=index)
+    if digest(envelope.to_bytes()) != entry.pub["signatures"]:  # 4.
+        report.add("AUD-050", "the logged signatures are others", index=index)
+    _check_signers(history, contract, index, report)
+    if entry.ts[:16] > contract.sign_by[:16]:  # 5.; the entry shows the minute only
+        report.add("AUD-050", f"final at {entry.ts}, sign_by {contract.sign_by}", index=index)
+
+
+def _check_signers(history: History, contract: Contract, index: int, report: Report) -> None:
+    """Every contributor has a `contract.signed` before the contract is final."""
+    signed = {
+        history.sender_party(at)
+        for at, entry in history.of(EntryType.CONTRACT_SIGNED)
+        if at < index and entry.pub["contract"] == contract.digest == entry.scope
+    }
+    missing = [one.party for one in contract.contributors if one.party not in signed]
+    if missing and history.grade == "auditor":
+        report.add("AUD-050", "no contract.signed of " + " ".join(missing), index=index)
+
+
+def check_runs(history: History, report: Report) -> None:
+    """AUD-051: runs, rounds and their entries keep contract and recipe; AUD-050: rounds open in the term."""
+    for index, entry in history.of(EntryType.RUN_OPENED):
+        contract = history.contracts.get(entry.pub["contract"])
+        recipe = entry.pub["recipe"]
+        if entry.scope != entry.pub["contract"]:
+            report.add("AUD-051", "scope is not the run's contract", index=index)
+        if contract is not None and contract.recipe(recipe) is None:
+            report.add("AUD-051", "the contract does not list the recipe", index=index)
+        if recipe not in history.recipes:
+            report.add("AUD-051", f"recipe {recipe} is not in the bundle", index=index)
+    for index, entry in history.of(*_IN_RUN):
+        _check_in_run(history, index, entry, report)
+
+
+def _check_in_run(history: History, index: int, entry: Entry, report: Report) -> None:
+    opened = history.run_opened(entry.run)
+    if opened is None:
+        report.add("AUD-051", f"run {entry.run} was never opened", index=index)
+        return
+    if entry.scope != opened.scope:
+        report.add("AUD-051", "another contract than the run's", index=index)
+    if entry.type is not EntryType.ROUND_OPENED:
+        return
+    if entry.pub["recipe"] != opened.pub["recipe"]:
+        report.add("AUD-051", "another recipe than the run's", index=index)
+    contract = history.contracts.get(entry.scope or "")
+    if contract is not None:
+        term = contract.term
+        if not term.effective[:16] <= entry.ts[:16] <= term.expires[:16]:
+            report.add("AUD-050", f"{entry.ts} is outside the contract's term", index=index)

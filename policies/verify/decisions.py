@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 8: decisions are taken again, their facts compared with the log, and steps with their decisions.
+
+1. every ``decision.recorded`` has a record; evaluating the contract on it gives the digest, outcome and
+clauses in the entry;
+2. what the record says about the step is what the log says: who asked, recipe, members, model, votes;
+3. a submission follows an allowing decision of its node; an aggregate, a release and a delivery refer to an
+allowing one of the broker.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from policies.contract.decision import replay
+from policies.contract.requests import (
+    Aggregate,
+    ContractState,
+    Deliver,
+    Release,
+    Request,
+    TrainRound,
+    request_from_json,
+    state_from_json,
+)
+from policies.encoding import digest
+from policies.errors import IriaiError
+from policies.log.entries import EntryType
+from policies.ports import to_ms
+from policies.privacy.accounting import epsilon_rdp, epsilon_text
+from policies.privacy.ledger import plan_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from policies.contract.clauses import Contract
+    from policies.log.entries import Entry
+    from policies.verify.history import History
+    from policies.verify.report import Report
+
+__all__ = ["check_decisions"]
+
+Json = Any
+_AHEAD_MS = 5 * 60_000  # a node's clock may be this far ahead of the broker's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision that was taken again and agreed."""
+
+    request: Request
+    state: ContractState
+    allow: bool
+    point: str
+
+
+def check_decisions(history: History, report: Report) -> None:
+    """AUD-059."""
+    decided: dict[int, Decided] = {}
+    for index, entry in history.of(EntryType.DECISION_RECORDED):
+        one = _replayed(history, index, entry, report)
+        if one is not None:
+            decided[index] = one
+            _check_state(history, index, entry, one, report)
+            _check_facts(history, index, entry, one, report)
+    for index in sorted(set(history.decisions)):
+        entry_or_none = history.entries.get(index)
+        if entry_or_none is not None and entry_or_none.type is not EntryType.DECISION_RECORDED:
+            report.add("AUD-059", "a record for an entry that is no decision", index=index)
+    _check_submissions(history, decided, report)
+    _check_steps(history, decided, report)
+    report.facts["decisions"] = {
+        "replayed": len(decided),
+        "refused": sum(not d.allow for d in decided.values()),
+    }
+
+
+def _replayed(history: History, index: int, entry: Entry, report: Report) -> Decided | None:
+    record, contract = history.decisions.get(index), history.contracts.get(entry.scope or "")
+    if record is None:
+        _missing_record(history, index, entry, report)
+        return None
+    if contract is None:
+        report.add("AUD-059", "its contract is not in the bundle", index=index)
+        return None
+    try:
+        again = replay(
+            contract,
+            point=entry.pub["point"],
+            request=record.request,
+            state=record.state,
+            salt16=record.salt,
+        )
+        request, state = request_from_json(record.request), state_from_json(record.state)
+    except IriaiError as error:
+        report.add("AUD-059", f"{error.code}: needs {error.need}; found {error.found}", index=index)
+        return None
+    allow, clauses = _outcome(again)
+    if not digest(again) == record.decision == entry.pub["decision"]:
+        report.add("AUD-059", f"taken again it is {digest(again)}", index=index)
+        return None
+    if (entry.pub["outcome"] == "allow") != allow or entry.pub["clauses"] != clauses:
+        report.add(
+            "AUD-059", f"logged {entry.pub['outcome']}, taken again {allow} {' '.join(clauses)}", index=index
+        )
+        return None
+    return Decided(request=request, state=state, allow=allow, point=entry.pub["point"])
+
+
+def _missing_record(history: History, index: int, entry: Entry, report: Report) -> None:
+    """A broker has its own records; a node's may be missing where its reply came too late to be read."""
+    if history.grade != "auditor":
+        report.not_checked("AUD-059: decisions of others (this is a member's bundle)")
+    elif entry.env is None:
+        report.add("AUD-059", "no record of the decision in the bundle", index=index)
+    else:
+        report.not_checked("AUD-059: decisions of nodes whose reply came too late to be used")
+
+
+def _outcome(record: bytes) -> tuple[bool, list[str]]:
+    """Whether a decision's record allows, and the clauses that refused, sorted."""
+    document = json.loads(record)
+    against = {one["clause"] for one in document["findings"] if one["outcome"] != "satisfied"}
+    return document["allow"], sorted(against)
+
+
+def _check_state(history: History, index: int, entry: Entry, one: Decided, report: Report) -> None:
+    """The state that was judged is the log's: finalized before, and not in its future."""
+    final = any(
+        at < index and other.pub["contract"] == entry.scope
+        for at, other in history.of(EntryType.CONTRACT_FINALIZED)
+    )
+    if one.state.executed is not None and one.state.executed != final:
+        report.add("AUD-059", f"judged as executed={one.state.executed}", index=index)
+    if one.state.now is not None and _ms(one.state.now) > _ms(entry.ts) + _AHEAD_MS:
+        report.add("AUD-059", f"judged at {one.state.now}, logged at {entry.ts}", index=index)
+
+
+def _ms(text: str) -> int:
+    try:
+        return to_ms(text)
+    except ValueError:
+        return 2**60  # a time that is none is from the future
+
+
+def _check_facts(history: History, index: int, entry: Entry, one: Decided, report: Report) -> None:
+    contract = history.contracts[entry.scope or ""]
+    wrong = [*_asker(history, index, entry, one, contract), *_recipe(history, entry, one.request)]
+    if isinstance(one.request, TrainRound):
+        wrong += _epsilon(history, one.request)
+    if wrong and one.allow:
+        report.add("AUD-059", "facts differ from the log: " + " ".join(wrong), index=index)
+
+
+def _asker(history: History, index: int, entry: Entry, one: Decided, contract: Contract) -> list[str]:
+    """Who asked is who signed; the broker asks as itself, or about the party that it schedules or serves."""
+    request = one.request
+    clause = contract.party(request.party)
+    wrong = []
+    if clause is not None and request.key is not None and request.key != clause.key:
+        wrong.append("key")
+    if one.point == "node":
+        if history.grade == "auditor" and history.sender_party(index) != request.party:
+            wrong.append("party")
+    elif entry.env is not None:
+        wrong.append("point")
+    return wrong
+
+
+def _recipe(history: History, entry: Entry, request: Request) -> list[str]:
+    recipe = history.recipe_of(entry.run)
+    wrong = [] if recipe is None or request.recipe_digest == recipe else ["recipe_digest"]
+    if isinstance(request, Deliver) or request.privacy is None:
+        return wrong
+    plan, facts = history.plan_of(request.recipe_digest), request.privacy
+    if request.recipe_digest not in history.recipes:
+        return wrong
+    if plan is None:
+        return wrong if facts.mode == "none" else [*wrong, "privacy.mode"]
+    named = ("unit", "adjacency", "delta", "noise")
+    wrong += [f"privacy.{name}" for name in named if getattr(facts, name) != plan.get(name)]
+    return wrong if facts.mode == "dp" else [*wrong, "privacy.mode"]
+
+
+def _epsilon(history: History, request: TrainRound) -> list[str]:
+    """The claimed epsilon of one release is at least the one recomputed from the plan."""
+    plan = history.plan_of(request.recipe_digest)
+    if plan is None or request.epsilon_after_release is None:
+        return []
+    try:
+        q, sigma, steps, _ = plan_facts(plan)
+        own = epsilon_text(epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=float(plan["delta"])))
+        return [] if float(request.epsilon_after_release) >= float(own) else ["epsilon_after_release"]
+    except (IriaiError, KeyError, ValueError, TypeError, OverflowError):
+        return ["epsilon_after_release"]
+
+
+def _check_submissions(history: History, decided: dict[int, Decided], report: Report) -> None:
+    """Before each accepted submission its node allowed training in this attempt."""
+    allowed: dict[tuple[str | None, int | None, str], list[int]] = {}
+    for index, one in decided.items():
+        entry = history.entries[index]
+        if one.allow and one.point == "node" and isinstance(one.request, TrainRound):
+            allowed.setdefault((entry.run, entry.round, entry.actor), []).append(index)
+    if history.grade != "auditor":
+        return
+    accepted = {ref for _, entry in history.of(EntryType.CONTRIBUTION_ACCEPTED) for ref in entry.refs}
+    for attempt in history.attempts().values():
+        start = attempt.opened if attempt.opened is not None else -1
+        for index in accepted.intersection(attempt.submissions):
+            entry = history.entries[index]
+            found = allowed.get((entry.run, entry.round, entry.actor), [])
+            if not any(start < at < index for at in found):
+                report.add("AUD-059", "no allowing decision of the node before it", index=index)
+
+
+_STEPS: Mapping[EntryType, tuple[type[Request], bool]] = {
+    EntryType.AGGREGATE_RELEASED: (Aggregate, True),
+    EntryType.MODEL_RELEASED: (Release, True),
+    EntryType.MODEL_REFUSED: (Release, False),
+    EntryType.MODEL_EXPORTED: (Deliver, True),
+}
+"""Which decision a step of the broker needs, and what it must have said."""
+
+
+def _check_steps(history: History, decided: dict[int, Decided], report: Report) -> None:
+    for index, entry in history.of(*_STEPS):
+        wanted, allow = _STEPS[entry.type]
+        found = _deciding(history, index, entry, decided, wanted)
+        if found is None:
+            if history.grade == "auditor":
+                report.add("AUD-059", f"no {wanted.__name__} decision for it", index=index)
+            continue
+        if found.allow is not allow:
+            said = "allow" if found.allow else "refuse"
+            report.add("AUD-059", f"{entry.type}, yet the decision was {said}", index=index)
+        wrong = _step_facts(history, index, entry, found.request)
+        if wrong:
+            report.add("AUD-059", "decided about another step: " + " ".join(wrong), index=index)
+
+
+def _deciding(
+    history: History, index: int, entry: Entry, decided: dict[int, Decided], wanted: type[Request]
+) -> Decided | None:
+    """The broker's decision that a step refers to; without a reference, the last one in its run and round."""
+    named = [decided[ref] for ref in entry.refs if ref in decided]
+    before = [
+        one
+        for at, one in decided.items()
+        if at < index and (history.entries[at].run, history.entries[at].round) == (entry.run, entry.round)
+    ]
+    for one in (*reversed(named), *reversed(before)):
+        if isinstance(one.request, wanted) and one.point != "node":
+            return one
+    return None
+
+
+def _step_facts(history: History, index: int, entry: Entry, request: Request) -> list[str]:
+    """Names of facts that differ between a decision and the step that it permitted."""
+    if isinstance(request, Aggregate):
+        parties = {
+            history.sender_party(ref)
+            for ref in entry.refs
+            if ref in history.entries and history.entries[ref].type is EntryType.SUBMISSION_RECEIVED
+        }
+        same = set(request.survivors or ()) == parties or history.grade != "auditor"
+        return [] if same else ["survivors"]
+    if isinstance(request, Deliver):
+        wrong = [] if request.model == entry.pub["model"] else ["model"]
+        return wrong if request.tier == entry.pub["tier"] else [*wrong, "tier"]
+    if isinstance(request, Release):
+        return _release_facts(history, index, entry, request)
+    return ["type"]
+
+
+def _release_facts(history: History, index: int, entry: Entry, request: Release) -> list[str]:
+    wrong = [name for name in ("model", "tier") if getattr(request, name) != entry.pub[name]]
+    if history.grade != "auditor":
+        return wrong
+    votes = history.votes(entry.pub["model"], before=index)
+    if set(request.approvals or ()) - {party for party, vote in votes.items() if vote == "approve"}:
+        wrong.append("approvals")
+    if {party for party, vote in votes.items() if vote == "veto"} - set(request.vetoes or ()):
+        wrong.append("vetoes")
+    return wrong

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 10: a release has its candidate, evidence and approvals, its model a history without a break."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from policies.contract.coherence import owner_of
+from policies.log.entries import EntryType
+from policies.verify.documents import check_report, check_statement
+
+if TYPE_CHECKING:
+    from policies.contract.clauses import Contract
+    from policies.log.entries import Entry
+    from policies.verify.history import History
+    from policies.verify.report import Report
+
+__all__ = ["check_releases"]
+
+Json = Any
+_ELSEWHERE = frozenset(
+    {"privacy-statement", "log-root"}
+)  # the release names one, the checkpoint is the other
+
+
+def check_releases(history: History, report: Report) -> None:
+    """AUD-070 to AUD-072."""
+    released = set()
+    for index, entry in history.of(EntryType.MODEL_RELEASED):
+        released.add((entry.pub["model"], entry.pub["tier"]))
+        contract = history.contracts.get(entry.scope or "")
+        if contract is None:
+            report.add("AUD-070", "its contract is not in the bundle", index=index)
+            continue
+        _check_gate(history, index, entry, contract, report)
+        check_statement(history, index, entry, report)
+    for index, entry in history.of(EntryType.MODEL_EXPORTED):
+        if (entry.pub["model"], entry.pub["tier"]) not in released:
+            report.add("AUD-070", "delivered without a release", index=index)
+    _check_lineage(history, report)
+    report.facts["releases"] = sorted(f"{tier} {model}" for model, tier in released)
+
+
+def _check_candidate(history: History, index: int, entry: Entry, report: Report) -> None:
+    """AUD-072: the candidate is the model of the run's last aggregate, or refers to it.
+
+    A recipe may release the running average of the models: that is another digest, so the entry that
+    evaluated the candidate refers to the aggregate which it was taken after.
+    """
+    last = max(
+        (at for at, one in history.of(EntryType.AGGREGATE_RELEASED) if at < index and one.run == entry.run),
+        default=None,
+    )
+    if last is None:
+        report.add("AUD-072", "no aggregate of its run before it", index=index)
+    elif entry.pub["candidate"] != history.entries[last].pub["model"] and last not in entry.refs:
+        report.add(
+            "AUD-072", f"it is not the model of the aggregate at {last}, nor refers to it", index=index
+        )
+
+
+def _check_gate(history: History, index: int, entry: Entry, contract: Contract, report: Report) -> None:
+    """1. evaluated before; 2. nothing failed; 3. evidence complete; 4. approvals; 5. no veto."""
+    evaluated = [
+        one
+        for at, one in history.of(EntryType.CANDIDATE_EVALUATED)
+        if at < index and one.pub["candidate"] == entry.pub["model"]
+    ]
+    if not evaluated:  # 1.
+        report.add("AUD-070", "no candidate.evaluated before it", index=index)
+        return
+    checks = evaluated[-1].pub["checks"]
+    missing = set(contract.release.evidence) - set(checks) - _ELSEWHERE
+    failed = sorted(name for name, outcome in checks.items() if outcome != "pass")
+    if failed:  # 2.
+        report.add("AUD-070", "failed " + " ".join(failed), index=index)
+    if missing:  # 3.
+        report.add("AUD-071", "no " + " ".join(sorted(missing)), index=index)
+    if "privacy-statement" in contract.release.evidence and entry.pub["statement"] is None:
+        report.add("AUD-071", "no privacy-statement", index=index)
+    if history.grade != "auditor":
+        report.not_checked("AUD-070: votes of other members (this is a member's bundle)")
+        return
+    _check_votes(history, index, entry, contract, report)
+
+
+def _check_votes(history: History, index: int, entry: Entry, contract: Contract, report: Report) -> None:
+    votes = history.votes(entry.pub["model"], before=index)
+    groups = {one.group for one in contract.contributors if votes.get(one.party) == "approve"}
+    if len(groups) < contract.release.approvals.min:  # 4.
+        report.add("AUD-070", f"{len(groups)} approvals, needs {contract.release.approvals.min}", index=index)
+    owners = {owner_of(contract, one) for one in contract.release.approvals.veto}
+    vetoes = sorted(name for name, vote in votes.items() if vote == "veto" and name in owners)
+    if vetoes:  # 5. the owner of a listed clause vetoes alone; others only do not approve
+        report.add("AUD-070", "vetoed by " + " ".join(vetoes), index=index)
+
+
+def _check_lineage(history: History, report: Report) -> None:
+    """AUD-072: each round starts from the model of the aggregate before, each has contributions."""
+    for index, entry in history.of(EntryType.CANDIDATE_EVALUATED):
+        _check_candidate(history, index, entry, report)
+        check_report(history, index, entry, report)
+    last: dict[str | None, str] = {}
+    for index, entry in history.of(EntryType.ROUND_OPENED, EntryType.AGGREGATE_RELEASED):
+        if entry.type is EntryType.ROUND_OPENED:
+            if last.get(entry.run, entry.pub["base_model"]) != entry.pub["base_model"]:
+                report.add("AUD-072", "the round starts from another model", index=index)
+            last.setdefault(entry.run, entry.pub["base_model"])
+        else:
+            last[entry.run] = entry.pub["model"]
+            if entry.pub["count"] == 0:
+                report.add("AUD-072", "an aggregate of nothing", index=index)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue of findings: what each rule checks, how grave it is, and how to redo it by hand.
+
+Ids are stable and never reused. Only rules that this version runs are in the catalogue; the report names
+the rest as not checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LATER", "RULES", "Rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. ``severity`` is ``error``, ``review`` (a person decides) or ``note``."""
+
+    severity: str
+    checks: str
+    by_hand: str
+
+
+_JSON = "print the entry with `iriai-verify show BUNDLE INDEX`"
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "AUD-001": Rule(
+            "error",
+            "the file is exactly a bundle: names, count, sizes, one form",
+            "unzip it, sort the names, zip them stored with the date 1980-01-01 and compare the bytes",
+        ),
+        "AUD-002": Rule(
+            "error",
+            "every file that the size asks for is there, and no other",
+            "list tile/entries: 256 entries each, the last with its width as .p/<W>",
+        ),
+        "AUD-003": Rule(
+            "error", "every file has the digest that MANIFEST lists", "sha256sum each file and compare"
+        ),
+        "AUD-004": Rule(
+            "error",
+            "format and versions are known to this tool, and BUNDLE agrees with the checkpoint",
+            "read BUNDLE and compare origin and size with the three lines of checkpoint",
+        ),
+        "AUD-010": Rule(
+            "error",
+            "checkpoints parse strictly, without extension lines",
+            "read the note: three lines, an empty line, signature lines",
+        ),
+        "AUD-011": Rule(
+            "error",
+            "a log key of the policy signed; no signature of a known key fails",
+            "verify the Ed25519 signature over the three lines under the key in your policy",
+        ),
+        "AUD-014": Rule(
+            "error",
+            "every published checkpoint is a prefix of the tree",
+            "hash the first entries up to its size and compare the root",
+        ),
+        "AUD-016": Rule(
+            "error",
+            "each receipt: the entry is included and its checkpoint is a prefix of the tree",
+            "recompute the inclusion proof; one beyond the bundle's size shows that entries were cut off",
+        ),
+        "AUD-020": Rule(
+            "error",
+            "the root recomputed from the entries' bytes is the checkpoint's root",
+            "leaf = SHA256(0x00 || bytes), node = SHA256(0x01 || left || right), RFC 9162 section 2.1.1",
+        ),
+        "AUD-022": Rule(
+            "error",
+            "entries are framed exactly, none above the bound, nothing left over",
+            "read the tile: two length bytes, then the body, again and again",
+        ),
+        "AUD-030": Rule(
+            "error",
+            "bodies are canonical: key order, numbers, NFC, no duplicates",
+            "re-encode the entry by RFC 8785 and compare the bytes",
+        ),
+        "AUD-031": Rule("error", "the type is known and its fields are exactly those of the schema", _JSON),
+        "AUD-032": Rule("error", "`log` of every entry equals the origin", _JSON),
+        "AUD-033": Rule(
+            "error",
+            "genesis first and only once; the policy it names is the one in the bundle",
+            "sha256sum policy and compare with pub.policy of entry 0",
+        ),
+        "AUD-034": Rule("error", "`refs` point back, to permitted types", _JSON),
+        "AUD-035": Rule(
+            "error",
+            "event ids are unique",
+            "first 16 bytes of env, or of SHA256 over type and identifying fields",
+        ),
+        "AUD-036": Rule("error", "nothing follows `log.frozen`", _JSON),
+        "AUD-040": Rule(
+            "error",
+            "every entry of a member has its envelope, whose payload has the digest `env`",
+            "sha256sum the payload of the envelope",
+        ),
+        "AUD-041": Rule(
+            "error",
+            "the envelope is signed by the organisation's key in force at that index",
+            "verify the DSSE signature under the key that the contract pins for that party",
+        ),
+        "AUD-042": Rule(
+            "error",
+            "envelope and entry agree in every shared field",
+            "compare the payload's header and body with the entry",
+        ),
+        "AUD-043": Rule(
+            "error",
+            "every chain counts without gap and links back: nothing was left out",
+            "list the chain's envelopes: seq 0, 1, 2, ..., prev = digest of the payload before",
+        ),
+        "AUD-044": Rule(
+            "error",
+            "no two payloads for one number of a chain",
+            "list the chain's envelopes and look for a repeated seq",
+        ),
+        "AUD-045": Rule(
+            "error",
+            "what a node had seen is a prefix of this tree, and not from its future",
+            "hash the first `seen.size` entries and compare the root",
+        ),
+        "AUD-046": Rule("error", "what a node had seen never shrinks", "list `seen.size` along the chain"),
+        "AUD-048": Rule(
+            "error",
+            "no update and no envelope is counted twice, or in another round",
+            "sort submissions by update digest; compare run, round and attempt with the aggregate",
+        ),
+        "AUD-049": Rule(
+            "error",
+            "aliases recompute, and no two organisations share one",
+            "HMAC-SHA256(alias key, scope, run, round), first 16 hex digits",
+        ),
+        "AUD-050": Rule(
+            "error",
+            "the contract is finalized, signed by all and by the pinned broker key, and in force",
+            "verify each signature of contracts/<hex>.dsse under the keys in the contract",
+        ),
+        "AUD-051": Rule(
+            "error",
+            "a round keeps the contract and the recipe of its run, and the contract lists the recipe",
+            "compare run.opened, round.opened and the recipes clause",
+        ),
+        "AUD-052": Rule(
+            "error", "every submission has exactly one verdict before its round is closed", _JSON
+        ),
+        "AUD-053": Rule("error", "a refusal has a listed reason and an existing clause", _JSON),
+        "AUD-054": Rule(
+            "error", "the counts of `round.closed` are the counts of its entries, per party", _JSON
+        ),
+        "AUD-056": Rule(
+            "error",
+            "every aggregate has at least as many independent groups as the contract asks for",
+            "count the groups of the parties behind the aggregate's submissions",
+        ),
+        "AUD-059": Rule(
+            "error",
+            "each step has its decision; taken again it is the same; its facts are the log's; it was obeyed",
+            "evaluate the contract on request and state; hash the record; compare with pub.decision",
+        ),
+        "AUD-060": Rule(
+            "error", "one spend per lineage and mechanism run", "sort epsilon.spent by mechanism"
+        ),
+        "AUD-061": Rule(
+            "error",
+            "every aggregate refers to a spend of each contributor for that run, round and attempt",
+            _JSON,
+        ),
+        "AUD-062": Rule(
+            "error",
+            "the logged cost is at least the cost recomputed from the plan",
+            "steps times the Renyi divergence of one step at the declared order",
+        ),
+        "AUD-063": Rule(
+            "error",
+            "no cap is passed at any index: the lineage's, the contract's, and the one per release",
+            "add the costs per organisation and lineage in log order",
+        ),
+        "AUD-065": Rule(
+            "error",
+            "plans are those of the contract's recipes",
+            "digest of the recipe's plan, compared with rounds, submissions and spends",
+        ),
+        "AUD-066": Rule("error", "a budget was opened for lineage and plan before the first spend", _JSON),
+        "AUD-070": Rule(
+            "error",
+            "a release has a candidate, a passed gate, enough approvals and no veto",
+            "count vote.cast of contributors for the model",
+        ),
+        "AUD-071": Rule(
+            "error",
+            "the evidence that the contract lists is complete, and its documents are in the bundle",
+            "compare checks of candidate.evaluated with the release clause",
+        ),
+        "AUD-072": Rule(
+            "error",
+            "model to aggregates to contributions to contract, without a break",
+            "follow base_model of each round, and the candidate, back to the aggregate that gave it",
+        ),
+        "AUD-082": Rule(
+            "error",
+            "a disclosed value opens its commitment",
+            "HMAC-SHA256(salt, field || 0x00 || canonical value)",
+        ),
+        "AUD-090": Rule("error", "`ts` never decreases", _JSON),
+    }
+)
+
+LATER: tuple[tuple[str, str], ...] = (
+    ("AUD-012, 013, 017, 018, 092", "witness quorum and its age: no witness is required by the policy"),
+    ("AUD-015", "that this history extends an earlier one (--since is not offered by this version)"),
+    ("AUD-021", "hash tiles: this version exports none"),
+    ("AUD-055", "acknowledgements of closed rounds"),
+    ("AUD-057, 058", "halts, exits and amendments: no contract of this version has them"),
+    ("AUD-064", "the tight epsilon (PLD): it needs a library that the base install does not have"),
+    ("AUD-073, 074, 075", "withdrawals, recipients' embargoes, settlement"),
+    ("AUD-080, 081, 083-088", "approvals by two people, access grants, rotations, open incidents, erasures"),
+    ("AUD-091, 093", "times between cosignatures, time stamps"),
+    ("AUD-110 to 114", "the broker's live tables"),
+)
+"""What this version does not check, in words, for the report."""

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit itself: the ten steps of `policies.verify`, in order, over bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.verify.budgets import check_budgets
+from policies.verify.contracts import check_contracts, check_runs
+from policies.verify.decisions import check_decisions
+from policies.verify.members import check_aliases, check_chains, check_envelopes
+from policies.verify.reading import Unreadable, read_history
+from policies.verify.releases import check_releases
+from policies.verify.report import Report
+from policies.verify.rounds import check_rounds
+from policies.verify.tree_rules import check_checkpoints, check_entries, check_receipts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from policies.log.checkpoint import Policy
+    from policies.verify.history import History
+
+__all__ = ["audit", "verify"]
+
+
+def audit(history: History, receipts: Mapping[str, str], report: Report) -> None:
+    """Steps 3 (second half) to 10 over a history that was read."""
+    check_entries(history, report)  # 3.
+    check_checkpoints(history, report)  # 4.
+    check_receipts(history, receipts, report)
+    check_envelopes(history, report)  # 6. before 5.: who signed a contract follows from envelopes
+    check_contracts(history, report)  # 5.
+    check_runs(history, report)
+    check_chains(history, report)  # 6.
+    check_aliases(history, report)
+    check_rounds(history, report)  # 7.
+    check_decisions(history, report)  # 8.
+    check_budgets(history, report)  # 9.
+    check_releases(history, report)  # 10.
+    if history.policy.witnesses:
+        report.not_checked("cosignatures of " + " ".join(history.policy.witnesses))
+    report.facts["grade"] = history.grade
+
+
+def verify(data: bytes, policy: Policy, *, receipts: Mapping[str, str] | None = None) -> Report:
+    """Audits a bundle.
+
+    Args:
+        data: The bundle's bytes.
+        policy: The auditor's own, from `policies.log.checkpoint.parse_policy`.
+        receipts: The auditor's own receipts: text by file name.
+
+    Returns:
+        Findings, verdict, and what was not checked. Whatever the bytes are, this returns.
+    """
+    report = Report()
+    try:
+        history = read_history(data, policy, report)
+    except Unreadable:
+        return report
+    audit(history, receipts or {}, report)
+    return report
