@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe: what is trained, on which fields, how, and under which privacy plan. Data, never code.
 
-- Canonical JSON (``iriai-recipe/1``); its digest stands in the contract. `load` accepts exactly the
-  canonical bytes, every field
-  spelled out, unknown fields refused.
-- An architecture id names code that is installed on the node. The wire manifest is `Recipe.tensors`: a
-  tensor that is not
-  listed has no place in an update.
+- Canonical JSON (``iriai-recipe/1``); its digest stands in the contract. `load` accepts exactly the canonical
+  bytes, every field spelled out, unknown fields refused.
+- An architecture id names code that is installed on the node. The wire manifest is `Recipe.tensors`: a tensor
+  that is not listed has no place in an update.
 - Normalisers are public constants chosen by rule, never learned from private data (robot-data-and-models.md,
-  section 7):
-  ``task-box`` and ``limit`` state their interval, and centre and scale must follow from it (middle, half /
-  sqrt 3, rounded);
-  ``approach`` states the distance that the task needs. Learned statistics would show as long decimals: at
-  most three
-  significant digits are allowed.
+  section 7): ``task-box`` and ``limit`` state their interval, and centre and scale must follow from it
+  (middle, half / sqrt 3, rounded); ``approach`` states the distance that the task needs. Learned statistics
+  would show as long decimals: at most three significant digits are allowed.
 - With a plan there is one noisy step per round and the server descends a gradient (``adam``); without one,
-  nodes run local
-  steps and send a difference of weights (``momentum``, ``mean``). Nothing mixes.
+  nodes run local steps and send a difference of weights (``momentum``, ``mean``). Nothing mixes.
 
     recipe = load(data)                   # RecipeError, privacy.plan-incomplete
     recipe.digest, recipe.plan, recipe.evaluation, recipe.rounds, recipe.need, recipe.deadline_s
@@ -25,7 +19,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence  # noqa: TC003  pydantic reads annotations at run time
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -73,7 +67,31 @@ __all__ = [
 ]
 
 FIELD_NAMES = frozenset(
-    ["joint_pos", "joint_vel", "joint_acc", "joint_torque", "joint_current", "joint_temp", "tcp_pos", "tcp_rot", "tcp_vel", "tcp_force", "tcp_pose_delta", "gripper_width", "gripper_cmd", "tool_current", "object_pos", "goal_pos", "payload_mass", "speed_scaling", "robot_mode", "safety_mode", "weld_current_norm", "weld_voltage_norm", "outcome"]
+    [
+        "joint_pos",
+        "joint_vel",
+        "joint_acc",
+        "joint_torque",
+        "joint_current",
+        "joint_temp",
+        "tcp_pos",
+        "tcp_rot",
+        "tcp_vel",
+        "tcp_force",
+        "tcp_pose_delta",
+        "gripper_width",
+        "gripper_cmd",
+        "tool_current",
+        "object_pos",
+        "goal_pos",
+        "payload_mass",
+        "speed_scaling",
+        "robot_mode",
+        "safety_mode",
+        "weld_current_norm",
+        "weld_voltage_norm",
+        "outcome",
+    ]
 )
 _FIELD_SIZE = 64
 _WIDTH = 1024
@@ -304,9 +322,7 @@ class ServerMomentum(_Block):
 
 
 class ServerAdam(_Block):
-    """Adam on the mean gradient; rate falls linearly by ``decay`` over ``steps``; the running average is
-    released.
-    """
+    """Adam on the mean gradient; rate falls by ``decay`` over ``steps``; the running average is released."""
 
     kind: Literal["adam"]
     rate: PositiveDec
@@ -349,6 +365,17 @@ class Recipe(_Block):
     _plan: DpPlan | None = PrivateAttr(default=None)
     _evaluation: EvalPlan = PrivateAttr()
     _canonical: bytes = PrivateAttr(default=b"")
+
+    def attach(self, data: bytes) -> None:
+        """Loads the two plans; called once, by `load`.
+
+        Raises:
+            PrivacyError: A plan is refused.
+        """
+        self._canonical = data
+        if self.plan_document is not None:
+            self._plan = DpPlan.load(self.plan_document)
+        self._evaluation = EvalPlan.load(self.evaluation_document)
 
     @property
     def canonical(self) -> bytes:
@@ -429,9 +456,7 @@ def load(data: bytes) -> Recipe:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _invalid(f"{where}: {first['msg']}", repr(first["input"])[:80]) from error
-    recipe._canonical = data
-    recipe._plan = DpPlan.load(recipe.plan_document) if recipe.plan_document is not None else None
-    recipe._evaluation = EvalPlan.load(recipe.evaluation_document)
+    recipe.attach(data)
     _check_fields(recipe)
     _check_manifest(recipe)
     _check_fit(recipe)

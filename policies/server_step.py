@@ -2,10 +2,9 @@
 """The server optimiser: a pure, elementwise float64 function that nodes and auditors recompute bit for bit.
 
 - Input is the equal-weight mean of the opened updates. For ``momentum`` and ``mean`` it is a difference of
-  weights and is
-  added; for ``adam`` it is a noisy gradient and is descended.
-- Returned weights hold float32 values (in a float64 array): what travels is exactly what the next step
-  starts from.
+  weights and is added; for ``adam`` it is a noisy gradient and is descended.
+- Returned weights hold float32 values (in a float64 array): what travels is exactly what the next step starts
+  from.
 - ``state`` is a dictionary of float64 arrays of the model's length; write it with each checkpoint.
 
     state = initial_state(weights, recipe.server)
@@ -106,8 +105,6 @@ def _power(base: float, exponent: int) -> float:
 def released_weights(
     weights: AnyArray, state: State, options: ServerMomentum | ServerMean | ServerAdam
 ) -> npt.NDArray[np.float32]:
-    """The model that is judged and released: Adam's running average, else the last weights; ``[P]
-    float32``.
-    """
+    """The model that is judged and released, ``[P] float32``: Adam's running average, else the last."""
     chosen = state["average"] if options.kind == "adam" else _f64(weights)
     return chosen.astype(np.float32)

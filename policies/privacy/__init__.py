@@ -2,8 +2,7 @@
 """Differential privacy: the frozen plan and everything that follows from it.
 
 Names resolve on first use, because the auditor's verifier loads `accounting` and `ledger` from here with the
-standard
-library only.
+standard library only.
 """
 
 from __future__ import annotations

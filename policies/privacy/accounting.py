@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Privacy accounting of the Poisson-sampled Gaussian mechanism, standard library only, so that an auditor
-replays it.
+"""Privacy accounting of the Poisson-sampled Gaussian mechanism; an auditor replays it with this file alone.
 
 Two of the three figures live here (`policies.privacy.tight` has the third); they are never mixed:
 
 - `epsilon_rdp`: the best order of one plan. Decides the cap per release; every party gets the same digits.
 - rho at one order fixed in advance (`rho_step_nano`, `rho_max_nano`, `epsilon_filter`), in integer
-  billionths. Decides
-  lifetime caps, because contracts are written after earlier models were seen, and only a filter at a fixed
-  Rényi order is
-  a sound stop rule then (arXiv 2008.11193). Its epsilon starts high after the first run by construction.
+  billionths. Decides lifetime caps, because contracts are written after earlier models were seen, and only a
+  filter at a fixed Rényi order is a sound stop rule then (arXiv 2008.11193). Its epsilon starts high after
+  the first run by construction.
 
 Formulas, integer order a >= 2: one step costs ``log(sum_k C(a,k) (1-q)^(a-k) q^k exp(k(k-1)/2s^2)) / (a-1)``
 (arXiv 1908.10530, section 3.3); conversion ``max(0, rho + log(1-1/a) - log(d a)/(a-1))`` (arXiv 2004.00010).
@@ -127,9 +125,7 @@ def gaussian_rho_nano(*, sigma: float, order: int) -> int:
 
 
 def rho_max_nano(*, epsilon: float, delta: float, order: int) -> int:
-    """What a cap of epsilon at delta holds at one order, in billionths, rounded down; negative if it holds
-    nothing.
-    """
+    """What a cap of epsilon at delta holds at one order, in billionths, rounded down; may be negative."""
     return math.floor(NANO * (epsilon - math.log1p(-1 / order) + math.log(delta * order) / (order - 1)))
 
 
@@ -181,8 +177,7 @@ def choose_order(
     q: float = _REFERENCE_Q,
     steps: int = _REFERENCE_STEPS,
 ) -> tuple[int, int]:
-    """The filter order that holds most reference plans (sampling_prob 0.2, 200 steps) under a cap, and how
-    many.
+    """The filter order that holds most reference plans (q 0.2, 200 steps) under a cap, and how many.
 
     Among orders that hold equally many, the one that leaves the largest share of the cap unspent.
 

@@ -80,7 +80,6 @@ class _Plan(BaseModel):
     adjacency: Adjacency
     noise_multiplier: PositiveDec
     normalizer: PositiveDec
-    frames_per_unit: Frames
     delta: DeltaDec
 
     @classmethod
@@ -152,6 +151,7 @@ class DpPlan(_Plan):
     honest_min: None
     sampling_prob: ProbabilityDec
     clip_norm: PositiveDec
+    frames_per_unit: Frames
     steps: Count
     steps_per_round: Count
     strata_target: None

@@ -9,14 +9,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.encoding import digest
 from policies.privacy.errors import BudgetExhaustedError, UnitRefusedError
-from policies.privacy.plan import DpPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from policies.privacy.plan import DpPlan
 
 __all__ = ["PoissonUnitSampler", "sampler", "unit_manifest"]
 

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tight figure of a finished plan, by Google's dp_accounting: for statements and pages, never for a
-decision.
+"""The tight figure of a finished plan, by Google's dp_accounting: for statements, never for a decision.
 
 Stopping a sequence of adaptively written contracts by this figure would be invalid (arXiv 2602.06756); the
-filter of
-`policies.privacy.accounting` does that. dp_accounting is imported inside the functions, and nothing on the
-verifier's path
-imports this module.
+filter of `policies.privacy.accounting` does that. dp_accounting is imported inside the functions, and nothing
+on the verifier's path imports this module.
 """
 
 from __future__ import annotations

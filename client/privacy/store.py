@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's budget ledger on disk: a SQLite file per lineage, durable before the first gradient.
+
+- `BudgetStore.create` writes the genesis; it never replaces a file. `BudgetStore` opens one: the whole chain
+  is verified, with every digest, every signature and the recorded head, else ``budget.unknown`` and no
+  training.
+- Each call is one ``BEGIN IMMEDIATE`` transaction, durable at commit (``synchronous FULL``; a rollback
+  journal, so that no part of the ledger lies in a second file that could get lost alone). The state that
+  decides is read inside the transaction, so a second process cannot spend the same steps.
+- A crash after `touch` costs the round: the steps are spent, whether they ran or not.
+
+    with BudgetStore(path, clock=clock, key=key) as store:
+        store.preview(plan, cap)                              # what the guard shows the contract
+        store.reserve(plan, cap, run=run, recipe=digest, manifest=manifest)
+        store.touch(run, round_number, attempt)               # before the round's first gradient
+        store.commit(run)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from policies.encoding import canonical
+from policies.errors import IriaiError, SignatureInvalidError
+from policies.identity import SigningKey, verify
+from policies.privacy import ledger
+from policies.privacy.accounting import epsilon_text
+from policies.privacy.errors import BudgetError, BudgetUnknownError
+from policies.privacy.ledger import HELD_OUT, TRAIN, Cap, LedgerState
+from policies.privacy.plan import DpPlan, EvalPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from policies.ports import Clock
+
+__all__ = ["BudgetFigures", "BudgetStore", "Spend"]
+
+_PRAGMAS: Final = ("journal_mode=DELETE", "synchronous=FULL", "locking_mode=NORMAL", "trusted_schema=OFF")
+_SCHEMA: Final = (
+    "CREATE TABLE entry (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, signature BLOB NOT NULL) STRICT",
+    "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, digest TEXT) STRICT",
+)
+_BUSY_S: Final = 10.0
+_APPLICATION_ID: Final = 0x49524C47
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spend:
+    """Receipt of one touch; the node sends its facts as ``epsilon.spent``.
+
+    Attributes:
+        mechanism: ``run/block/round/attempt``, unique in the ledger.
+        plan_digest: The plan that is charged.
+        steps: Steps of this touch.
+        steps_total: Steps of the plan so far, this one included.
+        ledger_head: Digest of the entry.
+        ledger_seq: Its position.
+        rho_nano: Cost at the lineage's order.
+        epsilon_after: Lineage filter after it, spent and held, six decimals rounded up.
+    """
+
+    mechanism: str
+    plan_digest: str
+    steps: int
+    steps_total: int
+    ledger_head: str
+    ledger_seq: int
+    rho_nano: int
+    epsilon_after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetFigures:
+    """Where a cap stands in one block; for the local page, the guard and the statement.
+
+    Attributes:
+        scope: Lineage or contract digest.
+        block: Block of units.
+        order: Filter order.
+        delta: Delta of the cap.
+        epsilon_max: The cap.
+        rho_spent_nano: Spent, at the order.
+        rho_held_nano: Reserved and not yet spent.
+        rho_max_nano: What the cap holds.
+        epsilon_spent: Filter over spent, six decimals rounded up; "0.000000" where nothing was spent.
+        epsilon_total: Filter over spent and held, likewise.
+        epsilon_release: For `preview`: ``epsilon_rdp`` of the plan; else empty.
+        ledger_head: Digest of the last entry.
+    """
+
+    scope: str
+    block: str
+    order: int
+    delta: str
+    epsilon_max: str
+    rho_spent_nano: int
+    rho_held_nano: int
+    rho_max_nano: int
+    epsilon_spent: str
+    epsilon_total: str
+    epsilon_release: str
+    ledger_head: str
+
+
+def block_of(plan: DpPlan | EvalPlan) -> str:
+    """Block that a plan charges: training units, or held-out units."""
+    return TRAIN if isinstance(plan, DpPlan) else HELD_OUT
+
+
+def _unknown(need: str, found: str) -> BudgetUnknownError:
+    return BudgetUnknownError(
+        need=need,
+        found=found,
+        remedy="restore the newest copy of the ledger; without it these data cannot be trained on again",
+    )
+
+
+class BudgetStore:
+    """One lineage's ledger. Thread-safe; several processes may hold it, one writes at a time.
+
+    Args:
+        path: The file; it must exist.
+        clock: Wall clock.
+        key: The node's signing key; signs each entry's digest.
+        at_least: Position and digest of the newest entry that somebody else has seen (the broker's mirror).
+            A ledger that
+            does not hold it is an old backup.
+
+    Raises:
+        BudgetUnknownError: No file, not a ledger, a broken chain, a wrong signature, or an old backup.
+    """
+
+    def __init__(
+        self, path: Path, *, clock: Clock, key: SigningKey, at_least: tuple[int, str] | None = None
+    ) -> None:
+        if not path.is_file():
+            raise _unknown(f"the ledger file {path.name}", "none")
+        self._open(path, clock, key)
+        try:
+            with self._wrapped():
+                self._load_all()
+            if at_least is not None:
+                self._check_mirror(*at_least)
+        except IriaiError:
+            self.close()
+            raise
+
+    def _open(self, path: Path, clock: Clock, key: SigningKey) -> None:
+        self._path, self._clock, self._key = path, clock, key
+        self._lock = threading.Lock()
+        self._state = LedgerState()
+        with self._wrapped():
+            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            for pragma in _PRAGMAS:
+                self._db.execute(f"PRAGMA {pragma}")
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        clock: Clock,
+        key: SigningKey,
+        cap: Cap,
+        unit: str = "episode",
+        adjacency: str = "zero-out",
+        blocks: tuple[str, ...] = (TRAIN, HELD_OUT),
+    ) -> Self:
+        """Starts the ledger of a new lineage; ``cap.scope`` is the lineage.
+
+        Raises:
+            BudgetUnknownError: There is a file already: a budget never starts again.
+            OrderUnfitError: The cap does not hold one release.
+        """
+        if path.exists():
+            raise _unknown("no ledger yet", f"{path.name} is there")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(path.name + ".new")
+        new.unlink(missing_ok=True)
+        store = cls.__new__(cls)
+        store._open(new, clock, key)  # noqa: SLF001  own constructor
+        with store._wrapped():  # noqa: SLF001
+            store._write_new(cap, unit, adjacency, blocks)  # noqa: SLF001
+        store.close()
+        new.chmod(0o600)
+        new.replace(path)
+        _sync_directory(path.parent)
+        return cls(path, clock=clock, key=key)
+
+    def _write_new(self, cap: Cap, unit: str, adjacency: str, blocks: tuple[str, ...]) -> None:
+        self._db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            self._db.execute(statement)
+        self._append("genesis", ledger.genesis_body(cap, unit=unit, adjacency=adjacency))
+        for block in blocks:
+            self._append("block", {"block": block})
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def state(self) -> LedgerState:
+        """The state as of the last call; pure value."""
+        return self._state
+
+    def open_block(self, block: str) -> None:
+        """Opens a block for new units, with nothing spent.
+
+        Raises:
+            BudgetError: The block is there.
+        """
+        with self._transaction():
+            self._append("block", {"block": block})
+
+    def preview(self, plan: DpPlan | EvalPlan, contract: Cap) -> BudgetFigures:
+        """Figures of the contract's cap as they would be with this plan reserved; changes nothing.
+
+        If the plan's reservation is already in the ledger (same run going on), pass `figures` instead.
+        """
+        return self._figures(contract, block_of(plan), plan)
+
+    def figures(self, contract: Cap | None = None, *, block: str = TRAIN) -> BudgetFigures:
+        """Where the lineage's cap (default) or a contract's cap stands."""
+        return self._figures(contract or self._state.lineage, block, None)
+
+    def _figures(self, cap: Cap, block: str, plan: DpPlan | EvalPlan | None) -> BudgetFigures:
+        with self._lock, self._wrapped():
+            self._catch_up()
+        state = self._state
+        total = state.total(cap.scope, block)
+        document = plan.document if plan is not None else None
+        after = ledger.epsilon_after(state, cap, block=block, plan=document)
+        spent = ledger.epsilon_of(cap, total.spent)
+        return BudgetFigures(
+            scope=cap.scope,
+            block=block,
+            order=cap.order,
+            delta=cap.delta,
+            epsilon_max=cap.epsilon_total,
+            rho_spent_nano=total.spent,
+            rho_held_nano=total.held,
+            rho_max_nano=cap.rho_max_nano,
+            epsilon_spent=epsilon_text(spent),
+            epsilon_total=epsilon_text(after),
+            epsilon_release=epsilon_text(plan.epsilon_rdp) if plan is not None else "",
+            ledger_head=state.head,
+        )
+
+    def is_reserved(self, run: str, *, block: str = TRAIN) -> bool:
+        """Whether a run holds an open reservation."""
+        with self._lock, self._wrapped():
+            self._catch_up()
+        hold = self._state.holds.get((run, block))
+        return hold is not None and hold.open
+
+    def reserve(
+        self,
+        plan: DpPlan | EvalPlan,
+        contract: Cap,
+        *,
+        run: str,
+        recipe: str,
+        manifest: str,
+        units: int,
+    ) -> BudgetFigures:
+        """Holds all steps of a plan under both caps; durable when it returns.
+
+        Args:
+            plan: A `DpPlan` charges the training block, an `EvalPlan` the held-out block.
+            contract: The contract's cap for this party.
+            run: The run.
+            recipe: Digest of its recipe.
+            manifest: Digest of the frozen set of units (`policies.privacy.unit_manifest`).
+            units: Their number; checks delta and stays on the site.
+
+        Raises:
+            BudgetExhaustedError: One of the two caps does not hold it.
+            DeltaTooLargeError: Delta is too large for so many units.
+            PlanMismatchError: Another unit or adjacency than the lineage's.
+            BudgetError: The run has a reservation.
+        """
+        plan.check_units(units)
+        if plan.epsilon_rdp > float(contract.epsilon_per_release):
+            raise ledger.exhausted_release(contract, epsilon_text(plan.epsilon_rdp))
+        body = ledger.reserve_body(
+            contract, run=run, recipe=recipe, block=block_of(plan), plan=plan.document, manifest=manifest
+        )
+        with self._transaction():
+            self._append("reserve", body)
+        return self._figures(contract, block_of(plan), None)
+
+    def touch(self, run: str, round_number: int, attempt: int, *, block: str = TRAIN) -> Spend:
+        """Spends one round's steps; durable when it returns, so call it before the first gradient.
+
+        Raises:
+            BudgetExhaustedError: No reservation, no step left, or this round and attempt was touched.
+            BudgetUnknownError: The write could not be made durable.
+        """
+        with self._transaction():
+            hold = self._state.holds.get((run, block))
+            steps = hold.steps_per_touch if hold is not None else 1
+            self._append(
+                "touch",
+                {"run": run, "block": block, "round": round_number, "attempt": attempt, "steps": steps},
+            )
+        state = self._state
+        hold = state.holds[(run, block)]
+        return Spend(
+            mechanism=f"{run}/{block}/{round_number}/{attempt}",
+            plan_digest=hold.plan_digest,
+            steps=hold.steps_per_touch,
+            steps_total=hold.steps_spent,
+            ledger_head=state.head,
+            ledger_seq=state.seq - 1,
+            rho_nano=hold.steps_per_touch * hold.lineage_step,
+            epsilon_after=epsilon_text(ledger.epsilon_after(state, state.lineage, block=block)),
+        )
+
+    def commit(self, run: str, *, block: str = TRAIN) -> None:
+        """Closes a run's reservation; steps that never ran are released.
+
+        Raises:
+            BudgetExhaustedError: No open reservation.
+        """
+        with self._transaction():
+            self._append("commit", {"run": run, "block": block})
+
+    def cancel(self, run: str, *, block: str = TRAIN) -> None:
+        """Gives back a reservation that was never touched.
+
+        Raises:
+            CancelAfterTouchError: Data were read.
+            BudgetExhaustedError: No open reservation.
+        """
+        with self._transaction():
+            self._append("cancel", {"run": run, "block": block})
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """All entries in order, as JSON values."""
+        rows = self._db.execute("SELECT body FROM entry ORDER BY seq").fetchall()
+        return (json.loads(body) for (body,) in rows)
+
+    # inside
+
+    @contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise _unknown("a ledger that can be read and written", type(error).__name__) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, self._wrapped():
+            self._db.execute("BEGIN IMMEDIATE")
+            before = self._state
+            try:
+                self._catch_up()
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._state = before
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _append(self, kind: str, body: Mapping[str, Any]) -> None:
+        entry = ledger.seal(self._state, kind, dict(body), at_ms=self._clock.now_ms())
+        state = ledger.apply(self._state, entry)  # refuses before anything is written
+        signature = self._key.sign(entry["digest"].encode())
+        self._db.execute("INSERT INTO entry VALUES (?, ?, ?)", (entry["seq"], canonical(entry), signature))
+        self._db.execute(
+            "INSERT INTO head VALUES (1, ?, ?)"
+            " ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, digest = excluded.digest",
+            (entry["seq"], entry["digest"]),
+        )
+        self._state = state
+
+    def _load_all(self) -> None:
+        (found,) = self._db.execute("PRAGMA application_id").fetchone()
+        if found != _APPLICATION_ID:
+            raise _unknown("a budget ledger", "another kind of file")
+        self._catch_up()
+        if self._state.genesis is None:
+            raise _unknown("a genesis entry", "an empty ledger")
+
+    def _catch_up(self) -> None:
+        """Applies what another process appended; checks digests, signatures and the recorded head."""
+        rows = self._db.execute(
+            "SELECT seq, body, signature FROM entry WHERE seq >= ? ORDER BY seq", (self._state.seq,)
+        ).fetchall()
+        state = self._state
+        for seq, body, signature in rows:
+            try:
+                entry = json.loads(body)
+                if canonical(entry) != body or seq != state.seq:
+                    raise _unknown("canonical entries in order", f"another at {state.seq}")
+                state = ledger.apply(state, entry)
+                verify(self._key.public, signature, entry["digest"].encode())
+            except (SignatureInvalidError, BudgetError, KeyError, TypeError) as error:
+                raise _unknown(
+                    f"a chain signed by this node at entry {state.seq}", str(error)[:200]
+                ) from error
+        head = self._db.execute("SELECT seq, digest FROM head").fetchone()
+        if head != (state.seq - 1, state.head):
+            raise _unknown("the recorded head", "a shorter or longer chain")
+        self._state = state
+
+    def _check_mirror(self, seq: int, digest: str) -> None:
+        row = self._db.execute("SELECT body FROM entry WHERE seq = ?", (seq,)).fetchone()
+        if row is None or json.loads(row[0])["digest"] != digest:
+            raise _unknown(f"entry {seq} that the broker has seen", "an older or another ledger")
+
+
+def _sync_directory(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
