@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.clock import SystemClock
 from broker.entropy import SystemEntropy
 from policies.encoding import digest, new_id
+from policies.errors import IriaiError
 from policies.exchange import ExchangeType, TensorSpec, seal_request, tensor_bytes, tensor_spec
 from policies.identity import SigningKey
 from policies.limits import WORKER_STOP_S
@@ -143,7 +144,10 @@ class LoopbackFleet:
             await self.engine.stop()
 
     def start(self, index: int, *extra: str) -> subprocess.Popen[bytes]:
-        """Starts the process of one node."""
+        """Starts the process of one node; the one before must have ended."""
+        before = self.processes.pop(index, None)
+        if before is not None:
+            before.wait()
         home = self.folder / f"node{index}"
         with (home / "log.txt").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  our own command line
@@ -379,14 +383,17 @@ def serve_node(home: Path, handlers: Mapping[ExchangeType, Any]) -> None:
         ledger=FleetLedger(home / "fleet.db"),
         clock=NodeClock(),
     )
-    run_fleet(
-        url=settings["url"],
-        ca_pem=(home.parent / "chain.pem").read_bytes(),
-        fleet_key_pem=(home / "fleet.key").read_bytes(),
-        desk=desk,
-        state_dir=home,
-        on_event=lambda name, facts: print(json.dumps([name, dict(facts)]), flush=True),  # noqa: T201  its log
-    )
+    try:
+        run_fleet(
+            url=settings["url"],
+            ca_pem=(home.parent / "chain.pem").read_bytes(),
+            fleet_key_pem=(home / "fleet.key").read_bytes(),
+            desk=desk,
+            state_dir=home,
+            on_event=lambda name, facts: print(json.dumps([name, dict(facts)]), flush=True),  # noqa: T201  its log
+        )
+    except IriaiError as error:
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

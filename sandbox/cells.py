@@ -76,9 +76,7 @@ _DEMONSTRATION, _ROLLOUT = 0, 1  # purposes of a random stream
 
 
 class CellError(IriaiError):
-    """A cell cannot do what was asked: unknown name, the simulator is not installed, or the expert keeps
-    failing.
-    """
+    """A cell cannot do what was asked: no such cell, no simulator, or an expert that keeps failing."""
 
     code = "sandbox.cell"
     exit_code = 3
@@ -86,9 +84,7 @@ class CellError(IriaiError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One row of the table of cells. ``object_x_m`` is the window in which parts lie; ``noise`` is in units
-    of the command.
-    """
+    """A row of the table. ``object_x_m``: window in which parts lie; ``noise``: in units of the command."""
 
     name: str
     object_x_m: tuple[float, float]
@@ -102,9 +98,7 @@ class Cell:
         return ord(self.name) - ord("A")
 
     def placement(self, rng: np.random.Generator) -> Array64:
-        """Object and goal position, ``[6]`` metres; drawn again while they are closer than 0.15 m in the
-        plane.
-        """
+        """Object and goal position ``[6]`` in metres; drawn again while they are too close in the plane."""
         middle = -sum(self.object_x_m) / 2
         goal_x = (max(-0.1, middle - 0.04), min(0.1, middle + 0.04))
         low = np.array([self.object_x_m[0], 0.6, 0.02, goal_x[0], 0.8, 0.05])
@@ -157,7 +151,7 @@ def _stream(seed: int, cell: Cell, purpose: int, attempt: int) -> np.random.Gene
     return np.random.default_rng(np.random.SeedSequence([seed, cell.number, purpose, attempt]))
 
 
-def _make_env() -> Any:
+def _make_env() -> Any:  # noqa: ANN401  the simulator's own types leave much out
     os.environ.setdefault("MUJOCO_GL", "disable")
     try:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as ENVIRONMENTS
@@ -210,8 +204,10 @@ class Simulator:
         return self._observe()
 
     def step(self, command: npt.NDArray[np.floating[Any]]) -> tuple[Array32, bool]:
-        """One control step (12.5 ms). ``command`` ``[4]``, clipped to ±1. Returns observation and whether
-        the part is at its goal.
+        """One control step (12.5 ms) of a command ``[4]``, clipped to ±1.
+
+        Returns:
+            The observation, and whether the part is at its goal.
         """
         model, data = self.env.model, self.env.data
         moved = data.mocap_pos[0] + np.clip(command[:3], -1, 1) * self.env.action_scale
@@ -234,7 +230,11 @@ class _Demonstration(NamedTuple):
     action: Array32
 
 
-def _demonstrate(simulator: Simulator, expert: Any, rng: np.random.Generator) -> _Demonstration | None:
+def _demonstrate(
+    simulator: Simulator,
+    expert: Any,  # noqa: ANN401
+    rng: np.random.Generator,
+) -> _Demonstration | None:
     """One attempt of the expert; None if it failed."""
     cell = simulator.cell
     observation = simulator.reset(cell.placement(rng))
@@ -294,8 +294,7 @@ class RecordReport:
 def record(
     cell: str | Cell, out_dir: Path, *, train: int, held_out: int | None = None, seed: int
 ) -> RecordReport:
-    """Writes ``train`` + ``held_out`` successful demonstrations as a LeRobotDataset v3.0 with a declared
-    split.
+    """Writes successful demonstrations as a LeRobotDataset v3.0 with a declared split.
 
     Args:
         cell: One of `CELLS`, or a cell of other parameters (a scenario; name it as such).

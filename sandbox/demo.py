@@ -176,20 +176,17 @@ class _Demo:
     def _train(self) -> dict[str, Any]:
         fed = self.federation
         run = fed.open_run()
-        self.progress.say(f"run {run} of {self.recipe.rounds} rounds")
+        rounds = self.recipe.rounds
+        self.progress.say(f"run {run} of {rounds} rounds")
 
-        def tell(shown: Mapping[str, Any]) -> None:
-            self.progress.step(f"round {shown['round']}/{self.recipe.rounds}")
-
-        shown = fed.wait_run(run, timeout_s=_RUN_S, tell=tell)
+        shown = fed.wait_run(run, timeout_s=_RUN_S, tell=lambda n: self.progress.step(f"round {n}/{rounds}"))
         if shown["state"] != "completed":
             raise SandboxError(
                 need="a completed run", found=str(shown["state"]), remedy="see logs/broker.log"
             )
-        until = time.monotonic() + 60
-        while not (listed := fed.broker("release", "list")["releases"]) and time.monotonic() < until:
-            time.sleep(0.5)
-        if not listed:
+        decided = fed.wait_event("candidate.decided", run=run, timeout_s=60)
+        listed = fed.broker("release", "list")["releases"]
+        if decided["state"] != "released" or not listed:
             raise SandboxError(
                 need="a released model",
                 found="a candidate that was not released",

@@ -14,6 +14,7 @@ Every process is a real one, all on loopback; what is on a site stays in that si
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from sandbox.errors import StartError, UsageError
 from sandbox.processes import Service, command, free_port, script, start, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from policies.recipe import Recipe
@@ -37,6 +38,8 @@ __all__ = ["Federation", "Site"]
 _OPERATORS = ("alice", "bob")
 _READY_S = 60.0
 _ONLINE_S = 120.0
+_POLL_S = 0.5
+_RUN_ENDS = frozenset({"run.closed", "run.broken"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,35 +225,52 @@ class Federation:
         return str(self.broker("run", "open", "--contract", self.contract, "--recipe", RECIPE_ID)["run"])
 
     def wait_run(
-        self, run: str, *, timeout_s: float, tell: Callable[[Mapping[str, Any]], None] | None = None
+        self, run: str, *, timeout_s: float, tell: Callable[[int], None] | None = None
     ) -> dict[str, Any]:
-        """Waits until a run is closed; ``tell`` hears of its progress.
+        """Waits until a run is closed, by the broker's own lines; ``tell`` hears the newest closed round.
+
+        Returns:
+            What ``run show`` says then.
 
         Raises:
             StartError: Not within the time.
         """
         until = time.monotonic() + timeout_s
         while True:
-            shown = self.broker("run", "show", run)
-            if tell is not None:
-                tell(shown)
-            if shown["state"] not in ("running", "judging"):
-                return shown
+            events = [one for one in self.journal() if one.get("run") == run]
+            rounds = [int(one["round"]) for one in events if one["event"] == "round.closed"]
+            if tell is not None and rounds:
+                tell(rounds[-1])
+            if any(one["event"] in _RUN_ENDS for one in events):
+                return self.broker("run", "show", run)
             if time.monotonic() > until:
                 raise StartError(
-                    need=f"run {run} to end", found=str(shown["state"]), remedy="see logs/broker.log"
+                    need=f"run {run} to end", found=f"{len(rounds)} rounds", remedy="see logs/broker.log"
                 )
-            time.sleep(1.0)
+            time.sleep(_POLL_S)
+
+    def wait_event(self, event: str, *, run: str, timeout_s: float) -> dict[str, Any]:
+        """Waits for one of the broker's own lines about a run.
+
+        Raises:
+            StartError: Not within the time.
+        """
+        found: list[dict[str, Any]] = []
+
+        def seen() -> bool:
+            found[:] = [one for one in self.journal() if (one.get("event"), one.get("run")) == (event, run)]
+            return bool(found)
+
+        wait_for(f"{event} of {run}", seen, timeout_s=timeout_s, service=self.services["broker"])
+        return found[-1]
 
     def journal(self) -> list[dict[str, Any]]:
         """The broker's own lines about runs, oldest first."""
         found = []
         for line in self.services["broker"].text().splitlines():
-            if line.startswith("{"):
-                try:
+            if line.startswith('{"'):
+                with contextlib.suppress(ValueError):  # the last line may be half written
                     found.append(json.loads(line))
-                except ValueError:
-                    continue
         return found
 
     # --- audit ---

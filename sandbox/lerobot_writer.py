@@ -72,7 +72,14 @@ def write_dataset(
         rows.append(_episode_row(number, episode, start, episodes_per_file))
         start += episode.length
     for first in range(0, len(episodes), episodes_per_file):
-        _write_data(out_dir, rows[first : first + episodes_per_file], episodes, features, tasks, rate_hz)
+        _write_data(
+            out_dir,
+            rows[first : first + episodes_per_file],
+            episodes=episodes,
+            features=features,
+            tasks=tasks,
+            rate_hz=rate_hz,
+        )
     _write_meta(out_dir, rows, tasks)
     info = {
         "codebase_version": "v3.0",
@@ -113,6 +120,7 @@ def _episode_row(number: int, episode: Frames, start: int, episodes_per_file: in
 def _write_data(
     out_dir: Path,
     rows: Sequence[Mapping[str, Any]],
+    *,
     episodes: Sequence[Frames],
     features: Mapping[str, Feature],
     tasks: list[str],

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data room: from a recording as it exists to clean episodes under a contract. Imports no torch.
+
+    report = import_path(root, Path("recordings"), dataset="kita/pick", allow=fields, rights=contract.digest,
+    node_key=key, clock=clock) view = open_view(root, "kita/pick", contract_fields=fields,
+    recipe_inputs=needed, local_allow=mine, contract=contract.digest) for episode in view.episodes("train"):
+        episode.fields["tcp_pos"]            # [T, 3] float32, metres
+    descriptor = describe(root, "kita/pick", node=node_id, allow=fields, clock=clock)
+
+Names are resolved when they are first used, so that importing `client.data.errors` loads no pyarrow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from client.data.describing import describe, seal
+    from client.data.fields import Episode, EpisodeView, open_view
+    from client.data.importing import Finding, ImportReport, import_path
+    from client.data.store import Store
+
+__all__ = [
+    "Episode",
+    "EpisodeView",
+    "Finding",
+    "ImportReport",
+    "Store",
+    "describe",
+    "import_path",
+    "open_view",
+    "seal",
+]
+
+_HOME = {
+    "Episode": "fields",
+    "EpisodeView": "fields",
+    "Finding": "importing",
+    "ImportReport": "importing",
+    "Store": "store",
+    "describe": "describing",
+    "import_path": "importing",
+    "open_view": "fields",
+    "seal": "describing",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  PEP 562
+    if name not in _HOME:
+        raise AttributeError(name)
+    return getattr(import_module(f"client.data.{_HOME[name]}"), name)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store's one truth: its data sets, the files that are theirs, and the lineage of every episode.
+
+- Budget belongs to data, not to the name of a data set. A lineage is opened by the first import of some
+  episodes; a copy under another name, with other labels, stamps or fewer fields, or cut from a file that was
+  imported before, inherits it.
+- New episodes open a new block of the lineage, one per split. Blocks are disjoint and never change.
+- Lineages stay when a data set is removed.
+- The lineage of given episodes is the same on every import with one node key, so that it survives the loss of
+  the store.
+
+`Catalogue` is a value: methods return changed copies; `client.data.store` writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from client.data.errors import DatasetUnknownError, LineageMixedError, MapInvalidError, StoreDamagedError
+from policies.encoding import canonical, new_id, parse
+from policies.errors import EncodingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from client.data.series import Split
+
+__all__ = ["Block", "Catalogue", "Dataset", "Known", "check_dataset_name", "lineage_id"]
+
+_SCHEMA: Final = "iriai-store/1"
+_NAME: Final = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,39}(/[a-z0-9][a-z0-9_.-]{0,39})?$")
+EpisodeKey = tuple[str, str]  # content digest, place in the source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """One data set: current generation of files, and what every episode of it has."""
+
+    generation: int
+    lineage: str
+    rights: tuple[str, ...]
+    columns: Mapping[str, int]
+    labels: tuple[str, ...]
+    rate_hz: str
+    embodiment: Mapping[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON value."""
+        return {
+            "generation": self.generation,
+            "lineage": self.lineage,
+            "rights": list(self.rights),
+            "columns": dict(self.columns),
+            "labels": list(self.labels),
+            "rate_hz": self.rate_hz,
+            "embodiment": None if self.embodiment is None else dict(self.embodiment),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Episodes that came in together, of one split. ``episodes``: (content digest, file digest:rows)."""
+
+    block: int
+    split: Split
+    opened: str
+    episodes: tuple[EpisodeKey, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON value."""
+        rows = [list(key) for key in self.episodes]
+        return {"block": self.block, "split": self.split, "opened": self.opened, "episodes": rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where an episode was seen before."""
+
+    lineage: str
+    block: int
+    split: Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """The whole catalogue."""
+
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    lineages: Mapping[str, tuple[Block, ...]] = field(default_factory=dict)
+
+    def dataset(self, name: str) -> Dataset:
+        """The entry of a data set.
+
+        Raises:
+            DatasetUnknownError: There is none.
+        """
+        if name not in self.datasets:
+            raise DatasetUnknownError(
+                need=f"data set {ascii(name)[:90]}",
+                found=", ".join(sorted(self.datasets)) or "an empty store",
+                remedy="iriai-node data add PATH --dataset NAME",
+            )
+        return self.datasets[name]
+
+    def index(self) -> tuple[dict[str, Known], dict[str, Known], dict[str, set[str]]]:
+        """Episodes seen before: by content, by place in a source, and lineages by source file."""
+        by_content: dict[str, Known] = {}
+        by_place: dict[str, Known] = {}
+        by_file: dict[str, set[str]] = {}
+        for lineage, blocks in self.lineages.items():
+            for block in blocks:
+                known = Known(lineage, block.block, block.split)
+                for content, place in block.episodes:
+                    by_content[content] = known
+                    by_place[place] = known
+                    by_file.setdefault(place.split(":", 1)[0], set()).add(lineage)
+        return by_content, by_place, by_file
+
+    def with_blocks(self, lineage: str, new: Mapping[Split, Iterable[EpisodeKey]], opened: str) -> Catalogue:
+        """The catalogue with one more block per split that has new episodes."""
+        blocks = list(self.lineages.get(lineage, ()))
+        for split, episodes in sorted(new.items()):
+            rows = tuple(episodes)
+            if rows:
+                blocks.append(Block(block=len(blocks) + 1, split=split, opened=opened, episodes=rows))
+        return replace(self, lineages={**self.lineages, lineage: tuple(blocks)})
+
+    def with_dataset(self, name: str, entry: Dataset) -> Catalogue:
+        """The catalogue with a data set added or replaced."""
+        return replace(self, datasets={**self.datasets, name: entry})
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes."""
+        return canonical(
+            {
+                "schema": _SCHEMA,
+                "datasets": {name: entry.as_dict() for name, entry in self.datasets.items()},
+                "lineages": {
+                    name: [block.as_dict() for block in blocks] for name, blocks in self.lineages.items()
+                },
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Catalogue:
+        """The catalogue behind its bytes.
+
+        Raises:
+            StoreDamagedError: They are not what `to_bytes` writes.
+        """
+        try:
+            document = parse(data)
+            if document["schema"] != _SCHEMA:
+                raise _damaged("another schema")
+            datasets = {
+                name: Dataset(**{**entry, "rights": tuple(entry["rights"]), "labels": tuple(entry["labels"])})
+                for name, entry in document["datasets"].items()
+            }
+            lineages = {
+                name: tuple(_block(row) for row in rows) for name, rows in document["lineages"].items()
+            }
+        except (EncodingError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(type(error).__name__) from error
+        return cls(datasets=datasets, lineages=lineages)
+
+
+def _block(row: Mapping[str, Any]) -> Block:
+    episodes = tuple((str(content), str(place)) for content, place in row["episodes"])
+    split: Literal["train", "held-out"] = "train" if row["split"] == "train" else "held-out"
+    return Block(block=row["block"], split=split, opened=row["opened"], episodes=episodes)
+
+
+def _damaged(found: str) -> StoreDamagedError:
+    return StoreDamagedError(
+        need="the catalogue as it was written",
+        found=found,
+        remedy="restore catalogue.json of the store from a backup",
+    )
+
+
+def check_dataset_name(name: str) -> str:
+    """The name, if a data set may have it: ``kita/pick``, lower case.
+
+    Raises:
+        MapInvalidError: It may not.
+    """
+    if not _NAME.match(name):
+        raise MapInvalidError(
+            need="a data set name of lower-case letters, digits, _ . - and at most one /",
+            found=ascii(name)[:90],
+            remedy="choose another --dataset",
+        )
+    return name
+
+
+def lineage_id(node_key: bytes, contents: Iterable[str]) -> str:
+    """Name of the lineage that these episodes open: ``lin_`` and base32 of 80 bits under the node's key."""
+    return new_id("lin", keyed(node_key, "iriai-lineage/1", "\n".join(sorted(contents)).encode("ascii"))[:10])
+
+
+def keyed(node_key: bytes, purpose: str, data: bytes) -> bytes:
+    """HMAC-SHA256 under the node's key, for one purpose, 32 bytes."""
+    return hmac.new(node_key, purpose.encode("ascii") + b"\0" + data, hashlib.sha256).digest()
+
+
+def episode_id(node_key: bytes, digest: str) -> str:
+    """Name of an episode, ``ep_`` and base32 of 80 bits. It never leaves the site."""
+    return new_id("ep", keyed(node_key, "iriai-episode/1", bytes.fromhex(digest))[:10])
+
+
+def one_lineage(touched: set[str], current: str | None) -> str | None:
+    """The one lineage of an import, None if it opens a new one.
+
+    Raises:
+        LineageMixedError: More than one.
+    """
+    found = touched | ({current} if current else set())
+    if len(found) > 1:
+        raise LineageMixedError(
+            need="episodes of one lineage in a data set",
+            found="episodes that already belong to " + " and ".join(sorted(found)),
+            remedy="import them into a data set of their own",
+        )
+    return next(iter(found), None)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers, one per format. `claimed` finds the one that reads a path; exactly one must claim it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from client.data.errors import FileInvalidError, FormatAmbiguousError, FormatUnknownError
+from client.data.readers.lerobot import LeRobotReader
+from client.data.readers.table import TableReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from client.data.series import Reader
+
+__all__ = ["LeRobotReader", "TableReader", "all_readers", "claimed"]
+
+
+def all_readers() -> tuple[Reader, ...]:
+    """Every reader of this version."""
+    return (LeRobotReader(), TableReader())
+
+
+def claimed(path: Path, *, chosen: str | None = None) -> Reader:
+    """The reader of a path; ``chosen`` names one where two claim it.
+
+    Raises:
+        FileInvalidError: The path does not exist.
+        FormatUnknownError: None claims it.
+        FormatAmbiguousError: Two claim it and none was chosen.
+    """
+    if not path.exists():
+        raise FileInvalidError(
+            need="a file or folder", found=f"{path.name}: nothing", remedy="check the path"
+        )
+    names = " ".join(reader.name for reader in all_readers())
+    found = [reader for reader in all_readers() if reader.claims(path) and chosen in (None, reader.name)]
+    if not found:
+        raise FormatUnknownError(
+            need=f"one of the formats {names}",
+            found=f"{path.name}: another" + (f", or not {ascii(chosen)[:20]}" if chosen else ""),
+            remedy="convert it as the documentation says",
+        )
+    if len(found) > 1:
+        raise FormatAmbiguousError(
+            need="one format",
+            found=" and ".join(reader.name for reader in found),
+            remedy="choose with --format, or import the inner path",
+        )
+    return found[0]

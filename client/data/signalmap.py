@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The signal map (``iriai-signalmap/1``, TOML): how a source's columns become canonical fields in SI units.
+
+    table   = {delimiter = ";", decimal = ",", strip_names = true, drop_empty_columns = true}
+    clock   = {column = "Timestamp", unit = "rfc3339", kind = "host"}
+    secret  = ["Program*", "part_number"]
+    segment = {by = "column", column = "cycle", max_gap_s = 5.0, min_frames = 10}
+    signal  = [{field = "joint_current", columns = ["Current_J{0..5}"], unit = "A", role = "observation"}]
+    label   = [{field = "grip_lost", column = "grip_lost", values = {"True" = true, "False" = false}}]
+    embodiment = {class = "6r-arm", dof = 6, action_space = "none"}
+    task    = "pick-place"
+
+- ``profile = "ur-rtde/1"`` brings the keys of a shipped profile; keys of the file replace those of the
+  profile.
+- A row counter is no clock: ``unit = "count"`` needs ``rate_hz`` and gives kind ``derived``, as does a clock
+  without a column.
+- ``secret`` columns are dropped while reading; a map that also maps one is refused.
+- Refused as well: an unknown unit or field, a unit that does not fit the field, a field or column mapped
+  twice, a wrong number of columns for the field or the robot's ``dof``. The message names the line.
+- Formats whose channels already bear canonical names (``tcp_pos_0`` ...) need no map: `canonical_map` writes
+  one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from client.data.errors import DataError, MapInvalidError, MissingColumnError
+from client.data.units import FIELD_RULES, UNITS
+from policies.encoding import digest
+from policies.limits import SIGNALMAP_BYTES, SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+__all__ = [
+    "Clock",
+    "Embodiment",
+    "Label",
+    "Segment",
+    "Signal",
+    "SignalMap",
+    "canonical_map",
+    "load_map",
+    "parse_map",
+]
+
+_REMEDY: Final = "correct the signal map"
+_SHOWN: Final = 5
+_ROTVEC: Final = 3
+_RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CANONICAL: Final = re.compile(r"^(?P<field>[a-z_]+?)(?:_(?P<index>\d+))?$")
+_NAME = r"^[a-z][a-z0-9_]{0,39}$"
+
+FieldName = Annotated[str, StringConstraints(pattern=_NAME)]
+Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Table(_Part):
+    """Text tables: how cells and names are written."""
+
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
+    decimal: Literal[".", ","] = "."
+    strip_names: bool = True
+    drop_empty_columns: bool = True
+
+
+class Clock(_Part):
+    """Where stamps come from. Without a column, or for a row counter, ``rate_hz`` makes them."""
+
+    column: Column | None = None
+    unit: Literal["rfc3339", "s", "ms", "us", "ns", "count"] = "count"
+    kind: Literal["host", "controller", "derived", "simulation"] = "derived"
+    rate_hz: Annotated[float, Field(gt=0, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Clock:
+        counted = self.column is None or self.unit == "count"
+        if counted and self.rate_hz is None:
+            raise ValueError("rate_hz, because a row counter is no clock")
+        if counted and self.kind not in ("derived", "simulation"):
+            raise ValueError('kind "derived" for stamps that are made from a rate')
+        if not counted and self.kind == "derived":
+            raise ValueError('kind "host" or "controller" for a clock with a unit')
+        return self
+
+
+class Segment(_Part):
+    """How a continuous recording is cut into episodes (client.data.segment)."""
+
+    by: Literal["column", "edge", "idle", "file"] = "file"
+    column: Column | None = None
+    high: tuple[str, ...] = ("True", "true", "1")
+    below: Annotated[float, Field(gt=0)] | None = None
+    for_s: Annotated[float, Field(gt=0)] | None = None
+    max_gap_s: Annotated[float, Field(gt=0)] | None = None
+    min_frames: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:  # noqa: ANN401  raw TOML
+        if isinstance(value, dict) and isinstance(value.get("high"), list):
+            return {**value, "high": tuple(value["high"])}
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Segment:
+        if self.by in ("column", "edge") and self.column is None:
+            raise ValueError(f'column, for by = "{self.by}"')
+        if self.by == "idle" and (self.below is None or self.for_s is None):
+            raise ValueError('below (rad/s) and for_s, for by = "idle"')
+        return self
+
+
+class Embodiment(_Part):
+    """The robot's class, joints and action space, as a descriptor may name them."""
+
+    class_: str = Field(alias="class")
+    dof: Annotated[int, Field(ge=1, le=64)]
+    action_space: Literal["ee-delta", "joint-pos", "joint-vel", "joint-torque", "none"]
+
+
+class Label(_Part):
+    """A yes-or-no column; a word that ``values`` lacks means unknown."""
+
+    field: FieldName
+    column: Column
+    values: dict[str, bool]
+
+
+class _RawSignal(_Part):
+    field: FieldName
+    columns: list[Column] = Field(min_length=1)
+    unit: str
+    role: Literal["observation", "action"]
+
+
+class _RawMap(_Part):
+    schema_: Literal["iriai-signalmap/1"] = Field(default="iriai-signalmap/1", alias="schema")
+    profile: str | None = None
+    table: Table = Table()
+    clock: Clock | None = None
+    secret: list[Column] = Field(default_factory=list)
+    segment: Segment = Segment()
+    signal: list[_RawSignal] = Field(min_length=1)
+    label: list[Label] = Field(default_factory=list)
+    embodiment: Embodiment | None = None
+    task: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "task"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One canonical field: which columns, in which unit."""
+
+    field: str
+    role: Literal["observation", "action"]
+    columns: tuple[str, ...]
+    unit: str
+
+    @property
+    def key(self) -> str:
+        """Column of the store: ``observation.tcp_pos``."""
+        return f"{self.role}.{self.field}"
+
+    @property
+    def size(self) -> int:
+        """Values per frame in the store."""
+        return 4 if self.unit == "rotvec" else len(self.columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalMap:
+    """A checked map. ``text`` are its exact bytes, ``digest`` is over them."""
+
+    text: bytes
+    table: Table
+    clock: Clock | None
+    secret: tuple[str, ...]
+    segment: Segment
+    signals: tuple[Signal, ...]
+    labels: tuple[Label, ...]
+    embodiment: Embodiment | None
+    task: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the map's bytes."""
+        return digest(self.text)
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Mapped columns that hold numbers, in the map's order."""
+        return tuple(column for signal in self.signals for column in signal.columns)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns that are read as words: labels and the segment column."""
+        segment = [self.segment.column] if self.segment.column else []
+        return tuple(dict.fromkeys([*segment, *(label.column for label in self.labels)]))
+
+    def is_secret(self, column: str) -> bool:
+        """Whether a column must be dropped while reading."""
+        return any(fnmatch.fnmatchcase(column, pattern) for pattern in self.secret)
+
+    def require(self, channels: Iterable[str], where: str) -> None:
+        """Refuses a source that lacks a mapped column.
+
+        Raises:
+            MissingColumnError: Names the first ones.
+        """
+        there = set(channels)
+        clock = [self.clock.column] if self.clock and self.clock.column else []
+        lacking = [c for c in (*clock, *self.number_columns, *self.text_columns) if c not in there]
+        if lacking:
+            raise MissingColumnError(
+                need="columns " + ", ".join(lacking[:_SHOWN]) + (" ..." if len(lacking) > _SHOWN else ""),
+                found=f"{where} without them",
+                remedy="correct the recording or the signal map",
+            )
+
+
+def load_map(path: Path) -> SignalMap:
+    """The map of a TOML file.
+
+    Raises:
+        MapInvalidError: See the module docstring.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(SIGNALMAP_BYTES + 1)
+    except OSError as error:
+        raise _refuse("a readable signal map", f"{path.name}: {error.strerror}") from error
+    if len(data) > SIGNALMAP_BYTES:
+        raise _refuse(f"a signal map of at most {SIGNALMAP_BYTES} bytes", "a larger one")
+    return parse_map(data)
+
+
+def parse_map(data: bytes) -> SignalMap:
+    """The map behind its TOML bytes.
+
+    Raises:
+        MapInvalidError: See the module docstring.
+    """
+    try:
+        text = data.decode("utf-8")
+        document = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _refuse("TOML", str(error)) from error
+    if "profile" in document:
+        document = {**_profile(str(document["profile"]), text), **document}
+    try:
+        raw = _RawMap.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        needle = str(next((part for part in reversed(first["loc"]) if isinstance(part, str)), ""))
+        where = ".".join(str(part) for part in first["loc"])
+        raise _refuse(f"{first['msg']}", f"{where or 'the map'}{_line(text, needle)}") from error
+    return _checked(raw, data, text)
+
+
+def canonical_map(channels: Mapping[str, str], *, task: str = "task") -> SignalMap | None:
+    """A map for channels whose component names are canonical: ``tcp_pos_0``, ``tcp_pos_1``, ...
+
+    Args:
+        channels: Channel (``observation.state.tcp_pos_0``) to component name (``tcp_pos_0``).
+        task: Task of the map.
+
+    Returns:
+        The map, or None if no channel bears a canonical name.
+
+    Raises:
+        MissingColumnError: A field lacks one of its components.
+    """
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    labels = []
+    for channel, name in channels.items():
+        if channel.startswith("label."):  # a folder that our own store wrote
+            labels.append(
+                f'  {{field = "{name}", column = "{channel}", values = {{"1" = true, "0" = false}}}},\n'
+            )
+            continue
+        match = _CANONICAL.match(name)
+        if match is None or match["field"] not in FIELD_RULES:
+            continue
+        role = "action" if channel.split(".", 1)[0] == "action" else "observation"
+        found.setdefault((role, match["field"]), {})[int(match["index"] or 0)] = channel
+    lines = []
+    for (role, field), components in sorted(found.items()):
+        sizes = FIELD_RULES[field].sizes
+        needed = min((s for s in sizes if s > max(components)), default=max(components) + 1)
+        lacking = [f"{field}_{i}" for i in range(needed) if i not in components]
+        if lacking:
+            raise MissingColumnError(
+                need=f"{role} columns " + ", ".join(lacking),
+                found=f"only {len(components)} of {field}",
+                remedy="record all components of the field, or map it by a signal map",
+            )
+        names = ", ".join(f'"{_escape(components[i])}"' for i in range(needed))
+        lines.append(
+            f'  {{field = "{field}", columns = [{names}], '
+            f'unit = "{_default_unit(field)}", role = "{role}"}},\n'
+        )
+    if not lines:
+        return None
+    head = f'schema = "iriai-signalmap/1"\ntask = "{task}"\nsegment = {{by = "file"}}\n'
+    return parse_map(
+        (head + "signal = [\n" + "".join(lines) + "]\nlabel = [\n" + "".join(labels) + "]\n").encode("utf-8")
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _default_unit(field: str) -> str:
+    dimensions = FIELD_RULES[field].dimensions
+    if dimensions == {"m", "rad"} and field != "joint_pos":
+        return "m"
+    order = ("rad", "rad/s", "N", "m/s") if field.startswith("joint") else ("m", "m/s", "N")
+    for unit in order:
+        if unit in dimensions:
+            return unit
+    return min(dimensions - {"rotvec"})
+
+
+def _profile(name: str, text: str) -> dict[str, Any]:
+    if re.fullmatch(r"[a-z0-9-]+/[0-9]+", name):
+        file = resources.files("client.data") / "profiles" / (name.replace("/", "-") + ".toml")
+        if file.is_file():
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+    raise _refuse("a profile that is shipped", f"profile {ascii(name)[:60]}{_line(text, 'profile')}")
+
+
+def _checked(raw: _RawMap, data: bytes, text: str) -> SignalMap:
+    signals = tuple(
+        Signal(field=s.field, role=s.role, columns=_expand(s.columns, text), unit=s.unit) for s in raw.signal
+    )
+    keys = [signal.key for signal in signals] + [f"label.{label.field}" for label in raw.label]
+    columns = [column for signal in signals for column in signal.columns]
+    for names, what in ((keys, "field"), (columns, "column")):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise _refuse(f"each {what} once", f"{twice} twice{_line(text, twice.split('.', 1)[-1])}")
+    if len(columns) > SIGNALS:
+        raise _refuse(f"at most {SIGNALS} signals", str(len(columns)))
+    for signal in signals:
+        _check_signal(signal, raw.embodiment, text)
+    found = SignalMap(
+        text=data,
+        table=raw.table,
+        clock=raw.clock,
+        secret=tuple(raw.secret),
+        segment=raw.segment,
+        signals=signals,
+        labels=tuple(raw.label),
+        embodiment=raw.embodiment,
+        task=raw.task,
+    )
+    shown = next((c for c in (*columns, *found.text_columns) if found.is_secret(c)), None)
+    if shown:
+        raise _refuse("secret columns that are not mapped", f"{shown} in both{_line(text, 'secret')}")
+    return found
+
+
+def _check_signal(signal: Signal, embodiment: Embodiment | None, text: str) -> None:
+    line = _line(text, f'"{signal.field}"')
+    private = signal.field.startswith("x_")
+    if signal.field not in FIELD_RULES and not private:
+        raise _refuse("a field of the closed list, or x_...", f"{signal.field}{line}")
+    if signal.unit not in UNITS:
+        raise _refuse("one of the units " + " ".join(UNITS), f"{ascii(signal.unit)[:20]}{line}")
+    if private:
+        return
+    rule = FIELD_RULES[signal.field]
+    if UNITS[signal.unit].dimension not in rule.dimensions:
+        raise _refuse(f"a unit of {', '.join(sorted(rule.dimensions))}", f"{signal.unit}{line}")
+    if rule.sizes and len(signal.columns) not in rule.sizes:
+        sizes = " or ".join(str(size) for size in sorted(rule.sizes))
+        raise _refuse(f"{sizes} columns for {signal.field}", f"{len(signal.columns)}{line}")
+    if signal.unit == "rotvec" and len(signal.columns) != _ROTVEC:
+        raise _refuse("3 columns for a rotation vector", f"{len(signal.columns)}{line}")
+    if embodiment and signal.field.startswith("joint_") and len(signal.columns) < embodiment.dof:
+        raise _refuse(f"{embodiment.dof} columns for {signal.field}", f"{len(signal.columns)}{line}")
+
+
+def _expand(columns: list[str], text: str) -> tuple[str, ...]:
+    names: list[str] = []
+    for column in columns:
+        match = _RANGE.search(column)
+        if match is None:
+            names.append(column)
+            continue
+        first, last = int(match[1]), int(match[2])
+        if last < first or last - first >= SIGNALS:
+            raise _refuse("a rising range of columns", f"{ascii(column)[:60]}{_line(text, column)}")
+        names += [column[: match.start()] + str(i) + column[match.end() :] for i in range(first, last + 1)]
+    return tuple(names)
+
+
+def _line(text: str, needle: str) -> str:
+    """`` (line 4)`` of the first line that holds the needle, empty if none does."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if needle and needle in line:
+            return f" (line {number})"
+    return ""
+
+
+def _refuse(need: str, found: str) -> DataError:
+    return MapInvalidError(need=need, found=found, remedy=_REMEDY)
