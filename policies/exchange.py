@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The signed headers of an exchange: what the broker asks of a node, and what the node answers.
 
-A request or a reply is one header and at most one tensor. The header is a DSSE envelope over a canonical JSON payload; the tensor is
+A request or a reply is one header and at most one tensor. The header is a DSSE envelope over a canonical
+JSON payload; the tensor is
 one flat little-endian vector, named in the header by the SHA-256 of its bytes, its dtype and its shape.
 
-- `seal_request` and `seal_reply` write, `open_request` and `open_reply` read. Opening verifies payload type, signature, canonical
-  bytes and the closed set of keys, in that order, and returns the parsed header; there is no way to get the fields of a header that
+- `seal_request` and `seal_reply` write, `open_request` and `open_reply` read. Opening verifies payload type,
+  signature, canonical
+  bytes and the closed set of keys, in that order, and returns the parsed header; there is no way to get the
+  fields of a header that
   was not verified.
 - The types are closed: `ExchangeType`. The slot of an exchange is (contract, run, round, attempt, type).
-- `check_answers` decides whether a reply answers a request: same slot, same node, and the digest of the request's payload.
-- `RequestHeader.work` is the digest of what is asked, without the deadline and the news of the log. A broker that restarts asks the
+- `check_answers` decides whether a reply answers a request: same slot, same node, and the digest of the
+  request's payload.
+- `RequestHeader.work` is the digest of what is asked, without the deadline and the news of the log. A broker
+  that restarts asks the
   same work again under a new deadline; a node answers it with what it has already computed.
 - Ed25519 signatures are deterministic: sealing the same reply twice gives the same bytes.
 """
@@ -128,7 +133,10 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeader:
-    """A verified request: what is asked, of whom, until when. ``digest`` names the payload, ``work`` what is asked in it."""
+    """A verified request: what is asked, of whom, until when.
+
+    ``digest`` names the payload, ``work`` what is asked in it.
+    """
 
     contract: str
     recipe: str
@@ -246,7 +254,9 @@ def seal_reply(
     tensor: TensorSpec | None,
     body: Mapping[str, Json],
 ) -> bytes:
-    """Bytes of the header that answers a request, signed by the node. The same answer always has the same bytes.
+    """Bytes of the header that answers a request, signed by the node.
+
+    The same answer always has the same bytes.
 
     Raises:
         EncodingError: The header is larger than the bound, or would not open again.

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every inner name of Flower that the node uses, in one place.
+
+Only `client.federation.fleet` imports this module.
+
+- `ENVIRONMENT` is set before the first import of flwr, which reads it while it loads; `probe` refuses the
+  start if flwr was loaded
+  before with other values, is another version, or has moved one of these names.
+- The longest pause between two tries is `NODE_RETRY_CAP_S`: with Flower's own 20 s a node needs half a
+  minute to come back.
+- Flower's own log is silent: it would write what the broker says into the node's log.
+
+Each name is pinned by a test in ``tests/conformance/flower``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import logging
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from client.federation.errors import EngineEnvironmentError, FlowerVersionError
+
+ENVIRONMENT: Final = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": "5242880",
+    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "2",
+    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS": "2",
+}
+_LOADED_BEFORE: Final = "flwr" in sys.modules and any(
+    os.environ.get(name) != value for name, value in ENVIRONMENT.items()
+)
+os.environ.update(ENVIRONMENT)
+
+from flwr.app import ConfigRecord, Error, RecordDict  # noqa: E402  after the environment
+from flwr.app.message import make_message  # noqa: E402
+from flwr.app.metadata import Metadata  # noqa: E402
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode  # noqa: E402
+from flwr.common.serde_utils import error_to_proto, metadata_to_proto  # noqa: E402
+from flwr.proto.message_pb2 import Message as ProtoMessage  # noqa: E402
+from flwr.proto.message_pb2 import ObjectTree  # noqa: E402
+from flwr.supercore.date import now  # noqa: E402
+from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
+    ObjectPullError,
+    ObjectPushError,
+    ObjectUnavailableError,
+)
+from flwr.supercore.retry import http_retry  # noqa: E402
+from flwr.supercore.run import RunNotRunningException  # noqa: E402
+from flwr.supernode.fleet_http_connection import http_request_response  # noqa: E402
+
+from policies.frames import BLOB_KEY, HEADER_KEY, frame  # noqa: E402
+from policies.limits import NODE_RETRY_CAP_S  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "ENVIRONMENT",
+    "Connection",
+    "Metadata",
+    "ObjectPullError",
+    "ObjectPushError",
+    "ObjectTree",
+    "ObjectUnavailableError",
+    "RunNotRunningException",
+    "config_object",
+    "connect",
+    "empty_message",
+    "error_message",
+    "message_object",
+    "open_config",
+    "probe",
+    "reply_metadata",
+]
+
+Proto = Any  # a message of Flower's
+CONNECTION_CALLS: Final = 8
+DecodeError: Final[type[Exception]] = importlib.import_module("google.protobuf.message").DecodeError
+
+
+class Connection:
+    """The calls of Flower's fleet client that a node uses; the one that fetches code is not among them."""
+
+    def __init__(self, calls: tuple[Any, ...]) -> None:
+        self.fleet_id: int
+        self.receive: Callable[[], tuple[Proto, ObjectTree] | None]
+        self.send: Callable[[Proto, ObjectTree, float], tuple[set[str], str]]
+        self.get_run: Callable[[int], Any]
+        self.pull_object: Callable[[int, str], bytes]
+        self.push_object: Callable[[int, str, str, bytes], None]
+        self.confirm: Callable[[int, str], None]
+        (self.fleet_id, self.receive, self.send, self.get_run, _no_code) = calls[:5]
+        (self.pull_object, self.push_object, self.confirm) = calls[5:]
+
+
+def probe() -> None:
+    """Refuses a flwr that the node was not written for.
+
+    Raises:
+        FlowerVersionError: Another version, or a name or signature that moved.
+        EngineEnvironmentError: flwr was loaded with other settings.
+    """
+    version = importlib.metadata.version("flwr")
+    parameters = tuple(inspect.signature(http_request_response).parameters)[:4]
+    wanted = ("server_address", "insecure", "root_certificates", "authentication_keys")
+    if not version.startswith("1.41.") or parameters != wanted or not hasattr(http_retry, "MAX_RETRY_DELAY"):
+        raise FlowerVersionError(
+            need="flwr 1.41 with its fleet client", found=version, remedy="install from constraints.txt"
+        )
+    if _LOADED_BEFORE:
+        raise EngineEnvironmentError(
+            need="our settings before flwr is imported",
+            found="flwr loaded with others",
+            remedy="start the worker in a process of its own",
+        )
+    http_retry.MAX_RETRY_DELAY = NODE_RETRY_CAP_S
+    logging.getLogger("flwr").setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def connect(address: str, ca_pem: bytes, private_key: Any) -> Iterator[Connection]:  # noqa: ANN401  an EC key
+    """Flower's fleet client, activated; leaving the block deactivates the node.
+
+    Raises:
+        SystemExit: Flower's way to say that the first call failed.
+    """
+    keys = (private_key, private_key.public_key())
+    with http_request_response(address, False, ca_pem, keys) as calls:  # noqa: FBT003  Flower's signature
+        if len(calls) != CONNECTION_CALLS:
+            raise FlowerVersionError(
+                need=f"{CONNECTION_CALLS} calls", found=f"{len(calls)}", remedy="install from constraints.txt"
+            )
+        yield Connection(calls)
+
+
+def config_object(header: bytes, blob: bytes | None) -> bytes:
+    """The ConfigRecord object of a message."""
+    return ConfigRecord(
+        {HEADER_KEY: header} if blob is None else {HEADER_KEY: header, BLOB_KEY: blob}
+    ).deflate()
+
+
+def open_config(data: bytes) -> tuple[bytes, bytes | None]:
+    """Header and small tensor of a ConfigRecord object.
+
+    Raises:
+        ValueError: Another object, other keys or other types.
+    """
+    try:
+        record = ConfigRecord.inflate(data)
+    except (DecodeError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(HEADER_KEY) from error
+    header, blob = record.get(HEADER_KEY), record.get(BLOB_KEY)
+    if not isinstance(header, bytes) or not isinstance(blob, bytes | None):
+        raise ValueError(HEADER_KEY)  # noqa: TRY004  one kind of refusal
+    if set(record) - {HEADER_KEY, BLOB_KEY}:
+        raise ValueError(BLOB_KEY)
+    return header, blob
+
+
+def reply_metadata(asked: Metadata) -> Metadata:
+    """Metadata of the reply to a message; every field given, nothing from the process."""
+    created = now().timestamp()
+    return Metadata(
+        run_id=asked.run_id,
+        message_id="",
+        src_node_id=asked.dst_node_id,
+        dst_node_id=SUPERLINK_NODE_ID,
+        reply_to_message_id=asked.message_id,
+        group_id=asked.group_id,
+        created_at=created,
+        ttl=asked.created_at + asked.ttl - created,
+        message_type=asked.message_type,
+    )
+
+
+def message_object(metadata: Metadata, record_dict_id: str) -> bytes:
+    """The Message object over a RecordDict."""
+    proto = metadata_to_proto(metadata)
+    proto.message_id = ""
+    body = ProtoMessage(metadata=proto).SerializeToString(deterministic=True)
+    return frame("Message", (record_dict_id,), body)
+
+
+def empty_message(metadata: Metadata, message_id: str) -> Proto:
+    """The message row of an object tree: metadata and an empty content."""
+    metadata.__dict__["_message_id"] = message_id
+    message = make_message(metadata=metadata, content=RecordDict())
+    metadata.delivered_at = ""
+    return message
+
+
+def error_message(metadata: Metadata, code: str) -> tuple[Proto, bytes]:
+    """An error reply that carries one of our codes and nothing else, and its object."""
+    error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, code)
+    proto = metadata_to_proto(metadata)
+    proto.message_id = ""
+    body = ProtoMessage(metadata=proto, error=error_to_proto(error)).SerializeToString(deterministic=True)
+    return make_message(metadata=metadata, error=error), frame("Message", (), body)
