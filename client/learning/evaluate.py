@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site's judgement of a candidate: one noised figure from held-out units; only the vote leaves.
+
+- A unit's loss is the mean over its frames, clipped to [0, B]; units are summed, Gaussian noise sigma B is
+  added, the public normaliser divides. The vote is a threshold of that noised figure.
+- The caller has charged one step of the plan to the held-out block before it calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from client.learning.noise import SecureNoise
+from client.learning.policy import Forward
+from client.learning.tensors import Features, frames_of
+from policies.privacy.errors import EvalUnplannedError
+from policies.privacy.sampling import unit_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from client.learning.tensors import Episode
+    from policies.ports import Entropy
+    from policies.privacy.plan import EvalPlan
+    from policies.recipe import Recipe
+
+__all__ = ["Verdict", "judge", "mean_loss", "unit_losses"]
+
+AnyArray = npt.NDArray[np.floating[Any]]
+Array64 = npt.NDArray[np.float64]
+
+
+class Verdict(NamedTuple):
+    """What `judge` found; ``noised_loss`` stays on the site, ``accept`` is the vote."""
+
+    noised_loss: float
+    accept: bool
+
+
+def unit_losses(recipe: Recipe, weights: AnyArray, episodes: Sequence[Episode]) -> Array64:
+    """Loss of each episode, ``[U]``: mean over its own frames. Stays on the site."""
+    forward, features = Forward(recipe, weights), Features(recipe)
+    losses = []
+    for episode in episodes:
+        frames = frames_of(recipe, episode, features)
+        error = (forward(frames.inputs) - frames.targets) ** 2 * frames.mask
+        losses.append(float(error.sum(axis=1).mean() / error.shape[1]))
+    return np.array(losses)
+
+
+def mean_loss(recipe: Recipe, weights: AnyArray, episodes: Sequence[Episode]) -> float:
+    """Mean loss over episodes, without noise: for decisions at home. Infinite for no episode."""
+    losses = unit_losses(recipe, weights, episodes)
+    return float(losses.mean()) if len(losses) else float("inf")
+
+
+def judge(
+    recipe: Recipe,
+    weights: AnyArray,
+    held_out: Sequence[Episode],
+    plan: EvalPlan,
+    entropy: Entropy,
+) -> Verdict:
+    """One noised query on the held-out units.
+
+    Raises:
+        EvalUnplannedError: The plan is not the recipe's.
+        UnitRefusedError: A unit occurs twice.
+        WeightsUnfitError: The candidate does not fit the recipe.
+    """
+    if plan.digest != recipe.evaluation.digest:
+        raise EvalUnplannedError(
+            need=f"the recipe's evaluation plan {recipe.evaluation.digest[:19]}",
+            found=plan.digest[:19],
+            remedy="judge candidates under the signed recipe only",
+        )
+    unit_manifest(episode.unit_id for episode in held_out)
+    bound = float(plan.loss_bound)
+    losses = unit_losses(recipe, weights, held_out)
+    clipped = np.clip(np.where(np.isfinite(losses), losses, bound), 0.0, bound)
+    noise = float(SecureNoise(entropy).gaussian(plan.noise_std, 1)[0])
+    noised = (float(clipped.sum()) + noise) / float(plan.normalizer)
+    return Verdict(noised_loss=noised, accept=noised <= float(plan.threshold))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of private training, in this order and no other.
+
+1. The plan's sampler draws units, each on its own with probability q. 2. At most K frames of each, without
+replacement.
+3. The loss of a unit is the mean over its own frames. 4. Each unit's gradient is clipped. 5. Sum. 6. Noise
+N(0, (sigma C)^2) in float64. 7. Division by the public normaliser. 8. The step is counted, also when no unit
+was drawn.
+
+The caller has spent the budget of the step, durably, before it calls
+(`client.privacy.store.BudgetStore.touch`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from client.learning.engines import ClippedSum, UnitFrames
+from client.learning.registry import flatten
+from policies.privacy.sampling import sampler, unit_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from client.learning.noise import SecureNoise
+    from client.learning.tensors import Frames
+    from policies.privacy.plan import DpPlan
+
+__all__ = ["PrivateSteps"]
+
+Array32 = npt.NDArray[np.float32]
+_UNITS_AT_ONCE: Final = 512  # a larger draw is summed in parts; nothing is left out
+
+
+class PrivateSteps:
+    """Noisy gradient steps of one run on one node.
+
+    Args:
+        plan: The frozen plan; sampler and noise follow from it.
+        frames: All training units of the run; the set is frozen here.
+        engine: Bound to the model whose weights the caller sets before each step.
+        parameters: Length of the flat vector.
+        noise: Generators of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: DpPlan,
+        frames: Sequence[Frames],
+        engine: ClippedSum,
+        parameters: int,
+        noise: SecureNoise,
+    ) -> None:
+        self.manifest = unit_manifest(unit.unit_id for unit in frames)
+        self._plan = plan
+        self._units = [
+            UnitFrames(torch.from_numpy(u.inputs), torch.from_numpy(u.targets), torch.from_numpy(u.mask))
+            for u in frames
+        ]
+        self._engine = engine
+        self._parameters = parameters
+        self._noise = noise
+        self._sampler = sampler(plan, len(frames), noise.choice)
+
+    def gradient(self) -> Array32:
+        """The next step's noisy mean gradient, ``[P] float32``.
+
+        Raises:
+            BudgetExhaustedError: The plan has no step left.
+            RngRefusedError: Called in a forked child.
+        """
+        plan = self._plan
+        choice = self._noise.choice
+        drawn = [self._choose(self._units[index], choice) for index in self._sampler.draw()]
+        total = self._noise.gaussian(plan.noise_std, self._parameters)
+        for start in range(0, len(drawn), _UNITS_AT_ONCE):
+            part = self._engine(drawn[start : start + _UNITS_AT_ONCE], float(plan.clip_norm))
+            total += flatten(part)
+        return (total / float(plan.normalizer)).astype(np.float32)
+
+    def _choose(self, unit: UnitFrames, choice: np.random.Generator) -> UnitFrames:
+        count = len(unit.inputs)
+        if count <= self._plan.frames_per_unit:
+            return unit
+        rows = torch.from_numpy(choice.permutation(count)[: self._plan.frames_per_unit])
+        return UnitFrames(unit.inputs[rows], unit.targets[rows], unit.mask[rows])
