@@ -7,15 +7,16 @@ is wrapped as SQLAlchemy would wrap it.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Executable
-    from sqlalchemy.engine.interfaces import Dialect
+    from sqlalchemy.engine.interfaces import DBAPICursor, Dialect
 
 __all__ = ["Prepared"]
 
@@ -28,21 +29,27 @@ class Prepared:
         self._compiled: dict[str, tuple[str, tuple[str, ...] | None]] = {}
 
     def first(self, session: Connection, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        """First row of the result.
+        """First row of the result; the others are not fetched.
 
         Raises:
             DBAPIError: As from SQLAlchemy.
         """
         sql, names = self._for(session.dialect)
-        cursor = session.connection.cursor()
-        try:
+        with _cursor(session, sql) as cursor:
             cursor.execute(sql, _parameters(row, names))
             found: tuple[Any, ...] | None = cursor.fetchone()
-        except session.dialect.loaded_dbapi.Error as error:
-            raise _wrapped(session.dialect, sql, error) from error
-        finally:
-            cursor.close()
         return found
+
+    def all(self, session: Connection, row: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """All rows of the result.
+
+        Raises:
+            DBAPIError: As from SQLAlchemy.
+        """
+        sql, names = self._for(session.dialect)
+        with _cursor(session, sql) as cursor:
+            cursor.execute(sql, _parameters(row, names))
+            return cursor.fetchall()
 
     def many(self, session: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Executes the statement for every row; nothing is returned.
@@ -53,13 +60,8 @@ class Prepared:
         if not rows:
             return
         sql, names = self._for(session.dialect)
-        cursor = session.connection.cursor()
-        try:
+        with _cursor(session, sql) as cursor:
             cursor.executemany(sql, [_parameters(row, names) for row in rows])
-        except session.dialect.loaded_dbapi.Error as error:
-            raise _wrapped(session.dialect, sql, error) from error
-        finally:
-            cursor.close()
 
     def _for(self, dialect: Dialect) -> tuple[str, tuple[str, ...] | None]:
         found = self._compiled.get(dialect.name)
@@ -74,5 +76,14 @@ def _parameters(row: Mapping[str, Any], names: tuple[str, ...] | None) -> Any:  
     return row if names is None else tuple([row[name] for name in names])
 
 
-def _wrapped(dialect: Dialect, sql: str, error: Exception) -> BaseException:
-    return DBAPIError.instance(sql, None, error, dialect.loaded_dbapi.Error, dialect=dialect)
+@contextmanager
+def _cursor(session: Connection, sql: str) -> Iterator[DBAPICursor]:
+    """The driver's cursor; its errors leave as SQLAlchemy's."""
+    driver = session.dialect.loaded_dbapi.Error
+    cursor = session.connection.cursor()
+    try:
+        yield cursor
+    except driver as error:
+        raise DBAPIError.instance(sql, None, error, driver, dialect=session.dialect) from error
+    finally:
+        cursor.close()

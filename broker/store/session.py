@@ -109,6 +109,11 @@ class Store:
         with self.private_readers.connect() as connection:
             yield connection
 
+    def reset(self) -> None:
+        """Gives the writer new connections: after an error, whatever state the old ones are in."""
+        for engine in (self.main, self.private, self.signer):
+            engine.dispose()
+
     def close(self) -> None:
         """Closes all connections; nobody may use the store afterwards."""
         for engine in (self.readers, self.private_readers, self.main, self.private, self.signer):

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command of ``iriai-broker`` gives: facts for programs, sentences for people, one exit code.
+
+- ``--json`` puts exactly one envelope on standard output: ``{"schema":"1","status":"ok","data":…}`` or
+  ``{"schema":"1","status":"error","error":{code,clause,need,found,remedy}}``. Text for people goes to
+  standard error.
+- Without ``--json``, a command that makes one thing to hand on (an invitation, a digest) prints it alone on
+  standard output.
+- Text that another party wrote is shown with its control characters escaped.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from broker.errors import DiskFullError
+from policies.errors import IriaiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Result", "finish", "plain", "short", "table"]
+
+_SCHEMA = "1"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Result of a command.
+
+    Attributes:
+        data: For programs.
+        text: For people, on standard error.
+        plain_output: The one thing to hand on, on standard output when there is no ``--json``.
+    """
+
+    data: dict[str, Any]
+    text: tuple[str, ...] = ()
+    plain_output: str | None = None
+
+
+def plain(text: object) -> str:
+    """Text of another party, with control and format characters escaped so that it cannot move the cursor."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(text)
+    )
+
+
+def short(digest: str) -> str:
+    """A digest for the eye: its first 12 hex digits."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> tuple[str, ...]:
+    """Lines of a table with aligned columns; without rows, the sentence that says why and what to do."""
+    if not rows:
+        return (empty,)
+    cells = [tuple(plain(cell) for cell in row) for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    return tuple("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in cells)
+
+
+def finish(work: Callable[[], Result], *, as_json: bool) -> int:
+    """Runs the body of a command, prints its result or its refusal, and gives the exit code.
+
+    This is the one place of the broker where an error becomes text for a terminal.
+    """
+    try:
+        result = work()
+    except IriaiError as error:
+        return _refuse(error, as_json=as_json)
+    except OSError as error:
+        return _refuse(_of_the_system(error), as_json=as_json)
+    except KeyboardInterrupt:
+        return 130
+    for line in result.text:
+        print(line, file=sys.stderr)  # noqa: T201  the output of a command
+    if as_json:
+        _envelope({"schema": _SCHEMA, "status": "ok", "data": result.data})
+    elif result.plain_output is not None:
+        print(result.plain_output)  # noqa: T201  the output of a command
+    return 0
+
+
+def _of_the_system(error: OSError) -> IriaiError:
+    if error.errno in _NO_ROOM:
+        return DiskFullError(
+            need="space on the disk",
+            found="none",
+            remedy="make room and repeat the command; nothing was lost",
+        )
+    where = f" {error.filename}" if error.filename else ""
+    return FileTroubleError(
+        need=f"access to{where}" if where else "access to the files",
+        found=error.strerror or type(error).__name__,
+        remedy="correct the path or the permissions and repeat the command",
+    )
+
+
+class FileTroubleError(IriaiError):
+    """A file of the command line, or of the broker's folder, that cannot be opened."""
+
+    code = "broker.file"
+    exit_code = 2
+
+
+def _refuse(error: IriaiError, *, as_json: bool) -> int:
+    fields = {key: plain(value) if value is not None else None for key, value in error.as_dict().items()}
+    clause = f" [clause {fields['clause']}]" if fields["clause"] else ""
+    print(f"{fields['code']}{clause}", file=sys.stderr)  # noqa: T201
+    for name in ("need", "found", "remedy"):
+        print(f"  {name + ':':<8}{fields[name]}", file=sys.stderr)  # noqa: T201
+    if as_json:
+        _envelope({"schema": _SCHEMA, "status": "error", "error": fields})
+    return error.exit_code
+
+
+def _envelope(envelope: dict[str, Any]) -> None:
+    try:
+        print(json.dumps(envelope, ensure_ascii=False, sort_keys=True), flush=True)  # noqa: T201
+    except BrokenPipeError:  # the reader has gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes of membership: who the broker is, joining, invitations, approvals, revocations."""
+
+from __future__ import annotations
+
+import unicodedata
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Final
+
+from fastapi import APIRouter
+from pydantic import AfterValidator, StringConstraints
+from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
+from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
+
+from broker.api.signed import (
+    Answer,
+    Body,
+    OperatorCall,
+    WaitingCall,
+    joining,
+    json_response,
+    services_of,
+)
+from broker.membership.directory import ACTIVE
+from broker.membership.service import JoinRequest
+from policies.encoding import b64, canonical
+from policies.identity import key_text, parse_key
+from policies.limits import FLEET_KEY_CHARS, LEGAL_NAME_CHARS
+from policies.ports import to_ms
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from broker.log import LogTx
+    from broker.store import Session
+
+__all__ = ["BROKER_TYPE", "router"]
+
+BROKER_TYPE: Final = "application/vnd.iriai.broker.v1+json"
+router = APIRouter()
+
+
+def _writable(text: str) -> str:
+    """A name that a contract can hold: nothing invisible, one spelling."""
+    if not text.isprintable() or text != text.strip() or not unicodedata.is_normalized("NFC", text):
+        raise ValueError("a printable name in normalisation form C")
+    return text
+
+
+_Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+_Org = Annotated[str, StringConstraints(pattern=r"^org_[a-z2-7]{16}$")]
+_Node = Annotated[str, StringConstraints(pattern=r"^node_[a-z2-7]{16}$")]
+_KeyText = Annotated[str, StringConstraints(max_length=100)]
+_LegalName = Annotated[
+    str, StringConstraints(min_length=1, max_length=LEGAL_NAME_CHARS), AfterValidator(_writable)
+]
+_Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+_Group = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+_Reason = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*([.-][a-z0-9]+){0,7}$", max_length=80)]
+_Signature = Annotated[str, StringConstraints(max_length=100)]
+
+
+class JoinBody(Body):
+    """What a node sends to join; names that it leaves out are the invitation's."""
+
+    invite_secret: _Hex64
+    org: _Org
+    node: _Node
+    node_key: _KeyText
+    fleet_key_pem: Annotated[str, StringConstraints(max_length=FLEET_KEY_CHARS)]
+    legal_name: _LegalName | None = None
+    country: _Country | None = None
+    group: _Group | None = None
+
+
+class InviteBody(Body):
+    """Whom an invitation is for."""
+
+    legal_name: _LegalName
+    country: _Country
+    group: _Group
+
+
+class ApproveBody(Body):
+    """An operator's approval."""
+
+    subject_digest: _Digest
+    signature: _Signature
+
+
+class RevokeBody(Body):
+    """Why a membership ends, as a reason code."""
+
+    reason: _Reason
+
+
+@router.get("/broker")
+async def broker(request: Request) -> Response:
+    """Who this broker is, signed by its key. For anyone: it is what the invitation lets a node check."""
+    services = services_of(request)
+    document = {
+        "origin": services.settings.origin,
+        "url": services.settings.public_url,
+        "broker_key": key_text(services.keys.broker.public),
+        "log_vkey": services.keys.log_vkey,
+        "tls_chain_pem": services.keys.tls_chain_pem.decode("ascii"),
+        "version": version("iriai"),
+    }
+    return json_response(Envelope.seal(canonical(document), BROKER_TYPE, services.keys.broker).to_json())
+
+
+@router.post("/membership/join")
+async def join(request: Request) -> Response:
+    """Uses an invitation; signed by the joining key itself."""
+    call, body = await joining(request, JoinBody, lambda one: parse_key(one.node_key))
+    asked = JoinRequest(
+        invite_secret=body.invite_secret,
+        org=body.org,
+        node=body.node,
+        node_key=parse_key(body.node_key),
+        fleet_key_pem=body.fleet_key_pem,
+        legal_name=body.legal_name,
+        country=body.country,
+        group=body.group,
+    )
+
+    def effect(session: Session, tx: LogTx) -> Answer:
+        done = call.services.membership.join(session, tx, asked)
+        return Answer(body=done, after=(call.services.refresh,))
+
+    return await call.change(effect)
+
+
+@router.get("/membership/me")
+async def me(call: WaitingCall) -> Response:
+    """The caller's own membership; the alias key is in it once it is active."""
+    member = call.member
+    shown = {
+        "state": member.state,
+        "org": member.org,
+        "node": member.node,
+        "legal_name": member.legal_name,
+        "country": member.country,
+        "group": member.group,
+        "since_ms": member.since_ms,
+    }
+    if member.state == ACTIVE:
+        shown["alias_key"] = b64(member.alias_key)
+    return json_response(shown)
+
+
+@router.post("/operator/invites")
+async def invite(call: OperatorCall) -> Response:
+    """Makes an invitation; its text is in the answer and nowhere else."""
+    body = call.read(InviteBody)
+    made = call.services.membership.new_invite()
+
+    def effect(session: Session, tx: LogTx) -> Answer:
+        call.services.membership.invite(
+            session,
+            tx,
+            made=made,
+            expires_ms=to_ms(made.expires),
+            operator=call.operator,
+            legal_name=body.legal_name,
+            country=body.country,
+            group=body.group,
+            request=call.digest,
+        )
+        return Answer(status=201, body={"id": made.id, "invite": made.token, "expires": made.expires})
+
+    return await call.change(effect, forget=frozenset({"invite"}))
+
+
+@router.get("/operator/organisations")
+async def organisations(call: OperatorCall) -> Response:
+    """Everybody enrolled, with what an approval would sign."""
+    with call.services.store.read() as session:
+        return json_response({"organisations": call.services.membership.list_members(session)})
+
+
+@router.post("/operator/organisations/{org}/approve")
+async def approve(call: OperatorCall, org: str) -> Response:
+    """One operator's approval; the second one, by another key, makes the organisation active."""
+    body = call.read(ApproveBody)
+
+    def effect(session: Session, tx: LogTx) -> Answer:
+        done = call.services.membership.approve(
+            session,
+            tx,
+            org=org,
+            operator=call.operator,
+            subject=body.subject_digest,
+            signature=body.signature,
+            request=call.digest,
+        )
+        return Answer(body=done, after=(lambda: call.services.enrolled(org),))
+
+    return await call.change(effect)
+
+
+@router.post("/operator/organisations/{org}/revoke")
+async def revoke(call: OperatorCall, org: str) -> Response:
+    """Ends a membership at once."""
+    body = call.read(RevokeBody)
+
+    def effect(session: Session, tx: LogTx) -> Answer:
+        done = call.services.membership.revoke(
+            session, tx, org=org, operator=call.operator, reason=body.reason, request=call.digest
+        )
+        return Answer(body=done, after=(lambda: call.services.enrolled(org),))
+
+    return await call.change(effect)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where an error becomes an HTTP answer: RFC 9457 ``application/problem+json``.
+
+- Every `IriaiError` shows its code, clause, need, found and remedy, and the exit code that a command line
+  shall end with.
+- Anything else is our bug: ``internal.error`` with a request id, and nothing of the exception; the
+  traceback goes to the process's log.
+- A path or method that does not exist is ``request.not-found`` or ``request.method``, in the same form.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
+from starlette.responses import Response
+
+from broker.errors import DiskFullError, NotFoundError, RequestInvalidError
+from policies.encoding import Json, canonical
+from policies.errors import IriaiError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from broker.services import Services
+
+__all__ = ["MEDIA_TYPE", "install", "problem_document", "problem_response", "request_id"]
+
+MEDIA_TYPE = "application/problem+json"
+_DOCS = "https://iriai.example/errors/"
+_log = logging.getLogger("iriai.broker")
+
+
+def request_id(services: Services) -> str:
+    """A fresh id by which an operator finds the traceback of an answer in the log."""
+    return f"req_{services.entropy.token_bytes(8).hex()}"
+
+
+def problem_document(error: IriaiError, *, given_id: str | None = None) -> dict[str, Json]:
+    """The problem document of an error."""
+    document: dict[str, Json] = {
+        "type": _DOCS + error.code,
+        "title": error.code,
+        "status": error.http_status,
+        "detail": str(error),
+        "exit_code": error.exit_code,
+        **error.as_dict(),
+    }
+    if given_id is not None:
+        document["request_id"] = given_id
+    return document
+
+
+def problem_response(error: IriaiError, *, given_id: str | None = None) -> Response:
+    """The HTTP answer of an error."""
+    headers = {"Cache-Control": "no-store"}
+    if error.http_status == 503:  # noqa: PLR2004  RFC 9110, 15.6.4
+        headers["Retry-After"] = "1"
+    return Response(
+        canonical(problem_document(error, given_id=given_id)),
+        error.http_status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+class _NoSuchMethodError(NotFoundError):
+    """The path exists, the method does not."""
+
+    code = "request.method"
+    http_status = 405
+
+
+def _not_found(status: int) -> IriaiError:
+    kind = _NoSuchMethodError if status == _NoSuchMethodError.http_status else NotFoundError
+    return kind(need="a documented path and method", found="another", remedy="see docs/reference/http-api.md")
+
+
+def install(app: FastAPI, services: Services) -> None:
+    """Registers the handlers; nothing else in the broker builds an error answer."""
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        if not isinstance(error, IriaiError):  # pragma: no cover  registered for IriaiError only
+            raise error
+        given_id = None
+        if error.http_status >= 500:  # noqa: PLR2004  ours, not the caller's
+            given_id = request_id(services)
+            _log.error("%s %s", given_id, error, exc_info=error)
+        return problem_response(error, given_id=given_id)
+
+    async def no_route(_request: Request, error: Exception) -> Response:
+        return problem_response(_not_found(error.status_code if isinstance(error, HTTPException) else 404))
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        wrong = error.errors() if isinstance(error, RequestValidationError) else ()
+        names = ", ".join(sorted({str(one["loc"][-1]) for one in wrong}))
+        return problem_response(
+            RequestInvalidError(
+                need=f"a usable value for {names}",
+                found="another",
+                remedy="see docs/reference/http-api.md",
+            )
+        )
+
+    async def disk(_request: Request, error: Exception) -> Response:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return problem_response(
+                DiskFullError(
+                    need="space on the broker's disk", found="none", remedy="send the same request later"
+                )
+            )
+        return await unknown(_request, error)
+
+    async def unknown(_request: Request, error: Exception) -> Response:
+        given_id = request_id(services)
+        _log.error("%s internal.error", given_id, exc_info=error)
+        hidden = IriaiError(
+            need="a request that the broker can serve",
+            found="an error of the broker's own",
+            remedy=f"tell the operator this id: {given_id}",
+        )
+        return problem_response(hidden, given_id=given_id)
+
+    app.add_exception_handler(IriaiError, refused)
+    app.add_exception_handler(HTTPException, no_route)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(OSError, disk)
+    app.add_exception_handler(Exception, unknown)

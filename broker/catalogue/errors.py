@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a descriptor does not enter the catalogue.
+
+What is wrong inside one is `policies.messages.DescriptorKeyError`.
+
+CatalogueError
+  ForeignDescriptorError    catalogue.foreign    it describes another node's data
+  CatalogueFullError        catalogue.full       as many data sets as one member may describe
+"""
+
+from __future__ import annotations
+
+from policies.errors import IriaiError
+
+__all__ = ["CatalogueError", "CatalogueFullError", "ForeignDescriptorError"]
+
+
+class CatalogueError(IriaiError):
+    """Root of refusals about descriptors."""
+
+    code = "catalogue.error"
+    exit_code = 3
+    http_status = 422
+
+
+class ForeignDescriptorError(CatalogueError):
+    """The descriptor names another node than the one that sends it."""
+
+    code = "catalogue.foreign"
+
+
+class CatalogueFullError(CatalogueError):
+    """The member describes as many data sets as it may."""
+
+    code = "catalogue.full"
+    http_status = 409

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``iriai-broker``: the operator's command line.
+
+It only reads the line; `broker.commands` does the work and is imported when a command runs.
+
+Exit codes: 0 ok, 1 our bug, 2 usage, 3 check failed, 4 denied by policy, 5 no answer, 6 identity, 7 needs a
+human, 75 try again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.answers import Result
+    from broker.commands import Where
+
+__all__ = ["app", "main"]
+
+
+def _typer(text: str) -> typer.Typer:
+    return typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
+app = _typer("Runs the neutral broker and does what its operators do.")
+operator = _typer("Operators' own keys.")
+contract = _typer("Contracts.")
+run = _typer("Runs of recipes.")
+release = _typer("Candidates and released models.")
+audit = _typer("What an auditor is given.")
+for _name, _group in (
+    ("operator", operator),
+    ("contract", contract),
+    ("run", run),
+    ("release", release),
+    ("audit", audit),
+):
+    app.add_typer(_group, name=_name)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
+Dir = Annotated[Path | None, typer.Option("--dir", help="The broker's folder (on its host).")]
+Home = Annotated[Path, typer.Option("--dir", help="The broker's folder.")]
+Url = Annotated[str | None, typer.Option("--url", help="The broker's URL (from elsewhere).")]
+Pin = Annotated[str | None, typer.Option("--tls-sha256", help="SHA-256 of its certificate, with --url.")]
+Key = Annotated[Path | None, typer.Option("--key", help="Your operator key file.")]
+Yes = Annotated[bool, typer.Option("--yes", help="I compared the fingerprint by another way.")]
+
+
+def _finish(work: Callable[[], Result], *, as_json: bool) -> None:
+    from broker.answers import finish
+
+    raise typer.Exit(finish(work, as_json=as_json))
+
+
+def _where(directory: Path | None, url: str | None, pin: str | None, key: Path | None) -> Where:
+    from broker.commands import Where
+
+    return Where(directory=directory, url=url, tls_sha256=pin, key=key)
+
+
+@operator.command("new")
+def operator_new(file: Path, *, as_json: Json = False) -> None:
+    """Makes an operator's key file and prints its public key."""
+    from broker import commands
+
+    _finish(lambda: commands.operator_new(file), as_json=as_json)
+
+
+@app.command()
+def init(
+    *,
+    directory: Home,
+    url: Annotated[str, typer.Option("--url", help="https://host:port, as members reach it.")],
+    operators: Annotated[
+        list[str] | None, typer.Option("--operator", help="NAME=ed25519:…, repeatable.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Your own certificate chain (PEM).")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="Its private key (PEM, mode 0600).")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", help="Address to listen on; default: the URL's host.")
+    ] = None,
+    origin: Annotated[
+        str | None, typer.Option("--origin", help="Name of the log; default: from the URL.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Makes keys, certificate, settings, databases and the log's first entries. Safe to repeat."""
+    from broker import commands
+
+    def work() -> Result:
+        tls = commands.own_tls(tls_cert, tls_key)
+        return commands.init(directory, url, operators or [], listen_host=listen, origin=origin, tls=tls)
+
+    _finish(work, as_json=as_json)
+
+
+@app.command()
+def serve(
+    directory: Home,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Instead of the configured one.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Serves members, operators and nodes on one port until it is told to stop."""
+    from broker import commands
+
+    _finish(lambda: commands.serve(directory, port=port, as_json=as_json), as_json=False)
+
+
+@app.command()
+def invite(
+    name: Annotated[str, typer.Option("--name", help="Legal name of the organisation.")],
+    country: Annotated[str, typer.Option("--country", help="ISO 3166-1 alpha-2.")],
+    group: Annotated[str, typer.Option("--group", help="Organisations under one owner have the same.")],
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Prints an invitation for one organisation: single use, 72 hours."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.invite(where, name=name, country=country, group=group), as_json=as_json)
+
+
+@app.command()
+def members(
+    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
+) -> None:
+    """Lists organisations: who waits, who is in, who was put out."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.members(where), as_json=as_json)
+
+
+@app.command()
+def approve(
+    org: str,
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    fingerprint: Annotated[
+        str | None, typer.Option("--fingerprint", help="Refuse unless the node's is this.")
+    ] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Signs your approval of an organisation; two operators have to."""
+    from broker import commands
+
+    def confirm(question: str) -> bool:
+        if yes or fingerprint is not None or not sys.stdin.isatty():
+            return True
+        return typer.confirm(f"approve {question}?", err=True)
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.approve(where, org, expected=fingerprint, confirm=confirm), as_json=as_json)
+
+
+@app.command()
+def revoke(
+    org: str,
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    reason: Annotated[
+        str, typer.Option("--reason", help="A reason code, such as key-lost.")
+    ] = "operator-decision",
+    as_json: Json = False,
+) -> None:
+    """Ends a membership at once; its keys are refused from then on."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.revoke(where, org, reason=reason), as_json=as_json)
+
+
+@contract.command("offer")
+def contract_offer(
+    file: Path,
+    recipes: Annotated[
+        list[Path] | None, typer.Option("--recipe", help="Bytes of a recipe, repeatable.")
+    ] = None,
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Offers a contract (YAML or canonical JSON) with its recipes to its parties."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.contract_offer(where, file, recipes or []), as_json=as_json)
+
+
+@contract.command("list")
+def contract_list(
+    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
+) -> None:
+    """Lists contracts and who has not signed yet."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.contract_list(where), as_json=as_json)
+
+
+@contract.command("show")
+def contract_show(
+    digest: str,
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Shows a contract in plain words."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.contract_show(where, digest), as_json=as_json)
+
+
+@run.command("open")
+def run_open(
+    digest: Annotated[str, typer.Option("--contract", help="Digest of a contract that all signed.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Id of one of its recipes.")],
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Opens a run of a recipe."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.run_open(where, contract=digest, recipe=recipe), as_json=as_json)
+
+
+@run.command("list")
+def run_list(
+    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
+) -> None:
+    """Lists runs."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.run_list(where), as_json=as_json)
+
+
+@run.command("show")
+def run_show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Shows one run and its rounds."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.run_show(where, run_id), as_json=as_json)
+
+
+@release.command("list")
+def release_list(
+    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
+) -> None:
+    """Lists released models and candidates at the gate."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.release_list(where), as_json=as_json)
+
+
+@audit.command("bundle")
+def audit_bundle(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="New file.")],
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Takes everything that an offline audit needs, as one file."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.audit_bundle(where, out), as_json=as_json)
+
+
+@audit.command("policy")
+def audit_policy(
+    contracts: Annotated[
+        list[str] | None, typer.Option("--contract", help="Accept only this one, repeatable.")
+    ] = None,
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Prints a policy file for an auditor, to be compared by another way."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.audit_policy(where, contracts or []), as_json=as_json)
+
+
+@app.command()
+def status(
+    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
+) -> None:
+    """Shows how the broker is."""
+    from broker import commands
+
+    where = _where(directory, url, pin, key)
+    _finish(lambda: commands.status(where), as_json=as_json)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

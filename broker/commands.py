@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of ``iriai-broker`` do. `broker.cli` imports this module only when one of them runs."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from broker.answers import Result, plain, short, table
+from broker.clock import SystemClock
+from broker.entropy import SystemEntropy
+from broker.errors import OperatorKeyError, PortInUseError, UsageError
+from broker.keyfiles import make_key
+from broker.membership.approvals import APPROVAL_TYPE, approval_subject
+from broker.remote import OperatorClient, load_operator_key, target_of
+from policies.encoding import b64, canonical, digest
+from policies.identity import fingerprint, key_text, parse_key
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from broker.services import Services
+
+__all__ = ["Where"]
+
+_POLICY_WARNING = (
+    "# WARNING: this is the broker's own word. An auditor compares both keys by another way",
+    "# (telephone, paper, a member's copy) before trusting a verification that uses it.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which broker a command talks to, and as whom."""
+
+    directory: Path | None
+    url: str | None
+    tls_sha256: str | None
+    key: Path | None
+
+    def client(self) -> OperatorClient:
+        """A connection to it.
+
+        Raises:
+            OperatorKeyError: No key file was named, or it cannot be used.
+        """
+        if self.key is None:
+            raise OperatorKeyError(
+                need="--key FILE, your operator key",
+                found="none",
+                remedy="name the file that `iriai-broker operator new` wrote",
+            )
+        key = load_operator_key(self.key)
+        target = target_of(self.directory, self.url, self.tls_sha256)
+        return OperatorClient(target, key=key, clock=SystemClock(), entropy=SystemEntropy())
+
+
+# --- on the broker's host ---
+
+
+def operator_new(path: Path) -> Result:
+    """Makes an operator's key file."""
+    key = make_key(path, SystemEntropy())
+    data = {"file": str(path), "key": key_text(key.public), "fingerprint": fingerprint(key.public)}
+    return Result(
+        data=data,
+        text=(
+            f"key file     {path} (mode 0600; keep it, it is you)",
+            f"fingerprint  {data['fingerprint']}",
+            "next: give the public key to whoever runs `iriai-broker init --operator NAME=KEY`:",
+        ),
+        plain_output=data["key"],
+    )
+
+
+def own_tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """The operator's own certificate and key, if both were named.
+
+    Raises:
+        UsageError: Only one of them.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError(
+            need="--tls-cert and --tls-key together", found="one of them", remedy="name both files"
+        )
+    return certificate, key
+
+
+def init(
+    directory: Path,
+    url: str,
+    operators: list[str],
+    *,
+    listen_host: str | None,
+    origin: str | None,
+    tls: tuple[Path, Path] | None,
+) -> Result:
+    """Makes a broker's folder, or completes it."""
+    from broker.boot import initialise, parse_operators
+
+    made = initialise(
+        directory,
+        url=url,
+        operators=parse_operators(operators),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        listen_host=listen_host,
+        tls=tls,
+        origin=origin,
+    )
+    data = {
+        "dir": str(directory),
+        "url": made.settings.public_url,
+        "origin": made.settings.origin,
+        "broker_key": made.broker_key,
+        "fingerprint": made.fingerprint,
+        "log_vkey": made.log_vkey,
+        "tls_sha256": made.tls_sha256,
+        "operators": list(made.operators),
+        "fresh": made.fresh,
+    }
+    text = [
+        f"broker       {made.settings.public_url} in {directory}" + ("" if made.fresh else " (was there)"),
+        f"fingerprint  {made.fingerprint}",
+        f"certificate  sha256:{made.tls_sha256}",
+        f"log          {made.log_vkey}",
+        f"operators    {', '.join(made.operators) or 'none'}",
+    ]
+    if len(made.operators) < 2:  # noqa: PLR2004  two-person approval
+        text.append(
+            "warning: approving a member takes two operators; add one by repeating init --operator NAME=KEY"
+        )
+    text.append(f"next: iriai-broker serve --dir {directory}")
+    return Result(data=data, text=tuple(text))
+
+
+def serve(directory: Path, *, port: int | None, as_json: bool) -> Result:
+    """Serves the broker of a folder until it is told to stop."""
+    from broker.composition import compose
+
+    clock, entropy = SystemClock(), SystemEntropy()
+    services = compose(directory, clock=clock, entropy=entropy)
+    try:
+        listener = _listen(
+            services.settings.listen_host, services.settings.listen_port if port is None else port
+        )
+        with listener:
+            _run(services, listener, as_json=as_json)
+    finally:
+        services.close()
+    return Result(data={"url": services.settings.public_url, "stopped": True}, text=("stopped",))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        PortInUseError: Somebody else listens there.
+        UsageError: The address is not one of this machine, or the port needs rights that we lack.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                need=f"port {port} of {host} to be free",
+                found="another process that listens there",
+                remedy="stop it, or give --port and the same port in the public URL",
+            ) from error
+        raise UsageError(
+            need=f"an address of this machine, not {host}:{port}",
+            found=error.strerror or type(error).__name__,
+            remedy="correct listen_host and listen_port in broker.toml",
+        ) from error
+    return listener
+
+
+def _run(services: Services, listener: socket.socket, *, as_json: bool) -> None:
+    import uvicorn
+
+    from broker.app import build
+    from broker.boot import tls_chain
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
+        signal.signal(number, lambda *_: None)
+
+    class Server(uvicorn.Server):
+        """uvicorn, which lets nobody wait for held requests when it is told to stop."""
+
+        def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401  a signal handler
+            services.engine.drain()
+            super().handle_exit(sig, frame)
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                _tell(services, listener, as_json=as_json)
+
+    settings = services.settings
+    Server(
+        uvicorn.Config(
+            build(services),
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=10,
+            ssl_certfile=tls_chain(settings.dir),
+            ssl_keyfile=settings.keys / "tls.key",
+        )
+    ).run(sockets=[listener])
+
+
+def _tell(services: Services, listener: socket.socket, *, as_json: bool) -> None:
+    """One line that somebody who started this process can wait for."""
+    host, port = listener.getsockname()[:2]
+    print(f"serving      {services.settings.public_url} on {host}:{port}", file=sys.stderr, flush=True)  # noqa: T201
+    if as_json:
+        sys.stdout.write(
+            canonical({"schema": "1", "status": "ok", "data": {"port": port, "ready": True}}).decode() + "\n"
+        )
+        sys.stdout.flush()
+
+
+# --- members ---
+
+
+def invite(where: Where, *, name: str, country: str, group: str) -> Result:
+    """Makes an invitation."""
+    with where.client() as client:
+        made = client.post("/operator/invites", {"legal_name": name, "country": country, "group": group})
+    return Result(
+        data=made,
+        text=(
+            f"invitation   {plain(made['id'])} for {name} ({country}, group {group})",
+            f"until        {plain(made['expires'])}",
+            "It works once. Hand over this text; it is stored nowhere:",
+        ),
+        plain_output=str(made["invite"]),
+    )
+
+
+def members(where: Where) -> Result:
+    """Lists everybody enrolled."""
+    with where.client() as client:
+        listed = client.get("/operator/organisations")["organisations"]
+    rows = [
+        (
+            one["org"],
+            one["state"],
+            one["legal_name"],
+            one["country"],
+            one["group"],
+            one["node_fingerprint"],
+            " ".join(one["approved_by"]) or "-",
+        )
+        for one in listed
+    ]
+    head = ("ORGANISATION", "STATE", "NAME", "COUNTRY", "GROUP", "NODE FINGERPRINT", "APPROVED BY")
+    empty = "nobody yet; iriai-broker invite --name … --country … --group … --key FILE"
+    return Result(data={"organisations": listed}, text=table(head, rows, empty=empty))
+
+
+def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[str], bool]) -> Result:
+    """Signs and sends one operator's approval of what is shown, nothing else."""
+    with where.client() as client:
+        listed = client.get("/operator/organisations")["organisations"]
+        found = next((one for one in listed if one["org"] == org), None)
+        if found is None:
+            raise UsageError(need="an organisation that joined", found=org, remedy="iriai-broker members")
+        subject = approval_subject(
+            org=found["org"],
+            node=found["node"],
+            node_key=found["node_key"],
+            fleet_key=found["fleet_key_pem"],
+            name=found["legal_name"],
+            group=found["group"],
+            country=found["country"],
+        )
+        shown = fingerprint(parse_key(found["node_key"]))
+        if expected is not None and expected.replace(" ", "") != shown.replace(" ", ""):
+            raise UsageError(
+                need=f"the fingerprint {expected}", found=shown, remedy="do not approve; ask the member"
+            )
+        who = f"{plain(found['legal_name'])} ({plain(found['country'])}, group {plain(found['group'])})"
+        if not confirm(f"{who}, node key {shown}"):
+            raise UsageError(
+                need="your confirmation", found="none", remedy="compare the fingerprint, then repeat"
+            )
+        signature = Envelope.seal(subject, APPROVAL_TYPE, client.key).signatures[0][1]
+        done = client.post(
+            f"/operator/organisations/{org}/approve",
+            {"subject_digest": digest(subject), "signature": b64(signature)},
+        )
+    return Result(
+        data=done,
+        text=(f"{org}: {plain(done['state'])}, approved by {plain(', '.join(done['approved_by']))}",),
+    )
+
+
+def revoke(where: Where, org: str, *, reason: str) -> Result:
+    """Ends a membership."""
+    with where.client() as client:
+        done = client.post(f"/operator/organisations/{org}/revoke", {"reason": reason})
+    return Result(
+        data=done, text=(f"{org}: {plain(done['state'])}; its node is put out and its key refused",)
+    )
+
+
+# --- contracts, runs, releases ---
+
+
+def contract_offer(where: Where, file: Path, recipes: list[Path]) -> Result:
+    """Offers a contract with its recipes to its parties."""
+    body = {"contract": _text(file), "recipes": [b64(one.read_bytes()) for one in recipes]}
+    with where.client() as client:
+        done = client.post("/operator/contracts", body)
+    return Result(
+        data=done,
+        text=(
+            f"offered      {plain(done['digest'])}",
+            f"waiting for  {plain(', '.join(done['waiting_for'])) or 'nobody'}",
+            f"sign by      {plain(done['sign_by'])}",
+        ),
+        plain_output=str(done["digest"]),
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            need=f"UTF-8 text in {file}", found="other bytes", remedy="save it as UTF-8"
+        ) from error
+
+
+def contract_list(where: Where) -> Result:
+    """Lists contracts."""
+    with where.client() as client:
+        listed = client.get("/contracts")["contracts"]
+    rows = [
+        (one["digest"], one["state"], one["title"], one["version"], " ".join(one["waiting_for"]) or "-")
+        for one in listed
+    ]
+    head = ("DIGEST", "STATE", "TITLE", "VERSION", "WAITING FOR")
+    return Result(
+        data={"contracts": listed},
+        text=table(head, rows, empty="none yet; iriai-broker contract offer FILE --recipe FILE --key FILE"),
+    )
+
+
+def contract_show(where: Where, name: str) -> Result:
+    """Shows a contract in plain words, and who signed."""
+    from policies.contract import parse, plain_words
+
+    with where.client() as client:
+        data = client.get_bytes(f"/contracts/{name}")
+        listed = client.get("/contracts")["contracts"]
+    contract = parse(data)
+    if contract.digest != name:
+        raise UsageError(need=f"the contract {name}", found=contract.digest, remedy="look at the broker")
+    line: dict[str, Any] = next((one for one in listed if one["digest"] == name), {})
+    text = (
+        f"{contract.digest}  {plain(line.get('state', ''))}",
+        f"signed       {plain(', '.join(line.get('signed', []))) or 'nobody'}",
+        f"waiting for  {plain(', '.join(line.get('waiting_for', []))) or 'nobody'}",
+        "",
+        *(f"{clause:<16} {plain(sentence)}" for clause, sentence in plain_words(contract)),
+    )
+    return Result(data={**line, "document": contract.document}, text=text)
+
+
+def run_open(where: Where, *, contract: str, recipe: str) -> Result:
+    """Opens a run."""
+    with where.client() as client:
+        done = client.post("/operator/runs", {"contract": contract, "recipe": recipe})
+    return Result(
+        data=done,
+        text=(f"run          {plain(done['run'])} of {plain(recipe)}", "next: iriai-broker run show RUN"),
+        plain_output=str(done["run"]),
+    )
+
+
+def run_list(where: Where) -> Result:
+    """Lists runs."""
+    with where.client() as client:
+        listed = client.get("/operator/runs")["runs"]
+    rows = [
+        (
+            one["run"],
+            one["recipe_id"],
+            one["state"],
+            one["round"],
+            one["outcome"] or "-",
+            short(one["model"] or "-"),
+        )
+        for one in listed
+    ]
+    head = ("RUN", "RECIPE", "STATE", "ROUND", "OUTCOME", "MODEL")
+    return Result(
+        data={"runs": listed},
+        text=table(head, rows, empty="none yet; iriai-broker run open --contract DIGEST --recipe ID"),
+    )
+
+
+def run_show(where: Where, run: str) -> Result:
+    """Shows one run."""
+    with where.client() as client:
+        found = client.get(f"/operator/runs/{run}")
+    rounds = found["rounds"]
+    rows = [
+        (one["round"], one["attempt"], one["accepted"], one["refused"], short(one["model"] or "-"))
+        for one in rounds
+    ]
+    text = (
+        f"run          {plain(found['run'])}  {plain(found['state'])}  {plain(found['outcome'] or '')}",
+        f"recipe       {plain(found['recipe_id'])}  {plain(found['recipe'])}",
+        f"contract     {plain(found['contract'])}",
+        f"round        {found['round']}, {found['steps']} noisy steps",
+        *table(("ROUND", "ATTEMPT", "ACCEPTED", "REFUSED", "MODEL"), rows, empty="no round closed yet"),
+    )
+    return Result(data=found, text=text)
+
+
+def release_list(where: Where) -> Result:
+    """Lists candidates and releases."""
+    with where.client() as client:
+        waiting = client.get("/candidates")["candidates"]
+        listed = client.get("/releases")["releases"]
+    rows = [(one["model"], one["tier"], one["recipe_id"], short(one["contract"])) for one in listed]
+    votes = [(one["candidate"], one["state"], one["voted"], one["run"]) for one in waiting]
+    text = (
+        *table(("MODEL", "TIER", "RECIPE", "CONTRACT"), rows, empty="nothing was released yet"),
+        "",
+        *table(("CANDIDATE", "STATE", "VOTES", "RUN"), votes, empty="no candidate waits at the gate"),
+    )
+    return Result(data={"releases": listed, "candidates": waiting}, text=text)
+
+
+# --- audit ---
+
+
+def audit_bundle(where: Where, out: Path) -> Result:
+    """Takes the auditor's bundle."""
+    if out.exists():
+        raise UsageError(need=f"no file at {out}", found="one", remedy="name a new file")
+    with where.client() as client:
+        name = client.download("/operator/audit/bundle", out)
+    return Result(
+        data={"file": str(out), "digest": name, "size_bytes": out.stat().st_size},
+        text=(
+            f"bundle       {out}  {name}",
+            f"next: the auditor runs: iriai-verify {out} --policy POLICY",
+        ),
+    )
+
+
+def audit_policy(where: Where, contracts: list[str]) -> Result:
+    """Prints a policy file as the broker sees itself."""
+    with where.client() as client:
+        text = client.get("/operator/audit/policy")["policy"]
+    lines = str(text).splitlines()
+    lines[-1:-1] = [f"contract {one}" for one in contracts]  # before the quorum line
+    policy = "\n".join([*_POLICY_WARNING, *lines]) + "\n"
+    return Result(data={"policy": policy}, text=(), plain_output=policy.rstrip("\n"))
+
+
+def status(where: Where) -> Result:
+    """How the broker is."""
+    with where.client() as client:
+        found = client.get("/operator/status")
+    text = (
+        f"broker       {plain(found['url'])}",
+        f"log          {plain(found['origin'])} size {found['log']['size']}"
+        + (f" FROZEN: {plain(found['log']['frozen'])}" if found["log"]["frozen"] else ""),
+        "members      "
+        + (", ".join(f"{plain(k)} {v}" for k, v in sorted(found["members"].items())) or "none"),
+        f"runs         {found['runs']['open']} open of {found['runs']['all']}",
+    )
+    return Result(data=found, text=text)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The release gate's doors: votes and downloads."""

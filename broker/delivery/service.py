@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The release gate's doors: votes come in, released models go out, each download is judged again.
+
+- A vote is a member's envelope ``vote.cast``; every valid one gets its entry. After the candidate was
+  decided it changes nothing.
+- A download is a `Deliver` decision for the asking party, logged whether it allows or refuses; only an
+  allowed one is followed by
+  ``model.exported`` and by bytes. What no release names is never allowed.
+- Candidates and models of contracts that the caller is no party to do not exist for the caller.
+- The bytes are hashed again before the first one leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import delete, insert, select
+
+from broker.contracts.decisions import Judgement, judge
+from broker.contracts.errors import NotPartyError
+from broker.delivery.errors import VoteClosedError, VoteInvalidError
+from broker.membership.directory import Member, Operator
+from broker.store.tables import candidate, model, release, run, statement, vote
+from policies.contract import Deliver
+from policies.contract.errors import RefusedError
+from policies.errors import IriaiError, invariant
+from policies.identity import key_text
+from policies.limits import LIST_ROWS
+from policies.log.entries import EntryType, Event, alias, from_envelope
+from policies.log.envelope import open_envelope
+
+if TYPE_CHECKING:
+    from broker.contracts.service import Contracts
+    from broker.log import LogTx
+    from broker.store import Session, Store
+    from policies.contract import Contract
+    from policies.encoding import Json
+    from policies.ports import Clock, Entropy
+    from policies.signing import Envelope
+
+__all__ = ["Delivered", "Delivery", "Vote"]
+
+_DECIDED: Final = frozenset({"released", "refused"})
+_PRIVATE: Final = "private"  # never leaves its owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """A member's vote whose signature and content hold."""
+
+    candidate: str
+    party: str
+    verdict: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """An answer of the gate: where the bytes lie, and why they stay, if they do."""
+
+    path: Path
+    tier: str
+    refusal: IriaiError | None
+
+
+class Delivery:
+    """The service; see the module for its rules."""
+
+    def __init__(self, *, clock: Clock, entropy: Entropy, contracts: Contracts, store: Store) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._contracts = contracts
+        self._store = store
+
+    # --- votes ---
+
+    def candidates(self, session: Session, caller: Member | Operator) -> list[dict[str, Json]]:
+        """Candidates of the caller's contracts. A member sees its own vote, an operator all."""
+        rows = session.execute(
+            select(candidate.c.digest, candidate.c.state, run.c.run_id, run.c.contract, run.c.recipe_digest)
+            .join(run, run.c.run_id == candidate.c.run_id)
+            .order_by(run.c.opened_ms.desc())
+            .limit(LIST_ROWS)
+        ).all()
+        shown = []
+        for row in reversed(rows):
+            contract = self._visible(row.contract, caller)
+            if contract is None:
+                continue
+            votes = {
+                one.party: one.verdict
+                for one in session.execute(select(vote).where(vote.c.candidate == row.digest))
+            }
+            mine = contract.party_of_key(key_text(caller.key))
+            shown.append(
+                {
+                    "candidate": row.digest,
+                    "run": row.run_id,
+                    "contract": row.contract,
+                    "recipe": row.recipe_digest,
+                    "state": row.state,
+                    "own_vote": votes.get(mine.party) if mine is not None else None,
+                    "votes": votes if isinstance(caller, Operator) else None,
+                    "voted": len(votes),
+                }
+            )
+        return shown
+
+    def read_vote(self, candidate_digest: str, member: Member, envelope: Envelope) -> Vote:
+        """A vote, once its envelope holds and is about this candidate; before any transaction.
+
+        Raises:
+            NotPartyError: No such candidate in the member's contracts.
+            SignatureInvalidError, MemberEnvelopeError: The envelope.
+            VoteInvalidError: It is about something else.
+        """
+        with self._store.read() as session:
+            contract, run_id, _ = self._candidate(session, candidate_digest, member)
+        payload = open_envelope(envelope, member.key)
+        body = payload["body"]
+        says = (payload["kind"], payload["scope"], payload["run"], body.get("subject"))
+        if says != (EntryType.VOTE_CAST.value, contract.digest, run_id, candidate_digest):
+            raise VoteInvalidError(
+                need=f"vote.cast on {candidate_digest} in {run_id}",
+                found="an envelope about something else",
+                remedy="vote with iriai-node release approve or veto",
+            )
+        actor = alias(member.alias_key, payload["scope"], payload["run"], payload["round"])
+        return Vote(
+            candidate=candidate_digest,
+            party=self._contracts.party_of(contract, member).party,
+            verdict=body["vote"],
+            event=from_envelope(envelope, payload, actor=actor),
+        )
+
+    def cast(
+        self, session: Session, tx: LogTx, *, member: Member, ballot: Vote
+    ) -> tuple[dict[str, Json], int, IriaiError | None]:
+        """Stores a vote; the last one of a party counts until the candidate is decided.
+
+        Returns:
+            What was stored, the index of the entry, and `VoteClosedError` if the vote came too late to count.
+        """
+        _, _, state = self._candidate(session, ballot.candidate, member)
+        index = tx.add(ballot.event)
+        answer = {"candidate": ballot.candidate, "party": ballot.party, "vote": ballot.verdict}
+        if state in _DECIDED:
+            closed = VoteClosedError(
+                need="a candidate that waits for votes",
+                found=state,
+                remedy="nothing: the vote is on record and changes nothing",
+            )
+            return answer, index, closed
+        same = (vote.c.candidate == ballot.candidate) & (vote.c.party == ballot.party)
+        session.execute(delete(vote).where(same))
+        session.execute(
+            insert(vote).values(
+                candidate=ballot.candidate,
+                party=ballot.party,
+                verdict=ballot.verdict,
+                at_ms=self._clock.now_ms(),
+            )
+        )
+        return answer, index, None
+
+    def _candidate(
+        self, session: Session, candidate_digest: str, caller: Member | Operator
+    ) -> tuple[Contract, str, str]:
+        row = session.execute(
+            select(candidate.c.state, run.c.run_id, run.c.contract)
+            .join(run, run.c.run_id == candidate.c.run_id)
+            .where(candidate.c.digest == candidate_digest)
+        ).first()
+        contract = self._visible(row.contract, caller) if row is not None else None
+        if row is None or contract is None:
+            raise _no_model(candidate_digest)
+        return contract, row.run_id, row.state
+
+    def _visible(self, contract: str, caller: Member | Operator) -> Contract | None:
+        try:
+            return self._contracts.for_caller(contract, caller)
+        except NotPartyError:
+            return None
+
+    # --- releases ---
+
+    def releases(self, session: Session, caller: Member | Operator) -> list[dict[str, Json]]:
+        """Releases of the caller's contracts, oldest first."""
+        rows = session.execute(
+            select(release, run.c.recipe_digest, run.c.recipe_id, run.c.run_id)
+            .join(model, model.c.digest == release.c.model)
+            .join(run, run.c.run_id == model.c.run_id)
+            .order_by(release.c.at_ms.desc(), release.c.model, release.c.tier)
+            .limit(LIST_ROWS)
+        ).all()
+        return [
+            {
+                "model": row.model,
+                "tier": row.tier,
+                "contract": row.contract,
+                "recipe": row.recipe_digest,
+                "recipe_id": row.recipe_id,
+                "run": row.run_id,
+                "statement": row.statement_digest,
+                "at_ms": row.at_ms,
+            }
+            for row in reversed(rows)
+            if self._visible(row.contract, caller) is not None
+        ]
+
+    def statement(self, session: Session, name: str, caller: Member | Operator) -> bytes:
+        """Bytes of a privacy statement that belongs to a release of the caller's contracts.
+
+        Raises:
+            NotPartyError: None.
+        """
+        contracts = session.scalars(
+            select(release.c.contract).where(release.c.statement_digest == name)
+        ).all()
+        if not any(self._visible(one, caller) is not None for one in contracts):
+            raise _no_model(name)
+        data: bytes | None = session.scalar(select(statement.c.bytes).where(statement.c.digest == name))
+        if data is None:
+            raise _no_model(name)
+        return data
+
+    def find_model(self, session: Session, name: str, member: Member) -> tuple[Contract, str, Path]:
+        """Contract, recipe digest and file of a model of the member's contracts.
+
+        Raises:
+            NotPartyError: None.
+        """
+        row = session.execute(
+            select(model.c.path, run.c.contract, run.c.recipe_digest)
+            .join(run, run.c.run_id == model.c.run_id)
+            .where(model.c.digest == name)
+        ).first()
+        contract = self._visible(row.contract, member) if row is not None else None
+        if row is None or contract is None:
+            raise _no_model(name)
+        return contract, row.recipe_digest, Path(row.path)
+
+    def checked(self, path: Path, name: str) -> Path:
+        """The file, once its bytes still hash to the model's digest.
+
+        Raises:
+            InvariantError: They do not: nothing is sent.
+        """
+        with path.open("rb") as file:
+            found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        invariant(found == name, "a model file that holds the model of its digest")
+        return path
+
+    def deliver(self, session: Session, tx: LogTx, *, name: str, member: Member, request: str) -> Delivered:
+        """Judges one download and writes down what came out.
+
+        The tiers of the model's recipe are tried in the contract's order, released ones first; the first
+        that allows is taken. If none
+        does, the refusal is the one of the first.
+
+        Raises:
+            NotPartyError: No such model in the member's contracts.
+        """
+        contract, recipe, path = self.find_model(session, name, member)
+        party = self._contracts.party_of(contract, member).party
+        released = set(session.scalars(select(release.c.tier).where(release.c.model == name)).all())
+        state = self._contracts.state(contract)
+        judged: list[tuple[str, Judgement]] = []
+        for tier in _tiers(contract, recipe, released):
+            asked = Deliver(
+                party=party,
+                key=key_text(member.key),
+                model=name,
+                recipe_digest=recipe,
+                tier=tier,
+                released=tier in released,
+            )
+            found = judge(contract, point="gate", request=asked, state=state, entropy=self._entropy)
+            judged.append((tier, found))
+        tier, chosen = next((one for one in judged if one[1].allow), judged[0])
+        ref = chosen.record(session, tx)
+        try:
+            chosen.decision.require()
+        except RefusedError as error:
+            return Delivered(path=path, tier=tier, refusal=error)
+        tx.add(
+            Event(
+                type=EntryType.MODEL_EXPORTED,
+                scope=contract.digest,
+                refs=(ref,),
+                pub={
+                    "model": name,
+                    "recipient": alias(member.alias_key, contract.digest, None, None),
+                    "tier": tier,
+                    "attestation": None,
+                    "request": request,
+                },
+            )
+        )
+        return Delivered(path=path, tier=tier, refusal=None)
+
+
+def _tiers(contract: Contract, recipe: str, released: set[str]) -> list[str]:
+    """Tiers of a recipe, released ones first; never empty, so that there always is a decision."""
+    clause = contract.recipe(recipe)
+    names = [
+        one.tier
+        for one in contract.tiers
+        if clause is not None and one.recipe == clause.id and one.tier != _PRIVATE
+    ]
+    return sorted(names, key=lambda name: name not in released) or ["consortium"]
+
+
+def _no_model(name: str) -> NotPartyError:
+    return NotPartyError(
+        need="a model of one of your contracts",
+        found=ascii(name)[1:-1][:80],
+        remedy="models list shows yours",
+    )

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one unit of work may do to the log: look an event up, add an event.
+
+Nothing of it is visible before the batch commits.
+
+Rules that hold for every entry, checked in this order by `LogTx.add`:
+1. the same event again gives the old index and nothing else happens; the same id with other content is
+   `log.conflict`;
+2. the first entry is ``log.genesis``, and no other is;
+3. a member's envelope has the next number of its chain, names the payload before it, and has seen a
+   checkpoint of this history;
+4. references point to earlier entries;
+5. the body fits the schema of its type.
+
+The signature of a member's envelope is the caller's to check (`policies.log.envelope.open_envelope`, under
+the key in force), before the work is submitted: it needs no lock.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import bindparam, insert, select
+
+from broker.log.errors import LogConflictError
+from broker.store import tables
+from broker.store.prepared import Prepared
+from policies.encoding import canonical, sha256
+from policies.errors import invariant
+from policies.log.entries import (
+    SALT_BYTES,
+    EntryType,
+    entry_body,
+    event_id,
+    private_values,
+    request_digest,
+)
+from policies.log.envelope import ChainState, Seen
+from policies.log.errors import EntryError, SeenError
+from policies.log.merkle import leaf_hash
+
+if TYPE_CHECKING:
+    from broker.log.tree import GrowingTree
+    from broker.store import Session
+    from policies.log.entries import Event
+    from policies.ports import Entropy
+
+__all__ = ["Batch", "LogTx"]
+
+_ENTRY = tables.log_entry
+_ENVELOPE = tables.log_envelope
+_KNOWN: Final = Prepared(
+    select(_ENTRY.c.idx, _ENTRY.c.req_sha256).where(_ENTRY.c.event_id == bindparam("event_id"))
+)
+_TIP: Final = Prepared(
+    select(_ENVELOPE.c.seq, _ENVELOPE.c.env, _ENVELOPE.c.seen_size)
+    .where(_ENVELOPE.c.chain == bindparam("chain"))
+    .order_by(_ENVELOPE.c.seq.desc())
+)
+_ADD_ENTRIES: Final = Prepared(insert(_ENTRY))
+_ADD_ENVELOPES: Final = Prepared(insert(_ENVELOPE))
+
+Row = dict[str, object]
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """What all units of work of one transaction share, and what they leave to be written at its end."""
+
+    origin: str
+    now_ms: int
+    size: int
+    signed_size: int
+    tree: GrowingTree
+    entropy: Entropy
+    leaves: list[bytes] = field(default_factory=list)
+    private_rows: list[Row] = field(default_factory=list)
+
+
+class LogTx:
+    """One unit of work's hold on the log. It ends with the function that it was given to."""
+
+    def __init__(self, session: Session, batch: Batch) -> None:
+        self._session = session
+        self._batch = batch
+        self._entries: list[Row] = []
+        self._envelopes: list[Row] = []
+        self._private: list[Row] = []
+        self._ids: dict[bytes, tuple[int, bytes]] = {}
+        self._chains: dict[str, ChainState] = {}
+        self.touched: list[int] = []
+
+    @property
+    def now_ms(self) -> int:
+        """Time of this batch; entries get it, and so should the rows that belong to them."""
+        return self._batch.now_ms
+
+    @property
+    def size(self) -> int:
+        """Index that the next entry gets."""
+        return self._batch.size + len(self._entries)
+
+    def once(self, event_id: bytes, req_sha256: bytes) -> int | None:
+        """Index of an event that is in the log already, None for a new one.
+
+        Its receipt comes with the answer of `submit`.
+
+        Args:
+            event_id: From `policies.log.entries.event_id`, 16 bytes.
+            req_sha256: From `policies.log.entries.request_digest`; for a member's envelope the SHA-256 of its
+                payload.
+
+        Raises:
+            LogConflictError: The id is in the log with other content.
+        """
+        found = self._ids.get(event_id)
+        if found is None:
+            row = _KNOWN.first(self._session, {"event_id": event_id})
+            if row is None:
+                return None
+            found = self._ids[event_id] = (row[0], row[1])
+        index, known = found
+        if known != req_sha256:
+            raise LogConflictError(
+                need=f"the content of entry {index}",
+                found="the same event with other content",
+                remedy="compare what you sent with your outbox before you send anything further",
+            )
+        if index not in self.touched:
+            self.touched.append(index)
+        return index
+
+    def known(self, event: Event) -> int | None:
+        """`once` for an event: its index if it is in the log already.
+
+        Raises:
+            LogConflictError: The id is in the log with other content.
+        """
+        return self.once(event_id(event), request_digest(event))
+
+    def add(self, event: Event) -> int:
+        """Adds an event, or finds it where it is already.
+
+        Returns:
+            Its index.
+
+        Raises:
+            LogConflictError: Rule 1 of the module docstring.
+            EntryError: Rules 2, 4 and 5.
+            ChainError: Rule 3 (`log.slot-taken`, `log.seq-gap`, `log.seen-unknown`, `log.chain`).
+            BodyTooLargeError: The body is above the bound.
+        """
+        key, request = event_id(event), request_digest(event)
+        index = self.once(key, request)  # 1.
+        if index is not None:
+            return index
+        index = self.size
+        if (event.type is EntryType.LOG_GENESIS) != (index == 0):  # 2.
+            raise _refuse("log.genesis as the first entry and only there", f"{event.type} at index {index}")
+        step = self._next(event)  # 3.
+        if any(not 0 <= one < index for one in event.refs):  # 4.
+            raise _refuse(f"references below {index}", str(max(event.refs)))
+        self._stage(event, index, key, request)  # 5.
+        if step is not None:
+            state, row = step
+            self._chains[state.chain] = state
+            self._envelopes.append(row)
+        return index
+
+    def _stage(self, event: Event, index: int, key: bytes, request: bytes) -> None:
+        batch = self._batch
+        values = private_values(event, batch.now_ms)
+        drawn = batch.entropy.token_bytes(SALT_BYTES * len(values))
+        salts = {name: drawn[at * SALT_BYTES : (at + 1) * SALT_BYTES] for at, name in enumerate(values)}
+        body = entry_body(event, log=batch.origin, now_ms=batch.now_ms, salts=salts)
+        self._entries.append(
+            {
+                "idx": index,
+                "event_id": key,
+                "req_sha256": request,
+                "leaf_hash": leaf_hash(body),
+                "body": body,
+                "type": event.type.value,
+                "scope": event.scope,
+                "run": event.run,
+                "round": event.round,
+                "actor": event.actor,
+                "ts_ms": batch.now_ms,
+            }
+        )
+        self._private += [
+            {"event_id": key, "field": name, "salt": salts[name], "value": canonical(value)}
+            for name, value in values.items()
+        ]
+        self._ids[key] = (index, request)
+        self.touched.append(index)
+
+    def _next(self, event: Event) -> tuple[ChainState, Row] | None:
+        """State of the member's chain after this event's envelope, and the row of the envelope."""
+        envelope = event.envelope
+        if envelope is None:
+            return None
+        payload = json.loads(
+            envelope.payload
+        )  # checked by whoever checked the signature, and by its digest below
+        if payload["log"] != self._batch.origin:
+            raise _refuse(f"an envelope for {self._batch.origin}", "one for another log")
+        state = self._tip(payload["chain"]).accept(payload)
+        if state.prev != event.env:
+            raise _refuse("a canonical payload", "another spelling of one")
+        self._check_seen(Seen.from_json(payload["seen"]))
+        row: Row = {
+            "idx": self.size,
+            "chain": state.chain,
+            "seq": payload["seq"],
+            "env": sha256(envelope.payload),
+            "seen_size": state.seen_size,
+            "dsse": envelope.to_bytes(),
+        }
+        return state, row
+
+    def _tip(self, chain: str) -> ChainState:
+        state = self._chains.get(chain)
+        if state is not None:
+            return state
+        row = _TIP.first(self._session, {"chain": chain})
+        if row is None:
+            return ChainState(chain=chain)
+        seq, env, seen_size = row
+        return ChainState(chain=chain, next_seq=seq + 1, prev=f"sha256:{env.hex()}", seen_size=seen_size)
+
+    def _check_seen(self, seen: Seen) -> None:
+        batch = self._batch
+        if seen.size <= batch.signed_size and batch.tree.root(seen.size) == seen.root:
+            return
+        raise SeenError(
+            need=f"a checkpoint of this log, of at most {batch.signed_size} entries",
+            found=f"size {seen.size} root {seen.root.hex()}",
+            remedy="keep the checkpoint as evidence and compare checkpoints with the other members",
+        )
+
+    def flush(self) -> None:
+        """Writes what was added; called once, by the writer, when the unit of work has returned."""
+        _ADD_ENTRIES.many(self._session, self._entries)
+        _ADD_ENVELOPES.many(self._session, self._envelopes)
+
+    def keep(self) -> None:
+        """Hands what was added over to the batch; called once, after the savepoint was released."""
+        batch = self._batch
+        invariant(
+            all(row["idx"] == batch.size + at for at, row in enumerate(self._entries)), "indices in order"
+        )
+        batch.leaves += [
+            bytes(row["leaf_hash"]) for row in self._entries if isinstance(row["leaf_hash"], bytes)
+        ]
+        batch.size += len(self._entries)
+        batch.private_rows += self._private
+
+
+def _refuse(need: str, found: str) -> EntryError:
+    return EntryError(need=need, found=found, remedy="report this with the command that led to it")

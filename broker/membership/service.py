@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who becomes a member, and who stops being one.
+
+    invited  --join (single use, signed by the joining key)-->  waiting-approval
+    waiting-approval  --two approvals by different operator keys-->  active  --revoke-->  revoked
+
+- The secret of an invitation is known to its receiver; here lies its SHA-256.
+- An approval is an operator's signature over exactly {org, node, node_key, fleet_key, name, group,
+  country}. If one of these is
+  not what the operator saw, the approval is void.
+- One enrolment per organisation, node, node key and fleet key, for ever: a revoked key never comes back.
+- The second approval makes the organisation active, gives it its alias key and writes ``org.onboarded`` and
+  ``key.added``, all in
+  one transaction. The engine is told after the commit, and again at each start (`roster`).
+
+Methods named like what happens take a session and the log's transaction; they are units of work of the
+writer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import func, insert, or_, select, update
+
+from broker.membership.approvals import APPROVAL_TYPE, approval_subject
+from broker.membership.directory import ACTIVE, REVOKED, WAITING, Directory, Member, Operator, member_of_row
+from broker.membership.errors import (
+    AlreadyEnrolledError,
+    ApprovalTwiceError,
+    FleetKeyError,
+    InviteExpiredError,
+    InviteMismatchError,
+    InviteUnknownError,
+    InviteUsedError,
+    NotMemberError,
+    NotWaitingError,
+    SubjectChangedError,
+)
+from broker.membership.invites import Invite, secret_digest
+from broker.store.tables import approval, invite, organisation
+from policies.encoding import Json, canonical, digest, new_id, unb64
+from policies.identity import check_public_key, fingerprint, key_id, key_text
+from policies.limits import APPROVALS_NEEDED, FLEET_KEY_CHARS, INVITE_TTL_H
+from policies.log.entries import EntryType, Event, alias
+from policies.ports import iso_s
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from broker.log import LogTx
+    from broker.store import Session
+    from policies.ports import Clock, Entropy
+
+__all__ = ["JoinRequest", "Membership", "check_fleet_key", "console_action", "key_added", "subject_of"]
+
+_OPEN: Final = "open"
+_USED: Final = "used"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRequest:
+    """What a node asks for, signed by ``node_key``. ``None``: as the invitation says."""
+
+    invite_secret: str
+    org: str
+    node: str
+    node_key: bytes
+    fleet_key_pem: str
+    legal_name: str | None
+    country: str | None
+    group: str | None
+
+
+def subject_of(member: Member) -> bytes:
+    """Canonical bytes of what an operator approves."""
+    return approval_subject(
+        org=member.org,
+        node=member.node,
+        node_key=key_text(member.key),
+        fleet_key=member.fleet_key_pem,
+        name=member.legal_name,
+        group=member.group,
+        country=member.country,
+    )
+
+
+def check_fleet_key(pem: str) -> str:
+    """The fleet key in the one PEM spelling that is compared and stored.
+
+    Raises:
+        FleetKeyError: Not a P-256 public key in PEM.
+    """
+    remedy = "send the public half of keys/fleet.key as iriai-node writes it"
+    if len(pem) > FLEET_KEY_CHARS:
+        raise FleetKeyError(need=f"at most {FLEET_KEY_CHARS} characters", found="more", remedy=remedy)
+    try:
+        key = serialization.load_pem_public_key(pem.encode("ascii"))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise FleetKeyError(need="a public key in PEM", found="something else", remedy=remedy) from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise FleetKeyError(need="a P-256 key", found="another kind of key", remedy=remedy)
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode("ascii")
+
+
+class Membership:
+    """The service; see the module for its rules."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        directory: Directory,
+        url: str,
+        broker_key: bytes,
+        tls_sha256: str,
+    ) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._directory = directory
+        self._url = url
+        self._broker_key = broker_key
+        self._tls_sha256 = tls_sha256
+
+    # --- invitations ---
+
+    def new_invite(self) -> Invite:
+        """A fresh invitation, not stored yet."""
+        expires_ms = self._clock.now_ms() + INVITE_TTL_H * 3_600_000
+        return Invite(
+            url=self._url,
+            broker_key=key_text(self._broker_key),
+            tls_sha256=self._tls_sha256,
+            id=new_id("inv", self._entropy.token_bytes(10)),
+            secret=self._entropy.token_bytes(32).hex(),
+            expires=iso_s(expires_ms),
+        )
+
+    def invite(
+        self,
+        session: Session,
+        tx: LogTx,
+        *,
+        made: Invite,
+        expires_ms: int,
+        operator: Operator,
+        legal_name: str,
+        country: str,
+        group: str,
+        request: str,
+    ) -> None:
+        """Stores what is needed to recognise the invitation, bound to one organisation."""
+        session.execute(
+            insert(invite).values(
+                id=made.id,
+                secret_sha256=bytes.fromhex(secret_digest(made.secret)),
+                legal_name=legal_name,
+                country=country,
+                grp=group,
+                state=_OPEN,
+                expires_ms=expires_ms,
+                created_by=operator.name,
+            )
+        )
+        subject = digest(canonical([made.id, legal_name, country, group]))
+        tx.add(console_action(operator, "invite.create", subject=subject, request=request))
+
+    # --- joining ---
+
+    def join(self, session: Session, _tx: LogTx, request: JoinRequest) -> dict[str, Json]:
+        """Uses the invitation up and lets the organisation wait for two approvals.
+
+        1. the invitation exists, is unused, has not expired; 2. it was made for this organisation; 3. the
+        keys are sound; 4. nobody
+        enrolled any of them.
+
+        Raises:
+            InviteUnknownError, InviteUsedError, InviteExpiredError: Step 1.
+            InviteMismatchError: Step 2; the invitation stays unused.
+            WeakKeyError, FleetKeyError: Step 3.
+            AlreadyEnrolledError: Step 4.
+        """
+        now_ms = self._clock.now_ms()
+        # 1.
+        secret = bytes.fromhex(secret_digest(request.invite_secret))
+        row = session.execute(select(invite).where(invite.c.secret_sha256 == secret)).mappings().first()
+        found = _usable_invite(dict(row) if row else None, now_ms)
+        # 2.
+        for name, column in (("legal_name", "legal_name"), ("country", "country"), ("group", "grp")):
+            claimed = getattr(request, name)
+            if claimed is not None and claimed != found[column]:
+                raise InviteMismatchError(
+                    need=f"the {name} of the invitation",
+                    found=ascii(claimed)[:80],
+                    remedy="use the invitation that was made for this organisation",
+                )
+        # 3.
+        check_public_key(request.node_key)
+        fleet_key = check_fleet_key(request.fleet_key_pem)
+        # 4.
+        self._refuse_known(session, request, fleet_key)
+        session.execute(update(invite).where(invite.c.id == found["id"]).values(state=_USED))
+        session.execute(
+            insert(organisation).values(
+                org_id=request.org,
+                alias_key=b"",
+                legal_name=found["legal_name"],
+                country=found["country"],
+                grp=found["grp"],
+                state=WAITING,
+                node_id=request.node,
+                node_key=key_text(request.node_key),
+                fleet_key=fleet_key,
+                created_ms=now_ms,
+            )
+        )
+        return {"state": WAITING, "org": request.org, "node": request.node, "since_ms": now_ms}
+
+    def _refuse_known(self, session: Session, request: JoinRequest, fleet_key: str) -> None:
+        same = or_(
+            organisation.c.org_id == request.org,
+            organisation.c.node_id == request.node,
+            organisation.c.node_key == key_text(request.node_key),
+            organisation.c.fleet_key == fleet_key,
+        )
+        taken = session.scalar(select(func.count()).select_from(organisation).where(same))
+        if taken or self._directory.knows(key_id(request.node_key)):
+            raise AlreadyEnrolledError(
+                need="organisation, node and keys that are new here",
+                found="one that is enrolled",
+                remedy="make a new node (iriai-node init in an empty folder) and ask for a new invitation",
+            )
+
+    # --- approval ---
+
+    def approve(
+        self,
+        session: Session,
+        tx: LogTx,
+        *,
+        org: str,
+        operator: Operator,
+        subject: str,
+        signature: str,
+        request: str,
+    ) -> dict[str, Json]:
+        """Records one operator's approval; the second one makes the organisation active.
+
+        1. it waits; 2. the operator signed exactly what waits; 3. the operator's key has not approved it;
+        4. record; 5. with two
+        different keys: active.
+
+        Raises:
+            NotMemberError, NotWaitingError: Step 1.
+            SubjectChangedError, SignatureInvalidError: Step 2.
+            ApprovalTwiceError: Step 3.
+        """
+        # 1.
+        member = _load(session, org)
+        if member.state != WAITING:
+            raise NotWaitingError(
+                need=f"{org} waiting for approval", found=member.state, remedy="iriai-broker members"
+            )
+        # 2.
+        document = subject_of(member)
+        if subject != digest(document):
+            raise SubjectChangedError(
+                need=f"an approval of {digest(document)}",
+                found=ascii(subject)[:80],
+                remedy="look at it again and approve what is shown",
+            )
+        Envelope(payload_type=APPROVAL_TYPE, payload=document, signatures=()).with_signature(
+            operator.key, unb64(signature)
+        )
+        # 3.
+        if operator.name in _approvers(session, org):
+            raise ApprovalTwiceError(
+                need="an approval by another operator's key",
+                found=f"{operator.name} again",
+                remedy="let a second operator compare fingerprints and approve",
+            )
+        # 4.
+        session.execute(
+            insert(approval).values(
+                org_id=org,
+                operator=operator.name,
+                subject_digest=subject,
+                signature=signature,
+                at_ms=self._clock.now_ms(),
+            )
+        )
+        tx.add(console_action(operator, "org.approve", subject=subject, request=request))
+        # 5.
+        approvers = _approvers(session, org)
+        active = len(approvers) >= APPROVALS_NEEDED
+        if active:
+            self._onboard(session, tx, member, subject=subject, approvers=approvers)
+        return {"org": org, "state": ACTIVE if active else WAITING, "approved_by": sorted(approvers)}
+
+    def _onboard(
+        self, session: Session, tx: LogTx, member: Member, *, subject: str, approvers: frozenset[str]
+    ) -> None:
+        alias_key = self._entropy.token_bytes(32)
+        session.execute(
+            update(organisation)
+            .where(organisation.c.org_id == member.org)
+            .values(state=ACTIVE, alias_key=alias_key, created_ms=self._clock.now_ms())
+        )
+        tx.add(
+            Event(
+                type=EntryType.ORG_ONBOARDED,
+                pub={
+                    "org": alias(alias_key, None, None, None),
+                    "evidence": subject,
+                    "approvers": sorted(approvers),
+                },
+                private={"org": member.org},
+            )
+        )
+        tx.add(key_added("node", "ed25519", member.key, shown=key_text(member.key)))
+        tx.add(key_added("fleet", "ecdsa-p256", member.fleet_key_pem.encode("ascii")))
+
+    # --- revocation ---
+
+    def revoke(
+        self, session: Session, tx: LogTx, *, org: str, operator: Operator, reason: str, request: str
+    ) -> dict[str, Json]:
+        """Ends a membership at once; one operator is enough to stop somebody.
+
+        Raises:
+            NotMemberError: No such organisation.
+            NotWaitingError: It is revoked already.
+        """
+        member = _load(session, org)
+        if member.state == REVOKED:
+            raise NotWaitingError(need=f"{org} in force", found=REVOKED, remedy="nothing is left to do")
+        session.execute(
+            update(organisation)
+            .where(organisation.c.org_id == org)
+            .values(state=REVOKED, created_ms=self._clock.now_ms())
+        )
+        subject = digest(subject_of(member))
+        tx.add(console_action(operator, "org.revoke", subject=subject, request=request))
+        if member.alias_key:
+            tx.add(
+                Event(
+                    type=EntryType.ORG_SUSPENDED,
+                    pub={
+                        "org": alias(member.alias_key, None, None, None),
+                        "reason": reason,
+                        "request": request,
+                    },
+                )
+            )
+            for key in (member.key, member.fleet_key_pem.encode("ascii")):
+                tx.add(
+                    Event(
+                        type=EntryType.KEY_REVOKED,
+                        pub={"kid": digest(key), "reason": reason, "valid_until": tx.size},
+                    )
+                )
+        return {"org": org, "state": REVOKED}
+
+    # --- reading ---
+
+    def list_members(self, session: Session) -> list[dict[str, Json]]:
+        """Everybody enrolled, as operators see them, with what an approval is about."""
+        return [
+            {
+                "org": member.org,
+                "node": member.node,
+                "state": member.state,
+                "since_ms": member.since_ms,
+                "legal_name": member.legal_name,
+                "country": member.country,
+                "group": member.group,
+                "node_key": key_text(member.key),
+                "node_fingerprint": fingerprint(member.key),
+                "fleet_key_pem": member.fleet_key_pem,
+                "subject_digest": digest(subject_of(member)),
+                "approved_by": sorted(_approvers(session, member.org)),
+            }
+            for member in self._directory.members()
+        ]
+
+
+def console_action(operator: Operator, action: str, *, subject: str | None, request: str) -> Event:
+    """The log entry of an operator's mutation."""
+    return Event(
+        type=EntryType.CONSOLE_ACTION,
+        pub={
+            "operator": operator.name,
+            "action": action,
+            "subject": subject,
+            "result": "done",
+            "request": request,
+        },
+    )
+
+
+def key_added(role: str, algorithm: str, key: bytes, *, shown: str | None = None) -> Event:
+    """The log entry of a key that is trusted from here on."""
+    return Event(
+        type=EntryType.KEY_ADDED,
+        pub={"role": role, "alg": algorithm, "kid": digest(key), "vkey": None},
+        private={} if shown is None else {"key": shown},
+    )
+
+
+def _usable_invite(row: dict[str, Json] | None, now_ms: int) -> dict[str, Json]:
+    remedy = "ask the operators for a new invitation"
+    if row is None:
+        raise InviteUnknownError(
+            need="an invitation of this broker", found="none with this secret", remedy=remedy
+        )
+    if row["state"] != _OPEN:
+        raise InviteUsedError(
+            need="an invitation that was not used",
+            found="a used one",
+            remedy="if you did not use it yourself, tell the operators at once; else " + remedy,
+        )
+    if now_ms > row["expires_ms"]:
+        raise InviteExpiredError(need="an invitation in its time", found="an expired one", remedy=remedy)
+    return row
+
+
+def _load(session: Session, org: str) -> Member:
+    row = session.execute(select(organisation).where(organisation.c.org_id == org)).mappings().first()
+    if row is None:
+        raise NotMemberError(
+            need="an enrolled organisation", found=ascii(org)[:60], remedy="iriai-broker members"
+        )
+    return member_of_row(row)
+
+
+def _approvers(session: Session, org: str) -> frozenset[str]:
+    return frozenset(session.scalars(select(approval.c.operator).where(approval.c.org_id == org)))

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition of a broker: what the API and the round runner share, built once, from plain arguments.
+
+    services = Services(settings, clock, entropy, writer, engine, keys)
+    app = build(services)            # broker.app; its lifespan calls start() and stop()
+    services.close()
+
+- Nothing here is a global; two brokers in one process do not meet.
+- `engine` reaches the nodes; the broker's own database is the truth and tells it at each start who is
+  enrolled.
+- `runner` moves runs forward. It is set after construction, because it needs the services itself; without
+  one, runs can be opened and
+  wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from broker.catalogue.service import Catalogue
+from broker.contracts.service import Contracts, Seat
+from broker.delivery.service import Delivery
+from broker.membership.directory import Directory, Member
+from broker.membership.service import Membership
+from broker.runs.service import Runs
+from broker.tls import pin_of
+from policies.identity import SigningKey, key_text
+from policies.log.checkpoint import Policy, VerifierKey, policy_text
+from policies.log.entries import alias
+
+if TYPE_CHECKING:
+    from broker.log import Writer
+    from broker.settings import Settings
+    from broker.store import Store
+    from policies.contract import Contract
+    from policies.ports import Clock, Entropy
+
+__all__ = ["BrokerKeys", "Fleet", "NoFleet", "Runner", "Services"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerKeys:
+    """What identifies this broker: its signing key, its log's verifier key, its TLS certificate chain."""
+
+    broker: SigningKey
+    log_vkey: str
+    tls_chain_pem: bytes = field(repr=False)
+
+    @property
+    def tls_sha256(self) -> str:
+        """SHA-256 of the leaf certificate, 64 hex digits."""
+        return pin_of(self.tls_chain_pem)
+
+
+class Fleet(Protocol):
+    """What the composition asks of the engine besides exchanges (`broker.federation.engine`)."""
+
+    endpoint: Any
+    """ASGI callable that serves ``/v1/fleet/*``."""
+
+    async def start(self) -> None:
+        """Gets ready to serve; called once, on the event loop."""
+        ...
+
+    def drain(self) -> None:
+        """Ends held requests, so that the server can stop at once."""
+        ...
+
+    async def stop(self) -> None:
+        """Stops serving."""
+        ...
+
+    def enrol(self, node: str, fleet_key_pem: bytes, node_public_key: bytes) -> None:
+        """Lets a node connect. Enrolling the same node again changes nothing."""
+        ...
+
+    def revoke(self, node: str) -> None:
+        """Closes a node's connection and refuses it from now on."""
+        ...
+
+    def online(self) -> frozenset[str]:
+        """Nodes that would answer now."""
+        ...
+
+
+class NoFleet:
+    """A broker without nodes' connections: membership, contracts and the log work, runs do not."""
+
+    def __init__(self) -> None:
+        self.enrolled: dict[str, tuple[bytes, bytes]] = {}
+        self.endpoint = _no_fleet
+
+    async def start(self) -> None:
+        """Nothing to get ready."""
+
+    def drain(self) -> None:
+        """Nothing is held."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    def enrol(self, node: str, fleet_key_pem: bytes, node_public_key: bytes) -> None:
+        """Remembers the node."""
+        self.enrolled[node] = (fleet_key_pem, node_public_key)
+
+    def revoke(self, node: str) -> None:
+        """Forgets the node."""
+        self.enrolled.pop(node, None)
+
+    def online(self) -> frozenset[str]:
+        """Nobody."""
+        return frozenset()
+
+
+async def _no_fleet(_scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  ASGI
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class Runner(Protocol):
+    """Moves runs forward (`broker.federation.runner`).
+
+    `opened`, `voted` and `resume` return at once; the work is the runner's own task.
+    """
+
+    def opened(self, run_id: str) -> None:
+        """A run was opened; it and its entries are durable."""
+        ...
+
+    def voted(self, candidate: str) -> None:
+        """A vote on a candidate arrived outside a round; the gate may look again."""
+        ...
+
+    def resume(self) -> None:
+        """At start: go on with every run that is not closed."""
+        ...
+
+    async def stop(self) -> None:
+        """Leaves every run where it is and ends its own tasks."""
+        ...
+
+
+class Services:
+    """Everything, composed; see the module."""
+
+    def __init__(  # noqa: PLR0917  the composition root; the order is part of the design
+        self,
+        settings: Settings,
+        clock: Clock,
+        entropy: Entropy,
+        writer: Writer,
+        engine: Fleet,
+        keys: BrokerKeys,
+        *,
+        store: Store,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.entropy = entropy
+        self.writer = writer
+        self.store = store
+        self.engine = engine
+        self.keys = keys
+        self.runner: Runner | None = None
+        self.directory = Directory()
+        self.membership = Membership(
+            clock=clock,
+            entropy=entropy,
+            directory=self.directory,
+            url=settings.public_url,
+            broker_key=keys.broker.public,
+            tls_sha256=keys.tls_sha256,
+        )
+        self.contracts = Contracts(store=store, clock=clock, directory=self.directory, broker_key=keys.broker)
+        self.catalogue = Catalogue(directory=self.directory)
+        self.runs = Runs(clock=clock, entropy=entropy, contracts=self.contracts)
+        self.delivery = Delivery(clock=clock, entropy=entropy, contracts=self.contracts, store=store)
+
+    @property
+    def policy(self) -> str:
+        """An auditor's policy file as this broker sees itself; the log's first entry names its digest."""
+        return policy_text(
+            Policy(logs=(VerifierKey.parse(self.keys.log_vkey),), broker=self.keys.broker.public)
+        )
+
+    async def start(self) -> None:
+        """Reads who is enrolled, starts the engine and tells it, lets the runner resume."""
+        self.refresh()
+        await self.engine.start()
+        for member in self.directory.members():
+            if member.active:
+                self.engine.enrol(member.node, member.fleet_key_pem.encode("ascii"), member.key)
+        if self.runner is not None:
+            self.runner.resume()
+
+    async def stop(self) -> None:
+        """Stops the runner, then the engine; what was acknowledged is on the disk already."""
+        if self.runner is not None:
+            await self.runner.stop()
+        await self.engine.stop()
+
+    def close(self) -> None:
+        """Finishes what is being written and closes the databases."""
+        self.writer.close()
+        self.store.close()
+
+    def refresh(self) -> None:
+        """Reads again who is enrolled; after each change of membership."""
+        with self.store.read() as session:
+            self.directory.load(session)
+
+    def enrolled(self, org: str) -> None:
+        """Tells everybody who must know what became of an organisation, after the commit. Repeatable."""
+        self.refresh()
+        member = self.directory.member(org)
+        if member.active:
+            self.engine.enrol(member.node, member.fleet_key_pem.encode("ascii"), member.key)
+        elif member.revoked:
+            self.engine.revoke(member.node)
+
+    def nodes(self) -> list[dict[str, str]]:
+        """Every enrolled node: its organisation and whether it would answer now."""
+        online = self.engine.online()
+        return [
+            {"org": one.org, "node": one.node, "state": "online" if one.node in online else one.state}
+            for one in self.directory.members()
+        ]
+
+    # --- what the round runner asks ---
+
+    def seats(self, contract: Contract) -> tuple[Seat, ...]:
+        """Contributors of a contract with the active member (node, key) behind each pinned key."""
+        return self.contracts.seats(contract)
+
+    def member_of_node(self, node: str) -> Member | None:
+        """The enrolled member of a node id."""
+        return next((one for one in self.directory.members() if one.node == node), None)
+
+    def party_of_node(self, contract: Contract, node: str) -> str | None:
+        """Short name of a node's organisation in a contract."""
+        member = self.member_of_node(node)
+        clause = contract.party_of_key(key_text(member.key)) if member is not None else None
+        return clause.party if clause is not None else None
+
+    def alias(self, party: str, scope: str, run: str | None = None, round: int | None = None) -> str:  # noqa: A002
+        """Name of a contributor in log entries of a contract (``scope``: its digest), run and round."""
+        return self.contracts.alias(self.contracts.get(scope), party, run, round)
+
+    def org_alias(self, member: Member) -> str:
+        """Name of an organisation in entries that belong to no contract."""
+        return alias(member.alias_key, None, None, None)
+
+    def receipt_json(self, index: int) -> dict[str, str]:
+        """An entry's bytes and its receipt, as members are given both."""
+        return {
+            "entry": self.writer.receipts.body(index).decode("utf-8"),
+            "proof": self.writer.receipts.receipt(index).to_text(),
+        }
