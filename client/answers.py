@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command of ``iriai-node`` gives: facts for programs, sentences for people, one exit code.
+
+- ``--json`` puts exactly one envelope on standard output: ``{"schema":"1","status":"ok","data":…}`` or
+  ``{"schema":"1","status":"error","error":{code,clause,need,found,remedy}}``. People's text goes to standard
+  error.
+- Text that another party wrote is shown with its control characters escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from policies.errors import IriaiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Answer", "finish", "plain", "short", "table"]
+
+_SCHEMA = "1"
+_UNEXPECTED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Result of a command: ``data`` for programs, ``text`` for people, and the exit code."""
+
+    data: dict[str, Any]
+    text: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+def plain(text: object) -> str:
+    """Text of another party, with control and format characters escaped so that it cannot move the cursor."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(text)
+    )
+
+
+def short(digest: str) -> str:
+    """A digest for the eye: its first 12 hex digits."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[str, ...]:
+    """Lines of a table with aligned columns, as plain text."""
+    cells = [tuple(plain(cell) for cell in row) for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    return tuple("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in cells)
+
+
+def finish(work: Callable[[], Answer], *, as_json: bool) -> int:
+    """Runs the body of a command, prints its result or its refusal, and gives the exit code.
+
+    This is the one place of the node where an error becomes text for a terminal.
+    """
+    try:
+        answer = work()
+    except IriaiError as error:
+        _print_error(error, as_json=as_json)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    for line in answer.text:
+        print(line, file=sys.stderr)  # noqa: T201  the output of a command
+    if as_json:
+        _print_envelope({"schema": _SCHEMA, "status": "ok", "data": answer.data})
+    return answer.exit_code
+
+
+def _print_error(error: IriaiError, *, as_json: bool) -> None:
+    fields = {key: plain(value) if value is not None else None for key, value in error.as_dict().items()}
+    clause = f" [clause {fields['clause']}]" if fields["clause"] else ""
+    print(f"{fields['code']}{clause}", file=sys.stderr)  # noqa: T201
+    for name in ("need", "found", "remedy"):
+        print(f"  {name + ':':<8}{fields[name]}", file=sys.stderr)  # noqa: T201
+    if as_json:
+        _print_envelope({"schema": _SCHEMA, "status": "error", "error": fields})
+
+
+def _print_envelope(envelope: dict[str, Any]) -> None:
+    try:
+        print(json.dumps(envelope, ensure_ascii=False, sort_keys=True), flush=True)  # noqa: T201
+    except BrokenPipeError:  # the reader has gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

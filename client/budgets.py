@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledgers of this node's data, one file per lineage, and what they say about one contract's caps.
+
+- Caps come from the signed contract, tightened by the site's own ``local.epsilon_total``; the first contract
+  that charges a lineage opens its ledger with them, for the life of the data.
+- A ledger that should be there and is not is an unknown budget: refused, never started again.
+- Without a privacy clause in the contract (NOT PRIVATE) there is no cap and nothing is charged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from client.privacy.store import BudgetStore
+from policies.privacy.accounting import epsilon_text
+from policies.privacy.errors import BudgetUnknownError
+from policies.privacy.ledger import Cap, LedgerState, apply, epsilon_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from client.settings import Home, LocalRules
+    from policies.contract import Contract
+    from policies.identity import SigningKey
+    from policies.ports import Clock
+
+__all__ = ["Budgets", "Touched", "cap_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """One spend as the ledger holds it."""
+
+    lineage: str
+    contract: str
+    recipe: str
+    run: str
+    round: int
+    attempt: int
+    block: str
+    plan_digest: str
+    steps: int
+    rho_nano: int
+    epsilon_after: str
+
+
+def cap_of(contract: Contract, party: str, rules: LocalRules) -> Cap | None:
+    """The cap that binds this party under a contract and its own rules; None under ``mode: none``."""
+    caps = contract.caps(party)
+    if caps is None:
+        return None
+    total, release = caps.epsilon_total, caps.epsilon_per_release
+    own = rules.epsilon_total
+    if own is not None:
+        total = min(total, own, key=Decimal)
+        release = min(release, own, key=Decimal)
+    return Cap(scope=contract.digest, epsilon_total=total, epsilon_per_release=release, delta=caps.delta)
+
+
+class Budgets:
+    """Opens ledgers and keeps them open."""
+
+    def __init__(self, home: Home, *, key: SigningKey, clock: Clock) -> None:
+        self._home = home
+        self._key = key
+        self._clock = clock
+        self._open: dict[str, BudgetStore] = {}
+
+    def close(self) -> None:
+        """Closes all files."""
+        for store in self._open.values():
+            store.close()
+        self._open.clear()
+
+    def lineages(self) -> tuple[str, ...]:
+        """File stems of the ledgers that are here."""
+        if not self._home.budget.exists():
+            return ()
+        return tuple(sorted(one.stem for one in self._home.budget.glob("*.db")))
+
+    def find(self, stem: str) -> BudgetStore:
+        """The ledger of a file stem.
+
+        Raises:
+            BudgetUnknownError: It is not there, or does not verify.
+        """
+        store = self._open.get(stem)
+        if store is None:
+            store = BudgetStore(self._home.budget / f"{stem}.db", clock=self._clock, key=self._key)
+            self._open[stem] = store
+        return store
+
+    def of(self, lineage: str, cap: Cap, *, unit: str, adjacency: str, charged_before: bool) -> BudgetStore:
+        """The ledger of a lineage, opened with this cap if no contract ever charged it.
+
+        Args:
+            lineage: Of the data.
+            cap: Of the contract that is about to charge it.
+            unit: Of the plan.
+            adjacency: Of the plan.
+            charged_before: Whether this node has told the log of a spend on this lineage; then the file must
+                be there.
+
+        Raises:
+            BudgetUnknownError: The file is missing although it must be there, or does not verify.
+        """
+        stem = _stem(lineage)
+        path = self._home.budget / f"{stem}.db"
+        if stem not in self._open and not path.exists():
+            if charged_before:
+                raise BudgetUnknownError(
+                    need=f"the ledger {path.name}",
+                    found="none, although it was charged",
+                    remedy="restore its newest copy; without it these data cannot be trained on again",
+                )
+            own = Cap(
+                scope=lineage,
+                epsilon_total=cap.epsilon_total,
+                epsilon_per_release=cap.epsilon_per_release,
+                delta=cap.delta,
+            )
+            self._open[stem] = BudgetStore.create(
+                path, clock=self._clock, key=self._key, cap=own, unit=unit, adjacency=adjacency
+            )
+        return self.find(stem)
+
+    def ledger_of(self, lineage: str) -> BudgetStore:
+        """The ledger of a lineage that was charged before.
+
+        Raises:
+            BudgetUnknownError: There is none.
+        """
+        return self.find(_stem(lineage))
+
+    def settle(self, is_over: Callable[[str], bool]) -> int:
+        """Closes the reservations of runs that are over, so that steps that never ran are free again.
+
+        Args:
+            is_over: Whether a run is; asked once for each run with an open reservation.
+
+        Returns:
+            How many reservations were closed.
+        """
+        done = 0
+        for stem in self.lineages():
+            store = self.find(stem)
+            store.figures()  # what other processes appended is read first
+            waiting = [key for key, hold in store.state.holds.items() if hold.open]
+            for run, block in waiting:
+                if is_over(run):
+                    store.commit(run, block=block)
+                    done += 1
+        return done
+
+    def touches(self) -> tuple[Touched, ...]:
+        """Every spend in every ledger, with its cost and what was spent after it."""
+        return tuple(one for stem in self.lineages() for one in _touches(self.find(stem)))
+
+
+def _stem(lineage: str) -> str:
+    return hashlib.sha256(lineage.encode("utf-8")).hexdigest()[:32]
+
+
+def _touches(store: BudgetStore) -> Iterator[Touched]:
+    state, recipes = LedgerState(), dict[str, str]()
+    for entry in store.entries():
+        state = apply(state, entry)
+        body = entry["body"]
+        if entry["kind"] == "reserve":
+            recipes[body["run"]] = body["recipe"]
+        if entry["kind"] != "touch":
+            continue
+        hold = state.holds[(body["run"], body["block"])]
+        after = epsilon_after(state, state.lineage, block=body["block"])
+        yield Touched(
+            lineage=state.lineage.scope,
+            contract=hold.contract.scope,
+            recipe=recipes[body["run"]],
+            run=body["run"],
+            round=body["round"],
+            attempt=body["attempt"],
+            block=body["block"],
+            plan_digest=hold.plan_digest,
+            steps=body["steps"],
+            rho_nano=body["steps"] * hold.lineage_step,
+            epsilon_after=epsilon_text(after),
+        )

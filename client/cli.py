@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``iriai-node``: the owner's command line. Libraries are imported inside commands; torch never is.
+
+Every command prints sentences to standard error, with ``--json`` one envelope to standard output, and ends
+with 0, or: 1 our bug, 2 usage, 3 a check failed, 4 denied by policy, 5 peer unreachable, 6 identity, 7
+needs a human, 75 try again.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from client.answers import Answer, finish
+from client.clock import SystemClock
+from client.entropy import SystemEntropy
+from client.settings import Home, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from client.contracts import ContractShelf
+    from client.membership import Member
+    from client.outbox import Outbox
+
+__all__ = ["app", "main"]
+
+_FOLDER = Path("iriai-node")
+
+Dir = Annotated[Path, typer.Option("--dir", envvar="IRIAI_NODE_DIR", help="The node's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
+Yes = Annotated[bool, typer.Option("--yes", help="The question was answered before: no prompt.")]
+
+
+def _group(words: str) -> typer.Typer:
+    return typer.Typer(
+        help=words,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+app = _group("A manufacturer's node: its data, its contract, its budget, its models.")
+data = _group("Recordings: import, describe, publish the description.")
+contract = _group("The contract: read it in plain words, sign it.")
+guard = _group("What this node's own gate decided.")
+budget = _group("How much privacy is spent.")
+outbox = _group("What left this site.")
+receipts = _group("Proofs that the log holds what this node sent.")
+release = _group("Candidates at the release gate, and your vote.")
+models = _group("Released models: fetch them, train them on at home.")
+for _name, _one in (
+    ("data", data),
+    ("contract", contract),
+    ("guard", guard),
+    ("budget", budget),
+    ("outbox", outbox),
+    ("receipts", receipts),
+    ("release", release),
+    ("models", models),
+):
+    app.add_typer(_one, name=_name)
+
+
+def _end(work: Callable[[], Answer], as_json: bool) -> NoReturn:  # noqa: FBT001  one call per command
+    raise typer.Exit(finish(work, as_json=as_json))
+
+
+def _ask(question: str, *, yes: bool) -> Callable[[str], bool]:
+    """Shows something to a person and takes yes or no; without a terminal the answer is no."""
+
+    def confirm(shown: str) -> bool:
+        print(f"{question}\n\n    {shown}\n", file=sys.stderr)  # noqa: T201  the question
+        if yes:
+            return True
+        return sys.stdin.isatty() and typer.confirm("Is it the same?", err=True)
+
+    return confirm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Open:
+    """What most commands work on."""
+
+    home: Home
+    member: Member
+    shelf: ContractShelf
+    outbox: Outbox
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[_Open]:
+    from client.contracts import ContractShelf
+    from client.membership import open_member
+    from client.outbox import Outbox
+
+    home, clock, entropy = Home(folder), SystemClock(), SystemEntropy()
+    member = open_member(home, clock=clock, entropy=entropy)
+    kept = Outbox(
+        home.outbox, key=member.identity.key, origin=member.broker.origin, clock=clock, entropy=entropy
+    )
+    try:
+        with member.client:
+            yield _Open(
+                home=home,
+                member=member,
+                shelf=ContractShelf(home, own_key=member.identity.key.public),
+                outbox=kept,
+            )
+    finally:
+        kept.close()
+
+
+@app.command()
+def init(
+    folder: Dir = _FOLDER,
+    legal_name: Annotated[str, typer.Option(help="Of the organisation, as on the invitation.")] = "",
+    country: Annotated[str, typer.Option(help="Two letters.")] = "",
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Makes the node's keys, on this machine and nowhere else. Safe to repeat."""
+    from client.membership import initialise
+
+    _end(
+        lambda: initialise(Home(folder), entropy=SystemEntropy(), legal_name=legal_name, country=country),
+        json,
+    )
+
+
+@app.command()
+def join(
+    url: str,
+    invite: str,
+    folder: Dir = _FOLDER,
+    yes: Yes = False,  # noqa: FBT002
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Checks who answers at URL against the invitation and asks to be let in."""
+    from client import membership
+
+    confirm = _ask("Compare the broker's fingerprint with the operator, by telephone:", yes=yes)
+    _end(
+        lambda: membership.join(
+            Home(folder), url, invite, clock=SystemClock(), entropy=SystemEntropy(), confirm=confirm
+        ),
+        json,
+    )
+
+
+@app.command()
+def status(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Who this node is, whether it was approved, what its worker does."""
+
+    def work() -> Answer:
+        from client import membership
+
+        with _opened(folder) as one:
+            return membership.status(one.member)
+
+    _end(work, json)
+
+
+@app.command()
+def run(folder: Dir = _FOLDER) -> None:
+    """Keeps a worker running that answers the broker, until it is stopped."""
+
+    def work() -> Answer:
+        from client.federation.supervise import supervise
+
+        with _opened(folder) as one:
+            one.outbox.check_open()
+        code = supervise([sys.executable, "-m", "client.node", "--dir", str(folder)])
+        return Answer(data={}, exit_code=code)
+
+    _end(work, as_json=False)
+
+
+def _set_paused(folder: Path, *, paused: bool) -> Answer:
+    from dataclasses import replace
+
+    from client.settings import save_settings
+
+    home = Home(folder).need()
+    settings = load_settings(home, {})
+    save_settings(home, replace(settings, local=replace(settings.local, paused=paused)))
+    words = "paused: nothing is trained or judged until `iriai-node resume`" if paused else "not paused"
+    return Answer(data={"paused": paused}, text=(words,))
+
+
+@app.command()
+def pause(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Trains and judges nothing from now on; works at once, also for a running worker."""
+    _end(lambda: _set_paused(folder, paused=True), json)
+
+
+@app.command()
+def resume(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Ends a pause."""
+    _end(lambda: _set_paused(folder, paused=False), json)
+
+
+@app.command()
+def doctor(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Numbered checks, each with what to do; exit 3 if one failed."""
+
+    def work() -> Answer:
+        from client.doctor import doctor as checks
+
+        return checks(Home(folder).need(), clock=SystemClock(), entropy=SystemEntropy())
+
+    _end(work, json)
+
+
+@data.command("add")
+def data_add(  # noqa: PLR0917  a command line
+    path: Path,
+    dataset: Annotated[str, typer.Option(help="Name, as the contract lists it.")],
+    signal_map: Annotated[
+        Path | None, typer.Option("--map", help="TOML: which channel is which field.")
+    ] = None,
+    digest: Annotated[str | None, typer.Option("--contract", help="Digest; the newest if left out.")] = None,
+    no_publish: Annotated[bool, typer.Option("--no-publish", help="Keep the descriptor here.")] = False,  # noqa: FBT002
+    folder: Dir = _FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Imports a recording under the contract's field list; only a coarse, signed descriptor leaves."""
+
+    def work() -> Answer:
+        from client import catalogue
+
+        with _opened(folder) as one:
+            return catalogue.data_add(
+                one.member,
+                one.shelf,
+                one.outbox,
+                path,
+                dataset=dataset,
+                signal_map=signal_map,
+                contract=digest,
+                rules=load_settings(one.home).local,
+                publish=not no_publish,
+            )
+
+    _end(work, json)
+
+
+@data.command("list")
+def data_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Data sets of this site; nothing of this leaves."""
+
+    def work() -> Answer:
+        from client import catalogue
+
+        return catalogue.data_list(Home(folder).need())
+
+    _end(work, json)
+
+
+@contract.command("list")
+def contract_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """This node's contracts, and who is waited for."""
+
+    def work() -> Answer:
+        from client import contracts
+
+        with _opened(folder) as one:
+            return contracts.contract_list(one.member)
+
+    _end(work, json)
+
+
+@contract.command("show")
+def contract_show(
+    digest: Annotated[str | None, typer.Argument(help="Digest; the newest if left out.")] = None,
+    folder: Dir = _FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """The contract in plain words, your own duties first, each sentence with its clause id."""
+
+    def work() -> Answer:
+        from client import contracts
+
+        with _opened(folder) as one:
+            return contracts.contract_show(one.member, one.shelf, digest)
+
+    _end(work, json)
+
+
+@contract.command("sign")
+def contract_sign(
+    digest: str,
+    folder: Dir = _FOLDER,
+    yes: Yes = False,  # noqa: FBT002
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Checks pins, recipes and dates, then signs and sends the signature."""
+
+    def work() -> Answer:
+        from client import contracts
+
+        confirm = _ask("You are about to sign the contract whose digest begins with:", yes=yes)
+        with _opened(folder) as one:
+            return contracts.sign(one.member, one.shelf, one.outbox, digest, confirm=confirm)
+
+    _end(work, json)
+
+
+@guard.command("log")
+def guard_log(
+    run_id: Annotated[str | None, typer.Option("--run")] = None,
+    folder: Dir = _FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Every decision of this node's gate, newest first."""
+
+    def work() -> Answer:
+        from client import ledgers
+
+        with _opened(folder) as one:
+            return ledgers.guard_log(one.outbox, run_id)
+
+    _end(work, json)
+
+
+@guard.command("explain")
+def guard_explain(run_id: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Why a run's rounds were refused, or that they were allowed: clause, need, found, remedy."""
+
+    def work() -> Answer:
+        from client import ledgers
+
+        with _opened(folder) as one:
+            return ledgers.guard_explain(one.outbox, one.shelf, run_id)
+
+    _end(work, json)
+
+
+@budget.command("show")
+def budget_show(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Spent, held and left, per contract and block of data."""
+
+    def work() -> Answer:
+        from client import ledgers
+
+        with _opened(folder) as one:
+            return ledgers.budget_show(one.home, one.member, one.shelf)
+
+    _end(work, json)
+
+
+@outbox.command("list")
+def outbox_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """What left this site: when, bytes, kind, digest, clause, receipts."""
+
+    def work() -> Answer:
+        from client import ledgers
+
+        with _opened(folder) as one:
+            return ledgers.outbox_list(one.outbox)
+
+    _end(work, json)
+
+
+@receipts.command("fetch")
+def receipts_fetch(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Fetches and checks the receipts that are missing."""
+
+    def work() -> Answer:
+        from client import releases
+
+        with _opened(folder) as one:
+            return releases.receipts_fetch(one.member, one.outbox)
+
+    _end(work, json)
+
+
+@receipts.command("verify")
+def receipts_verify(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nobody for the current head.")] = False,  # noqa: FBT002
+    folder: Dir = _FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Checks every receipt again, and that the log extends what this node saw; exit 7 shows the evidence."""
+
+    def work() -> Answer:
+        from client import releases
+
+        with _opened(folder) as one:
+            asked = None if offline else one.member
+            return releases.receipts_verify(asked, one.outbox, one.member.broker.log_vkey)
+
+    _end(work, json)
+
+
+@release.command("list")
+def release_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Candidates at the release gate, and your own vote."""
+
+    def work() -> Answer:
+        from client import releases
+
+        with _opened(folder) as one:
+            return releases.release_list(one.member)
+
+    _end(work, json)
+
+
+def _vote(folder: Path, candidate: str, *, verdict: str, clause: str | None, as_json: bool) -> NoReturn:
+    def work() -> Answer:
+        from client import releases
+
+        with _opened(folder) as one:
+            return releases.vote(one.member, one.shelf, one.outbox, candidate, verdict=verdict, clause=clause)
+
+    _end(work, as_json)
+
+
+@release.command("approve")
+def release_approve(candidate: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Votes for a candidate."""
+    _vote(folder, candidate, verdict="approve", clause=None, as_json=json)
+
+
+@release.command("veto")
+def release_veto(
+    candidate: str,
+    clause: Annotated[str | None, typer.Option(help="In the name of which clause.")] = None,
+    folder: Dir = _FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Votes against a candidate; a vetoed one cannot be pulled by anybody."""
+    _vote(folder, candidate, verdict="veto", clause=clause, as_json=json)
+
+
+@models.command("list")
+def models_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Released models, and which of them are here."""
+
+    def work() -> Answer:
+        from client import models as shelf
+
+        with _opened(folder) as one:
+            return shelf.models_list(one.member)
+
+    _end(work, json)
+
+
+@models.command("pull")
+def models_pull(model: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Fetches a released model that the contract lets you have, and checks bytes and statement."""
+
+    def work() -> Answer:
+        from client import models as shelf
+
+        with _opened(folder) as one:
+            return shelf.pull(one.member, one.shelf, model)
+
+    _end(work, json)
+
+
+@models.command("personalise")
+def models_personalise(model: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Trains a pulled model on at home and keeps the better of the two."""
+
+    def work() -> Answer:
+        from client import models as shelf
+
+        return shelf.personalise(Home(folder).need(), model)
+
+    _end(work, json)
+
+
+def main() -> None:
+    """Entry point of the script."""
+    app(prog_name="iriai-node")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's wall clock: the only place of the client that reads the time of the machine."""
+
+from __future__ import annotations
+
+import time
+
+__all__ = ["SystemClock"]
+
+
+class SystemClock:
+    """`policies.ports.Clock` of a real process."""
+
+    __slots__ = ()
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970-01-01T00:00:00Z."""
+        return time.time_ns() // 1_000_000

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this node does when a broker asks: three duties, and no other. Holds no torch; a `Learner` works.
+
+Each duty takes the news of the log first (`client.receipts`), so that a log with two histories is answered
+by nothing else.
+
+``train.contribute``: 1. the guard decides, before the tensor is pulled; 2. plan and base model are those of
+recipe and request;
+3. budget is reserved once per run and touched, durably, before the first gradient; 4. training; 5. one
+   transaction seals
+``decision.recorded``, ``epsilon.spent`` and ``submission.received`` (before the first spend
+``budget.opened``) and notes what leaves; only then the reply exists.
+
+``evaluate.judge``: one noised query of the recipe's evaluation plan on held-out units; only the vote
+leaves. A candidate is judged once: asked again, the same envelopes go out.
+
+``query.ping``: the initial weights that follow from the recipe's seed.
+
+A reply carries the envelopes that have no receipt yet before its own: a number is never skipped. What
+leaves of an error is its code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from client.errors import DigestMismatchError, OutboxError
+from client.federation.handlers import HandlerReply, Refusal
+from client.outbox import Decided
+from policies.encoding import decimal_text, digest, digest_of
+from policies.exchange import seal_reply, tensor_spec
+from policies.limits import OUTBOX_PENDING
+from policies.privacy.errors import PlanMismatchError
+from policies.privacy.ledger import HELD_OUT, TRAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+
+    from client.budgets import Budgets
+    from client.guard import Guard, Judged, Seat
+    from client.outbox import Letters, Outbox
+    from client.privacy.store import BudgetStore, Spend
+    from client.receipts import LogView
+    from client.settings import LocalRules
+    from policies.exchange import RequestHeader
+    from policies.identity import SigningKey
+    from policies.ports import Clock, Entropy
+    from policies.privacy.plan import DpPlan, EvalPlan
+    from policies.recipe import Recipe
+    from policies.signing import Envelope
+
+__all__ = ["ContributeDuty", "Desktop", "JudgeDuty", "Learner", "PingDuty", "Told", "seal_spend"]
+
+_SALT_BYTES = 16
+
+
+class Learner(Protocol):
+    """Training and judging on this site's data; the worker's implementation holds torch."""
+
+    def initial(self, recipe: Recipe) -> np.ndarray:
+        """The weights that every node derives from the recipe, ``[P] float32``."""
+        ...
+
+    def units(self, seat: Seat, block: str) -> tuple[str, int]:
+        """Manifest and number of the frozen units of a block; both stay on the site."""
+        ...
+
+    def update(
+        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[], None]
+    ) -> np.ndarray:
+        """The update of a round and attempt, ``[P] float32``; calls ``spend`` before the first gradient."""
+        ...
+
+    def judge(self, seat: Seat, weights: np.ndarray) -> tuple[float, bool]:
+        """Noised mean loss, which stays on the site, and the vote."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desktop:
+    """What all duties share."""
+
+    guard: Guard
+    outbox: Outbox
+    view: LogView
+    budgets: Budgets
+    learner: Learner
+    rules: Callable[[], LocalRules]
+    key: SigningKey
+    clock: Clock
+    entropy: Entropy
+    phase: Callable[[RequestHeader, str], None]
+
+    def news(self, header: RequestHeader) -> None:
+        """Takes the news of the log that came with a request."""
+        self.view.news(header.body.get("log"), header.body.get("receipts"), later=True)
+
+    def ledger(self, seat: Seat, plan: DpPlan | EvalPlan) -> BudgetStore | None:
+        """The ledger that a plan is charged to; None where the contract has no caps."""
+        if seat.cap is None:
+            return None
+        return self.budgets.of(
+            seat.lineage,
+            seat.cap,
+            unit=plan.unit,
+            adjacency=plan.adjacency,
+            charged_before=self.outbox.charged(seat.lineage),
+        )
+
+    def spend(self, seat: Seat, header: RequestHeader, plan: DpPlan | EvalPlan, block: str) -> Spend | None:
+        """Reserves a run's plan if it is not, and touches; durable when it returns.
+
+        Raises:
+            BudgetExhaustedError: A cap does not hold the plan, or no step is left.
+        """
+        store = self.ledger(seat, plan)
+        if store is None or seat.cap is None:
+            return None
+        if not store.is_reserved(header.run, block=block):
+            manifest, units = self.learner.units(seat, block)
+            store.reserve(
+                plan, seat.cap, run=header.run, recipe=seat.recipe.digest, manifest=manifest, units=units
+            )
+        return store.touch(header.run, header.round, header.attempt, block=block)
+
+    def finish(
+        self,
+        letters: Letters,
+        header: RequestHeader,
+        reply: HandlerReply,
+        sealed: list[Envelope],
+        *,
+        clause: str | None,
+    ) -> HandlerReply:
+        """The reply with all envelopes that need a receipt, and the note of what leaves with it."""
+        envelopes = [one.to_json() for one in (*letters.pending(), *sealed)]
+        body = {**reply.body, "envelopes": envelopes} if envelopes else reply.body
+        made = HandlerReply(status=reply.status, code=reply.code, body=body, tensor=reply.tensor)
+        spec = None if made.tensor is None else tensor_spec(made.tensor)
+        data = seal_reply(self.key, header, status=made.status, code=made.code, tensor=spec, body=body)
+        letters.note(
+            kind=header.type.value,
+            size_bytes=len(data) + (spec.size_bytes if spec is not None else 0),
+            digest=spec.digest if spec is not None else digest(data),
+            clause=clause,
+            contract=header.contract,
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+        )
+        return made
+
+    def backlog(self, header: RequestHeader) -> Refusal | None:
+        """A refusal with the oldest envelopes only, where no header has room for all of them and new ones."""
+        if len(self.outbox.pending(OUTBOX_PENDING + 1)) <= OUTBOX_PENDING:
+            return None
+        reply = HandlerReply(status="refused", code=OutboxError.code)
+        with self.outbox.writing() as letters:
+            if len(self.outbox.pending(OUTBOX_PENDING + 1)) <= OUTBOX_PENDING:  # receipts were just stored
+                return None
+            made = self.finish(letters, header, reply, [], clause=None)
+        return Refusal(code=OutboxError.code, body=made.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A spend as the log is told of it."""
+
+    contract: str
+    run: str
+    round: int
+    lineage: str
+    mechanism: str
+    plan_digest: str
+    steps: int
+    rho_nano: int
+    epsilon_after: str
+
+
+def seal_spend(letters: Letters, outbox: Outbox, budgets: Budgets, told: Told) -> list[Envelope]:
+    """``epsilon.spent``, and before the first one of a lineage and plan ``budget.opened``."""
+    sealed = []
+    opened = f"budget.opened {told.lineage} {told.plan_digest}"
+    if outbox.find(opened) is None:
+        state = budgets.ledger_of(told.lineage).state
+        body = {
+            "unit": state.unit,
+            "adjacency": state.adjacency,
+            "delta": decimal_text(state.lineage.delta),
+            "alpha_star": state.lineage.order,
+            "plan": told.plan_digest,
+            "lineage": told.lineage,
+            "epsilon_max": decimal_text(state.lineage.epsilon_total),
+        }
+        sealed.append(
+            letters.seal("budget.opened", body=body, scope=told.contract, run=told.run, slot=opened)
+        )
+    body = {
+        "mechanism": told.mechanism,
+        "plan": told.plan_digest,
+        "steps": told.steps,
+        "lineage": told.lineage,
+        "rho_nano": told.rho_nano,
+        "epsilon_after": decimal_text(told.epsilon_after),
+    }
+    slot = f"epsilon.spent {told.mechanism}"
+    sealed.append(
+        letters.seal(
+            "epsilon.spent", body=body, scope=told.contract, run=told.run, round=told.round, slot=slot
+        )
+    )
+    return sealed
+
+
+def _told(header: RequestHeader, seat: Seat, spent: Spend, mechanism: str) -> Told:
+    return Told(
+        contract=header.contract,
+        run=header.run,
+        round=header.round,
+        lineage=seat.lineage,
+        mechanism=mechanism,
+        plan_digest=spent.plan_digest,
+        steps=spent.steps,
+        rho_nano=spent.rho_nano,
+        epsilon_after=spent.epsilon_after,
+    )
+
+
+def training_mechanism(run: str, number: int, attempt: int) -> str:
+    """Name of one noisy step in budget entries."""
+    return f"{run}/{number}/{attempt}"
+
+
+class PingDuty:
+    """``query.ping``."""
+
+    def __init__(self, desktop: Desktop) -> None:
+        self._top = desktop
+
+    def decide(self, header: RequestHeader) -> Refusal | None:
+        """Takes the news; everybody of the contract is answered."""
+        self._top.news(header)
+        self._top.guard.seat(header.contract, header.recipe)
+        return None
+
+    def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:  # noqa: ARG002
+        """The initial weights; public, because they follow from the recipe."""
+        seat = self._top.guard.seat(header.contract, header.recipe)
+        reply = HandlerReply(tensor=self._top.learner.initial(seat.recipe))
+        with self._top.outbox.writing() as letters:
+            return self._top.finish(letters, header, reply, [], clause=seat.clause.clause)
+
+
+class ContributeDuty:
+    """``train.contribute``."""
+
+    def __init__(self, desktop: Desktop) -> None:
+        self._top = desktop
+        self._judged: dict[tuple[str, int, int], Judged] = {}
+
+    def decide(self, header: RequestHeader) -> Refusal | None:
+        """The guard's answer, before the tensor is pulled; a refusal by the contract is signed and logged."""
+        top = self._top
+        top.news(header)
+        judged = top.guard.judge_round(header)
+        if judged.allow:
+            _check_body(header, judged.seat)
+            backlog = top.backlog(header)
+            if backlog is not None:
+                return backlog
+            self._judged = {_slot(header): judged}
+            return None
+        kept = judged.kept(header, top.clock.now_ms())
+        with top.outbox.writing() as letters:
+            letters.decided(kept)
+            sealed, body = [], {}
+            if not judged.decision.allow:
+                sealed = [_seal_decision(letters, header, judged)]
+                body = {"decision": judged.disclosed}
+            reply = HandlerReply(status="refused", code=judged.code, body=body)
+            made = top.finish(letters, header, reply, sealed, clause=(kept.clauses or (None,))[0])
+        return Refusal(code=judged.code, body=made.body)
+
+    def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
+        """Spends, trains, seals; see the module for the order."""
+        top, judged = self._top, self._judged.pop(_slot(header))
+        seat, weights = judged.seat, _tensor(tensor)
+        spends: list[Spend] = []
+
+        def spend() -> None:
+            plan = seat.recipe.plan
+            spent = None if plan is None else top.spend(seat, header, plan, TRAIN)
+            spends.extend([] if spent is None else [spent])
+            top.phase(header, "training")
+
+        update = top.learner.update(seat, header.run, (header.round, header.attempt), weights, spend)
+        top.phase(header, "trained")
+        reply = HandlerReply(body={"decision": judged.disclosed}, tensor=update)
+        with top.outbox.writing() as letters:
+            letters.decided(judged.kept(header, top.clock.now_ms()))
+            sealed = [_seal_decision(letters, header, judged)]
+            mechanism = training_mechanism(header.run, header.round, header.attempt)
+            for one in spends:
+                sealed += seal_spend(letters, top.outbox, top.budgets, _told(header, seat, one, mechanism))
+            sealed.append(_seal_submission(letters, header, seat, update))
+            made = top.finish(letters, header, reply, sealed, clause=seat.clause.clause)
+        top.phase(header, "sealed")
+        return made
+
+
+class JudgeDuty:
+    """``evaluate.judge``."""
+
+    def __init__(self, desktop: Desktop) -> None:
+        self._top = desktop
+
+    def decide(self, header: RequestHeader) -> Refusal | None:
+        """Whether a candidate may be judged on held-out data of this site."""
+        top = self._top
+        top.news(header)
+        seat = top.guard.judge_candidate(header)
+        candidate, plan = header.body.get("candidate"), header.body.get("plan", seat.recipe.evaluation.digest)
+        if plan != seat.recipe.evaluation.digest:
+            raise PlanMismatchError(
+                need=seat.recipe.evaluation.digest,
+                found=str(plan)[:80],
+                remedy="judge under the recipe's plan",
+            )
+        if header.tensor is None or header.tensor.digest != candidate:
+            raise DigestMismatchError(
+                need="the candidate that the request names", found="another tensor", remedy="ask again"
+            )
+        return top.backlog(header)
+
+    def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
+        """Judges once; asked again, the same envelopes go out."""
+        top = self._top
+        seat, candidate = top.guard.seat(header.contract, header.recipe), str(header.body["candidate"])
+        vote_slot, seen_slot = f"vote.cast {candidate}", f"evaluation.received {candidate}"
+        clause = seat.held.contract.release.clause
+        known = [top.outbox.find(one) for one in (seen_slot, vote_slot)]
+        if known[0] is not None:
+            old = [one.envelope for one in known if one is not None and one.receipt is not None]
+            with top.outbox.writing() as letters:
+                return top.finish(letters, header, HandlerReply(), old, clause=clause)
+        spent = top.spend(seat, header, seat.recipe.evaluation, HELD_OUT)
+        top.phase(header, "judging")
+        loss, accept = top.learner.judge(seat, _tensor(tensor))
+        figures = {
+            "candidate": candidate,
+            "plan": seat.recipe.evaluation.digest,
+            "noised_loss": f"{loss:.6f}",
+            "accept": accept,
+            "salt": top.entropy.token_bytes(_SALT_BYTES).hex(),
+        }
+        with top.outbox.writing() as letters:
+            letters.decided(_kept_judgement(header, top.clock.now_ms(), figures))
+            sealed: list[Envelope] = []
+            if spent is not None:
+                mechanism = f"{header.run}/eval/{candidate.removeprefix('sha256:')}"
+                sealed += seal_spend(letters, top.outbox, top.budgets, _told(header, seat, spent, mechanism))
+            body = {"candidate": candidate, "evaluation": digest_of(figures)}
+            sealed.append(_seal_own(letters, header, "evaluation.received", body, seen_slot))
+            if top.rules().vote == "auto":
+                vote = _vote(seat, candidate, accept=accept)
+                sealed.append(_seal_own(letters, header, "vote.cast", vote, vote_slot))
+            return top.finish(letters, header, HandlerReply(), sealed, clause=clause)
+
+
+def _slot(header: RequestHeader) -> tuple[str, int, int]:
+    return header.run, header.round, header.attempt
+
+
+def _tensor(tensor: np.ndarray | None) -> np.ndarray:
+    if tensor is None:
+        raise DigestMismatchError(need="the model of the round", found="no tensor", remedy="ask again")
+    return tensor
+
+
+def _check_body(header: RequestHeader, seat: Seat) -> None:
+    """Plan and base model of the request are the recipe's and the tensor's."""
+    plan = None if seat.recipe.plan is None else seat.recipe.plan.digest
+    if header.body.get("plan") != plan:
+        raise PlanMismatchError(
+            need=str(plan), found=str(header.body.get("plan"))[:80], remedy="ask under the plan of the recipe"
+        )
+    if header.tensor is None or header.body.get("base_model", header.tensor.digest) != header.tensor.digest:
+        raise DigestMismatchError(
+            need="the base model that the request names", found="another tensor", remedy="ask again"
+        )
+
+
+def _seal_decision(letters: Letters, header: RequestHeader, judged: Judged) -> Envelope:
+    return letters.seal(
+        "decision.recorded", body=judged.entry, scope=header.contract, run=header.run, round=header.round
+    )
+
+
+def _seal_submission(letters: Letters, header: RequestHeader, seat: Seat, update: np.ndarray) -> Envelope:
+    plan = seat.recipe.plan
+    return letters.seal(
+        "submission.received",
+        body={
+            "update": tensor_spec(update).digest,
+            "plan": None if plan is None else plan.digest,
+            "steps": seat.recipe.local_steps,
+            "attempt": header.attempt,
+        },
+        scope=header.contract,
+        run=header.run,
+        round=header.round,
+        slot=f"submission {header.run}/{header.round}/{header.attempt}",
+    )
+
+
+def _seal_own(
+    letters: Letters, header: RequestHeader, kind: str, body: Mapping[str, Any], slot: str
+) -> Envelope:
+    """An envelope about a run, not about one of its rounds."""
+    return letters.seal(kind, body=body, slot=slot, scope=header.contract, run=header.run)
+
+
+def _vote(seat: Seat, candidate: str, *, accept: bool) -> dict[str, Any]:
+    clause = None if accept else seat.held.contract.release.clause
+    return {"subject": candidate, "vote": "approve" if accept else "veto", "clause": clause}
+
+
+def _kept_judgement(header: RequestHeader, at_ms: int, figures: Mapping[str, Any]) -> Decided:
+    return Decided(
+        at_ms=at_ms,
+        contract=header.contract,
+        recipe=header.recipe,
+        run=header.run,
+        round=header.round,
+        attempt=header.attempt,
+        kind=header.type.value,
+        allow=True,
+        clauses=(),
+        document={"evaluation": dict(figures)},
+    )

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node tells its owner, and what it never tells anybody else.
+
+    NodeError
+      SettingsError          node.settings            a setting that does not exist or has another type
+      NotInitialisedError    node.not-initialised     no keys here yet
+      NotJoinedError         node.not-joined          no broker is pinned yet
+      AlreadyJoinedError     node.already-joined      another broker is pinned already
+      NodeBusyError          node.busy                another process of this node holds the lock
+      NoSuchThingError       node.not-found           a contract, run, model or candidate unknown here
+      DigestMismatchError    node.digest-mismatch     bytes are not the ones that were named
+      DoctorFailedError      node.doctor              at least one check failed
+      PersonaliseError       node.personalise         fine-tuning ended without a result
+    KeyFileError             identity.key-file        a key file that others can read, or that is none
+    InviteError              identity.invite          an invitation that cannot be used
+    BrokerKeyError           identity.broker-key      what answers does not hold the key that is pinned
+    TlsPinError              identity.tls-pin         what answers shows another certificate
+    PeerUnreachableError     peer.unreachable         nothing answered
+    PeerAnswerError          peer.answer              something answered that is no answer of a broker
+    RemoteRefusalError       (the broker's code)      the broker refused, in its own words
+    LocalRefusedError        local.refused            the guard refused by a rule of this site
+    EquivocationError        log.equivocation         the log contradicts itself; the node stops for good
+    ReceiptError             log.receipt              a receipt does not prove what it should
+    OutboxError              outbox.damaged           the outbox on disk contradicts itself
+
+An error never holds a secret, an episode's values or another party's number. Only its code leaves the site.
+"""
+
+from __future__ import annotations
+
+from policies.errors import IdentityError, IriaiError
+
+__all__ = [
+    "AlreadyJoinedError",
+    "BrokerKeyError",
+    "DigestMismatchError",
+    "DoctorFailedError",
+    "EquivocationError",
+    "InviteError",
+    "KeyFileError",
+    "LocalRefusedError",
+    "NoSuchThingError",
+    "NodeBusyError",
+    "NodeError",
+    "NotInitialisedError",
+    "NotJoinedError",
+    "OutboxError",
+    "PeerAnswerError",
+    "PeerUnreachableError",
+    "PersonaliseError",
+    "ReceiptError",
+    "RemoteRefusalError",
+    "SettingsError",
+    "TlsPinError",
+    "remote_refusal",
+]
+
+
+class NodeError(IriaiError):
+    """Root of the node's own errors."""
+
+    code = "node.error"
+
+
+class SettingsError(NodeError):
+    """A setting that does not exist, or a value of another type."""
+
+    code = "node.settings"
+    exit_code = 2
+    http_status = 400
+
+
+class NotInitialisedError(NodeError):
+    """The folder holds no node."""
+
+    code = "node.not-initialised"
+    exit_code = 3
+    http_status = 409
+
+
+class NotJoinedError(NodeError):
+    """The node has not joined a broker, or is not active there yet."""
+
+    code = "node.not-joined"
+    exit_code = 3
+    http_status = 409
+
+
+class AlreadyJoinedError(NodeError):
+    """Another broker is pinned already; a node has one."""
+
+    code = "node.already-joined"
+    exit_code = 3
+    http_status = 409
+
+
+class NodeBusyError(NodeError):
+    """Another process of this node is running; two would number the same chain."""
+
+    code = "node.busy"
+    exit_code = 75
+    http_status = 409
+
+
+class NoSuchThingError(NodeError):
+    """A contract, run, model or candidate that this node does not know."""
+
+    code = "node.not-found"
+    exit_code = 3
+    http_status = 404
+
+
+class DigestMismatchError(NodeError):
+    """Bytes that arrived are not the ones that were asked for by digest."""
+
+    code = "node.digest-mismatch"
+    exit_code = 3
+    http_status = 422
+
+
+class DoctorFailedError(NodeError):
+    """At least one check of ``iriai-node doctor`` failed; each says its own remedy."""
+
+    code = "node.doctor"
+    exit_code = 3
+
+
+class PersonaliseError(NodeError):
+    """The process that fine-tunes a released model ended without a result."""
+
+    code = "node.personalise"
+    exit_code = 3
+
+
+class KeyFileError(IdentityError):
+    """A key file that other accounts can read, that is missing, or that holds something else."""
+
+    code = "identity.key-file"
+
+
+class InviteError(IdentityError):
+    """An invitation that cannot be read, has expired, or is for another broker."""
+
+    code = "identity.invite"
+
+
+class BrokerKeyError(IdentityError):
+    """What answers is not signed by the broker key that the invitation, the pin or the contract names."""
+
+    code = "identity.broker-key"
+
+
+class TlsPinError(IdentityError):
+    """What answers shows another TLS certificate than the pinned one."""
+
+    code = "identity.tls-pin"
+
+
+class PeerUnreachableError(NodeError):
+    """Nothing answered at the broker's address."""
+
+    code = "peer.unreachable"
+    exit_code = 5
+    http_status = 502
+
+
+class PeerAnswerError(NodeError):
+    """Something answered that no broker would say."""
+
+    code = "peer.answer"
+    exit_code = 5
+    http_status = 502
+
+
+class RemoteRefusalError(NodeError):
+    """The broker refused. `remote_refusal` gives it the broker's own code and exit code."""
+
+    code = "peer.refused"
+    exit_code = 4
+    http_status = 403
+
+
+class LocalRefusedError(NodeError):
+    """The guard refused: a rule that this site set for itself, tighter than the contract."""
+
+    code = "local.refused"
+    exit_code = 4
+    http_status = 403
+
+
+class EquivocationError(NodeError):
+    """The log contradicts what it showed before. The node signs nothing more until a person acts."""
+
+    code = "log.equivocation"
+    exit_code = 7
+    http_status = 409
+
+
+class ReceiptError(NodeError):
+    """A receipt does not prove that this node's message is in the log."""
+
+    code = "log.receipt"
+    exit_code = 3
+
+
+class OutboxError(NodeError):
+    """The outbox on disk contradicts itself."""
+
+    code = "outbox.damaged"
+    exit_code = 7
+
+
+_EXITS = {400: 3, 401: 6, 403: 4, 404: 3, 409: 3, 413: 3, 422: 3, 423: 7, 428: 3, 429: 75, 502: 5, 503: 75}
+
+
+def remote_refusal(
+    *, code: str, status: int, need: str, found: str, remedy: str, clause: str | None, exit_code: int | None
+) -> RemoteRefusalError:
+    """The broker's refusal as an error of this process that keeps the broker's code.
+
+    Args:
+        code: Lower.dotted code of the problem document.
+        status: HTTP status; it gives the exit code where the document names none.
+        need: As the broker said it.
+        found: As the broker said it.
+        remedy: As the broker said it.
+        clause: Id of the clause that refused, if one did.
+        exit_code: What the problem document names, if it does.
+    """
+    chosen = exit_code if exit_code in {3, 4, 5, 6, 7, 75} else _EXITS.get(status, 5 if status >= 500 else 4)  # noqa: PLR2004
+    kind = type(
+        "RemoteRefusalError",
+        (RemoteRefusalError,),
+        {"code": code, "exit_code": chosen, "http_status": status, "__doc__": RemoteRefusalError.__doc__},
+    )
+    error: RemoteRefusalError = kind(need=need, found=found, remedy=remedy, clause=clause)
+    return error

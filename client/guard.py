@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's own gate: the signed contract, evaluated here, before one byte of a request's payload is pulled.
+
+- **From local files only.** Contract, signatures and recipe are this node's copies; every signature is
+  checked under the keys pinned in the contract. What a request says about itself decides nothing.
+- **Before anything happens.** `Guard.judge_round` answers for a training round before data are read,
+  `Guard.judge_candidate` before held-out data are.
+- **Local rules only tighten.** ``local:paused``, ``local:dataset``, ``local:fields`` and the owner's
+  epsilon cap are added to the contract's findings; none can turn a refusal into a permission. They are this
+  site's affair: what they refuse is refused to the broker without a decision record.
+- **Explained.** Record, request, state and salt are kept, so that `iriai-node guard explain` and an auditor
+  replay them.
+- Budget is looked at here (`Budgets`); it is reserved and spent by the worker, durably, before the first
+  gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from client.budgets import cap_of
+from client.errors import LocalRefusedError
+from client.outbox import Decided
+from policies.contract import (
+    ContractState,
+    Decision,
+    Finding,
+    Outcome,
+    PlanFacts,
+    TrainRound,
+    decision_bytes,
+    evaluate,
+    request_to_json,
+    state_to_json,
+)
+from policies.contract.errors import ExpiredError, NotExecutedError, RefusedError
+from policies.encoding import b64, digest
+from policies.identity import key_text
+from policies.ports import iso_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client.budgets import Budgets
+    from client.contracts import ContractShelf, Held
+    from client.outbox import Outbox
+    from client.settings import LocalRules
+    from policies.contract.clauses import RecipeClause
+    from policies.exchange import RequestHeader
+    from policies.ports import Clock, Entropy
+    from policies.privacy.ledger import Cap
+    from policies.privacy.plan import DpPlan
+    from policies.recipe import Recipe
+
+__all__ = ["Guard", "Judged", "Seat", "plan_facts"]
+
+_SALT_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """This node's place in a run: contract, recipe, data set and cap."""
+
+    held: Held
+    clause: RecipeClause
+    recipe: Recipe
+    dataset: str
+    lineage: str
+    cap: Cap | None
+
+    @property
+    def party(self) -> str:
+        """This node's short name in the contract."""
+        return self.held.party.party
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A decision with everything that somebody needs to make it again, and the local findings beside it."""
+
+    seat: Seat
+    decision: Decision
+    local: tuple[Finding, ...]
+    request: TrainRound
+    state: ContractState
+    salt: bytes
+    record: bytes
+
+    @property
+    def allow(self) -> bool:
+        """Whether the round may go on: the contract and every local rule say yes."""
+        return self.decision.allow and not self.local
+
+    @property
+    def code(self) -> str:
+        """Code of the refusal."""
+        return _code(self.decision) if not self.decision.allow else LocalRefusedError.code
+
+    @property
+    def disclosed(self) -> dict[str, Any]:
+        """What the broker needs to replay the decision."""
+        return {
+            "request": request_to_json(self.request),
+            "salt": self.salt.hex(),
+            "state": state_to_json(self.state),
+        }
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Body of ``decision.recorded``: the contract's answer, which others can take again."""
+        return {
+            "point": "node",
+            "outcome": "allow" if self.decision.allow else "refuse",
+            "clauses": list(self.decision.clauses),
+            "decision": digest(self.record),
+        }
+
+    def kept(self, header: RequestHeader, at_ms: int) -> Decided:
+        """The decision as this node keeps it."""
+        return Decided(
+            at_ms=at_ms,
+            contract=header.contract,
+            recipe=header.recipe,
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+            kind=header.type.value,
+            allow=self.allow,
+            clauses=(*self.decision.clauses, *(one.clause for one in self.local)),
+            document={
+                "record": b64(self.record),
+                "local": [one.to_json() for one in self.local],
+                **self.disclosed,
+            },
+        )
+
+
+def _code(decision: Decision) -> str:
+    """Code of the error that `Decision.require` raises."""
+    try:
+        decision.require()
+    except RefusedError as error:
+        return error.code
+    return RefusedError.code
+
+
+def plan_facts(plan: DpPlan | None) -> PlanFacts:
+    """What the contract is asked about a recipe's privacy plan."""
+    if plan is None:
+        return PlanFacts.none()
+    return PlanFacts(
+        mode="dp",
+        unit=plan.unit,
+        adjacency=plan.adjacency,
+        delta=plan.delta,
+        noise=plan.noise,
+        filter="rdp-fixed-order",
+    )
+
+
+class Guard:
+    """Judges what a broker asks, by the contract that this node signed."""
+
+    def __init__(
+        self,
+        *,
+        shelf: ContractShelf,
+        own_key: bytes,
+        budgets: Budgets,
+        outbox: Outbox,
+        rules: Callable[[], LocalRules],
+        lineage: Callable[[str], str],
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        """Sets the gate up.
+
+        Args:
+            shelf: Contracts of this node.
+            own_key: Its raw public key.
+            budgets: Ledgers of its data.
+            outbox: Knows the rounds of earlier runs.
+            rules: Gives the local rules as they are now.
+            lineage: Lineage of a data set; raises if there is none.
+            clock: Time of the decision.
+            entropy: Salts.
+        """
+        self._shelf = shelf
+        self._key = key_text(own_key)
+        self._budgets = budgets
+        self._outbox = outbox
+        self._rules = rules
+        self._lineage = lineage
+        self._clock = clock
+        self._entropy = entropy
+
+    def seat(self, contract: str, recipe: str) -> Seat:
+        """This node's place under a contract and recipe, from local files.
+
+        Raises:
+            NoSuchThingError: Contract, recipe or data set is not here.
+            RefusedError: The contract names no data set of this party for the recipe.
+        """
+        held = self._shelf.get(contract)
+        found = self._shelf.recipe(contract, recipe)
+        clause = held.contract.recipe(recipe)
+        names = clause.datasets_of(held.party.party) if clause is not None else ()
+        if clause is None or not names:
+            raise RefusedError(
+                need="a recipe that lists a data set of this party",
+                found=recipe,
+                remedy="ask the participants of the recipe only",
+                clause=clause.clause if clause is not None else None,
+            )
+        return Seat(
+            held=held,
+            clause=clause,
+            recipe=found,
+            dataset=names[0],
+            lineage=self._lineage(names[0]),
+            cap=cap_of(held.contract, held.party.party, self._rules()),
+        )
+
+    def judge_round(self, header: RequestHeader) -> Judged:
+        """The decision about a training round; a refusal is an answer, not an exception.
+
+        Raises:
+            NoSuchThingError: Contract, recipe or data set is not here.
+            RefusedError: This party is none of the recipe's.
+            BudgetUnknownError: The ledger is missing or does not verify.
+        """
+        seat = self.seat(header.contract, header.recipe)
+        release, total = self._epsilon_after(seat, header.run)
+        before = self._outbox.rounds_elsewhere(header.contract, header.recipe, header.run)
+        request = TrainRound(
+            party=seat.party,
+            key=self._key,
+            recipe_digest=seat.recipe.digest,
+            purpose=seat.clause.purpose,
+            dataset=seat.dataset,
+            fields=seat.recipe.fields,
+            round=before + header.round,
+            local_steps=seat.recipe.local_steps,
+            cohort=_cohort(header, seat),
+            privacy=plan_facts(seat.recipe.plan),
+            epsilon_after_release=release,
+            epsilon_after_total=total,
+            secure_aggregation="off",
+        )
+        state = self._state(seat.held)
+        decision = evaluate(seat.held.contract, state, request)
+        salt = self._entropy.token_bytes(_SALT_BYTES)
+        record = decision_bytes(
+            decision,
+            contract_digest=seat.held.contract.digest,
+            point="node",
+            request=request,
+            state=state,
+            salt16=salt,
+        )
+        return Judged(
+            seat=seat,
+            decision=decision,
+            local=self._local(seat),
+            request=request,
+            state=state,
+            salt=salt,
+            record=record,
+        )
+
+    def judge_candidate(self, header: RequestHeader) -> Seat:
+        """The seat, once a candidate may be judged on held-out data here.
+
+        Raises:
+            NotExecutedError: Somebody has not signed.
+            ExpiredError: Outside the term.
+            LocalRefusedError: A rule of this site.
+        """
+        seat = self.seat(header.contract, header.recipe)
+        state, term = self._state(seat.held), seat.held.contract.term
+        if not state.executed:
+            raise NotExecutedError(need="all signatures", found="some are missing", remedy="wait for them")
+        if state.now is None or not term.effective <= state.now < term.expires:
+            raise ExpiredError(
+                need=f"{term.effective} to {term.expires}",
+                found=str(state.now),
+                remedy="go on under a new contract",
+                clause=term.clause,
+            )
+        for one in self._local(seat):
+            raise LocalRefusedError(need=one.need, found=one.found, remedy=one.remedy, clause=one.clause)
+        return seat
+
+    def _state(self, held: Held) -> ContractState:
+        return ContractState(
+            now=iso_s(self._clock.now_ms()), executed=held.is_executed, halted=False, exited_parties=()
+        )
+
+    def _epsilon_after(self, seat: Seat, run: str) -> tuple[str | None, str | None]:
+        """Epsilon of this party's release and total if the run goes on; None without plan or cap."""
+        plan = seat.recipe.plan
+        if plan is None or seat.cap is None:
+            return None, None
+        from policies.privacy.accounting import epsilon_text
+
+        store = self._budgets.of(
+            seat.lineage,
+            seat.cap,
+            unit=plan.unit,
+            adjacency=plan.adjacency,
+            charged_before=self._outbox.charged(seat.lineage),
+        )
+        release = epsilon_text(plan.epsilon_rdp)
+        if store.is_reserved(run):
+            return release, store.figures(seat.cap).epsilon_total
+        return release, store.preview(plan, seat.cap).epsilon_total
+
+    def _local(self, seat: Seat) -> tuple[Finding, ...]:
+        """What the rules of this site refuse; satisfied rules are not listed."""
+        rules = self._rules()
+        found: list[Finding] = []
+        if rules.paused:
+            found.append(_against("paused", "not paused", "paused", "iriai-node resume"))
+        if rules.datasets is not None and seat.dataset not in rules.datasets:
+            found.append(
+                _against(
+                    "dataset", "in " + " ".join(rules.datasets), seat.dataset, "local.datasets in node.toml"
+                )
+            )
+        if rules.fields is not None:
+            strangers = sorted(set(seat.recipe.fields) - set(rules.fields))
+            if strangers:
+                found.append(
+                    _against("fields", "listed fields", " ".join(strangers), "local.fields in node.toml")
+                )
+        own = rules.epsilon_total
+        if own is not None and seat.recipe.plan is None:
+            found.append(
+                _against("epsilon", f"<= {own}", "no privacy plan", "local.epsilon_total in node.toml")
+            )
+        return tuple(found)
+
+
+def _cohort(header: RequestHeader, seat: Seat) -> tuple[str, ...]:
+    """Parties of the round: as the broker names them, else everybody of the recipe."""
+    named = header.body.get("cohort")
+    if isinstance(named, list) and all(isinstance(one, str) for one in named):
+        return tuple(sorted(named))
+    return seat.clause.participants
+
+
+def _against(rule: str, need: str, found: str, remedy: str) -> Finding:
+    return Finding(
+        clause=f"local:{rule}", check="local", outcome=Outcome.VIOLATED, need=need, found=found, remedy=remedy
+    )

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Released models at home: fetched, checked, kept; trained on at home by the worker.
+
+::
+
+    models/<64 hex>/weights.f32   little-endian float32, one flat vector in the order of the recipe's manifest
+    models/<64 hex>/model.json    model, tier, contract, recipe, statement, when
+    models/individual-<64 hex>/   the same for an individual model, beside the model that it came from
+
+`pull`, in this order; nothing is kept before all of it holds:
+1. the broker lists the model as released under a contract that this node signed;
+2. this node's own evaluation of the contract lets it have the model in that tier;
+3. the privacy statement is signed by the broker's pinned key and is about this model, contract and recipe;
+4. the bytes have the digest that was asked for, and the length of the recipe's manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from client.answers import Answer, plain, short, table
+from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError
+from client.settings import write_durably
+from policies.contract import ContractState, Deliver, evaluate
+from policies.encoding import digest, is_digest
+from policies.errors import EncodingError, SignatureInvalidError
+from policies.identity import key_text
+from policies.limits import MODEL_BYTES, PERSONALISE_S
+from policies.ports import iso_s
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from client.contracts import ContractShelf
+    from client.membership import Member
+    from client.settings import Home
+
+__all__ = ["keep_individual", "models_list", "personalise", "pull", "read_model"]
+
+STATEMENT_TYPE = "application/vnd.iriai.privacy-statement.v1+json"
+_FLOAT = np.dtype("<f4")
+
+
+@dataclass(slots=True)
+class _Sink:
+    """Collects a download in memory: a recipe's model is at most a few megabytes."""
+
+    data: bytearray
+
+    def write(self, data: bytes, /) -> int:
+        self.data += data
+        return len(data)
+
+
+def _folder(home: Home, model: str, *, individual: bool = False) -> Path:
+    if not is_digest(model):
+        raise NoSuchThingError(
+            need="sha256: and 64 hex digits", found=ascii(model)[:80], remedy="iriai-node models list"
+        )
+    return home.models / (("individual-" if individual else "") + model.removeprefix("sha256:"))
+
+
+def _releases(member: Member) -> list[dict[str, Any]]:
+    answer = member.client.get("/releases")
+    rows = answer.get("releases", []) if isinstance(answer, dict) else answer
+    return [one for one in rows if isinstance(one, dict)]
+
+
+def models_list(member: Member) -> Answer:
+    """Released models of this node's contracts, and which of them are here."""
+    rows = _releases(member)
+    for one in rows:
+        one["here"] = (_folder(member.home, one["model"]) / "model.json").exists()
+        one["individual"] = (_folder(member.home, one["model"], individual=True) / "model.json").exists()
+    lines = table(
+        ("model", "tier", "recipe", "run", "here", "individual"),
+        [
+            (
+                one["model"],
+                one["tier"],
+                one.get("recipe_id") or short(one["recipe"]),
+                one["run"],
+                "yes" if one["here"] else "no",
+                "yes" if one["individual"] else "no",
+            )
+            for one in rows
+        ],
+    )
+    if not rows:
+        lines = ("no release yet: iriai-node release list shows what waits at the gate",)
+    return Answer(data={"models": rows}, text=lines)
+
+
+def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
+    """Fetches a released model; see the module for the order of checks.
+
+    Raises:
+        NoSuchThingError: No release of this model for this node.
+        RefusedError: The contract does not let this node have it.
+        SignatureInvalidError: The statement is not the broker's.
+        DigestMismatchError: Other bytes.
+        RemoteRefusalError: The broker refuses; the clause is named.
+    """
+    folder = _folder(member.home, model)
+    # 1.
+    row = next((one for one in _releases(member) if one["model"] == model), None)
+    if row is None:
+        raise NoSuchThingError(
+            need="a released model",
+            found=short(model),
+            remedy="iriai-node models list; a vetoed one is never released",
+        )
+    held, recipe = shelf.get(row["contract"]), shelf.recipe(row["contract"], row["recipe"])
+    # 2.
+    asked = Deliver(
+        party=held.party.party,
+        key=key_text(member.identity.key.public),
+        model=model,
+        recipe_digest=row["recipe"],
+        tier=row["tier"],
+        released=True,
+    )
+    state = ContractState(
+        now=iso_s(member.clock.now_ms()), executed=held.is_executed, halted=False, exited_parties=()
+    )
+    evaluate(held.contract, state, asked).require()
+    # 3.
+    statement = _statement(member, row)
+    # 4.
+    sink = _Sink(bytearray())
+    size = recipe.parameters * _FLOAT.itemsize
+    found = member.client.download(f"/models/{model}/weights", sink, most_bytes=min(MODEL_BYTES, size))
+    if found != model or len(sink.data) != size:
+        raise DigestMismatchError(
+            need=f"{size} bytes of {model}",
+            found=f"{len(sink.data)} bytes of {found}",
+            remedy="pull again; if it repeats, report it to the other members",
+        )
+    facts = {
+        "model": model,
+        "tier": row["tier"],
+        "contract": row["contract"],
+        "recipe": row["recipe"],
+        "run": row["run"],
+        "statement": row["statement"],
+        "verdict": statement.get("verdict"),
+        "pulled_ms": member.clock.now_ms(),
+    }
+    write_durably(folder / "weights.f32", bytes(sink.data))
+    write_durably(folder / "statement.json", json.dumps(statement, sort_keys=True).encode())
+    write_durably(folder / "model.json", json.dumps(facts, sort_keys=True).encode())
+    return Answer(
+        data={**facts, "file": str(folder / "weights.f32")},
+        text=(
+            f"model      {model}",
+            f"tier       {plain(row['tier'])}",
+            f"statement  {plain(statement.get('verdict', 'none'))}",
+            f"next: iriai-node models personalise {model} --dir {member.home.root}",
+        ),
+    )
+
+
+def _statement(member: Member, row: dict[str, Any]) -> dict[str, Any]:
+    """The privacy statement of a release, once it is the broker's and about this release."""
+    name = row["statement"]
+    data = member.client.get_bytes(f"/statements/{name}")
+    if digest(data) != name:
+        raise DigestMismatchError(need=name, found=digest(data), remedy="report it to the operator")
+    try:
+        document = Envelope.from_bytes(data).open_as(STATEMENT_TYPE, member.broker.key)
+    except EncodingError as error:
+        raise SignatureInvalidError(
+            need="a privacy statement signed by the broker",
+            found="another form",
+            remedy="report it to the operator",
+        ) from error
+    subject = document.get("subject", {})
+    if subject.get("model") != row["model"] or subject.get("contract") != row["contract"]:
+        raise DigestMismatchError(
+            need="a statement about this model", found="one about another", remedy="report it to the operator"
+        )
+    found: dict[str, Any] = document
+    return found
+
+
+def read_model(home: Home, model: str, *, individual: bool = False) -> tuple[dict[str, Any], np.ndarray]:
+    """What is known of a model that is here, and its weights ``[P] float32``.
+
+    Raises:
+        NoSuchThingError: It was not pulled.
+        DigestMismatchError: The file was changed.
+    """
+    folder = _folder(home, model, individual=individual)
+    try:
+        facts: dict[str, Any] = json.loads((folder / "model.json").read_bytes())
+        data = (folder / "weights.f32").read_bytes()
+    except FileNotFoundError as error:
+        raise NoSuchThingError(
+            need="a model that is here", found=short(model), remedy=f"iriai-node models pull {model}"
+        ) from error
+    wanted = facts["individual"] if individual else model
+    if digest(data) != wanted:
+        raise DigestMismatchError(need=wanted, found=digest(data), remedy="pull the model again")
+    return facts, np.frombuffer(data, dtype=_FLOAT)
+
+
+def keep_individual(
+    home: Home, pulled: dict[str, Any], weights: np.ndarray, *, improved: bool, losses: tuple[float, float]
+) -> dict[str, Any]:
+    """Stores an individual model beside the one that it came from; gives what is known of it."""
+    folder = _folder(home, pulled["model"], individual=True)
+    data = np.ascontiguousarray(weights, dtype=_FLOAT).tobytes()
+    facts = {
+        **pulled,
+        "individual": digest(data),
+        "kept": "individual" if improved else "common",
+        "held_out_loss_common": f"{losses[0]:.6f}",
+        "held_out_loss": f"{losses[1]:.6f}",
+        "file": str(folder / "weights.f32"),
+    }
+    write_durably(folder / "weights.f32", data)
+    write_durably(folder / "model.json", json.dumps(facts, sort_keys=True).encode())
+    return facts
+
+
+def personalise(home: Home, model: str) -> Answer:
+    """Trains a pulled model on at home, in a worker process, and keeps the better of the two.
+
+    Raises:
+        NoSuchThingError: It was not pulled.
+        PersonaliseError: The worker ended without a result.
+    """
+    read_model(home, model)
+    command = [sys.executable, "-m", "client.node", "--dir", str(home.root), "--personalise", model]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PERSONALISE_S, check=False)  # noqa: S603
+        facts = json.loads(done.stdout) if done.returncode == 0 else None
+    except (subprocess.TimeoutExpired, ValueError):
+        facts = None
+    if facts is None:
+        raise PersonaliseError(
+            need="an individual model",
+            found="a process that ended without one",
+            remedy=f"see its own words: {' '.join(command[1:])}",
+        )
+    return Answer(
+        data=facts,
+        text=(
+            f"kept       {facts['kept']} model",
+            f"held-out   {facts['held_out_loss_common']} before, {facts['held_out_loss']} after",
+            f"file       {facts['file']}",
+        ),
+    )

@@ -1,0 +1,487 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What left this site, and the numbered chain of this node's signed envelopes, in one SQLite file.
+
+- **Durable before it leaves.** An envelope is committed with ``synchronous=FULL`` before anybody gets its
+  bytes, and the same bytes are sent again until a receipt for them is here. A number is never used twice.
+- **No gap.** ``seq`` follows ``seq``, ``prev`` is the digest of the payload before. All envelopes of one
+  reply, and the note of what left with them, are one transaction: one fsync.
+- **Once.** A *slot* (``epsilon.spent run_…/3/1``) belongs to one envelope; asking again gives the one that is
+  there.
+- **What left** has one row per transmission: when, how many bytes, which kind, their digest, and the clause
+  that allowed it.
+- **Stopped for good.** Once the log contradicted itself nothing is sealed any more, in any process, until a
+  person acts.
+
+    with outbox.writing() as letters:            # BEGIN IMMEDIATE
+        one = letters.seal("vote.cast", body=…, scope=…, run=…, slot=f"vote.cast {candidate}")
+        letters.note(kind="vote.cast", size_bytes=…, digest=…, clause="release-1")
+    outbox.pending()                             # what has no receipt yet, in order
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from client.errors import EquivocationError, OutboxError
+from policies.encoding import b64, canonical, digest, sha256
+from policies.limits import OUTBOX_PENDING
+from policies.log.envelope import Seen as SeenMark
+from policies.log.envelope import seal_envelope
+from policies.log.schema import EntryType
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from policies.identity import SigningKey
+    from policies.ports import Clock, Entropy
+
+__all__ = ["Decided", "Letters", "Outbox", "Proven", "Seen", "Sent", "Stored"]
+
+_BUSY_S = 20.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS envelope(
+  seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, scope TEXT, run TEXT, round INTEGER, slot TEXT UNIQUE,
+  env TEXT NOT NULL UNIQUE, dsse BLOB NOT NULL, at_ms INTEGER NOT NULL,
+  log_index INTEGER, leaf BLOB, receipt TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS sent(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, kind TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  digest TEXT NOT NULL, clause TEXT, contract TEXT, run TEXT, round INTEGER, attempt INTEGER,
+  first_seq INTEGER, last_seq INTEGER) STRICT;
+CREATE TABLE IF NOT EXISTS seen(
+  size INTEGER PRIMARY KEY, root TEXT NOT NULL, note TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS decision(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, contract TEXT NOT NULL, recipe TEXT NOT NULL,
+  run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, kind TEXT NOT NULL, allow INTEGER NOT
+  NULL, clauses TEXT NOT NULL, document TEXT NOT NULL) STRICT; CREATE TABLE IF NOT EXISTS stop(at_ms INTEGER
+  NOT NULL, reason TEXT NOT NULL, evidence TEXT NOT NULL) STRICT; CREATE TRIGGER IF NOT EXISTS envelope_kept
+  BEFORE DELETE ON envelope BEGIN SELECT RAISE(ABORT, 'kept'); END; CREATE TRIGGER IF NOT EXISTS sent_kept
+  BEFORE DELETE ON sent BEGIN SELECT RAISE(ABORT, 'kept'); END; CREATE TRIGGER IF NOT EXISTS envelope_fixed
+  BEFORE UPDATE OF seq, env, dsse ON envelope BEGIN SELECT RAISE(ABORT, 'fixed'); END;
+"""
+
+
+_SELECT = "SELECT seq, kind, scope, run, round, slot, env, dsse, at_ms, log_index, receipt FROM envelope "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The last checkpoint that this node verified as consistent with all it saw before."""
+
+    size: int
+    root: bytes
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """A receipt that was verified: index in the log, leaf hash, and its text with the entry's bytes."""
+
+    index: int
+    leaf: bytes
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One envelope of this node's chain."""
+
+    seq: int
+    kind: str
+    scope: str | None
+    run: str | None
+    round: int | None
+    slot: str | None
+    env: str
+    envelope: Envelope
+    at_ms: int
+    log_index: int | None
+    receipt: str | None
+
+    @property
+    def event_id(self) -> str:
+        """Id of its entry in the log, 32 hex digits."""
+        return self.env.removeprefix("sha256:")[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """One decision of this node's guard; ``document``: record, request, state, salt, local findings."""
+
+    at_ms: int
+    contract: str
+    recipe: str
+    run: str
+    round: int
+    attempt: int
+    kind: str
+    allow: bool
+    clauses: tuple[str, ...]
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One transmission. ``receipts`` is ``-`` without envelopes, else ``n of m``."""
+
+    at_ms: int
+    kind: str
+    size_bytes: int
+    digest: str
+    clause: str | None
+    contract: str | None
+    run: str | None
+    round: int | None
+    attempt: int | None
+    receipts: str
+
+
+class Letters:
+    """What may be done inside one transaction of the outbox; from `Outbox.writing` only."""
+
+    def __init__(self, outbox: Outbox, connection: sqlite3.Connection) -> None:
+        self._outbox = outbox
+        self._db = connection
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def seal(
+        self,
+        kind: str,
+        *,
+        body: Mapping[str, Any],
+        slot: str | None = None,
+        scope: str | None = None,
+        run: str | None = None,
+        round: int | None = None,  # noqa: A002  the envelope's own word
+    ) -> Envelope:
+        """The next envelope of the chain, or the one that the slot has already."""
+        if slot is not None:
+            row = self._db.execute("SELECT seq, dsse FROM envelope WHERE slot = ?", (slot,)).fetchone()
+            if row is not None:
+                self._span(row[0])
+                return Envelope.from_bytes(row[1])
+        seq, prev = self._head()
+        now_ms = self._outbox.clock.now_ms()
+        seen = self._outbox.seen()
+        envelope = seal_envelope(
+            self._outbox.key,
+            log=self._outbox.origin,
+            kind=EntryType(kind),
+            chain=self._outbox.chain,
+            seq=seq,
+            prev=prev,
+            seen=SeenMark(seen.size, seen.root),
+            time_ms=now_ms,
+            nonce=self._outbox.entropy.token_bytes(16),
+            scope=scope,
+            run=run,
+            round=round,
+            ack=self._ack(),
+            body=body,
+        )
+        self._db.execute(
+            "INSERT INTO envelope VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL)",
+            (seq, kind, scope, run, round, slot, digest(envelope.payload), envelope.to_bytes(), now_ms),
+        )
+        self._span(seq)
+        return envelope
+
+    def note(
+        self,
+        *,
+        kind: str,
+        size_bytes: int,
+        digest: str,
+        clause: str | None = None,
+        contract: str | None = None,
+        run: str | None = None,
+        round: int | None = None,  # noqa: A002  the envelope's own word
+        attempt: int | None = None,
+    ) -> None:
+        """Writes down that something is about to leave, with the envelopes of this transaction."""
+        self._db.execute(
+            "INSERT INTO sent VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                self._outbox.clock.now_ms(), kind, size_bytes, digest, clause, contract, run, round, attempt,
+                self._first, self._last,
+            ),
+        )  # fmt: skip
+
+    def decided(self, one: Decided) -> None:
+        """Keeps a decision of the guard, for ``guard log`` and ``guard explain``."""
+        self._db.execute(
+            "INSERT INTO decision VALUES (NULL,?,?,?,?,?,?,?,?,?,?)",
+            (
+                one.at_ms,
+                one.contract,
+                one.recipe,
+                one.run,
+                one.round,
+                one.attempt,
+                one.kind,
+                int(one.allow),
+                " ".join(one.clauses),
+                json.dumps(one.document, sort_keys=True),
+            ),
+        )
+
+    def pending(self) -> tuple[Envelope, ...]:
+        """Envelopes of earlier transactions that have no receipt yet, oldest first."""
+        before = self._first if self._first is not None else 2**62
+        return tuple(one.envelope for one in self._outbox.pending() if one.seq < before)
+
+    def _head(self) -> tuple[int, str | None]:
+        row = self._db.execute("SELECT seq, env FROM envelope ORDER BY seq DESC LIMIT 1").fetchone()
+        return (0, None) if row is None else (row[0] + 1, row[1])
+
+    def _ack(self) -> dict[str, Any] | None:
+        """The last own entry that is known to be in the log."""
+        row = self._db.execute(
+            "SELECT log_index, leaf FROM envelope WHERE receipt IS NOT NULL ORDER BY seq DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else {"index": row[0], "leaf_hash": b64(row[1])}
+
+    def _span(self, seq: int) -> None:
+        self._first = seq if self._first is None else min(self._first, seq)
+        self._last = seq if self._last is None else max(self._last, seq)
+
+
+class Outbox:
+    """The file ``outbox.db`` of a node. Several processes may open it; writing is one at a time."""
+
+    def __init__(self, path: Path, *, key: SigningKey, origin: str, clock: Clock, entropy: Entropy) -> None:
+        """Opens or makes the file.
+
+        Raises:
+            OutboxError: The file is damaged, or is another node's or another log's.
+        """
+        self.key = key
+        self.origin = origin
+        self.clock = clock
+        self.entropy = entropy
+        self._learned: list[tuple[tuple[Seen, ...], dict[str, Proven]]] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+            self.chain = self._named("chain", lambda: entropy.token_bytes(8).hex())
+            owner = self._named("owner", lambda: digest(canonical({"key": key.public.hex(), "log": origin})))
+        except sqlite3.DatabaseError as error:
+            raise _damaged(type(error).__name__) from error
+        if owner != digest(canonical({"key": key.public.hex(), "log": origin})):
+            self._db.close()
+            raise _damaged("the outbox of another key or log")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def _named(self, name: str, make: Any) -> str:  # noqa: ANN401  a function without arguments
+        with self._transaction():
+            row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                row = (make(),)
+                self._db.execute("INSERT INTO meta VALUES (?, ?)", (name, row[0]))
+        return str(row[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Letters]:
+        """One transaction: durable when the block ends, and nothing of it if the block raises.
+
+        Raises:
+            EquivocationError: The node was stopped.
+        """
+        with self._transaction():
+            self.check_open()
+            self._write_learned()
+            yield Letters(self, self._db)
+        self._learned.clear()
+
+    def pending(self, limit: int = OUTBOX_PENDING) -> tuple[Stored, ...]:
+        """Envelopes without a receipt on disk, oldest first."""
+        return tuple(self._stored("WHERE receipt IS NULL ORDER BY seq LIMIT ?", (limit,)))
+
+    def find(self, slot: str) -> Stored | None:
+        """The envelope of a slot, if there is one."""
+        return next(iter(self._stored("WHERE slot = ?", (slot,))), None)
+
+    def by_env(self, env: str) -> Stored | None:
+        """The envelope whose payload has this digest, if it is one of this node's."""
+        return next(iter(self._stored("WHERE env = ?", (env,))), None)
+
+    def envelopes(self, *, run: str | None = None, kind: str | None = None) -> tuple[Stored, ...]:
+        """All envelopes, oldest first, of one run or kind if asked."""
+        return tuple(
+            self._stored(
+                "WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR kind = ?2) ORDER BY seq", (run, kind)
+            )
+        )
+
+    def _stored(self, where: str, values: tuple[object, ...]) -> Iterator[Stored]:
+        rows = self._db.execute(_SELECT + where, values).fetchall()  # constants only; values are bound
+        for row in rows:
+            yield Stored(
+                seq=row[0], kind=row[1], scope=row[2], run=row[3], round=row[4], slot=row[5], env=row[6],
+                envelope=Envelope.from_bytes(row[7]), at_ms=row[8], log_index=row[9], receipt=row[10],
+            )  # fmt: skip
+
+    def sent(self, limit: int = 1000) -> tuple[Sent, ...]:
+        """What left this site, newest first."""
+        rows = self._db.execute(
+            "SELECT at_ms, kind, size_bytes, digest, clause, contract, run, round, attempt, first_seq, 0,"
+            " (SELECT count(*) FROM envelope WHERE seq BETWEEN first_seq AND last_seq),"
+            " (SELECT count(receipt) FROM envelope WHERE seq BETWEEN first_seq AND last_seq)"
+            " FROM sent ORDER BY id DESC LIMIT ?",
+            (limit,),
+        ).fetchall()
+        return tuple(
+            Sent(
+                at_ms=row[0], kind=row[1], size_bytes=row[2], digest=row[3], clause=row[4], contract=row[5],
+                run=row[6], round=row[7], attempt=row[8],
+                receipts="-" if row[9] is None else f"{row[12]} of {row[11]}",
+            )
+            for row in rows
+        )  # fmt: skip
+
+    def decisions(self, *, run: str | None = None, limit: int = 1000) -> tuple[Decided, ...]:
+        """Decisions of the guard, newest first, of one run if asked."""
+        rows = self._db.execute(
+            "SELECT at_ms, contract, recipe, run, round, attempt, kind, allow, clauses, document"
+            " FROM decision WHERE ?1 IS NULL OR run = ?1 ORDER BY id DESC LIMIT ?2",
+            (run, limit),
+        ).fetchall()
+        return tuple(
+            Decided(
+                at_ms=row[0], contract=row[1], recipe=row[2], run=row[3], round=row[4], attempt=row[5],
+                kind=row[6], allow=bool(row[7]), clauses=tuple(row[8].split()), document=json.loads(row[9]),
+            )
+            for row in rows
+        )  # fmt: skip
+
+    def rounds_elsewhere(self, contract: str, recipe: str, run: str) -> int:
+        """Rounds of a recipe under a contract in which this node took part, not counting one run."""
+        row = self._db.execute(
+            "SELECT count(*) FROM (SELECT DISTINCT run, round FROM decision"
+            " WHERE contract = ? AND recipe = ? AND run <> ? AND allow = 1 AND kind = 'train.contribute')",
+            (contract, recipe, run),
+        ).fetchone()
+        return int(row[0])
+
+    def charged(self, lineage: str) -> bool:
+        """Whether a budget entry about this lineage was ever sealed."""
+        row = self._db.execute(
+            "SELECT 1 FROM envelope WHERE substr(slot, 1, length(?1)) = ?1 LIMIT 1",
+            (f"budget.opened {lineage} ",),
+        ).fetchone()
+        return row is not None
+
+    def sent_bytes(self) -> int:
+        """Sum of all bytes that left."""
+        return int(self._db.execute("SELECT coalesce(sum(size_bytes), 0) FROM sent").fetchone()[0])
+
+    # --- what the log showed; policies decide in client/receipts.py ---
+
+    def seen(self) -> Seen:
+        """The newest checkpoint that was verified; the empty tree at first."""
+        fresh = [one for seen, _ in self._learned for one in seen]
+        row = self._db.execute("SELECT size, root, note FROM seen ORDER BY size DESC LIMIT 1").fetchone()
+        if row is not None:
+            fresh.append(Seen(size=row[0], root=bytes.fromhex(row[1]), note=row[2]))
+        return max(fresh, key=lambda one: one.size, default=Seen(size=0, root=sha256(b""), note=""))
+
+    def seen_at(self, size: int) -> Seen | None:
+        """The checkpoint of exactly this size, if it was verified once."""
+        for seen, _ in self._learned:
+            for one in seen:
+                if one.size == size:
+                    return one
+        row = self._db.execute("SELECT size, root, note FROM seen WHERE size = ?", (size,)).fetchone()
+        return None if row is None else Seen(size=row[0], root=bytes.fromhex(row[1]), note=row[2])
+
+    def learn(self, seen: tuple[Seen, ...], receipts: Mapping[str, Proven], *, later: bool = False) -> None:
+        """Stores what was verified: checkpoints, and receipts by the digest of the envelope.
+
+        Args:
+            seen: Checkpoints that are consistent with all that are stored.
+            receipts: By payload digest.
+            later: Write it with the next transaction of this object, whatever that is: an envelope never says
+                that it saw what is not on disk with it.
+        """
+        self._learned.append((seen, dict(receipts)))
+        if not later:
+            with self._transaction():
+                self._write_learned()
+            self._learned.clear()
+
+    def _write_learned(self) -> None:
+        now_ms = self.clock.now_ms()
+        for seen, receipts in self._learned:
+            self._db.executemany(
+                "INSERT OR IGNORE INTO seen VALUES (?,?,?,?)",
+                [(one.size, one.root.hex(), one.note, now_ms) for one in seen],
+            )
+            self._db.executemany(
+                "UPDATE envelope SET log_index = ?, leaf = ?, receipt = ? WHERE env = ? AND receipt IS NULL",
+                [(one.index, one.leaf, one.text, env) for env, one in receipts.items()],
+            )
+
+    def stop(self, reason: str, evidence: str) -> EquivocationError:
+        """Stops the node for good and gives the error to raise; the evidence is durable first."""
+        with self._transaction():
+            self._db.execute("INSERT INTO stop VALUES (?,?,?)", (self.clock.now_ms(), reason, evidence))
+        return _stopped(reason)
+
+    def check_open(self) -> None:
+        """Returns if the node may sign.
+
+        Raises:
+            EquivocationError: It was stopped.
+        """
+        row = self._db.execute("SELECT reason FROM stop LIMIT 1").fetchone()
+        if row is not None:
+            raise _stopped(str(row[0]))
+
+    def evidence(self) -> tuple[tuple[int, str, str], ...]:
+        """Why the node was stopped: time, reason, evidence as JSON text."""
+        return tuple(self._db.execute("SELECT at_ms, reason, evidence FROM stop ORDER BY at_ms"))
+
+    def resume(self) -> None:
+        """Lets the node go on, after a person looked at the evidence; keep a copy of it first."""
+        with self._transaction():
+            self._db.execute("DELETE FROM stop")
+
+
+def _stopped(reason: str) -> EquivocationError:
+    return EquivocationError(
+        need="one history of the log",
+        found=reason,
+        remedy="send the evidence (iriai-node receipts verify --json) to all members and the auditor",
+    )
+
+
+def _damaged(found: str) -> OutboxError:
+    return OutboxError(
+        need="the outbox of this node",
+        found=found,
+        remedy="restore outbox.db from the newest backup; never start a chain anew unseen",
+    )

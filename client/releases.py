@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates at the release gate, and this owner's word about them: approve, or veto by a clause."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from client.answers import Answer, short, table
+from client.errors import NoSuchThingError, RemoteRefusalError
+from client.receipts import LogView, fetch_consistency, fetch_receipt
+from policies.encoding import digest
+
+if TYPE_CHECKING:
+    from client.contracts import ContractShelf
+    from client.membership import Member
+    from client.outbox import Outbox
+
+_MANY = 10_000
+__all__ = ["receipts_fetch", "receipts_verify", "release_list", "vote"]
+
+
+def _candidates(member: Member) -> list[dict[str, Any]]:
+    answer = member.client.get("/candidates")
+    rows = answer.get("candidates", []) if isinstance(answer, dict) else answer
+    return [one for one in rows if isinstance(one, dict)]
+
+
+def release_list(member: Member) -> Answer:
+    """What waits, or waited, at the release gate, and this node's own vote."""
+    rows = _candidates(member)
+    lines = table(
+        ("candidate", "state", "own vote", "votes", "run"),
+        [
+            (one["candidate"], one["state"], one.get("own_vote") or "none", one.get("voted", ""), one["run"])
+            for one in rows
+        ],
+    )
+    if not rows:
+        lines = ("no candidate yet: a run makes one when its rounds are over",)
+    return Answer(data={"candidates": rows}, text=lines)
+
+
+def vote(
+    member: Member,
+    shelf: ContractShelf,
+    outbox: Outbox,
+    candidate: str,
+    *,
+    verdict: str,
+    clause: str | None = None,
+) -> Answer:
+    """Signs a vote and sends it; the last one of an organisation counts until the candidate is decided.
+
+    Args:
+        member: Identity and the way to the broker.
+        shelf: Contracts of this node.
+        outbox: Numbers and keeps the envelope.
+        candidate: Digest.
+        verdict: ``approve`` or ``veto``.
+        clause: Clause in whose name a veto is made; it must be one of the contract's.
+
+    Raises:
+        NoSuchThingError: No such candidate, or no such clause.
+        RemoteRefusalError: The candidate is decided already; the vote is on record and changes nothing.
+    """
+    row = next((one for one in _candidates(member) if one["candidate"] == candidate), None)
+    if row is None:
+        raise NoSuchThingError(
+            need="a candidate", found=short(candidate), remedy="iriai-node release list shows them"
+        )
+    held = shelf.get(row["contract"])
+    if clause is not None and held.contract.clause(clause) is None:
+        raise NoSuchThingError(
+            need="a clause of the contract", found=clause[:60], remedy="iriai-node contract show"
+        )
+    body = {"subject": candidate, "vote": verdict, "clause": clause}
+    with outbox.writing() as letters:
+        envelope = letters.seal("vote.cast", body=body, scope=row["contract"], run=row["run"])
+        letters.note(
+            kind="vote.cast",
+            size_bytes=len(envelope.to_bytes()),
+            digest=digest(envelope.payload),
+            clause=clause or held.contract.release.clause,
+            contract=row["contract"],
+            run=row["run"],
+        )
+    answer = member.client.post(
+        f"/candidates/{candidate}/votes",
+        {"envelope": envelope.to_json()},
+        idempotency_key=f"vote-{digest(envelope.payload)[7:47]}",
+    )
+    collected = receipts_fetch(member, outbox).data["receipted"]
+    return Answer(
+        data={**(answer if isinstance(answer, dict) else {}), "receipted": collected},
+        text=(f"vote       {verdict} {candidate}", f"receipts   {collected} new"),
+    )
+
+
+def receipts_fetch(member: Member, outbox: Outbox) -> Answer:
+    """Fetches and checks the receipts that are missing.
+
+    Raises:
+        EquivocationError: The log shows two histories; the node is stopped.
+    """
+    view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+    found, missing = 0, []
+    for one in outbox.pending(limit=_MANY):
+        try:
+            receipt = fetch_receipt(member.client, one.event_id)
+        except RemoteRefusalError:
+            missing.append(one.event_id)
+            continue
+        found += view.news(None, [receipt]).receipted
+    return Answer(
+        data={"receipted": found, "missing": missing, "seen": outbox.seen().size},
+        text=(
+            f"receipts   {found} new, {len(missing)} missing",
+            f"log        seen up to size {outbox.seen().size}",
+        ),
+    )
+
+
+def receipts_verify(member: Member | None, outbox: Outbox, log_vkey: str) -> Answer:
+    """Checks every stored receipt again, and that the current head extends what was seen.
+
+    Raises:
+        EquivocationError: The log shows two histories; the evidence is in the answer's own error and in the
+            outbox.
+        ReceiptError: A stored receipt does not prove its entry.
+    """
+    evidence = [
+        {"at_ms": at_ms, "reason": reason, **json.loads(text)} for at_ms, reason, text in outbox.evidence()
+    ]
+    if evidence:
+        return Answer(
+            data={"evidence": evidence},
+            text=tuple(f"STOPPED    {one['reason']}" for one in evidence),
+            exit_code=7,
+        )
+    fetch = fetch_consistency(member.client) if member is not None else None
+    view = LogView(outbox, log_vkey, fetch=fetch)
+    stored = outbox.envelopes()
+    proven = [json.loads(one.receipt) for one in stored if one.receipt is not None]
+    for one in proven:
+        view.news(None, [one])
+    head = view.advance()
+    return Answer(
+        data={
+            "envelopes": len(stored),
+            "receipts": len(proven),
+            "size": head.size,
+            "root": head.root.hex(),
+            "note": head.note,
+            "asked_broker": member is not None,
+        },
+        text=(
+            f"receipts   {len(proven)} of {len(stored)} envelopes, each proves its entry",
+            f"log        complete up to size {head.size} for what this node sent",
+        ),
+    )

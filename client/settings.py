@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's settings and where it keeps things.
+
+- One folder per node (`Home`), one TOML file in it (``node.toml``). Order: option, environment
+  ``IRIAI_NODE__KEY``, file, default.
+- A key that does not exist is an error, so that a misspelt tightening never goes unnoticed.
+- Secrets are files of mode 0600 in ``keys/``, never settings and never environment variables.
+- The ``local`` rules only tighten what the signed contract allows; none of them can widen it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from client.errors import NotInitialisedError, SettingsError
+from policies.encoding import decimal_text
+from policies.errors import EncodingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["Home", "LocalRules", "NodeSettings", "load_settings", "save_settings"]
+
+_ENVIRONMENT = "IRIAI_NODE__"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The node's folder: every path in it has a name here and nowhere else."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """``node.toml``."""
+        return self.root / "node.toml"
+
+    @property
+    def keys(self) -> Path:
+        """Private keys, mode 0700; each file 0600."""
+        return self.root / "keys"
+
+    @property
+    def broker(self) -> Path:
+        """The broker-signed document that is pinned (DSSE)."""
+        return self.root / "broker.json"
+
+    @property
+    def certificate(self) -> Path:
+        """PEM of the one TLS certificate that is trusted."""
+        return self.root / "broker.pem"
+
+    @property
+    def contracts(self) -> Path:
+        """One folder per contract digest: document, envelope, annexes."""
+        return self.root / "contracts"
+
+    @property
+    def data(self) -> Path:
+        """Canonical episode store."""
+        return self.root / "data"
+
+    @property
+    def models(self) -> Path:
+        """Released models that were pulled, and individual ones."""
+        return self.root / "models"
+
+    @property
+    def outbox(self) -> Path:
+        """What left this site (SQLite)."""
+        return self.root / "outbox.db"
+
+    @property
+    def budget(self) -> Path:
+        """Privacy budget ledgers, one file per lineage of data."""
+        return self.root / "budget"
+
+    @property
+    def fleet(self) -> Path:
+        """Idempotency ledger of the engine (SQLite)."""
+        return self.root / "fleet.db"
+
+    @property
+    def flwr(self) -> Path:
+        """State folder of the fleet client."""
+        return self.root / "flwr"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running worker."""
+        return self.root / "run.lock"
+
+    @property
+    def state(self) -> Path:
+        """What the running worker says about itself, for ``status``."""
+        return self.root / "run.json"
+
+    def need(self) -> Home:
+        """Itself, once the folder holds a node.
+
+        Raises:
+            NotInitialisedError: It does not.
+        """
+        if not (self.keys / "node.key").exists():
+            raise NotInitialisedError(
+                need=f"a node in {self.root}",
+                found="no keys/node.key",
+                remedy=f"iriai-node init --dir {self.root}",
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRules:
+    """The site's own, tighter rules. Each refuses as ``local:<rule>``.
+
+    Attributes:
+        paused: Nothing is trained, nothing is judged; pings are answered.
+        datasets: Data sets that may be used at all; ``None``: those of the contract.
+        fields: Fields that may be read at all; ``None``: those of the contract.
+        epsilon_total: A cap below the contract's, as a decimal string; ``None``: the contract's.
+        vote: ``auto`` votes by the recipe's rule, ``manual`` leaves it to ``release approve|veto``.
+    """
+
+    paused: bool = False
+    datasets: tuple[str, ...] | None = None
+    fields: tuple[str, ...] | None = None
+    epsilon_total: str | None = None
+    vote: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """Settings of one node.
+
+    Attributes:
+        broker_url: Base URL of the pinned broker, empty before ``join``.
+        legal_name: Of the organisation.
+        country: ISO 3166-1 alpha-2.
+        threads: CPU threads of the training process.
+        timeout_s: Of one request to the broker.
+        local: The site's own rules.
+    """
+
+    broker_url: str = ""
+    legal_name: str = ""
+    country: str = ""
+    threads: int = 1
+    timeout_s: int = 30
+    local: LocalRules = LocalRules()
+
+
+_LOCAL_TYPES: dict[str, type] = {
+    "paused": bool,
+    "datasets": list,
+    "fields": list,
+    "epsilon_total": str,
+    "vote": str,
+}
+_TYPES: dict[str, type] = {
+    "broker_url": str,
+    "legal_name": str,
+    "country": str,
+    "threads": int,
+    "timeout_s": int,
+}
+
+
+def _typed(where: str, types: Mapping[str, type], table: Mapping[str, object]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        want = types.get(key)
+        if want is None:
+            raise SettingsError(
+                need="one of " + ", ".join(sorted(types)),
+                found=f"{where}{key}",
+                remedy="correct or remove the line",
+            )
+        if type(value) is not want:
+            raise SettingsError(
+                need=f"{where}{key} as {want.__name__}",
+                found=type(value).__name__,
+                remedy="correct the value",
+            )
+        found[key] = value
+    return found
+
+
+def _local(table: Mapping[str, object]) -> LocalRules:
+    found = _typed("local.", _LOCAL_TYPES, table)
+    for key in ("datasets", "fields"):
+        value = found.get(key)
+        if isinstance(value, list):
+            if not all(isinstance(one, str) for one in value):
+                raise SettingsError(
+                    need=f"local.{key} as a list of names", found="something else", remedy="correct it"
+                )
+            found[key] = tuple(value)
+    cap = found.get("epsilon_total")
+    if isinstance(cap, str):
+        try:
+            found["epsilon_total"] = decimal_text(cap)
+        except EncodingError as error:
+            raise SettingsError(
+                need="local.epsilon_total as a decimal", found=error.found, remedy="correct it"
+            ) from error
+    if found.get("vote", "auto") not in {"auto", "manual"}:
+        raise SettingsError(
+            need="local.vote auto or manual", found=str(found["vote"])[:40], remedy="correct it"
+        )
+    return replace(LocalRules(), **found)
+
+
+def load_settings(home: Home, environment: Mapping[str, str] = os.environ) -> NodeSettings:
+    """Settings of the node's folder; a missing file gives the defaults.
+
+    Args:
+        home: The node's folder.
+        environment: ``IRIAI_NODE__BROKER_URL`` and so on go before the file; text and integers only.
+
+    Raises:
+        SettingsError: The file is no TOML, a key does not exist, or a value has another type.
+    """
+    table: dict[str, object] = {}
+    if home.settings.exists():
+        try:
+            table = tomllib.loads(home.settings.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                need=f"TOML in {home.settings}", found=str(error), remedy="correct the file"
+            ) from error
+    local = table.pop("local", {})
+    if not isinstance(local, dict):
+        raise SettingsError(need="[local] as a table", found=type(local).__name__, remedy="correct the file")
+    for name, text in environment.items():
+        if name.startswith(_ENVIRONMENT):
+            key = name[len(_ENVIRONMENT) :].lower()
+            table[key] = int(text) if _TYPES.get(key) is int and text.isdecimal() else text
+    return replace(NodeSettings(local=_local(local)), **_typed("", _TYPES, table))
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    escaped = "".join(
+        f"\\u{ord(char):04x}" if ord(char) < 0x20 or char in '"\\' or char == "\x7f" else char  # noqa: PLR2004
+        for char in str(value)
+    )
+    return f'"{escaped}"'
+
+
+def save_settings(home: Home, settings: NodeSettings) -> None:
+    """Writes ``node.toml`` as a whole: a temporary file, fsync, rename. ``None`` values are left out."""
+    lines = [
+        f"{one.name} = {_toml(getattr(settings, one.name))}"
+        for one in fields(settings)
+        if one.name != "local"
+    ]
+    lines += ["", "[local]"]
+    lines += [
+        f"{one.name} = {_toml(getattr(settings.local, one.name))}"
+        for one in fields(settings.local)
+        if getattr(settings.local, one.name) is not None
+    ]
+    write_durably(home.settings, ("\n".join(lines) + "\n").encode("utf-8"))
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Writes a file so that a crash leaves the old one or the new one (fsync, rename, fsync)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
