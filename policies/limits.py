@@ -92,6 +92,7 @@ MODEL_BYTES: Final = 1024**3
 
 # the node's outbox (client/outbox.py)
 OUTBOX_PENDING: Final = 12  # envelopes that one reply header has room for beside its own
+RECEIPT_POLL_S: Final = 10  # an envelope without a receipt after this is asked for over HTTP
 
 # the broker's edge (broker/api)
 IDEMPOTENCY_KEY_CHARS: Final = 128
@@ -104,3 +105,4 @@ LIST_ROWS: Final = 1_000  # of one answer that is a list
 ROUND_GRACE_S: Final = 2  # after enough replies, how long the others are waited for
 LOST_ROUNDS_MAX: Final = 3  # lost rounds in a row after which a run stops
 RUN_RETRY_S: Final = 5  # pause before a run goes on after a full disk or a log that does not answer
+PERSONALISE_S: Final = 1_800  # fine-tuning a pulled model at home

@@ -1,0 +1,999 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One planted violation for each rule. The attacker is the broker: it holds the log key and signs whatever it wrote.
+
+Each case must fire its rule, and no error rule beside those that follow from the same lie.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from policies.contract import seal
+from policies.encoding import canonical, digest, digest_of
+from policies.identity import SigningKey
+from policies.log.bundle import files_of
+from policies.log.checkpoint import Checkpoint, VerifierKey, parse_policy, policy_text, sign_checkpoint
+from policies.log.entries import EntryType, Event, from_envelope
+from policies.log.envelope import Seen, open_envelope, seal_envelope
+from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
+from policies.privacy.statement import claim
+from policies.signing import Envelope
+from policies.verify import Report, verify
+from policies.verify.rules import RULES
+from tests.auditsim import ORIGIN, PLAN, RUN, MakerSim, PoolSim, digest_from, repacked, seeded
+
+T = EntryType
+CANDIDATE = digest_from("average 2")
+Case = Callable[[], tuple[bytes, Any]]
+CASES: dict[str, tuple[str, Case, frozenset[str]]] = {}
+
+
+def planted(rule: str, *also: str) -> Callable[[Case], Case]:
+    """Registers a case: the rule that must fire, and those that may fire beside it."""
+
+    def register(case: Case) -> Case:
+        CASES[case.__name__] = (rule, case, frozenset(also))
+        return case
+
+    return register
+
+
+def changing(name: str, **fields: Any) -> PoolSim:
+    """The story with one event's fields changed; ``pub`` is merged."""
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != name:
+            return event
+        pub = {**event.pub, **fields.get("pub", {})}
+        return replace(event, **{**fields, "pub": pub})
+
+    return PoolSim(tamper=tamper).build()
+
+
+def tampered(tamper: Callable[[str, Event], Event | list[Event] | None]) -> tuple[bytes, Any]:
+    sim = PoolSim(tamper=tamper).build()
+    return sim.bundle(), sim.policy
+
+
+def out(sim: PoolSim) -> tuple[bytes, Any]:
+    return sim.bundle(), sim.policy
+
+
+def files(sim: PoolSim) -> dict[str, bytes]:
+    return files_of(sim.contents())
+
+
+def rewritten(sim: PoolSim, index: int, change: Callable[[Any], bytes]) -> tuple[bytes, Any]:
+    """One body written anew and every checkpoint signed anew, as a broker with its log key can."""
+    sim.bodies[index] = change(json.loads(sim.bodies[index]))
+    sizes = [int(note.split("\n")[1]) for note in sim.notes]
+    tree = sim.tree
+    sim.notes = [sign_checkpoint(sim.log_key, Checkpoint(ORIGIN, size, tree.root(size))) for size in sizes]
+    return out(sim)
+
+
+def again(
+    sim: PoolSim, event: Event, maker: MakerSim, key: SigningKey | None = None, **changes: Any
+) -> Event:
+    """The event under another envelope: payload fields changed, signed by the maker's key or another."""
+    assert event.envelope is not None
+    old = json.loads(event.envelope.payload)
+    fields = {
+        "log": old["log"],
+        "kind": EntryType(old["kind"]),
+        "chain": old["chain"],
+        "seq": old["seq"],
+        "prev": old["prev"],
+        "seen": Seen.from_json(old["seen"]),
+        "time_ms": sim.now_ms,
+        "nonce": seeded("again", 16),
+        "scope": old["scope"],
+        "run": old["run"],
+        "round": old["round"],
+        "ack": None,
+        "body": old["body"],
+    }
+    signer = key or maker.key
+    envelope = seal_envelope(signer, **(fields | changes))
+    payload = open_envelope(envelope, signer.public)
+    return from_envelope(envelope, payload, actor=event.actor, refs=event.refs)
+
+
+# --- container and checkpoint ---
+
+
+@planted("AUD-001")
+def a_byte_is_appended() -> tuple[bytes, Any]:
+    bundle, policy = out(PoolSim().build())
+    return bundle + b"\x00", policy
+
+
+@planted("AUD-002")
+def a_tile_is_missing() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    kept = {name: data for name, data in files(sim).items() if not name.startswith("tile/")}
+    return repacked(kept), sim.policy
+
+
+@planted("AUD-002")
+def a_tile_has_another_width() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    moved = {name.replace(".p/", ".p/1"): data for name, data in files(sim).items()}
+    return repacked(moved), sim.policy
+
+
+@planted("AUD-003")
+def the_manifest_lists_another_digest() -> tuple[bytes, Any]:
+    from policies.log.bundle import pack
+
+    sim = PoolSim().build()
+    made = files(sim)
+    listed = json.loads(made["MANIFEST"])
+    listed["files"]["policy"] = digest(b"another")
+    return pack(made | {"MANIFEST": canonical(listed)}), sim.policy
+
+
+@planted("AUD-004")
+def another_version() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    made = files(sim)
+    head = json.loads(made["BUNDLE"]) | {"format": "iriai-bundle/2"}
+    return repacked(made | {"BUNDLE": canonical(head)}), sim.policy
+
+
+@planted("AUD-004")
+def another_size_in_the_header() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    made = files(sim)
+    head = json.loads(made["BUNDLE"]) | {"size": 7}
+    return repacked(made | {"BUNDLE": canonical(head)}), sim.policy
+
+
+@planted("AUD-010")
+def a_checkpoint_with_an_extension_line() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(note=sim.notes[-1].replace("\n\n", "\nmore\n\n", 1)), sim.policy
+
+
+@planted("AUD-011")
+def a_checkpoint_signed_by_nobody() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    text, _, _ = sim.notes[-1].rpartition("\n\n")
+    forged = sign_checkpoint(sim.log_key, Checkpoint(ORIGIN, 3, bytes(32)))
+    return sim.bundle(note=text + "\n\n" + forged.rpartition("\n\n")[2]), sim.policy
+
+
+@planted("AUD-014")
+def two_histories_were_signed() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    other = sign_checkpoint(sim.log_key, Checkpoint(ORIGIN, 40, bytes(32)))
+    return sim.bundle(notes=[*sim.notes[:-1], other, sim.notes[-1]]), sim.policy
+
+
+@planted("AUD-014")
+def a_published_checkpoint_is_beyond_the_bundle() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    other = sign_checkpoint(sim.log_key, Checkpoint(ORIGIN, 400, bytes(32)))
+    return sim.bundle(notes=[*sim.notes, other]), sim.policy
+
+
+@planted("AUD-016")
+def a_receipt_of_another_history() -> tuple[bytes, Any]:
+    sim, other = PoolSim().build(), changing("submission kita 1", refs=(1,))
+    return sim.bundle(receipts={30: other.receipt(30)}), sim.policy
+
+
+@planted("AUD-020", "AUD-014", "AUD-016", "AUD-045")
+def an_entry_is_edited_without_signing() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    index = sim.names["round 1 closed"]
+    tree = json.loads(sim.bodies[index])
+    tree["sd"]["at"] = "0" * 64
+    kept = [one for one in sim.disclosures if one.index != index]
+    bodies = [*sim.bodies[:index], canonical(tree), *sim.bodies[index + 1 :]]
+    return sim.bundle(bodies=bodies, disclosures=kept), sim.policy
+
+
+@planted("AUD-022")
+def bytes_after_the_last_entry() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    made = files(sim)
+    name = next(one for one in made if one.startswith("tile/"))
+    return repacked(made | {name: made[name] + b"\x00"}), sim.policy
+
+
+# --- entries ---
+
+
+@planted("AUD-030", "AUD-045")
+def an_entry_in_another_spelling() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return rewritten(sim, 1, lambda tree: json.dumps(tree).encode())
+
+
+@planted("AUD-030", "AUD-045")
+def an_entry_with_a_key_twice() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return rewritten(sim, 1, lambda tree: canonical(tree)[:-1] + b',"v":1}')
+
+
+@planted("AUD-030", "AUD-045")
+def an_entry_with_nan() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return rewritten(sim, 1, lambda tree: canonical(tree).replace(b'"v":1', b'"v":NaN'))
+
+
+@planted("AUD-030", "AUD-045")
+def an_entry_with_a_huge_number() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return rewritten(sim, 1, lambda tree: canonical(tree).replace(b'"v":1', b'"v":9007199254740993'))
+
+
+@planted("AUD-031", "AUD-045")
+def an_entry_of_an_unknown_type() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return rewritten(sim, 1, lambda tree: canonical(tree | {"type": "contribution.imagined"}))
+
+
+@planted("AUD-031", "AUD-045")
+def an_entry_with_free_text() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+
+    def change(tree: Any) -> bytes:
+        tree["pub"]["role"] = "the log's <b>key</b> \x1b[2J"
+        return canonical(tree)
+
+    return rewritten(sim, 1, change)
+
+
+@planted("AUD-032", "AUD-045")
+def an_entry_of_another_log() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return rewritten(sim, 1, lambda tree: canonical(tree | {"log": "other.example/log"}))
+
+
+@planted("AUD-033", "AUD-035")
+def a_second_genesis() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        return [event, event] if at == "genesis" else event
+
+    return tampered(tamper)
+
+
+@planted("AUD-033")
+def another_policy_in_the_bundle() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(policy=sim.policy_copy + "# and more\n"), sim.policy
+
+
+@planted("AUD-034")
+def a_reference_to_the_future() -> tuple[bytes, Any]:
+    return out(changing("finalized", refs=(60,)))
+
+
+@planted("AUD-034")
+def a_reference_to_a_type_that_is_not_permitted() -> tuple[bytes, Any]:
+    return out(changing("finalized", refs=(0,)))
+
+
+@planted("AUD-035")
+def an_event_twice() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        return [event, event] if at == "key log" else event
+
+    return tampered(tamper)
+
+
+@planted("AUD-036")
+def entries_after_the_end() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        frozen = Event(type=T.LOG_FROZEN, pub={"reason": "moved", "successor": None})
+        return [frozen, event] if at == "run closed" else event
+
+    return tampered(tamper)
+
+
+@planted("AUD-090")
+def a_clock_turned_back() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        sim.now_ms -= 3_600_000 if at == "candidate" else 0
+        return event
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+# --- members ---
+
+
+@planted("AUD-040", "AUD-043", "AUD-059", "AUD-061")
+def an_envelope_is_left_out() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    kept = {i: one for i, one in sim.envelopes.items() if i != sim.names["submission kita 1"]}
+    return sim.bundle(envelopes=kept), sim.policy
+
+
+@planted("AUD-040", "AUD-043", "AUD-059", "AUD-061")
+def an_envelope_of_another_entry() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    first, second = sim.names["submission kita 1"], sim.names["submission kita 2"]
+    return sim.bundle(envelopes=sim.envelopes | {first: sim.envelopes[second]}), sim.policy
+
+
+@planted("AUD-041", "AUD-043", "AUD-059", "AUD-061", "AUD-070")
+def an_envelope_that_the_broker_wrote() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        return again(sim, event, sim.makers["kita"], sim.broker_key) if at == "vote kita" else event
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-041")
+def an_envelope_under_a_revoked_key() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        if at != "run opened":
+            return event
+        kid = digest(sim.makers["kita"].key.public)
+        pub = {"kid": kid, "reason": "left", "valid_until": len(sim.bodies)}
+        return [Event(type=T.KEY_REVOKED, pub=pub), event]
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-041")
+def a_key_that_was_never_added() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "key kita" else event)
+
+
+@planted("AUD-042")
+def an_entry_that_says_something_else_than_its_envelope() -> tuple[bytes, Any]:
+    return out(changing("evaluation kita", pub={"evaluation": digest_from("another")}))
+
+
+@planted("AUD-042")
+def a_committed_value_that_the_member_never_stated() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event:
+        if at != "spent kita 1":
+            return event
+        return replace(event, private={**event.private, "rho_nano": event.private["rho_nano"] + 1})
+
+    return tampered(tamper)
+
+
+@planted("AUD-043")
+def a_refusal_is_left_out_and_every_count_made_to_fit() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event | None:
+        if at in ("submission hanbit 2", "verdict hanbit 2"):
+            return None
+        if at != "round 2 closed":
+            return event
+        parties = {
+            name: one if one["verdict"] == "accepted" else {"received": 0, "verdict": "silent"}
+            for name, one in event.pub["parties"].items()
+        }
+        return replace(event, pub={**event.pub, "received": 2, "refused": 0, "parties": parties})
+
+    return tampered(tamper)
+
+
+@planted("AUD-043")
+def a_chain_that_does_not_link() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "vote kita":
+            return event
+        return again(sim, event, sim.makers["kita"], prev=digest_from("another"))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-044")
+def two_payloads_for_one_number() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        return [event, again(sim, event, sim.makers["kita"])] if at == "vote kita" else event
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-045")
+def history_is_rewritten_under_a_nodes_feet() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+
+    def change(tree: Any) -> bytes:
+        tree["pub"]["evidence"] = digest_from("another")
+        return canonical(tree)
+
+    return rewritten(sim, sim.names["onboard kita"], change)
+
+
+@planted("AUD-046")
+def a_node_that_had_seen_more_before() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "vote kita":
+            return event
+        return again(sim, event, sim.makers["kita"], seen=Seen(1, sim.tree.root(1)))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-048", "AUD-035", "AUD-044")
+def an_envelope_is_replayed() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: [event, event] if at == "vote kita" else event)
+
+
+@planted("AUD-048", "AUD-042")
+def an_update_is_counted_in_two_rounds() -> tuple[bytes, Any]:
+    return out(changing("submission kita 2", pub={"update": digest_from("kita 1")}))
+
+
+@planted("AUD-048", "AUD-059", "AUD-061")
+def an_aggregate_takes_a_submission_of_another_round() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "aggregate 2":
+            return event
+        return replace(event, refs=(*event.refs, sim.names["submission hanbit 1"]))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-049", "AUD-054", "AUD-059")
+def a_submission_under_a_rivals_alias() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "submission kita 1":
+            return event
+        return replace(event, actor=sim.makers["nord"].alias(event.scope, event.run, event.round))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-049")
+def two_organisations_with_one_alias_key() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    keys = {one.org: one.alias_key for one in sim.makers.values()}
+    return sim.bundle(aliases=keys | {"org_" + "a" * 16: sim.makers["kita"].alias_key}), sim.policy
+
+
+@planted("AUD-082")
+def a_disclosure_that_does_not_open() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    made = [replace(one, value="at most 11") if one.value == "at most 10" else one for one in sim.disclosures]
+    return sim.bundle(disclosures=made), sim.policy
+
+
+# --- contracts and rounds ---
+
+
+@planted("AUD-050")
+def a_contract_without_one_signature() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    keys = [sim.makers["hanbit"].key, sim.makers["kita"].key, sim.broker_key]
+    sim.signatures = seal(sim.contract, *keys)
+    return out(sim.build())
+
+
+@planted("AUD-050")
+def a_contract_with_other_signatures_than_logged() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    more = Envelope(
+        payload_type=sim.signatures.payload_type,
+        payload=sim.signatures.payload,
+        signatures=tuple(reversed(sim.signatures.signatures)),
+    )
+    return sim.bundle(contracts=[(sim.contract.canonical, more)]), sim.policy
+
+
+@planted("AUD-050")
+def a_contract_that_the_auditor_does_not_know() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(), replace(sim.policy, contracts=(digest_from("another"),))
+
+
+@planted("AUD-050", "AUD-071")
+def a_broker_key_that_the_auditor_does_not_know() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(), replace(sim.policy, broker=SigningKey.from_seed(b"Z" * 32).public)
+
+
+@planted("AUD-050", "AUD-059")
+def a_run_before_the_contract_is_final() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "finalized" else event)
+
+
+@planted("AUD-050", "AUD-043")
+def a_contract_that_one_party_never_sent() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "signed nord" else event)
+
+
+@planted("AUD-050", "AUD-059", "AUD-090")
+def a_round_outside_the_term() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        sim.now_ms += 365 * 86_400_000 if at == "round 2 opened" else 0
+        return event
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-051", "AUD-065")
+def a_round_of_another_recipe() -> tuple[bytes, Any]:
+    return out(changing("round 2 opened", pub={"recipe": digest_from("another")}))
+
+
+@planted("AUD-051", "AUD-059", "AUD-065", "AUD-071")
+def a_run_of_a_recipe_that_the_contract_does_not_list() -> tuple[bytes, Any]:
+    return out(changing("run opened", pub={"recipe": digest_from("another")}))
+
+
+@planted("AUD-051", "AUD-059", "AUD-071")
+def a_run_that_was_never_opened() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "run opened" else event)
+
+
+@planted("AUD-052", "AUD-048", "AUD-054", "AUD-059")
+def a_submission_without_a_verdict() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "verdict hanbit 2" else event)
+
+
+@planted("AUD-052", "AUD-048", "AUD-054")
+def a_submission_with_two_verdicts() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        if at != "verdict hanbit 2":
+            return event
+        return [event, replace(event, type=T.CONTRIBUTION_ACCEPTED, pub={}, private={})]
+
+    bundle, policy = tampered(tamper)
+    return bundle, policy
+
+
+@planted("AUD-053")
+def a_refusal_without_a_listed_reason() -> tuple[bytes, Any]:
+    return out(changing("verdict hanbit 2", pub={"reason": "broker-did-not-like-it"}))
+
+
+@planted("AUD-053")
+def a_refusal_by_a_clause_that_does_not_exist() -> tuple[bytes, Any]:
+    return out(changing("verdict hanbit 2", pub={"reason": "contract-refused", "clause": "k-99"}))
+
+
+@planted("AUD-054")
+def a_round_that_counts_differently() -> tuple[bytes, Any]:
+    return out(changing("round 2 closed", pub={"refused": 0, "received": 2}))
+
+
+@planted("AUD-056", "AUD-048", "AUD-054", "AUD-059")
+def an_aggregate_of_a_single_group() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "aggregate 2":
+            return event
+        nord = {sim.names[f"{what} nord 2"] for what in ("submission", "spent", "verdict")}
+        return replace(
+            event,
+            refs=tuple(one for one in event.refs if one not in nord),
+            pub={**event.pub, "count": 1},
+        )
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+# --- decisions, budgets, releases ---
+
+
+@planted("AUD-059")
+def a_decision_about_other_facts() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    index = sim.names["release decision"]
+    made = [
+        replace(one, request={**one.request, "approvals": ["kita"]}) if one.index == index else one
+        for one in sim.decisions
+    ]
+    return sim.bundle(decisions=made), sim.policy
+
+
+@planted("AUD-059")
+def a_refusal_logged_as_allowed() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "aggregate decision 2":
+            return event
+        request = replace(sim._aggregate(2, ["kita", "nord"]), finite=False)
+        pub = sim.decide(request, "broker") | {"outcome": "allow", "clauses": []}
+        return replace(event, pub=pub)
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-059")
+def a_release_against_its_decision() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "release decision":
+            return event
+        request = replace(sim._release(digest_from("average 2")), evidence=())
+        return replace(event, pub=sim.decide(request, "gate"))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-059")
+def a_decision_that_invents_approvals() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "vote nord":
+            return event
+        body = {"subject": event.pub["subject"], "vote": "veto", "clause": None}
+        return again(sim, event, sim.makers["nord"], body=body)
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-059")
+def an_aggregate_without_a_decision() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "aggregate decision 1" else event)
+
+
+@planted("AUD-059")
+def an_accepted_submission_whose_node_never_allowed_it() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    kept = [one for one in sim.decisions if one.index != sim.names["decision kita 1"]]
+    return sim.bundle(decisions=kept), sim.policy
+
+
+@planted("AUD-059")
+def a_decision_whose_record_is_kept_back() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    kept = [one for one in sim.decisions if one.index != sim.names["aggregate decision 1"]]
+    return sim.bundle(decisions=kept), sim.policy
+
+
+@planted("AUD-059")
+def a_decision_from_the_future() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "aggregate decision 1":
+            return event
+        request = sim._aggregate(1, ["hanbit", "kita", "nord"])
+        return replace(event, pub=sim.decide(request, "broker", now="2027-01-01T00:00:00Z"))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+def _spend_again(sim: PoolSim, at: str, event: Event) -> Event | list[Event]:
+    """kita states the spend of round 1 twice, each in its own envelope."""
+    if at != "spent kita 1":
+        return event
+    return [event, sim.spend(sim.makers["kita"], f"{RUN}/1/1", PLAN, 1)]
+
+
+@planted("AUD-060")
+def a_spend_twice() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    sim.tamper = lambda at, event: _spend_again(sim, at, event)
+    return out(sim.build())
+
+
+@planted("AUD-061")
+def an_aggregate_that_leaves_a_spend_out() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "aggregate 1":
+            return event
+        spent = sim.names["spent kita 1"]
+        return replace(event, refs=tuple(one for one in event.refs if one != spent))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-061", "AUD-043")
+def a_spend_that_is_never_logged() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "spent kita 1" else event)
+
+
+def _stating(name: str, maker: str, **body: Any) -> tuple[bytes, Any]:
+    """A member that states other values in one envelope, and goes on from it."""
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != name:
+            return event
+        assert event.envelope is not None
+        old = json.loads(event.envelope.payload)["body"]
+        changed = again(sim, event, sim.makers[maker], body=old | body)
+        assert changed.envelope is not None
+        node = sim.makers[maker]
+        node.state = replace(node.state, prev=digest(changed.envelope.payload))
+        return changed
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-062")
+def a_spend_that_is_too_cheap() -> tuple[bytes, Any]:
+    return _stating("spent kita 1", "kita", rho_nano=1)
+
+
+@planted("AUD-063")
+def a_cap_is_passed() -> tuple[bytes, Any]:
+    return _stating("spent kita 1", "kita", rho_nano=1 << 40)
+
+
+@planted("AUD-065")
+def a_submission_under_another_plan() -> tuple[bytes, Any]:
+    return _stating("submission hanbit 2", "hanbit", plan=digest_from("another"))
+
+
+@planted("AUD-066")
+def a_cap_that_changes() -> tuple[bytes, Any]:
+    return _stating("budget kita iriai-eval-plan/1", "kita", epsilon_max="7")
+
+
+@planted("AUD-066")
+def a_spend_without_a_budget() -> tuple[bytes, Any]:
+    return _stating("budget kita iriai-eval-plan/1", "kita", plan=digest_of(PLAN))
+
+
+@planted("AUD-070", "AUD-059")
+def a_release_without_votes() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if not at.startswith("vote "):
+            return event
+        return _voting(sim, at.removeprefix("vote "), event, "veto")
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+def _voting(sim: PoolSim, party: str, event: Event, vote: str) -> Event:
+    body = {"subject": event.pub["subject"], "vote": vote, "clause": None}
+    return again(sim, event, sim.makers[party], body=body)
+
+
+@planted("AUD-070")
+def a_release_whose_gate_failed() -> tuple[bytes, Any]:
+    return out(
+        changing(
+            "candidate",
+            pub={"checks": {"federated-evaluation": "fail"}},
+        )
+    )
+
+
+@planted("AUD-070")
+def a_delivery_without_a_release() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "released" else event)
+
+
+@planted("AUD-071")
+def a_release_without_its_evidence() -> tuple[bytes, Any]:
+    return out(changing("candidate", pub={"checks": {"another-check": "pass"}}))
+
+
+@planted("AUD-071")
+def a_release_without_its_statement() -> tuple[bytes, Any]:
+    return out(changing("released", pub={"statement": None}))
+
+
+@planted("AUD-059")
+def a_veto_that_the_gate_did_not_look_at() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        return _voting(sim, "nord", event, "veto") if at == "vote nord" else event
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-071")
+def a_statement_that_is_not_there() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(statements=sim.statements[1:]), sim.policy
+
+
+@planted("AUD-071")
+def a_report_that_is_not_there() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(statements=sim.statements[:1]), sim.policy
+
+
+@planted("AUD-071")
+def a_report_about_another_candidate() -> tuple[bytes, Any]:
+    other = canonical({"candidate": digest_from("another")})
+    sim = changing("candidate", pub={"report": digest(other)})
+    return sim.bundle(statements=[sim.statements[0], other]), sim.policy
+
+
+def _stated(made: Callable[[PoolSim], bytes]) -> tuple[bytes, Any]:
+    other = made(PoolSim())
+    sim = changing("released", pub={"statement": digest(other)})
+    return sim.bundle(statements=[other, sim.statements[1]]), sim.policy
+
+
+@planted("AUD-071")
+def a_statement_about_another_model() -> tuple[bytes, Any]:
+    return _stated(lambda sim: sim.statement(digest_from("another")))
+
+
+@planted("AUD-071")
+def a_statement_that_leaves_a_contributor_out() -> tuple[bytes, Any]:
+    def made(sim: PoolSim) -> bytes:
+        names = [one.alias(sim.contract.digest, RUN) for one in sim.makers.values()]
+        return sim.statement(CANDIDATE, claims=[claim(name, PLAN) for name in names[1:]])
+
+    return _stated(made)
+
+
+@planted("AUD-071")
+def a_statement_of_a_better_plan() -> tuple[bytes, Any]:
+    def made(sim: PoolSim) -> bytes:
+        names = [one.alias(sim.contract.digest, RUN) for one in sim.makers.values()]
+        better = PLAN | {"noise_multiplier": "60"}
+        return sim.statement(CANDIDATE, claims=[claim(name, better) for name in names])
+
+    return _stated(made)
+
+
+@planted("AUD-071")
+def a_statement_whose_figures_do_not_follow() -> tuple[bytes, Any]:
+    def made(sim: PoolSim) -> bytes:
+        document = json.loads(Envelope.from_bytes(sim.statement(CANDIDATE)).payload)
+        document["contributors"][0]["claim"]["epsilon_rdp"] = "0.100000"
+        return Envelope.seal(canonical(document), STATEMENT_TYPE, sim.broker_key).to_bytes()
+
+    return _stated(made)
+
+
+@planted("AUD-071")
+def a_statement_that_the_broker_did_not_sign() -> tuple[bytes, Any]:
+    def made(sim: PoolSim) -> bytes:
+        payload = Envelope.from_bytes(sim.statement(CANDIDATE)).payload
+        return Envelope.seal(payload, STATEMENT_TYPE, sim.makers["kita"].key).to_bytes()
+
+    return _stated(made)
+
+
+@planted("AUD-071")
+def a_statement_that_is_none() -> tuple[bytes, Any]:
+    def made(sim: PoolSim) -> bytes:
+        return Envelope.seal(canonical({"subject": 1}), STATEMENT_TYPE, sim.broker_key).to_bytes()
+
+    return _stated(made)
+
+
+@planted("AUD-072")
+def a_round_that_starts_elsewhere() -> tuple[bytes, Any]:
+    return out(changing("round 2 opened", pub={"base_model": digest_from("elsewhere")}))
+
+
+@planted("AUD-072")
+def a_candidate_that_no_aggregate_gave() -> tuple[bytes, Any]:
+    return out(changing("candidate", refs=()))
+
+
+def audited(case: Case) -> Report:
+    bundle, policy = case()
+    return verify(bundle, policy)
+
+
+def test_the_untouched_story_is_clean() -> None:
+    sim = PoolSim().build()
+    report = verify(sim.bundle(), sim.policy)
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.verdict.startswith(f"complete up to size {len(sim.bodies)}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_planted_lie_is_found_by_its_rule(name: str) -> None:
+    rule, case, also = CASES[name]
+    report = audited(case)
+    assert rule in report.counts, report.lines()
+    assert set(report.counts) <= {rule} | also, report.lines()
+    assert report.exit_code == 3
+    assert "refused" in report.verdict
+
+
+def test_every_rule_of_the_catalogue_has_a_planted_lie() -> None:
+    assert {rule for rule, _, _ in CASES.values()} == set(RULES)
+
+
+def test_a_truncated_history_is_found_by_a_receipt_that_a_member_kept() -> None:
+    long, short = PoolSim().build(), PoolSim()
+    short.begin()
+    short.found()
+    receipts = {"kita/vote.tlog-proof": long.receipt(long.names["vote kita"])}
+    alone = verify(short.bundle(), short.policy)
+    assert (alone.exit_code, alone.size) == (0, len(short.bodies))
+    assert any("AUD-016" in one for one in alone.unchecked)
+    report = verify(short.bundle(), short.policy, receipts=receipts)
+    assert set(report.counts) == {"AUD-016"}
+
+
+def test_a_refused_submission_that_is_left_out_is_found_by_its_receipt() -> None:
+    honest = PoolSim().build()
+    kept = {"hanbit.tlog-proof": honest.receipt(honest.names["submission hanbit 2"])}
+    _, case, _ = CASES["a_refusal_is_left_out_and_every_count_made_to_fit"]
+    bundle, policy = case()
+    assert "AUD-016" in verify(bundle, policy, receipts=kept).counts
+
+
+def test_another_logs_key_is_not_trusted() -> None:
+    sim = PoolSim().build()
+    stranger = replace(sim.policy, logs=(VerifierKey(ORIGIN, SigningKey.from_seed(b"S" * 32).public),))
+    report = verify(sim.bundle(), stranger)
+    assert (report.exit_code, report.findings) == (6, [])
+    assert "not trusted" in report.verdict
+
+
+def test_a_pinned_contract_is_named_and_leaves_no_remark() -> None:
+    sim = PoolSim().build()
+    pinned = parse_policy(policy_text(replace(sim.policy, contracts=(sim.contract.digest,))))
+    report = verify(sim.bundle(), pinned)
+    assert (report.exit_code, report.remarks) == (0, [])
+
+
+def test_a_members_bundle_says_what_it_leaves_unchecked() -> None:
+    sim = PoolSim().build()
+    mine = sim.makers["kita"]
+    owned = {
+        index: one
+        for index, one in sim.envelopes.items()
+        if json.loads(one.payload)["chain"] == mine.state.chain
+        or json.loads(one.payload)["kind"] == "contract.signed"
+    }
+    report = verify(
+        sim.bundle(
+            grade="member",
+            envelopes=owned,
+            aliases={mine.org: mine.alias_key},
+            decisions=[one for one in sim.decisions if one.index in owned],
+            disclosures=[one for one in sim.disclosures if one.index in owned],
+        ),
+        sim.policy,
+    )
+    assert report.exit_code == 0, report.lines()
+    assert any("AUD-040" in one for one in report.unchecked)
+    assert any("AUD-059" in one for one in report.unchecked)

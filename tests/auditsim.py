@@ -1,0 +1,703 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small but complete history of a pool, written by a broker that may lie: three makers, one run of two rounds, one release.
+
+`PoolSim` is the broker with its log key and, for building, every member's key. A `tamper` function sees each event before it is
+logged, by name, and may change it, drop it, or add others: members have signed and counted on by then, as in a real attack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from policies.contract import (
+    Aggregate,
+    Contract,
+    ContractState,
+    Deliver,
+    EpsilonAfter,
+    PlanFacts,
+    Release,
+    Request,
+    TrainRound,
+    decision_bytes,
+    evaluate,
+    from_tree,
+    request_to_json,
+    seal,
+    state_to_json,
+)
+from policies.encoding import canonical, digest, digest_of
+from policies.identity import SigningKey, key_text
+from policies.log.bundle import Contents, DecisionRecord, Disclosure, files_of, manifest_of, pack
+from policies.log.checkpoint import Checkpoint, Policy, VerifierKey, policy_text, sign_checkpoint
+from policies.log.entries import (
+    EntryType,
+    Event,
+    alias,
+    entry_body,
+    from_envelope,
+    private_values,
+)
+from policies.log.envelope import ChainState, Seen, open_envelope, seal_envelope
+from policies.log.merkle import MemoryTree, leaf_hash
+from policies.log.proofs import receipt_text
+from policies.ports import iso_s
+from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text, filter_order, rho_step_nano
+from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
+from policies.privacy.statement import build_statement, claim, statement_bytes
+from policies.signing import Envelope
+
+ORIGIN = "pool.example/log/sim"
+START_MS = 1_796_500_000_000  # 2026-12-05
+RUN = "run_aaaaaaaaaaaaaaaa"
+PARTIES = ("hanbit", "kita", "nord")
+EVIDENCE = ("federated-evaluation", "log-root", "privacy-statement")
+T = EntryType
+
+PLAN: dict[str, Any] = {
+    "schema": "iriai-dp-plan/1",
+    "unit": "episode",
+    "adjacency": "zero-out",
+    "mechanism": "poisson-gaussian",
+    "noise": "local-full",
+    "honest_min": None,
+    "sampling_prob": "0.2",
+    "noise_multiplier": "6.2244",
+    "clip_norm": "1",
+    "steps": 200,
+    "steps_per_round": 1,
+    "normalizer": "200",
+    "strata_target": None,
+    "frames_per_unit": 32,
+    "delta": "0.00001",
+    "test_only": False,
+}
+EVALUATION: dict[str, Any] = {
+    "schema": "iriai-eval-plan/1",
+    "unit": "episode",
+    "adjacency": "zero-out",
+    "loss_bound": "1",
+    "noise_multiplier": "5",
+    "normalizer": "50",
+    "steps": 1,
+}
+RECIPE = canonical({"schema": "iriai-recipe/1", "plan": PLAN, "evaluation": EVALUATION})
+FACTS = PlanFacts(
+    mode="dp",
+    unit="episode",
+    adjacency="zero-out",
+    delta="0.00001",
+    noise="local-full",
+    filter="rdp-fixed-order",
+)
+DELTA = "0.00001"
+ORDER = filter_order(epsilon_total="8", epsilon_per_release="2.1", delta=DELTA)
+EPSILON = epsilon_text(epsilon_rdp(q=0.2, sigma=6.2244, steps=200, delta=1e-5))
+
+Tamper = Callable[[str, Event], "Event | list[Event] | None"]
+
+
+def seeded(text: str, size: int = 32) -> bytes:
+    return hashlib.shake_256(text.encode()).digest(size)
+
+
+def digest_from(text: str) -> str:
+    return digest(text.encode())
+
+
+def org_of(party: str) -> str:
+    letters = "".join(chr(ord("a") + byte % 26) for byte in seeded("org" + party, 16))
+    return "org_" + letters
+
+
+@dataclass
+class MakerSim:
+    """A manufacturer's node."""
+
+    party: str
+    state: ChainState = field(init=False)
+    rho: int = 0
+
+    def __post_init__(self) -> None:
+        self.key = SigningKey.from_seed(seeded("key" + self.party))
+        self.alias_key = seeded("alias" + self.party)
+        self.org = org_of(self.party)
+        self.state = ChainState(chain=seeded("chain" + self.party, 8).hex())
+
+    def alias(self, scope: str | None, run: str | None = None, number: int | None = None) -> str:
+        return alias(self.alias_key, scope, run, number)
+
+
+def honest(_name: str, event: Event) -> Event:
+    return event
+
+
+@dataclass
+class PoolSim:
+    """See the module docstring. `build` runs the whole story; `bundle` exports it."""
+
+    tamper: Tamper = honest
+    makers: dict[str, MakerSim] = field(default_factory=lambda: {name: MakerSim(name) for name in PARTIES})
+    now_ms: int = START_MS
+    bodies: list[bytes] = field(default_factory=list)
+    envelopes: dict[int, Envelope] = field(default_factory=dict)
+    decisions: list[DecisionRecord] = field(default_factory=list)
+    disclosures: list[Disclosure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    statements: list[bytes] = field(default_factory=list)
+    names: dict[str, int] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.log_key = SigningKey.from_seed(seeded("log key"))
+        self.broker_key = SigningKey.from_seed(seeded("broker key"))
+        self.policy = Policy(logs=(VerifierKey(ORIGIN, self.log_key.public),), broker=self.broker_key.public)
+        self.policy_copy = policy_text(self.policy)
+        self.contract = self._contract()
+        keys = [*(one.key for one in self.makers.values()), self.broker_key]
+        self.signatures = seal(self.contract, *keys)
+        self.salts = 0
+
+    def _contract(self) -> Contract:
+        def party(name: str, role: str, org: str, key: SigningKey) -> dict[str, Any]:
+            return {
+                "clause": f"party-{name}",
+                "party": name,
+                "org": org,
+                "role": role,
+                "group": name,
+                "legal_name": name.title(),
+                "country": "JP",
+                "key": key_text(key.public),
+            }
+
+        return from_tree(
+            {
+                "schema": "iriai-contract/1",
+                "contract_id": "ctr_lkihp6tr36wod3m4",
+                "version": 1,
+                "title": "Pick pool",
+                "language": "en",
+                "sign_by": iso_s(START_MS + 86_400_000),
+                "parties": [party(one.party, "contributor", one.org, one.key) for one in self.makers.values()]
+                + [party("broker", "broker", org_of("broker"), self.broker_key)],
+                "term": {
+                    "clause": "term-1",
+                    "effective": iso_s(START_MS + 86_400_000),
+                    "expires": iso_s(START_MS + 90 * 86_400_000),
+                },
+                "purposes": [{"clause": "purpose-1", "id": "improve-common-model", "text": "Train models."}],
+                "recipes": [
+                    {
+                        "clause": "recipe-1",
+                        "id": "pick",
+                        "purpose": "improve-common-model",
+                        "recipe_digest": digest(RECIPE),
+                        "max_rounds": 200,
+                        "max_local_steps_per_round": 1,
+                        "datasets": [{"party": name, "dataset": f"{name}/pick"} for name in PARTIES],
+                    }
+                ],
+                "fields": {"clause": "fields-1", "allow": ["tcp_pos", "goal_pos"], "personal_data": "none"},
+                "privacy": {
+                    "clause": "dp-1",
+                    "mode": "dp",
+                    "unit": "episode",
+                    "adjacency": "zero-out",
+                    "delta": DELTA,
+                    "epsilon_per_release": "2.1",
+                    "epsilon_total": "8",
+                    "filter": "rdp-fixed-order",
+                    "noise": "local-full",
+                },
+                "aggregation": {
+                    "clause": "k-1",
+                    "min_parties": 2,
+                    "max_share": "0.60",
+                    "weights": "equal",
+                    "secure_aggregation": "off",
+                    "update_norm_max": "10",
+                    "delay_hours": 0,
+                    "differencing_guard": "off",
+                },
+                "tiers": [
+                    {
+                        "clause": "tier-1",
+                        "tier": "consortium",
+                        "recipe": "pick",
+                        "model": "pick",
+                        "licence": "pool-1",
+                    }
+                ],
+                "release": {
+                    "clause": "release-1",
+                    "approvals": {"of": "contributors", "min": 2, "veto": []},
+                    "evidence": list(EVIDENCE),
+                },
+                "conflict": {"clause": "conflict-1", "rule": "prohibit-wins", "unknown": "refuse"},
+            }
+        )
+
+    # --- the log ---
+
+    @property
+    def tree(self) -> MemoryTree:
+        return MemoryTree(leaf_hash(body) for body in self.bodies)
+
+    def salt(self) -> bytes:
+        self.salts += 1
+        return seeded(f"salt {self.salts}", 16)
+
+    def add(self, name: str, event: Event) -> int | None:
+        """Logs an event, after the tamper function saw it; the index of the last one logged, or None."""
+        changed = self.tamper(name, event)
+        events = changed if isinstance(changed, list) else [] if changed is None else [changed]
+        for one in events:
+            index = len(self.bodies)
+            self.append(one)
+            self.names.setdefault(name, index)
+        return len(self.bodies) - 1 if events else None
+
+    def append(self, event: Event, **changes: bytes) -> None:
+        """Logs an event as it is."""
+        index = len(self.bodies)
+        values = private_values(event, self.now_ms)
+        salts = {field_name: self.salt() for field_name in values}
+        self.bodies.append(entry_body(event, log=ORIGIN, now_ms=self.now_ms, salts=salts))
+        self.disclosures += [
+            Disclosure(index=index, field=name, salt=salts[name], value=value)
+            for name, value in values.items()
+        ]
+        if event.envelope is not None:
+            self.envelopes[index] = event.envelope
+        if event.type is T.DECISION_RECORDED and event.pub["decision"] in self.fit:
+            request, state, salt = self.fit[event.pub["decision"]]
+            self.decisions.append(
+                DecisionRecord(
+                    index=index, decision=event.pub["decision"], request=request, state=state, salt=salt
+                )
+            )
+
+    def publish(self) -> str:
+        """Signs and publishes a checkpoint of everything so far; time moves on."""
+        tree = self.tree
+        note = sign_checkpoint(self.log_key, Checkpoint(ORIGIN, tree.size, tree.root()))
+        if not self.notes or self.notes[-1] != note:
+            self.notes.append(note)
+        self.now_ms += 20_000
+        return note
+
+    def refs(self, *indexes: int | None) -> tuple[int, ...]:
+        return tuple(index for index in indexes if index is not None)
+
+    def said(self, maker: MakerSim, kind: EntryType, body: Mapping[str, Any], **place: Any) -> Event:
+        """The event of the maker's next envelope; the maker counts on at once, whatever the broker does with it."""
+        tree = self.tree
+        size = tree.size
+        envelope = seal_envelope(
+            maker.key,
+            log=ORIGIN,
+            kind=kind,
+            chain=maker.state.chain,
+            seq=maker.state.next_seq,
+            prev=maker.state.prev,
+            seen=Seen(size, tree.root()),
+            time_ms=self.now_ms,
+            nonce=seeded(f"nonce {maker.party} {maker.state.next_seq}", 16),
+            scope=self.contract.digest,
+            run=place.get("run"),
+            round=place.get("round"),
+            ack=None,
+            body=body,
+        )
+        payload = open_envelope(envelope, maker.key.public)
+        maker.state = maker.state.accept(payload)
+        return from_envelope(
+            envelope, payload, actor=maker.alias(self.contract.digest, place.get("run"), place.get("round"))
+        )
+
+    def by_broker(self, kind: EntryType, pub: Mapping[str, Any], **fields: Any) -> Event:
+        return Event(type=kind, pub=dict(pub), scope=self.contract.digest, run=RUN, **fields)
+
+    def decide(self, request: Request, point: str, **state_changes: Any) -> dict[str, Any]:
+        """``pub`` of a decision; its record is kept."""
+        state = ContractState(
+            **(
+                {"now": iso_s(self.now_ms), "executed": True, "halted": False, "exited_parties": ()}
+                | state_changes
+            )
+        )
+        decision = evaluate(self.contract, state, request)
+        salt = self.salt()
+        record = decision_bytes(
+            decision,
+            contract_digest=self.contract.digest,
+            point=point,
+            request=request,
+            state=state,
+            salt16=salt,
+        )
+        self.fit[digest(record)] = (request_to_json(request), state_to_json(state), salt)
+        return {
+            "point": point,
+            "outcome": "allow" if decision.allow else "refuse",
+            "clauses": list(decision.clauses),
+            "decision": digest(record),
+        }
+
+    # --- the story ---
+
+    def build(self) -> PoolSim:
+        self.begin()
+        self.found()
+        run_opened = self.open_run()
+        self.now_ms += 2 * 86_400_000
+        base = digest_from("initial")
+        for number in (1, 2):
+            base = self.round(number, base, run_opened)
+        self.release(base)
+        self.publish()
+        return self
+
+    def begin(self) -> None:
+        genesis = {"software": "0.1.0", "policy": digest(self.policy_copy.encode()), "predecessor": None}
+        self.add("genesis", Event(type=T.LOG_GENESIS, pub=genesis))
+        for role, key in (("log", self.log_key), ("broker", self.broker_key)):
+            pub = {"role": role, "alg": "ed25519", "kid": digest(key.public), "vkey": None}
+            self.add(f"key {role}", Event(type=T.KEY_ADDED, pub=pub))
+        for maker in self.makers.values():
+            self.add(
+                f"onboard {maker.party}",
+                Event(
+                    type=T.ORG_ONBOARDED,
+                    pub={
+                        "org": maker.alias(None),
+                        "evidence": digest_from(maker.party),
+                        "approvers": ["anna", "ben"],
+                    },
+                    private={"org": maker.org},
+                ),
+            )
+            pub = {"role": "node", "alg": "ed25519", "kid": digest(maker.key.public), "vkey": None}
+            self.add(
+                f"key {maker.party}",
+                Event(type=T.KEY_ADDED, pub=pub, private={"key": key_text(maker.key.public)}),
+            )
+        self.publish()
+
+    def found(self) -> None:
+        contract = self.contract
+        self.add(
+            "proposed",
+            Event(
+                type=T.CONTRACT_PROPOSED,
+                scope=contract.digest,
+                pub={"contract": contract.digest, "version": 1, "supersedes": None},
+            ),
+        )
+        for maker in self.makers.values():
+            body = {"contract": contract.digest, "party": maker.alias(contract.digest)}
+            self.add(f"signed {maker.party}", self.said(maker, T.CONTRACT_SIGNED, body))
+        signed = {
+            "contract": contract.digest,
+            "signatures": digest(self.signatures.to_bytes()),
+            "prose": None,
+        }
+        self.add("finalized", Event(type=T.CONTRACT_FINALIZED, scope=contract.digest, pub=signed))
+        self.publish()
+
+    def open_run(self) -> int | None:
+        opened = self.add(
+            "run opened",
+            self.by_broker(T.RUN_OPENED, {"recipe": digest(RECIPE), "contract": self.contract.digest}),
+        )
+        for maker in self.makers.values():
+            for plan in (PLAN, EVALUATION):
+                body = {
+                    "unit": "episode",
+                    "adjacency": "zero-out",
+                    "delta": DELTA,
+                    "alpha_star": ORDER,
+                    "plan": digest_of(plan),
+                    "lineage": f"lineage-{maker.party}",
+                    "epsilon_max": "8",
+                }
+                name = f"budget {maker.party} {plan['schema']}"
+                self.add(name, self.said(maker, T.BUDGET_OPENED, body, run=RUN))
+        self.publish()
+        return opened
+
+    def spend(self, maker: MakerSim, mechanism: str, plan: dict[str, Any], number: int | None) -> Event:
+        q, sigma = float(plan.get("sampling_prob", 1)), float(plan["noise_multiplier"])
+        cost = rho_step_nano(q=q, sigma=sigma, order=ORDER)
+        maker.rho += cost
+        body = {
+            "mechanism": mechanism,
+            "plan": digest_of(plan),
+            "steps": 1,
+            "lineage": f"lineage-{maker.party}",
+            "rho_nano": cost,
+            "epsilon_after": epsilon_text(epsilon_filter(rho_nano=maker.rho, delta=1e-5, order=ORDER)),
+        }
+        return self.said(maker, T.EPSILON_SPENT, body, run=RUN, round=number)
+
+    def round(self, number: int, base: str, run_opened: int | None) -> str:
+        """One round; in the second, the broker refuses hanbit's update."""
+        opened = self.add(
+            f"round {number} opened",
+            self.by_broker(
+                T.ROUND_OPENED,
+                {
+                    "recipe": digest(RECIPE),
+                    "plan": digest_of(PLAN),
+                    "base_model": base,
+                    "deadline": iso_s(self.now_ms + 3_600_000)[:-3] + "00Z",
+                    "cohort": len(PARTIES),
+                    "attempt": 1,
+                },
+                round=number,
+                refs=self.refs(run_opened),
+            ),
+        )
+        self.publish()
+        used: list[int | None] = []
+        parties: dict[str, Any] = {}
+        survivors = []
+        for maker in self.makers.values():
+            submitted, spent = self._reply(maker, number)
+            accepted = (number, maker.party) != (2, "hanbit")
+            verdict = self._verdict(maker, number, submitted, accepted=accepted)
+            word = "accepted" if accepted else "refused"
+            parties[maker.alias(self.contract.digest, RUN, number)] = {"received": 1, "verdict": word}
+            if accepted:
+                used += [submitted, spent, verdict]
+                survivors.append(maker.party)
+        model = digest_from(f"model {number}")
+        decided = self.add(
+            f"aggregate decision {number}",
+            self.by_broker(
+                T.DECISION_RECORDED, self.decide(self._aggregate(number, survivors), "broker"), round=number
+            ),
+        )
+        aggregate = {
+            "aggregate": digest_from(f"aggregate {number}"),
+            "model": model,
+            "attempt": 1,
+            "count": len(survivors),
+            "transcript": None,
+        }
+        released = self.add(
+            f"aggregate {number}",
+            self.by_broker(
+                T.AGGREGATE_RELEASED, aggregate, round=number, refs=self.refs(opened, decided, *used)
+            ),
+        )
+        closed = {
+            "attempt": 1,
+            "received": len(PARTIES),
+            "accepted": len(survivors),
+            "refused": len(PARTIES) - len(survivors),
+            "withdrawn": 0,
+            "parties": parties,
+            "outcome": "aggregated",
+        }
+        self.add(
+            f"round {number} closed",
+            self.by_broker(T.ROUND_CLOSED, closed, round=number, refs=self.refs(opened, released)),
+        )
+        self.publish()
+        return model
+
+    def _reply(self, maker: MakerSim, number: int) -> tuple[int | None, int | None]:
+        place = {"run": RUN, "round": number}
+        name = f"{maker.party} {number}"
+        decision = self.decide(self._train(maker.party, number), "node")
+        self.add(f"decision {name}", self.said(maker, T.DECISION_RECORDED, decision, **place))
+        spent = self.add(f"spent {name}", self.spend(maker, f"{RUN}/{number}/1", PLAN, number))
+        body = {"update": digest_from(name), "plan": digest_of(PLAN), "steps": 1, "attempt": 1}
+        submitted = self.add(f"submission {name}", self.said(maker, T.SUBMISSION_RECEIVED, body, **place))
+        return submitted, spent
+
+    def _verdict(self, maker: MakerSim, number: int, submitted: int | None, *, accepted: bool) -> int | None:
+        refs = self.refs(submitted)
+        name = f"verdict {maker.party} {number}"
+        if accepted:
+            return self.add(name, self.by_broker(T.CONTRIBUTION_ACCEPTED, {}, round=number, refs=refs))
+        return self.add(
+            name,
+            self.by_broker(
+                T.CONTRIBUTION_REFUSED,
+                {"reason": "update.norm", "clause": None},
+                round=number,
+                refs=refs,
+                private={"need": "at most 10", "got": "11.25"},
+            ),
+        )
+
+    def _train(self, party: str, number: int) -> TrainRound:
+        return TrainRound(
+            party=party,
+            key=key_text(self.makers[party].key.public),
+            recipe_digest=digest(RECIPE),
+            purpose="improve-common-model",
+            dataset=f"{party}/pick",
+            fields=("tcp_pos",),
+            round=number,
+            local_steps=1,
+            cohort=PARTIES,
+            privacy=FACTS,
+            epsilon_after_release=EPSILON,
+            epsilon_after_total="4.5",
+            secure_aggregation="off",
+        )
+
+    def _aggregate(self, number: int, survivors: list[str]) -> Aggregate:
+        return Aggregate(
+            party="broker",
+            key=key_text(self.broker_key.public),
+            recipe_digest=digest(RECIPE),
+            purpose="improve-common-model",
+            round=number,
+            survivors=tuple(survivors),
+            weights=dict.fromkeys(survivors, "1"),
+            norm_bound="10",
+            norms_within=True,
+            finite=True,
+            privacy=FACTS,
+            secure_aggregation="off",
+        )
+
+    def release(self, _last: str) -> None:
+        candidate = digest_from("average 2")
+        for maker in self.makers.values():
+            mechanism = f"{RUN}/eval/{candidate.removeprefix('sha256:')}"
+            self.add(f"spent {maker.party} eval", self.spend(maker, mechanism, EVALUATION, None))
+            body = {"candidate": candidate, "evaluation": digest_of(EVALUATION)}
+            self.add(f"evaluation {maker.party}", self.said(maker, T.EVALUATION_RECEIVED, body, run=RUN))
+            vote = {"subject": candidate, "vote": "approve", "clause": None}
+            self.add(f"vote {maker.party}", self.said(maker, T.VOTE_CAST, vote, run=RUN))
+        report = canonical({"schema": "iriai-evaluation-report/1", "candidate": candidate, "passed": True})
+        checked = {
+            "candidate": candidate,
+            "checks": {"federated-evaluation": "pass"},
+            "report": digest(report),
+        }
+        evaluated = self.add(
+            "candidate",
+            self.by_broker(T.CANDIDATE_EVALUATED, checked, refs=self.refs(self.names.get("aggregate 2"))),
+        )
+        decided = self.add(
+            "release decision",
+            self.by_broker(T.DECISION_RECORDED, self.decide(self._release(candidate), "gate")),
+        )
+        self.statements = [self.statement(candidate), report]
+        pub = {
+            "model": candidate,
+            "tier": "consortium",
+            "clause": "tier-1",
+            "statement": digest(self.statements[0]),
+        }
+        released = self.add(
+            "released", self.by_broker(T.MODEL_RELEASED, pub, refs=self.refs(evaluated, decided))
+        )
+        delivery = self.add(
+            "deliver decision",
+            self.by_broker(T.DECISION_RECORDED, self.decide(self._deliver(candidate, "kita"), "gate")),
+        )
+        export = {
+            "model": candidate,
+            "recipient": self.makers["kita"].alias(self.contract.digest, RUN),
+            "tier": "consortium",
+            "attestation": None,
+            "request": digest_from("pull"),
+        }
+        self.add("exported", self.by_broker(T.MODEL_EXPORTED, export, refs=self.refs(released, delivery)))
+        self.add("run closed", self.by_broker(T.RUN_CLOSED, {"final_round": 2, "outcome": "completed"}))
+
+    def statement(self, candidate: str, **changes: Any) -> bytes:
+        """The signed privacy statement; ``changes`` replace what is told of its subject or claims."""
+        told = {
+            "run": RUN,
+            "model": candidate,
+            "contract": self.contract.digest,
+            "recipe": digest(RECIPE),
+            "claims": [
+                claim(maker.alias(self.contract.digest, RUN), PLAN, epsilon_pld="1.834000")
+                for maker in self.makers.values()
+            ],
+            "evaluation": digest_of(EVALUATION),
+        }
+        document = build_statement(**(told | changes))
+        return Envelope.seal(statement_bytes(document), STATEMENT_TYPE, self.broker_key).to_bytes()
+
+    def _release(self, candidate: str) -> Release:
+        return Release(
+            party="broker",
+            key=key_text(self.broker_key.public),
+            model=candidate,
+            recipe_digest=digest(RECIPE),
+            tier="consortium",
+            cohort=PARTIES,
+            weights=dict.fromkeys(PARTIES, "1"),
+            epsilon_after=dict.fromkeys(PARTIES, EpsilonAfter(release=EPSILON, total="4.5")),
+            evidence=EVIDENCE,
+            approvals=PARTIES,
+            vetoes=(),
+            privacy=FACTS,
+        )
+
+    def _deliver(self, candidate: str, party: str) -> Deliver:
+        return Deliver(
+            party=party,
+            key=key_text(self.makers[party].key.public),
+            model=candidate,
+            recipe_digest=digest(RECIPE),
+            tier="consortium",
+            released=True,
+        )
+
+    # --- what leaves ---
+
+    def receipt(self, index: int) -> str:
+        """A receipt for an entry at the newest checkpoint."""
+        tree = self.tree
+        note = sign_checkpoint(self.log_key, Checkpoint(ORIGIN, tree.size, tree.root()))
+        return receipt_text(index=index, proof=tree.inclusion(index), note=note)
+
+    def contents(self, **changes: Any) -> Contents:
+        receipts = {
+            self.names[name]: self.receipt(self.names[name]) for name in _RECEIPTED if name in self.names
+        }
+        contents = Contents(
+            origin=ORIGIN,
+            note=self.notes[-1],
+            notes=list(self.notes),
+            policy=self.policy_copy,
+            software="0.1.0",
+            bodies=list(self.bodies),
+            envelopes=dict(self.envelopes),
+            aliases={maker.org: maker.alias_key for maker in self.makers.values()},
+            contracts=[(self.contract.canonical, self.signatures)],
+            annexes=[RECIPE],
+            decisions=list(self.decisions),
+            disclosures=list(self.disclosures),
+            receipts=receipts,
+            statements=list(self.statements),
+        )
+        return replace(contents, **changes)
+
+    def bundle(self, **changes: Any) -> bytes:
+        return pack(files_of(self.contents(**changes)))
+
+
+_RECEIPTED = ("submission kita 1", "submission nord 2")
+
+
+def repacked(files: Mapping[str, bytes]) -> bytes:
+    """A bundle of these files with everything that only guards the transfer made to fit again."""
+    made = dict(files)
+    made["MANIFEST"] = manifest_of(made)
+    return pack(made)

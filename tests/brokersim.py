@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole broker in one process, with the operators and nodes that talk to it over HTTP. Everybody signs for real.
+
+`House` is the application of `broker.app` behind `httpx.ASGITransport`, its databases in a folder, its writer inline. `OperatorSim` and
+`NodeSim` build and sign requests as the two command lines do, and can be told to do it wrong.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from broker.app import PublicPort, build
+from broker.boot import initialise, open_services
+from broker.membership.approvals import APPROVAL_TYPE
+from broker.services import NoFleet, Services
+from policies.contract import CONTRACT_TYPE, Contract, from_tree
+from policies.encoding import b64, canonical, digest, new_id, parse, unb64
+from policies.identity import SigningKey, key_text
+from policies.log.entries import EntryType, alias, check_entry
+from policies.log.envelope import ChainState, Seen, open_envelope, seal_envelope
+from policies.log.merkle import EMPTY_ROOT
+from policies.signing import Envelope, sign_request
+from sandbox.recipes import private_recipe
+from tests.contractsim import authored
+
+URL = "https://127.0.0.1:7443"
+ORIGIN = "pool.example/log/test"
+START_MS = 1_790_000_000_000  # 2026-09-21
+RECIPE = private_recipe()
+EMPTY = Seen(size=0, root=EMPTY_ROOT)
+
+
+class HandClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, now_ms: int = START_MS) -> None:
+        self.ms = now_ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+class SeedEntropy:
+    """Bytes from a seed."""
+
+    def __init__(self, seed: bytes = b"test") -> None:
+        self.seed = seed
+        self.drawn = 0
+
+    def token_bytes(self, size: int) -> bytes:
+        self.drawn += 1
+        return hashlib.shake_256(self.seed + self.drawn.to_bytes(8, "big")).digest(size)
+
+
+@dataclass
+class House:
+    """A broker that is open."""
+
+    services: Services
+    port: PublicPort
+    http: httpx.AsyncClient
+    clock: HandClock
+    fleet: NoFleet
+    alice: OperatorSim = field(init=False)
+    bob: OperatorSim = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alice = OperatorSim(self, "alice")
+        self.bob = OperatorSim(self, "bob")
+
+    def entries(self, kind: EntryType | None = None) -> list[Any]:
+        """Checked entries of the log, of one type if asked."""
+        receipts = self.services.writer.receipts
+        found = [check_entry(receipts.body(index)) for index in range(receipts.head().size)]
+        return [one for one in found if kind is None or one.type is kind]
+
+    def kinds(self) -> list[str]:
+        return [one.type.value for one in self.entries()]
+
+    async def member(self, name: str, *, legal_name: str = "", country: str = "DE", group: str = "") -> NodeSim:
+        """A node that joined and was approved by both."""
+        node = NodeSim(self, name)
+        token = await self.alice.invite(legal_name or f"{name.title()} GmbH", country, group or name)
+        answer = await node.join(token)
+        assert answer.status_code == 200, answer.text
+        for who in (self.alice, self.bob):
+            assert (await who.approve(node.org)).status_code == 200
+        await node.me()
+        return node
+
+
+@contextlib.asynccontextmanager
+async def open_house(folder: Path, *, clock: HandClock | None = None) -> AsyncIterator[House]:
+    """Makes or reopens a broker in a folder and serves it in this process."""
+    clock = clock or HandClock()
+    entropy = SeedEntropy(str(folder).encode())
+    if not folder.exists():
+        shutil.copytree(_template(), folder)
+    fleet = NoFleet()
+    services = open_services(folder, clock=clock, entropy=entropy, engine=fleet, threaded=False)
+    port = build(services)
+    transport = httpx.ASGITransport(app=port, raise_app_exceptions=False)
+    try:
+        async with (
+            port.app.router.lifespan_context(port.app),
+            httpx.AsyncClient(transport=transport, base_url=URL) as http,
+        ):
+            yield House(services=services, port=port, http=http, clock=clock, fleet=fleet)
+    finally:
+        services.close()
+
+
+@functools.cache
+def _template() -> Path:
+    """A fresh broker's folder, made once per process; every test starts from a copy."""
+    folder = Path(tempfile.mkdtemp(prefix="iriai-broker-")) / "broker"
+    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+    initialise(
+        folder,
+        url=URL,
+        operators={name: operator_key(name).public for name in ("alice", "bob")},
+        clock=HandClock(),
+        entropy=SeedEntropy(b"template"),
+        origin=ORIGIN,
+    )
+    return folder
+
+
+def operator_key(name: str) -> SigningKey:
+    return SigningKey.from_seed(hashlib.sha256(f"operator {name}".encode()).digest())
+
+
+class Signer:
+    """Whoever sends signed requests."""
+
+    def __init__(self, house: House, key: SigningKey, seed: str) -> None:
+        self.house = house
+        self.key = key
+        self.entropy = SeedEntropy(seed.encode())
+
+    def signed(self, method: str, path: str, body: bytes = b"", **changes: Any) -> httpx.Request:
+        """A signed request; ``changes`` replace arguments of `sign_request`."""
+        url = URL + "/api/v1" + path
+        fields: dict[str, Any] = {
+            "method": method,
+            "url": url,
+            "body": body,
+            "now_ms": self.house.clock.ms,
+            "nonce16": self.entropy.token_bytes(16),
+            "idempotency_key": self.entropy.token_bytes(8).hex() if method == "POST" else None,
+        }
+        headers = sign_request(self.key, **(fields | changes))
+        return httpx.Request(method, url, content=body, headers=headers)
+
+    async def get(self, path: str, **changes: Any) -> httpx.Response:
+        return await self.house.http.send(self.signed("GET", path, **changes))
+
+    async def post(self, path: str, body: Any, **changes: Any) -> httpx.Response:
+        return await self.house.http.send(self.signed("POST", path, canonical(body), **changes))
+
+
+class OperatorSim(Signer):
+    """An operator with a key file of their own."""
+
+    def __init__(self, house: House, name: str) -> None:
+        super().__init__(house, operator_key(name), f"operator {name}")
+        self.name = name
+
+    async def invite(self, legal_name: str = "Kita GmbH", country: str = "DE", group: str = "kita") -> str:
+        answer = await self.post(
+            "/operator/invites", {"legal_name": legal_name, "country": country, "group": group}
+        )
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["invite"])
+
+    async def subject(self, org: str) -> bytes:
+        listed = (await self.get("/operator/organisations")).json()["organisations"]
+        one = next(one for one in listed if one["org"] == org)
+        return canonical(
+            {
+                "org": one["org"],
+                "node": one["node"],
+                "node_key": one["node_key"],
+                "fleet_key": one["fleet_key_pem"],
+                "name": one["legal_name"],
+                "group": one["group"],
+                "country": one["country"],
+            }
+        )
+
+    async def approve(self, org: str, *, subject: bytes | None = None, key: SigningKey | None = None) -> httpx.Response:
+        subject = subject or await self.subject(org)
+        signature = Envelope.seal(subject, APPROVAL_TYPE, key or self.key).signatures[0][1]
+        return await self.post(
+            f"/operator/organisations/{org}/approve",
+            {"subject_digest": digest(subject), "signature": b64(signature)},
+        )
+
+    async def offer(self, contract: Contract | str, recipes: tuple[bytes, ...] = (RECIPE,)) -> httpx.Response:
+        text = contract if isinstance(contract, str) else contract.canonical.decode()
+        return await self.post("/operator/contracts", {"contract": text, "recipes": [b64(one) for one in recipes]})
+
+
+class NodeSim(Signer):
+    """A manufacturer's node: keys, requests, one chain of envelopes."""
+
+    def __init__(self, house: House, name: str) -> None:
+        seed = hashlib.sha256(f"node {name}".encode()).digest()
+        super().__init__(house, SigningKey.from_seed(seed), f"node {name}")
+        self.name = name
+        self.org = new_id("org", seed[:10])
+        self.node = new_id("node", seed[10:20])
+        scalar = int.from_bytes(seed, "big") >> 1 or 1
+        self.fleet_pem = (
+            ec.derive_private_key(scalar, ec.SECP256R1())
+            .public_key()
+            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+            .decode("ascii")
+        )
+        self.alias_key = b""
+        self.chain = ChainState(chain=seed[:8].hex())
+
+    def join_body(self, token: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "invite_secret": parse(unb64(token))["secret"],
+            "org": self.org,
+            "node": self.node,
+            "node_key": key_text(self.key.public),
+            "fleet_key_pem": self.fleet_pem,
+            **changes,
+        }
+
+    async def join(self, token: str, **changes: Any) -> httpx.Response:
+        return await self.post("/membership/join", self.join_body(token, **changes))
+
+    async def me(self) -> dict[str, Any]:
+        answer = (await self.get("/membership/me")).json()
+        if "alias_key" in answer:
+            self.alias_key = unb64(answer["alias_key"])
+        return answer
+
+    def seal(self, kind: EntryType, body: dict[str, Any], *, scope: str, run: str | None = None, **changes: Any) -> Envelope:
+        """The next envelope of the chain; the chain moves on, as an outbox does before it sends."""
+        envelope = seal_envelope(
+            self.key,
+            **(
+                {
+                    "log": ORIGIN,
+                    "kind": kind,
+                    "chain": self.chain.chain,
+                    "seq": self.chain.next_seq,
+                    "prev": self.chain.prev,
+                    "seen": EMPTY,
+                    "time_ms": self.house.clock.ms,
+                    "nonce": self.entropy.token_bytes(16),
+                    "scope": scope,
+                    "run": run,
+                    "round": None,
+                    "ack": None,
+                    "body": body,
+                }
+                | changes
+            ),
+        )
+        self.chain = self.chain.accept(open_envelope(envelope, self.key.public))
+        return envelope
+
+    def signature_body(self, contract: Contract) -> dict[str, Any]:
+        seal = Envelope.seal(contract.canonical, CONTRACT_TYPE, self.key)
+        own = {"contract": contract.digest, "party": alias(self.alias_key, contract.digest, None, None)}
+        envelope = self.seal(EntryType.CONTRACT_SIGNED, own, scope=contract.digest)
+        return {"signature": b64(seal.signatures[0][1]), "envelope": envelope.to_json()}
+
+    async def sign(self, contract: Contract, **changes: Any) -> httpx.Response:
+        body = self.signature_body(contract)
+        return await self.post(f"/contracts/{contract.digest}/signatures", body | changes)
+
+
+def draft(house: House, nodes: list[NodeSim], **changes: Any) -> Contract:
+    """A contract of these nodes and the broker over one recipe, as an author would write it."""
+    tree = authored()
+    for node in nodes:
+        member = house.services.directory.member(node.org)
+        tree["parties"] = [one for one in tree["parties"] if one["party"] != node.name]
+        tree["parties"].append(
+            {
+                "clause": f"party-{node.name}",
+                "party": node.name,
+                "org": node.org,
+                "role": "contributor",
+                "group": member.group,
+                "legal_name": member.legal_name,
+                "country": member.country,
+                "key": key_text(node.key.public),
+            }
+        )
+    names = [node.name for node in nodes]
+    for party in tree["parties"]:
+        if party["role"] == "broker":
+            party["key"] = key_text(house.services.keys.broker.public)
+    tree["parties"] = [one for one in tree["parties"] if one["role"] == "broker" or one["party"] in names]
+    tree["purposes"] = tree["purposes"][:1]
+    recipe = tree["recipes"][0]
+    recipe["recipe_digest"] = digest(RECIPE)
+    recipe["datasets"] = [{"party": name, "dataset": f"{name}/pick"} for name in names]
+    tree["recipes"] = [recipe]
+    tree["fields"]["trade_secret"] = []
+    tree["privacy"]["per_party"] = []
+    tree["tiers"] = [one for one in tree["tiers"] if one["tier"] in {"consortium", "private"}]
+    tree["release"]["approvals"] = {"of": "contributors", "min": 2, "veto": [f"party-{names[0]}"]}
+    return from_tree(tree | changes)
+
+
+async def pool(house: House, *names: str) -> list[NodeSim]:
+    """Members, approved."""
+    return [await house.member(name) for name in names or ("kita", "nord", "iber")]
+
+
+async def final_contract(house: House, nodes: list[NodeSim], **changes: Any) -> Contract:
+    """A contract that everybody signed."""
+    contract = draft(house, nodes, **changes)
+    answer = await house.alice.offer(contract)
+    assert answer.status_code == 201, answer.text
+    for node in nodes:
+        answer = await node.sign(contract)
+        assert answer.status_code == 200, answer.text
+    assert answer.json()["state"] == "finalized"
+    return contract

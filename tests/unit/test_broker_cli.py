@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's command line: streams, exit codes, and text of others made harmless."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from broker.answers import Result, finish, plain, table
+from broker.cli import app
+from broker.errors import answered
+from broker.remote import target_of
+from policies.errors import IriaiError
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "init",
+    "serve",
+    "invite",
+    "members",
+    "approve",
+    "revoke",
+    "status",
+    "operator new",
+    "contract offer",
+    "contract list",
+    "contract show",
+    "run open",
+    "run list",
+    "run show",
+    "release list",
+    "audit bundle",
+    "audit policy",
+}
+
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    found = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[prefix + name] = command
+    return found
+
+
+def test_the_commands_are_these_and_each_says_what_it_does():
+    found = commands(typer.main.get_command(app))
+    assert set(found) == COMMANDS
+    for name, command in found.items():
+        assert command.help, name
+        options = {option for one in command.params for option in one.opts}
+        assert "--json" in options, name
+        for one in command.params:
+            assert isinstance(one, click.Argument) or one.help, f"{name} {one.opts}"
+
+
+def test_every_command_that_talks_to_a_broker_takes_folder_url_pin_and_key():
+    local = {"init", "serve", "operator new"}
+    for name, command in commands(typer.main.get_command(app)).items():
+        options = {option for one in command.params for option in one.opts}
+        if name not in local:
+            assert {"--dir", "--url", "--tls-sha256", "--key"} <= options, name
+
+
+def test_help_takes_less_than_half_a_second_of_cpu():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    program = [sys.executable, "-m", "broker.cli", "--help"]
+    subprocess.run(program, check=True, capture_output=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_the_command_line_imports_nothing_heavy_before_a_command_runs():
+    program = (
+        "import sys, broker.cli; heavy = {'sqlalchemy', 'fastapi', 'httpx', 'flwr', 'pydantic', 'numpy', 'cryptography'};"
+        "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_refusal_is_one_envelope_on_stdout_and_words_on_stderr(tmp_path):
+    result = CliRunner().invoke(app, ["status", "--dir", str(tmp_path), "--key", str(tmp_path / "k"), "--json"])
+    assert result.exit_code == 6
+    envelope = json.loads(result.stdout)
+    assert envelope["status"] == "error"
+    assert set(envelope["error"]) == {"code", "clause", "need", "found", "remedy"}
+    assert envelope["error"]["code"] == "broker.operator-key"
+    assert result.stderr.startswith("broker.operator-key\n")
+
+
+def test_without_json_nothing_of_a_refusal_is_on_stdout(tmp_path):
+    result = CliRunner().invoke(app, ["status", "--dir", str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (6, "")
+
+
+def test_an_operators_key_is_made_once_and_only_its_public_half_is_shown(tmp_path):
+    path = tmp_path / "alice.key"
+    first = CliRunner().invoke(app, ["operator", "new", str(path)])
+    assert first.exit_code == 0
+    assert first.stdout.startswith("ed25519:")
+    assert "PRIVATE" not in first.stdout + first.stderr
+    again = CliRunner().invoke(app, ["operator", "new", str(path)])
+    assert again.exit_code == 6
+    assert "identity.key-file-exists" in again.stderr
+
+
+def test_a_whole_broker_is_made_by_three_commands(tmp_path):
+    runner = CliRunner()
+    keys = [runner.invoke(app, ["operator", "new", str(tmp_path / name)]).stdout.strip() for name in ("a", "b")]
+    options = ["--operator", f"alice={keys[0]}", "--operator", f"bob={keys[1]}"]
+    line = ["init", "--dir", str(tmp_path / "D"), "--url", "https://127.0.0.1:7443", *options, "--json"]
+    made = runner.invoke(app, line)
+    assert made.exit_code == 0, made.stderr
+    data = json.loads(made.stdout)["data"]
+    assert data["operators"] == ["alice", "bob"]
+    assert "next: iriai-broker serve" in made.stderr
+    target = target_of(tmp_path / "D", None, None)
+    assert target.url == "https://127.0.0.1:7443"
+    other = runner.invoke(app, ["init", "--dir", str(tmp_path / "D"), "--url", "https://127.0.0.1:7444"])
+    assert other.exit_code == 3
+    alone = runner.invoke(
+        app, ["init", "--dir", str(tmp_path / "E"), "--url", "https://h:1", "--tls-cert", "c.pem"]
+    )
+    assert alone.exit_code == 2
+
+
+def test_one_operator_is_told_that_two_are_needed(tmp_path):
+    runner = CliRunner()
+    key = runner.invoke(app, ["operator", "new", str(tmp_path / "a")]).stdout.strip()
+    line = ["init", "--dir", str(tmp_path / "D"), "--url", "https://127.0.0.1:7443", "--operator", f"alice={key}"]
+    assert "two operators" in runner.invoke(app, line).stderr
+
+
+def test_where_the_broker_is_must_be_said(tmp_path):
+    runner = CliRunner()
+    runner.invoke(app, ["operator", "new", str(tmp_path / "k")])
+    for where in ([], ["--url", "https://127.0.0.1:1"]):
+        result = runner.invoke(app, ["members", "--key", str(tmp_path / "k"), *where])
+        assert result.exit_code == 2
+        assert "broker.usage" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("Kita\x1b[2J", "Kita\\x1b[2J"), ("a\u202eb", "a\\u202eb"), ("北", "北"), ("x\ny", "x\\ny")],
+)
+def test_control_characters_of_others_are_escaped(text, shown):
+    assert plain(text) == shown
+
+
+def test_tables_align_and_say_why_they_are_empty():
+    assert table(("A", "B"), [("1", "x"), ("22", "y\x07")], empty="none") == ("A   B", "1   x", "22  y\\x07")
+    assert table(("A",), [], empty="none; next: do it") == ("none; next: do it",)
+
+
+def test_errors_of_the_system_are_refusals_with_a_remedy(capsys):
+    def full() -> Result:
+        raise OSError(28, "No space left on device")
+
+    def missing() -> Result:
+        raise FileNotFoundError(2, "No such file or directory", "recipe.json")
+
+    assert finish(full, as_json=False) == 75
+    assert "broker.disk-full" in capsys.readouterr().err
+    assert finish(missing, as_json=False) == 2
+    shown = capsys.readouterr().err
+    assert "recipe.json" in shown
+    assert "remedy" in shown
+
+
+def test_a_brokers_refusal_keeps_its_code_and_exit_code():
+    problem = {"code": "membership.approval-twice", "exit_code": 7, "need": "n", "found": "f", "remedy": "r"}
+    error = answered(problem, status=409)
+    assert isinstance(error, IriaiError)
+    assert (error.code, error.exit_code, error.http_status) == ("membership.approval-twice", 7, 409)
+    for junk in ({}, {"exit_code": 0}, {"exit_code": 4096}, {"exit_code": "x"}):
+        assert answered(junk, status=502).exit_code == 1

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The release gate's doors: votes in, released models out, each download decided and logged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import insert, select
+
+from broker.store.tables import candidate, decision, model, release, statement, vote
+from policies.contract import parse, replay
+from policies.encoding import digest
+from policies.encoding import parse as parse_json
+from policies.log.entries import EntryType, alias
+from tests.brokersim import House, NodeSim, final_contract, open_house, pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from policies.contract import Contract
+
+WEIGHTS = b"\x00\x00\x80?" * 1000
+MODEL = digest(WEIGHTS)
+IN_TERM_MS = 1_796_500_000_000  # 2026-12-05
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with open_house(tmp_path / "broker") as one:
+        yield one
+
+
+def code(answer) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return answer.status_code, answer.json()["code"]
+
+
+async def with_candidate(house: House) -> tuple[list[NodeSim], Contract, str]:
+    """A run whose candidate waits; what the round runner would have stored."""
+    nodes = await pool(house)
+    contract = await final_contract(house, nodes)
+    opened = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "pick"})
+    run_id = opened.json()["run"]
+    path = house.services.settings.models / "candidate"
+    path.write_bytes(WEIGHTS)
+
+    def work(session, _tx):
+        session.execute(insert(model).values(digest=MODEL, run_id=run_id, round=3, kind="candidate", path=str(path)))
+        session.execute(insert(candidate).values(digest=MODEL, run_id=run_id, state="waiting"))
+
+    await house.services.writer.run(work)
+    house.clock.ms = IN_TERM_MS
+    return nodes, contract, run_id
+
+
+async def released(house: House, contract: Contract) -> None:
+    data = b'{"statement":1}'
+
+    def work(session, _tx):
+        session.execute(insert(statement).values(digest=digest(data), bytes=data))
+        session.execute(
+            insert(release).values(
+                model=MODEL, tier="consortium", contract=contract.digest, statement_digest=digest(data), at_ms=1
+            )
+        )
+        session.execute(candidate.update().values(state="released"))
+
+    await house.services.writer.run(work)
+
+
+def ballot(node: NodeSim, contract: Contract, run_id: str, verdict: str = "approve", clause: str | None = None):
+    body = {"subject": MODEL, "vote": verdict, "clause": clause}
+    return {"envelope": node.seal(EntryType.VOTE_CAST, body, scope=contract.digest, run=run_id).to_json()}
+
+
+async def test_an_opened_run_is_on_record_and_the_runner_is_told(house):
+    told = []
+
+    class Runner:
+        def opened(self, run_id):
+            told.append(run_id)
+
+        def voted(self, name):
+            told.append(name)
+
+        async def stop(self):
+            pass
+
+    house.services.runner = Runner()
+    nodes, contract, run_id = await with_candidate(house)
+    (opened,) = house.entries(EntryType.RUN_OPENED)
+    assert (opened.run, opened.scope) == (run_id, contract.digest)
+    await nodes[0].post(f"/candidates/{MODEL}/votes", ballot(nodes[0], contract, run_id))
+    assert told == [run_id, MODEL]
+    shown = (await nodes[0].get(f"/runs/{run_id}")).json()
+    assert (shown["state"], shown["recipe_id"], shown["rounds"]) == ("running", "pick", [])
+
+
+async def test_a_run_of_an_unknown_recipe_is_refused(house):
+    contract = await final_contract(house, await pool(house))
+    refused = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "weld"})
+    assert code(refused) == (404, "run.recipe-unknown")
+
+
+async def test_a_run_without_enough_groups_is_refused_by_the_clause(house):
+    nodes = await pool(house)
+    contract = await final_contract(house, nodes)
+    await house.alice.post(f"/operator/organisations/{nodes[0].org}/revoke", {"reason": "key-lost"})
+    refused = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "pick"})
+    assert code(refused) == (403, "run.too-few")
+    assert refused.json()["clause"] == "k-1"
+
+
+async def test_a_vote_is_logged_and_counts_and_the_last_one_of_a_party_stands(house):
+    (kita, *_), contract, run_id = await with_candidate(house)
+    for verdict, clause in (("approve", None), ("veto", "party-kita")):
+        answer = await kita.post(f"/candidates/{MODEL}/votes", ballot(kita, contract, run_id, verdict, clause))
+        assert answer.json()["vote"] == verdict
+        assert len(answer.json()["receipts"]) == 1
+    with house.services.store.read() as session:
+        assert [(one.party, one.verdict) for one in session.execute(select(vote))] == [("kita", "veto")]
+    cast = house.entries(EntryType.VOTE_CAST)
+    assert [one.pub["vote"] for one in cast] == ["approve", "veto"]
+    assert cast[0].actor == alias(kita.alias_key, contract.digest, run_id, None)
+
+
+async def test_a_member_sees_its_own_vote_and_an_operator_all(house):
+    (kita, nord, _), contract, run_id = await with_candidate(house)
+    await kita.post(f"/candidates/{MODEL}/votes", ballot(kita, contract, run_id))
+    (seen,) = (await nord.get("/candidates")).json()["candidates"]
+    assert (seen["own_vote"], seen["votes"], seen["voted"]) == (None, None, 1)
+    (seen,) = (await house.alice.get("/candidates")).json()["candidates"]
+    assert seen["votes"] == {"kita": "approve"}
+
+
+async def test_a_vote_on_something_else_is_refused(house):
+    (kita, *_), contract, run_id = await with_candidate(house)
+    body = {"subject": digest(b"other"), "vote": "approve", "clause": None}
+    envelope = kita.seal(EntryType.VOTE_CAST, body, scope=contract.digest, run=run_id)
+    refused = await kita.post(f"/candidates/{MODEL}/votes", {"envelope": envelope.to_json()})
+    assert code(refused) == (422, "release.vote-invalid")
+
+
+async def test_a_vote_after_the_decision_is_on_record_and_changes_nothing(house):
+    (kita, *_), contract, run_id = await with_candidate(house)
+    await released(house, contract)
+    late = await kita.post(f"/candidates/{MODEL}/votes", ballot(kita, contract, run_id, "veto", "party-kita"))
+    assert code(late) == (409, "release.closed")
+    assert len(late.json()["receipts"]) == 1
+    with house.services.store.read() as session:
+        assert session.execute(select(vote)).all() == []
+
+
+async def test_a_released_model_goes_to_a_party_and_the_log_says_so(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    await released(house, contract)
+    answer = await kita.get(f"/models/{MODEL}/weights")
+    assert answer.content == WEIGHTS
+    assert answer.headers["iriai-tier"] == "consortium"
+    assert house.kinds()[-2:] == ["decision.recorded", "model.exported"]
+    exported = house.entries()[-1]
+    assert exported.pub["recipient"] == alias(kita.alias_key, contract.digest, None, None)
+    (line,) = (await kita.get("/releases")).json()["releases"]
+    assert (line["model"], line["tier"]) == (MODEL, "consortium")
+    assert (await kita.get(f"/statements/{line['statement']}")).content == b'{"statement":1}'
+
+
+async def test_a_candidate_that_was_not_released_is_refused_by_a_clause_and_logged(house):
+    (kita, *_), _, _ = await with_candidate(house)
+    refused = await kita.get(f"/models/{MODEL}/weights")
+    assert code(refused) == (403, "contract.refused")
+    assert refused.json()["clause"] is not None
+    last = house.entries()[-1]
+    assert (last.type, last.pub["outcome"]) == (EntryType.DECISION_RECORDED, "refuse")
+    assert house.entries(EntryType.MODEL_EXPORTED) == []
+
+
+async def test_a_vetoed_candidate_cannot_be_pulled(house):
+    (kita, *_), contract, run_id = await with_candidate(house)
+    await kita.post(f"/candidates/{MODEL}/votes", ballot(kita, contract, run_id, "veto", "party-kita"))
+
+    def refuse(session, _tx):
+        session.execute(candidate.update().values(state="refused"))
+
+    await house.services.writer.run(refuse)
+    refused = await kita.get(f"/models/{MODEL}/weights")
+    assert code(refused) == (403, "contract.refused")
+
+
+async def test_each_decision_can_be_made_again_from_what_is_kept(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    await released(house, contract)
+    await kita.get(f"/models/{MODEL}/weights")
+    with house.services.store.read() as session:
+        row = session.execute(select(decision)).one()
+    again = replay(
+        parse(contract.canonical),
+        point=row.point,
+        request=parse_json(row.request),
+        state=parse_json(row.state),
+        salt16=row.salt,
+    )
+    assert again == row.bytes
+    assert digest(again) == house.entries(EntryType.DECISION_RECORDED)[0].pub["decision"]
+
+
+async def test_after_the_term_nothing_new_is_handed_out_without_a_decision(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    await released(house, contract)
+    before = len(house.entries(EntryType.DECISION_RECORDED))
+    house.clock.ms += 3 * 365 * 86_400_000
+    await kita.get(f"/models/{MODEL}/weights")
+    assert len(house.entries(EntryType.DECISION_RECORDED)) == before + 1
+
+
+async def test_who_is_no_party_sees_neither_run_nor_model(house):
+    _, contract, run_id = await with_candidate(house)
+    await released(house, contract)
+    house.clock.ms = 1_790_000_000_000
+    rival = await house.member("rival")
+    for path in (f"/runs/{run_id}", f"/models/{MODEL}/weights", f"/statements/{digest(b'{' + b'}')}"):
+        assert code(await rival.get(path)) == (404, "request.not-found")
+    for path, name in (("/runs", "runs"), ("/candidates", "candidates"), ("/releases", "releases")):
+        assert (await rival.get(path)).json()[name] == []
+
+
+async def test_an_operator_gets_no_model(house):
+    _, contract, _ = await with_candidate(house)
+    await released(house, contract)
+    assert code(await house.alice.get(f"/models/{MODEL}/weights")) == (403, "identity.wrong-role")
+
+
+async def test_a_model_file_that_was_changed_on_disk_is_not_sent(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    await released(house, contract)
+    (house.services.settings.models / "candidate").write_bytes(WEIGHTS[:-1] + b"\x00")
+    refused = await kita.get(f"/models/{MODEL}/weights")
+    assert code(refused) == (500, "internal.invariant")

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What members and operators read: the head, proofs, receipts, the catalogue, the bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from policies.encoding import canonical, digest, unb64
+from policies.log.checkpoint import VerifierKey, open_checkpoint, parse_policy
+from policies.log.entries import EntryType
+from policies.log.merkle import leaf_hash, verify_consistency
+from policies.log.proofs import parse_receipt
+from policies.messages import Descriptor, Fit, seal_descriptor
+from policies.signing import Envelope
+from tests.brokersim import RECIPE, House, NodeSim, draft, final_contract, open_house, pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with open_house(tmp_path / "broker") as one:
+        yield one
+
+
+def code(answer) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return answer.status_code, answer.json()["code"]
+
+
+def descriptor(sender: NodeSim, dataset: str = "", **changes) -> Envelope:
+    fields = {
+        "node": sender.node,
+        "dataset": dataset or f"{sender.name}/pick",
+        "embodiment_class": "6r-arm+parallel-gripper",
+        "dof": 6,
+        "action_space": "ee-delta",
+        "rate_hz": "20-49",
+        "episodes": "100-299",
+        "tasks": ["pick-place"],
+        "fields": ["gripper_width", "tcp_pos"],
+        "labels": [],
+        "period": "2026-H2",
+        "fits": [Fit(recipe=digest(RECIPE), minimum_met=True)],
+    }
+    return seal_descriptor(Descriptor.build(**(fields | changes)), sender.key)
+
+
+# --- the log ---
+
+
+async def test_the_head_is_signed_and_grows_consistently(house):
+    kita = await house.member("kita")
+    key = VerifierKey.parse(house.services.keys.log_vkey)
+    first = (await kita.get("/log/checkpoint")).json()
+    old = open_checkpoint(first["note"], [key])
+    await house.member("nord")
+    news = (await kita.get(f"/log/consistency?old={old.size}")).json()
+    new = open_checkpoint(news["note"], [key])
+    assert (news["old_size"], news["size"]) == (old.size, new.size)
+    verify_consistency(
+        old=old.size,
+        new=new.size,
+        old_root=old.root,
+        new_root=new.root,
+        proof=[unb64(one) for one in news["proof"]],
+    )
+
+
+@pytest.mark.parametrize("old", [0, None])
+async def test_no_proof_is_needed_from_nothing_or_from_the_head(house, old):
+    kita = await house.member("kita")
+    size = house.services.writer.head().size if old is None else old
+    assert (await kita.get(f"/log/consistency?old={size}")).json()["proof"] == []
+
+
+@pytest.mark.parametrize("old", ["10000", "-1", "x"])
+async def test_a_size_that_never_was_is_refused(house, old):
+    kita = await house.member("kita")
+    assert code(await kita.get(f"/log/consistency?old={old}"))[1] == "request.invalid"
+
+
+async def test_a_receipt_is_for_the_owner_of_the_entry_and_for_operators(house):
+    kita, nord, _ = nodes = await pool(house)
+    contract = draft(house, nodes)
+    await house.alice.offer(contract)
+    body = kita.signature_body(contract)
+    await kita.post(f"/contracts/{contract.digest}/signatures", body)
+    event = digest(Envelope.from_json(body["envelope"]).payload).removeprefix("sha256:")[:32]
+    mine = (await kita.get(f"/receipts/{event}")).json()
+    leaf = leaf_hash(mine["entry"].encode())
+    parse_receipt(mine["proof"]).verify(leaf, [VerifierKey.parse(house.services.keys.log_vkey)])
+    assert code(await nord.get(f"/receipts/{event}")) == (404, "request.not-found")
+    assert (await house.alice.get(f"/receipts/{event}")).json()["entry"] == mine["entry"]
+    for unknown in ("00" * 16, "no-hex", "zz"):
+        assert code(await kita.get(f"/receipts/{unknown}")) == (404, "request.not-found")
+
+
+async def test_the_policy_is_the_one_that_the_first_entry_names(house):
+    text = (await house.alice.get("/operator/audit/policy")).json()["policy"]
+    (genesis,) = house.entries(EntryType.LOG_GENESIS)
+    assert genesis.pub["policy"] == digest(text.encode())
+    policy = parse_policy(text)
+    assert policy.broker == house.services.keys.broker.public
+    assert policy.logs == (VerifierKey.parse(house.services.keys.log_vkey),)
+
+
+async def test_the_bundle_is_logged_after_it_was_taken(house, tmp_path):
+    await final_contract(house, await pool(house))
+    size = house.services.writer.head().size
+    answer = await house.alice.get("/operator/audit/bundle")
+    assert answer.headers["content-type"] == "application/zip"
+    last = house.entries()[-1]
+    assert last.type is EntryType.EXPORT_AUDIT_BUNDLE
+    assert (last.pub["bundle"], last.pub["to_size"]) == (digest(answer.content), size)
+    assert list(house.services.settings.dir.glob(".bundle-*")) == []
+
+
+async def test_the_status_counts_and_names_nobody(house):
+    kita = await house.member("kita")
+    shown = (await house.alice.get("/operator/status")).json()
+    assert shown["members"] == {"active": 1}
+    assert shown["log"]["frozen"] is None
+    assert kita.org not in str(shown)
+
+
+# --- the catalogue ---
+
+
+async def test_a_descriptor_is_published_and_replaced(house):
+    kita = await house.member("kita")
+    for episodes in ("100-299", "300-999"):
+        envelope = descriptor(kita, episodes=episodes)
+        answer = await kita.post("/catalogue/descriptors", envelope.to_json())
+        assert answer.json() == {"dataset": "kita/pick", "digest": digest(envelope.payload)}
+    (line,) = (await kita.get("/catalogue")).json()["datasets"]
+    assert Envelope.from_json(line["envelope"]) == envelope
+
+
+async def test_other_members_see_what_fits_and_no_more(house):
+    kita, nord = await pool(house, "kita", "nord")
+    await kita.post("/catalogue/descriptors", descriptor(kita).to_json())
+    (line,) = (await nord.get("/catalogue")).json()["datasets"]
+    assert line["envelope"] is None
+    assert line["fits"] == [{"recipe": digest(RECIPE), "minimum_met": True}]
+    (line,) = (await house.alice.get("/catalogue")).json()["datasets"]
+    assert line["envelope"] is not None
+
+
+async def test_a_descriptor_of_another_node_or_by_another_key_is_refused(house):
+    kita, nord = await pool(house, "kita", "nord")
+    foreign = descriptor(kita, node=nord.node)
+    assert code(await kita.post("/catalogue/descriptors", foreign.to_json())) == (422, "catalogue.foreign")
+    theirs = descriptor(nord)
+    assert code(await kita.post("/catalogue/descriptors", theirs.to_json())) == (401, "identity.signature-invalid")
+
+
+async def test_a_descriptor_that_says_more_than_it_may_is_refused(house):
+    kita = await house.member("kita")
+    payload = canonical(Descriptor.parse(descriptor(kita).open_as("application/vnd.iriai.descriptor.v1+json", kita.key.public)).model_dump(by_alias=True) | {"robot_serial": "R-17"})
+    envelope = Envelope.seal(payload, "application/vnd.iriai.descriptor.v1+json", kita.key)
+    assert code(await kita.post("/catalogue/descriptors", envelope.to_json())) == (422, "data.descriptor-key")
+
+
+async def test_a_revoked_members_data_sets_leave_the_catalogue(house):
+    kita, nord = await pool(house, "kita", "nord")
+    await kita.post("/catalogue/descriptors", descriptor(kita).to_json())
+    await house.alice.post(f"/operator/organisations/{kita.org}/revoke", {"reason": "left"})
+    assert (await nord.get("/catalogue")).json()["datasets"] == []
+
+
+async def test_a_member_describes_a_bounded_number_of_data_sets(house):
+    kita = await house.member("kita")
+    answers = [
+        await kita.post("/catalogue/descriptors", descriptor(kita, f"kita/set{number}").to_json())
+        for number in range(65)
+    ]
+    assert [one.status_code for one in answers] == [200] * 64 + [409]

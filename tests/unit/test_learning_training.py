@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from client.learning import (
+    EpisodeArrays,
+    Policy,
+    Trainer,
+    fine_tune,
+    initial_weights,
+    judge,
+    local_baseline,
+    mean_loss,
+)
+from client.learning.errors import AttemptRepeatedError, EpisodeUnfitError, WeightsUnfitError
+from client.learning.evaluate import unit_losses
+from client.learning.registry import build, read_weights
+from client.learning.tensors import Features, frames_of
+from policies.encoding import digest
+from policies.privacy.errors import (
+    BudgetExhaustedError,
+    DeltaTooLargeError,
+    EvalUnplannedError,
+    UnitRefusedError,
+)
+from policies.recipe import load
+from policies.server_step import initial_state, released_weights, server_step
+from sandbox.recipes import private_recipe
+from tests.learnsim import SeededEntropy, episode, episodes, small_plain, small_recipe
+
+RECIPE, PLAIN = small_recipe(), small_plain()
+EPISODES = episodes(80)
+WEIGHTS = initial_weights(RECIPE)
+
+
+def columns(part: EpisodeArrays) -> np.ndarray:
+    return np.concatenate([part.observation[f.field] for f in RECIPE.inputs], axis=1)
+
+
+def test_all_nodes_derive_the_same_initial_weights():
+    first = initial_weights(load(private_recipe()))
+    code = (
+        "from client.learning import initial_weights; from policies.recipe import load;"
+        "from sandbox.recipes import private_recipe; from policies.encoding import digest; import sys;"
+        "print(digest(initial_weights(load(private_recipe())).tobytes()), 'torch' in sys.modules)"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert other == [digest(first.tobytes()), "False"]
+    assert digest(initial_weights(load(private_recipe(seed=2))).tobytes()) != other[0]
+    assert (read_weights(build(RECIPE)) == WEIGHTS).all()
+
+
+def test_features_are_the_recipes_and_use_public_constants_only():
+    part = EPISODES[0]
+    raw = columns(part).astype(np.float64)
+    z = Features(RECIPE)(raw)
+    hand, thing, goal = raw[:, :3], raw[:, 4:7], raw[:, 7:]
+    expected = []
+    sources = {"tcp_pos": hand, "gripper_width": raw[:, 3:4], "object_pos": thing, "goal_pos": goal}
+    for feature in RECIPE.features:
+        values = (
+            sources[feature.field]
+            if feature.op == "raw"
+            else float(feature.gain) * (sources[feature.a] - sources[feature.b])
+        )
+        norm = feature.normaliser
+        expected.append((values - np.array(norm.centre, float)) / np.array(norm.scale, float))
+    np.testing.assert_allclose(z, np.clip(np.concatenate(expected, axis=1), -5, 5), atol=1e-9)
+
+
+def test_targets_are_the_next_actions_with_a_mask_beyond_the_end():
+    recipe = small_plain(chunk=3, execute=2)
+    frames = frames_of(recipe, episode(0, frames=5))
+    acted = frames.targets.reshape(5, 3, 4)
+    assert (acted[1, 1] == acted[2, 0]).all()
+    assert frames.mask.reshape(5, 3, 4)[:, :, 0].tolist() == [[1, 1, 1]] * 3 + [[1, 1, 0], [1, 0, 0]]
+    assert not acted[4, 1:].any()
+
+
+@pytest.mark.parametrize("fault", ["missing", "shape", "length", "empty"])
+def test_an_episode_that_lacks_a_field_is_refused_by_name(fault):
+    part = episode(0)
+    observation = dict(part.observation)
+    if fault == "missing":
+        del observation["object_pos"]
+    elif fault == "shape":
+        observation["object_pos"] = observation["object_pos"][:, :2]
+    elif fault == "length":
+        observation["object_pos"] = observation["object_pos"][:-1]
+    else:
+        observation["object_pos"] = observation["object_pos"][:0]
+    broken = EpisodeArrays(observation=observation, action=part.action, unit_id=b"u")
+    with pytest.raises(EpisodeUnfitError, match="object_pos"):
+        frames_of(RECIPE, broken)
+
+
+def test_a_private_update_is_the_clipped_sum_plus_the_planned_noise():
+    quiet = small_recipe(noise_multiplier="0.0001", sampling_prob="1", delta="0.001")
+    trainer = Trainer(quiet, EPISODES, SeededEntropy(1))
+    update = trainer.update(WEIGHTS, 1, 1)
+    bound = len(EPISODES) * float(quiet.plan.clip_norm) / float(quiet.plan.normalizer)
+    assert update.dtype == np.float32
+    assert 0.05 * bound < np.linalg.norm(update) <= bound * 1.001
+    loud = Trainer(RECIPE, [episode(0)], SeededEntropy(1))
+    noise = np.concatenate([loud.update(WEIGHTS, n, 1) for n in range(60)])
+    planned = RECIPE.plan.noise_std / float(RECIPE.plan.normalizer)
+    assert noise.std() == pytest.approx(planned, rel=0.05)
+
+
+def test_an_empty_draw_is_a_noisy_counted_step():
+    recipe = small_recipe(sampling_prob="0.000001", steps=200)
+    trainer = Trainer(recipe, EPISODES, SeededEntropy(1))
+    update = trainer.update(WEIGHTS, 1, 1)
+    assert update.std() == pytest.approx(recipe.plan.noise_std / float(recipe.plan.normalizer), rel=0.2)
+
+
+def test_the_plan_ends_and_no_attempt_is_trained_twice():
+    recipe = small_recipe()
+    trainer = Trainer(recipe, EPISODES[:3], SeededEntropy(1))
+    trainer.update(WEIGHTS, 1, 1)
+    with pytest.raises(AttemptRepeatedError, match=r"learning\.attempt-repeated"):
+        trainer.update(WEIGHTS, 1, 1)
+    for number in range(recipe.plan.steps - 1):
+        trainer.update(WEIGHTS, 2 + number, 1)
+    with pytest.raises(BudgetExhaustedError):
+        trainer.update(WEIGHTS, 1, 2)
+
+
+def test_the_spend_comes_before_the_first_gradient():
+    seen: list[tuple[int, int]] = []
+
+    def refuse(round_number, attempt):
+        seen.append((round_number, attempt))
+        raise BudgetExhaustedError(need="budget", found="none", remedy="stop")
+
+    trainer = Trainer(RECIPE, EPISODES[:3], SeededEntropy(1), spend=refuse)
+    with pytest.raises(BudgetExhaustedError):
+        trainer.update(WEIGHTS, 1, 1)
+    assert seen == [(1, 1)]
+
+
+def test_the_update_tells_nothing_of_the_number_of_episodes_but_its_values():
+    sizes = {len(Trainer(RECIPE, EPISODES[:n], SeededEntropy(1)).update(WEIGHTS, 1, 1)) for n in (1, 79, 80)}
+    assert sizes == {RECIPE.parameters}
+
+
+def test_a_unit_twice_no_unit_and_too_many_units_are_refused():
+    with pytest.raises(UnitRefusedError):
+        Trainer(RECIPE, [EPISODES[0], EPISODES[0]], SeededEntropy(1))
+    with pytest.raises(EpisodeUnfitError):
+        Trainer(RECIPE, [], SeededEntropy(1))
+    with pytest.raises(DeltaTooLargeError):
+        Trainer(small_recipe(delta="0.01"), EPISODES, SeededEntropy(1))
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS[:-1], np.full(RECIPE.parameters, np.nan, np.float32)])
+def test_weights_that_do_not_fit_are_refused(weights):
+    trainer = Trainer(RECIPE, EPISODES[:2], SeededEntropy(1))
+    with pytest.raises(WeightsUnfitError, match=r"learning\.weights-unfit"):
+        trainer.update(weights, 1, 1)
+    with pytest.raises(WeightsUnfitError):
+        Policy(RECIPE, weights)
+
+
+def test_federated_plain_training_learns_and_needs_no_plan():
+    parts = [EPISODES[:10], EPISODES[10:20]]
+    trainers = [Trainer(PLAIN, part, SeededEntropy(n)) for n, part in enumerate(parts)]
+    weights = initial_weights(PLAIN).astype(np.float64)
+    state = initial_state(weights, PLAIN.server)
+    before = mean_loss(PLAIN, weights, EPISODES[20:])
+    for step in range(12):
+        mean = np.mean([t.update(weights.astype(np.float32), step + 1, 1) for t in trainers], axis=0)
+        weights, state = server_step(weights, mean, state, PLAIN.server, step)
+    assert mean_loss(PLAIN, weights, EPISODES[20:]) < 0.2 * before
+
+
+def test_federated_private_training_learns_where_noise_is_small():
+    recipe = small_recipe(noise_multiplier="0.1", delta="0.001")
+    trainers = [Trainer(recipe, EPISODES[n::2], SeededEntropy(n)) for n in range(2)]
+    weights = initial_weights(recipe).astype(np.float64)
+    state = initial_state(weights, recipe.server)
+    before = mean_loss(recipe, weights, EPISODES)
+    for step in range(100):
+        mean = np.mean([t.update(weights.astype(np.float32), step + 1, 1) for t in trainers], axis=0)
+        weights, state = server_step(weights, mean, state, recipe.server, step)
+    assert mean_loss(recipe, released_weights(weights, state, recipe.server), EPISODES) < 0.5 * before
+
+
+def test_local_baseline_and_fine_tuning_help_at_home():
+    alone = local_baseline(PLAIN, EPISODES[:10], steps=150)
+    assert mean_loss(PLAIN, alone, EPISODES[10:20]) < mean_loss(
+        PLAIN, initial_weights(PLAIN), EPISODES[10:20]
+    )
+    tuned = fine_tune(PLAIN, alone, EPISODES[:10], EPISODES[10:14], steps=50)
+    assert mean_loss(PLAIN, tuned, EPISODES[10:14]) <= mean_loss(PLAIN, alone, EPISODES[10:14])
+    best = local_baseline(PLAIN, EPISODES[10:14], steps=600)
+    kept = fine_tune(PLAIN, best, [episode(0, scale=-1.0)], EPISODES[10:14], steps=20)
+    assert (kept == best).all()
+
+
+def test_policy_acts_in_si_within_limits_and_runs_its_chunk():
+    recipe = small_plain(chunk=4, execute=3)
+    weights = initial_weights(recipe)
+    policy, calls = Policy(recipe, weights), []
+    policy._forward, forward = lambda z: calls.append(1) or forward(z), policy._forward
+    observation = np.zeros(19, np.float32)
+    observation[:10] = columns(EPISODES[0])[0]
+    actions = [policy.act(observation) for _ in range(7)]
+    assert len(calls) == 3
+    policy.begin()
+    assert (policy.act(observation) == actions[0]).all()
+    big = Policy(recipe, weights * 1000)
+    assert (np.abs(big.act(observation)) <= np.array([0.012, 0.012, 0.012, 1.0])).all()
+
+
+def test_policy_and_torch_give_the_same_values():
+    import torch
+
+    frames = frames_of(RECIPE, EPISODES[0])
+    outputs = build(RECIPE)(torch.from_numpy(frames.inputs)).detach().numpy()
+    loss = (((outputs - frames.targets) ** 2) * frames.mask).sum(1).mean() / 4
+    assert unit_losses(RECIPE, WEIGHTS, EPISODES[:1])[0] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_vote_is_a_threshold_of_the_noised_figure():
+    held_out = EPISODES[:50]
+    plan = RECIPE.evaluation
+    figures = [judge(RECIPE, WEIGHTS, held_out, plan, SeededEntropy(n)) for n in range(60)]
+    assert all(v.accept == (v.noised_loss <= float(plan.threshold)) for v in figures)
+    spread = np.std([v.noised_loss for v in figures])
+    assert spread == pytest.approx(plan.noise_std / float(plan.normalizer), rel=0.5)
+    clipped = np.clip(unit_losses(RECIPE, WEIGHTS, held_out), 0, float(plan.loss_bound)).sum() / float(
+        plan.normalizer
+    )
+    assert np.mean([v.noised_loss for v in figures]) == pytest.approx(clipped, abs=6 * spread / 60**0.5)
+
+
+def test_one_wild_unit_moves_the_judged_sum_by_at_most_the_bound():
+    plan = RECIPE.evaluation
+    wild = episode(1, scale=1e6)
+    with_it = judge(RECIPE, WEIGHTS, [EPISODES[0], wild], plan, SeededEntropy(5)).noised_loss
+    without = judge(RECIPE, WEIGHTS, [EPISODES[0]], plan, SeededEntropy(5)).noised_loss
+    assert abs(with_it - without) <= float(plan.loss_bound) / float(plan.normalizer) + 1e-12
+
+
+def test_judging_under_another_plan_is_refused():
+    other = small_recipe().evaluation.model_copy(update={"threshold": "0.9"})
+    with pytest.raises(EvalUnplannedError, match=r"privacy\.eval-unplanned"):
+        judge(RECIPE, WEIGHTS, EPISODES[:3], other, SeededEntropy(1))

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The auditor's bundle from the databases: complete up to the signed head, the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import delete, insert
+
+from broker.log import LogUnavailableError, export
+from broker.store import tables
+from policies.encoding import canonical, digest
+from policies.log.bundle import split_tile, tile_names, unpack
+from policies.log.checkpoint import open_checkpoint
+from policies.log.entries import EntryType, Event, check_entry, commitment
+from policies.log.envelope import open_envelope
+from policies.log.merkle import leaf_hash, root_of
+from policies.log.proofs import parse_receipt
+from policies.signing import Envelope
+from tests.logsim import LogSim, console, digest_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from broker.log import LogTx
+    from broker.store import Session
+
+RUN = "run_aaaaaaaaaaaaaaaa"
+STATEMENT = canonical({"statement": 1})
+DECISION = digest_from("decision")
+CONTRACT = canonical({"contract": 1})
+
+
+def decided(number: int) -> Event:
+    return Event(
+        type=EntryType.DECISION_RECORDED,
+        scope=digest_from("contract"),
+        run=RUN,
+        round=number,
+        pub={"point": "broker", "outcome": "allow", "clauses": [], "decision": DECISION},
+    )
+
+
+def fill(session: Session, log: LogTx) -> int:
+    """Business documents that entries name, and some that none does."""
+    for data in (STATEMENT, canonical({"statement": "nobody names this"})):
+        session.execute(insert(tables.statement).values(digest=digest(data), bytes=data))
+    session.execute(
+        insert(tables.decision),
+        [
+            {
+                "digest": name,
+                "contract": digest_from("contract"),
+                "point": "broker",
+                "bytes": b"{}",
+                "request": canonical({"round": 1}),
+                "salt": b"s" * 16,
+                "state": canonical({"halted": False}),
+            }
+            for name in (DECISION, digest_from("not logged"))
+        ],
+    )
+    for org, key in (("org_a", b"k" * 32), ("org_b", b"")):
+        row = {"legal_name": org, "country": "JP", "state": "active", "node_id": org, "node_key": "k"}
+        session.execute(
+            insert(tables.organisation).values(org_id=org, alias_key=key, fleet_key="k", created_ms=1, **row)
+        )
+    log.add(decided(1))
+    proposed = {"contract": digest(CONTRACT), "version": 1, "supersedes": None}
+    log.add(Event(type=EntryType.CONTRACT_PROPOSED, pub=proposed))
+    released = {"model": digest_from("m"), "tier": "open", "clause": "tiers", "statement": digest(STATEMENT)}
+    return log.add(Event(type=EntryType.MODEL_RELEASED, pub=released))
+
+
+@pytest.fixture
+def sim(tmp_path: Path) -> Iterator[LogSim]:
+    (tmp_path / "broker").mkdir()
+    with LogSim(tmp_path / "broker") as made:
+        made.started(entries=3)
+        made.writer.submit(fill).result()  # type: ignore[union-attr]
+        for name in ("kita", "nord"):
+            member = made.member(name)
+            for _ in range(2):
+                event = member.submission()
+                made.add(event)
+                member.advance(event)
+        yield made
+
+
+def exported(sim: LogSim, name: str = "bundle.zip") -> dict[str, bytes]:
+    path = sim.folder.parent / name
+    other = canonical({"contract": "nobody names this"})
+    contracts = [(data, Envelope.seal(data, "text/plain", sim.key)) for data in (CONTRACT, other)]
+    assert sim.writer is not None
+    done = export(sim.store, sim.writer, path, policy="log x\n", software="0.1.0", contracts=contracts)
+    data = path.read_bytes()
+    assert (done.size_bytes, done.digest) == (len(data), digest(data))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    return unpack(data)
+
+
+def lines(files: dict[str, bytes], name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in files.get(name, b"").splitlines()]
+
+
+def test_entries_lead_to_the_signed_root_and_receipts_hold(sim: LogSim) -> None:
+    files = exported(sim)
+    checkpoint = open_checkpoint(files["checkpoint"].decode(), [sim.vkey])
+    (name, (_, end)), *_ = tile_names(checkpoint.size).items()
+    bodies = split_tile(files[name], end)
+    assert root_of(leaf_hash(body) for body in bodies) == checkpoint.root
+    receipts = {one: data for one, data in files.items() if one.startswith("receipts/")}
+    wanted = [i for i, body in enumerate(bodies) if check_entry(body).type == "submission.received"]
+    assert sorted(receipts) == [f"receipts/{index}.tlog-proof" for index in wanted]
+    for data in receipts.values():
+        receipt = parse_receipt(data.decode())
+        receipt.verify(leaf_hash(bodies[receipt.index]), [sim.vkey])
+    notes = [line["note"] for line in lines(files, "checkpoints.log")]
+    assert [open_checkpoint(str(note), [sim.vkey]).size for note in notes] == [3, 6, 7, 8, 9, 10]
+    for line in lines(files, "envelopes/000.jsonl"):
+        payload = Envelope.from_json(line["envelope"]).payload
+        assert digest(payload) == check_entry(bodies[int(str(line["index"]))]).env
+
+
+def test_envelopes_open_under_the_members_keys(sim: LogSim) -> None:
+    stored = [Envelope.from_json(line["envelope"]) for line in lines(exported(sim), "envelopes/000.jsonl")]
+    keys = [sim.member(name).key.public for name in ("kita", "kita", "nord", "nord")]
+    assert [open_envelope(one, key)["seq"] for one, key in zip(stored, keys, strict=True)] == [0, 1, 0, 1]
+
+
+def test_documents_are_there_if_an_entry_names_them(sim: LogSim) -> None:
+    files = exported(sim)
+    hexes = {name for name in files if name.startswith(("statements/", "contracts/"))}
+    statement, contract = digest(STATEMENT)[7:], digest(CONTRACT)[7:]
+    assert hexes == {
+        f"statements/{statement}.json",
+        f"contracts/{contract}.json",
+        f"contracts/{contract}.dsse",
+    }
+    (decision,) = lines(files, "decisions/000.jsonl")
+    assert decision == {
+        "decision": DECISION,
+        "index": 3,
+        "request": {"round": 1},
+        "salt": (b"s" * 16).hex(),
+        "state": {"halted": False},
+    }
+    assert list(json.loads(files["keys/aliases.json"])) == ["org_a"]
+
+
+def test_disclosures_open_every_commitment_unless_erased(sim: LogSim) -> None:
+    assert sim.writer is not None
+    entries = {index: check_entry(sim.writer.receipts.body(index)) for index in range(10)}
+    disclosed = lines(exported(sim), "disclosures/000.jsonl")
+    for one in disclosed:
+        name = str(one["field"])
+        opened = commitment(bytes.fromhex(str(one["salt"])), name, one["value"])
+        assert opened == entries[int(str(one["index"]))].sd[name]
+    assert len(disclosed) == sum(len(entry.sd) for entry in entries.values())
+    with sim.store.private.begin() as session:
+        session.execute(delete(tables.log_private).where(tables.log_private.c.event_id == entries[7].id))
+    left = lines(exported(sim), "disclosures/000.jsonl")
+    assert {one["index"] for one in left} == set(range(10)) - {7}
+
+
+def test_the_same_state_gives_the_same_bytes_also_after_a_restart(sim: LogSim) -> None:
+    first = exported(sim, "a.zip")
+    sim.close()
+    sim.open()
+    assert exported(sim, "b.zip") == first
+    folder = sim.folder.parent
+    assert (folder / "a.zip").read_bytes() == (folder / "b.zip").read_bytes()
+
+
+def test_what_is_not_signed_is_not_in_it(sim: LogSim) -> None:
+    before = exported(sim)
+    connection = sim.store.signer.raw_connection()
+    connection.driver_connection.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
+    connection.close()
+    assert sim.writer is not None
+    failed = sim.writer.submit(lambda _session, log: log.add(console(70))).exception()
+    assert isinstance(failed, LogUnavailableError)
+    assert exported(sim) == before

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from client.answers import Answer, finish, plain, table
+from client.doctor import doctor
+from client.errors import NoSuchThingError, remote_refusal
+from client.settings import Home
+from tests.nodesim import SeedEntropy
+from tests.nodeworld import World
+
+with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from typer.testing import CliRunner
+
+    from client.cli import app
+
+COMMANDS = [
+    ["init"],
+    ["join", "https://127.0.0.1:1", "x", "--yes"],
+    ["status"],
+    ["pause"],
+    ["resume"],
+    ["doctor"],
+    ["data", "add", "nothing", "--dataset", "kita/pick"],
+    ["data", "list"],
+    ["contract", "list"],
+    ["contract", "show"],
+    ["contract", "sign", "sha256:" + "0" * 64, "--yes"],
+    ["guard", "log"],
+    ["guard", "explain", "run_aaaaaaaaaaaaaaaa"],
+    ["budget", "show"],
+    ["outbox", "list"],
+    ["receipts", "fetch"],
+    ["receipts", "verify"],
+    ["release", "list"],
+    ["release", "approve", "sha256:" + "0" * 64],
+    ["release", "veto", "sha256:" + "0" * 64],
+    ["models", "list"],
+    ["models", "pull", "sha256:" + "0" * 64],
+    ["models", "personalise", "sha256:" + "0" * 64],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_writes_one_json_document_and_ends_with_its_code(tmp_path: Path, command: list[str]):
+    done = CliRunner().invoke(app, [*command, "--dir", str(tmp_path / "none"), "--json"])
+    envelope = json.loads(done.stdout)
+    assert envelope["schema"] == "1"
+    if envelope["status"] == "error":
+        assert done.exit_code in {2, 3, 4, 5, 6, 7, 75}
+        assert set(envelope["error"]) == {"code", "clause", "need", "found", "remedy"}
+        assert all(envelope["error"][name] for name in ("code", "need", "found", "remedy"))
+    else:
+        assert command[0] == "init"
+
+
+def test_init_twice_is_the_same_node(tmp_path: Path):
+    first, again = (
+        json.loads(CliRunner().invoke(app, ["init", "--dir", str(tmp_path / "n"), "--json"]).stdout)["data"]
+        for _ in range(2)
+    )
+    assert first == again
+
+
+def test_a_usage_error_is_exit_2(tmp_path: Path):
+    assert CliRunner().invoke(app, ["join", "--dir", str(tmp_path)]).exit_code == 2
+    (tmp_path / "node.toml").write_text("nonsense = 1\n")
+    done = CliRunner().invoke(app, ["init", "--dir", str(tmp_path), "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["error"]["code"]) == (2, "node.settings")
+
+
+def test_text_of_another_party_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]):
+    def work() -> Answer:
+        raise remote_refusal(
+            code="sim.refused",
+            status=403,
+            need="\x1b[2J",
+            found="a\u202eb\nc",
+            remedy="\x07",
+            clause="k-1",
+            exit_code=4,
+        )
+
+    assert finish(work, as_json=True) == 4
+    out, err = capsys.readouterr()
+    assert "\x1b" not in err + out
+    assert "\u202e" not in err
+    assert json.loads(out)["error"]["clause"] == "k-1"
+    assert plain("x\x1b[0m") == "x\\x1b[0m"
+    assert table(("a",), [("\x1b",)]) == ("a", "\\x1b")
+
+
+def test_an_answer_with_a_finding_keeps_its_exit_code(capsys: pytest.CaptureFixture[str]):
+    assert finish(lambda: Answer(data={"x": 1}, text=("words",), exit_code=7), as_json=True) == 7
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["data"], err) == ({"x": 1}, "words\n")
+
+
+def test_a_refusal_without_an_exit_code_gets_one_from_its_status():
+    common = {"code": "x.y", "need": "", "found": "", "remedy": "", "clause": None, "exit_code": None}
+    assert [remote_refusal(status=one, **common).exit_code for one in (401, 403, 404, 409, 429, 500, 503)] == [
+        6,
+        4,
+        3,
+        3,
+        75,
+        5,
+        75,
+    ]
+    assert issubclass(NoSuchThingError, Exception)
+
+
+def test_doctor_names_what_is_broken_and_what_to_do(tmp_path: Path):
+    world = World(tmp_path)
+    shown = doctor(
+        world.home, clock=world.clock, entropy=SeedEntropy(b"doctor"), transport=world.broker.transport
+    )
+    assert (shown.exit_code, shown.data["failed"]) == (0, [])
+    (world.home.keys / "node.key").chmod(0o644)
+    world.home.settings.write_text("wrong = 1\n")
+    world.broker.down = True
+    shown = doctor(
+        world.home, clock=world.clock, entropy=SeedEntropy(b"again"), transport=world.broker.transport
+    )
+    assert shown.exit_code == 3
+    assert set(shown.data["failed"]) >= {"keys", "settings", "reach"}
+    assert all(one["remedy"] for one in shown.data["checks"])
+
+
+def test_pause_and_resume_are_in_the_file(tmp_path: Path):
+    home = Home(tmp_path / "n")
+    CliRunner().invoke(app, ["init", "--dir", str(home.root)])
+    assert CliRunner().invoke(app, ["pause", "--dir", str(home.root)]).exit_code == 0
+    assert "paused = true" in home.settings.read_text()
+    assert CliRunner().invoke(app, ["resume", "--dir", str(home.root)]).exit_code == 0
+    assert "paused = false" in home.settings.read_text()
+
+
+def test_neither_the_commands_nor_the_gate_load_torch():
+    modules = "client.cli client.guard client.outbox client.transport client.contracts client.duties client.models"
+    code = (
+        "import sys, importlib\n"
+        f"for name in {modules.split()!r}: importlib.import_module(name)\n"
+        "print(sorted({'torch', 'opacus', 'flwr'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

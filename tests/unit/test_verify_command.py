@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``iriai-verify`` as a person and a script meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policies.log.checkpoint import VerifierKey, policy_text
+from policies.log.kinds import REASON, Kind
+from policies.verify.cli import main
+from policies.verify.report import FINDINGS_PER_RULE, Report, plain
+from policies.verify.rules import RULES
+from tests.auditsim import ORIGIN, PoolSim, seeded
+
+SIM = PoolSim().build()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    bundle, policy = tmp_path / "bundle.zip", tmp_path / "policy.txt"
+    bundle.write_bytes(SIM.bundle())
+    policy.write_text(policy_text(SIM.policy), encoding="utf-8")
+    return {"bundle": str(bundle), "policy": str(policy), "dir": str(tmp_path)}
+
+
+def test_a_bare_bundle_means_verify(files, capsys) -> None:
+    assert main([files["bundle"], "--policy", files["policy"]]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"VERDICT   complete up to size {len(SIM.bodies)}" in shown.err
+    assert "not checked:" in shown.err
+    assert "OK" not in shown.err
+
+
+def test_json_is_one_object_on_stdout(files, capsys) -> None:
+    assert main(["verify", files["bundle"], "--policy", files["policy"], "--json"]) == 0
+    envelope = json.loads(capsys.readouterr().out)
+    assert (envelope["schema"], envelope["status"], "error" in envelope) == ("1", "ok", False)
+    told = envelope["data"]
+    assert (told["complete"], told["size"], told["origin"]) == (True, len(SIM.bodies), ORIGIN)
+    assert told["root"] == SIM.tree.root().hex()
+    assert told["facts"]["contributions"] == {"accepted": 5, "refused": 1}
+    assert set(told["facts"]["spent"]) == {"hanbit", "kita", "nord"}
+
+
+def test_a_changed_bundle_is_refused_with_exit_3(files, capsys) -> None:
+    data = bytearray(Path(files["bundle"]).read_bytes())
+    data[len(data) // 2] ^= 1
+    Path(files["bundle"]).write_bytes(data)
+    assert main([files["bundle"], "--policy", files["policy"], "--json"]) == 3
+    envelope = json.loads(capsys.readouterr().out)
+    assert (envelope["status"], envelope["error"]["code"]) == ("error", "log.audit-findings")
+    told = envelope["data"]
+    assert [one["id"] for one in told["findings"]] == ["AUD-001"]
+    assert told["findings"][0]["by_hand"]
+
+
+def test_an_unknown_log_key_exits_6(files, capsys) -> None:
+    from policies.identity import SigningKey
+
+    other = SIM.policy.logs[0]
+    strange = policy_text(SIM.policy).replace(
+        other.text(), VerifierKey(ORIGIN, SigningKey.from_seed(seeded("x")).public).text()
+    )
+    Path(files["policy"]).write_text(strange, encoding="utf-8")
+    assert main([files["bundle"], "--policy", files["policy"], "--json"]) == 6
+    shown = capsys.readouterr()
+    assert "not trusted" in shown.err
+    assert json.loads(shown.out)["error"]["code"] == "log.untrusted"
+
+
+def test_receipts_of_a_folder_are_checked(files, tmp_path, capsys) -> None:
+    kept = tmp_path / "kept"
+    (kept / "kita").mkdir(parents=True)
+    receipt = SIM.receipt(SIM.names["vote kita"])
+    (kept / "kita" / "1.tlog-proof").write_text(receipt, encoding="utf-8")
+    arguments = [files["bundle"], "--policy", files["policy"], "--receipts", str(kept)]
+    assert main(arguments) == 0
+    assert "AUD-016" not in capsys.readouterr().err
+    (kept / "kita" / "1.tlog-proof").write_text(receipt.replace("index ", "index 1"), encoding="utf-8")
+    assert main(arguments) == 3
+    assert "AUD-016" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bundle": "/nowhere/bundle.zip"},
+        {"policy": "/nowhere/policy.txt"},
+        {"policy_text": b"trust me"},
+        {"policy_text": b"\xff\xfe"},
+        {"receipts": "empty"},
+    ],
+)
+def test_usage_errors_exit_2_and_say_what_to_do(files, change, capsys) -> None:
+    if "policy_text" in change:
+        Path(files["policy"]).write_bytes(change["policy_text"])
+    if "receipts" in change:
+        (Path(files["dir"]) / "empty").mkdir()
+    arguments = [change.get("bundle", files["bundle"]), "--policy", change.get("policy", files["policy"])]
+    if "receipts" in change:
+        arguments += ["--receipts", str(Path(files["dir"]) / "empty")]
+    assert main([*arguments, "--json"]) == 2
+    shown = capsys.readouterr()
+    assert "Remedy" in shown.err
+    assert json.loads(shown.out)["status"] == "error"
+
+
+def test_a_missing_policy_is_a_usage_error(files, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([files["bundle"]])
+    assert left.value.code == 2
+    assert "--policy" in capsys.readouterr().err
+
+
+def test_show_prints_what_an_auditor_needs_to_redo_it(files, capsys) -> None:
+    index = SIM.names["submission kita 1"]
+    assert main(["show", files["bundle"], str(index), "--policy", files["policy"]]) == 0
+    shown = capsys.readouterr().err
+    for word in ("leaf ", "root ", "proof ", "body ", "envelope ", "disclosed seq", "receipt "):
+        assert word in shown
+    assert main(["show", files["bundle"], "100000", "--policy", files["policy"]]) == 2
+
+
+def test_explain_knows_every_rule(capsys) -> None:
+    for rule in RULES:
+        assert main(["explain", rule.lower()]) == 0
+        shown = capsys.readouterr().err
+        assert rule in shown
+        assert "by hand" in shown
+    assert main(["explain", "AUD-999\x1b[2J"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_control_characters_never_reach_the_terminal() -> None:
+    hostile = "\x1b[2J\x07\u202e<b>\u0000" * 50
+    assert plain(hostile).isprintable()
+    assert plain(hostile).isascii()
+    report = Report(origin=hostile)
+    report.add("AUD-031", hostile)
+    assert all(line.isprintable() and line.isascii() for line in report.lines())
+
+
+def test_a_hostile_bundle_does_not_fill_the_report() -> None:
+    report = Report()
+    for _ in range(10 * FINDINGS_PER_RULE):
+        report.add("AUD-031", "x")
+    assert len(report.findings) == FINDINGS_PER_RULE
+    assert "more" in " ".join(report.lines())
+    assert report.exit_code == 3
+
+
+def test_review_findings_alone_exit_7(monkeypatch) -> None:
+    from policies.verify import report as module
+    from policies.verify.rules import Rule
+
+    monkeypatch.setattr(module, "RULES", {"AUD-064": Rule("review", "x", "y")})
+    report = Report(size=1)
+    report.add("AUD-064", "x")
+    assert report.exit_code == 7
+    assert "a person decides" in report.verdict
+
+
+def test_the_verifier_loads_nothing_but_standard_library_cryptography_and_rfc8785() -> None:
+    code = (
+        "import sys, policies.verify\n"
+        "bad = {'pydantic', 'numpy', 'torch', 'http_message_signatures', 'yaml', 'sqlalchemy', 'flwr', 'broker',"
+        " 'client', 'sandbox', 'dp_accounting'}\n"
+        "print(sorted(bad & {name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_it_runs_as_a_module(files) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "policies.verify", files["bundle"], "--policy", files["policy"]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reason_is_a_code_and_never_a_sentence() -> None:
+    assert isinstance(REASON, Kind)
+    assert REASON.holds("engine.reply-malformed")
+    assert not REASON.holds("Because I say so")
