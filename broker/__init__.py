@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The neutral third party: membership, contracts, rounds, the log, the release gate."""

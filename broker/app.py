@@ -6,8 +6,7 @@
     the rest       the API (``/api/v1``), without interactive documentation
 
 What answers is listed in docs/reference/http-api.md; a test compares the list with the routes. This module
-never imports torch, and
-nothing that it imports does.
+never imports torch, and nothing that it imports does.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
     keys/broker.key   keys/log.key   keys/tls.key          mode 0600
 
 `initialise` is safe to repeat: it makes what is missing and changes nothing that is there. Once the log has
-its first entry, a
-missing key is an error and never made anew.
+its first entry, a missing key is an error and never made anew.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from broker.errors import AlreadyInitialisedError, NotInitialisedError, UsageErr
 from broker.keyfiles import load_key, make_key, read_private, replace_file, write_private
 from broker.log import LogTx, Writer
 from broker.membership.directory import ACTIVE
-from broker.membership.service import key_added
+from broker.membership.records import key_added
 from broker.services import BrokerKeys, Services
 from broker.settings import Settings
 from broker.store import Session, Store
@@ -107,8 +106,8 @@ def initialise(
     """Makes a broker in a folder, or completes it.
 
     1. the URL and, if given, the operator's own certificate fit; 2. settings that are there say the same;
-    3. keys and certificate, where
-    they are missing; 4. settings; 5. databases; 6. the log's first entries and the operators.
+    3. keys and certificate, where they are missing; 4. settings; 5. databases; 6. the log's first entries
+       and the operators.
 
     Raises:
         TlsInvalidError: Step 1.

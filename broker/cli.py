@@ -120,9 +120,9 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serves members, operators and nodes on one port until it is told to stop."""
-    from broker import commands
+    from broker import serving
 
-    _finish(lambda: commands.serve(directory, port=port, as_json=as_json), as_json=False)
+    _finish(lambda: serving.serve(directory, port=port, as_json=as_json), as_json=False)
 
 
 @app.command()

@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-import errno
-import signal
-import socket
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain, short, table
 from broker.clock import SystemClock
 from broker.entropy import SystemEntropy
-from broker.errors import OperatorKeyError, PortInUseError, UsageError
+from broker.errors import OperatorKeyError, UsageError
 from broker.keyfiles import make_key
 from broker.membership.approvals import APPROVAL_TYPE, approval_subject
 from broker.remote import OperatorClient, load_operator_key, target_of
-from policies.encoding import b64, canonical, digest
+from policies.encoding import b64, digest
 from policies.identity import fingerprint, key_text, parse_key
 from policies.signing import Envelope
 
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from broker.services import Services
 
 __all__ = ["Where"]
 
@@ -140,103 +135,6 @@ def init(
         )
     text.append(f"next: iriai-broker serve --dir {directory}")
     return Result(data=data, text=tuple(text))
-
-
-def serve(directory: Path, *, port: int | None, as_json: bool) -> Result:
-    """Serves the broker of a folder until it is told to stop."""
-    from broker.composition import compose
-
-    clock, entropy = SystemClock(), SystemEntropy()
-    services = compose(directory, clock=clock, entropy=entropy)
-    try:
-        listener = _listen(
-            services.settings.listen_host, services.settings.listen_port if port is None else port
-        )
-        with listener:
-            _run(services, listener, as_json=as_json)
-    finally:
-        services.close()
-    return Result(data={"url": services.settings.public_url, "stopped": True}, text=("stopped",))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket.
-
-    Raises:
-        PortInUseError: Somebody else listens there.
-        UsageError: The address is not one of this machine, or the port needs rights that we lack.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUseError(
-                need=f"port {port} of {host} to be free",
-                found="another process that listens there",
-                remedy="stop it, or give --port and the same port in the public URL",
-            ) from error
-        raise UsageError(
-            need=f"an address of this machine, not {host}:{port}",
-            found=error.strerror or type(error).__name__,
-            remedy="correct listen_host and listen_port in broker.toml",
-        ) from error
-    return listener
-
-
-def _run(services: Services, listener: socket.socket, *, as_json: bool) -> None:
-    import uvicorn
-
-    from broker.app import build
-    from broker.boot import tls_chain
-
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
-        signal.signal(number, lambda *_: None)
-
-    class Server(uvicorn.Server):
-        """uvicorn, which lets nobody wait for held requests when it is told to stop."""
-
-        def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401  a signal handler
-            services.engine.drain()
-            super().handle_exit(sig, frame)
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                _tell(services, listener, as_json=as_json)
-
-    settings = services.settings
-    Server(
-        uvicorn.Config(
-            build(services),
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=10,
-            ssl_certfile=tls_chain(settings.dir),
-            ssl_keyfile=settings.keys / "tls.key",
-        )
-    ).run(sockets=[listener])
-
-
-def _tell(services: Services, listener: socket.socket, *, as_json: bool) -> None:
-    """One line that somebody who started this process can wait for."""
-    host, port = listener.getsockname()[:2]
-    print(f"serving      {services.settings.public_url} on {host}:{port}", file=sys.stderr, flush=True)  # noqa: T201
-    if as_json:
-        sys.stdout.write(
-            canonical({"schema": "1", "status": "ok", "data": {"port": port, "ready": True}}).decode() + "\n"
-        )
-        sys.stdout.flush()
 
 
 # --- members ---

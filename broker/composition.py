@@ -10,7 +10,7 @@ from broker.boot import open_services
 from broker.federation.checkpoints import ModelFiles
 from broker.federation.flower.grid import FlowerEngine
 from broker.federation.runner import RoundRunner
-from broker.federation.session import Journal, Tools
+from broker.federation.tools import Journal, Tools
 from broker.settings import Settings
 from policies.encoding import canonical
 from policies.ports import iso_ms

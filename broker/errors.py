@@ -14,14 +14,15 @@ BrokerError
   AnsweredError              (the broker's own code)    what a running broker answered
 RequestError
   BodyTooLargeError          request.body-too-large     refused before it was read
+  BodyTooSlowError           request.body-too-slow      it did not arrive in time, or its sender left
   RequestInvalidError        request.invalid            a body that has another form
   NotFoundError              request.not-found          also: not yours to know about
   IdempotencyMissingError    request.idempotency-missing
   IdempotencyMismatchError   request.idempotency-mismatch
   NonceStoreFullError        request.too-many           one key sent more than is remembered
-UnknownKeyError              identity.unknown-key       nobody enrolled this key
-KeyRevokedError              identity.key-revoked       it was enrolled once
-WrongRoleError               identity.wrong-role        an operator's route, or a member's
+UnknownKeyError              identity.unknown-key       nobody enrolled this key KeyRevokedError
+identity.key-revoked       it was enrolled once WrongRoleError               identity.wrong-role        an
+operator's route, or a member's
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ __all__ = [
     "AlreadyInitialisedError",
     "AnsweredError",
     "BodyTooLargeError",
+    "BodyTooSlowError",
     "BrokerError",
     "CertificatePinError",
     "DiskFullError",
@@ -171,6 +173,14 @@ class BodyTooLargeError(RequestError):
 
     code = "request.body-too-large"
     http_status = 413
+
+
+class BodyTooSlowError(RequestError):
+    """The body did not arrive in time, or its sender left in the middle."""
+
+    code = "request.body-too-slow"
+    exit_code = 75
+    http_status = 408
 
 
 class RequestInvalidError(RequestError):

@@ -9,8 +9,7 @@
 - `engine` reaches the nodes; the broker's own database is the truth and tells it at each start who is
   enrolled.
 - `runner` moves runs forward. It is set after construction, because it needs the services itself; without
-  one, runs can be opened and
-  wait.
+  one, runs can be opened and wait.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.catalogue.service import Catalogue
+from broker.contracts.offers import Offers
 from broker.contracts.service import Contracts, Seat
 from broker.delivery.service import Delivery
 from broker.membership.directory import Directory, Member
@@ -172,7 +172,10 @@ class Services:
             broker_key=keys.broker.public,
             tls_sha256=keys.tls_sha256,
         )
-        self.contracts = Contracts(store=store, clock=clock, directory=self.directory, broker_key=keys.broker)
+        self.contracts = Contracts(store=store, clock=clock, directory=self.directory)
+        self.offers = Offers(
+            contracts=self.contracts, clock=clock, directory=self.directory, broker_key=keys.broker
+        )
         self.catalogue = Catalogue(directory=self.directory)
         self.runs = Runs(clock=clock, entropy=entropy, contracts=self.contracts)
         self.delivery = Delivery(clock=clock, entropy=entropy, contracts=self.contracts, store=store)

@@ -2,11 +2,9 @@
 """The certificate of the public listener: one that `init` makes for the URL's host, or the operator's own.
 
 - The one that we make is P-256, self-signed, no CA, with the URL's host as its only subject alternative
-  name. Members trust it
-  because the invitation carries its digest, not because of a name.
+  name. Members trust it because the invitation carries its digest, not because of a name.
 - The operator's own file must hold the leaf first and, last, the certificate that signed itself, so that
-  members can be given
-  everything that they need to verify the connection.
+  members can be given everything that they need to verify the connection.
 - The pin is the SHA-256 of the leaf certificate (DER).
 """
 

@@ -14,10 +14,10 @@ from policies.encoding import digest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client.contracts import ContractShelf, Held
     from client.membership import Member
     from client.outbox import Outbox
     from client.settings import Home, LocalRules
+    from client.shelf import ContractShelf, Held
     from policies.recipe import Recipe
 
 __all__ = ["data_add", "data_list"]
@@ -42,6 +42,7 @@ def data_add(
     contract: str | None,
     rules: LocalRules,
     publish: bool,
+    source_format: str | None = None,
 ) -> Answer:
     """Imports a recording and publishes the descriptor of its data set.
 
@@ -55,6 +56,7 @@ def data_add(
         contract: Digest; the newest contract of this node if left out.
         rules: The site's own field list tightens the contract's.
         publish: Whether the descriptor is sent.
+        source_format: Name of the reader, where two claim the path.
 
     Raises:
         DataError: The import is refused; nothing was stored.
@@ -77,6 +79,7 @@ def data_add(
         node_key=member.identity.unit_key,
         clock=member.clock,
         required=frozenset(field for one in recipes for field in one.fields),
+        source_format=source_format,
     )
     facts = {
         "dataset": dataset,

@@ -22,11 +22,11 @@ from client.entropy import SystemEntropy
 from client.settings import Home, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from client.contracts import ContractShelf
     from client.membership import Member
     from client.outbox import Outbox
+    from client.shelf import ContractShelf
 
 __all__ = ["app", "main"]
 
@@ -97,9 +97,9 @@ class _Open:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[_Open]:
-    from client.contracts import ContractShelf
     from client.membership import open_member
     from client.outbox import Outbox
+    from client.shelf import ContractShelf
 
     home, clock, entropy = Home(folder), SystemClock(), SystemEntropy()
     member = open_member(home, clock=clock, entropy=entropy)
@@ -176,10 +176,17 @@ def run(folder: Dir = _FOLDER) -> None:
 
         with _opened(folder) as one:
             one.outbox.check_open()
-        code = supervise([sys.executable, "-m", "client.node", "--dir", str(folder)])
+        code = supervise([sys.executable, "-m", "client.node", "--dir", str(folder)], on_event=_worker_event)
         return Answer(data={}, exit_code=code)
 
     _end(work, as_json=False)
+
+
+def _worker_event(name: str, facts: Mapping[str, int]) -> None:
+    import json
+
+    line = {"event": f"worker-{name}", **facts}
+    print(json.dumps(line, sort_keys=True), file=sys.stderr, flush=True)  # noqa: T201  the supervisor's log
 
 
 def _set_paused(folder: Path, *, paused: bool) -> Answer:
@@ -226,6 +233,7 @@ def data_add(  # noqa: PLR0917  a command line
         Path | None, typer.Option("--map", help="TOML: which channel is which field.")
     ] = None,
     digest: Annotated[str | None, typer.Option("--contract", help="Digest; the newest if left out.")] = None,
+    reader: Annotated[str | None, typer.Option("--format", help="Reader, where two claim the path.")] = None,
     no_publish: Annotated[bool, typer.Option("--no-publish", help="Keep the descriptor here.")] = False,  # noqa: FBT002
     folder: Dir = _FOLDER,
     json: Json = False,  # noqa: FBT002
@@ -246,6 +254,7 @@ def data_add(  # noqa: PLR0917  a command line
                 contract=digest,
                 rules=load_settings(one.home).local,
                 publish=not no_publish,
+                source_format=reader,
             )
 
     _end(work, json)

@@ -10,6 +10,8 @@
       NoSuchThingError       node.not-found           a contract, run, model or candidate unknown here
       DigestMismatchError    node.digest-mismatch     bytes are not the ones that were named
       DoctorFailedError      node.doctor              at least one check failed
+      NotConfirmedError      node.not-confirmed       a person has to say yes, and nobody did
+      NotSignedError         contract.not-signed      a contract that this node must not sign
       PersonaliseError       node.personalise         fine-tuning ended without a result
     KeyFileError             identity.key-file        a key file that others can read, or that is none
     InviteError              identity.invite          an invitation that cannot be used
@@ -22,6 +24,7 @@
     EquivocationError        log.equivocation         the log contradicts itself; the node stops for good
     ReceiptError             log.receipt              a receipt does not prove what it should
     OutboxError              outbox.damaged           the outbox on disk contradicts itself
+    BacklogError             outbox.backlog           too many envelopes wait for a receipt
 
 An error never holds a secret, an episode's values or another party's number. Only its code leaves the site.
 """
@@ -32,6 +35,7 @@ from policies.errors import IdentityError, IriaiError
 
 __all__ = [
     "AlreadyJoinedError",
+    "BacklogError",
     "BrokerKeyError",
     "DigestMismatchError",
     "DoctorFailedError",
@@ -42,8 +46,10 @@ __all__ = [
     "NoSuchThingError",
     "NodeBusyError",
     "NodeError",
+    "NotConfirmedError",
     "NotInitialisedError",
     "NotJoinedError",
+    "NotSignedError",
     "OutboxError",
     "PeerAnswerError",
     "PeerUnreachableError",
@@ -125,6 +131,21 @@ class DoctorFailedError(NodeError):
     exit_code = 3
 
 
+class NotConfirmedError(NodeError):
+    """A person has to say yes, and nobody did."""
+
+    code = "node.not-confirmed"
+    exit_code = 7
+
+
+class NotSignedError(NodeError):
+    """A contract that this node must not sign, whatever its owner says."""
+
+    code = "contract.not-signed"
+    exit_code = 4
+    http_status = 403
+
+
 class PersonaliseError(NodeError):
     """The process that fine-tunes a released model ended without a result."""
 
@@ -201,6 +222,13 @@ class ReceiptError(NodeError):
 
     code = "log.receipt"
     exit_code = 3
+
+
+class BacklogError(NodeError):
+    """More envelopes wait for a receipt than one reply has room for; they go first."""
+
+    code = "outbox.backlog"
+    exit_code = 75
 
 
 class OutboxError(NodeError):

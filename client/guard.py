@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.budgets import cap_of
 from client.errors import LocalRefusedError
-from client.outbox import Decided
+from client.rows import Decided
 from policies.contract import (
     ContractState,
     Decision,
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client.budgets import Budgets
-    from client.contracts import ContractShelf, Held
     from client.outbox import Outbox
     from client.settings import LocalRules
+    from client.shelf import ContractShelf, Held
     from policies.contract.clauses import RecipeClause
     from policies.exchange import RequestHeader
     from policies.ports import Clock, Entropy

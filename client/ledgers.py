@@ -15,11 +15,12 @@ from policies.ports import iso_s
 from policies.privacy.ledger import HELD_OUT, TRAIN
 
 if TYPE_CHECKING:
-    from client.contracts import ContractShelf
     from client.membership import Member
-    from client.outbox import Decided, Outbox
+    from client.outbox import Outbox
     from client.privacy.store import BudgetStore
+    from client.rows import Decided
     from client.settings import Home
+    from client.shelf import ContractShelf
 
 __all__ = ["budget_show", "guard_explain", "guard_log", "outbox_list"]
 

@@ -11,11 +11,9 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,24 +23,18 @@ from client.errors import (
     BrokerKeyError,
     InviteError,
     KeyFileError,
+    NotConfirmedError,
     NotJoinedError,
     PeerAnswerError,
 )
 from client.identity import create_identity, load_identity, read_secret, write_secret
+from client.invite import Invite, parse_invite
+from client.pin import Broker, certificate_digest, certificate_of, leaf_of, pinned_context, read_broker
 from client.settings import load_settings, save_settings, write_durably
-from client.transport import (
-    Broker,
-    BrokerClient,
-    certificate_digest,
-    certificate_of,
-    leaf_of,
-    pinned_context,
-    read_broker,
-)
-from policies.encoding import parse, unb64
-from policies.errors import EncodingError, IriaiError
+from client.transport import BrokerClient
+from policies.encoding import unb64
+from policies.errors import EncodingError
 from policies.identity import fingerprint, key_text, parse_key
-from policies.ports import to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,64 +45,9 @@ if TYPE_CHECKING:
     from client.settings import Home
     from policies.ports import Clock, Entropy
 
-__all__ = [
-    "Invite",
-    "Member",
-    "alias_key",
-    "initialise",
-    "join",
-    "open_member",
-    "parse_invite",
-    "pinned_broker",
-]
+__all__ = ["Member", "alias_key", "initialise", "join", "open_member", "pinned_broker"]
 
-_INVITE_CHARS = 4_000
-_HEX64 = re.compile(r"^[0-9a-f]{64}$")
 _ALIAS_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invite:
-    """An invitation as its receiver reads it. ``repr`` never shows the secret."""
-
-    url: str
-    broker_key: bytes
-    tls_sha256: str
-    id: str
-    secret: str = field(repr=False)
-    expires_ms: int
-
-
-def parse_invite(token: str) -> Invite:
-    """The invitation behind the text that an operator handed over.
-
-    Raises:
-        InviteError: Cut off, altered or of another version.
-    """
-    try:
-        document = parse(base64.urlsafe_b64decode(token.strip()[:_INVITE_CHARS].encode("ascii")))
-        invite = Invite(
-            url=document["url"].rstrip("/"),
-            broker_key=parse_key(document["broker_key"]),
-            tls_sha256=document["tls_sha256"],
-            id=document["id"],
-            secret=document["secret"],
-            expires_ms=to_ms(document["expires"]),
-        )
-        good = document["v"] == 1 and _HEX64.match(invite.tls_sha256) and isinstance(invite.secret, str)
-    except (ValueError, KeyError, TypeError, AttributeError, IriaiError) as error:
-        raise _no_invite() from error
-    if not good:
-        raise _no_invite()
-    return invite
-
-
-def _no_invite() -> InviteError:
-    return InviteError(
-        need="the whole text of an invitation of this version",
-        found="a text that is none",
-        remedy="copy it once more, or ask the operator for a new one",
-    )
 
 
 def initialise(home: Home, *, entropy: Entropy, legal_name: str = "", country: str = "") -> Answer:
@@ -217,7 +154,8 @@ def join(
     Raises:
         InviteError: Step 1.
         TlsPinError: Step 2.
-        BrokerKeyError: Steps 3 and 4.
+        BrokerKeyError: Step 3.
+        NotConfirmedError: Step 4.
         RemoteRefusalError: The broker does not accept the invitation.
         AlreadyJoinedError: This node has another broker.
     """
@@ -256,7 +194,7 @@ def join(
             )
         # 4. a person
         if not confirm(fingerprint(invite.broker_key)):
-            raise BrokerKeyError(
+            raise NotConfirmedError(
                 need="a fingerprint that a person compared",
                 found="no confirmation",
                 remedy="compare it by telephone, then repeat the command (--yes once compared)",

@@ -38,9 +38,9 @@ from policies.signing import Envelope
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client.contracts import ContractShelf
     from client.membership import Member
     from client.settings import Home
+    from client.shelf import ContractShelf
 
 __all__ = ["keep_individual", "models_list", "personalise", "pull", "read_model"]
 

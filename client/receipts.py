@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from client.errors import PeerAnswerError, ReceiptError, RemoteRefusalError
-from client.outbox import Proven, Seen
+from client.rows import Proven, Seen
 from policies.encoding import unb64
 from policies.errors import EncodingError
 from policies.log.checkpoint import VerifierKey, open_checkpoint

@@ -12,9 +12,9 @@ from client.receipts import LogView, fetch_consistency, fetch_receipt
 from policies.encoding import digest
 
 if TYPE_CHECKING:
-    from client.contracts import ContractShelf
     from client.membership import Member
     from client.outbox import Outbox
+    from client.shelf import ContractShelf
 
 _MANY = 10_000
 __all__ = ["receipts_fetch", "receipts_verify", "release_list", "vote"]

@@ -12,181 +12,36 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import httpx
-
 from client.errors import (
-    BrokerKeyError,
     PeerAnswerError,
-    PeerUnreachableError,
-    TlsPinError,
     remote_refusal,
 )
+from client.pin import (
+    unreachable,
+)
 from policies.encoding import canonical
-from policies.errors import EncodingError, SignatureInvalidError
-from policies.identity import SigningKey, fingerprint, parse_key
+from policies.errors import EncodingError
 from policies.limits import BODY_BYTES_JSON, BROKER_ANSWER_BYTES, BROKER_ATTEMPTS
-from policies.signing import Envelope, sign_request
+from policies.signing import sign_request
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
+    import httpx
+
+    from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
-__all__ = [
-    "BROKER_TYPE",
-    "Broker",
-    "BrokerClient",
-    "Reader",
-    "certificate_of",
-    "pinned_context",
-    "read_broker",
-]
+__all__ = ["BrokerClient", "Reader"]
 
-BROKER_TYPE = "application/vnd.iriai.broker.v1+json"
 _API = "/api/v1"
 _JSON = "application/json"
 _CHUNK = 1024 * 1024
 _TRY_AGAIN = frozenset({429, 503})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broker:
-    """What the broker says about itself, once its signature holds under the pinned key.
-
-    Attributes:
-        origin: Name of the log.
-        url: Base URL as members sign it.
-        key: Raw Ed25519 key of the broker.
-        log_vkey: Verifier key of the log (signed-note form).
-        chain_pem: TLS certificate chain, leaf first.
-        version: Of the broker's software.
-    """
-
-    origin: str
-    url: str
-    key: bytes
-    log_vkey: str
-    chain_pem: str
-    version: str
-
-    @property
-    def tls_sha256(self) -> str:
-        """SHA-256 of the leaf certificate, 64 hex digits: what invitations pin."""
-        return certificate_digest(self.chain_pem)
-
-
-def certificate_digest(chain_pem: str) -> str:
-    """SHA-256 (hex) of the first certificate of a PEM chain.
-
-    Raises:
-        TlsPinError: There is none.
-    """
-    try:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(leaf_of(chain_pem))).hexdigest()
-    except ValueError as error:
-        raise TlsPinError(
-            need="a PEM certificate", found="something else", remedy="ask the operator for a new invitation"
-        ) from error
-
-
-def leaf_of(chain_pem: str) -> str:
-    """The first certificate of a PEM chain.
-
-    Raises:
-        ValueError: There is none.
-    """
-    end = "-----END CERTIFICATE-----"
-    return chain_pem[: chain_pem.index(end) + len(end)] + "\n"
-
-
-def certificate_of(host: str, port: int, *, tls_sha256: str, timeout_s: float) -> str:
-    """PEM of the certificate that a host shows, once it is the one that an invitation pins.
-
-    Raises:
-        TlsPinError: It is another one.
-        PeerUnreachableError: Nothing answers there, or it speaks no TLS.
-    """
-    try:
-        pem = ssl.get_server_certificate((host, port), timeout=timeout_s)
-    except (OSError, ValueError) as error:
-        raise _unreachable(f"{host}:{port}", error) from error
-    found = certificate_digest(pem)
-    if found != tls_sha256:
-        raise TlsPinError(
-            need=f"the certificate sha256:{tls_sha256}",
-            found=f"sha256:{found}",
-            remedy="do not go on: somebody stands between, or the invitation is old; telephone the operator",
-        )
-    return pem
-
-
-def pinned_context(leaf_pem: str) -> ssl.SSLContext:
-    """A TLS context that trusts one certificate and nothing else."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the leaf itself is the anchor
-    context.load_verify_locations(cadata=leaf_pem)
-    return context
-
-
-def read_broker(document: bytes, key: bytes) -> Broker:
-    """The broker's document about itself, once it is signed by the key that the caller expects.
-
-    Raises:
-        BrokerKeyError: Another key signed it, or it names another one.
-        PeerAnswerError: It has another form.
-    """
-    try:
-        facts = Envelope.from_bytes(document).open_as(BROKER_TYPE, key)
-        broker = Broker(
-            origin=facts["origin"],
-            url=facts["url"],
-            key=parse_key(facts["broker_key"]),
-            log_vkey=facts["log_vkey"],
-            chain_pem=facts["tls_chain_pem"],
-            version=facts["version"],
-        )
-    except SignatureInvalidError as error:
-        raise _other_key(key, "a document by another key") from error
-    except (EncodingError, KeyError, TypeError) as error:
-        raise PeerAnswerError(
-            need="the broker's signed document",
-            found="another form",
-            remedy="check the URL and both versions",
-        ) from error
-    if broker.key != key:
-        raise _other_key(key, fingerprint(broker.key))
-    return broker
-
-
-def _other_key(key: bytes, found: str) -> BrokerKeyError:
-    return BrokerKeyError(
-        need=f"the broker key {fingerprint(key)}",
-        found=found,
-        remedy="compare the fingerprint with the operator by telephone; do not go on before it agrees",
-    )
-
-
-def _unreachable(where: str, error: Exception) -> PeerUnreachableError | TlsPinError:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return TlsPinError(
-                need=f"the pinned certificate at {where}",
-                found="another certificate",
-                remedy="do not go on: somebody stands between, or the broker's certificate was replaced",
-            )
-        cause = cause.__cause__ or cause.__context__
-    return PeerUnreachableError(
-        need=f"an answer of the broker at {where}",
-        found=type(error).__name__,
-        remedy="check the network and the URL (iriai-node doctor), then try again; nothing was lost",
-    )
 
 
 class Reader(Protocol):
@@ -227,14 +82,26 @@ class BrokerClient:
         self._key = key
         self._clock = clock
         self._entropy = entropy
-        self._http = httpx.Client(
-            verify=tls if tls is not None else True,
-            timeout=timeout_s,
-            transport=transport,
-            trust_env=False,
-            follow_redirects=False,
-            headers={"accept": _JSON},
-        )
+        self._tls = tls
+        self._timeout_s = timeout_s
+        self._transport = transport
+        self._opened: httpx.Client | None = None
+
+    @property
+    def _http(self) -> httpx.Client:
+        """The connections; their library is loaded by the first request, not by commands that make none."""
+        if self._opened is None:
+            import httpx
+
+            self._opened = httpx.Client(
+                verify=self._tls if self._tls is not None else True,
+                timeout=self._timeout_s,
+                transport=self._transport,
+                trust_env=False,
+                follow_redirects=False,
+                headers={"accept": _JSON},
+            )
+        return self._opened
 
     def __enter__(self) -> Self:
         return self
@@ -244,7 +111,8 @@ class BrokerClient:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._http.close()
+        if self._opened is not None:
+            self._opened.close()
 
     @property
     def url(self) -> str:
@@ -294,6 +162,8 @@ class BrokerClient:
             PeerUnreachableError: Nothing answered, or it stopped in the middle.
             PeerAnswerError: More bytes than the caller expects.
         """
+        import httpx
+
         url = self._url + _API + path
         headers = self._signed("GET", url, b"", None)
         hashed, size = hashlib.sha256(), 0
@@ -313,7 +183,7 @@ class BrokerClient:
                     hashed.update(piece)
                     into.write(piece)
         except httpx.HTTPError as error:
-            raise _unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
         return "sha256:" + hashed.hexdigest()
 
     def _signed(self, method: str, url: str, body: bytes, idem: str | None) -> dict[str, str]:
@@ -328,6 +198,8 @@ class BrokerClient:
         )
 
     def _exchange(self, method: str, path: str, body: bytes, idem: str | None) -> httpx.Response:
+        import httpx
+
         if len(body) > BODY_BYTES_JSON:
             raise EncodingError(
                 need=f"a body of at most {BODY_BYTES_JSON} bytes",
@@ -343,7 +215,7 @@ class BrokerClient:
                 response = self._http.request(method, url, content=body or None, headers=headers)
             except httpx.HTTPError as error:
                 if attempt + 1 == BROKER_ATTEMPTS or not isinstance(error, httpx.RemoteProtocolError):
-                    raise _unreachable(self._url, error) from error
+                    raise unreachable(self._url, error) from error
                 continue  # a kept connection that the broker had closed
             self._compare_clocks(response)
             if len(response.content) > BROKER_ANSWER_BYTES:
@@ -353,7 +225,7 @@ class BrokerClient:
             if response.is_success:
                 return response
             raise _refusal(response)
-        raise _unreachable(self._url, ConnectionError())
+        raise unreachable(self._url, ConnectionError())
 
     def _compare_clocks(self, response: httpx.Response) -> None:
         """Remembers how far this clock is ahead of the broker's; whole seconds, for ``doctor``."""

@@ -97,11 +97,15 @@ RECEIPT_POLL_S: Final = 10  # an envelope without a receipt after this is asked 
 # the broker's edge (broker/api)
 IDEMPOTENCY_KEY_CHARS: Final = 128
 LEGAL_NAME_CHARS: Final = 200
+BODY_READ_S: Final = 30  # a slow sender holds one connection, and not for longer
 DESCRIPTORS_PER_NODE: Final = 64  # data sets of one organisation in the catalogue
 FLEET_KEY_CHARS: Final = 1_000  # a P-256 public key in PEM has 178
 LIST_ROWS: Final = 1_000  # of one answer that is a list
 
 # rounds
+DECISION_AHEAD_MS: Final = 5 * 60_000  # a node's clock may be this far ahead in a decision of its guard
+REPLY_ENVELOPES: Final = 64  # of one reply: its own, and those that wait for a receipt
+RECEIPT_NEWS_BYTES: Final = 24 * 1024  # of receipts in one request header; more is asked for over HTTP
 ROUND_GRACE_S: Final = 2  # after enough replies, how long the others are waited for
 LOST_ROUNDS_MAX: Final = 3  # lost rounds in a row after which a run stops
 RUN_RETRY_S: Final = 5  # pause before a run goes on after a full disk or a log that does not answer

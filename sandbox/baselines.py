@@ -71,6 +71,7 @@ def _train_alone(store: Path, dataset: str, recipe: bytes, seed: int) -> Array32
     import torch
 
     from client.data import open_view
+    from client.learning.tensors import EpisodeArrays
     from client.learning.train import local_baseline
     from policies.recipe import load
 
@@ -83,7 +84,11 @@ def _train_alone(store: Path, dataset: str, recipe: bytes, seed: int) -> Array32
         recipe_inputs=plan.fields,
         local_allow=plan.fields,
     )
-    return local_baseline(plan, view.episodes("train"), seed=seed)
+    episodes = [
+        EpisodeArrays(observation=one.fields, action=one.actions, unit_id=one.unit_id)
+        for one in view.episodes("train")
+    ]
+    return local_baseline(plan, episodes, seed=seed)
 
 
 class Workshop:

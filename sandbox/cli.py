@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,6 +117,7 @@ def bench_exchange(
 def main() -> None:
     """Entry point: errors become one envelope or five lines, and their exit code."""
     as_json = "--json" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process that was started is ended
     try:
         app(standalone_mode=False)
     except typer.Exit as done:

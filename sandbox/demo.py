@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DemoOptions", "run_demo"]
 
-_START_S = 75  # from the offer until the contract holds: imports and signatures fit in well
 _RUN_S = 1_800.0
 _ROLLOUTS = 20
 
@@ -123,7 +122,7 @@ class _Demo:
         with phase("broker, invitations, approvals"):
             fed.start_broker()
             fed.enrol()
-        start_ms = now_ms() + _START_S * 1000
+        start_ms = fed.start_ms()
         with phase("contract, imports, signatures"):
             fed.agree(self.recipe, epsilon=self.options.epsilon, delta=DELTA, start_ms=start_ms)
             self.progress.say(f"contract {fed.contract} signed by {len(fed.sites)} makers and the broker")

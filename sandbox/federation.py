@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policies.encoding import new_id
-from sandbox.clock import random_bytes
+from sandbox.clock import now_ms, random_bytes
 from sandbox.contract_text import PARTIES, RECIPE_ID, Maker, Signer, contract_text
 from sandbox.errors import StartError, UsageError
 from sandbox.processes import Service, command, free_port, script, start, wait_for
@@ -39,6 +39,8 @@ _OPERATORS = ("alice", "bob")
 _READY_S = 60.0
 _ONLINE_S = 120.0
 _POLL_S = 0.5
+_LEAD_S = 25  # from the offer until the contract begins, at least
+_LEAD_FACTOR = 2.0  # and as many times what the enrolment took
 _RUN_ENDS = frozenset({"run.closed", "run.broken"})
 
 
@@ -72,6 +74,7 @@ class Federation:
         )
         self.services: dict[str, Service] = {}
         self.contract = ""
+        self.enrol_s = 0.0
         self.url = ""
         self._orgs: dict[str, dict[str, Any]] = {}
 
@@ -129,7 +132,13 @@ class Federation:
 
     def enrol(self) -> None:
         """Invitation, join and two approvals for each site; the sites act at the same time."""
+        began = time.monotonic()
         self._each(self._enrol)
+        self.enrol_s = time.monotonic() - began
+
+    def start_ms(self) -> int:
+        """When a contract that is offered now may begin: imports and signatures fit in before."""
+        return now_ms() + int((_LEAD_S + _LEAD_FACTOR * self.enrol_s) * 1000)
 
     def _enrol(self, site: Site) -> None:
         maker = site.maker

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["bring_down", "bring_up"]
 
 _FILE = "processes.json"
-_START_S = 60
 
 
 def bring_up(directory: Path, *, episodes: int, epsilon: str | None, seed: int) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def bring_up(directory: Path, *, episodes: int, epsilon: str | None, seed: int) 
         with progress.phase("broker, invitations, approvals"):
             federation.start_broker()
             federation.enrol()
-        start_ms = now_ms() + _START_S * 1000
+        start_ms = federation.start_ms()
         with progress.phase("contract, imports, signatures"):
             federation.agree(recipe, epsilon=epsilon, delta=DELTA, start_ms=start_ms)
         with progress.phase("nodes come online"):

@@ -446,6 +446,9 @@ class PoolSim:
 
     def round(self, number: int, base: str, run_opened: int | None) -> str:
         """One round; in the second, the broker refuses hanbit's update."""
+        for party in PARTIES:
+            pub = self.decide(self._train(party, number), "broker")
+            self.add(f"asked {party} {number}", self.by_broker(T.DECISION_RECORDED, pub, round=number))
         opened = self.add(
             f"round {number} opened",
             self.by_broker(

@@ -90,7 +90,9 @@ class House:
     def kinds(self) -> list[str]:
         return [one.type.value for one in self.entries()]
 
-    async def member(self, name: str, *, legal_name: str = "", country: str = "DE", group: str = "") -> NodeSim:
+    async def member(
+        self, name: str, *, legal_name: str = "", country: str = "DE", group: str = ""
+    ) -> NodeSim:
         """A node that joined and was approved by both."""
         node = NodeSim(self, name)
         token = await self.alice.invite(legal_name or f"{name.title()} GmbH", country, group or name)
@@ -107,8 +109,7 @@ async def open_house(folder: Path, *, clock: HandClock | None = None) -> AsyncIt
     """Makes or reopens a broker in a folder and serves it in this process."""
     clock = clock or HandClock()
     entropy = SeedEntropy(str(folder).encode())
-    if not folder.exists():
-        shutil.copytree(_template(), folder)
+    _copy_template(folder)
     fleet = NoFleet()
     services = open_services(folder, clock=clock, entropy=entropy, engine=fleet, threaded=False)
     port = build(services)
@@ -121,6 +122,11 @@ async def open_house(folder: Path, *, clock: HandClock | None = None) -> AsyncIt
             yield House(services=services, port=port, http=http, clock=clock, fleet=fleet)
     finally:
         services.close()
+
+
+def _copy_template(folder: Path) -> None:
+    if not folder.exists():
+        shutil.copytree(_template(), folder)
 
 
 @functools.cache
@@ -201,7 +207,9 @@ class OperatorSim(Signer):
             }
         )
 
-    async def approve(self, org: str, *, subject: bytes | None = None, key: SigningKey | None = None) -> httpx.Response:
+    async def approve(
+        self, org: str, *, subject: bytes | None = None, key: SigningKey | None = None
+    ) -> httpx.Response:
         subject = subject or await self.subject(org)
         signature = Envelope.seal(subject, APPROVAL_TYPE, key or self.key).signatures[0][1]
         return await self.post(
@@ -211,7 +219,9 @@ class OperatorSim(Signer):
 
     async def offer(self, contract: Contract | str, recipes: tuple[bytes, ...] = (RECIPE,)) -> httpx.Response:
         text = contract if isinstance(contract, str) else contract.canonical.decode()
-        return await self.post("/operator/contracts", {"contract": text, "recipes": [b64(one) for one in recipes]})
+        return await self.post(
+            "/operator/contracts", {"contract": text, "recipes": [b64(one) for one in recipes]}
+        )
 
 
 class NodeSim(Signer):
@@ -252,7 +262,9 @@ class NodeSim(Signer):
             self.alias_key = unb64(answer["alias_key"])
         return answer
 
-    def seal(self, kind: EntryType, body: dict[str, Any], *, scope: str, run: str | None = None, **changes: Any) -> Envelope:
+    def seal(
+        self, kind: EntryType, body: dict[str, Any], *, scope: str, run: str | None = None, **changes: Any
+    ) -> Envelope:
         """The next envelope of the chain; the chain moves on, as an outbox does before it sends."""
         envelope = seal_envelope(
             self.key,

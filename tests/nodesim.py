@@ -137,7 +137,7 @@ class LogSim:
         return LogSim(clock=self.clock, entropy=SeedEntropy(b"fork"), key=self.key, bodies=self.bodies[:keep])
 
 
-class Refused(IriaiError):
+class RefusedBySimError(IriaiError):
     """A refusal of the simulated broker."""
 
     code = "sim.refused"
@@ -247,7 +247,7 @@ class BrokerSim:
         keys = [*self.members, *([parse_key(body["node_key"])] if "node_key" in body else [])]
         key = next((one for one in keys if hashlib.sha256(one).hexdigest()[:16] == claimed), None)
         if key is None:
-            raise Refused(need="an enrolled key", found=claimed, remedy="join first")
+            raise RefusedBySimError(need="an enrolled key", found=claimed, remedy="join first")
 
         def fresh(_key: str, nonce: str, _expires: int) -> bool:
             new = nonce not in self.nonces
@@ -264,11 +264,11 @@ class BrokerSim:
             store_nonce=fresh,
         )
 
-    def _route(self, request: httpx.Request, path: str, body: Any) -> Any:
+    def _route(self, request: httpx.Request, path: str, body: Any) -> Any:  # noqa: PLR0911, PLR0912  a route table
         for prefix, route in self.routes.items():
             if path.startswith(prefix):
                 return route(request, body)
-        parts = path.split("?")[0].strip("/").split("/")
+        parts = path.split("?", maxsplit=1)[0].strip("/").split("/")
         match parts:
             case ["membership", "join"]:
                 return self._join(body)
@@ -291,20 +291,25 @@ class BrokerSim:
             case ["receipts", name]:
                 index = self.log.ids.get(bytes.fromhex(name))
                 if index is None:
-                    raise Refused(need="a known event", found=name, remedy="send it")
+                    raise RefusedBySimError(need="a known event", found=name, remedy="send it")
                 return self.log.receipt(index)
-        raise Refused(need="a route", found=path, remedy="none")
+        raise RefusedBySimError(need="a route", found=path, remedy="none")
 
     def _known(self, table: dict[str, Any], name: str) -> Any:
         if name not in table:
-            raise Refused(need="a known digest", found=name, remedy="none")
+            raise RefusedBySimError(need="a known digest", found=name, remedy="none")
         return table[name]
 
     def _join(self, body: dict[str, Any]) -> dict[str, Any]:
         if body["invite_secret"] != "5" * 64:
-            raise Refused(need="an invitation", found="another secret", remedy="ask again")
+            raise RefusedBySimError(need="an invitation", found="another secret", remedy="ask again")
         key = parse_key(body["node_key"])
-        self.members[key] = {"state": "waiting-approval", "org": body["org"], "node": body["node"], "since_ms": 1}
+        self.members[key] = {
+            "state": "waiting-approval",
+            "org": body["org"],
+            "node": body["node"],
+            "since_ms": 1,
+        }
         return {"state": "waiting-approval"}
 
     def _summary(self, contract: str) -> dict[str, Any]:

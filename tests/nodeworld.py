@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from client.catalogue import data_add
-from client.contracts import ContractShelf, sign
+from client.contracts import sign
 from client.federation.handlers import Answer, RunConfig
 from client.membership import Member, initialise, join, membership, open_member
-from client.node import Worker
 from client.outbox import Outbox
 from client.settings import Home, LocalRules, load_settings, save_settings
+from client.shelf import ContractShelf
+from client.worker import Worker
 from policies.contract import CONTRACT_TYPE, Contract, from_tree
 from policies.encoding import digest
 from policies.exchange import (
@@ -65,7 +66,9 @@ class FixedLearner:
     def units(self, seat: Any, block: str) -> tuple[str, int]:
         return digest(block.encode()), 20
 
-    def update(self, seat: Any, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Any) -> np.ndarray:
+    def update(
+        self, seat: Any, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Any
+    ) -> np.ndarray:
         spend()
         if self.fail is not None:
             raise self.fail
@@ -79,7 +82,14 @@ class FixedLearner:
 
 def write_recording(folder: Path, *, train: int = 4, held_out: int = 2, seed: int = 0) -> Path:
     """A LeRobot folder of synthetic attempts with canonical channel names."""
-    sizes = {"tcp_pos": 3, "gripper_width": 1, "object_pos": 3, "goal_pos": 3, "tcp_pose_delta": 3, "gripper_cmd": 1}
+    sizes = {
+        "tcp_pos": 3,
+        "gripper_width": 1,
+        "object_pos": 3,
+        "goal_pos": 3,
+        "tcp_pose_delta": 3,
+        "gripper_cmd": 1,
+    }
     names = lambda fields: tuple(f"{one}_{i}" for one in fields for i in range(sizes[one]))  # noqa: E731
     features = {
         "observation.state": Feature(names=names(OBSERVED)),
@@ -153,9 +163,7 @@ class World:
         tree = authored()
         keys = {
             "kita": self.member.identity.key.public,
-            **{
-                name: SigningKey.from_seed(name.encode().ljust(32, b"-")).public for name in ("nord", "iber")
-            },
+            **{name: SigningKey.from_seed(name.encode().ljust(32, b"-")).public for name in ("nord", "iber")},
             "broker": self.broker.key.public,
         }
         tree["parties"] = [one for one in tree["parties"] if one["party"] in keys]
@@ -281,7 +289,7 @@ class World:
         self,
         kind: ExchangeType = ExchangeType.CONTRIBUTE,
         *,
-        round: int = 1,
+        round: int = 1,  # noqa: A002  the header's own word
         attempt: int = 1,
         run: str = RUN,
         weights: np.ndarray | None = None,
@@ -299,7 +307,11 @@ class World:
         if kind is ExchangeType.CONTRIBUTE:
             given |= {"plan": plan.digest if plan else None, "base_model": spec.digest if spec else None}
         if kind is ExchangeType.JUDGE:
-            given |= {"candidate": spec.digest if spec else None, "plan": self.recipe.evaluation.digest, "final": True}
+            given |= {
+                "candidate": spec.digest if spec else None,
+                "plan": self.recipe.evaluation.digest,
+                "final": True,
+            }
         header = seal_request(
             key or self.broker.key,
             contract=self.contract.digest,
@@ -330,7 +342,9 @@ class World:
     def log_reply(self, reply: ReplyHeader) -> list[dict[str, str]]:
         """What a broker does with the envelopes of a reply; gives their receipts at the head."""
         key = self.member.identity.key.public
-        indexes = [self.broker.take(Envelope.from_json(one), key=key) for one in reply.body.get("envelopes", [])]
+        indexes = [
+            self.broker.take(Envelope.from_json(one), key=key) for one in reply.body.get("envelopes", [])
+        ]
         return [self.broker.log.receipt(index) for index in indexes]
 
 
@@ -371,9 +385,7 @@ def plain_world(folder: Path) -> World:
 
 
 def kinds(reply: ReplyHeader) -> list[str]:
-    return [
-        json.loads(Envelope.from_json(one).payload)["kind"] for one in reply.body.get("envelopes", [])
-    ]
+    return [json.loads(Envelope.from_json(one).payload)["kind"] for one in reply.body.get("envelopes", [])]
 
 
 def sha(text: str) -> str:

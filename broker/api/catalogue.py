@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
-from broker.api.signed import Answer, MemberCall, PartyCall, json_response, read_document
+from broker.api.bodies import read_document
+from broker.api.once import Answer
+from broker.api.signed import MemberCall, PartyCall, json_response
 from policies.signing import Envelope
 
 if TYPE_CHECKING:

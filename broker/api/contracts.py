@@ -9,7 +9,9 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
-from broker.api.signed import JSON, Answer, Body, MemberCall, OperatorCall, PartyCall, json_response
+from broker.api.bodies import Body
+from broker.api.once import JSON, Answer
+from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
 from policies.encoding import Json, unb64
 from policies.limits import BODY_BYTES_JSON, PARTIES
 from policies.signing import Envelope
@@ -47,12 +49,10 @@ def _exact(data: bytes) -> Response:
 async def offer(call: OperatorCall) -> Response:
     """Offers a contract to its parties."""
     body = call.read(OfferBody)
-    contract, annexes = call.services.contracts.read_offer(
-        body.contract, [unb64(one) for one in body.recipes]
-    )
+    contract, annexes = call.services.offers.read_offer(body.contract, [unb64(one) for one in body.recipes])
 
     def effect(session: Session, tx: LogTx) -> Answer:
-        done = call.services.contracts.offer(
+        done = call.services.offers.offer(
             session,
             tx,
             contract=contract,
@@ -98,12 +98,12 @@ async def annex(call: PartyCall, digest: str, sha256: str) -> Response:
 async def sign(call: MemberCall, digest: str) -> Response:
     """Takes a contributor's signature; the last one makes the contract final."""
     body = call.read(SignBody)
-    contracts = call.services.contracts
-    contract = contracts.for_caller(digest, call.member)
-    event = contracts.read_signature(contract, call.member, body.signature, Envelope.from_json(body.envelope))
+    offers = call.services.offers
+    contract = call.services.contracts.for_caller(digest, call.member)
+    event = offers.read_signature(contract, call.member, body.signature, Envelope.from_json(body.envelope))
 
     def effect(session: Session, tx: LogTx) -> Answer:
-        done, index, refusal = contracts.sign(
+        done, index, refusal = offers.sign(
             session, tx, contract=contract, member=call.member, signature=body.signature, event=event
         )
         if refusal is not None:

@@ -18,7 +18,7 @@ from broker.api.signed import Call, OperatorCall, PartyCall, json_response
 from broker.errors import NotFoundError, RequestInvalidError
 from broker.log.bundle import Exported, export
 from broker.membership.directory import Operator
-from broker.membership.service import console_action
+from broker.membership.records import console_action
 from broker.store.tables import log_entry
 from policies.encoding import Json, b64
 from policies.identity import key_text

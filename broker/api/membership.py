@@ -12,15 +12,9 @@ from pydantic import AfterValidator, StringConstraints
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
-from broker.api.signed import (
-    Answer,
-    Body,
-    OperatorCall,
-    WaitingCall,
-    joining,
-    json_response,
-    services_of,
-)
+from broker.api.bodies import Body
+from broker.api.once import Answer
+from broker.api.signed import OperatorCall, WaitingCall, joining, json_response, services_of
 from broker.membership.directory import ACTIVE
 from broker.membership.service import JoinRequest
 from policies.encoding import b64, canonical

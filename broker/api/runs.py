@@ -9,16 +9,10 @@ from fastapi import APIRouter
 from pydantic import StringConstraints
 from starlette.responses import FileResponse, Response
 
+from broker.api.bodies import Body
+from broker.api.once import JSON, Answer
 from broker.api.problems import problem_response
-from broker.api.signed import (
-    JSON,
-    Answer,
-    Body,
-    MemberCall,
-    OperatorCall,
-    PartyCall,
-    json_response,
-)
+from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
 from policies.encoding import Json  # noqa: TC001  a field of a model
 from policies.signing import Envelope
 

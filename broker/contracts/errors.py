@@ -4,15 +4,12 @@
 The language, its signatures and its clauses have errors of their own (`policies.contract.errors`).
 
     ContractRoomError
-      AnnexMismatchError        contract.annex-mismatch       recipe bytes are not the ones that the
-      contract names
-      AnnexMissingError         contract.annex-missing        a recipe that the contract names was not sent
-      along
-      PartyMismatchError        contract.party-mismatch       a pinned party is not the member of that key
-      OfferConflictError        contract.offer-conflict       this version of this contract was offered with
-      another text
-      DeadlineError             negotiation.deadline          ``sign_by`` is over
-    NotPartyError               request.not-found             for others, a contract does not exist
+      AnnexMismatchError     contract.annex-mismatch     recipe bytes are not the ones that the contract names
+      AnnexMissingError      contract.annex-missing      a recipe of the contract was not sent along
+      PartyMismatchError     contract.party-mismatch     a pinned party is not the member of that key
+      OfferConflictError     contract.offer-conflict     this version was offered with another text
+      DeadlineError          negotiation.deadline        ``sign_by`` is over
+    NotPartyError            request.not-found           for others, a contract does not exist
 """
 
 from __future__ import annotations

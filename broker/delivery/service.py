@@ -4,8 +4,7 @@
 - A vote is a member's envelope ``vote.cast``; every valid one gets its entry. After the candidate was
   decided it changes nothing.
 - A download is a `Deliver` decision for the asking party, logged whether it allows or refuses; only an
-  allowed one is followed by
-  ``model.exported`` and by bytes. What no release names is never allowed.
+  allowed one is followed by ``model.exported`` and by bytes. What no release names is never allowed.
 - Candidates and models of contracts that the caller is no party to do not exist for the caller.
 - The bytes are hashed again before the first one leaves.
 """
@@ -258,8 +257,7 @@ class Delivery:
         """Judges one download and writes down what came out.
 
         The tiers of the model's recipe are tried in the contract's order, released ones first; the first
-        that allows is taken. If none
-        does, the refusal is the one of the first.
+        that allows is taken. If none does, the refusal is the one of the first.
 
         Raises:
             NotPartyError: No such model in the member's contracts.

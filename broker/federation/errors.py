@@ -15,7 +15,8 @@
       RunUnknownError         run.unknown               nobody opened this run
       RunNotAllowedError      run.refused               the contract does not allow the run
 
-`FAILURES` are not exceptions: nothing that one node does raises in a round.
+`FAILURES` are not exceptions: nothing that one node does raises in a round. `ABSENCES` are those of them in
+which nothing came.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Final
 from policies.errors import IriaiError
 
 __all__ = [
+    "ABSENCES",
     "FAILURES",
     "AlreadyRunningError",
     "CheckpointError",
@@ -52,6 +54,7 @@ FAILURES: Final = {
     "engine.store-full": "the broker's object store is full",
     "engine.refused": "the node refused before it could sign an answer; its code is not one of ours",
 }
+ABSENCES: Final = frozenset({"engine.late", "engine.unreachable", "engine.revoked", "engine.store-full"})
 
 
 class EngineError(IriaiError):

@@ -44,29 +44,42 @@ class Participant:
         return alias(self.alias_key, scope, run, round)
 
 
-def participants(contracts: Contracts, contract: Contract, recipe: Recipe) -> tuple[Participant, ...]:
-    """The contributors of a recipe whose organisation is active now, by party name."""
+def participants(
+    contracts: Contracts, contract: Contract, recipe: Recipe, *, active: bool = True
+) -> tuple[Participant, ...]:
+    """The contributors of a recipe, by party name.
+
+    Args:
+        contracts: Knows the member behind each pinned key.
+        contract: Of the run.
+        recipe: Of the run.
+        active: Only those whose organisation takes part now; else also those that took part once.
+    """
     clause = contract.recipe(recipe.digest)
     if clause is None:
         return ()
+    if active:
+        seats = {one.party: one.member for one in contracts.seats(contract)}
+    else:
+        seats = {one.party: contracts.member_of(contract, one.party) for one in contract.contributors}
     found = []
-    for seat in contracts.seats(contract):
-        party = contract.party(seat.party)
-        datasets = clause.datasets_of(seat.party)
+    for name, member in sorted(seats.items()):
+        party = contract.party(name)
+        datasets = clause.datasets_of(name)
         if party is None or not datasets:
             continue
         found.append(
             Participant(
-                party=seat.party,
+                party=name,
                 group=party.group,
                 key=party.key,
-                node=seat.member.node,
-                node_key=seat.member.key,
-                alias_key=seat.member.alias_key,
+                node=member.node,
+                node_key=member.key,
+                alias_key=member.alias_key,
                 dataset=datasets[0],
             )
         )
-    return tuple(sorted(found, key=lambda one: one.party))
+    return tuple(found)
 
 
 def plan_facts(recipe: Recipe) -> PlanFacts:

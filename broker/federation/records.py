@@ -3,11 +3,9 @@
 
     open_attempt    decision.recorded for each party asked (refusals too), round.opened
     close_attempt   the nodes' envelopes; contribution.accepted or .refused; the broker's decision;
-                    aggregate.released; round.closed; the rows of round, run and budget mirror
+                    aggregate.released; round.closed; the rows of round, run, votes and budget mirror
 
-A member's envelope always gets its entry, whatever became of the update: its number would be missing from
-the chain
-otherwise. A contribution that comes after its attempt was settled is refused as ``round-closed``.
+`broker.federation.envelopes` says what becomes of envelopes that are late, or that the log does not take.
 """
 
 from __future__ import annotations
@@ -16,12 +14,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 from sqlalchemy.dialects.sqlite import insert
 
-from broker.contracts.decisions import keep
-from broker.store.tables import ledger_mirror, log_entry, round_, run
-from policies.log.entries import EntryType, Event, from_envelope
+from broker.federation.envelopes import add_envelopes, opened_attempt, refusal, store_votes
+from broker.store.tables import round_, run
+from policies.log.entries import EntryType, Event
 from policies.ports import iso_minute
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from broker.store import Session
     from policies.recipe import Recipe
 
-__all__ = ["Opening", "Outcome", "Received", "add_envelopes", "close_attempt", "open_attempt"]
+__all__ = ["Opening", "Outcome", "Received", "Written", "close_attempt", "final_verdicts", "open_attempt"]
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
@@ -66,6 +64,7 @@ class Opening:
 
     Attributes:
         judged: The broker's decision for each participant that is online.
+        groups_needed: Independent groups without which there is no aggregate.
     """
 
     run: str
@@ -76,11 +75,17 @@ class Opening:
     base: str
     deadline_ms: int
     judged: tuple[tuple[Participant, Judgement], ...]
+    groups_needed: int
 
     @property
     def cohort(self) -> tuple[Participant, ...]:
         """Who may be asked."""
         return tuple(one for one, judgement in self.judged if judgement.allow)
+
+    @property
+    def permitted(self) -> bool:
+        """Whether enough groups may be asked; the attempt is opened only then."""
+        return len({one.group for one in self.cohort}) >= self.groups_needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,28 +109,29 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Written:
-    """Indexes that other entries refer to."""
+class Written:
+    """What `close_attempt` wrote.
 
+    Attributes:
+        envelopes: Party → indexes of its envelopes' entries, for receipts.
+        voted: Candidates that wait and got a vote.
+        submissions, spends: Party → index of this attempt's entry.
+    """
+
+    envelopes: dict[str, list[int]] = field(default_factory=dict)
+    voted: set[str] = field(default_factory=set)
     submissions: dict[str, int] = field(default_factory=dict)
     spends: dict[str, int] = field(default_factory=dict)
-    envelopes: dict[str, list[int]] = field(default_factory=dict)
 
 
 def open_attempt(session: Session, tx: LogTx, opening: Opening) -> None:
     """Logs who is asked and why. Asking again after a crash repeats the decisions, never the opening."""
     for _, judgement in opening.judged:
         judgement.record(session, tx, run=opening.run, round=opening.round)
-    opened = session.scalar(
-        select(func.count())
-        .select_from(log_entry)
-        .where(
-            (log_entry.c.run == opening.run)
-            & (log_entry.c.round == opening.round)
-            & (log_entry.c.type == EntryType.ROUND_OPENED.value)
-        )
-    )
-    if (opened or 0) >= opening.attempt:
+    if (
+        not opening.permitted
+        or opened_attempt(session, opening.run, opening.round, opening.attempt) is not None
+    ):
         return
     plan = opening.recipe.plan
     tx.add(
@@ -146,13 +152,13 @@ def open_attempt(session: Session, tx: LogTx, opening: Opening) -> None:
     )
 
 
-def close_attempt(session: Session, tx: LogTx, outcome: Outcome) -> dict[str, list[int]]:
+def close_attempt(session: Session, tx: LogTx, outcome: Outcome) -> Written:
     """Writes everything about a settled attempt.
 
-    Returns:
-        Party → indexes of its envelopes' entries, for receipts.
+    Raises:
+        EnvelopesRefusedError: The log does not take one sender's envelopes.
     """
-    opening, written = outcome.opening, _Written()
+    opening, written = outcome.opening, Written()
     by_party = {one.party: one for one in opening.cohort}
     for party, received in sorted(outcome.received.items()):
         if received.reply is not None:
@@ -163,31 +169,7 @@ def close_attempt(session: Session, tx: LogTx, outcome: Outcome) -> dict[str, li
         tx.add(_aggregate_event(outcome, written))
     tx.add(_closed_event(outcome, by_party))
     _write_rows(session, tx, outcome)
-    return written.envelopes
-
-
-def add_envelopes(
-    session: Session, tx: LogTx, sender: Participant, reply: NodeReply, *, contract: str
-) -> list[tuple[EntryType, int, bool]]:
-    """Logs every envelope of a reply in the order of its chain; gives (type, index, is it new)."""
-    found = []
-    for one in reply.signed:
-        payload = one.payload
-        actor = sender.alias(payload["scope"], payload["run"], payload["round"])
-        event = from_envelope(one.envelope, payload, actor=actor)
-        known = tx.known(event)
-        found.append((one.kind, tx.add(event) if known is None else known, known is None))
-    if reply.decision is not None:
-        keep(
-            session,
-            contract=contract,
-            point="node",
-            record=reply.decision.record,
-            request=reply.decision.request,
-            state=reply.decision.state,
-            salt=reply.decision.salt,
-        )
-    return found
+    return written
 
 
 def _add_reply(
@@ -197,36 +179,21 @@ def _add_reply(
     sender: Participant,
     *,
     received: Received,
-    written: _Written,
+    written: Written,
 ) -> None:
     reply, opening = received.reply, outcome.opening
     if reply is None:
         return
-    added = add_envelopes(session, tx, sender, reply, contract=opening.contract)
-    written.envelopes[sender.party] = [index for _, index, _ in added]
-    for one, (kind, index, new) in zip(reply.signed, added, strict=True):
+    slot = opening.run, opening.round, opening.attempt
+    added = add_envelopes(session, tx, sender, reply, contract=opening.contract, slot=slot)
+    written.envelopes[sender.party] = added
+    written.voted |= store_votes(session, tx, sender, reply, contract=opening.contract)
+    for one, index in zip(reply.signed, added, strict=True):
         if one is reply.spend:
             written.spends[sender.party] = index
-            _mirror(session, sender.party, opening, one.payload["body"])
-        if kind is not EntryType.SUBMISSION_RECEIVED or not new:
-            continue
         if one is reply.submission:
             written.submissions[sender.party] = index
             tx.add(_verdict_event(outcome, sender.party, received, index))
-        else:
-            tx.add(_late_event(opening.contract, one.payload, index))
-
-
-def _mirror(session: Session, party: str, opening: Opening, spent: Mapping[str, Any]) -> None:
-    row = {
-        "party": party,
-        "run_id": opening.run,
-        "round": opening.round,
-        "attempt": opening.attempt,
-        "plan_digest": spent["plan"],
-        "steps": spent["steps"],
-    }
-    session.execute(insert(ledger_mirror).on_conflict_do_nothing(), row)
 
 
 def _verdict_event(outcome: Outcome, party: str, received: Received, submission: int) -> Event:
@@ -239,7 +206,7 @@ def _verdict_event(outcome: Outcome, party: str, received: Received, submission:
             round=opening.round,
             refs=(submission,),
         )
-    return _refused(
+    return refusal(
         opening.contract,
         opening.run,
         opening.round,
@@ -250,33 +217,7 @@ def _verdict_event(outcome: Outcome, party: str, received: Received, submission:
     )
 
 
-def _late_event(contract: str, payload: Mapping[str, Any], submission: int) -> Event:
-    return _refused(
-        contract,
-        payload["run"],
-        payload["round"],
-        submission,
-        reason="round-closed",
-        need="a reply before the attempt was settled",
-        found="a later one",
-    )
-
-
-def _refused(
-    contract: str, run_id: str, number: int, submission: int, *, reason: str, need: str, found: str
-) -> Event:
-    return Event(
-        type=EntryType.CONTRIBUTION_REFUSED,
-        scope=contract,
-        run=run_id,
-        round=number,
-        refs=(submission,),
-        pub={"reason": reason, "clause": None},
-        private={"need": need, "got": found},
-    )
-
-
-def _aggregate_event(outcome: Outcome, written: _Written) -> Event:
+def _aggregate_event(outcome: Outcome, written: Written) -> Event:
     opening = outcome.opening
     refs = [written.submissions[party] for party in outcome.survivors]
     refs += [written.spends[party] for party in outcome.survivors if party in written.spends]

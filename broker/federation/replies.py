@@ -2,30 +2,37 @@
 """What a node's reply says besides its vector: its signed envelopes and the decision of its own guard.
 
 `read_reply`, in this order; whatever fails refuses this one reply and nothing else:
-1. every envelope is signed by the node's key, for this log; older ones that wait for a receipt may stand
-before this slot's;
+1. every envelope is signed by the node's key, for this log, of a kind that replies carry, and fits its place:
+   its contract, recipe and plan; older ones that wait for a receipt may stand before this slot's;
 2. the guard's decision, made again from the request that the node discloses, has the digest that its
-envelope states;
+   envelope states, and is about this party, recipe and time;
 3. the submission names the tensor, the plan and the steps of this slot;
 4. with a plan, the budget entry of this slot's mechanism run names the same plan and steps.
+
+Whether the log takes the envelopes (their numbers, what they saw) is known when they are added
+(`broker.federation.envelopes`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING
 
-from policies.contract import replay
-from policies.contract.errors import ContractError
-from policies.encoding import canonical, digest
-from policies.errors import EncodingError, IdentityError, IriaiError
+from broker.federation.participants import plan_facts
+from broker.federation.signed import Place, ReplyRefusedError, Signed, mechanism_run, refuse
+from policies.contract import TrainRound, replay, request_from_json, state_from_json
+from policies.contract.findings import decimal_of
+from policies.encoding import canonical, digest, parse
+from policies.errors import IriaiError
+from policies.exchange import ExchangeType
+from policies.limits import DECISION_AHEAD_MS
 from policies.log.entries import EntryType
-from policies.log.envelope import open_envelope
-from policies.log.errors import LogError
-from policies.signing import Envelope
+from policies.ports import to_ms
+from policies.privacy.accounting import epsilon_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from broker.federation.engine import Reply
     from broker.federation.participants import Participant
@@ -33,40 +40,6 @@ if TYPE_CHECKING:
     from policies.recipe import Recipe
 
 __all__ = ["GuardDecision", "NodeReply", "ReplyRefusedError", "Signed", "mechanism_run", "read_reply"]
-
-Json = Any
-_SALT_BYTES = 16
-_ENVELOPES = 64
-
-
-class ReplyRefusedError(IriaiError):
-    """One reply does not say what a reply of its slot must say; its sender is out of this attempt."""
-
-    code = "update.refused"
-    exit_code = 3
-
-    def __init__(self, reason: str, *, need: str, found: str) -> None:
-        self.reason = reason
-        super().__init__(
-            need=need, found=found, remedy="update the node; its operator finds the reason in its log"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
-    """One envelope of a node and its checked payload."""
-
-    envelope: Envelope
-    payload: Mapping[str, Json]
-
-    @property
-    def kind(self) -> EntryType:
-        """Type of the entry that it becomes."""
-        return EntryType(self.payload["kind"])
-
-    def belongs_to(self, run: str, round: int) -> bool:  # noqa: A002  the payload's own word
-        """Whether it is of this run and round."""
-        return (self.payload["run"], self.payload["round"]) == (run, round)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,85 +70,93 @@ class NodeReply:
     submission: Signed | None
     spend: Signed | None
 
-    def of_kind(self, kind: EntryType) -> Signed | None:
-        """The newest envelope of a type."""
-        return next((one for one in reversed(self.signed) if one.kind is kind), None)
-
-
-def mechanism_run(run: str, round: int, attempt: int) -> str:  # noqa: A002  the entry's own word
-    """Name of one noisy step in budget entries: unique over all runs."""
-    return f"{run}/{round}/{attempt}"
-
 
 def read_reply(
-    reply: Reply, *, sender: Participant, contract: Contract, recipe: Recipe, origin: str
+    reply: Reply, *, sender: Participant, contract: Contract, recipe: Recipe, origin: str, now_ms: int
 ) -> NodeReply:
     """The checked content of a reply; see the module for the checks.
+
+    Args:
+        reply: As the engine verified it.
+        sender: Whose it is.
+        contract: Of the run.
+        recipe: Of the run.
+        origin: Of the log.
+        now_ms: Time of the broker's clock.
 
     Raises:
         ReplyRefusedError: With a reason of the log's vocabulary.
     """
     body = reply.header.body
-    signed = tuple(_envelopes(body.get("envelopes", []), sender, origin))  # 1.
+    place = Place(reply=reply, sender=sender, contract=contract, recipe=recipe, origin=origin)
+    signed = tuple(place.envelopes(body.get("envelopes", [])))  # 1.
     mine = [one for one in signed if one.belongs_to(reply.header.run, reply.round)]
-    decision = _decision(body.get("decision"), mine, contract)  # 2.
+    trained = reply.type is ExchangeType.CONTRIBUTE
     found = NodeReply(
         signed=signed,
-        decision=decision,
-        submission=_submission(mine, reply),
-        spend=_spend(mine, reply),
+        decision=_decision(body.get("decision"), mine, place, now_ms),  # 2.
+        submission=_submission(mine, reply) if trained else None,
+        spend=_spend(mine, reply) if trained else None,
     )
     if reply.ok and reply.tensor is not None:
         _check_submission(found, reply, recipe)  # 3. 4.
+    elif found.submission is not None:
+        raise refuse("submission-differs", "no submission in a reply without an update", "one")
     return found
 
 
-def _refuse(reason: str, need: str, found: str) -> ReplyRefusedError:
-    return ReplyRefusedError(reason, need=need, found=found)
-
-
-def _envelopes(items: object, sender: Participant, origin: str) -> Iterable[Signed]:
-    if not isinstance(items, list) or len(items) > _ENVELOPES:
-        raise _refuse("envelope-malformed", f"a list of at most {_ENVELOPES} envelopes", "something else")
-    for item in items:
-        try:
-            envelope = Envelope.from_json(item)
-            payload = open_envelope(envelope, sender.node_key)
-        except (EncodingError, IdentityError, LogError) as error:
-            raise _refuse("envelope-malformed", error.need, error.found) from error
-        if payload["log"] != origin:
-            raise _refuse("envelope-malformed", f"an envelope for {origin}", "one for another log")
-        yield Signed(envelope=envelope, payload=payload)
-
-
-def _decision(disclosed: object, mine: Iterable[Signed], contract: Contract) -> GuardDecision | None:
-    stated = [one for one in mine if one.kind is EntryType.DECISION_RECORDED]
+def _decision(disclosed: object, mine: Iterable[Signed], place: Place, now_ms: int) -> GuardDecision | None:
     if disclosed is None:
-        if stated:
-            raise _refuse("decision-missing", "request, state and salt of the signed decision", "none")
         return None
     if not isinstance(disclosed, dict) or set(disclosed) != {"request", "state", "salt"}:
-        raise _refuse("decision-malformed", "request, state and salt", "something else")
+        raise refuse("decision-malformed", "request, state and salt", "something else")
     try:
         salt = bytes.fromhex(disclosed["salt"])
         record = replay(
-            contract, point="node", request=disclosed["request"], state=disclosed["state"], salt16=salt
+            place.contract, point="node", request=disclosed["request"], state=disclosed["state"], salt16=salt
         )
-    except (ValueError, TypeError, KeyError, ContractError) as error:
-        raise _refuse("decision-malformed", "request, state and salt", type(error).__name__) from error
+        request = request_from_json(disclosed["request"])
+        state = state_from_json(disclosed["state"])
+        ahead = state.now is not None and to_ms(state.now) > now_ms + DECISION_AHEAD_MS
+    except (ValueError, TypeError, KeyError, IriaiError) as error:
+        raise refuse("decision-malformed", "request, state and salt", type(error).__name__) from error
     named = digest(record)
-    for one in stated:
-        body = one.payload["body"]
-        if body["decision"] == named and body["point"] == "node":
-            return GuardDecision(
-                record=record,
-                request=canonical(disclosed["request"]),
-                state=canonical(disclosed["state"]),
-                salt=salt,
-                allow=body["outcome"] == "allow",
-                clauses=tuple(body["clauses"]),
-            )
-    raise _refuse("decision-differs", f"the signed decision {named}", "another one")
+    stated = [one.payload["body"] for one in mine if one.kind is EntryType.DECISION_RECORDED]
+    body = next((one for one in stated if one["decision"] == named and one["point"] == "node"), None)
+    if body is None:
+        raise refuse("decision-differs", f"the signed decision {named}", "another one")
+    if ahead or state.executed is False:
+        raise refuse("decision-differs", "a decision about the contract in force, now", "another state")
+    outcome, clauses = _outcome(record)
+    if (body["outcome"], body["clauses"]) != (outcome, clauses):
+        raise refuse("decision-differs", f"{outcome} {' '.join(clauses)}", "another outcome")
+    if not isinstance(request, TrainRound) or not _fits(request, place):
+        raise refuse("decision-differs", "a decision about this party, recipe and plan", "another request")
+    return GuardDecision(
+        record=record,
+        request=canonical(disclosed["request"]),
+        state=canonical(disclosed["state"]),
+        salt=salt,
+        allow=outcome == "allow",
+        clauses=tuple(clauses),
+    )
+
+
+def _outcome(record: bytes) -> tuple[str, list[str]]:
+    """What a decision's record says: allow or refuse, and by which clauses, sorted."""
+    document = parse(record)
+    against = {one["clause"] for one in document["findings"] if one["outcome"] != "satisfied"}
+    return ("allow" if document["allow"] else "refuse"), sorted(against)
+
+
+def _fits(request: TrainRound, place: Place) -> bool:
+    """Whether a node decided about what it was asked; its epsilon of one release is at least the plan's."""
+    sender, plan = place.sender, place.recipe.plan
+    said = (request.party, request.key, request.recipe_digest, request.privacy)
+    if said != (sender.party, sender.key, place.recipe.digest, plan_facts(place.recipe)):
+        return False
+    claimed = decimal_of(request.epsilon_after_release)
+    return plan is None or claimed is None or claimed >= Decimal(epsilon_text(plan.epsilon_rdp))
 
 
 def _submission(mine: Iterable[Signed], reply: Reply) -> Signed | None:
@@ -196,7 +177,7 @@ def _spend(mine: Iterable[Signed], reply: Reply) -> Signed | None:
 def _check_submission(found: NodeReply, reply: Reply, recipe: Recipe) -> None:
     tensor = reply.header.tensor
     if found.submission is None or tensor is None:
-        raise _refuse("submission-missing", "a signed submission of this slot", "none")
+        raise refuse("submission-missing", "a signed submission of this slot", "none")
     plan = recipe.plan
     says = found.submission.payload["body"]
     needed = {
@@ -206,13 +187,13 @@ def _check_submission(found: NodeReply, reply: Reply, recipe: Recipe) -> None:
         "attempt": reply.attempt,
     }
     if says != needed:
-        raise _refuse("submission-differs", "a submission of this tensor, plan and steps", "another")
+        raise refuse("submission-differs", "a submission of this tensor, plan and steps", "another")
     if found.decision is None or not found.decision.allow:
-        raise _refuse("decision-missing", "the guard's decision that allowed it", "none")
+        raise refuse("decision-missing", "the guard's decision that allowed it", "none")
     if plan is None:
         return
     if found.spend is None:
-        raise _refuse("spend-missing", "the budget entry of this slot", "none")
+        raise refuse("spend-missing", "the budget entry of this slot", "none")
     spent = found.spend.payload["body"]
     if (spent["plan"], spent["steps"]) != (plan.digest, plan.steps_per_round):
-        raise _refuse("spend-differs", "a budget entry of this plan and its steps", "another")
+        raise refuse("spend-differs", "a budget entry of this plan and its steps", "another")

@@ -1,41 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moves runs forward: one task for each run that is not closed, all in the broker's process.
 
-- A run that meets a full disk or a log that does not answer waits and goes on from its last settled attempt;
-  other runs and
-  all members go on meanwhile.
+- A run that meets a full disk, a log that does not answer or a full engine waits and goes on from its last
+  settled attempt; other runs and all members go on meanwhile. So does the gate.
 - A run that its contract or its nodes refuse is closed as ``failed`` or ``stopped``, with its entry.
+- At start every run that is not closed goes on, and every candidate that waits is looked at again.
 - This is the one place of the runner where every exception is caught: a bug in a run must not end the broker.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError
 
 from broker.federation.session import RunSession
 from broker.log import LogFrozenError, LogUnavailableError
 from broker.release.gate import Gate
-from broker.release.judging import evaluate_candidate, open_candidate
-from broker.store.tables import run
+from broker.release.judging import WAITING, evaluate_candidate, open_candidate
+from broker.store.tables import candidate, run
 from policies.errors import IriaiError
 from policies.limits import MAX_ACTIVE_RUNS, RUN_RETRY_S
 from policies.log.entries import EntryType, Event
 from policies.server_step import released_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from broker.federation.session import Tools
+    from broker.federation.tools import Tools
     from broker.log import LogTx
     from broker.store import Session
 
 __all__ = ["RoundRunner"]
 
 RUNNING, JUDGING, COMPLETED, STOPPED, FAILED = "running", "judging", "completed", "stopped", "failed"
+
+
+_PASSING = (LogUnavailableError, LogFrozenError, DBAPIError, OSError)
+_COMES_BACK = 75  # exit code of errors behind which the same may be tried again
 
 
 class RoundRunner:
@@ -45,6 +50,7 @@ class RoundRunner:
         self._tools = tools
         self._gate = Gate(tools)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._looks = itertools.count(1)
         self._slots = asyncio.Semaphore(MAX_ACTIVE_RUNS)
 
     def opened(self, run_id: str) -> None:
@@ -54,24 +60,25 @@ class RoundRunner:
 
     def voted(self, candidate: str) -> None:
         """Lets the gate look again."""
-        self._start(f"gate {candidate}", self._look_again(candidate))
+        self._start(f"gate {next(self._looks)} {candidate}", self._look_again(candidate))
 
     def resume(self) -> None:
-        """Goes on with every run that is not closed."""
+        """Goes on with every run that is not closed, and with every candidate that waits."""
         with self._tools.store.read() as session:
             rows = session.execute(select(run.c.run_id).where(run.c.state.in_((RUNNING, JUDGING))))
             names = [row.run_id for row in rows]
+            waiting = session.scalars(select(candidate.c.digest).where(candidate.c.state == WAITING)).all()
         for name in names:
             self.opened(name)
+        for name in waiting:
+            self.voted(name)
 
     async def stop(self) -> None:
         """Ends all tasks; the runs go on at the next start."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, name: str, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -79,37 +86,61 @@ class RoundRunner:
         task.add_done_callback(lambda _: self._tasks.pop(name, None))
 
     async def _look_again(self, candidate: str) -> None:
-        try:
+        async def decide() -> None:
             await self._gate.decide(candidate)
-        except Exception as error:  # noqa: BLE001  boundary: see the module
+
+        error = await self._through(decide, "gate.waiting", candidate)
+        if error is not None:
             self._report("gate.failed", candidate, error)
 
     async def _drive(self, run_id: str) -> None:
         """Runs until closed; waits out what passes."""
+
+        async def once() -> None:
+            async with self._slots:
+                await self._once(run_id)
+
+        async def give_up() -> None:
+            await self._close(run_id, FAILED, 0)
+
+        error = await self._through(once, "run.waiting", run_id)
+        if error is None:
+            return
+        if isinstance(error, IriaiError):
+            self._report("run.failed", run_id, error)
+            error = await self._through(give_up, "run.waiting", run_id)
+        if error is not None:
+            self._report("run.broken", run_id, error)
+
+    async def _through(self, work: Callable[[], Awaitable[None]], event: str, name: str) -> Exception | None:
+        """Does it, again and again while what stops it may pass; gives what stopped it for good."""
         while True:
             try:
-                async with self._slots:
-                    await self._once(run_id)
-            except (LogUnavailableError, LogFrozenError, OSError) as error:
-                self._report("run.waiting", run_id, error)
-                await asyncio.sleep(RUN_RETRY_S)
-                continue
+                await work()
+            except _PASSING as error:
+                self._report(event, name, error)
             except IriaiError as error:
-                self._report("run.failed", run_id, error)
-                await self._close(run_id, FAILED, 0)
+                if error.exit_code != _COMES_BACK:
+                    return error
+                self._report(event, name, error)
             except Exception as error:  # noqa: BLE001  boundary: see the module
-                self._report("run.broken", run_id, error)
-            return
+                return error
+            else:
+                return None
+            await asyncio.sleep(RUN_RETRY_S)
 
     async def _once(self, run_id: str) -> None:
         session = RunSession(self._tools, run_id)
         at = session.progress
         if at.state not in (RUNNING, JUDGING):
+            await self._decide_waiting(run_id)
             return
         engine_run = await self._tools.engine.open_run(run=run_id, contract=at.contract, recipe=at.recipe)
         ok = False
         try:
             checkpoint = await session.train(engine_run)
+            for name in sorted(session.voted):
+                self.voted(name)
             if checkpoint is None:
                 await self._close(run_id, STOPPED, 0)
                 return
@@ -118,10 +149,18 @@ class RoundRunner:
             await self._state(run_id, JUDGING)
             await evaluate_candidate(session, engine_run, name, weights)
             await self._close(run_id, COMPLETED, checkpoint.round)
-            await self._gate.decide(name)
             ok = True
         finally:
             await self._tools.engine.close_run(engine_run, ok=ok)
+        await self._decide_waiting(run_id)
+
+    async def _decide_waiting(self, run_id: str) -> None:
+        """Lets the gate look at the candidate of a closed run, unless it was decided."""
+        with self._tools.store.read() as session:
+            of = (candidate.c.run_id == run_id) & (candidate.c.state == WAITING)
+            names = session.scalars(select(candidate.c.digest).where(of)).all()
+        for name in names:
+            await self._gate.decide(name)
 
     async def _state(self, run_id: str, state: str) -> None:
         await self._tools.writer.run(
@@ -132,7 +171,11 @@ class RoundRunner:
 
     async def _close(self, run_id: str, outcome: str, final_round: int) -> None:
         def work(session: Session, tx: LogTx) -> None:
-            row = session.execute(select(run.c.contract, run.c.round).where(run.c.run_id == run_id)).one()
+            row = session.execute(
+                select(run.c.contract, run.c.round, run.c.outcome).where(run.c.run_id == run_id)
+            ).one()
+            if row.outcome is not None:
+                return
             session.execute(update(run).where(run.c.run_id == run_id).values(state=outcome, outcome=outcome))
             tx.add(
                 Event(

@@ -1,104 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run, from its first round to its candidate. Everything it knows is in the database or in a checkpoint.
+"""One run, from its first round to its last. Everything it knows is in the database or in a checkpoint.
 
-1. open: the nodes derive the initial weights from the recipe's seed; their digests must agree;
+1. start: the nodes derive the initial weights from the recipe's seed; enough of them must agree;
 2. each round: judge who may be asked, ask, judge the replies, average, step, checkpoint, close in one
 transaction;
-3. judge: each silo votes on the candidate; the release gate takes over.
+3. the last model goes to `broker.release.judging`; the release gate takes over.
 
 A broker that is killed anywhere goes on at the last settled attempt: nodes that had answered the open one
-answer it again
-from their own ledger.
+answer it again from their own ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from broker.contracts.decisions import judge
-from broker.federation.aggregate import Fold, inspect
+from broker.federation.aggregate import Fold
+from broker.federation.asking import Asking
 from broker.federation.checkpoints import Checkpoint, Checkpoints, model_bytes, model_digest
-from broker.federation.engine import Expect, Failure, Reply, Request
+from broker.federation.engine import Reply
+from broker.federation.envelopes import EnvelopesRefusedError
 from broker.federation.errors import RunNotAllowedError
-from broker.federation.mirror import epsilon_after
-from broker.federation.participants import Participant, participants, plan_facts
+from broker.federation.participants import participants
+from broker.federation.permits import Permits
 from broker.federation.progress import progress
-from broker.federation.records import (
-    ACCEPTED,
-    DECLINED,
-    REFUSED,
-    SILENT,
-    Opening,
-    Outcome,
-    Received,
-    close_attempt,
-    open_attempt,
-)
-from broker.federation.replies import NodeReply, ReplyRefusedError, read_reply
-from policies.contract import Aggregate, EpsilonAfter, TrainRound
-from policies.encoding import b64, digest
-from policies.exchange import ExchangeType, TensorSpec, seal_request
-from policies.identity import key_text
-from policies.limits import LOST_ROUNDS_MAX, ROUND_GRACE_S
-from policies.ports import from_ms
-from policies.recipe import Recipe
+from broker.federation.receiving import Receiving
+from broker.federation.records import ACCEPTED, SILENT, Outcome, close_attempt, open_attempt
+from policies.encoding import digest
+from policies.exchange import ExchangeType
+from policies.limits import LOST_ROUNDS_MAX, RUN_RETRY_S
 from policies.recipe import load as load_recipe
 from policies.rounds import Attempt, Closed
 from policies.server_step import initial_state, server_step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from broker.contracts.decisions import Judgement
-    from broker.contracts.service import Contracts
-    from broker.federation.checkpoints import ModelFiles
-    from broker.federation.engine import Engine, EngineRun, TensorHandle
+    from broker.federation.engine import EngineRun, TensorHandle
+    from broker.federation.participants import Participant
     from broker.federation.progress import Progress
-    from broker.log import LogTx, Writer
-    from broker.settings import Settings
-    from broker.store import Session, Store
-    from policies.contract import Contract, ContractState
-    from policies.identity import SigningKey
-    from policies.ports import Clock, Entropy
+    from broker.federation.records import Opening, Received, Written
+    from broker.federation.tools import Tools
+    from broker.log import LogTx
+    from broker.store import Session
+    from policies.contract import Contract
+    from policies.recipe import Recipe
 
-__all__ = ["Journal", "RunSession", "Tools"]
+__all__ = ["RunSession"]
 
-Json = Any
 _POLL_S = 0.2
-_INLINE_BYTES = 1024 * 1024
-
-
-class Journal:
-    """What a run says about its progress; the default says nothing."""
-
-    def note(self, event: str, **facts: object) -> None:
-        """One line: an event and facts without values of data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What a run is built from."""
-
-    engine: Engine
-    writer: Writer
-    store: Store
-    contracts: Contracts
-    clock: Clock
-    entropy: Entropy
-    broker_key: SigningKey
-    settings: Settings
-    models: ModelFiles
-    journal: Journal
+_TELL_S = 5.0
 
 
 class RunSession:
-    """The loop of one run; its state is in the database and in checkpoints."""
+    """The loop of one run; its state is in the database and in checkpoints.
+
+    Attributes:
+        voted: Candidates, of this run or another, about which a vote came with a reply.
+    """
 
     def __init__(self, tools: Tools, run_id: str) -> None:
         self.tools = tools
@@ -109,9 +72,13 @@ class RunSession:
             self.recipe: Recipe = load_recipe(
                 tools.contracts.annex(session, self.contract, self.progress.recipe)
             )
-        self.checkpoints = Checkpoints(tools.settings.dir / "runs" / run_id)
-        self._news: dict[str, int] = {}
-        self._receipts: dict[str, list[int]] = {}
+        self.asking = Asking(tools, run_id, self.contract, self.recipe)
+        self.voted: set[str] = set()
+        self._receiving = Receiving(
+            self.asking, self.contract, run=run_id, store=tools.store, journal=tools.journal
+        )
+        self._permits = Permits(tools, run_id, self.contract, self.recipe)
+        self._checkpoints = Checkpoints(tools.settings.dir / "runs" / run_id)
 
     # --- training ---
 
@@ -126,51 +93,76 @@ class RunSession:
     async def _start(self, engine_run: EngineRun) -> Checkpoint:
         done = self.progress.last_model_round
         if done:
-            return self.checkpoints.load(done, size=self.recipe.parameters)
+            return self._checkpoints.load(done, size=self.recipe.parameters)
         weights = await self._initial_weights(engine_run)
         return Checkpoint(round=0, weights=weights, state=initial_state(weights, self.recipe.server))
 
     async def _initial_weights(self, engine_run: EngineRun) -> np.ndarray:
-        """The weights that every node derives from the recipe's seed.
+        """The weights that every node derives from the recipe's seed: those on which enough groups agree.
 
         Raises:
-            RunNotAllowedError: Two nodes derive different ones: one of them does not run this recipe.
+            RunNotAllowedError: Too few agree, asked again and again: some do not run this recipe.
         """
-        cohort = await self.quorum()
-        requests = [self.request(one, ExchangeType.PING, 0, 1, body={}, weights=None) for one in cohort]
-        found: dict[str, np.ndarray] = {}
-        async for outcome in self.exchange(engine_run, requests):
-            if isinstance(outcome, Reply) and outcome.ok and outcome.tensor is not None:
-                found[outcome.tensor.spec.digest] = outcome.tensor.array().astype(np.float64)
-                outcome.tensor.release()
-        if len(found) != 1:
-            raise RunNotAllowedError(
-                need="one set of initial weights, derived by every node from the recipe's seed",
-                found=f"{len(found)} different ones",
-                remedy="bring all nodes to the same version",
+        needed, found = self.contract.aggregation.min_parties, 0
+        for again in range(LOST_ROUNDS_MAX):
+            if again:
+                await asyncio.sleep(RUN_RETRY_S)
+            said = await self._derived(engine_run, await self.quorum())
+            agreed = [one for one in said.values() if len(one.groups) >= needed]
+            found = max((len(one.groups) for one in said.values()), default=0)
+            if len(agreed) == 1:
+                others = [node for one in said.values() if one is not agreed[0] for node in one.nodes]
+                if others:
+                    self.tools.journal.note("initial-weights.differ", run=self.run, nodes=sorted(others))
+                return agreed[0].weights
+            self.tools.journal.note("run.waiting", run=self.run, groups=found, needed=needed)
+        raise RunNotAllowedError(
+            need=f"{needed} groups that derive the same initial weights from the recipe's seed",
+            found=f"{found}",
+            remedy="bring all nodes to the same version",
+        )
+
+    async def _derived(self, engine_run: EngineRun, cohort: Sequence[Participant]) -> dict[str, _Derived]:
+        deadline_ms = self.asking.deadline_ms()
+        requests = [
+            self.asking.request(one, ExchangeType.PING, (0, 1), body={}, model=None, deadline_ms=deadline_ms)
+            for one in cohort
+        ]
+        by_node = {one.node: one for one in cohort}
+        said: dict[str, _Derived] = {}
+        async for outcome in self.asking.exchange(engine_run, requests, deadline_ms=deadline_ms):
+            if not isinstance(outcome, Reply) or not outcome.ok or outcome.tensor is None:
+                continue
+            one = said.setdefault(
+                outcome.tensor.spec.digest, _Derived(outcome.tensor.array().astype(np.float64))
             )
-        return found.popitem()[1]
+            one.nodes.append(outcome.node)
+            one.groups.add(by_node[outcome.node].group)
+            outcome.tensor.release()
+        return said
 
     async def quorum(self) -> tuple[Participant, ...]:
         """Participants that are online, once their groups are enough; waits and says so."""
-        since, told = time.monotonic(), 0.0
+        loop, told = asyncio.get_running_loop(), 0.0
+        since = loop.time()
         while True:
-            online = self.tools.engine.online()
-            found = tuple(
-                one
-                for one in participants(self.tools.contracts, self.contract, self.recipe)
-                if one.node in online
-            )
-            groups = len({one.group for one in found})
-            if groups >= self.contract.aggregation.min_parties:
+            found = self._online()
+            if self._enough(found):
                 return found
-            waited = time.monotonic() - since
+            waited = loop.time() - since
             if waited >= told:
-                told = waited + 5
-                self.tools.journal.note(
-                    "run.waiting", run=self.run, groups=groups, needed=self.contract.aggregation.min_parties
-                )
+                told = waited + _TELL_S
+                groups, needed = len({one.group for one in found}), self.contract.aggregation.min_parties
+                self.tools.journal.note("run.waiting", run=self.run, groups=groups, needed=needed)
             await asyncio.sleep(_POLL_S)
+
+    def _online(self) -> tuple[Participant, ...]:
+        online = self.tools.engine.online()
+        everybody = participants(self.tools.contracts, self.contract, self.recipe)
+        return tuple(one for one in everybody if one.node in online)
+
+    def _enough(self, found: Sequence[Participant]) -> bool:
+        return len({one.group for one in found}) >= self.contract.aggregation.min_parties
 
     # --- one attempt ---
 
@@ -190,70 +182,16 @@ class RunSession:
         """Judges and logs the next attempt in a transaction of its own: at start, and after a pause."""
         if self._finished(self.progress):
             return None
-        opening = self._judge_opening(self.progress, checkpoint, await self.quorum())
+        opening = self._permits.opening(self.progress, checkpoint.weights, await self.quorum())
         await self.tools.writer.run(lambda session, tx: open_attempt(session, tx, opening))
-        return self._enough(opening)
+        return self._permitted(opening)
 
-    def _enough(self, opening: Opening) -> Opening | None:
-        groups = self.contract.groups(one.party for one in opening.cohort)
-        if len(groups) >= self.contract.aggregation.min_parties:
+    def _permitted(self, opening: Opening) -> Opening | None:
+        if opening.permitted:
             return opening
         clauses = sorted({clause for _, one in opening.judged for clause in one.decision.clauses})
         self.tools.journal.note("run.refused", run=self.run, round=opening.round, clauses=clauses)
         return None
-
-    def _judge_opening(self, at: Progress, checkpoint: Checkpoint, asked: Sequence[Participant]) -> Opening:
-        tools, recipe = self.tools, self.recipe
-        now_ms = tools.clock.now_ms()
-        state = tools.contracts.state(self.contract)
-        cohort = tuple(one.party for one in asked)
-        with tools.store.read() as session:
-            judged = tuple(
-                (one, self._judge_train(session, one, at=at, cohort=cohort, state=state)) for one in asked
-            )
-        return Opening(
-            run=self.run,
-            contract=self.contract.digest,
-            recipe=recipe,
-            round=at.round,
-            attempt=at.attempt,
-            base=model_digest(checkpoint.weights),
-            deadline_ms=now_ms + recipe.deadline_s * 1000,
-            judged=judged,
-        )
-
-    def _judge_train(
-        self,
-        session: Session,
-        one: Participant,
-        *,
-        at: Progress,
-        cohort: tuple[str, ...],
-        state: ContractState,
-    ) -> Judgement:
-        plan = self.recipe.plan
-        after = EpsilonAfter(release=None, total=None)
-        if plan is not None:
-            after = epsilon_after(
-                session, self.tools.contracts, self.contract, party=one.party, plan=plan, run_id=self.run
-            )
-        clause = self.contract.recipe(self.recipe.digest)
-        request = TrainRound(
-            party=one.party,
-            key=one.key,
-            recipe_digest=self.recipe.digest,
-            purpose=clause.purpose if clause else None,
-            dataset=one.dataset,
-            fields=self.recipe.fields,
-            round=at.before + at.round,
-            local_steps=self.recipe.local_steps,
-            cohort=cohort,
-            privacy=plan_facts(self.recipe),
-            epsilon_after_release=after.release,
-            epsilon_after_total=after.total,
-            secure_aggregation="off",
-        )
-        return judge(self.contract, point="broker", request=request, state=state, entropy=self.tools.entropy)
 
     async def _attempt(
         self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening
@@ -262,16 +200,23 @@ class RunSession:
         clock = _Stopwatch()
         received, tensors = await self._collect(engine_run, checkpoint, opening)
         clock.lap("exchange_ms")
-        outcome, following = self._settle(checkpoint, opening, received, tensors)
+        while True:
+            outcome, following = self._settle(checkpoint, opening, received, tensors)
+            clock.lap("aggregate_ms")
+            if outcome.model is not None:
+                self._checkpoints.save(following)
+            clock.lap("checkpoint_ms")
+            try:
+                opened = await self._close(outcome, following)
+                break
+            except EnvelopesRefusedError as error:  # the log does not take what one node signed
+                received[error.sender.party] = self._receiving.refused(
+                    error.sender, error.reason, need=error.need, found=error.found
+                )
         for handle in tensors.values():
             handle.release()
-        clock.lap("aggregate_ms")
-        if outcome.model is not None:
-            self.checkpoints.save(following)
-        clock.lap("checkpoint_ms")
-        opened = await self._close(outcome, following)
         clock.lap("commit_ms")
-        self.checkpoints.prune(following.round)
+        self._checkpoints.prune(following.round)
         self.tools.journal.note(
             "round.closed",
             run=self.run,
@@ -283,176 +228,68 @@ class RunSession:
         return following, opened
 
     async def _close(self, outcome: Outcome, following: Checkpoint) -> Opening | None:
-        """Writes the outcome; where it can be, the next attempt is opened in the same transaction."""
-        tools = self.tools
+        """Writes the outcome; where it can be, the next attempt is opened in the same transaction.
 
-        def work(session: Session, tx: LogTx) -> tuple[dict[str, list[int]], Progress, Opening | None]:
+        Raises:
+            EnvelopesRefusedError: The log does not take one sender's envelopes; nothing was written.
+        """
+
+        def work(session: Session, tx: LogTx) -> tuple[Written, Progress, Opening | None]:
             written = close_attempt(session, tx, outcome)
             now = progress(session, self.run)
-            online = tools.engine.online()
-            asked = [one for one in outcome.opening.cohort if one.node in online]
-            few = len({one.group for one in asked}) < self.contract.aggregation.min_parties
-            if few or self._finished(now):
+            asked = self._online()
+            if not self._enough(asked) or self._finished(now):
                 return written, now, None
-            opening = self._judge_opening(now, following, asked)
+            opening = self._permits.opening(now, following.weights, asked)
             open_attempt(session, tx, opening)
             return written, now, opening
 
-        (written, self.progress, opened), _ = await tools.writer.run(work)
+        (written, self.progress, opened), _ = await self.tools.writer.run(work)
         for one in outcome.opening.cohort:
-            self._receipts[one.party] = written.get(one.party, [])
+            self.asking.owe_receipts(one.party, written.envelopes.get(one.party, []))
+        self.voted |= written.voted
         if opened is None:
             return await self._open_next(following)
-        return self._enough(opened)
-
-    # --- asking ---
-
-    def request(
-        self,
-        to: Participant,
-        kind: ExchangeType,
-        number: int,
-        attempt: int,
-        *,
-        body: Mapping[str, Json],
-        weights: np.ndarray | None,
-    ) -> Request:
-        """A signed request to one node, with the news of the log and its receipts."""
-        data = None if weights is None else model_bytes(weights)
-        spec = None
-        if data is not None:
-            spec = TensorSpec(digest=digest(data), dtype="float32", shape=(len(data) // 4,))
-        header = seal_request(
-            self.tools.broker_key,
-            contract=self.contract.digest,
-            recipe=self.recipe.digest,
-            run=self.run,
-            round=number,
-            attempt=attempt,
-            type=kind,
-            node=to.node,
-            deadline_ms=self.tools.clock.now_ms() + self.recipe.deadline_s * 1000,
-            tensor=spec,
-            body={**body, "log": self._log_news(to), "receipts": self._receipt_news(to)},
-        )
-        expect = Expect(dtype="float32", shape=(self.recipe.parameters,))
-        return Request(
-            node=to.node,
-            type=kind,
-            round=number,
-            attempt=attempt,
-            header=header,
-            tensor=data,
-            expect=None if kind is ExchangeType.JUDGE else expect,
-        )
-
-    def _log_news(self, to: Participant) -> dict[str, Json] | None:
-        """The newest checkpoint, with the proof that it extends the one that this node signed last."""
-        head = self.tools.writer.head()
-        if head.size == 0:
-            return None
-        old = min(self._news.get(to.party, 0), head.size)
-        proof = self.tools.writer.consistency(old, head.size) if 0 < old < head.size else []
-        return {"note": head.note, "proof": [b64(one) for one in proof], "old_size": old}
-
-    def _receipt_news(self, to: Participant) -> list[dict[str, str]]:
-        receipts = self.tools.writer.receipts
-        return [
-            {"entry": receipts.body(index).decode("utf-8"), "proof": receipts.receipt(index).to_text()}
-            for index in self._receipts.get(to.party, [])
-        ]
-
-    async def exchange(
-        self, engine_run: EngineRun, requests: Sequence[Request], need: int = 0
-    ) -> AsyncIterator[Reply | Failure]:
-        """Asks, and yields one outcome for each request; ends by the recipe's deadline."""
-        deadline = from_ms(self.tools.clock.now_ms()) + dt.timedelta(seconds=self.recipe.deadline_s)
-        async for outcome in self.tools.engine.exchange(
-            engine_run, requests, deadline=deadline, need=need, grace_s=ROUND_GRACE_S
-        ):
-            yield outcome
+        return self._permitted(opened)
 
     async def _collect(
         self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening
     ) -> tuple[dict[str, Received], dict[str, TensorHandle]]:
-        plan = self.recipe.plan
+        """What the whole cohort's exchange came to.
+
+        The engine ends it early once ``need`` replies are there. If too few of those hold, whoever was cut
+        off is asked again in the same slot, until the deadline.
+        """
+        plan, model = self.recipe.plan, model_bytes(checkpoint.weights)
         body = {"plan": plan.digest if plan else None, "base_model": opening.base}
-        by_node = {one.node: one for one in opening.cohort}
-        requests = [
-            self.request(
-                one,
-                ExchangeType.CONTRIBUTE,
-                opening.round,
-                opening.attempt,
-                body=body,
-                weights=checkpoint.weights,
-            )
-            for one in opening.cohort
-        ]
+        slot = opening.round, opening.attempt
+        deadline_ms, clock = self.asking.deadline_ms(), self.tools.clock
         received: dict[str, Received] = {}
         tensors: dict[str, TensorHandle] = {}
-        async for outcome in self.exchange(engine_run, requests, self.recipe.need):
-            sender = by_node[outcome.node]
-            received[sender.party] = await self._receive(sender, outcome)
-            if isinstance(outcome, Failure) or outcome.tensor is None:
-                continue
-            if received[sender.party].verdict == ACCEPTED:
-                tensors[sender.party] = outcome.tensor
-            else:
-                outcome.tensor.release()
+        ask, need = opening.cohort, self.recipe.need
+        while ask and (not received or clock.now_ms() < deadline_ms):
+            by_node = {one.node: one for one in ask}
+            requests = [
+                self.asking.request(
+                    one, ExchangeType.CONTRIBUTE, slot, body=body, model=model, deadline_ms=deadline_ms
+                )
+                for one in ask
+            ]
+            async for outcome in self.asking.exchange(
+                engine_run, requests, deadline_ms=deadline_ms, need=need
+            ):
+                sender = by_node[outcome.node]
+                verdict = received[sender.party] = await self._receiving.judge(sender, outcome)
+                if isinstance(outcome, Reply) and outcome.tensor is not None:
+                    if verdict.verdict == ACCEPTED:
+                        tensors[sender.party] = outcome.tensor
+                    else:
+                        outcome.tensor.release()
+            missing = opening.groups_needed - len(self.contract.groups(tensors))
+            cut_off = {party for party, one in received.items() if one.reason == "engine.late"}
+            ask = tuple(one for one in opening.cohort if missing > 0 and one.party in cut_off)
+            need = missing
         return received, tensors
-
-    async def _receive(self, sender: Participant, outcome: Reply | Failure) -> Received:
-        if isinstance(outcome, Failure):
-            self.tools.journal.note("reply.failed", run=self.run, node=outcome.node, code=outcome.code)
-            return Received(verdict=SILENT, reason=outcome.code)
-        try:
-            reply = self.read(sender, outcome)
-        except ReplyRefusedError as error:
-            self.tools.journal.note("reply.refused", run=self.run, node=outcome.node, code=error.reason)
-            return Received(verdict=REFUSED, reason=error.reason, need=error.need, found=error.found)
-        if not outcome.ok or outcome.tensor is None:
-            self.tools.journal.note(
-                "reply.declined", run=self.run, node=outcome.node, code=outcome.header.code or ""
-            )
-            return Received(verdict=DECLINED, reason=outcome.header.code, reply=reply)
-        return await self._inspect(outcome.tensor, reply)
-
-    async def _inspect(self, tensor: TensorHandle, reply: NodeReply) -> Received:
-        large = tensor.spec.size_bytes > _INLINE_BYTES
-        found = await asyncio.to_thread(inspect, tensor) if large else inspect(tensor)
-        bound = self.contract.aggregation.update_norm_max
-        if not found.finite:
-            return Received(
-                verdict=REFUSED,
-                reason="update.not-finite",
-                need="finite numbers",
-                found="NaN or infinity",
-                reply=reply,
-            )
-        if found.norm > float(bound):
-            return Received(
-                verdict=REFUSED,
-                reason="update.norm",
-                need=f"a norm of at most {bound}",
-                found=f"{found.norm:.3g}",
-                reply=reply,
-            )
-        return Received(verdict=ACCEPTED, reply=reply)
-
-    def read(self, sender: Participant, reply: Reply) -> NodeReply:
-        """The checked content of a reply; notes which checkpoint the node has verified.
-
-        Raises:
-            ReplyRefusedError: It does not say what it must.
-        """
-        found = read_reply(
-            reply, sender=sender, contract=self.contract, recipe=self.recipe, origin=self.tools.writer.origin
-        )
-        for one in found.signed:
-            seen = int(one.payload["seen"]["size"])
-            self._news[sender.party] = max(self._news.get(sender.party, 0), seen)
-        return found
 
     # --- settling ---
 
@@ -467,7 +304,7 @@ class RunSession:
         attempt = Attempt(
             number=opening.attempt,
             cohort={one.party: one.group for one in opening.cohort},
-            groups_needed=self.contract.aggregation.min_parties,
+            groups_needed=opening.groups_needed,
             steps_left=None if left is None else left - 1,
         )
         for party, one in received.items():
@@ -477,30 +314,25 @@ class RunSession:
                 attempt.refuse(party, one.reason or "refused")
         settled = attempt.settle()
         if not isinstance(settled, Closed):
-            return Outcome(opening=opening, received=received), checkpoint
-        judgement = self._judge_aggregate(opening, settled.survivors)
+            return Outcome(opening=opening, received=dict(received)), checkpoint
+        judgement = self._permits.aggregate(self.progress, opening.round, settled.survivors)
         if not judgement.allow:
-            self.tools.journal.note(
-                "aggregate.refused",
-                run=self.run,
-                round=opening.round,
-                clauses=list(judgement.decision.clauses),
-            )
-            return Outcome(opening=opening, received=received, judgement=judgement), checkpoint
+            clauses = list(judgement.decision.clauses)
+            self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
+            return Outcome(opening=opening, received=dict(received), judgement=judgement), checkpoint
         mean = self._mean(settled.survivors, tensors)
         weights, state = server_step(
             checkpoint.weights, mean, checkpoint.state, self.recipe.server, self.progress.aggregated
         )
-        following = Checkpoint(round=opening.round, weights=weights, state=state)
         outcome = Outcome(
             opening=opening,
-            received=received,
+            received=dict(received),
             judgement=judgement,
             model=model_digest(weights),
             aggregate=digest(np.ascontiguousarray(mean, dtype="<f8").tobytes()),
             survivors=settled.survivors,
         )
-        return outcome, following
+        return outcome, Checkpoint(round=opening.round, weights=weights, state=state)
 
     def _mean(self, survivors: Sequence[str], tensors: Mapping[str, TensorHandle]) -> np.ndarray:
         """In the order of the parties' names, so that the same updates always give the same bits."""
@@ -510,25 +342,14 @@ class RunSession:
             fold.add(tensors[party], weight=float(weights[party]))
         return fold.mean()
 
-    def _judge_aggregate(self, opening: Opening, survivors: tuple[str, ...]) -> Judgement:
-        broker = self.contract.broker
-        clause = self.contract.recipe(self.recipe.digest)
-        request = Aggregate(
-            party=broker.party,
-            key=key_text(self.tools.broker_key.public),
-            recipe_digest=self.recipe.digest,
-            purpose=clause.purpose if clause else None,
-            round=self.progress.before + opening.round,
-            survivors=survivors,
-            weights=self.contract.weights(survivors),
-            norm_bound=self.contract.aggregation.update_norm_max,
-            norms_within=True,
-            finite=True,
-            privacy=plan_facts(self.recipe),
-            secure_aggregation="off",
-        )
-        state = self.tools.contracts.state(self.contract)
-        return judge(self.contract, point="broker", request=request, state=state, entropy=self.tools.entropy)
+
+@dataclass(slots=True)
+class _Derived:
+    """Initial weights, and who derives these."""
+
+    weights: np.ndarray
+    nodes: list[str] = field(default_factory=list)
+    groups: set[str] = field(default_factory=set)
 
 
 class _Stopwatch:
@@ -540,5 +361,5 @@ class _Stopwatch:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name] = round((now - self._last) * 1000, 1)
+        self.laps[name] = round(self.laps.get(name, 0.0) + (now - self._last) * 1000, 1)
         self._last = now

@@ -33,6 +33,7 @@ from sqlalchemy import bindparam, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
+from broker.log.errors import LogFrozenError
 from broker.log.receipts import Head, Receipts
 from broker.log.recovery import newest_fitting, open_log, read_head, read_tail
 from broker.log.signer import Freeze, FreezeReason, Signer
@@ -47,7 +48,6 @@ from policies.log.merkle import leaf_hash
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.log.errors import LogFrozenError
     from broker.log.signer import SignedHead
     from broker.log.transaction import LogTx
     from broker.store import Session, Store
@@ -99,7 +99,8 @@ class Writer:
         self.receipts: Final = Receipts(store, found.tree, head)
         if found.last is not None:
             if found.tree.size > found.last.size:
-                self._publish()
+                with contextlib.suppress(LogFrozenError):  # opens frozen, as after the checks of `open_log`
+                    self._publish()
             self._record()
         self._thread = (
             threading.Thread(target=self._loop, name="iriai-writer", daemon=True) if threaded else None

@@ -108,7 +108,7 @@ def contents_of(
             annexes=reader.annexes(),
             decisions=list(reader.decisions()),
             disclosures=_disclosures(store, reader.indexes),
-            receipts={index: writer.receipts.receipt(index).to_text() for index in reader.receipted},
+            receipts={at: writer.receipts.receipt(at, head).to_text() for at in reader.receipted},
             statements=reader.statements(),
         )
 

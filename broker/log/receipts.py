@@ -95,14 +95,21 @@ class Receipts:
         self._covered(index)
         return self._tree.leaf(index)
 
-    def receipt(self, index: int) -> Receipt:
-        """Receipt of an entry at the head; ``to_text()`` gives the file.
+    def receipt(self, index: int, head: Head | None = None) -> Receipt:
+        """Receipt of an entry; ``to_text()`` gives the file.
+
+        Args:
+            index: Of the entry.
+            head: A head that was published; the newest, if None.
 
         Raises:
             NotInLogError: The index is not below the head's size.
         """
-        head = self._covered(index)
-        return Receipt(index, tuple(self._tree.inclusion(index, head.size)), head.note)
+        newest = self._covered(index)
+        at = newest if head is None else head
+        if index >= at.size:
+            raise _unknown(str(index))
+        return Receipt(index, tuple(self._tree.inclusion(index, at.size)), at.note)
 
     def receipt_of(self, event_id: bytes) -> Receipt:
         """Receipt of an event by its id (16 bytes) at the head.

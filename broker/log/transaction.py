@@ -7,8 +7,8 @@ Rules that hold for every entry, checked in this order by `LogTx.add`:
 1. the same event again gives the old index and nothing else happens; the same id with other content is
    `log.conflict`;
 2. the first entry is ``log.genesis``, and no other is;
-3. a member's envelope has the next number of its chain, names the payload before it, and has seen a
-   checkpoint of this history;
+3. a member's envelope is by the key that began its chain, has the next number, names the payload before it,
+   and has seen a checkpoint of this history;
 4. references point to earlier entries;
 5. the body fits the schema of its type.
 
@@ -38,7 +38,7 @@ from policies.log.entries import (
     request_digest,
 )
 from policies.log.envelope import ChainState, Seen
-from policies.log.errors import EntryError, SeenError
+from policies.log.errors import ChainError, EntryError, SeenError
 from policies.log.merkle import leaf_hash
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _KNOWN: Final = Prepared(
     select(_ENTRY.c.idx, _ENTRY.c.req_sha256).where(_ENTRY.c.event_id == bindparam("event_id"))
 )
 _TIP: Final = Prepared(
-    select(_ENVELOPE.c.seq, _ENVELOPE.c.env, _ENVELOPE.c.seen_size)
+    select(_ENVELOPE.c.seq, _ENVELOPE.c.env, _ENVELOPE.c.signer, _ENVELOPE.c.seen_size)
     .where(_ENVELOPE.c.chain == bindparam("chain"))
     .order_by(_ENVELOPE.c.seq.desc())
 )
@@ -89,7 +89,7 @@ class LogTx:
         self._envelopes: list[Row] = []
         self._private: list[Row] = []
         self._ids: dict[bytes, tuple[int, bytes]] = {}
-        self._chains: dict[str, ChainState] = {}
+        self._chains: dict[str, tuple[ChainState, str]] = {}
         self.touched: list[int] = []
 
     @property
@@ -164,8 +164,8 @@ class LogTx:
             raise _refuse(f"references below {index}", str(max(event.refs)))
         self._stage(event, index, key, request)  # 5.
         if step is not None:
-            state, row = step
-            self._chains[state.chain] = state
+            state, signer, row = step
+            self._chains[state.chain] = state, signer
             self._envelopes.append(row)
         return index
 
@@ -197,8 +197,8 @@ class LogTx:
         self._ids[key] = (index, request)
         self.touched.append(index)
 
-    def _next(self, event: Event) -> tuple[ChainState, Row] | None:
-        """State of the member's chain after this event's envelope, and the row of the envelope."""
+    def _next(self, event: Event) -> tuple[ChainState, str, Row] | None:
+        """State of the member's chain after this event's envelope, its owner, and the envelope's row."""
         envelope = event.envelope
         if envelope is None:
             return None
@@ -207,7 +207,15 @@ class LogTx:
         )  # checked by whoever checked the signature, and by its digest below
         if payload["log"] != self._batch.origin:
             raise _refuse(f"an envelope for {self._batch.origin}", "one for another log")
-        state = self._tip(payload["chain"]).accept(payload)
+        signer = envelope.signatures[0][0]
+        before, owner = self._tip(payload["chain"])
+        if signer != (owner or signer):
+            raise ChainError(
+                need=f"a chain of the key {signer}",
+                found="one that another key began",
+                remedy="each node draws a chain of its own; send nothing further until this is explained",
+            )
+        state = before.accept(payload)
         if state.prev != event.env:
             raise _refuse("a canonical payload", "another spelling of one")
         self._check_seen(Seen.from_json(payload["seen"]))
@@ -216,20 +224,23 @@ class LogTx:
             "chain": state.chain,
             "seq": payload["seq"],
             "env": sha256(envelope.payload),
+            "signer": signer,
             "seen_size": state.seen_size,
             "dsse": envelope.to_bytes(),
         }
-        return state, row
+        return state, signer, row
 
-    def _tip(self, chain: str) -> ChainState:
-        state = self._chains.get(chain)
-        if state is not None:
-            return state
+    def _tip(self, chain: str) -> tuple[ChainState, str | None]:
+        """Where a chain stands, and the id of the key that began it."""
+        known = self._chains.get(chain)
+        if known is not None:
+            return known
         row = _TIP.first(self._session, {"chain": chain})
         if row is None:
-            return ChainState(chain=chain)
-        seq, env, seen_size = row
-        return ChainState(chain=chain, next_seq=seq + 1, prev=f"sha256:{env.hex()}", seen_size=seen_size)
+            return ChainState(chain=chain), None
+        seq, env, signer, seen_size = row
+        prev = f"sha256:{env.hex()}"
+        return ChainState(chain=chain, next_seq=seq + 1, prev=prev, seen_size=seen_size), signer
 
     def _check_seen(self, seen: Seen) -> None:
         batch = self._batch

@@ -5,8 +5,7 @@
 - Every key is checked again when the picture is made: a weak key in the database is an invariant broken,
   not a member.
 - Aliases: the name of an organisation in one place of the log (contract, run, round); only the
-  organisation, the broker and
-  the auditor can compute it.
+  organisation, the broker and the auditor can compute it.
 """
 
 from __future__ import annotations

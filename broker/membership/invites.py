@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text that an operator hands over: where the broker is, which keys to expect, a secret that works once.
 
-base64url of the RFC 8785 bytes of
-``{"v":1,"url","broker_key","tls_sha256","id","secret","expires"}``.
+base64url of the RFC 8785 bytes of ``{"v":1,"url","broker_key","tls_sha256","id","secret","expires"}``.
 
 The broker keeps the SHA-256 of the secret only. Legal name, country and group are bound to the invitation
 on the broker's side.

@@ -6,12 +6,11 @@
 
 - The secret of an invitation is known to its receiver; here lies its SHA-256.
 - An approval is an operator's signature over exactly {org, node, node_key, fleet_key, name, group,
-  country}. If one of these is
-  not what the operator saw, the approval is void.
+  country}. If one of these is not what the operator saw, the approval is void.
 - One enrolment per organisation, node, node key and fleet key, for ever: a revoked key never comes back.
 - The second approval makes the organisation active, gives it its alias key and writes ``org.onboarded`` and
-  ``key.added``, all in
-  one transaction. The engine is told after the commit, and again at each start (`roster`).
+  ``key.added``, all in one transaction. The engine is told after the commit, and again at each start
+  (`roster`).
 
 Methods named like what happens take a session and the log's transaction; they are units of work of the
 writer.
@@ -22,9 +21,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import func, insert, or_, select, update
 
 from broker.membership.approvals import APPROVAL_TYPE, approval_subject
@@ -32,7 +28,6 @@ from broker.membership.directory import ACTIVE, REVOKED, WAITING, Directory, Mem
 from broker.membership.errors import (
     AlreadyEnrolledError,
     ApprovalTwiceError,
-    FleetKeyError,
     InviteExpiredError,
     InviteMismatchError,
     InviteUnknownError,
@@ -41,11 +36,13 @@ from broker.membership.errors import (
     NotWaitingError,
     SubjectChangedError,
 )
+from broker.membership.fleetkeys import check_fleet_key
 from broker.membership.invites import Invite, secret_digest
+from broker.membership.records import console_action, key_added
 from broker.store.tables import approval, invite, organisation
 from policies.encoding import Json, canonical, digest, new_id, unb64
 from policies.identity import check_public_key, fingerprint, key_id, key_text
-from policies.limits import APPROVALS_NEEDED, FLEET_KEY_CHARS, INVITE_TTL_H
+from policies.limits import APPROVALS_NEEDED, INVITE_TTL_H
 from policies.log.entries import EntryType, Event, alias
 from policies.ports import iso_s
 from policies.signing import Envelope
@@ -86,26 +83,6 @@ def subject_of(member: Member) -> bytes:
         group=member.group,
         country=member.country,
     )
-
-
-def check_fleet_key(pem: str) -> str:
-    """The fleet key in the one PEM spelling that is compared and stored.
-
-    Raises:
-        FleetKeyError: Not a P-256 public key in PEM.
-    """
-    remedy = "send the public half of keys/fleet.key as iriai-node writes it"
-    if len(pem) > FLEET_KEY_CHARS:
-        raise FleetKeyError(need=f"at most {FLEET_KEY_CHARS} characters", found="more", remedy=remedy)
-    try:
-        key = serialization.load_pem_public_key(pem.encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise FleetKeyError(need="a public key in PEM", found="something else", remedy=remedy) from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise FleetKeyError(need="a P-256 key", found="another kind of key", remedy=remedy)
-    return key.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    ).decode("ascii")
 
 
 class Membership:
@@ -177,8 +154,7 @@ class Membership:
         """Uses the invitation up and lets the organisation wait for two approvals.
 
         1. the invitation exists, is unused, has not expired; 2. it was made for this organisation; 3. the
-        keys are sound; 4. nobody
-        enrolled any of them.
+           keys are sound; 4. nobody enrolled any of them.
 
         Raises:
             InviteUnknownError, InviteUsedError, InviteExpiredError: Step 1.
@@ -253,8 +229,7 @@ class Membership:
         """Records one operator's approval; the second one makes the organisation active.
 
         1. it waits; 2. the operator signed exactly what waits; 3. the operator's key has not approved it;
-        4. record; 5. with two
-        different keys: active.
+        4. record; 5. with two different keys: active.
 
         Raises:
             NotMemberError, NotWaitingError: Step 1.
@@ -388,29 +363,6 @@ class Membership:
             }
             for member in self._directory.members()
         ]
-
-
-def console_action(operator: Operator, action: str, *, subject: str | None, request: str) -> Event:
-    """The log entry of an operator's mutation."""
-    return Event(
-        type=EntryType.CONSOLE_ACTION,
-        pub={
-            "operator": operator.name,
-            "action": action,
-            "subject": subject,
-            "result": "done",
-            "request": request,
-        },
-    )
-
-
-def key_added(role: str, algorithm: str, key: bytes, *, shown: str | None = None) -> Event:
-    """The log entry of a key that is trusted from here on."""
-    return Event(
-        type=EntryType.KEY_ADDED,
-        pub={"role": role, "alg": algorithm, "kid": digest(key), "vkey": None},
-        private={} if shown is None else {"key": shown},
-    )
 
 
 def _usable_invite(row: dict[str, Json] | None, now_ms: int) -> dict[str, Json]:

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate: every tier of the recipe is judged under the contract, and the decision is what happens.
 
-1. evidence: which of the contract's names really lie with the candidate; the privacy statement is built and
-signed here;
-2. for each tier: `Release` is evaluated at point ``gate``, kept and logged;
-3. allowed: ``model.released`` and a row, from which downloads are served. Refused: ``model.refused`` with
-the clause, and
-   nothing can be downloaded. A candidate that only lacks approvals goes on waiting.
+1. evidence: which of the contract's names really lie with the candidate, once all silos were asked;
+2. for each tier: `Release` is evaluated at point ``gate``;
+3. a candidate that only lacks approvals goes on waiting; nothing is stored;
+4. otherwise the privacy statement is built and signed, and decisions and outcomes are logged. Allowed:
+   ``model.released`` and a row, from which downloads are served. Refused: ``model.refused`` with the clause,
+   and nothing can be downloaded.
 
-The gate may be asked again at any time, after each vote; a candidate that was decided stays decided.
+Whether a candidate may be released is looked at again in the transaction that decides: a vote that came
+meanwhile counts. The gate may be asked again at any time, after each vote; a candidate that was decided stays
+decided. The tight figure of a plan is computed once and beside the event loop: it takes seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,9 +40,11 @@ from policies.recipe import load as load_recipe
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.contracts.decisions import Judgement
     from broker.federation.participants import Participant
-    from broker.federation.session import Tools
+    from broker.federation.tools import Tools
     from broker.log import LogTx
     from broker.store import Session
     from policies.contract import Contract
@@ -63,10 +68,10 @@ class _Case:
     contract: Contract
     recipe: Recipe
     cohort: tuple[Participant, ...]
-    votes: dict[str, str]
+    votes: Mapping[str, str]
     evidence: tuple[str, ...]
-    statement: bytes
-    after: dict[str, EpsilonAfter]
+    after: Mapping[str, EpsilonAfter]
+    judging: bool
 
 
 class Gate:
@@ -74,6 +79,7 @@ class Gate:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._tight: dict[str, str] = {}
 
     async def decide(self, name: str) -> str:
         """Judges a candidate; gives its state: ``waiting``, ``released`` or ``refused``.
@@ -82,56 +88,52 @@ class Gate:
             RunUnknownError: No such candidate.
         """
         with self._tools.store.read() as session:
-            row = session.execute(
-                select(candidate.c.state, run.c.run_id, run.c.contract, run.c.recipe_digest)
-                .join(run, run.c.run_id == candidate.c.run_id)
-                .where(candidate.c.digest == name)
-            ).one_or_none()
-            if row is None:
-                raise RunUnknownError(
-                    need="a candidate of this broker", found=name, remedy="iriai-broker release list"
-                )
-            if row.state != WAITING:
-                return str(row.state)
-            case = self._case(session, name, row.run_id, row.contract, row.recipe_digest)
-        judged = [(tier, self._judge(case, tier)) for tier in _tiers(case)]
-        state, _ = await self._tools.writer.run(lambda session, tx: self._write(session, tx, case, judged))
+            state, case = self._case(session, name)
+        if state != WAITING or self._decided(case) is None:
+            return state
+        if case.recipe.plan is not None:
+            await self._compute(case.recipe.plan)
+        state, _ = await self._tools.writer.run(lambda session, tx: self._write(session, tx, name))
         self._tools.journal.note("candidate.decided", run=case.run, state=state)
         return state
 
-    def _case(
-        self, session: Session, name: str, run_id: str, contract_digest: str, recipe_digest: str
-    ) -> _Case:
-        tools = self._tools
-        contract = tools.contracts.get(contract_digest)
-        recipe = load_recipe(tools.contracts.annex(session, contract, recipe_digest))
-        trained = _trained(session, run_id)
-        cohort = tuple(one for one in participants(tools.contracts, contract, recipe) if one.party in trained)
-        after = self._after(session, contract, recipe.plan, cohort, run_id)
-        document = statement_bytes(
-            build_statement(
-                run=run_id,
-                model=name,
-                contract=contract.digest,
-                recipe=recipe.digest,
-                claims=[_claim(one, contract, run_id, recipe.plan) for one in cohort],
-                evaluation=recipe.evaluation.digest,
+    async def _compute(self, plan: DpPlan) -> None:
+        if plan.digest not in self._tight:
+            loop = asyncio.get_running_loop()
+            self._tight[plan.digest] = epsilon_text(await loop.run_in_executor(None, epsilon_pld, plan))
+
+    def _case(self, session: Session, name: str) -> tuple[str, _Case]:
+        """State of a candidate, and the case as it stands in this transaction."""
+        row = session.execute(
+            select(candidate.c.state, run.c.run_id, run.c.contract, run.c.recipe_digest, run.c.outcome)
+            .join(run, run.c.run_id == candidate.c.run_id)
+            .where(candidate.c.digest == name)
+        ).one_or_none()
+        if row is None:
+            raise RunUnknownError(
+                need="a candidate of this broker", found=name, remedy="iriai-broker release list"
             )
-        )
-        return _Case(
+        tools = self._tools
+        contract = tools.contracts.get(row.contract)
+        recipe = load_recipe(tools.contracts.annex(session, contract, row.recipe_digest))
+        trained = _trained(session, row.run_id)
+        everybody = participants(tools.contracts, contract, recipe, active=False)
+        cohort = tuple(one for one in everybody if one.party in trained)
+        case = _Case(
             candidate=name,
-            run=run_id,
+            run=row.run_id,
             contract=contract,
             recipe=recipe,
             cohort=cohort,
             votes={
-                row.party: row.verdict
-                for row in session.execute(select(vote).where(vote.c.candidate == name))
+                one.party: one.verdict
+                for one in session.execute(select(vote).where(vote.c.candidate == name))
             },
             evidence=_evidence(session, name, logged=tools.writer.head().size > 0),
-            statement=Envelope.seal(document, PAYLOAD_TYPE, tools.broker_key).to_bytes(),
-            after=after,
+            after=self._after(session, contract, recipe.plan, cohort, row.run_id),
+            judging=row.outcome is None,
         )
+        return str(row.state), case
 
     def _after(
         self,
@@ -149,6 +151,15 @@ class Gate:
             )
             for one in cohort
         }
+
+    def _decided(self, case: _Case) -> tuple[str, list[tuple[TierClause, Judgement]]] | None:
+        """What becomes of a candidate and why; None if it goes on waiting, for silos or for votes."""
+        if case.judging:
+            return None
+        judged = [(tier, self._judge(case, tier)) for tier in _tiers(case)]
+        if any(judgement.allow for _, judgement in judged):
+            return RELEASED, judged
+        return (REFUSED, judged) if _refused_for_good(judged) else None
 
     def _judge(self, case: _Case, tier: TierClause) -> Judgement:
         tools, parties = self._tools, tuple(one.party for one in case.cohort)
@@ -169,28 +180,50 @@ class Gate:
         state = tools.contracts.state(case.contract)
         return judge(case.contract, point="gate", request=request, state=state, entropy=tools.entropy)
 
-    def _write(
-        self, session: Session, tx: LogTx, case: _Case, judged: list[tuple[TierClause, Judgement]]
-    ) -> str:
-        state = session.scalar(select(candidate.c.state).where(candidate.c.digest == case.candidate))
-        if state != WAITING:
-            return str(state)
-        allowed = [tier for tier, judgement in judged if judgement.allow]
-        decided = RELEASED if allowed else _refused_for_good(judged)
-        if decided is None:
-            return WAITING
-        session.execute(
-            insert(statement).on_conflict_do_nothing(),
-            {"digest": digest(case.statement), "bytes": case.statement},
+    def _statement(self, case: _Case) -> bytes:
+        document = statement_bytes(
+            build_statement(
+                run=case.run,
+                model=case.candidate,
+                contract=case.contract.digest,
+                recipe=case.recipe.digest,
+                claims=[self._claim(one, case) for one in case.cohort],
+                evaluation=case.recipe.evaluation.digest,
+            )
         )
+        return Envelope.seal(document, PAYLOAD_TYPE, self._tools.broker_key).to_bytes()
+
+    def _claim(self, one: Participant, case: _Case) -> dict[str, object]:
+        shown, plan = one.alias(case.contract.digest, case.run, None), case.recipe.plan
+        if plan is None:
+            return claim(shown, None)
+        return claim(shown, plan.document, epsilon_pld=self._tight[plan.digest])
+
+    def _write(self, session: Session, tx: LogTx, name: str) -> str:
+        state, case = self._case(session, name)
+        decided = self._decided(case) if state == WAITING else None
+        if decided is None:
+            return state
+        state, judged = decided
+        signed = self._statement(case)
+        named = digest(signed)
+        session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": signed})
         for tier, judgement in judged:
             ref = judgement.record(session, tx, run=case.run)
-            self._write_tier(session, tx, case, tier, judgement=judgement, ref=ref)
-        session.execute(update(candidate).where(candidate.c.digest == case.candidate).values(state=decided))
-        return decided
+            self._write_tier(session, tx, case, tier, judgement=judgement, ref=ref, statement=named)
+        session.execute(update(candidate).where(candidate.c.digest == name).values(state=state))
+        return state
 
     def _write_tier(
-        self, session: Session, tx: LogTx, case: _Case, tier: TierClause, *, judgement: Judgement, ref: int
+        self,
+        session: Session,
+        tx: LogTx,
+        case: _Case,
+        tier: TierClause,
+        *,
+        judgement: Judgement,
+        ref: int,
+        statement: str,
     ) -> None:
         clauses = judgement.decision.clauses
         tx.add(
@@ -203,7 +236,7 @@ class Gate:
                     "model": case.candidate,
                     "tier": tier.tier,
                     "clause": tier.clause if judgement.allow else clauses[0],
-                    "statement": digest(case.statement),
+                    "statement": statement,
                 },
             )
         )
@@ -214,7 +247,7 @@ class Gate:
                     "model": case.candidate,
                     "tier": tier.tier,
                     "contract": case.contract.digest,
-                    "statement_digest": digest(case.statement),
+                    "statement_digest": statement,
                     "at_ms": tx.now_ms,
                 },
             )
@@ -229,13 +262,13 @@ def _tiers(case: _Case) -> tuple[TierClause, ...]:
     )
 
 
-def _refused_for_good(judged: list[tuple[TierClause, Judgement]]) -> str | None:
-    """``refused``, unless everything that is missing may still come: approvals."""
-    for _, judgement in judged:
-        against = {one.check for one in judgement.decision.refusals if one.check != "unknown"}
-        if against <= _LACKS_VOTES:
-            return None
-    return REFUSED
+def _refused_for_good(judged: list[tuple[TierClause, Judgement]]) -> bool:
+    """Whether no tier lacks nothing but what may still come: approvals."""
+    against = [
+        {one.check for one in judgement.decision.refusals if one.check != "unknown"}
+        for _, judgement in judged
+    ]
+    return not any(one <= _LACKS_VOTES for one in against)
 
 
 def _trained(session: Session, run_id: str) -> frozenset[str]:
@@ -263,10 +296,3 @@ def _evidence(session: Session, name: str, *, logged: bool) -> tuple[str, ...]:
             found.append(EVALUATION)
             break
     return tuple(sorted(found))
-
-
-def _claim(one: Participant, contract: Contract, run_id: str, plan: DpPlan | None) -> dict[str, object]:
-    alias = one.alias(contract.digest, run_id, None)
-    if plan is None:
-        return claim(alias, None)
-    return claim(alias, plan.document, epsilon_pld=epsilon_text(epsilon_pld(plan)))

@@ -10,15 +10,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sqlalchemy import func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.federation.checkpoints import model_bytes
 from broker.federation.engine import Reply
-from broker.federation.records import add_envelopes
-from broker.federation.replies import ReplyRefusedError
-from broker.store.tables import candidate, model, statement, vote
+from broker.federation.envelopes import WAITING, EnvelopesRefusedError, add_envelopes, store_votes
+from broker.federation.signed import ReplyRefusedError
+from broker.store.tables import candidate, log_entry, model, statement
 from policies.encoding import canonical, digest
 from policies.exchange import ExchangeType
 from policies.log.entries import EntryType, Event
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EVALUATION", "WAITING", "evaluate_candidate", "open_candidate"]
 
-WAITING = "waiting"
 EVALUATION = "federated-evaluation"
 CANDIDATE = "candidate"
 
@@ -73,51 +73,72 @@ async def open_candidate(run: RunSession, weights: np.ndarray) -> str:
 
 async def evaluate_candidate(run: RunSession, engine_run: EngineRun, name: str, weights: np.ndarray) -> None:
     """Asks the silos and logs what they say; see the module."""
-    plan = run.recipe.evaluation
+    answers = await _ask(run, engine_run, name, model_bytes(weights))
+    while (refused := await _write(run, name, answers)) is not None:
+        _refused(run, refused.sender, refused.reason)
+        answers = [one for one in answers if one.sender != refused.sender]
+
+
+async def _write(run: RunSession, name: str, answers: list[_Answer]) -> EnvelopesRefusedError | None:
+    """Logs the answers; gives the refusal of the one that the log does not take, and then wrote nothing."""
+    try:
+        await run.tools.writer.run(lambda session, tx: _record(session, tx, run, name, answers))
+    except EnvelopesRefusedError as error:
+        return error
+    return None
+
+
+async def _ask(run: RunSession, engine_run: EngineRun, name: str, model: bytes) -> list[_Answer]:
+    plan, deadline_ms = run.recipe.evaluation, run.asking.deadline_ms()
     body = {"candidate": name, "plan": plan.digest, "final": True}
-    cohort = await run.quorum()
+    slot = run.progress.last_model_round, 1
+    by_node = {one.node: one for one in await run.quorum()}
     requests = [
-        run.request(one, ExchangeType.JUDGE, run.progress.last_model_round, 1, body=body, weights=weights)
-        for one in cohort
+        run.asking.request(one, ExchangeType.JUDGE, slot, body=body, model=model, deadline_ms=deadline_ms)
+        for one in by_node.values()
     ]
-    by_node = {one.node: one for one in cohort}
     answers: list[_Answer] = []
-    async for outcome in run.exchange(engine_run, requests):
+    async for outcome in run.asking.exchange(engine_run, requests, deadline_ms=deadline_ms):
         if not isinstance(outcome, Reply):
             run.tools.journal.note("judge.failed", run=run.run, node=outcome.node, code=outcome.code)
             continue
+        sender = by_node[outcome.node]
+        if not outcome.ok:
+            code = outcome.header.code or ""
+            run.tools.journal.note("judge.declined", run=run.run, node=outcome.node, code=code)
         try:
-            reply = run.read(by_node[outcome.node], outcome)
+            answers.append(_Answer(sender=sender, reply=run.asking.read(sender, outcome)))
         except ReplyRefusedError as error:
-            run.tools.journal.note("judge.refused", run=run.run, node=outcome.node, code=error.reason)
-            continue
-        answers.append(_Answer(sender=by_node[outcome.node], reply=reply))
-    answers.sort(key=lambda one: one.sender.party)
-    await run.tools.writer.run(lambda session, tx: _record(session, tx, run, name, answers))
+            _refused(run, sender, error.reason)
+    return sorted(answers, key=lambda one: one.sender.party)
+
+
+def _refused(run: RunSession, sender: Participant, reason: str) -> None:
+    run.tools.journal.note("judge.refused", run=run.run, node=sender.node, code=reason)
 
 
 def _record(session: Session, tx: LogTx, run: RunSession, name: str, answers: list[_Answer]) -> None:
-    evaluations: dict[str, str] = {}
-    indexes: list[int] = []
+    contract, evaluations = run.contract.digest, dict[str, str]()
+    groups: set[str] = set()
+    indexes: set[int] = set()
     for answer in answers:
-        added = add_envelopes(session, tx, answer.sender, answer.reply, contract=run.contract.digest)
-        indexes += [index for kind, index, _ in added if kind is EntryType.EVALUATION_RECEIVED]
-        for one in answer.reply.signed:
-            body = one.payload["body"]
-            if one.kind is EntryType.EVALUATION_RECEIVED and body["candidate"] == name:
-                evaluations[answer.sender.alias(run.contract.digest, run.run, None)] = body["evaluation"]
-            if one.kind is EntryType.VOTE_CAST and body["subject"] == name:
-                _store_vote(session, tx, name, answer.sender.party, body)
-    groups = {answer.sender.group for answer in answers}
+        sender, reply = answer.sender, answer.reply
+        added = add_envelopes(session, tx, sender, reply, contract=contract, slot=(run.run, None, None))
+        store_votes(session, tx, sender, reply, contract=contract)
+        for one, index in zip(reply.signed, added, strict=True):
+            if one.kind is EntryType.EVALUATION_RECEIVED and one.payload["body"]["candidate"] == name:
+                evaluations[sender.alias(contract, run.run, None)] = one.payload["body"]["evaluation"]
+                groups.add(sender.group)
+                indexes.add(index)
     enough = len(groups) >= run.contract.aggregation.min_parties
     report = _report(run, name, evaluations, enough=enough)
     session.execute(insert(statement).on_conflict_do_nothing(), {"digest": digest(report), "bytes": report})
     tx.add(
         Event(
             type=EntryType.CANDIDATE_EVALUATED,
-            scope=run.contract.digest,
+            scope=contract,
             run=run.run,
-            refs=tuple(indexes),
+            refs=tuple(sorted({*indexes, *_last_aggregate(session, run.run)})),
             pub={
                 "candidate": name,
                 "checks": {EVALUATION: "pass" if enough else "fail"},
@@ -127,15 +148,15 @@ def _record(session: Session, tx: LogTx, run: RunSession, name: str, answers: li
     )
 
 
-def _store_vote(session: Session, tx: LogTx, name: str, party: str, body: Mapping[str, Any]) -> None:
-    row = {"candidate": name, "party": party, "verdict": body["vote"], "at_ms": tx.now_ms}
-    session.execute(insert(vote).on_conflict_do_nothing(), row)  # an owner's own vote stands
+def _last_aggregate(session: Session, run_id: str) -> list[int]:
+    """Index of the aggregate that the candidate was taken after."""
+    of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.AGGREGATE_RELEASED.value)
+    last = session.scalar(select(func.max(log_entry.c.idx)).where(of))
+    return [] if last is None else [last]
 
 
 def _report(run: RunSession, name: str, evaluations: Mapping[str, str], *, enough: bool) -> bytes:
-    """What lies with the candidate as evidence: who evaluated it, by alias, and digests of what they
-    signed.
-    """
+    """What lies with the candidate as evidence: who evaluated it, and digests of what they signed."""
     return canonical(
         {
             "schema": "iriai-evaluation-report/1",

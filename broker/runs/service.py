@@ -2,8 +2,7 @@
 """Runs as the API sees them: opened here, moved by the round runner, shown to their contract's parties.
 
 Opening a run is one transaction: its row, ``run.opened`` and the operator's action. The runner finds the
-row afterwards, also after a
-crash; a run that nobody moves waits.
+row afterwards, also after a crash; a run that nobody moves waits.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import insert, select
 
 from broker.contracts.errors import NotPartyError
-from broker.membership.service import console_action
+from broker.membership.records import console_action
 from broker.runs.errors import RecipeUnknownError, TooFewSeatsError
 from broker.store.tables import round_, run
 from policies.contract.errors import NotExecutedError

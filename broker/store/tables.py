@@ -290,6 +290,7 @@ log_envelope = _table(
     _text("chain"),
     _int("seq"),
     _bytes("env"),
+    _text("signer"),
     _int("seen_size"),
     _bytes("dsse"),
 )

@@ -3,17 +3,18 @@
 
 LogError
   EntryError            log.entry-invalid      an entry or event that the closed schema does not know
-  BodyTooLargeError     log.body-too-large     an entry above the bound ProofError
-  log.proof-invalid      a Merkle proof or receipt that proves nothing NoteError
-  log.note-invalid       a checkpoint that is malformed, or whose signature does not hold PolicyError
-  log.policy-invalid     a policy file that cannot be trusted as written QuorumError           log.untrusted
-  no log key of the policy signed the checkpoint MemberEnvelopeError   log.envelope-invalid   a member's
-  envelope of another form ChainError            log.chain              envelopes of one node that do not
-  follow each other
+  BodyTooLargeError     log.body-too-large     an entry above the bound
+  ProofError            log.proof-invalid      a Merkle proof or receipt that proves nothing
+  NoteError             log.note-invalid       a checkpoint that is malformed, or badly signed
+  PolicyError           log.policy-invalid     a policy file that cannot be trusted as written
+  QuorumError           log.untrusted          no log key of the policy signed the checkpoint
+  MemberEnvelopeError   log.envelope-invalid   a member's envelope of another form
+  ChainError            log.chain              envelopes of one node that do not follow each other
     SeqGapError         log.seq-gap            a number is missing
     SlotTakenError      log.slot-taken         two payloads for one number
     SeenError           log.seen-unknown       what the node saw is not in this history
   BundleError           log.bundle-invalid     a bundle file that is refused before it is read
+  AuditError            log.audit-findings     a bundle in which an audit found something
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Kind:
 
 
 def _pattern(name: str, pattern: str) -> Kind:
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
     return Kind(name, lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None)
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from policies.encoding import digest_of
 from policies.errors import IriaiError
 from policies.log.entries import EntryType
-from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text, rho_max_nano, rho_step_nano
+from policies.privacy.accounting import (
+    ORDERS,
+    epsilon_filter,
+    epsilon_rdp,
+    epsilon_text,
+    rho_max_nano,
+    rho_step_nano,
+)
 from policies.privacy.ledger import Cap, plan_facts
 
 if TYPE_CHECKING:
@@ -215,6 +222,9 @@ def _check_cost(
 ) -> None:
     """AUD-062 and the lineage's half of AUD-063."""
     if account is None or plan is None or one.rho_nano is None or one.lineage is None:
+        return
+    if account.order not in ORDERS:
+        report.add("AUD-062", f"order {account.order} is none that is accounted at", index=one.index)
         return
     try:
         q, sigma, _, _ = plan_facts(plan)

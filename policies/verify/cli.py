@@ -109,7 +109,7 @@ def _refusal(report: Report) -> IriaiError | None:
     return kind(
         need="a history without findings, signed by a log key of the policy",
         found=report.verdict,
-        remedy="redo the findings by hand; keep the bundle as evidence and ask the members for their receipts",
+        remedy="redo the findings by hand; keep the bundle as evidence, ask members for their receipts",
     )
 
 

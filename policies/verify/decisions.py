@@ -4,8 +4,8 @@
 1. every ``decision.recorded`` has a record; evaluating the contract on it gives the digest, outcome and
 clauses in the entry;
 2. what the record says about the step is what the log says: who asked, recipe, members, model, votes;
-3. a submission follows an allowing decision of its node; an aggregate, a release and a delivery refer to an
-allowing one of the broker.
+3. an accepted submission follows an allowing decision of the broker and of its node; an aggregate, a
+release and a delivery follow an allowing one of the broker.
 """
 
 from __future__ import annotations
@@ -198,22 +198,29 @@ def _epsilon(history: History, request: TrainRound) -> list[str]:
 
 
 def _check_submissions(history: History, decided: dict[int, Decided], report: Report) -> None:
-    """Before each accepted submission its node allowed training in this attempt."""
-    allowed: dict[tuple[str | None, int | None, str], list[int]] = {}
-    for index, one in decided.items():
-        entry = history.entries[index]
-        if one.allow and one.point == "node" and isinstance(one.request, TrainRound):
-            allowed.setdefault((entry.run, entry.round, entry.actor), []).append(index)
+    """Before each accepted submission the broker allowed asking its party, and the node allowed training."""
     if history.grade != "auditor":
         return
+    asked: dict[tuple[str | None, int | None, str | None], int] = {}
+    trained: dict[tuple[str | None, int | None, str], list[int]] = {}
+    for index, one in sorted(decided.items()):
+        entry = history.entries[index]
+        if not one.allow or not isinstance(one.request, TrainRound):
+            continue
+        if one.point == "node":
+            trained.setdefault((entry.run, entry.round, entry.actor), []).append(index)
+        else:
+            asked.setdefault((entry.run, entry.round, one.request.party), index)
     accepted = {ref for _, entry in history.of(EntryType.CONTRIBUTION_ACCEPTED) for ref in entry.refs}
     for attempt in history.attempts().values():
         start = attempt.opened if attempt.opened is not None else -1
-        for index in accepted.intersection(attempt.submissions):
+        for index in sorted(accepted.intersection(attempt.submissions)):
             entry = history.entries[index]
-            found = allowed.get((entry.run, entry.round, entry.actor), [])
+            found = trained.get((entry.run, entry.round, entry.actor), [])
             if not any(start < at < index for at in found):
                 report.add("AUD-059", "no allowing decision of the node before it", index=index)
+            if asked.get((entry.run, entry.round, history.sender_party(index)), index) >= index:
+                report.add("AUD-059", "no allowing decision of the broker to ask it", index=index)
 
 
 _STEPS: Mapping[EntryType, tuple[type[Request], bool]] = {

@@ -28,7 +28,7 @@ def check_rounds(history: History, report: Report) -> None:
     """AUD-048, AUD-052 to AUD-054 and AUD-056."""
     verdicts = _verdicts(history, report)
     _check_refusals(history, report)
-    _check_updates(history, report)
+    _check_updates(history, verdicts, report)
     for key, attempt in history.attempts().items():
         _check_submissions(history, key, attempt, verdicts, report)
         if attempt.closed is not None:
@@ -76,9 +76,13 @@ def _check_refusals(history: History, report: Report) -> None:
             report.add("AUD-053", f"the contract has no clause {clause}", index=index)
 
 
-def _check_updates(history: History, report: Report) -> None:
+def _check_updates(history: History, verdicts: dict[int, list[int]], report: Report) -> None:
+    """No update counts twice; one that comes again and is refused for it counts once."""
     seen: dict[str, int] = {}
     for index, entry in history.of(EntryType.SUBMISSION_RECEIVED):
+        judged = {history.entries[at].type for at in verdicts.get(index, [])}
+        if judged == {EntryType.CONTRIBUTION_REFUSED}:
+            continue
         first = seen.setdefault(entry.pub["update"], index)
         if first != index:
             report.add("AUD-048", f"the update of entry {first} again", index=index)

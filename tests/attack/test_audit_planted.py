@@ -20,12 +20,13 @@ from policies.log.bundle import files_of
 from policies.log.checkpoint import Checkpoint, VerifierKey, parse_policy, policy_text, sign_checkpoint
 from policies.log.entries import EntryType, Event, from_envelope
 from policies.log.envelope import Seen, open_envelope, seal_envelope
+from policies.privacy.accounting import rho_step_nano
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
 from policies.privacy.statement import claim
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from policies.verify.rules import RULES
-from tests.auditsim import ORIGIN, PLAN, RUN, MakerSim, PoolSim, digest_from, repacked, seeded
+from tests.auditsim import ORDER, ORIGIN, PLAN, RUN, MakerSim, PoolSim, digest_from, repacked, seeded
 
 T = EntryType
 CANDIDATE = digest_from("average 2")
@@ -180,6 +181,50 @@ def a_published_checkpoint_is_beyond_the_bundle() -> tuple[bytes, Any]:
     sim = PoolSim().build()
     other = sign_checkpoint(sim.log_key, Checkpoint(ORIGIN, 400, bytes(32)))
     return sim.bundle(notes=[*sim.notes, other]), sim.policy
+
+
+@planted("AUD-010")
+def a_published_checkpoint_that_is_none() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(notes=["not a note\n", *sim.notes]), sim.policy
+
+
+@planted("AUD-010")
+def a_list_of_checkpoints_in_another_form() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    made = files(sim)
+    return repacked(made | {"checkpoints.log": made["checkpoints.log"] + b'{"note":1}\n'}), sim.policy
+
+
+@planted("AUD-011")
+def a_published_checkpoint_by_another_key() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    other = sign_checkpoint(sim.broker_key, Checkpoint(ORIGIN, 1, sim.tree.root(1)))
+    return sim.bundle(notes=[other, *sim.notes]), sim.policy
+
+
+@planted("AUD-014")
+def a_list_of_checkpoints_that_stops_early() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(notes=sim.notes[:-1]), sim.policy
+
+
+@planted("AUD-014")
+def checkpoints_that_go_back() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(notes=[sim.notes[1], sim.notes[0], *sim.notes[1:]]), sim.policy
+
+
+@planted("AUD-016")
+def a_receipt_under_another_name() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(receipts={31: sim.receipt(30)}), sim.policy
+
+
+@planted("AUD-016")
+def a_receipt_that_is_none() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(receipts={30: "a receipt"}), sim.policy
 
 
 @planted("AUD-016")
@@ -574,6 +619,47 @@ def a_submission_with_two_verdicts() -> tuple[bytes, Any]:
     return bundle, policy
 
 
+@planted("AUD-052", "AUD-054")
+def a_verdict_after_the_round_was_closed() -> tuple[bytes, Any]:
+    kept: list[Event] = []
+
+    def tamper(at: str, event: Event) -> Event | list[Event] | None:
+        if at == "verdict hanbit 2":
+            kept.append(event)
+            return None
+        return [event, *kept] if at == "round 2 closed" else event
+
+    return tampered(tamper)
+
+
+@planted("AUD-052", "AUD-054")
+def a_submission_for_an_attempt_that_was_never_opened() -> tuple[bytes, Any]:
+    return _stating("submission hanbit 2", "hanbit", attempt=2)
+
+
+@planted("AUD-048", "AUD-052", "AUD-054")
+def a_verdict_on_a_submission_of_another_round() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "verdict hanbit 2":
+            return event
+        return replace(event, refs=(sim.names["submission hanbit 1"],))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-052")
+def a_verdict_on_nothing() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        if at != "verdict hanbit 2":
+            return event
+        return [event, replace(event, refs=())]
+
+    return tampered(tamper)
+
+
 @planted("AUD-053")
 def a_refusal_without_a_listed_reason() -> tuple[bytes, Any]:
     return out(changing("verdict hanbit 2", pub={"reason": "broker-did-not-like-it"}))
@@ -670,6 +756,11 @@ def an_aggregate_without_a_decision() -> tuple[bytes, Any]:
 
 
 @planted("AUD-059")
+def a_party_that_the_broker_never_decided_to_ask() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "asked kita 2" else event)
+
+
+@planted("AUD-059")
 def an_accepted_submission_whose_node_never_allowed_it() -> tuple[bytes, Any]:
     sim = PoolSim().build()
     kept = [one for one in sim.decisions if one.index != sim.names["decision kita 1"]]
@@ -757,6 +848,32 @@ def a_spend_that_is_too_cheap() -> tuple[bytes, Any]:
 @planted("AUD-063")
 def a_cap_is_passed() -> tuple[bytes, Any]:
     return _stating("spent kita 1", "kita", rho_nano=1 << 40)
+
+
+@planted("AUD-063")
+def the_contracts_cap_is_passed_by_honest_costs() -> tuple[bytes, Any]:
+    step = rho_step_nano(q=0.2, sigma=6.2244, order=ORDER)
+    return _stating("spent kita 1", "kita", steps=5_000, rho_nano=5_000 * step)
+
+
+@planted("AUD-062", "AUD-066")
+def an_order_that_would_exhaust_the_auditors_machine() -> tuple[bytes, Any]:
+    return _stating("budget kita iriai-dp-plan/1", "kita", alpha_star=2**53 - 1)
+
+
+@planted("AUD-063", "AUD-066")
+def a_cap_without_a_delta() -> tuple[bytes, Any]:
+    return _stating("budget kita iriai-dp-plan/1", "kita", delta="0")
+
+
+@planted("AUD-065")
+def a_budget_of_another_unit() -> tuple[bytes, Any]:
+    return _stating("budget kita iriai-dp-plan/1", "kita", unit="order")
+
+
+@planted("AUD-061")
+def a_spend_of_another_round() -> tuple[bytes, Any]:
+    return _stating("spent kita 1", "kita", mechanism=f"{RUN}/7/1")
 
 
 @planted("AUD-065")
@@ -958,6 +1075,32 @@ def test_a_refused_submission_that_is_left_out_is_found_by_its_receipt() -> None
     _, case, _ = CASES["a_refusal_is_left_out_and_every_count_made_to_fit"]
     bundle, policy = case()
     assert "AUD-016" in verify(bundle, policy, receipts=kept).counts
+
+
+def test_a_late_submission_that_was_refused_for_it_is_clean() -> None:
+    kept: list[Event] = []
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event | list[Event] | None:
+        if at in ("submission hanbit 2", "verdict hanbit 2"):
+            kept.append(event)
+            return None
+        if at != "round 2 closed":
+            return event
+        parties = {
+            name: one if one["verdict"] == "accepted" else {"received": 0, "verdict": "silent"}
+            for name, one in event.pub["parties"].items()
+        }
+        closed = replace(event, pub={**event.pub, "received": 2, "refused": 0, "parties": parties})
+        submission, verdict = kept
+        index = len(sim.bodies) + 1
+        late = replace(verdict, refs=(index,), pub={"reason": "round-closed", "clause": None})
+        return [closed, submission, late]
+
+    sim.tamper = tamper
+    sim.build()
+    report = verify(sim.bundle(), sim.policy)
+    assert (report.exit_code, report.findings) == (0, [])
 
 
 def test_another_logs_key_is_not_trusted() -> None:

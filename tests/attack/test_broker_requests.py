@@ -68,7 +68,9 @@ async def test_a_copied_change_is_refused_and_has_no_second_effect(house):
 async def test_a_copy_of_a_refused_change_is_refused_as_a_copy(house):
     kita = NodeSim(house, "kita")
     await house.alice.invite()
-    request = kita.signed("POST", "/membership/join", canonical(kita.join_body(await house.alice.invite(), country="FR")))
+    request = kita.signed(
+        "POST", "/membership/join", canonical(kita.join_body(await house.alice.invite(), country="FR"))
+    )
     assert code(await house.http.send(request)) == (403, "membership.invite-mismatch")
     assert code(await house.http.send(request)) == (409, "identity.replayed")
 
@@ -104,7 +106,9 @@ async def test_another_body_under_the_signature_is_refused(house):
     headers = {name: value for name, value in request.headers.items() if name != "content-length"}
     altered = httpx.Request("POST", request.url, headers=headers, content=other)
     assert code(await house.http.send(altered)) == (401, "identity.signature-invalid")
-    headers["content-digest"] = "sha-256=:" + base64.b64encode(bytes.fromhex(digest(other)[7:])).decode() + ":"
+    headers["content-digest"] = (
+        "sha-256=:" + base64.b64encode(bytes.fromhex(digest(other)[7:])).decode() + ":"
+    )
     altered = httpx.Request("POST", request.url, headers=headers, content=other)
     assert code(await house.http.send(altered)) == (401, "identity.signature-invalid")
     assert house.entries(EntryType.CONSOLE_ACTION) == []
@@ -137,7 +141,9 @@ async def test_a_read_of_another_method_is_refused(house):
     assert code(await house.http.send(moved))[0] == 401
 
 
-@pytest.mark.parametrize("junk", ["", "iriai=()", 'iriai=();keyid="0"', 'iriai=();keyid="' + "0" * 16 + '"', "\x7f"])
+@pytest.mark.parametrize(
+    "junk", ["", "iriai=()", 'iriai=();keyid="0"', 'iriai=();keyid="' + "0" * 16 + '"', "\x7f"]
+)
 async def test_junk_instead_of_a_signature_is_refused(house, junk):
     request = house.alice.signed("GET", "/operator/organisations")
     request.headers["signature-input"] = junk
@@ -186,7 +192,9 @@ async def test_every_weak_key_is_refused_at_the_door(house):
 async def test_one_fixed_signature_under_a_weak_key_opens_nothing(house):
     neutral = (1).to_bytes(32, "little")
     forged = neutral + bytes(32)
-    Ed25519PublicKey.from_public_bytes(neutral).verify(forged, b"any message at all")  # what the library accepts
+    Ed25519PublicKey.from_public_bytes(neutral).verify(
+        forged, b"any message at all"
+    )  # what the library accepts
     kita = NodeSim(house, "kita")
     body = kita.join_body(await house.alice.invite(), node_key="ed25519:" + neutral.hex())
     request = kita.signed("POST", "/membership/join", canonical(body))

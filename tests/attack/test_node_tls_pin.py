@@ -16,7 +16,8 @@ from broker.tls import make_certificate
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.errors import PeerUnreachableError, TlsPinError
-from client.transport import BrokerClient, certificate_of, leaf_of, pinned_context
+from client.pin import certificate_of, leaf_of, pinned_context
+from client.transport import BrokerClient
 from policies.identity import SigningKey
 from tests.nodesim import SeedEntropy
 
@@ -47,7 +48,9 @@ def _server(tmp_path: Path, seed: bytes) -> Iterator[tuple[int, str, str, list[b
                         data = one.recv(65536)
                         if data:
                             got.append(data)
-                            one.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+                            one.sendall(
+                                b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+                            )
                 except OSError:
                     continue
 

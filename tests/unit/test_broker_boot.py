@@ -41,7 +41,9 @@ def make(folder: Path, **changes) -> Initialised:
 
 
 def entries(folder: Path) -> list:
-    services = open_services(folder, clock=HandClock(), entropy=SeedEntropy(), engine=NoFleet(), threaded=False)
+    services = open_services(
+        folder, clock=HandClock(), entropy=SeedEntropy(), engine=NoFleet(), threaded=False
+    )
     try:
         receipts = services.writer.receipts
         return [check_entry(receipts.body(index)) for index in range(receipts.head().size)]
@@ -59,7 +61,7 @@ def test_a_fresh_folder_gets_everything_with_safe_modes(tmp_path):
         assert stat.S_IMODE((tmp_path / "b" / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "b/keys").stat().st_mode) == 0o700
     assert made.settings == Settings.load(tmp_path / "b")
-    assert (made.settings.origin, made.settings.listen_host) == ("broker.example:8443/log/2026a", "0.0.0.0")
+    assert (made.settings.origin, made.settings.listen_host) == ("broker.example:8443/log/2026a", "0.0.0.0")  # noqa: S104
 
 
 def test_the_first_entries_name_the_policy_and_every_key(tmp_path):
@@ -185,7 +187,8 @@ def test_the_certificate_is_for_the_host_of_the_url(url, name):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h:1", "https://", "https://h/path", "h:1", "https://u@h:1", "https://h:x", "https://h:1?q"]
+    "url",
+    ["http://h:1", "https://", "https://h/path", "h:1", "https://u@h:1", "https://h:x", "https://h:1?q"],
 )
 def test_a_url_of_another_form_is_refused(url):
     with pytest.raises(TlsInvalidError):

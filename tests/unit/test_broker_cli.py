@@ -84,12 +84,16 @@ def test_the_command_line_imports_nothing_heavy_before_a_command_runs():
         "import sys, broker.cli; heavy = {'sqlalchemy', 'fastapi', 'httpx', 'flwr', 'pydantic', 'numpy', 'cryptography'};"
         "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_a_refusal_is_one_envelope_on_stdout_and_words_on_stderr(tmp_path):
-    result = CliRunner().invoke(app, ["status", "--dir", str(tmp_path), "--key", str(tmp_path / "k"), "--json"])
+    result = CliRunner().invoke(
+        app, ["status", "--dir", str(tmp_path), "--key", str(tmp_path / "k"), "--json"]
+    )
     assert result.exit_code == 6
     envelope = json.loads(result.stdout)
     assert envelope["status"] == "error"
@@ -116,7 +120,9 @@ def test_an_operators_key_is_made_once_and_only_its_public_half_is_shown(tmp_pat
 
 def test_a_whole_broker_is_made_by_three_commands(tmp_path):
     runner = CliRunner()
-    keys = [runner.invoke(app, ["operator", "new", str(tmp_path / name)]).stdout.strip() for name in ("a", "b")]
+    keys = [
+        runner.invoke(app, ["operator", "new", str(tmp_path / name)]).stdout.strip() for name in ("a", "b")
+    ]
     options = ["--operator", f"alice={keys[0]}", "--operator", f"bob={keys[1]}"]
     line = ["init", "--dir", str(tmp_path / "D"), "--url", "https://127.0.0.1:7443", *options, "--json"]
     made = runner.invoke(app, line)
@@ -137,7 +143,15 @@ def test_a_whole_broker_is_made_by_three_commands(tmp_path):
 def test_one_operator_is_told_that_two_are_needed(tmp_path):
     runner = CliRunner()
     key = runner.invoke(app, ["operator", "new", str(tmp_path / "a")]).stdout.strip()
-    line = ["init", "--dir", str(tmp_path / "D"), "--url", "https://127.0.0.1:7443", "--operator", f"alice={key}"]
+    line = [
+        "init",
+        "--dir",
+        str(tmp_path / "D"),
+        "--url",
+        "https://127.0.0.1:7443",
+        "--operator",
+        f"alice={key}",
+    ]
     assert "two operators" in runner.invoke(app, line).stderr
 
 

@@ -87,7 +87,10 @@ async def test_for_who_is_no_party_a_contract_does_not_exist(house):
         assert code(answer) == (404, "request.not-found")
         assert answer.json()["need"] == nothing.json()["need"]
     assert (await rival.get("/contracts")).json()["contracts"] == []
-    assert code(await rival.post(f"/contracts/{contract.digest}/signatures", rival.signature_body(contract)))[0] == 404
+    assert (
+        code(await rival.post(f"/contracts/{contract.digest}/signatures", rival.signature_body(contract)))[0]
+        == 404
+    )
 
 
 async def test_an_altered_byte_of_a_contract_is_refused(house):
@@ -95,7 +98,10 @@ async def test_an_altered_byte_of_a_contract_is_refused(house):
     contract = draft(house, nodes)
     text = contract.canonical.decode()
     for altered, expected in (
-        (text.replace('"max_rounds":200', '"max_rounds":2000'), None),  # another contract, which may be offered
+        (
+            text.replace('"max_rounds":200', '"max_rounds":2000'),
+            None,
+        ),  # another contract, which may be offered
         (text.replace("iriai-contract/1", "iriai-contract/2"), "contract.unknown-schema"),
         (text.replace('"title"', '"titel"'), "contract.clause-unsupported"),
         (text[:-1], "contract.not-canonical"),

@@ -47,7 +47,9 @@ async def with_candidate(house: House) -> tuple[list[NodeSim], Contract, str]:
     path.write_bytes(WEIGHTS)
 
     def work(session, _tx):
-        session.execute(insert(model).values(digest=MODEL, run_id=run_id, round=3, kind="candidate", path=str(path)))
+        session.execute(
+            insert(model).values(digest=MODEL, run_id=run_id, round=3, kind="candidate", path=str(path))
+        )
         session.execute(insert(candidate).values(digest=MODEL, run_id=run_id, state="waiting"))
 
     await house.services.writer.run(work)
@@ -62,7 +64,11 @@ async def released(house: House, contract: Contract) -> None:
         session.execute(insert(statement).values(digest=digest(data), bytes=data))
         session.execute(
             insert(release).values(
-                model=MODEL, tier="consortium", contract=contract.digest, statement_digest=digest(data), at_ms=1
+                model=MODEL,
+                tier="consortium",
+                contract=contract.digest,
+                statement_digest=digest(data),
+                at_ms=1,
             )
         )
         session.execute(candidate.update().values(state="released"))
@@ -70,7 +76,9 @@ async def released(house: House, contract: Contract) -> None:
     await house.services.writer.run(work)
 
 
-def ballot(node: NodeSim, contract: Contract, run_id: str, verdict: str = "approve", clause: str | None = None):
+def ballot(
+    node: NodeSim, contract: Contract, run_id: str, verdict: str = "approve", clause: str | None = None
+):
     body = {"subject": MODEL, "vote": verdict, "clause": clause}
     return {"envelope": node.seal(EntryType.VOTE_CAST, body, scope=contract.digest, run=run_id).to_json()}
 
@@ -116,7 +124,9 @@ async def test_a_run_without_enough_groups_is_refused_by_the_clause(house):
 async def test_a_vote_is_logged_and_counts_and_the_last_one_of_a_party_stands(house):
     (kita, *_), contract, run_id = await with_candidate(house)
     for verdict, clause in (("approve", None), ("veto", "party-kita")):
-        answer = await kita.post(f"/candidates/{MODEL}/votes", ballot(kita, contract, run_id, verdict, clause))
+        answer = await kita.post(
+            f"/candidates/{MODEL}/votes", ballot(kita, contract, run_id, verdict, clause)
+        )
         assert answer.json()["vote"] == verdict
         assert len(answer.json()["receipts"]) == 1
     with house.services.store.read() as session:

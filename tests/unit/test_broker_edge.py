@@ -47,19 +47,21 @@ def code(answer) -> tuple[int, str]:
 async def test_the_same_key_and_body_give_the_same_answer_and_one_effect(house):
     kita = NodeSim(house, "kita")
     await kita.join(await house.alice.invite())
-    answers = []
     subject = await house.alice.subject(kita.org)
     from policies.encoding import b64, digest
     from policies.signing import Envelope
 
-    signature = Envelope.seal(subject, "application/vnd.iriai.approval.v1+json", house.alice.key).signatures[0][1]
+    signature = Envelope.seal(subject, "application/vnd.iriai.approval.v1+json", house.alice.key).signatures[
+        0
+    ][1]
     body = {"subject_digest": digest(subject), "signature": b64(signature)}
-    for _ in range(5):
-        answers.append(
-            await house.alice.post(f"/operator/organisations/{kita.org}/approve", body, idempotency_key="once")
-        )
+    path = f"/operator/organisations/{kita.org}/approve"
+    answers = [await house.alice.post(path, body, idempotency_key="once") for _ in range(5)]
     assert {(one.status_code, one.content) for one in answers} == {(200, answers[0].content)}
-    assert [one.pub["action"] for one in house.entries(EntryType.CONSOLE_ACTION)] == ["invite.create", "org.approve"]
+    assert [one.pub["action"] for one in house.entries(EntryType.CONSOLE_ACTION)] == [
+        "invite.create",
+        "org.approve",
+    ]
 
 
 async def test_the_same_key_with_another_body_is_refused(house):
@@ -96,7 +98,9 @@ async def test_a_refused_change_may_be_tried_again_under_the_same_key(house):
     token = await house.alice.invite()
     refused = await kita.post("/membership/join", kita.join_body(token, country="FR"), idempotency_key="k")
     assert refused.status_code == 403
-    assert (await kita.post("/membership/join", kita.join_body(token), idempotency_key="k")).status_code == 200
+    assert (
+        await kita.post("/membership/join", kita.join_body(token), idempotency_key="k")
+    ).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["", "x" * 129, "with\ttab"])
@@ -131,7 +135,10 @@ async def test_a_body_that_announces_too_much_is_refused_before_it_is_read(house
 
     request = house.alice.signed("POST", "/operator/invites", b"{}")
     request = httpx.Request(
-        "POST", request.url, headers={**request.headers, "content-length": str(BODY_BYTES_JSON + 1)}, content=endless()
+        "POST",
+        request.url,
+        headers={**request.headers, "content-length": str(BODY_BYTES_JSON + 1)},
+        content=endless(),
     )
     request.headers.pop("transfer-encoding", None)
     assert code(await house.http.send(request)) == (413, "request.body-too-large")
@@ -151,6 +158,48 @@ async def test_a_body_that_goes_on_is_cut_off_at_the_bound(house):
     answer = await house.http.send(httpx.Request("POST", request.url, headers=headers, content=more()))
     assert code(answer) == (413, "request.body-too-large")
     assert sum(sent) <= BODY_BYTES_JSON + 3 * 65_536
+
+
+async def test_a_body_that_never_ends_is_given_up(house, monkeypatch):
+    monkeypatch.setattr("broker.api.bodies.BODY_READ_S", 0.01)
+
+    async def drip():
+        yield b"{"
+        await asyncio.sleep(30)
+
+    request = house.alice.signed("POST", "/operator/invites", b"{}")
+    headers = {name: value for name, value in request.headers.items() if name != "content-length"}
+    answer = await house.http.send(httpx.Request("POST", request.url, headers=headers, content=drip()))
+    assert code(answer) == (408, "request.body-too-slow")
+
+
+async def test_who_leaves_in_the_middle_leaves_no_traceback(house, caplog):
+    request = house.alice.signed("POST", "/operator/invites", b"{}")
+    sent, came = [], [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return came.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "https",
+        "path": request.url.path,
+        "raw_path": request.url.raw_path,
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in request.headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    await house.port(scope, receive, send)
+    assert sent[0]["status"] == 408
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -290,7 +339,15 @@ async def test_no_route_runs_in_a_thread_pool(house):
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/runtime", "/v1", "/v1/", "/v1/control/start-run", "/v1/serverappio/x", "/v1/clientappio", "/v1//fleet/x"],
+    [
+        "/v1/runtime",
+        "/v1",
+        "/v1/",
+        "/v1/control/start-run",
+        "/v1/serverappio/x",
+        "/v1/clientappio",
+        "/v1//fleet/x",
+    ],
 )
 async def test_flowers_other_apis_answer_404_with_nothing(house, path):
     for method in ("GET", "POST"):
@@ -299,7 +356,8 @@ async def test_flowers_other_apis_answer_404_with_nothing(house, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/redoc", "/openapi.json", "/api", "/api/v1", "/api/v1/nothing", "/healthz", "/metrics"]
+    "path",
+    ["/", "/docs", "/redoc", "/openapi.json", "/api", "/api/v1", "/api/v1/nothing", "/healthz", "/metrics"],
 )
 async def test_what_is_not_documented_does_not_exist(house, path):
     assert code(await house.http.get(path)) == (404, "request.not-found")
@@ -331,7 +389,9 @@ async def test_the_public_url_counts_not_the_host_header(house):
     request = house.alice.signed("GET", "/operator/organisations")
     request.headers["host"] = "evil.example"
     assert (await house.http.send(request)).status_code == 200
-    elsewhere = house.alice.signed("GET", "/operator/organisations", url="https://evil.example/api/v1/operator/organisations")
+    elsewhere = house.alice.signed(
+        "GET", "/operator/organisations", url="https://evil.example/api/v1/operator/organisations"
+    )
     request = httpx.Request("GET", URL + "/api/v1/operator/organisations", headers=elsewhere.headers)
     assert code(await house.http.send(request)) == (401, "identity.signature-invalid")
 
@@ -341,5 +401,7 @@ def test_the_broker_process_never_imports_torch():
         "import sys, broker.app, broker.composition, broker.commands; "
         "print([name for name in sys.modules if name.split('.')[0] in {'torch', 'opacus'}])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "[]"

@@ -145,10 +145,15 @@ async def test_an_operators_key_is_not_a_nodes_key(house):
     assert code(refused) == (409, "membership.already-enrolled")
 
 
-@pytest.mark.parametrize("pem", ["", "no PEM", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
+@pytest.mark.parametrize(
+    "pem", ["", "no PEM", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"]
+)
 async def test_a_fleet_key_that_is_none_is_refused(house, pem):
     kita = NodeSim(house, "kita")
-    assert code(await kita.join(await house.alice.invite(), fleet_key_pem=pem)) == (422, "membership.fleet-key")
+    assert code(await kita.join(await house.alice.invite(), fleet_key_pem=pem)) == (
+        422,
+        "membership.fleet-key",
+    )
 
 
 async def test_a_fleet_key_of_another_curve_is_refused(house):
@@ -162,7 +167,10 @@ async def test_a_fleet_key_of_another_curve_is_refused(house):
         .decode()
     )
     kita = NodeSim(house, "kita")
-    assert code(await kita.join(await house.alice.invite(), fleet_key_pem=pem)) == (422, "membership.fleet-key")
+    assert code(await kita.join(await house.alice.invite(), fleet_key_pem=pem)) == (
+        422,
+        "membership.fleet-key",
+    )
 
 
 async def test_joining_for_somebody_elses_key_is_refused(house):

@@ -176,6 +176,29 @@ def test_the_same_state_gives_the_same_bytes_also_after_a_restart(sim: LogSim) -
     assert (folder / "a.zip").read_bytes() == (folder / "b.zip").read_bytes()
 
 
+def test_entries_that_come_while_it_is_written_are_left_out_with_their_checkpoint(
+    sim: LogSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sim.writer is not None
+    true_head = sim.writer.head
+
+    def head_and_then_one_more() -> object:
+        taken = true_head()
+        sim.add(console(80))
+        return taken
+
+    monkeypatch.setattr(sim.writer, "head", head_and_then_one_more)
+    files = exported(sim)
+    size = open_checkpoint(files["checkpoint"].decode(), [sim.vkey]).size
+    sizes = {
+        parse_receipt(data.decode()).checkpoint.size
+        for name, data in files.items()
+        if name.startswith("receipts/")
+    }
+    assert (sizes, sim.writer.receipts.head().size) == ({size}, size + 1)
+    assert open_checkpoint(str(lines(files, "checkpoints.log")[-1]["note"]), [sim.vkey]).size == size
+
+
 def test_what_is_not_signed_is_not_in_it(sim: LogSim) -> None:
     before = exported(sim)
     connection = sim.store.signer.raw_connection()

@@ -252,6 +252,8 @@ def test_a_decimal_is_plain(text: str) -> None:
     assert DECIMAL.holds(text)
 
 
-@pytest.mark.parametrize("text", ["", "1e-5", "-1", "01", ".5", "1.", "1,5", "NaN", "١", "1\n", 1.5, 1, None])
+@pytest.mark.parametrize(
+    "text", ["", "1e-5", "-1", "01", ".5", "1.", "1,5", "NaN", "1\u0661", "1\n", 1.5, 1, None]
+)
 def test_anything_else_is_no_decimal(text: object) -> None:
     assert not DECIMAL.holds(text)

@@ -277,6 +277,19 @@ class TestChains:
         with pytest.raises(SeenError):
             log.add(member.submission(rnd=2))
 
+    def test_a_chain_belongs_to_the_key_that_began_it(self, log: LogSim) -> None:
+        member, rival = log.member("kita"), log.member("nord")
+        event = member.submission()
+        rival.state = member.state
+        with pytest.raises(ChainError, match="another key began"):
+            log.add(event, rival.submission(rnd=2, seq=1, prev=event.env))
+        log.add(event)
+        member.advance(event)
+        rival.state = member.state
+        with pytest.raises(ChainError, match="another key began"):
+            log.add(rival.submission(rnd=2))
+        assert log.add(member.submission(rnd=2)) == [5]
+
     def test_an_envelope_for_another_log_is_refused(self, log: LogSim) -> None:
         member = log.member("kita")
         event = member.event(member.submission(log="other.example/log").envelope)  # type: ignore[arg-type]

@@ -106,7 +106,9 @@ def test_an_answer_with_a_finding_keeps_its_exit_code(capsys: pytest.CaptureFixt
 
 def test_a_refusal_without_an_exit_code_gets_one_from_its_status():
     common = {"code": "x.y", "need": "", "found": "", "remedy": "", "clause": None, "exit_code": None}
-    assert [remote_refusal(status=one, **common).exit_code for one in (401, 403, 404, 409, 429, 500, 503)] == [
+    assert [
+        remote_refusal(status=one, **common).exit_code for one in (401, 403, 404, 409, 429, 500, 503)
+    ] == [
         6,
         4,
         3,
@@ -145,7 +147,9 @@ def test_pause_and_resume_are_in_the_file(tmp_path: Path):
 
 
 def test_neither_the_commands_nor_the_gate_load_torch():
-    modules = "client.cli client.guard client.outbox client.transport client.contracts client.duties client.models"
+    modules = (
+        "client.cli client.guard client.outbox client.transport client.contracts client.duties client.models"
+    )
     code = (
         "import sys, importlib\n"
         f"for name in {modules.split()!r}: importlib.import_module(name)\n"

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from client.contracts import contract_list, contract_show, fetch
-from client.errors import BrokerKeyError, DigestMismatchError, NoSuchThingError, NotJoinedError, RemoteRefusalError
+from client.errors import (
+    BrokerKeyError,
+    DigestMismatchError,
+    NoSuchThingError,
+    NotConfirmedError,
+    NotJoinedError,
+    NotSignedError,
+    RemoteRefusalError,
+)
 from policies.contract.errors import ContractInvalidError, NotCanonicalError
 from policies.identity import SigningKey, key_text
 from tests.nodesim import BrokerSim, HandClock
@@ -47,7 +55,9 @@ def test_other_bytes_than_the_digest_names_are_refused(world: World):
 
 
 def test_another_recipe_than_the_contract_names_is_refused(world: World):
-    world.broker.annexes[world.recipe.digest] = world.recipe.canonical.replace(b'"rounds":190', b'"rounds":191')
+    world.broker.annexes[world.recipe.digest] = world.recipe.canonical.replace(
+        b'"rounds":190', b'"rounds":191'
+    )
     with pytest.raises(DigestMismatchError):
         world.sign()
     assert world.broker.signatures == {}
@@ -80,7 +90,7 @@ def test_a_contract_that_pins_this_key_for_another_organisation_is_not_signed(wo
         if one["party"] == "kita":
             one["org"] = "org_aaaaaaaaaaaaaaaa"
     _offer(world, parties=parties)
-    with pytest.raises(NoSuchThingError, match="pinned for contributor"):
+    with pytest.raises(NotSignedError, match="pinned for contributor"):
         world.sign()
 
 
@@ -97,18 +107,18 @@ def test_a_contract_without_this_node_is_not_kept(world: World):
 def test_a_contract_whose_fields_do_not_cover_the_recipe_is_not_signed(world: World):
     fields = world.contract.document["fields"] | {"allow": ["tcp_pos"]}
     _offer(world, fields=fields)
-    with pytest.raises(DigestMismatchError, match="goal_pos"):
+    with pytest.raises(NotSignedError, match="goal_pos"):
         world.sign()
 
 
 def test_after_the_deadline_nothing_is_signed(world: World):
     world.clock.ms = BEFORE_MS + 365 * 86_400_000
-    with pytest.raises(NoSuchThingError, match="before"):
+    with pytest.raises(NotSignedError, match="before"):
         world.sign()
 
 
 def test_a_person_who_says_no_signs_nothing(world: World):
-    with pytest.raises(NotJoinedError):
+    with pytest.raises(NotConfirmedError):
         world.sign(confirm=lambda _text: False)
     assert world.broker.signatures == {}
     assert world.outbox().envelopes() == ()

@@ -80,7 +80,7 @@ def test_a_backlog_goes_out_first_and_nothing_is_trained(world: World):
         world.ask(round=number)  # none of these replies arrives: more envelopes than one header has room for
     trained = len(world.learner.trained)
     _, reply = world.ask(round=5)
-    assert (reply.status, reply.code, len(_sealed(reply))) == ("refused", "outbox.damaged", 12)
+    assert (reply.status, reply.code, len(_sealed(reply))) == ("refused", "outbox.backlog", 12)
     assert len(world.learner.trained) == trained
     world.log_reply(reply)
     receipts_fetch(world.member, world.worker.outbox)
@@ -143,7 +143,7 @@ def test_a_log_with_two_histories_is_answered_by_a_code_only(world: World):
     fork = world.broker.log.fork(1)
     for number in range(30):
         fork.noise(number)
-    answer, reply = world.ask(round=2, body={"log": fork.news(world.worker.outbox.seen().size)})
+    _answer, reply = world.ask(round=2, body={"log": fork.news(world.worker.outbox.seen().size)})
     assert (reply.status, reply.code, reply.body) == ("refused", "log.equivocation", {})
     assert len(world.learner.trained) == 1
     _, reply = world.ask(round=3)  # also to the honest history: a person has to act first

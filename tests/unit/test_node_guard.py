@@ -12,8 +12,8 @@ import pytest
 from client.data import Store
 from client.data.errors import NoRightsError
 from client.federation.errors import RequestInvalidError, RunRefusedError
+from client.learner import episodes_of
 from client.ledgers import budget_show, guard_explain, guard_log, outbox_list
-from client.node import episodes_of
 from client.settings import LocalRules
 from policies.contract import replay
 from policies.encoding import digest, unb64
@@ -35,7 +35,7 @@ def _payload(one: dict) -> dict:
 
 
 def test_an_allowed_round_is_decided_spent_and_submitted(world: World):
-    answer, reply = world.ask()
+    _answer, reply = world.ask()
     assert (reply.status, world.pulled) == ("ok", world.recipe.parameters * 4)
     assert kinds(reply) == ["decision.recorded", "budget.opened", "epsilon.spent", "submission.received"]
     decision, opened, spent, submission = [_payload(one)["body"] for one in reply.body["envelopes"]]

@@ -10,12 +10,14 @@ from client.errors import (
     BrokerKeyError,
     InviteError,
     KeyFileError,
+    NotConfirmedError,
     NotJoinedError,
     PeerAnswerError,
     PeerUnreachableError,
     RemoteRefusalError,
 )
-from client.membership import alias_key, initialise, join, membership, open_member, parse_invite, status
+from client.invite import parse_invite
+from client.membership import alias_key, initialise, join, membership, open_member, status
 from client.settings import Home, load_settings
 from policies.identity import SigningKey, fingerprint, key_text
 from tests.nodesim import URL, BrokerSim, SeedEntropy
@@ -84,7 +86,7 @@ def test_a_broker_document_with_another_certificate_is_refused(home: Home, broke
 
 
 def test_a_person_who_says_no_stops_it(home: Home, broker: BrokerSim):
-    with pytest.raises(BrokerKeyError, match="confirmation"):
+    with pytest.raises(NotConfirmedError):
         _join(home, broker, confirm=lambda _text: False)
     assert not broker.members
 

@@ -32,16 +32,22 @@ def test_envelopes_follow_each_other_without_gap_over_restarts(tmp_path: Path):
             payload = open_envelope(_seal(outbox, start * 4 + number), KEY.public)
             state = (state or ChainState(chain=payload["chain"])).accept(payload)
         outbox.close()
-    assert state is not None and state.next_seq == 12
+    assert state is not None
+    assert state.next_seq == 12
 
 
 def test_a_block_that_raises_leaves_nothing_and_uses_no_number(tmp_path: Path):
     outbox = _open(tmp_path)
     _seal(outbox, 0)
-    with pytest.raises(RuntimeError), outbox.writing() as letters:
-        letters.seal("vote.cast", body={"subject": "sha256:" + "1" * 64, "vote": "veto", "clause": None})
-        letters.note(kind="vote.cast", size_bytes=1, digest="sha256:" + "1" * 64)
-        raise RuntimeError
+
+    def broken() -> None:
+        with outbox.writing() as letters:
+            letters.seal("vote.cast", body={"subject": "sha256:" + "1" * 64, "vote": "veto", "clause": None})
+            letters.note(kind="vote.cast", size_bytes=1, digest="sha256:" + "1" * 64)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
     assert [one.seq for one in outbox.pending()] == [0]
     assert outbox.sent() == ()
     assert open_envelope(_seal(outbox, 1), KEY.public)["seq"] == 1
@@ -111,6 +117,10 @@ def test_what_left_is_listed_with_its_receipts(tmp_path: Path):
 def test_what_left_cannot_be_deleted_by_accident(tmp_path: Path):
     outbox = _open(tmp_path)
     _seal(outbox, 1)
-    for statement in ("DELETE FROM envelope", "UPDATE envelope SET dsse = x'00'", "UPDATE envelope SET seq = 9"):
+    for statement in (
+        "DELETE FROM envelope",
+        "UPDATE envelope SET dsse = x'00'",
+        "UPDATE envelope SET seq = 9",
+    ):
         with pytest.raises(Exception, match=r"kept|fixed"):
             outbox._db.execute(statement)

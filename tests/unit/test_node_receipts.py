@@ -78,7 +78,7 @@ def test_two_roots_of_one_size_stop_the_node(outbox: Outbox, broker: BrokerSim):
     assert fork.size == broker.log.size
     with pytest.raises(EquivocationError):
         view.news(fork.news(0), None)
-    (at_ms, reason, evidence), = outbox.evidence()
+    ((_at_ms, reason, evidence),) = outbox.evidence()
     assert "two roots at size 7" in reason
     assert fork.note().splitlines()[2] in evidence
     assert broker.log.note().splitlines()[2] in evidence
@@ -139,7 +139,7 @@ def test_a_receipt_of_a_forked_head_stops_the_node(outbox: Outbox, broker: Broke
     index = len(sim.log.bodies)
     payload = open_envelope(_vote(outbox), KEY.public)
     event = from_envelope(outbox.pending()[0].envelope, payload, actor=alias(b"a" * 32, None, None, None))
-    salts = {name: b"s" * 16 for name in private_values(event, 1)}
+    salts = dict.fromkeys(private_values(event, 1), b"s" * 16)
     sim.log.bodies.append(entry_body(event, log=ORIGIN, now_ms=1, salts=salts))
     for number in range(300, 304):
         broker.log.noise(number)
@@ -177,7 +177,9 @@ def test_a_note_of_another_log_key_is_refused(outbox: Outbox, broker: BrokerSim)
     assert outbox.seen().size == 0
 
 
-@pytest.mark.parametrize("log", [[], {"note": 1}, {"note": "x", "proof": "y"}, {"note": "x", "proof": ["!"]}, 7])
+@pytest.mark.parametrize(
+    "log", [[], {"note": 1}, {"note": "x", "proof": "y"}, {"note": "x", "proof": ["!"]}, 7]
+)
 def test_news_of_another_form_are_refused(outbox: Outbox, broker: BrokerSim, log: object):
     with pytest.raises(PeerAnswerError):
         _view(outbox, broker).news(log, None)

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from client.catalogue import data_add
-from client.contracts import ContractShelf, contract_list, contract_show, sign
-from client.errors import RemoteRefusalError
+from client.contracts import contract_list, contract_show, sign
+from client.errors import NoSuchThingError, RemoteRefusalError
 from client.membership import Member, initialise, join, membership, open_member, status
 from client.models import models_list, pull
 from client.outbox import Outbox
 from client.releases import receipts_fetch, receipts_verify, release_list
 from client.settings import Home, LocalRules
+from client.shelf import ContractShelf
 from policies.contract import Contract
 from policies.identity import SigningKey
 from tests.brokersim import URL, draft, pool
@@ -123,7 +124,7 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
     assert shown.data["size"] == street.house.services.writer.head().size
     assert release_list(member).data["candidates"] == []
     assert models_list(member).data["models"] == []
-    with pytest.raises(Exception, match="node.not-found"):
+    with pytest.raises(NoSuchThingError):
         pull(member, shelf, sha("no such model"))
 
 

@@ -34,7 +34,7 @@ ENTRY = {
     "actor": "broker",
     "ts_ms": 1,
 }
-ENVELOPE = {"idx": 0, "chain": "c", "seq": 0, "env": b"e" * 32, "seen_size": 0, "dsse": b"{}"}
+ENVELOPE = {"idx": 0, "chain": "c", "seq": 0, "env": b"e" * 32, "signer": "k", "seen_size": 0, "dsse": b"{}"}
 
 
 def paths(folder: Path) -> tuple[Path, Path, Path]:

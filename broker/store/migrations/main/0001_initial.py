@@ -120,6 +120,7 @@ def upgrade() -> None:
         sa.Column("chain", sa.Text(), nullable=False),
         sa.Column("seq", _INT, nullable=False),
         sa.Column("env", sa.LargeBinary(), nullable=False),
+        sa.Column("signer", sa.Text(), nullable=False),
         sa.Column("seen_size", _INT, nullable=False),
         sa.Column("dsse", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("idx", name=op.f("pk_log_envelope")),

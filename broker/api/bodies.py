@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Request bodies: bounded in size and time before they are read, canonical JSON, exactly the named fields.
+
+A refusal names fields and kinds of error, never the values that were sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect
+
+from broker.errors import BodyTooLargeError, BodyTooSlowError, RequestInvalidError
+from policies.limits import BODY_BYTES_JSON, BODY_READ_S
+from policies.signing import parse_envelope_json
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from policies.encoding import Json
+
+__all__ = ["Body", "read_body", "read_document", "read_raw"]
+
+
+class Body(BaseModel):
+    """Base of request bodies: exactly the named fields, exactly their types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_B = TypeVar("_B", bound=Body)
+
+
+def read_document(body: bytes) -> Json:
+    """A body as JSON, in canonical bytes.
+
+    Raises:
+        EncodingError: It is not.
+    """
+    return parse_envelope_json(body)
+
+
+def read_body(body: bytes, model: type[_B]) -> _B:
+    """A body as a model; see `Call.read`."""
+    tree = read_document(body)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        where = "; ".join(
+            ".".join(str(part) for part in one["loc"]) + ": " + one["type"] for one in error.errors()[:5]
+        )
+        raise RequestInvalidError(
+            need="the fields " + ", ".join(model.model_fields),
+            found=ascii(where)[1:-1][:300],
+            remedy="see docs/reference/http-api.md",
+        ) from error
+
+
+async def read_raw(request: Request) -> bytes:
+    """The raw body, up to the bounds of size and time.
+
+    Raises:
+        BodyTooLargeError: Announced or sent more.
+        BodyTooSlowError: It did not arrive.
+    """
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > BODY_BYTES_JSON:
+        raise _too_large(announced)
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_READ_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > BODY_BYTES_JSON:
+                    raise _too_large("more")
+                parts.append(part)
+    except (TimeoutError, ClientDisconnect) as error:
+        raise BodyTooSlowError(
+            need=f"the whole body within {BODY_READ_S} s",
+            found="a part of it",
+            remedy="check the network, then send the same again",
+        ) from error
+    return b"".join(parts)
+
+
+def _too_large(found: str) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        need=f"at most {BODY_BYTES_JSON} bytes", found=ascii(found)[:40], remedy="send less in one request"
+    )

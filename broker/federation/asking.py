@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signed requests of one run, with the news of the log, and the outcomes that come back.
+
+- Each request carries the newest checkpoint, the proof that it extends the one which this node signed last,
+  and receipts for what its last reply brought. What finds no room in a header is left out: the node asks for
+  it over HTTP.
+- What a node says it has seen is taken from its signed envelopes, and trusted for nothing but the choice of
+  that proof.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from broker.federation.engine import Expect, Request
+from broker.federation.replies import read_reply
+from policies.encoding import b64, digest
+from policies.exchange import ExchangeType, TensorSpec, seal_request
+from policies.limits import RECEIPT_NEWS_BYTES, ROUND_GRACE_S
+from policies.ports import from_ms
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from broker.federation.engine import EngineRun, Failure, Reply
+    from broker.federation.participants import Participant
+    from broker.federation.replies import NodeReply
+    from broker.federation.tools import Tools
+    from policies.contract import Contract
+    from policies.recipe import Recipe
+
+__all__ = ["Asking"]
+
+Json = Any
+_FLOAT_BYTES = 4
+
+
+class Asking:
+    """Everything that one run says to nodes, and how their replies are read."""
+
+    def __init__(self, tools: Tools, run: str, contract: Contract, recipe: Recipe) -> None:
+        self._tools = tools
+        self._run = run
+        self._contract = contract
+        self._recipe = recipe
+        self._seen: dict[str, int] = {}
+        self._receipts: dict[str, Sequence[int]] = {}
+
+    def owe_receipts(self, party: str, indexes: Sequence[int]) -> None:
+        """Entries whose receipts go out with the next request to a party, instead of the last ones."""
+        self._receipts[party] = indexes
+
+    def deadline_ms(self) -> int:
+        """When an exchange that begins now ends."""
+        return self._tools.clock.now_ms() + self._recipe.deadline_s * 1000
+
+    def request(
+        self,
+        to: Participant,
+        kind: ExchangeType,
+        slot: tuple[int, int],
+        *,
+        body: Mapping[str, Json],
+        model: bytes | None,
+        deadline_ms: int,
+    ) -> Request:
+        """A signed request to one node.
+
+        Args:
+            to: Whom.
+            kind: What is asked.
+            slot: Round and attempt.
+            body: What belongs to the kind; news of the log are added.
+            model: Bytes of the tensor.
+            deadline_ms: Until when a reply counts.
+        """
+        spec = None
+        if model is not None:
+            spec = TensorSpec(digest=digest(model), dtype="float32", shape=(len(model) // _FLOAT_BYTES,))
+        header = seal_request(
+            self._tools.broker_key,
+            contract=self._contract.digest,
+            recipe=self._recipe.digest,
+            run=self._run,
+            round=slot[0],
+            attempt=slot[1],
+            type=kind,
+            node=to.node,
+            deadline_ms=deadline_ms,
+            tensor=spec,
+            body={**body, "log": self._log_news(to), "receipts": self._receipt_news(to)},
+        )
+        expect = Expect(dtype="float32", shape=(self._recipe.parameters,))
+        return Request(
+            node=to.node,
+            type=kind,
+            round=slot[0],
+            attempt=slot[1],
+            header=header,
+            tensor=model,
+            expect=None if kind is ExchangeType.JUDGE else expect,
+        )
+
+    def exchange(
+        self, engine_run: EngineRun, requests: Sequence[Request], *, deadline_ms: int, need: int = 0
+    ) -> AsyncIterator[Reply | Failure]:
+        """Asks, and yields one outcome for each request."""
+        return self._tools.engine.exchange(
+            engine_run, requests, deadline=from_ms(deadline_ms), need=need, grace_s=ROUND_GRACE_S
+        )
+
+    def read(self, sender: Participant, reply: Reply) -> NodeReply:
+        """The checked content of a reply; notes which checkpoint the node has verified.
+
+        Raises:
+            ReplyRefusedError: It does not say what it must.
+        """
+        found = read_reply(
+            reply,
+            sender=sender,
+            contract=self._contract,
+            recipe=self._recipe,
+            origin=self._tools.writer.origin,
+            now_ms=self._tools.clock.now_ms(),
+        )
+        for one in found.signed:
+            seen = int(one.payload["seen"]["size"])
+            self._seen[sender.party] = max(self._seen.get(sender.party, 0), seen)
+        return found
+
+    def _log_news(self, to: Participant) -> dict[str, Json] | None:
+        """The newest checkpoint, with the proof that it extends the one that this node signed last."""
+        head = self._tools.writer.head()
+        if head.size == 0:
+            return None
+        old = min(self._seen.get(to.party, 0), head.size)
+        proof = self._tools.writer.consistency(old, head.size) if 0 < old < head.size else []
+        return {"note": head.note, "proof": [b64(one) for one in proof], "old_size": old}
+
+    def _receipt_news(self, to: Participant) -> list[dict[str, str]]:
+        receipts, room = self._tools.writer.receipts, RECEIPT_NEWS_BYTES
+        found = []
+        for index in self._receipts.get(to.party, ()):
+            one = {"entry": receipts.body(index).decode("utf-8"), "proof": receipts.receipt(index).to_text()}
+            room -= len(one["entry"]) + len(one["proof"])
+            if room < 0:
+                break
+            found.append(one)
+        return found

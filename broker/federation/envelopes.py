@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The envelopes of a reply on their way into the log, and the rows that follow: budget mirror, votes.
+
+- A member's envelope always gets its entry, whatever became of the update: its number would be missing from
+  the chain otherwise. If the log does not take one (its number, what it has seen, its place), the whole
+  transaction is given up and `EnvelopesRefusedError` names the sender, who is then settled as refused.
+- A contribution of an attempt that was settled before is refused as ``round-closed``. One of an attempt that
+  is still open, in another run, waits for that run's own verdict.
+- Every budget entry is mirrored, also one that comes after its attempt was settled.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from broker.contracts.decisions import keep
+from broker.federation.signed import slot_of_mechanism
+from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run, vote
+from policies.errors import IriaiError
+from policies.log.entries import EntryType, Event, from_envelope
+from policies.log.errors import LogError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.federation.participants import Participant
+    from broker.federation.replies import NodeReply
+    from broker.federation.signed import Signed
+    from broker.log import LogTx
+    from broker.store import Session
+
+__all__ = [
+    "WAITING",
+    "EnvelopesRefusedError",
+    "Slot",
+    "add_envelopes",
+    "opened_attempt",
+    "refusal",
+    "store_votes",
+]
+
+WAITING = "waiting"
+Slot = tuple[str, int | None, int | None]
+"""Run, round, attempt."""
+
+
+class EnvelopesRefusedError(IriaiError):
+    """The log does not take what one node signed; nothing of the transaction was written."""
+
+    code = "update.envelopes-refused"
+    exit_code = 3
+    reason = "envelope-malformed"
+
+    def __init__(self, sender: Participant, *, need: str, found: str) -> None:
+        self.sender = sender
+        super().__init__(
+            need=need, found=found, remedy="compare the node's outbox with its receipts; it is out until then"
+        )
+
+
+def opened_attempt(session: Session, run_id: str, number: int | None, attempt: int) -> dict[str, Any] | None:
+    """The ``round.opened`` of an attempt, as it stands in the log."""
+    of = (log_entry.c.run == run_id) & (log_entry.c.round == number)
+    opened = log_entry.c.type == EntryType.ROUND_OPENED.value
+    for body in session.scalars(select(log_entry.c.body).where(of & opened)):
+        entry: dict[str, Any] = json.loads(body)
+        if entry["pub"]["attempt"] == attempt:
+            return entry
+    return None
+
+
+def add_envelopes(
+    session: Session, tx: LogTx, sender: Participant, reply: NodeReply, *, contract: str, slot: Slot
+) -> list[int]:
+    """Logs every envelope of a reply in the order of its chain; judges what is late, mirrors budget entries.
+
+    Args:
+        session: Of the transaction.
+        tx: Likewise.
+        sender: Whose reply it is.
+        reply: As `broker.federation.replies` read it.
+        contract: Of the run.
+        slot: Run, round and attempt of the exchange.
+
+    Returns:
+        The indexes.
+
+    Raises:
+        EnvelopesRefusedError: The log does not take one of them.
+    """
+    found = []
+    for one in reply.signed:
+        payload = one.payload
+        actor = sender.alias(payload["scope"], payload["run"], payload["round"])
+        try:
+            event = from_envelope(one.envelope, payload, actor=actor)
+            known = tx.known(event)
+            found.append(tx.add(event) if known is None else known)
+        except LogError as error:
+            raise EnvelopesRefusedError(sender, need=error.need, found=error.found) from error
+        if known is None:
+            _check_place(session, sender, one, slot)
+        if payload["scope"] == contract:
+            _mirror(session, sender, one)
+        late = one.kind is EntryType.SUBMISSION_RECEIVED and one is not reply.submission
+        if late and _is_settled(session, one) and not _is_judged(session, one, found[-1]):
+            tx.add(_late_event(payload, found[-1]))
+    if reply.decision is not None:
+        keep(
+            session,
+            contract=contract,
+            point="node",
+            record=reply.decision.record,
+            request=reply.decision.request,
+            state=reply.decision.state,
+            salt=reply.decision.salt,
+        )
+    return found
+
+
+def _check_place(session: Session, sender: Participant, one: Signed, slot: Slot) -> None:
+    """An envelope about a run is about one of its contract; one about an attempt, about one that was opened.
+
+    What is about the exchange's own slot was checked when the reply was read.
+    """
+    payload, body = one.payload, one.payload["body"]
+    attempt = body.get("attempt")
+    if one.kind is EntryType.EPSILON_SPENT:
+        of = slot_of_mechanism(body["mechanism"])
+        attempt = None if of is None else of[2]
+        if of is not None and of[:2] != (payload["run"], payload["round"]):
+            raise EnvelopesRefusedError(sender, need="a mechanism run of this run and round", found="another")
+    if payload["run"] is None or (payload["run"], payload["round"], attempt) == slot:
+        return
+    if payload["run"] != slot[0]:
+        contract = session.scalar(select(run.c.contract).where(run.c.run_id == payload["run"]))
+        if contract is None or contract != payload["scope"]:
+            raise EnvelopesRefusedError(sender, need="a run of the envelope's contract", found="another")
+    if attempt is None:
+        return
+    opened = opened_attempt(session, payload["run"], payload["round"], attempt)
+    if opened is None or opened["pub"]["plan"] != body["plan"]:
+        raise EnvelopesRefusedError(sender, need="an attempt that was opened, and its plan", found="another")
+
+
+def _mirror(session: Session, sender: Participant, one: Signed) -> None:
+    """Counts a training step; what was counted before stays."""
+    body = one.payload["body"]
+    slot = slot_of_mechanism(body["mechanism"]) if one.kind is EntryType.EPSILON_SPENT else None
+    if slot is None:
+        return
+    row = {
+        "party": sender.party,
+        "run_id": slot[0],
+        "round": slot[1],
+        "attempt": slot[2],
+        "plan_digest": body["plan"],
+        "steps": body["steps"],
+    }
+    session.execute(insert(ledger_mirror).on_conflict_do_nothing(), row)
+
+
+def store_votes(
+    session: Session, tx: LogTx, sender: Participant, reply: NodeReply, *, contract: str
+) -> set[str]:
+    """Stores the votes of a reply; gives the candidates that wait for votes and got one.
+
+    The last vote of a party counts, in the order of the log, until the candidate is decided.
+    """
+    found = set()
+    for one in reply.signed:
+        if one.kind is not EntryType.VOTE_CAST or one.payload["scope"] != contract:
+            continue
+        name, body = one.payload["body"]["subject"], one.payload["body"]
+        waits = session.scalar(
+            select(candidate.c.digest).where(
+                (candidate.c.digest == name)
+                & (candidate.c.run_id == one.payload["run"])
+                & (candidate.c.state == WAITING)
+            )
+        )
+        if waits is None:
+            continue
+        row = {"candidate": name, "party": sender.party, "verdict": body["vote"], "at_ms": tx.now_ms}
+        new = insert(vote)
+        same = {"verdict": new.excluded.verdict, "at_ms": new.excluded.at_ms}
+        session.execute(new.on_conflict_do_update(index_elements=["candidate", "party"], set_=same), row)
+        found.add(name)
+    return found
+
+
+def _is_settled(session: Session, one: Signed) -> bool:
+    """Whether the attempt that a submission was made for is over."""
+    payload = one.payload
+    same = (
+        (round_.c.run_id == payload["run"])
+        & (round_.c.round == payload["round"])
+        & (round_.c.attempt == payload["body"]["attempt"])
+    )
+    return session.scalar(select(round_.c.attempt).where(same)) is not None
+
+
+def _is_judged(session: Session, one: Signed, submission: int) -> bool:
+    """Whether a submission has its verdict."""
+    of = (log_entry.c.run == one.payload["run"]) & (log_entry.c.round == one.payload["round"])
+    verdicts = log_entry.c.type.in_(
+        (EntryType.CONTRIBUTION_ACCEPTED.value, EntryType.CONTRIBUTION_REFUSED.value)
+    )
+    bodies = session.scalars(select(log_entry.c.body).where(of & verdicts))
+    return any(json.loads(body)["refs"][:1] == [submission] for body in bodies)
+
+
+def _late_event(payload: Mapping[str, Any], submission: int) -> Event:
+    return refusal(
+        payload["scope"],
+        payload["run"],
+        payload["round"],
+        submission,
+        reason="round-closed",
+        need="a reply before the attempt was settled",
+        found="a later one",
+    )
+
+
+def refusal(
+    contract: str, run_id: str, number: int, submission: int, *, reason: str, need: str, found: str
+) -> Event:
+    """The ``contribution.refused`` about a submission."""
+    return Event(
+        type=EntryType.CONTRIBUTION_REFUSED,
+        scope=contract,
+        run=run_id,
+        round=number,
+        refs=(submission,),
+        pub={"reason": reason, "clause": None},
+        private={"need": need, "got": found},
+    )

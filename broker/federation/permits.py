@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the contract says about a round, before it is asked and before it is averaged (point ``broker``).
+
+The nodes' guards decide again, each for itself; the broker asks nobody whom the contract lets it not ask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.contracts.decisions import judge
+from broker.federation.checkpoints import model_digest
+from broker.federation.mirror import epsilon_after
+from broker.federation.participants import plan_facts
+from broker.federation.records import Opening
+from policies.contract import Aggregate, EpsilonAfter, TrainRound
+from policies.identity import key_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from broker.contracts.decisions import Judgement
+    from broker.federation.participants import Participant
+    from broker.federation.progress import Progress
+    from broker.federation.tools import Tools
+    from broker.store import Session
+    from policies.contract import Contract, ContractState
+    from policies.recipe import Recipe
+
+__all__ = ["Permits"]
+
+
+class Permits:
+    """Decisions of one run."""
+
+    def __init__(self, tools: Tools, run: str, contract: Contract, recipe: Recipe) -> None:
+        self._tools = tools
+        self._run = run
+        self._contract = contract
+        self._recipe = recipe
+
+    def opening(self, at: Progress, weights: np.ndarray, asked: Sequence[Participant]) -> Opening:
+        """The next attempt with a decision about each participant that would be asked; nothing is stored."""
+        tools, recipe = self._tools, self._recipe
+        state = tools.contracts.state(self._contract)
+        cohort = tuple(one.party for one in asked)
+        with tools.store.read() as session:
+            judged = tuple(
+                (one, self._train(session, one, at=at, cohort=cohort, state=state)) for one in asked
+            )
+        return Opening(
+            run=self._run,
+            contract=self._contract.digest,
+            recipe=recipe,
+            round=at.round,
+            attempt=at.attempt,
+            base=model_digest(weights),
+            deadline_ms=tools.clock.now_ms() + recipe.deadline_s * 1000,
+            judged=judged,
+            groups_needed=self._contract.aggregation.min_parties,
+        )
+
+    def _train(
+        self,
+        session: Session,
+        one: Participant,
+        *,
+        at: Progress,
+        cohort: tuple[str, ...],
+        state: ContractState,
+    ) -> Judgement:
+        tools, recipe, plan = self._tools, self._recipe, self._recipe.plan
+        after = EpsilonAfter(release=None, total=None)
+        if plan is not None:
+            after = epsilon_after(
+                session, tools.contracts, self._contract, party=one.party, plan=plan, run_id=self._run
+            )
+        request = TrainRound(
+            party=one.party,
+            key=one.key,
+            recipe_digest=recipe.digest,
+            purpose=self._purpose,
+            dataset=one.dataset,
+            fields=recipe.fields,
+            round=at.before + at.round,
+            local_steps=recipe.local_steps,
+            cohort=cohort,
+            privacy=plan_facts(recipe),
+            epsilon_after_release=after.release,
+            epsilon_after_total=after.total,
+            secure_aggregation="off",
+        )
+        return judge(self._contract, point="broker", request=request, state=state, entropy=tools.entropy)
+
+    def aggregate(self, at: Progress, number: int, survivors: tuple[str, ...]) -> Judgement:
+        """The decision to average the updates of these parties, all of which were inspected."""
+        tools, contract = self._tools, self._contract
+        request = Aggregate(
+            party=contract.broker.party,
+            key=key_text(tools.broker_key.public),
+            recipe_digest=self._recipe.digest,
+            purpose=self._purpose,
+            round=at.before + number,
+            survivors=survivors,
+            weights=contract.weights(survivors),
+            norm_bound=contract.aggregation.update_norm_max,
+            norms_within=True,
+            finite=True,
+            privacy=plan_facts(self._recipe),
+            secure_aggregation="off",
+        )
+        state = tools.contracts.state(contract)
+        return judge(contract, point="broker", request=request, state=state, entropy=tools.entropy)
+
+    @property
+    def _purpose(self) -> str | None:
+        clause = self._contract.recipe(self._recipe.digest)
+        return clause.purpose if clause else None

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one outcome of an exchange comes to: accepted, refused, declined or silent; never an exception.
+
+- Silent: nothing came in time. Refused: something came that is not what was asked for; its sender is out of
+  this attempt. Declined: the node itself said no.
+- The vector is judged by its own numbers: finite, norm within the contract's bound, not counted before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from broker.federation.aggregate import inspect
+from broker.federation.engine import Failure
+from broker.federation.errors import ABSENCES, FAILURES
+from broker.federation.records import ACCEPTED, DECLINED, REFUSED, SILENT, Received
+from broker.federation.signed import ReplyRefusedError
+from broker.store.tables import log_entry
+from policies.encoding import digest
+from policies.log.entries import EntryType
+
+if TYPE_CHECKING:
+    from broker.federation.asking import Asking
+    from broker.federation.engine import Reply, TensorHandle
+    from broker.federation.participants import Participant
+    from broker.federation.replies import NodeReply
+    from broker.federation.tools import Journal
+    from broker.store import Store
+    from policies.contract import Contract
+
+__all__ = ["Receiving"]
+
+_INLINE_BYTES = 1024 * 1024
+
+
+class Receiving:
+    """Judges the outcomes of one run's exchanges."""
+
+    def __init__(
+        self, asking: Asking, contract: Contract, *, run: str, store: Store, journal: Journal
+    ) -> None:
+        self._asking = asking
+        self._run = run
+        self._bound = contract.aggregation.update_norm_max
+        self._journal = journal
+        self._counted = _submitted(store, contract)
+
+    async def judge(self, sender: Participant, outcome: Reply | Failure) -> Received:
+        """The verdict about one outcome of ``train.contribute``."""
+        if isinstance(outcome, Failure):
+            self._journal.note("reply.failed", run=self._run, node=outcome.node, code=outcome.code)
+            return Received(verdict=_verdict_of(outcome.code), reason=outcome.code)
+        try:
+            reply = self._asking.read(sender, outcome)
+        except ReplyRefusedError as error:
+            return self.refused(sender, error.reason, need=error.need, found=error.found)
+        if not outcome.ok or outcome.tensor is None:
+            code = outcome.header.code
+            clauses = list(reply.decision.clauses) if reply.decision is not None else []
+            self._journal.note(
+                "reply.declined", run=self._run, node=outcome.node, code=code or "", clauses=clauses
+            )
+            return Received(verdict=DECLINED, reason=code, reply=reply)
+        return await self._inspect(sender, outcome.tensor, reply)
+
+    def refused(
+        self, sender: Participant, reason: str, *, need: str, found: str, reply: NodeReply | None = None
+    ) -> Received:
+        """A refusal, which the broker's own lines name too."""
+        self._journal.note("reply.refused", run=self._run, node=sender.node, code=reason)
+        return Received(verdict=REFUSED, reason=reason, need=need, found=found, reply=reply)
+
+    async def _inspect(self, sender: Participant, tensor: TensorHandle, reply: NodeReply) -> Received:
+        large = tensor.spec.size_bytes > _INLINE_BYTES
+        seen = await asyncio.to_thread(inspect, tensor) if large else inspect(tensor)
+        if not seen.finite:
+            return self.refused(
+                sender, "update.not-finite", need="finite numbers", found="NaN or infinity", reply=reply
+            )
+        if seen.norm > float(self._bound):
+            need = f"a norm of at most {self._bound}"
+            return self.refused(sender, "update.norm", need=need, found=f"{seen.norm:.3g}", reply=reply)
+        own = digest(reply.submission.envelope.payload) if reply.submission is not None else ""
+        if self._counted.setdefault(tensor.spec.digest, own) != own:
+            return self.refused(
+                sender,
+                "duplicate",
+                need="an update that was not submitted before",
+                found="one that was",
+                reply=reply,
+            )
+        return Received(verdict=ACCEPTED, reply=reply)
+
+
+def _verdict_of(code: str) -> str:
+    if code in ABSENCES:
+        return SILENT
+    return REFUSED if code in FAILURES and code != "engine.refused" else DECLINED
+
+
+def _submitted(store: Store, contract: Contract) -> dict[str, str]:
+    """Digest of every update that was submitted under the contract → digest of the envelope that named it."""
+    of = (log_entry.c.type == EntryType.SUBMISSION_RECEIVED.value) & (log_entry.c.scope == contract.digest)
+    with store.read() as session:
+        entries = [json.loads(body) for body in session.scalars(select(log_entry.c.body).where(of))]
+    return {one["pub"]["update"]: one["env"] for one in entries}

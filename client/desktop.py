@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the three duties share: news of the log, the budget, the envelopes, and the note of what leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from client.errors import BacklogError
+from client.federation.handlers import HandlerReply, Refusal
+from policies.encoding import decimal_text, digest
+from policies.exchange import seal_reply, tensor_spec
+from policies.limits import OUTBOX_PENDING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from client.budgets import Budgets
+    from client.guard import Guard, Seat
+    from client.outbox import Letters, Outbox
+    from client.privacy.store import BudgetStore, Spend
+    from client.receipts import LogView
+    from client.settings import LocalRules
+    from policies.exchange import RequestHeader
+    from policies.identity import SigningKey
+    from policies.ports import Clock, Entropy
+    from policies.privacy.plan import DpPlan, EvalPlan
+    from policies.recipe import Recipe
+    from policies.signing import Envelope
+
+__all__ = ["Desktop", "Learner", "Told", "seal_spend"]
+
+
+class Learner(Protocol):
+    """Training and judging on this site's data; the worker's implementation holds torch."""
+
+    def initial(self, recipe: Recipe) -> np.ndarray:
+        """The weights that every node derives from the recipe, ``[P] float32``."""
+        ...
+
+    def units(self, seat: Seat, block: str) -> tuple[str, int]:
+        """Manifest and number of the frozen units of a block; both stay on the site."""
+        ...
+
+    def update(
+        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[], None]
+    ) -> np.ndarray:
+        """The update of a round and attempt, ``[P] float32``; calls ``spend`` before the first gradient."""
+        ...
+
+    def judge(self, seat: Seat, weights: np.ndarray) -> tuple[float, bool]:
+        """Noised mean loss, which stays on the site, and the vote."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desktop:
+    """What all duties share."""
+
+    guard: Guard
+    outbox: Outbox
+    view: LogView
+    budgets: Budgets
+    learner: Learner
+    rules: Callable[[], LocalRules]
+    key: SigningKey
+    clock: Clock
+    entropy: Entropy
+    phase: Callable[[RequestHeader, str], None]
+
+    def news(self, header: RequestHeader) -> None:
+        """Takes the news of the log that came with a request."""
+        self.view.news(header.body.get("log"), header.body.get("receipts"), later=True)
+
+    def ledger(self, seat: Seat, plan: DpPlan | EvalPlan) -> BudgetStore | None:
+        """The ledger that a plan is charged to; None where the contract has no caps."""
+        if seat.cap is None:
+            return None
+        return self.budgets.of(
+            seat.lineage,
+            seat.cap,
+            unit=plan.unit,
+            adjacency=plan.adjacency,
+            charged_before=self.outbox.charged(seat.lineage),
+        )
+
+    def spend(self, seat: Seat, header: RequestHeader, plan: DpPlan | EvalPlan, block: str) -> Spend | None:
+        """Reserves a run's plan if it is not, and touches; durable when it returns.
+
+        Raises:
+            BudgetExhaustedError: A cap does not hold the plan, or no step is left.
+        """
+        store = self.ledger(seat, plan)
+        if store is None or seat.cap is None:
+            return None
+        if not store.is_reserved(header.run, block=block):
+            manifest, units = self.learner.units(seat, block)
+            store.reserve(
+                plan, seat.cap, run=header.run, recipe=seat.recipe.digest, manifest=manifest, units=units
+            )
+        return store.touch(header.run, header.round, header.attempt, block=block)
+
+    def finish(
+        self,
+        letters: Letters,
+        header: RequestHeader,
+        reply: HandlerReply,
+        sealed: list[Envelope],
+        *,
+        clause: str | None,
+    ) -> HandlerReply:
+        """The reply with all envelopes that need a receipt, and the note of what leaves with it."""
+        envelopes = [one.to_json() for one in (*letters.pending(), *sealed)]
+        body = {**reply.body, "envelopes": envelopes} if envelopes else reply.body
+        made = HandlerReply(status=reply.status, code=reply.code, body=body, tensor=reply.tensor)
+        spec = None if made.tensor is None else tensor_spec(made.tensor)
+        data = seal_reply(self.key, header, status=made.status, code=made.code, tensor=spec, body=body)
+        letters.note(
+            kind=header.type.value,
+            size_bytes=len(data) + (spec.size_bytes if spec is not None else 0),
+            digest=spec.digest if spec is not None else digest(data),
+            clause=clause,
+            contract=header.contract,
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+        )
+        return made
+
+    def backlog(self, header: RequestHeader) -> Refusal | None:
+        """A refusal with the oldest envelopes only, where no header has room for all of them and new ones."""
+        if len(self.outbox.pending(OUTBOX_PENDING + 1)) <= OUTBOX_PENDING:
+            return None
+        reply = HandlerReply(status="refused", code=BacklogError.code)
+        with self.outbox.writing() as letters:
+            if len(self.outbox.pending(OUTBOX_PENDING + 1)) <= OUTBOX_PENDING:  # receipts were just stored
+                return None
+            made = self.finish(letters, header, reply, [], clause=None)
+        return Refusal(code=BacklogError.code, body=made.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A spend as the log is told of it."""
+
+    contract: str
+    run: str
+    round: int
+    lineage: str
+    mechanism: str
+    plan_digest: str
+    steps: int
+    rho_nano: int
+    epsilon_after: str
+
+
+def seal_spend(letters: Letters, outbox: Outbox, budgets: Budgets, told: Told) -> list[Envelope]:
+    """``epsilon.spent``, and before the first one of a lineage and plan ``budget.opened``."""
+    sealed = []
+    opened = f"budget.opened {told.lineage} {told.plan_digest}"
+    if outbox.find(opened) is None:
+        state = budgets.ledger_of(told.lineage).state
+        body = {
+            "unit": state.unit,
+            "adjacency": state.adjacency,
+            "delta": decimal_text(state.lineage.delta),
+            "alpha_star": state.lineage.order,
+            "plan": told.plan_digest,
+            "lineage": told.lineage,
+            "epsilon_max": decimal_text(state.lineage.epsilon_total),
+        }
+        sealed.append(
+            letters.seal("budget.opened", body=body, scope=told.contract, run=told.run, slot=opened)
+        )
+    body = {
+        "mechanism": told.mechanism,
+        "plan": told.plan_digest,
+        "steps": told.steps,
+        "lineage": told.lineage,
+        "rho_nano": told.rho_nano,
+        "epsilon_after": decimal_text(told.epsilon_after),
+    }
+    slot = f"epsilon.spent {told.mechanism}"
+    sealed.append(
+        letters.seal(
+            "epsilon.spent", body=body, scope=told.contract, run=told.run, round=told.round, slot=slot
+        )
+    )
+    return sealed

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a running node is composed of. Its desk answers, whoever carries the requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from client.budgets import Budgets
+from client.clock import SystemClock
+from client.contracts import fetch_envelope
+from client.desktop import Desktop, Told, seal_spend
+from client.duties import ContributeDuty, JudgeDuty, PingDuty, training_mechanism
+from client.federation.errors import RunRefusedError
+from client.federation.handlers import Admission, Desk
+from client.federation.ledger import FleetLedger
+from client.guard import Guard
+from client.learner import HomeLearner
+from client.membership import open_member
+from client.outbox import Outbox
+from client.receipts import LogView, fetch_consistency
+from client.settings import Home, load_settings
+from client.shelf import ContractShelf
+from policies.errors import IriaiError
+from policies.exchange import ExchangeType
+from policies.identity import parse_key
+from policies.ports import iso_ms
+from policies.privacy.errors import BudgetUnknownError
+from policies.privacy.ledger import TRAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from client.budgets import Touched
+    from client.desktop import Learner
+    from client.federation.handlers import RunConfig
+    from client.guard import Seat
+    from client.membership import Member
+    from client.settings import LocalRules
+    from policies.exchange import RequestHeader
+    from policies.ports import Clock, Entropy
+
+__all__ = ["Worker", "say"]
+
+
+T = TypeVar("T")
+
+
+_FLOAT_BYTES = 4
+
+
+_NO_FACTS: dict[str, str | int] = {}
+
+
+def say(event: str, facts: Mapping[str, object] = _NO_FACTS) -> None:
+    """One structured line on standard error."""
+    line = {"at": iso_ms(SystemClock().now_ms()), "event": event, **facts}
+    print(json.dumps(line, sort_keys=True), file=sys.stderr, flush=True)  # noqa: T201  the worker's log
+
+
+class Worker:
+    """Everything that a running node is composed of; `desk` answers, whoever carries the requests."""
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        member: Member | None = None,
+        learner: Learner | None = None,
+    ) -> None:
+        """Opens the files and checks them against each other.
+
+        Args:
+            home: The node's folder.
+            clock: Of all decisions, envelopes and entries.
+            entropy: Of nonces, salts and noise.
+            member: Identity and the way to the broker, opened from the folder if left out.
+            learner: Trains and judges; this site's own if left out.
+
+        Raises:
+            EquivocationError: The log contradicted itself; a person has to act.
+            BudgetUnknownError: A ledger is older than what was told to the log.
+            NotJoinedError: No broker is pinned.
+        """
+        self.home = home
+        self._files: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self.member = member if member is not None else open_member(home, clock=clock, entropy=entropy)
+        identity, broker = self.member.identity, self.member.broker
+        self.outbox = Outbox(
+            home.outbox, key=identity.key, origin=broker.origin, clock=clock, entropy=entropy
+        )
+        self.outbox.check_open()
+        self.shelf = ContractShelf(home, own_key=identity.key.public)
+        self.budgets = Budgets(home, key=identity.key, clock=clock)
+        self.ledger = FleetLedger(home.fleet)
+        self.home_learner = HomeLearner(
+            home, entropy=entropy, rules=self.rules, threads=load_settings(home).threads
+        )
+        self.guard = Guard(
+            shelf=self.shelf,
+            own_key=identity.key.public,
+            budgets=self.budgets,
+            outbox=self.outbox,
+            rules=self.rules,
+            lineage=self.lineage,
+            clock=clock,
+            entropy=entropy,
+        )
+        desktop = Desktop(
+            guard=self.guard,
+            outbox=self.outbox,
+            view=LogView(self.outbox, broker.log_vkey, fetch=fetch_consistency(self.member.client)),
+            budgets=self.budgets,
+            learner=learner if learner is not None else self.home_learner,
+            rules=self.rules,
+            key=identity.key,
+            clock=clock,
+            entropy=entropy,
+            phase=phase,
+        )
+        self.desk = Desk(
+            node=identity.node,
+            key=identity.key,
+            handlers={
+                ExchangeType.PING: PingDuty(desktop),
+                ExchangeType.CONTRIBUTE: ContributeDuty(desktop),
+                ExchangeType.JUDGE: JudgeDuty(desktop),
+            },
+            admit=self.admit,
+            ledger=self.ledger,
+            clock=clock,
+        )
+        self.reconcile()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self.budgets.close()
+        self.ledger.close()
+        self.outbox.close()
+        self.member.client.close()
+
+    def rules(self) -> LocalRules:
+        """The site's own rules as they are in the file now: ``pause`` works at once."""
+        return self._fresh(self.home.settings, lambda: load_settings(self.home)).local
+
+    def lineage(self, dataset: str) -> str:
+        """Lineage of a data set of this site's store."""
+        from client.data import Store
+
+        path = self.home.data / "catalogue.json"
+        return self._fresh(path, Store(self.home.data).catalogue).dataset(dataset).lineage
+
+    def _fresh(self, path: Path, read: Callable[[], T]) -> T:
+        """What a file says, read again only when the file was replaced."""
+        try:
+            status = path.stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            stamp = (0, 0, 0)
+        known = self._files.get(path)
+        if known is None or known[0] != stamp:
+            known = self._files[path] = (stamp, read())
+        value: T = known[1]
+        return value
+
+    def admit(self, config: RunConfig) -> Admission:
+        """Consent to a run: its contract is signed by everybody, and the recipe is one of the contract.
+
+        Raises:
+            RunRefusedError: It is not.
+        """
+        try:
+            held = self.shelf.get(config.contract)
+            if not held.is_executed:
+                held = fetch_envelope(self.member, self.shelf, config.contract)
+            recipe = self.shelf.recipe(config.contract, config.recipe)
+        except IriaiError as error:
+            raise RunRefusedError(
+                need="a contract that everybody signed, and a recipe of it",
+                found=error.code,
+                remedy=f"iriai-node contract show {config.contract}",
+            ) from error
+        return Admission(
+            broker_key=parse_key(held.contract.broker.key), tensor_bytes=recipe.parameters * _FLOAT_BYTES
+        )
+
+    def reconcile(self) -> None:
+        """Compares the ledgers with what was told to the log; what was spent and not told is sealed now.
+
+        Raises:
+            BudgetUnknownError: Something was told that no ledger holds: a ledger is an old copy.
+        """
+        touched = {_mechanism(one): one for one in self.budgets.touches() if one.block == TRAIN}
+        told = {
+            one.slot.removeprefix("epsilon.spent ")
+            for one in self.outbox.envelopes(kind="epsilon.spent")
+            if one.slot is not None and "/eval/" not in one.slot
+        }
+        lost = sorted(told - set(touched))
+        if lost:
+            raise BudgetUnknownError(
+                need=f"the spend {lost[0]} in a ledger",
+                found="none: the ledger is an old copy",
+                remedy="restore the newest copy of the budget folder; nothing can be trained without it",
+            )
+        for mechanism in sorted(set(touched) - told):
+            one = touched[mechanism]
+            with self.outbox.writing() as letters:
+                seal_spend(letters, self.outbox, self.budgets, _told(one, mechanism))
+            say("spend-told", {"run": one.run, "round": one.round, "attempt": one.attempt})
+
+    def seats(self) -> list[Seat]:
+        """Places in executed contracts for which there are data here."""
+        found = []
+        for contract in self.shelf.digests():
+            try:
+                held = self.shelf.get(contract)
+                if not held.is_executed:
+                    held = fetch_envelope(self.member, self.shelf, contract)
+                found += [self.guard.seat(contract, one.recipe_digest) for one in held.contract.recipes]
+            except IriaiError as error:
+                say("not-prepared", {"contract": contract, "code": error.code})
+        return found
+
+    def prepare(self) -> bool:
+        """Loads torch and warms up; what fails here fails again, with its own code, when it is asked for."""
+        import torch
+
+        torch.set_num_threads(load_settings(self.home).threads)
+        try:
+            seats = self.seats()
+            self.home_learner.warm(seats)
+        except IriaiError as error:
+            say("not-prepared", {"code": error.code})
+            return False
+        if seats:
+            say("ready", {"recipes": len(seats)})
+        return bool(seats)
+
+
+def _mechanism(one: Touched) -> str:
+    return training_mechanism(one.run, one.round, one.attempt)
+
+
+def _told(one: Touched, mechanism: str) -> Told:
+    return Told(
+        contract=one.contract,
+        run=one.run,
+        round=one.round,
+        lineage=one.lineage,
+        mechanism=mechanism,
+        plan_digest=one.plan_digest,
+        steps=one.steps,
+        rho_nano=one.rho_nano,
+        epsilon_after=one.epsilon_after,
+    )
+
+
+def phase(header: RequestHeader, name: str) -> None:
+    wanted = os.environ.get("IRIAI_PHASES", "")
+    if not wanted.isdecimal() or int(wanted) == 0:
+        return
+    print(  # noqa: T201  the worker's log
+        f"phase run={header.run} round={header.round} attempt={header.attempt} {name}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if int(wanted) > 1:
+        time.sleep(int(wanted) / 1000)

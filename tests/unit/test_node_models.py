@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError, RemoteRefusalError
+from client.models import STATEMENT_TYPE, keep_individual, models_list, personalise, pull, read_model
+from client.releases import release_list, vote
+from policies.contract.errors import RefusedError
+from policies.encoding import canonical, digest
+from policies.errors import SignatureInvalidError
+from policies.exchange import ExchangeType
+from policies.identity import SigningKey
+from policies.log.envelope import open_envelope
+from policies.signing import Envelope
+from tests.nodesim import RefusedBySimError
+from tests.nodeworld import RUN, World, ready_world, sha
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = ready_world(tmp_path)
+    world.ask(ExchangeType.PING)  # the signatures are here now
+    return world
+
+
+def _release(world: World, *, tier: str = "consortium", key: SigningKey | None = None, **changes) -> str:
+    """A released model at the simulated broker; ``changes`` are of the statement's subject."""
+    data = np.linspace(-1, 1, world.recipe.parameters, dtype="<f4").tobytes()
+    model = digest(data)
+    subject = {"model": model, "contract": world.contract.digest, "run": RUN} | changes
+    document = canonical({"subject": subject, "verdict": "PRIVATE"})
+    statement = Envelope.seal(document, STATEMENT_TYPE, key or world.broker.key).to_bytes()
+    row = {
+        "model": model,
+        "tier": tier,
+        "contract": world.contract.digest,
+        "recipe": world.recipe.digest,
+        "recipe_id": "pick",
+        "run": RUN,
+        "statement": digest(statement),
+    }
+    world.broker.routes["/releases"] = lambda _request, _body: {"releases": [row]}
+    world.broker.routes["/statements/"] = lambda _request, _body: statement
+    world.broker.routes["/models/"] = lambda _request, _body: data
+    return model
+
+
+def test_a_released_model_is_fetched_checked_and_kept(world: World):
+    model = _release(world)
+    shown = pull(world.member, world.shelf(), model).data
+    assert (shown["tier"], shown["verdict"]) == ("consortium", "PRIVATE")
+    facts, weights = read_model(world.home, model)
+    assert (facts["model"], len(weights)) == (model, world.recipe.parameters)
+    assert Path(shown["file"]).stat().st_size == world.recipe.parameters * 4
+    assert models_list(world.member).data["models"][0]["here"] is True
+
+
+def test_other_bytes_are_not_kept(world: World):
+    model = _release(world)
+    for data in (b"\0" * world.recipe.parameters * 4, b"\0" * 8):
+        world.broker.routes["/models/"] = lambda _request, _body, data=data: data
+        with pytest.raises(DigestMismatchError):
+            pull(world.member, world.shelf(), model)
+    world.broker.routes["/models/"] = lambda _request, _body: b"\0" * (world.recipe.parameters * 4 + 1)
+    with pytest.raises(Exception, match="at most"):
+        pull(world.member, world.shelf(), model)
+    assert not world.home.models.exists()
+
+
+def test_a_model_that_no_release_names_is_not_asked_for(world: World):
+    _release(world)
+    before = len(world.broker.seen_requests)
+    with pytest.raises(NoSuchThingError):
+        pull(world.member, world.shelf(), sha("a vetoed candidate"))
+    assert [path for _, path, _ in world.broker.seen_requests[before:]] == ["/releases"]
+
+
+def test_a_tier_that_the_contract_does_not_give_is_refused_here_too(world: World):
+    model = _release(world, tier="open")
+    with pytest.raises(RefusedError):
+        pull(world.member, world.shelf(), model)
+    assert not world.home.models.exists()
+
+
+def test_a_statement_by_another_key_or_about_another_model_is_refused(world: World):
+    model = _release(world, key=SigningKey.from_seed(b"X" * 32))
+    with pytest.raises(SignatureInvalidError):
+        pull(world.member, world.shelf(), model)
+    model = _release(world, model=sha("another"))
+    with pytest.raises(DigestMismatchError):
+        pull(world.member, world.shelf(), model)
+
+
+def test_the_brokers_refusal_names_its_clause(world: World):
+    model = _release(world)
+
+    def refuse(_request: httpx.Request, _body: object) -> bytes:
+        raise RefusedBySimError(need="a release", found="a veto", remedy="train another", clause="release-1")
+
+    world.broker.routes["/models/"] = refuse
+    with pytest.raises(RemoteRefusalError) as raised:
+        pull(world.member, world.shelf(), model)
+    assert (raised.value.exit_code, raised.value.clause) == (4, "release-1")
+
+
+def test_a_changed_model_file_is_refused(world: World):
+    model = _release(world)
+    shown = pull(world.member, world.shelf(), model).data
+    data = bytearray(Path(shown["file"]).read_bytes())
+    data[5] ^= 1
+    Path(shown["file"]).write_bytes(data)
+    with pytest.raises(DigestMismatchError):
+        read_model(world.home, model)
+
+
+def test_an_individual_model_lies_beside_the_common_one(world: World):
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    pulled, weights = read_model(world.home, model)
+    own = keep_individual(world.home, pulled, weights + 1, improved=True, losses=(2.0, 1.0))
+    assert own["kept"] == "individual"
+    assert np.array_equal(read_model(world.home, model, individual=True)[1], weights + 1)
+    assert np.array_equal(read_model(world.home, model)[1], weights)
+
+
+def test_a_model_that_was_not_pulled_cannot_be_trained_on(world: World):
+    with pytest.raises(NoSuchThingError):
+        personalise(world.home, sha("nothing"))
+
+
+@pytest.mark.slow
+def test_a_pulled_model_is_trained_on_at_home_by_the_worker(world: World):
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    shown = personalise(world.home, model).data
+    assert shown["kept"] == "individual"
+    assert float(shown["held_out_loss"]) < float(shown["held_out_loss_common"])
+    assert len(read_model(world.home, model, individual=True)[1]) == world.recipe.parameters
+
+
+def test_a_worker_that_ends_badly_is_told(world: World):
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    world.home.settings.write_text("nonsense = 1\n")
+    with pytest.raises(PersonaliseError):
+        personalise(world.home, model)
+
+
+def _candidate(world: World, state: str = "waiting") -> str:
+    row = {
+        "candidate": sha("candidate"),
+        "run": RUN,
+        "contract": world.contract.digest,
+        "recipe": world.recipe.digest,
+        "state": state,
+        "own_vote": None,
+        "voted": 0,
+    }
+    taken = []
+
+    def take(_request: httpx.Request, body: dict) -> dict:
+        envelope = Envelope.from_json(body["envelope"])
+        world.broker.take(envelope)
+        taken.append(open_envelope(envelope, world.member.identity.key.public))
+        return {"candidate": row["candidate"], "vote": taken[-1]["body"]["vote"]}
+
+    world.broker.routes["/candidates/"] = take
+    world.broker.routes["/candidates"] = lambda _request, _body: {"candidates": [row]}
+    world.votes = taken
+    return row["candidate"]
+
+
+def test_an_owner_vetoes_by_a_clause_and_has_the_receipt(world: World):
+    candidate = _candidate(world)
+    assert release_list(world.member).data["candidates"][0]["state"] == "waiting"
+    shown = vote(
+        world.member, world.shelf(), world.worker.outbox, candidate, verdict="veto", clause="party-kita"
+    )
+    assert (shown.data["vote"], shown.data["receipted"]) == ("veto", 1)
+    assert world.votes[0]["body"] == {"subject": candidate, "vote": "veto", "clause": "party-kita"}
+    assert (world.votes[0]["scope"], world.votes[0]["run"]) == (world.contract.digest, RUN)
+    assert json.loads(world.worker.outbox.envelopes(kind="vote.cast")[0].receipt)["entry"]
+
+
+def test_a_clause_that_the_contract_does_not_have_vetoes_nothing(world: World):
+    candidate = _candidate(world)
+    with pytest.raises(NoSuchThingError):
+        vote(world.member, world.shelf(), world.worker.outbox, candidate, verdict="veto", clause="dp-9")
+    with pytest.raises(NoSuchThingError):
+        vote(world.member, world.shelf(), world.worker.outbox, sha("other"), verdict="approve")
+    assert world.worker.outbox.envelopes(kind="vote.cast") == ()
