@@ -19,7 +19,7 @@ __all__ = ["Bar", "Group", "bar_chart", "cell_map", "timeline"]
 
 _HEIGHT = 220
 _TOP, _BOTTOM, _LEFT = 14, 34, 40
-_BAR, _GAP, _BETWEEN = 26, 6, 30
+_BAR, _GAP, _BETWEEN = 30, 10, 34
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

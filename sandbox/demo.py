@@ -196,12 +196,16 @@ class _Demo:
         return shown
 
     def _models(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        common, individual = {}, {}
-        for site in self.federation.sites:
+        common: dict[str, Any] = {}
+        individual: dict[str, Any] = {}
+
+        def fetch(site: Site) -> None:
             pulled = self.federation.node(site, "models", "pull", self.released["model"])
             own = self.federation.node(site, "models", "personalise", self.released["model"])
             common[site.name] = np.fromfile(pulled["file"], dtype="<f4")
             individual[site.name] = np.fromfile(own["file"], dtype="<f4")
+
+        self.federation.each(fetch)
         return common, individual
 
     def _verify(self) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Federation:
     def enrol(self) -> None:
         """Invitation, join and two approvals for each site; the sites act at the same time."""
         began = time.monotonic()
-        self._each(self._enrol)
+        self.each(self._enrol)
         self.enrol_s = time.monotonic() - began
 
     def start_ms(self) -> int:
@@ -193,7 +193,7 @@ class Federation:
             "contract", "offer", str(files / "contract.yaml"), "--recipe", str(files / "recipe.json")
         )
         self.contract = str(offered["digest"])
-        self._each(self._import_and_sign)
+        self.each(self._import_and_sign)
         return self.contract
 
     def _import_and_sign(self, site: Site) -> None:
@@ -305,7 +305,7 @@ class Federation:
         if "broker" in self.services:
             self.services["broker"].stop()
 
-    def _each(self, act: Callable[[Site], None]) -> None:
+    def each(self, act: Callable[[Site], None]) -> None:
         """Acts at every site, two at a time; the first error ends it."""
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(act, site) for site in self.sites]:

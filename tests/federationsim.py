@@ -213,6 +213,12 @@ class SimFleet(LocalGrid):
     def revoke(self, node: str) -> None:
         self._nodes.pop(node, None)
 
+    async def exchange(self, run: Any, requests: Any, **named: Any) -> Any:
+        """The loop turns after each answer, so that several runs take turns."""
+        async for outcome in super().exchange(run, requests, **named):
+            yield outcome
+            await asyncio.sleep(0)
+
     def _carry(self, node: str, config: Any, header: bytes, kind: str, slot: Any, tensor: bytes | None) -> Any:
         one = self._sim[node]
         self.asked.append((one.name, kind, *slot))
@@ -484,17 +490,21 @@ class Pool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.services.store.close()
-        if self._http is not None:
-            await self._http.aclose()
+        await self._hang_up()
 
     async def close(self) -> None:
-        """An orderly end of everything."""
-        await self.services.stop()
-        self.services.close()
+        """An orderly end of everything, unless the broker was killed."""
         if self._http is not None:
-            await self._http.aclose()
+            await self.services.stop()
+            self.services.close()
+            await self._hang_up()
         for one in self.nodes.values():
             one.close()
+
+    async def _hang_up(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
 
     # --- runs ---
 
@@ -728,7 +738,7 @@ def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: M
     first = tree["recipes"][0] | {"recipe_digest": recipe.digest, "max_rounds": 100, "max_local_steps_per_round": 20}
     tree["recipes"] = [first | {"datasets": [{"party": name, "dataset": f"{name}/pick"} for name in NAMES]}]
     tree["fields"] |= {"allow": list(FIELDS), "trade_secret": []}
-    tree["privacy"] |= {"per_party": [], "epsilon_per_release": "8", "epsilon_total": "8"}
+    tree["privacy"] |= {"per_party": [], "epsilon_per_release": "2", "epsilon_total": "2.8"}
     if recipe.plan is None:
         tree["privacy"] = {"clause": "dp-1", "mode": "none"}
     tree["tiers"] = [one for one in tree["tiers"] if one["tier"] in {"consortium", "private"}]
@@ -791,3 +801,14 @@ def new_pool(**options: Any) -> Iterator[Pool]:
         finally:
             for one in pool.nodes.values():
                 one.close()
+
+
+@contextmanager
+def running(**options: Any) -> Iterator[tuple[Pool, Callable[[Coroutine[Any, Any, Any]], Any]]]:
+    """A pool whose broker runs, and what runs coroutines in its virtual time."""
+    with new_pool(**options) as pool, simulate(pool.clock) as go:
+        go(pool.open())
+        try:
+            yield pool, go
+        finally:
+            go(pool.close())
