@@ -34,8 +34,10 @@ $(BASE)/.installed: pyproject.toml constraints.txt
 demo: $(STAMP) verifier
 	$(BIN)/iriai-sandbox demo --verifier $(BASE)/bin/iriai-verify $(DEMO_ARGS)
 
+# two workers for everything that runs in one process, then the tests that start processes, one at a time
 test: $(STAMP) verifier
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e" $(TEST_ARGS)
+	$(BIN)/python -m pytest -m e2e $(TEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
