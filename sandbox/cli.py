@@ -37,7 +37,7 @@ def demo(
     *,
     epsilon: Annotated[str, typer.Option(help="Per release; `inf` runs without privacy and says so.")] = "8",
     episodes: Annotated[int, typer.Option(min=1, max=5000, help="Training episodes per cell.")] = 250,
-    seed: Annotated[int, typer.Option(min=0, help="Of recordings, weights and placements.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of recordings and placements.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of report.json and report.html.")] = Path("build/demo"),
     verifier: Annotated[
         Path | None, typer.Option(help="The auditor's own iriai-verify (default: the one installed here).")

@@ -50,7 +50,7 @@ class DemoOptions:
     Attributes:
         epsilon: Per release, as a decimal; None runs without privacy and says NOT PRIVATE everywhere.
         episodes: Training episodes per cell.
-        seed: Of recordings, initial weights, baselines and placements.
+        seed: Of recordings, baselines and placements; initial weights are the recipe's own.
         folder: Where the report goes.
         work: Where processes live; deleted first.
         verifier: The auditor's own ``iriai-verify``, from an environment with the base install only.
@@ -80,10 +80,9 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
 
 
 def _recipe(options: DemoOptions) -> bytes:
-    seed = 20_000 + options.seed
     if options.epsilon is None:
-        return plain_recipe(options.episodes, seed=seed)
-    return private_recipe(options.epsilon, options.episodes, seed=seed)
+        return plain_recipe(options.episodes)
+    return private_recipe(options.epsilon, options.episodes)
 
 
 def _clear(folder: Path) -> None:
@@ -151,7 +150,7 @@ class _Demo:
 
     @property
     def _plain(self) -> bytes:
-        return plain_recipe(self.options.episodes, seed=20_000 + self.options.seed)
+        return plain_recipe(self.options.episodes)
 
     def _record(self) -> None:
         folders = {site.maker.cell: site.recordings for site in self.federation.sites}

@@ -268,7 +268,7 @@ class RunSession:
         tensors: dict[str, TensorHandle] = {}
         ask, need = opening.cohort, self.recipe.need
         while ask and (not received or clock.now_ms() < deadline_ms):
-            by_node = {one.node: one for one in ask}
+            by_node, good = {one.node: one for one in ask}, 0
             requests = [
                 self.asking.request(
                     one, ExchangeType.CONTRIBUTE, slot, body=body, model=model, deadline_ms=deadline_ms
@@ -281,14 +281,15 @@ class RunSession:
                 sender = by_node[outcome.node]
                 verdict = received[sender.party] = await self._receiving.judge(sender, outcome)
                 if isinstance(outcome, Reply) and outcome.tensor is not None:
+                    good += outcome.ok
                     if verdict.verdict == ACCEPTED:
                         tensors[sender.party] = outcome.tensor
                     else:
                         outcome.tensor.release()
             missing = opening.groups_needed - len(self.contract.groups(tensors))
             cut_off = {party for party, one in received.items() if one.reason == "engine.late"}
-            ask = tuple(one for one in opening.cohort if missing > 0 and one.party in cut_off)
-            need = missing
+            again = good >= need and missing > 0
+            ask, need = tuple(one for one in opening.cohort if again and one.party in cut_off), missing
         return received, tensors
 
     # --- settling ---

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.docs import facts
 
-FENCE = re.compile(r"^```(\w+)?(?: (\w+))?\n(.*?)^```", re.M | re.S)
+FENCE = re.compile(r"^```(\w+)?(?: (\w+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:iriai-(?:broker|node|verify|sandbox))[^`\n]*)`")
 _PROGRAM = re.compile(r"\biriai-(?:broker|node|verify|sandbox)\b")
 _ENDS = {"|", "||", "&&", ";", ">", ">>", "2>", "2>&1", "&"}
@@ -29,7 +29,8 @@ class Block:
 def blocks(text: str) -> list[Block]:
     """Every fenced block of a document."""
     return [
-        Block(one[1] or "", one[2] or "", one[3], text[: one.start()].count("\n") + 1) for one in FENCE.finditer(text)
+        Block(one[1] or "", one[2] or "", one[3], text[: one.start()].count("\n") + 1)
+        for one in FENCE.finditer(text)
     ]
 
 
@@ -75,7 +76,9 @@ def complaints(line: str, known: list[facts.Command], *, whole: bool = True) -> 
     return _against(line, max(candidates, key=lambda one: len(one.path)), rest, whole=whole)
 
 
-def _without_command(line: str, program: str, rest: list[str], known: list[facts.Command], *, whole: bool) -> list[str]:
+def _without_command(
+    line: str, program: str, rest: list[str], known: list[facts.Command], *, whole: bool
+) -> list[str]:
     groups = {one.path[: len(rest)] for one in known if one.program == program}
     if not rest or rest == ["--help"] or (not whole and tuple(rest) in groups):
         return []
@@ -121,4 +124,9 @@ def _against(line: str, command: facts.Command, rest: list[str], *, whole: bool)
 
 def documents(root: Path = facts.ROOT) -> list[Path]:
     """Every document that a reader may copy a command from."""
-    return [root / "README.md", root / "SECURITY.md", root / "CHANGELOG.md", *sorted((root / "docs").rglob("*.md"))]
+    return [
+        root / "README.md",
+        root / "SECURITY.md",
+        root / "CHANGELOG.md",
+        *sorted((root / "docs").rglob("*.md")),
+    ]

@@ -232,7 +232,9 @@ def argparse_commands(program: str, parser: Any) -> list[Command]:
             if one.option_strings and one.dest != "help"
         )
         words = helps[name][:1].upper() + helps[name][1:] + "."
-        found.append(Command(program=program, path=(name,), words=words, arguments=arguments, options=options))
+        found.append(
+            Command(program=program, path=(name,), words=words, arguments=arguments, options=options)
+        )
     return found
 
 
@@ -287,16 +289,16 @@ def routes(given: list[Any] | None = None) -> list[Route]:
             roles = [ROLES[dep.call] for dep in one.dependant.dependencies if dep.call in ROLES]
             path = API + one.path
             role = roles[0] if roles else _OPEN_ROLES.get(path, "UNKNOWN")
-            for method in sorted(one.methods):
-                found.append(
-                    Route(
-                        method=method,
-                        path=path,
-                        role=role,
-                        words=first_sentence(one.endpoint.__doc__),
-                        body=_body(one.endpoint),
-                    )
+            found += [
+                Route(
+                    method=method,
+                    path=path,
+                    role=role,
+                    words=first_sentence(one.endpoint.__doc__),
+                    body=_body(one.endpoint),
                 )
+                for method in sorted(one.methods)
+            ]
     return found
 
 
@@ -387,7 +389,11 @@ def settings() -> list[Setting]:
 def _settings(file: str, table: str, kind: Any, *, skip: set[str]) -> list[Setting]:
     import dataclasses
 
-    documented = dict(re.findall(r"^    +(\w+): (.+?)(?=\n +\w+: |\Z)", inspect.getdoc(kind) or "", re.M | re.S))
+    documented = dict(
+        re.findall(
+            r"^    +(\w+): (.+?)(?=\n +\w+: |\Z)", inspect.getdoc(kind) or "", re.MULTILINE | re.DOTALL
+        )
+    )
     found = []
     for one in dataclasses.fields(kind):
         if one.name in skip:
@@ -407,7 +413,12 @@ def _settings(file: str, table: str, kind: Any, *, skip: set[str]) -> list[Setti
 
 
 def _toml_kind(annotation: str) -> str:
-    for part, words in (("tuple", "list of text"), ("bool", "true or false"), ("int", "number"), ("Path", "path")):
+    for part, words in (
+        ("tuple", "list of text"),
+        ("bool", "true or false"),
+        ("int", "number"),
+        ("Path", "path"),
+    ):
         if part in annotation:
             return words
     return "text"
@@ -447,7 +458,9 @@ def bounds(root: Path = ROOT) -> list[Bound]:
         heading = re.fullmatch(r"# (?!SPDX)(.+)", line)
         bound = re.fullmatch(r"([A-Z0-9_]+): Final = (.+?)(?:  # (.+))?", line)
         if heading:
-            group = re.sub(r" \((?:[a-z0-9-]+\.md[^)]*|client/[^)]*|broker/[^)]*|RFC 9421)\)$", "", heading[1])
+            group = re.sub(
+                r" \((?:[a-z0-9-]+\.md[^)]*|client/[^)]*|broker/[^)]*|RFC 9421)\)$", "", heading[1]
+            )
         elif bound:
             found.append(Bound(group=group, name=bound[1], value=bound[2], words=bound[3] or ""))
     return found

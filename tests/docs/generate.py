@@ -41,8 +41,6 @@ def words() -> dict[str, dict[str, str]]:
 
 def missing_words(said: dict[str, dict[str, str]] | None = None) -> list[str]:
     """What the code has and the words lack, or the reverse; one message each."""
-    from broker.federation.errors import FAILURES
-    from policies.contract.render import _REMEDIES
     from policies.log.schema import REFUSALS, EntryType
 
     said = said or words()
@@ -56,8 +54,9 @@ def missing_words(said: dict[str, dict[str, str]] | None = None) -> list[str]:
         ("environment", facts.environment_names()),
     ):
         found += [f"{name}: no words in [{part}]" for name in sorted(known - set(said[part]))]
-        found += [f"{name}: words in [{part}], but nothing in the code" for name in sorted(set(said[part]) - known)]
-    assert FAILURES and _REMEDIES  # their words stand in the code itself
+        found += [
+            f"{name}: words in [{part}], but nothing in the code" for name in sorted(set(said[part]) - known)
+        ]
     return found
 
 
@@ -96,27 +95,50 @@ def errors_page() -> str:
     parts = [
         "# Codes of refusals\n",
         NOTE,
-        "Every refusal has a stable code, what was needed, what was found, and what to do; where the contract"
-        " refused, also the clause. The same fields stand in the `--json` envelope and in the problem document"
-        " (RFC 9457) of an HTTP answer. Codes are never renamed and never used for something else.\n",
+        (
+            "Every refusal has a stable code, what was needed, what was found, and what to do; where the contract"
+            " refused, also the clause. The same fields stand in the `--json` envelope and in the problem document"
+            " (RFC 9457) of an HTTP answer. Codes are never renamed and never used for something else.\n"
+        ),
         "## Exit codes\n",
         table(("Exit", "Means"), EXIT_CODES),
-        "`iriai-verify` uses 3 for a finding of severity error, 7 for review findings only, 6 if no log key of"
-        " the policy signed, and 2 for a file that cannot be read.\n",
+        (
+            "`iriai-verify` uses 3 for a finding of severity error, 7 for review findings only, 6 if no log key of"
+            " the policy signed, and 2 for a file that cannot be read.\n"
+        ),
     ]
     for family in sorted(families):
         parts.append(f"## {family}\n")
         rows = [
-            (code(one.code), one.exit_code, one.http_status, code(f"{one.module}.{one.name}"), one.words, said["remedies"][one.code])
+            (
+                code(one.code),
+                one.exit_code,
+                one.http_status,
+                code(f"{one.module}.{one.name}"),
+                one.words,
+                said["remedies"][one.code],
+            )
             for one in families[family]
         ]
         if family == "internal":
-            rows.insert(0, (code("internal.error"), 1, 500, code("policies.errors.IriaiError"), "Our bug; nothing of the exception is shown.", said["remedies"]["internal.error"]))
+            rows.insert(
+                0,
+                (
+                    code("internal.error"),
+                    1,
+                    500,
+                    code("policies.errors.IriaiError"),
+                    "Our bug; nothing of the exception is shown.",
+                    said["remedies"]["internal.error"],
+                ),
+            )
         parts.append(table(("Code", "Exit", "HTTP", "Class", "Means", "What to do"), rows))
     parts += [
         "## What one node does in a round\n",
-        "These are no exceptions: they drop the reply of one node from one attempt, and the run goes on. They"
-        " stand in the broker's own lines on standard error (`reply.failed`, `judge.failed`).\n",
+        (
+            "These are no exceptions: they drop the reply of one node from one attempt, and the run goes on. They"
+            " stand in the broker's own lines on standard error (`reply.failed`, `judge.failed`).\n"
+        ),
         table(("Code", "Means"), [(code(name), text) for name, text in FAILURES.items()]),
         "## Why a submission does not count\n",
         "The closed list of reasons in a log entry `contribution.refused`.\n",
@@ -126,7 +148,10 @@ def errors_page() -> str:
         table(("Remedy", "In words"), [(code(name), text) for name, text in _REMEDIES.items()]),
         "## Rules of an audit\n",
         "`iriai-verify explain AUD-nnn` prints one of them.\n",
-        table(("Rule", "Severity", "Checks", "By hand"), [(name, one.severity, one.checks, one.by_hand) for name, one in RULES.items()]),
+        table(
+            ("Rule", "Severity", "Checks", "By hand"),
+            [(name, one.severity, one.checks, one.by_hand) for name, one in RULES.items()],
+        ),
         "This version does not check:\n",
         table(("Rules", "What"), LATER),
     ]
@@ -141,13 +166,17 @@ def cli_page() -> str:
     parts = [
         "# Commands\n",
         NOTE,
-        "People's text goes to standard error. `--json` puts exactly one envelope on standard output:"
-        ' `{"schema":"1","status":"ok","data":…}` or `{"schema":"1","status":"error","error":{code,clause,need,found,remedy}}`.'
-        " Without `--json`, a command that makes one thing to hand on (an invitation, a digest, a run id) prints it alone on"
-        " standard output. Exit codes: [errors.md](errors.md).\n",
-        "Commands of `iriai-broker` other than `init`, `serve` and `operator new` are signed requests to the running broker: they"
-        " need `--key`, and either `--dir` (on the broker's host) or `--url` with `--tls-sha256` (from elsewhere). Commands of"
-        " `iriai-node` take the node's folder as `--dir`, else from `IRIAI_NODE_DIR`, else `iriai-node` in the working folder.\n",
+        (
+            "People's text goes to standard error. `--json` puts exactly one envelope on standard output:"
+            ' `{"schema":"1","status":"ok","data":…}` or `{"schema":"1","status":"error","error":{code,clause,need,found,remedy}}`.'
+            " Without `--json`, a command that makes one thing to hand on (an invitation, a digest, a run id) prints it alone on"
+            " standard output. Exit codes: [errors.md](errors.md).\n"
+        ),
+        (
+            "Commands of `iriai-broker` other than `init`, `serve` and `operator new` are signed requests to the running broker: they"
+            " need `--key`, and either `--dir` (on the broker's host) or `--url` with `--tls-sha256` (from elsewhere). Commands of"
+            " `iriai-node` take the node's folder as `--dir`, else from `IRIAI_NODE_DIR`, else `iriai-node` in the working folder.\n"
+        ),
     ]
     program = ""
     for one in facts.commands():
@@ -162,7 +191,11 @@ def command_text(one: facts.Command) -> str:
     """One command."""
     needed = [f"{opt.names[0]} {opt.value}".strip() for opt in one.options if opt.required]
     usage = " ".join([one.line, *one.arguments, *needed])
-    parts = [f"### {one.line}\n", one.words + "\n", f"```\n{usage}{' [OPTIONS]' if one.options else ''}\n```\n"]
+    parts = [
+        f"### {one.line}\n",
+        one.words + "\n",
+        f"```\n{usage}{' [OPTIONS]' if one.options else ''}\n```\n",
+    ]
     if one.options:
         rows = [
             (
@@ -191,7 +224,13 @@ def entries_page() -> str:
 
     def rows(*, used: bool) -> list[tuple[str, str, str, str, str]]:
         return [
-            (code(str(kind)), _BY[one.by], said[str(kind)], _fields(one.pub), _fields(one.sd, one.sd_optional))
+            (
+                code(str(kind)),
+                _BY[one.by],
+                said[str(kind)],
+                _fields(one.pub),
+                _fields(one.sd, one.sd_optional),
+            )
             for kind, one in SCHEMA.items()
             if (str(kind) in written) is used
         ]
@@ -200,12 +239,16 @@ def entries_page() -> str:
         [
             "# Entries of the log\n",
             NOTE,
-            "An entry is the RFC 8785 bytes of one object; its leaf hash is SHA-256 over `0x00` and these bytes. The list of types is"
-            " closed: an unknown type or field is a finding. In clear stand only codes, digests, ids, aliases, whole numbers, decimals"
-            " and minutes. Everything else stands as a salted commitment, `HMAC-SHA256(salt, field || 0x00 || canonical(value))`, which"
-            " can be opened to an auditor and whose value can be erased. Every entry has the exact time `at` behind a commitment.\n",
-            "An alias is made from the organisation's alias key and the entry's scope, run and round: without that key nobody can"
-            " follow one contributor from round to round.\n",
+            (
+                "An entry is the RFC 8785 bytes of one object; its leaf hash is SHA-256 over `0x00` and these bytes. The list of types is"
+                " closed: an unknown type or field is a finding. In clear stand only codes, digests, ids, aliases, whole numbers, decimals"
+                " and minutes. Everything else stands as a salted commitment, `HMAC-SHA256(salt, field || 0x00 || canonical(value))`, which"
+                " can be opened to an auditor and whose value can be erased. Every entry has the exact time `at` behind a commitment.\n"
+            ),
+            (
+                "An alias is made from the organisation's alias key and the entry's scope, run and round: without that key nobody can"
+                " follow one contributor from round to round.\n"
+            ),
             "Made by: *broker* alone; *member*, with the member's own signed envelope behind it; or *auditor*.\n",
             "## Written by this version\n",
             table(head, rows(used=True)),
@@ -220,7 +263,7 @@ def _fields(*given: Any) -> str:
     sure, *perhaps = given
     texts = [f"`{name}` {kind.name}" for name, kind in sure.items()]
     texts += [f"`{name}` {kind.name}, optional" for more in perhaps for name, kind in more.items()]
-    return "; ".join(texts) or "–"
+    return "; ".join(texts) or "nothing"
 
 
 # --- settings.md ---
@@ -232,14 +275,22 @@ def settings_page() -> str:
     parts = [
         "# Settings and bounds\n",
         NOTE,
-        "One TOML file per program, in its own folder. A name that does not exist is an error, so that a misspelt rule never goes"
-        " unnoticed. Secrets are files of mode 0600 in `keys/`, never settings.\n",
+        (
+            "One TOML file per program, in its own folder. A name that does not exist is an error, so that a misspelt rule never goes"
+            " unnoticed. Secrets are files of mode 0600 in `keys/`, never settings.\n"
+        ),
     ]
     heads = {
         ("broker.toml", ""): "## broker.toml\n\nIn the broker's folder; `iriai-broker init` writes it.\n",
-        ("node.toml", ""): "## node.toml\n\nIn the node's folder; `iriai-node init` writes it. An environment variable"
+        (
+            "node.toml",
+            "",
+        ): "## node.toml\n\nIn the node's folder; `iriai-node init` writes it. An environment variable"
         " `IRIAI_NODE__NAME` goes before the file, for the settings of this first table.\n",
-        ("node.toml", "local"): "### [local]: the site's own rules\n\nThey only tighten what the signed contract allows. What they"
+        (
+            "node.toml",
+            "local",
+        ): "### [local]: the site's own rules\n\nThey only tighten what the signed contract allows. What they"
         " refuse has the code `local.refused` and stays at home as to its reason.\n",
     }
     for (file, name), head in heads.items():
@@ -248,7 +299,12 @@ def settings_page() -> str:
             table(
                 ("Name", "Kind", "Default", "What"),
                 [
-                    (code(one.name), one.kind, one.default if one.default in {"required", "not set"} else code(one.default), said["settings"][one.key])
+                    (
+                        code(one.name),
+                        one.kind,
+                        one.default if one.default in {"required", "not set"} else code(one.default),
+                        said["settings"][one.key],
+                    )
                     for one in facts.settings()
                     if (one.file, one.table) == (file, name)
                 ],
@@ -258,8 +314,10 @@ def settings_page() -> str:
         "## Environment\n",
         table(("Variable", "What"), [(code(name), text) for name, text in said["environment"].items()]),
         "## Bounds\n",
-        "Every bound is a name in `policies/limits.py`, with its unit. None of them is a setting; a contract may tighten one, never"
-        " loosen it.\n",
+        (
+            "Every bound is a name in `policies/limits.py`, with its unit. None of them is a setting; a contract may tighten one, never"
+            " loosen it.\n"
+        ),
     ]
     group = ""
     rows: list[tuple[str, str, str]] = []
@@ -283,9 +341,11 @@ def http_page(given: list[Any] | None = None) -> str:
         "# HTTP: every path on the public port\n",
         NOTE,
         "One port, TLS 1.2 or newer. What is not in these tables answers 404.\n",
-        "Requests are signed (RFC 9421, Ed25519, tag `iriai-v1`) over method, authority, target and the digest of the body; changes"
-        " also over their `Idempotency-Key`, which they must have. A signature lives 60 seconds, clocks may differ by 30, and a nonce"
-        " is served once. The key decides who asks:\n",
+        (
+            "Requests are signed (RFC 9421, Ed25519, tag `iriai-v1`) over method, authority, target and the digest of the body; changes"
+            " also over their `Idempotency-Key`, which they must have. A signature lives 60 seconds, clocks may differ by 30, and a nonce"
+            " is served once. The key decides who asks:\n"
+        ),
         table(
             ("Role", "Whose key"),
             (
@@ -297,13 +357,18 @@ def http_page(given: list[Any] | None = None) -> str:
                 ("party", "an active member's node or an operator; what it sees is decided by the contract"),
             ),
         ),
-        "Bodies are JSON in canonical bytes (RFC 8785), at most 1 MiB; unknown names are refused. Refusals are"
-        " `application/problem+json` (RFC 9457) with `code`, `clause`, `need`, `found`, `remedy`, and the `exit_code` that a command"
-        " ends with; a 5xx also has a `request_id`. A 503 has `Retry-After`. What belongs to another answers 404, as if it were not"
-        " there. The same `Idempotency-Key` with the same request gives the same answer and no second effect; with another request"
-        " it is `request.idempotency-mismatch`.\n",
+        (
+            "Bodies are JSON in canonical bytes (RFC 8785), at most 1 MiB; unknown names are refused. Refusals are"
+            " `application/problem+json` (RFC 9457) with `code`, `clause`, `need`, `found`, `remedy`, and the `exit_code` that a command"
+            " ends with; a 5xx also has a `request_id`. A 503 has `Retry-After`. What belongs to another answers 404, as if it were not"
+            " there. The same `Idempotency-Key` with the same request gives the same answer and no second effect; with another request"
+            " it is `request.idempotency-mismatch`.\n"
+        ),
         "## The API\n",
-        table(("Method", "Path", "Role", "What"), [(code(one.method), code(one.path), one.role, one.words) for one in found]),
+        table(
+            ("Method", "Path", "Role", "What"),
+            [(code(one.method), code(one.path), one.role, one.words) for one in found],
+        ),
         "## Bodies\n",
         "Changes that are not listed take a DSSE envelope as it is.\n",
     ]
@@ -312,9 +377,14 @@ def http_page(given: list[Any] | None = None) -> str:
         parts.append(table(("Name", "Kind"), [(code(name), kind) for name, kind in (one.body or {}).items()]))
     parts += [
         "## Flower's fleet API\n",
-        "Protobuf, at most 8 MiB a message, with Flower's own node authentication under the fleet key that was enrolled. Flower's"
-        " other APIs are not mounted: any other path below `/v1` answers 404 with an empty body.\n",
-        table(("Method", "Path", "Role"), [("`POST`", code(f"/v1/fleet/{name}"), "node") for name in facts.fleet_operations()]),
+        (
+            "Protobuf, at most 8 MiB a message, with Flower's own node authentication under the fleet key that was enrolled. Flower's"
+            " other APIs are not mounted: any other path below `/v1` answers 404 with an empty body.\n"
+        ),
+        table(
+            ("Method", "Path", "Role"),
+            [("`POST`", code(f"/v1/fleet/{name}"), "node") for name in facts.fleet_operations()],
+        ),
     ]
     return "\n".join(parts)
 
@@ -341,7 +411,9 @@ def main(argv: Sequence[str]) -> int:
             changed.append(name)
             if "--check" not in argv:
                 path.write_text(text, "utf-8")
-    sys.stderr.write("".join(f"{'differs' if '--check' in argv else 'written'}: {name}\n" for name in changed))
+    sys.stderr.write(
+        "".join(f"{'differs' if '--check' in argv else 'written'}: {name}\n" for name in changed)
+    )
     return 1 if changed and "--check" in argv else 0
 
 

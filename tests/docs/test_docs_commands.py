@@ -44,10 +44,16 @@ def _remedies() -> list[tuple[str, str]]:
 def _text(node: ast.AST) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(str(one.value) if isinstance(one, ast.Constant) else "$X" for one in node.values)
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value else ""
+    return (
+        node.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value
+        else ""
+    )
 
 
-_COMMAND = re.compile(r"\biriai-(?:broker|node|verify|sandbox)(?: (?:--?[a-z0-9][a-z0-9-]*|[a-z]+|[A-Z$/:.…=][^ `)]*))*")
+_COMMAND = re.compile(
+    r"\biriai-(?:broker|node|verify|sandbox)(?: (?:--?[a-z0-9][a-z0-9-]*|[a-z]+|[A-Z$/:.…=][^ `)]*))*"
+)
 
 
 def test_commands_that_the_programs_themselves_name_exist(known):
@@ -56,7 +62,7 @@ def test_commands_that_the_programs_themselves_name_exist(known):
     wrong = []
     for module, text in _remedies():
         for line in _COMMAND.findall(text):
-            second = (line.split() + [""])[1]
+            second = ([*line.split(), ""])[1]
             if second in names or second.startswith("-"):
                 words = _known_part(line.split(), known)
                 wrong += [f"{module}: {one}" for one in complaints(" ".join(words), known, whole=False)]
@@ -131,5 +137,7 @@ def test_commands_are_found_in_a_script():
         "iriai-node data add a \\\n  --dataset b  # what\n"
         "cd iriai-node && ls\n"
     )
-    assert [one.split("|")[0].strip() for one in command_lines(script)][0].startswith("iriai-broker contract list $operator 2>&1")
+    assert next(one.split("|")[0].strip() for one in command_lines(script)).startswith(
+        "iriai-broker contract list $operator 2>&1"
+    )
     assert " ".join(command_lines(script)[1].split()) == "iriai-node data add a --dataset b"

@@ -20,14 +20,37 @@ def loaded_after(statement: str) -> set[str]:
     """Top-level names in ``sys.modules`` of a fresh interpreter after one statement."""
     program = f"import sys\n{statement}\nimport json\nprint(json.dumps(sorted({{one.split('.')[0] for one in sys.modules}})))"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        timeout=120,
     )
     return set(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("statement", ["import policies.verify", "from policies.verify import main", "import policies.verify.run, policies.verify.cli"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import policies.verify",
+        "from policies.verify import main",
+        "import policies.verify.run, policies.verify.cli",
+    ],
+)
 def test_the_verifier_loads_neither_pydantic_nor_numpy(statement):
-    heavy = {"pydantic", "numpy", "torch", "yaml", "http_message_signatures", "broker", "client", "sandbox", "typer", "sqlalchemy"}
+    heavy = {
+        "pydantic",
+        "numpy",
+        "torch",
+        "yaml",
+        "http_message_signatures",
+        "broker",
+        "client",
+        "sandbox",
+        "typer",
+        "sqlalchemy",
+    }
     assert loaded_after(statement) & heavy == set()
 
 
@@ -37,10 +60,16 @@ def test_the_root_of_the_ground_floor_loads_nothing():
 
 @pytest.mark.slow
 def test_the_broker_loads_no_learning_code():
-    assert loaded_after("import broker.app, broker.composition, broker.commands, broker.cli") & {"torch", "opacus", "client", "sandbox"} == set()
+    assert (
+        loaded_after("import broker.app, broker.composition, broker.commands, broker.cli")
+        & {"torch", "opacus", "client", "sandbox"}
+        == set()
+    )
 
 
-@pytest.mark.parametrize("module", ["client.cli", "client.guard", "client.outbox", "client.transport", "client.data"])
+@pytest.mark.parametrize(
+    "module", ["client.cli", "client.guard", "client.outbox", "client.transport", "client.data"]
+)
 def test_the_nodes_commands_load_no_learning_code(module):
     assert loaded_after(f"import {module}") & {"torch", "opacus", "broker", "sandbox"} == set()
 
@@ -53,7 +82,12 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
     import os
 
     return subprocess.run(
-        [str(LINTER), "--no-cache"], capture_output=True, text=True, check=False, cwd=root, timeout=300,
+        [str(LINTER), "--no-cache"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(root), "NO_COLOR": "1"},
     )
 
@@ -91,7 +125,12 @@ def test_every_import_contract_is_kept(tree):
 def test_a_planted_import_breaks_its_contract(tree, path, line, contract):
     file = tree / path
     text = file.read_text("utf-8")
-    file.write_text(text.replace("from __future__ import annotations\n", f"from __future__ import annotations\n\n{line}\n", 1), "utf-8")
+    file.write_text(
+        text.replace(
+            "from __future__ import annotations\n", f"from __future__ import annotations\n\n{line}\n", 1
+        ),
+        "utf-8",
+    )
     assert line in file.read_text("utf-8")
     done = lint(tree)
     broken = [one for one in done.stdout.splitlines() if " BROKEN" in one]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,7 @@ from tests.docs.facts import ROOT
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "docs/how-to/example"
 TOUR_S = 900
+BASH = shutil.which("bash") or "/bin/bash"
 
 
 def test_the_readme_begins_with_what_it_is_and_two_commands():
@@ -28,9 +30,14 @@ def test_the_readme_begins_with_what_it_is_and_two_commands():
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_make_target_that_a_document_names_exists(path):
-    made = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.M)[0].split()
+    made = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[0].split()
     text = path.read_text("utf-8")
-    named = [name for one in blocks(text) if one.language == "sh" for name in re.findall(r"^make (\w+)", one.text, re.M)]
+    named = [
+        name
+        for one in blocks(text)
+        if one.language == "sh"
+        for name in re.findall(r"^make (\w+)", one.text, re.MULTILINE)
+    ]
     named += re.findall(r"`make (\w+)", text)
     assert [name for name in named if name not in made] == []
 
@@ -49,14 +56,20 @@ def test_every_fenced_block_is_closed_and_has_a_known_mark():
     for path in documents():
         text = path.read_text("utf-8")
         assert text.count("\n```") == 2 * len(blocks(text)) - text.startswith("```"), path
-        assert {(one.language, one.mark) for one in blocks(text)} <= {("", ""), ("sh", ""), ("sh", "run"), ("yaml", ""), ("toml", "")}, path
+        assert {(one.language, one.mark) for one in blocks(text)} <= {
+            ("", ""),
+            ("sh", ""),
+            ("sh", "run"),
+            ("yaml", ""),
+            ("toml", ""),
+        }, path
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_shell_block_is_shell(path):
     for one in blocks(path.read_text("utf-8")):
         if one.language == "sh":
-            done = subprocess.run(["bash", "-n"], input=one.text, capture_output=True, text=True, check=False)
+            done = subprocess.run([BASH, "-n"], input=one.text, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"line {one.line}: {done.stderr}"
 
 
@@ -77,12 +90,20 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("IRIAI_", "PYTEST"))}
     env["PATH"] = f"{binary}{os.pathsep}{env['PATH']}"
     return subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=False, cwd=folder, env=env, timeout=TOUR_S
+        [BASH, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=env,
+        timeout=TOUR_S,
     )
 
 
 def test_a_script_stops_where_a_block_fails(tmp_path):
-    text = "```sh run\ntrue\n```\n\n```sh\nexit 9\n```\n\n```sh run\nfalse\n```\n\n```sh run\ntouch after\n```\n"
+    text = (
+        "```sh run\ntrue\n```\n\n```sh\nexit 9\n```\n\n```sh run\nfalse\n```\n\n```sh run\ntouch after\n```\n"
+    )
     done = run(script_of(text), tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["== README.md line 1", "== README.md line 9"]
@@ -103,7 +124,7 @@ def test_the_readmes_tour_works_in_order(tmp_path):
     assert done.returncode == 0, said[-4_000:]
     assert "VERDICT   complete up to size" in said
     assert "contract.signed" in said
-    assert re.search(r"^run_[a-z2-7]{16}$", done.stdout, re.M)
+    assert re.search(r"^run_[a-z2-7]{16}$", done.stdout, re.MULTILINE)
     assert "stopped kita, nord, iber, hanbit, broker" in said
 
 
@@ -162,10 +183,10 @@ def test_the_figures_of_the_privacy_page_are_computed():
     assert plan is not None
     for figure in (
         f"`epsilon_rdp` {plan.epsilon_rdp:.4f}",
-        f"σ = {plan.noise_multiplier}, C = {plan.clip_norm}, K = {plan.frames_per_unit}",
+        f"\N{GREEK SMALL LETTER SIGMA} = {plan.noise_multiplier}, C = {plan.clip_norm}, K = {plan.frames_per_unit}",
         f"| {plan.steps}, q = {plan.sampling_prob}, of 250 episodes per maker |",
         f"| {recipe.rounds}; the other steps",
-        f"(σ = {judge.noise_multiplier}), at most {judge.steps} in all: ε {judge.epsilon_rdp:.2f}",
+        f"(\N{GREEK SMALL LETTER SIGMA} = {judge.noise_multiplier}), at most {judge.steps} in all: ε {judge.epsilon_rdp:.2f}",
         *(f"{calibrate(epsilon=float(e), delta=1e-5, q=0.2, steps=200)} (ε {e})" for e in (4, 2, 1)),
     ):
         assert figure in text, figure
@@ -179,4 +200,6 @@ def test_the_tight_figure_of_the_privacy_page_is_computed():
 
     plan = load(private_recipe("8", 250)).plan
     assert plan is not None
-    assert f"`epsilon_pld` {epsilon_pld(plan):.2f}" in (ROOT / "docs/explanation/privacy.md").read_text("utf-8")
+    assert f"`epsilon_pld` {epsilon_pld(plan):.2f}" in (ROOT / "docs/explanation/privacy.md").read_text(
+        "utf-8"
+    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def modules(control: str) -> list[str]:
     return [one.strip() for one in re.findall(r"\(([^()]*)\)$", control)[0].split(",")]
 
 
+@functools.cache
 def functions_of(path: Path) -> set[str]:
     if not path.exists():
         return set()
