@@ -323,62 +323,15 @@ def verify_request(
         RequestStaleError: Rule 4.
         RequestReplayedError: Rule 5.
     """
-    from http_message_signatures import HTTPMessageVerifier, algorithms
-    from http_message_signatures.exceptions import HTTPMessageSignaturesException
-
     claimed = claimed_key_id(headers)
-    # 1. and 2. one signature, ours, over everything that matters
-    needed = set(_COVERED) | ({"idempotency-key"} if method in WRITES else set())
-    for name in sorted(needed - {"@method", "@target-uri"}):
-        if name not in headers:
-            raise RequestUnsignedError(
-                need=f"header {name}", found="none", remedy="send it and let the signature cover it"
-            )
-    message = _Message(method, url, headers.items())
-    verifier = HTTPMessageVerifier(
-        signature_algorithm=algorithms.ED25519, key_resolver=_one_key(_library_key(public_key))
-    )
-    verifier.max_clock_skew = dt.timedelta(
-        days=36_500
-    )  # the library has a clock of its own; rule 4 below uses the caller's
-    try:
-        results = verifier.verify(message, expect_tag=_TAG, max_age=None)
-    except HTTPMessageSignaturesException as error:
-        raise SignatureInvalidError(
-            need=f"a signature by {claimed}",
-            found="one that does not verify",
-            remedy="sign the request again; check the key",
-        ) from error
-    if len(results) != 1:
-        raise RequestUnsignedError(
-            need="exactly one signature", found=str(len(results)), remedy="sign the request once"
-        )
-    result = results[0]
-    covered = {str(name).strip('"') for name in result.covered_components}
-    if not needed <= covered:
-        raise RequestUnsignedError(
-            need="a signature over " + ", ".join(sorted(needed)),
-            found=", ".join(sorted(covered)),
-            remedy="cover them all",
-        )
-    # 3. the body is the one that was signed
-    if headers["content-digest"] != content_digest(body):
+    parameters = _verified_parameters(method, url, headers, claimed, public_key)  # 1. 2.
+    if headers["content-digest"] != content_digest(body):  # 3.
         raise SignatureInvalidError(
             need="Content-Digest of the body", found="another", remedy="send the body that was signed"
         )
-    # 4. fresh
-    created = _integer(result.parameters.get("created"))
-    expires = _integer(result.parameters.get("expires"))
-    age_s = now_ms / 1000 - created
-    if age_s > SIGNATURE_TTL_S or age_s < -CLOCK_SKEW_S or expires - created > SIGNATURE_TTL_S:
-        raise RequestStaleError(
-            need=f"a signature at most {SIGNATURE_TTL_S} s old",
-            found=f"{age_s:.0f} s",
-            remedy="set the clocks (NTP) and send again",
-        )
-    # 5. new
-    nonce = str(result.parameters.get("nonce", ""))
-    if not _NONCE.match(nonce):
+    created = _check_fresh(parameters, now_ms)  # 4.
+    nonce = str(parameters.get("nonce", ""))  # 5.
+    if not _NONCE.fullmatch(nonce):
         raise RequestUnsignedError(
             need="a nonce of 32 hex digits", found=ascii(nonce)[:40], remedy="sign with a fresh nonce"
         )
@@ -395,6 +348,65 @@ def verify_request(
         idempotency_key=headers.get("idempotency-key"),
         body_digest="sha256:" + hashlib.sha256(body).hexdigest(),
     )
+
+
+def _verified_parameters(
+    method: str, url: str, headers: Mapping[str, str], claimed: str, public_key: bytes
+) -> Mapping[str, Any]:
+    """Parameters of the one signature, once it holds and covers everything that matters."""
+    needed = set(_COVERED) | ({"idempotency-key"} if method in WRITES else set())
+    for name in sorted(needed - {"@method", "@target-uri"}):
+        if name not in headers:
+            raise RequestUnsignedError(
+                need=f"header {name}", found="none", remedy="send it and let the signature cover it"
+            )
+    results = _library_results(_Message(method, url, headers.items()), claimed, public_key)
+    if len(results) != 1:
+        raise RequestUnsignedError(
+            need="exactly one signature", found=str(len(results)), remedy="sign the request once"
+        )
+    covered = {str(name).strip('"') for name in results[0].covered_components}
+    if not needed <= covered:
+        raise RequestUnsignedError(
+            need="a signature over " + ", ".join(sorted(needed)),
+            found=", ".join(sorted(covered)),
+            remedy="cover them all",
+        )
+    parameters: Mapping[str, Any] = results[0].parameters
+    return parameters
+
+
+def _library_results(message: _Message, claimed: str, public_key: bytes) -> Any:  # noqa: ANN401  library type
+    from http_message_signatures import HTTPMessageVerifier, algorithms
+    from http_message_signatures.exceptions import HTTPMessageSignaturesException
+
+    verifier = HTTPMessageVerifier(
+        signature_algorithm=algorithms.ED25519, key_resolver=_one_key(_library_key(public_key))
+    )
+    # the library has a clock of its own; rule 4 uses the caller's
+    verifier.max_clock_skew = dt.timedelta(days=36_500)
+    try:
+        return verifier.verify(message, expect_tag=_TAG, max_age=None)
+    except HTTPMessageSignaturesException as error:
+        raise SignatureInvalidError(
+            need=f"a signature by {claimed}",
+            found="one that does not verify",
+            remedy="sign the request again; check the key",
+        ) from error
+
+
+def _check_fresh(parameters: Mapping[str, Any], now_ms: int) -> int:
+    """When the signature was made, in seconds, if that is within the window."""
+    created = _integer(parameters.get("created"))
+    expires = _integer(parameters.get("expires"))
+    age_s = now_ms / 1000 - created
+    if age_s > SIGNATURE_TTL_S or age_s < -CLOCK_SKEW_S or expires - created > SIGNATURE_TTL_S:
+        raise RequestStaleError(
+            need=f"a signature at most {SIGNATURE_TTL_S} s old",
+            found=f"{age_s:.0f} s",
+            remedy="set the clocks (NTP) and send again",
+        )
+    return created
 
 
 def _integer(value: object) -> int:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 
 import pytest
 
 from policies.log.entries import EntryType
-from policies.ports import to_ms
 from tests.federationsim import NAMES, ROUNDS, Pool, Said, running
 from tests.nodeworld import IN_TERM_MS
 
@@ -26,6 +26,10 @@ def lost(*rounds: tuple[int, int]):
         return None if gone else said
 
     return lie
+
+
+def end_of_term(pool: Pool) -> int:
+    return int(dt.datetime.fromisoformat(pool.contract.term.expires).timestamp()) * 1000
 
 
 def check_whole(pool: Pool, run: str) -> None:
@@ -120,10 +124,6 @@ def test_below_min_parties_the_round_is_asked_again_under_the_next_attempt():
 def test_rounds_that_are_lost_again_and_again_stop_the_run():
     with running() as (pool, go):
         for name in ("kita", "nord"):
-            pool.nodes[name].away = True
-        pool.nodes["kita"].learner.initial = pool.nodes["nord"].learner.initial
-        pool.nodes["kita"].away = pool.nodes["nord"].away = False
-        for name in ("kita", "nord"):
             pool.nodes[name].lies.append(lambda said: None if said.contributes else said)
         run = go(pool.run())
         assert pool.row(run).state == "stopped"
@@ -166,18 +166,20 @@ def test_a_run_waits_for_enough_groups_and_takes_in_whoever_comes_back():
         await asyncio.sleep(12)
         assert pool.rounds(run) == []
         assert [one["groups"] for one in pool.journal.of("run.waiting")] == [2, 2, 2]
+        pool.nodes["kita"].lies.append(back)
         pool.fleet.offline -= {pool.nodes["kita"].id}
-        while not pool.rounds(run):
-            await asyncio.sleep(0)
-        pool.fleet.offline.clear()
         await pool.idle()
         return run
+
+    def back(said: Said) -> Said:
+        if said.contributes:
+            pool.fleet.offline.clear()
+        return said
 
     with running() as (pool, go):
         run = go(story(pool))
         seen = pool.verdicts(run)
-        assert seen[0] == {name: "accepted" for name in NAMES if name != "nord"}
-        assert seen[-1] == ALL
+        assert seen == [{name: "accepted" for name in NAMES if name != "nord"}, ALL, ALL]
         check_whole(pool, run)
 
 
@@ -295,28 +297,30 @@ def test_a_contract_whose_signatures_are_not_here_is_not_worked_for():
 
 def test_a_site_whose_clock_is_past_the_term_declines_with_the_clause():
     with running() as (pool, go):
-        end = to_ms(pool.contract.term.expires.replace("Z", ".000Z"))
-        pool.clock.ms = end - 60_000
+        pool.clock.ms = end_of_term(pool) - 20_000
         kita = pool.nodes["kita"]
         honest = kita.ask
 
         def ask(*asked):
-            pool.clock.ms += 120_000
-            try:
-                return honest(*asked)
-            finally:
-                pool.clock.ms -= 120_000
+            pool.clock.ms += 30_000  # its clock is ahead; the deadline of the request is not over
+            answer = honest(*asked)
+            pool.clock.ms -= 30_000
+            return answer
 
         kita.ask = ask  # type: ignore[method-assign]
         run = go(pool.run())
-        assert [one["kita"] for one in pool.verdicts(run)] == ["silent"] * ROUNDS  # past the request's deadline too
+        assert pool.verdicts(run) == [ALL | {"kita": "declined"}] * ROUNDS
+        assert pool.journal.of("reply.declined")[0]["clauses"] == ["term-1"]
+        refused = [one for one in pool.entries(EntryType.DECISION_RECORDED, run) if one.pub["outcome"] == "refuse"]
+        assert [(one.actor, one.pub["clauses"]) for one in refused] == [
+            (pool.alias("kita", run, number), ["term-1"]) for number in (1, 2, 3)
+        ]
         check_whole(pool, run)
 
 
 def test_a_term_that_ends_in_mid_run_ends_the_rounds_and_no_model_is_released():
     with running() as (pool, go):
-        end = to_ms(pool.contract.term.expires.replace("Z", ".000Z"))
-        kita = pool.nodes["kita"]
+        end, kita = end_of_term(pool), pool.nodes["kita"]
 
         def last_second(said: Said) -> Said:
             if said.contributes and said.header.round == 2:
@@ -390,15 +394,8 @@ def test_a_revoked_member_is_asked_no_more_and_the_release_still_names_it():
     async def story(pool: Pool) -> str:
         org = pool.nodes["kita"].worker.member.identity.org
 
-        def leave(said: Said) -> Said:
-            if said.contributes and said.header.round == 2:
-                leaving.append(org)
-            return said
-
-        leaving: list[str] = []
-        pool.nodes["kita"].lies.append(leave)
         run = await pool.open_run()
-        while not leaving:
+        while not pool.rounds(run):
             await asyncio.sleep(0)
         answer = await pool.house.alice.post(f"/operator/organisations/{org}/revoke", {"reason": "left"})
         assert answer.status_code == 200, answer.text
@@ -408,6 +405,7 @@ def test_a_revoked_member_is_asked_no_more_and_the_release_still_names_it():
     with running() as (pool, go):
         run = go(story(pool))
         assert "kita" not in pool.verdicts(run)[-1]
+        assert pool.verdicts(run)[0] == ALL
         assert pool.row(run).state == "completed"
         evaluated = [json.loads(row.verdicts) for row in pool.rounds(run)]
         assert evaluated[0]["kita"] == "accepted"
