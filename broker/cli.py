@@ -169,13 +169,13 @@ def approve(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Signs your approval of an organisation; two operators have to."""
+    """Signs your approval of an organisation; two operators have to. Without a terminal: --fingerprint."""
     from broker import commands
 
     def confirm(question: str) -> bool:
-        if yes or fingerprint is not None or not sys.stdin.isatty():
+        if yes or fingerprint is not None:
             return True
-        return typer.confirm(f"approve {question}?", err=True)
+        return sys.stdin.isatty() and typer.confirm(f"approve {question}?", err=True)
 
     where = _where(directory, url, pin, key)
     _finish(lambda: commands.approve(where, org, expected=fingerprint, confirm=confirm), as_json=as_json)

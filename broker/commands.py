@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from broker.answers import Result, plain, short, table
 from broker.clock import SystemClock
 from broker.entropy import SystemEntropy
-from broker.errors import OperatorKeyError, UsageError
+from broker.errors import FingerprintError, NotConfirmedError, OperatorKeyError, UsageError
 from broker.keyfiles import make_key
 from broker.membership.approvals import APPROVAL_TYPE, approval_subject
 from broker.remote import OperatorClient, load_operator_key, target_of
@@ -167,17 +167,33 @@ def members(where: Where) -> Result:
             one["country"],
             one["group"],
             one["node_fingerprint"],
+            one["node_key"],
             " ".join(one["approved_by"]) or "-",
         )
         for one in listed
     ]
-    head = ("ORGANISATION", "STATE", "NAME", "COUNTRY", "GROUP", "NODE FINGERPRINT", "APPROVED BY")
+    head = (
+        "ORGANISATION",
+        "STATE",
+        "NAME",
+        "COUNTRY",
+        "GROUP",
+        "NODE FINGERPRINT",
+        "NODE KEY",
+        "APPROVED BY",
+    )
     empty = "nobody yet; iriai-broker invite --name … --country … --group … --key FILE"
     return Result(data={"organisations": listed}, text=table(head, rows, empty=empty))
 
 
 def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[str], bool]) -> Result:
-    """Signs and sends one operator's approval of what is shown, nothing else."""
+    """Signs and sends one operator's approval of what is shown, nothing else.
+
+    Raises:
+        UsageError: No such organisation.
+        FingerprintError: Its key has another fingerprint than ``expected``.
+        NotConfirmedError: ``confirm`` said no.
+    """
     with where.client() as client:
         listed = client.get("/operator/organisations")["organisations"]
         found = next((one for one in listed if one["org"] == org), None)
@@ -194,13 +210,15 @@ def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[
         )
         shown = fingerprint(parse_key(found["node_key"]))
         if expected is not None and expected.replace(" ", "") != shown.replace(" ", ""):
-            raise UsageError(
-                need=f"the fingerprint {expected}", found=shown, remedy="do not approve; ask the member"
+            raise FingerprintError(
+                need=f"the fingerprint {expected}", found=shown, remedy="do not approve; telephone the member"
             )
         who = f"{plain(found['legal_name'])} ({plain(found['country'])}, group {plain(found['group'])})"
         if not confirm(f"{who}, node key {shown}"):
-            raise UsageError(
-                need="your confirmation", found="none", remedy="compare the fingerprint, then repeat"
+            raise NotConfirmedError(
+                need=f"a fingerprint that a person compared: {shown}",
+                found="no confirmation",
+                remedy="compare it by telephone, then repeat the command (--fingerprint, or --yes)",
             )
         signature = Envelope.seal(subject, APPROVAL_TYPE, client.key).signatures[0][1]
         done = client.post(
@@ -324,6 +342,7 @@ def run_show(where: Where, run: str) -> Result:
     with where.client() as client:
         found = client.get(f"/operator/runs/{run}")
     rounds = found["rounds"]
+    steps = "" if found["plan"] is None else f", {found['steps']} noisy steps"
     rows = [
         (one["round"], one["attempt"], one["accepted"], one["refused"], short(one["model"] or "-"))
         for one in rounds
@@ -332,10 +351,25 @@ def run_show(where: Where, run: str) -> Result:
         f"run          {plain(found['run'])}  {plain(found['state'])}  {plain(found['outcome'] or '')}",
         f"recipe       {plain(found['recipe_id'])}  {plain(found['recipe'])}",
         f"contract     {plain(found['contract'])}",
-        f"round        {found['round']}, {found['steps']} noisy steps",
+        f"round        {found['round']}{steps}",
+        *_why(found["ended"]),
         *table(("ROUND", "ATTEMPT", "ACCEPTED", "REFUSED", "MODEL"), rows, empty="no round closed yet"),
     )
     return Result(data=found, text=text)
+
+
+def _why(ended: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """Lines about why a run ended before its last round."""
+    if ended is None:
+        return []
+    return [
+        f"why          {plain(ended['reason'])}",
+        *(
+            f"  {plain(one['clause']):<11}needs {plain(one['check'])} {plain(one['need'])}; "
+            f"found {plain(one['found'])}"
+            for one in ended["findings"]
+        ),
+    ]
 
 
 def release_list(where: Where) -> Result:
@@ -344,11 +378,18 @@ def release_list(where: Where) -> Result:
         waiting = client.get("/candidates")["candidates"]
         listed = client.get("/releases")["releases"]
     rows = [(one["model"], one["tier"], one["recipe_id"], short(one["contract"])) for one in listed]
-    votes = [(one["candidate"], one["state"], one["voted"], one["run"]) for one in waiting]
+    votes = [
+        (one["candidate"], one["state"], one["voted"], " ".join(one["refused_by"]) or "-", one["run"])
+        for one in waiting
+    ]
     text = (
         *table(("MODEL", "TIER", "RECIPE", "CONTRACT"), rows, empty="nothing was released yet"),
         "",
-        *table(("CANDIDATE", "STATE", "VOTES", "RUN"), votes, empty="no candidate waits at the gate"),
+        *table(
+            ("CANDIDATE", "STATE", "VOTES", "REFUSED BY", "RUN"),
+            votes,
+            empty="no candidate waits at the gate",
+        ),
     )
     return Result(data={"releases": listed, "candidates": waiting}, text=text)
 
@@ -387,6 +428,7 @@ def status(where: Where) -> Result:
         found = client.get("/operator/status")
     text = (
         f"broker       {plain(found['url'])}",
+        f"broker key   {plain(found['broker_key'])}",
         f"log          {plain(found['origin'])} size {found['log']['size']}"
         + (f" FROZEN: {plain(found['log']['frozen'])}" if found["log"]["frozen"] else ""),
         "members      "

@@ -11,6 +11,7 @@ BrokerError
   CertificatePinError        broker.certificate-pin     somebody else answers there
   OperatorKeyError           broker.operator-key        no usable operator key file
   UsageError                 broker.usage               a command line that means nothing
+  NotConfirmedError          broker.not-confirmed       a person has to say yes, and nobody did
   AnsweredError              (the broker's own code)    what a running broker answered
 RequestError
   BodyTooLargeError          request.body-too-large     refused before it was read
@@ -20,9 +21,12 @@ RequestError
   IdempotencyMissingError    request.idempotency-missing
   IdempotencyMismatchError   request.idempotency-mismatch
   NonceStoreFullError        request.too-many           one key sent more than is remembered
-UnknownKeyError              identity.unknown-key       nobody enrolled this key KeyRevokedError
-identity.key-revoked       it was enrolled once WrongRoleError               identity.wrong-role        an
-operator's route, or a member's
+
+IdentityError
+  FingerprintError           identity.fingerprint       the key of the list is not the one that was compared
+  UnknownKeyError            identity.unknown-key       nobody enrolled this key
+  KeyRevokedError            identity.key-revoked       it was enrolled once
+  WrongRoleError             identity.wrong-role        an operator's route, or a member's
 """
 
 from __future__ import annotations
@@ -42,10 +46,12 @@ __all__ = [
     "BrokerError",
     "CertificatePinError",
     "DiskFullError",
+    "FingerprintError",
     "IdempotencyMismatchError",
     "IdempotencyMissingError",
     "KeyRevokedError",
     "NonceStoreFullError",
+    "NotConfirmedError",
     "NotFoundError",
     "NotInitialisedError",
     "OperatorKeyError",
@@ -129,6 +135,13 @@ class UsageError(BrokerError):
     code = "broker.usage"
     exit_code = 2
     http_status = 400
+
+
+class NotConfirmedError(BrokerError):
+    """A person has to say yes, and nobody did."""
+
+    code = "broker.not-confirmed"
+    exit_code = 7
 
 
 class AnsweredError(BrokerError):
@@ -218,6 +231,12 @@ class NonceStoreFullError(RequestError):
     code = "request.too-many"
     exit_code = 75
     http_status = 429
+
+
+class FingerprintError(IdentityError):
+    """The key that waits for approval has another fingerprint than the one that a person compared."""
+
+    code = "identity.fingerprint"
 
 
 class UnknownKeyError(IdentityError):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledgers of this node's data, one file per lineage, and what they say about one contract's caps.
 
-- Caps come from the signed contract, tightened by the site's own ``local.epsilon_total``; the first contract
-  that charges a lineage opens its ledger with them, for the life of the data.
+- Caps come from the signed contract. The site's own ``local.epsilon_total`` is a filter beside them, at its own
+  order: with it something is refused earlier, never later. The first contract that charges a lineage opens its
+  ledger with the tighter of the two, for the life of the data.
 - A ledger that should be there and is not is an unknown budget: refused, never started again.
 - Without a privacy clause in the contract (NOT PRIVATE) there is no cap and nothing is charged.
 """
@@ -10,14 +11,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from client.privacy.store import BudgetStore
 from policies.privacy.accounting import epsilon_text
 from policies.privacy.errors import BudgetUnknownError
-from policies.privacy.ledger import Cap, LedgerState, apply, epsilon_after
+from policies.privacy.ledger import TRAIN, Cap, LedgerState, apply, epsilon_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
     from policies.identity import SigningKey
     from policies.ports import Clock
 
-__all__ = ["Budgets", "Touched", "cap_of"]
+__all__ = ["Budgets", "Touched", "cap_of", "judging_mechanism", "own_cap_of", "training_mechanism"]
+
+
+def training_mechanism(run: str, number: int, attempt: int) -> str:
+    """Name of one noisy step in budget entries."""
+    return f"{run}/{number}/{attempt}"
+
+
+def judging_mechanism(run: str, candidate: str) -> str:
+    """Name of one noisy query about a candidate in budget entries."""
+    return f"{run}/eval/{candidate.removeprefix('sha256:')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +56,37 @@ class Touched:
     steps: int
     rho_nano: int
     epsilon_after: str
+    subject: str | None = None
+
+    @property
+    def mechanism(self) -> str:
+        """Its name in budget entries."""
+        if self.block == TRAIN:
+            return training_mechanism(self.run, self.round, self.attempt)
+        return judging_mechanism(self.run, self.subject or "")
 
 
-def cap_of(contract: Contract, party: str, rules: LocalRules) -> Cap | None:
-    """The cap that binds this party under a contract and its own rules; None under ``mode: none``."""
+def cap_of(contract: Contract, party: str) -> Cap | None:
+    """The cap that binds this party under a contract; None under ``mode: none``."""
     caps = contract.caps(party)
     if caps is None:
         return None
-    total, release = caps.epsilon_total, caps.epsilon_per_release
-    own = rules.epsilon_total
-    if own is not None:
-        total = min(total, own, key=Decimal)
-        release = min(release, own, key=Decimal)
-    return Cap(scope=contract.digest, epsilon_total=total, epsilon_per_release=release, delta=caps.delta)
+    return Cap(
+        scope=contract.digest,
+        epsilon_total=caps.epsilon_total,
+        epsilon_per_release=caps.epsilon_per_release,
+        delta=caps.delta,
+    )
+
+
+def own_cap_of(contract: Contract, party: str, rules: LocalRules) -> Cap | None:
+    """The owner's cap under a contract, where it is tighter than the contract's; else None."""
+    cap, own = cap_of(contract, party), rules.epsilon_total
+    if cap is None or own is None or Decimal(own) >= Decimal(cap.epsilon_total):
+        return None
+    return replace(
+        cap, epsilon_total=own, epsilon_per_release=min(cap.epsilon_per_release, own, key=Decimal)
+    )
 
 
 class Budgets:
@@ -187,4 +216,5 @@ def _touches(store: BudgetStore) -> Iterator[Touched]:
             steps=body["steps"],
             rho_nano=body["steps"] * hold.lineage_step,
             epsilon_after=epsilon_text(after),
+            subject=body.get("subject"),
         )

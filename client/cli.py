@@ -323,7 +323,7 @@ def contract_sign(
 
 @guard.command("log")
 def guard_log(
-    run_id: Annotated[str | None, typer.Option("--run")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", help="Only decisions of this run.")] = None,
     folder: Dir = _FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
@@ -404,6 +404,23 @@ def receipts_verify(
         with _opened(folder) as one:
             asked = None if offline else one.member
             return releases.receipts_verify(asked, one.outbox, one.member.broker.log_vkey)
+
+    _end(work, json)
+
+
+@receipts.command("export")
+def receipts_export(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files; made if missing.")],
+    folder: Dir = _FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Writes every receipt as a file `<index>.tlog-proof`, the form that an auditor's verifier reads."""
+
+    def work() -> Answer:
+        from client import releases
+
+        with _opened(folder) as one:
+            return releases.receipts_export(one.outbox, out)
 
     _end(work, json)
 

@@ -23,6 +23,7 @@
     LocalRefusedError        local.refused            the guard refused by a rule of this site
     EquivocationError        log.equivocation         the log contradicts itself; the node stops for good
     ReceiptError             log.receipt              a receipt does not prove what it should
+    ReceiptFileError         node.receipt-file        receipts cannot be written to the folder that was named
     OutboxError              outbox.damaged           the outbox on disk contradicts itself
     BacklogError             outbox.backlog           too many envelopes wait for a receipt
 
@@ -55,6 +56,7 @@ __all__ = [
     "PeerUnreachableError",
     "PersonaliseError",
     "ReceiptError",
+    "ReceiptFileError",
     "RemoteRefusalError",
     "SettingsError",
     "TlsPinError",
@@ -222,6 +224,13 @@ class ReceiptError(NodeError):
 
     code = "log.receipt"
     exit_code = 3
+
+
+class ReceiptFileError(NodeError):
+    """Receipts cannot be written to the folder that was named."""
+
+    code = "node.receipt-file"
+    exit_code = 2
 
 
 class BacklogError(NodeError):

@@ -17,9 +17,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from client.budgets import cap_of
+from client.budgets import cap_of, own_cap_of
 from client.errors import LocalRefusedError
 from client.rows import Decided
 from policies.contract import (
@@ -38,6 +39,7 @@ from policies.contract.errors import ExpiredError, NotExecutedError, RefusedErro
 from policies.encoding import b64, digest
 from policies.identity import key_text
 from policies.ports import iso_s
+from policies.privacy.accounting import epsilon_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +62,7 @@ _SALT_BYTES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """This node's place in a run: contract, recipe, data set and cap."""
+    """This node's place in a run: contract, recipe, data set, the contract's cap and the owner's tighter one."""
 
     held: Held
     clause: RecipeClause
@@ -68,6 +70,12 @@ class Seat:
     dataset: str
     lineage: str
     cap: Cap | None
+    own: Cap | None = None
+
+    @property
+    def opening(self) -> Cap | None:
+        """The cap that the ledger of new data is opened with."""
+        return self.own or self.cap
 
     @property
     def party(self) -> str:
@@ -219,7 +227,8 @@ class Guard:
             recipe=found,
             dataset=names[0],
             lineage=self._lineage(names[0]),
-            cap=cap_of(held.contract, held.party.party, self._rules()),
+            cap=cap_of(held.contract, held.party.party),
+            own=own_cap_of(held.contract, held.party.party, self._rules()),
         )
 
     def judge_round(self, header: RequestHeader) -> Judged:
@@ -262,7 +271,7 @@ class Guard:
         return Judged(
             seat=seat,
             decision=decision,
-            local=self._local(seat),
+            local=self._local(seat) + self._own_cap(seat, header.run),
             request=request,
             state=state,
             salt=salt,
@@ -302,19 +311,31 @@ class Guard:
         plan = seat.recipe.plan
         if plan is None or seat.cap is None:
             return None, None
-        from policies.privacy.accounting import epsilon_text
+        return epsilon_text(plan.epsilon_rdp), self._total_after(seat, plan, seat.cap, run)
 
+    def _total_after(self, seat: Seat, plan: DpPlan, cap: Cap, run: str) -> str:
         store = self._budgets.of(
             seat.lineage,
-            seat.cap,
+            seat.opening or cap,
             unit=plan.unit,
             adjacency=plan.adjacency,
             charged_before=self._outbox.charged(seat.lineage),
         )
-        release = epsilon_text(plan.epsilon_rdp)
-        if store.is_reserved(run):
-            return release, store.figures(seat.cap).epsilon_total
-        return release, store.preview(plan, seat.cap).epsilon_total
+        shown = store.figures(cap) if store.is_reserved(run) else store.preview(plan, cap)
+        return shown.epsilon_total
+
+    def _own_cap(self, seat: Seat, run: str) -> tuple[Finding, ...]:
+        """Whether the owner's cap refuses the round; it is reckoned at its own order, beside the contract's."""
+        plan, own = seat.recipe.plan, seat.own
+        if plan is None or own is None:
+            return ()
+        release, total = epsilon_text(plan.epsilon_rdp), self._total_after(seat, plan, own, run)
+        over = Decimal(release) > Decimal(own.epsilon_per_release)
+        if not over and Decimal(total) <= Decimal(own.epsilon_total):
+            return ()
+        found = f"{release} in one release, {total} in all"
+        need = f"<= {own.epsilon_total}"
+        return (_against("epsilon", need, found, "local.epsilon_total in node.toml"),)
 
     def _local(self, seat: Seat) -> tuple[Finding, ...]:
         """What the rules of this site refuse; satisfied rules are not listed."""

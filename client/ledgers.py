@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, short, table
-from client.budgets import Budgets, cap_of
+from client.budgets import Budgets, cap_of, own_cap_of
 from client.errors import NoSuchThingError
 from client.settings import load_settings
 from policies.contract import evaluate, explain, request_from_json, state_from_json
@@ -140,7 +140,8 @@ def budget_show(home: Home, member: Member, shelf: ContractShelf) -> Answer:
             store = budgets.find(stem)
             for contract in shelf.digests():
                 held = shelf.get(contract)
-                cap = cap_of(held.contract, held.party.party, rules)
+                party = held.party.party
+                cap = own_cap_of(held.contract, party, rules) or cap_of(held.contract, party)
                 if cap is None:
                     continue
                 for block in (TRAIN, HELD_OUT):

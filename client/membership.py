@@ -313,6 +313,9 @@ def status(member: Member) -> Answer:
         "org": member.identity.org,
         "node": member.identity.node,
         "fingerprint": fingerprint(member.identity.key.public),
+        "broker_fingerprint": fingerprint(member.broker.key),
+        "broker_key": key_text(member.broker.key),
+        "log_vkey": member.broker.log_vkey,
         "origin": member.broker.origin,
         "url": member.client.url,
         "paused": load_settings(member.home).local.paused,
@@ -322,6 +325,9 @@ def status(member: Member) -> Answer:
         f"state        {facts['state']}",
         f"node         {data['node']} of {data['org']}",
         f"fingerprint  {data['fingerprint']}",
+        f"broker       {data['broker_fingerprint']} (pinned)",
+        f"broker key   {data['broker_key']}",
+        f"log key      {data['log_vkey']}",
         f"worker       {'running' if worker['running'] else 'not running'}",
     ]
     if facts["state"] != "active":

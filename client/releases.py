@@ -7,17 +7,19 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, short, table
-from client.errors import NoSuchThingError, RemoteRefusalError
+from client.errors import NoSuchThingError, ReceiptFileError, RemoteRefusalError
 from client.receipts import LogView, fetch_consistency, fetch_receipt
 from policies.encoding import digest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from client.membership import Member
     from client.outbox import Outbox
     from client.shelf import ContractShelf
 
 _MANY = 10_000
-__all__ = ["receipts_fetch", "receipts_verify", "release_list", "vote"]
+__all__ = ["receipts_export", "receipts_fetch", "receipts_verify", "release_list", "vote"]
 
 
 def _candidates(member: Member) -> list[dict[str, Any]]:
@@ -30,9 +32,16 @@ def release_list(member: Member) -> Answer:
     """What waits, or waited, at the release gate, and this node's own vote."""
     rows = _candidates(member)
     lines = table(
-        ("candidate", "state", "own vote", "votes", "run"),
+        ("candidate", "state", "own vote", "votes", "refused by", "run"),
         [
-            (one["candidate"], one["state"], one.get("own_vote") or "none", one.get("voted", ""), one["run"])
+            (
+                one["candidate"],
+                one["state"],
+                one.get("own_vote") or "none",
+                one.get("voted", ""),
+                " ".join(str(clause) for clause in one.get("refused_by") or ()) or "-",
+                one["run"],
+            )
             for one in rows
         ],
     )
@@ -159,3 +168,47 @@ def receipts_verify(member: Member | None, outbox: Outbox, log_vkey: str) -> Ans
             f"log        complete up to size {head.size} for what this node sent",
         ),
     )
+
+
+def receipts_export(outbox: Outbox, out: Path) -> Answer:
+    """Writes every receipt of this node as a file of the form that an auditor's verifier reads.
+
+    Args:
+        outbox: Holds the receipts.
+        out: Folder, made if missing; each file is named after its entry, ``<index>.tlog-proof``.
+
+    Raises:
+        ReceiptFileError: The folder cannot be written to, or holds another receipt of the same entry.
+    """
+    stored = outbox.envelopes()
+    found = {
+        one.log_index: str(json.loads(one.receipt)["proof"]) for one in stored if one.receipt is not None
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for index, text in found.items():
+            _keep_receipt(out / f"{index}.tlog-proof", text)
+    except OSError as error:
+        raise ReceiptFileError(
+            need=f"a folder that can be written to: {out}",
+            found=error.strerror or type(error).__name__,
+            remedy="name another folder",
+        ) from error
+    without = len(stored) - len(found)
+    lines = [f"receipts   {len(found)} in {out}"]
+    if without:
+        lines.append(
+            f"next: iriai-node receipts fetch, then export again: {without} envelopes have no receipt yet"
+        )
+    return Answer(
+        data={"dir": str(out), "exported": len(found), "without_receipt": without}, text=tuple(lines)
+    )
+
+
+def _keep_receipt(path: Path, text: str) -> None:
+    data = text.encode("utf-8")
+    if path.exists() and path.read_bytes() != data:
+        raise ReceiptFileError(
+            need="no file, or the same receipt", found=f"another one at {path}", remedy="name an empty folder"
+        )
+    path.write_bytes(data)

@@ -16,23 +16,27 @@ __all__ = ["verify_bundle"]
 _TIMEOUT_S = 600
 
 
-def verify_bundle(bundle: Path, policy: Path, *, verifier: Path | None) -> dict[str, Any]:
+def verify_bundle(
+    bundle: Path, policy: Path, *, verifier: Path | None, receipts: Path | None = None
+) -> dict[str, Any]:
     """The verdict as the report shows it.
 
     Args:
         bundle: The zip.
         policy: The auditor's own list of keys.
         verifier: The auditor's command; None takes the one beside this interpreter.
+        receipts: Folder with what members handed over.
 
     Returns:
-        ``origin, size, root, verified, summary, findings, not_checked, verifier``.
+        ``origin, size, root, verified, summary, findings, not_checked, receipts, verifier``.
 
     Raises:
         CommandError: It printed no verdict.
     """
     command = verifier or Path(sys.executable).parent / "iriai-verify"
+    kept = ["--receipts", str(receipts)] if receipts is not None else []
     done = subprocess.run(  # noqa: S603  our own command, no shell
-        [str(command), "verify", str(bundle), "--policy", str(policy), "--json"],
+        [str(command), "verify", str(bundle), "--policy", str(policy), *kept, "--json"],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
@@ -54,5 +58,6 @@ def verify_bundle(bundle: Path, policy: Path, *, verifier: Path | None) -> dict[
         "summary": data["verdict"],
         "findings": len(data["findings"]),
         "not_checked": data["not_checked"],
+        "receipts": data["facts"].get("receipts", 0),
         "verifier": str(command),
     }

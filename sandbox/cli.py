@@ -75,7 +75,7 @@ def up(
     epsilon: Annotated[
         str, typer.Option(help="Per release; `inf` runs without privacy and says so.")
     ] = "inf",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of recordings.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Starts a federation with a signed contract, leaves it running, and prints what to type next."""
@@ -88,21 +88,34 @@ def up(
 
 
 @app.command()
-def down(directory: Annotated[Path, typer.Option("--dir")], *, as_json: Json = False) -> None:
-    """Ends the processes that `up` started in a folder; the folder stays."""
-    from sandbox.standing import bring_down
+def down(
+    directory: Annotated[Path, typer.Option("--dir", help="Folder that was given to `up`.")],
+    *,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete the folder too; then `up` may use it again.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Ends the processes that `up` started in a folder, also where it failed; the folder stays."""
+    from sandbox.standing import bring_down, delete_folder
 
     stopped = bring_down(directory)
+    if delete:
+        delete_folder(directory)
     typer.echo("stopped " + (", ".join(stopped) or "nothing: no process of this folder runs"), err=as_json)
-    _print({"stopped": stopped}, as_json=as_json)
+    typer.echo(
+        f"deleted {directory}" if delete else f"next: iriai-sandbox down --dir {directory} --delete",
+        err=as_json,
+    )
+    _print({"stopped": stopped, "deleted": delete}, as_json=as_json)
 
 
 @bench.command("exchange")
 def bench_exchange(
     *,
-    nodes: Annotated[int, typer.Option(min=1, max=16)] = 4,
+    nodes: Annotated[int, typer.Option(min=1, max=16, help="Node processes.")] = 4,
     mb: Annotated[str, typer.Option(help="Sizes in megabytes, separated by commas.")] = "0.001,1",
-    exchanges: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    exchanges: Annotated[int, typer.Option(min=1, max=1000, help="Exchanges per size.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Median time of one exchange over TLS with signed messages, per size."""

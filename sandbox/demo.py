@@ -25,7 +25,7 @@ from sandbox.audit import verify_bundle
 from sandbox.baselines import Workshop
 from sandbox.clock import now_ms
 from sandbox.errors import SandboxError, UsageError
-from sandbox.federation import Federation, Site
+from sandbox.federation import PROCESSES, Federation, Site
 from sandbox.progress import Progress
 from sandbox.recipes import DELTA, plain_recipe, private_recipe
 from sandbox.report import write_report
@@ -87,7 +87,8 @@ def _recipe(options: DemoOptions) -> bytes:
 
 def _clear(folder: Path) -> None:
     """Deletes an earlier demo's folder, and nothing else."""
-    if not (folder / "broker").exists() and not (folder / "cells").exists() and any(folder.iterdir()):
+    ours = (folder / PROCESSES, folder / "broker", folder / "cells")
+    if not any(one.exists() for one in ours) and any(folder.iterdir()):
         raise UsageError(
             need="a folder of an earlier demo", found=str(folder), remedy="choose another folder"
         )
@@ -208,12 +209,20 @@ class _Demo:
         return common, individual
 
     def _verify(self) -> dict[str, Any]:
-        bundle = self.options.folder / "audit.zip"
-        self.options.folder.mkdir(parents=True, exist_ok=True)
+        folder = self.options.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle, receipts = folder / "audit.zip", folder / "receipts"
+        bundle.unlink(missing_ok=True)  # of an earlier demo
+        if receipts.exists():
+            shutil.rmtree(receipts)
+        kept = self.federation.receipts(receipts)  # before the bundle, which then has every such entry
         self.federation.bundle(bundle)
-        found = verify_bundle(bundle, bundle.with_name("policy.txt"), verifier=self.options.verifier)
+        found = verify_bundle(
+            bundle, bundle.with_name("policy.txt"), verifier=self.options.verifier, receipts=receipts
+        )
         self.progress.say(
-            f"log of {found['size']} entries {'verified' if found['verified'] else 'NOT VERIFIED'}"
+            f"log of {found['size']} entries {'verified' if found['verified'] else 'NOT VERIFIED'}, "
+            f"with {sum(kept.values())} receipts of {len(kept)} makers"
         )
         return found
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     from policies.recipe import Recipe
 
-__all__ = ["Federation", "Site"]
+__all__ = ["PROCESSES", "Federation", "Site"]
+
+PROCESSES = "processes.json"
 
 _OPERATORS = ("alice", "bob")
 _READY_S = 60.0
@@ -94,7 +96,7 @@ class Federation:
             raise UsageError(
                 need="a folder without a federation",
                 found=str(self.folder),
-                remedy="iriai-sandbox down, or another --dir",
+                remedy=f"`iriai-sandbox down --dir {self.folder} --delete`, or another --dir",
             )
         self.url = f"https://127.0.0.1:{free_port()}"
         operators = []
@@ -111,6 +113,7 @@ class Federation:
         seen = len(log.read_bytes()) if log.exists() else 0
         service = start("broker", [script("iriai-broker"), "serve", "--dir", str(self.broker_dir)], log=log)
         self.services["broker"] = service
+        self.write_down()
         wait_for(
             "the broker to serve",
             lambda: b"serving " in log.read_bytes()[seen:],
@@ -223,6 +226,7 @@ class Federation:
         log = self.folder / "logs" / f"{site.name}.log"
         service = start(site.name, argv, log=log, env={"IRIAI_PHASES": "1"})
         self.services[site.name] = service
+        self.write_down()
         return service
 
     def _online(self) -> int:
@@ -290,11 +294,28 @@ class Federation:
         path.with_name("policy.txt").write_text(policy["policy"], "utf-8")
         return self.broker("audit", "bundle", "--out", str(path))
 
+    def receipts(self, folder: Path) -> dict[str, int]:
+        """Each site's receipts, in a folder of its own, as handed to an auditor. Party → how many."""
+        found: dict[str, int] = {}
+
+        def hand_over(site: Site) -> None:
+            self.node(site, "receipts", "fetch")
+            told = self.node(site, "receipts", "export", "--out", str(folder / site.name))
+            found[site.name] = int(told["exported"])
+
+        self.each(hand_over)
+        return found
+
     # --- the end ---
 
     def pids(self) -> dict[str, int]:
         """Name → process id of everything that was started and still runs."""
         return {name: service.pid for name, service in self.services.items() if service.running}
+
+    def write_down(self) -> None:
+        """Writes name and process id of what runs to the folder: `iriai-sandbox down` ends these."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / PROCESSES).write_text(json.dumps(self.pids(), indent=2) + "\n", "utf-8")
 
     def stop(self) -> None:
         """Ends every process of this federation: nodes first, so that they can say goodbye."""
@@ -304,6 +325,8 @@ class Federation:
             list(pool.map(lambda one: one.stop(), nodes))
         if "broker" in self.services:
             self.services["broker"].stop()
+        if self.folder.exists():
+            self.write_down()
 
     def each(self, act: Callable[[Site], None]) -> None:
         """Acts at every site, two at a time; the first error ends it."""

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A federation that stays: brought up once, ended by the process ids that it wrote down."""
+"""A federation that stays: brought up once, ended by the process ids that it wrote down.
+
+`sandbox.federation` writes each process down as it starts it, so that `bring_down` also ends what a failed
+`bring_up` left. The file stays when all are ended: it says that the folder is a sandbox's
+and may be deleted.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +17,7 @@ from policies.recipe import load as load_recipe
 from sandbox.baselines import Workshop
 from sandbox.clock import now_ms
 from sandbox.errors import UsageError
-from sandbox.federation import Federation
+from sandbox.federation import PROCESSES, Federation
 from sandbox.processes import is_running, stop_pid
 from sandbox.progress import Progress
 from sandbox.recipes import DELTA, plain_recipe, private_recipe
@@ -19,18 +25,18 @@ from sandbox.recipes import DELTA, plain_recipe, private_recipe
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["bring_down", "bring_up"]
-
-_FILE = "processes.json"
+__all__ = ["bring_down", "bring_up", "delete_folder"]
 
 
 def bring_up(directory: Path, *, episodes: int, epsilon: str | None, seed: int) -> dict[str, Any]:
     """Sets everything up to a contract in force and four nodes online; the processes go on.
 
     Raises:
-        UsageError: A federation is in the folder already.
+        UsageError: The folder is in use; the command that frees it is named.
     """
+    _check_free(directory)
     progress, federation = Progress(), Federation(directory)
+    federation.write_down()
     made = plain_recipe(episodes) if epsilon is None else private_recipe(epsilon, episodes)
     recipe = load_recipe(made)
     try:
@@ -49,14 +55,40 @@ def bring_up(directory: Path, *, episodes: int, epsilon: str | None, seed: int) 
             time.sleep(max(0.0, start_ms / 1000 + 1 - now_ms() / 1000))
     except BaseException:
         federation.stop()
+        progress.say(
+            f"up did not succeed; see {federation.folder / 'logs'}; to repeat it, first: {_free(directory)}"
+        )
         raise
     return _written(federation)
+
+
+def _free(directory: Path) -> str:
+    return f"iriai-sandbox down --dir {directory} --delete"
+
+
+def _check_free(directory: Path) -> None:
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if (directory / PROCESSES).is_file():
+        runs = sorted(name for name, pid in _pids(directory).items() if is_running(pid))
+        raise UsageError(
+            need="a folder without a federation",
+            found=f"one in {directory}, " + (f"running: {', '.join(runs)}" if runs else "ended"),
+            remedy=f"`{_free(directory)}`, then repeat, or another --dir",
+        )
+    raise UsageError(
+        need="an empty folder, or none", found=f"other files in {directory}", remedy="choose another --dir"
+    )
+
+
+def _pids(directory: Path) -> dict[str, int]:
+    pids: dict[str, int] = json.loads((directory / PROCESSES).read_text("utf-8"))
+    return pids
 
 
 def _written(federation: Federation) -> dict[str, Any]:
     folder, broker = federation.folder, federation.broker_dir
     pids = federation.pids()
-    (folder / _FILE).write_text(json.dumps(pids, indent=2) + "\n", "utf-8")
     key = federation.operator_key()
     operator = f"--dir {broker} --key {key}"
     site = federation.sites[0]
@@ -81,23 +113,39 @@ def _written(federation: Federation) -> dict[str, Any]:
 
 
 def bring_down(directory: Path) -> list[str]:
-    """Ends the processes that `bring_up` wrote down; gives their names.
+    """Ends the processes that were written down in a folder; gives their names. Safe to repeat.
 
     Raises:
         UsageError: Nothing was brought up in this folder.
     """
-    path = directory / _FILE
-    if not path.exists():
+    _check_ours(directory)
+    pids = _pids(directory)
+    order = sorted(pids, key=lambda name: name == "broker")  # nodes first, so that they can say goodbye
+    stopped = [name for name in order if is_running(pids[name]) and stop_pid(pids[name])]
+    left = {name: pid for name, pid in pids.items() if is_running(pid)}
+    (directory / PROCESSES).write_text(json.dumps(left, indent=2) + "\n", "utf-8")
+    return stopped
+
+
+def delete_folder(directory: Path) -> None:
+    """Deletes a sandbox's folder once none of its processes runs.
+
+    Raises:
+        UsageError: It is no sandbox's, or something still runs.
+    """
+    _check_ours(directory)
+    runs = [f"{name} ({pid})" for name, pid in _pids(directory).items() if is_running(pid)]
+    if runs:
         raise UsageError(
-            need=f"{_FILE} in {directory}",
+            need="no process of the folder that runs", found=", ".join(runs), remedy="end them, then repeat"
+        )
+    shutil.rmtree(directory)
+
+
+def _check_ours(directory: Path) -> None:
+    if not (directory / PROCESSES).is_file():
+        raise UsageError(
+            need=f"{PROCESSES} in {directory}",
             found="none",
             remedy="name the folder given to iriai-sandbox up --dir",
         )
-    pids: dict[str, int] = json.loads(path.read_text("utf-8"))
-    nodes = [(name, pid) for name, pid in pids.items() if name != "broker"]
-    stopped = []
-    for name, pid in [*nodes, ("broker", pids["broker"])]:
-        if is_running(pid) and stop_pid(pid):
-            stopped.append(name)
-    path.unlink()
-    return stopped

@@ -81,7 +81,9 @@ _PATIENCE_S = 20.0
 def _remembered(compute: Callable[[Any], float]) -> Callable[[Any], float]:
     """The tight figure of a plan takes a second; all pools of a process have few plans."""
     known: dict[str, float] = {}
-    return lambda plan: known[plan.digest] if plan.digest in known else known.setdefault(plan.digest, compute(plan))
+    return lambda plan: (
+        known[plan.digest] if plan.digest in known else known.setdefault(plan.digest, compute(plan))
+    )
 
 
 gate.epsilon_pld = _remembered(gate.epsilon_pld)  # type: ignore[assignment]
@@ -208,7 +210,9 @@ class SimFleet(LocalGrid):
 
     def enrol(self, node: str, _fleet_key_pem: bytes, node_public_key: bytes) -> None:
         if node in self._sim:
-            self._nodes[node] = LocalNode(public_key=node_public_key, ask=functools.partial(self._carry, node))
+            self._nodes[node] = LocalNode(
+                public_key=node_public_key, ask=functools.partial(self._carry, node)
+            )
 
     def revoke(self, node: str) -> None:
         self._nodes.pop(node, None)
@@ -219,7 +223,9 @@ class SimFleet(LocalGrid):
             yield outcome
             await asyncio.sleep(0)
 
-    def _carry(self, node: str, config: Any, header: bytes, kind: str, slot: Any, tensor: bytes | None) -> Any:
+    def _carry(
+        self, node: str, config: Any, header: bytes, kind: str, slot: Any, tensor: bytes | None
+    ) -> Any:
         one = self._sim[node]
         self.asked.append((one.name, kind, *slot))
         self._steps.reach(f"before {one.name} {kind}")
@@ -245,7 +251,9 @@ class SimLearner:
     def units(self, _seat: Any, block: str) -> tuple[str, int]:
         return digest(f"{self.name} {block}".encode()), 20
 
-    def update(self, _seat: Any, run_id: str, slot: tuple[int, int], weights: np.ndarray, spend: Any) -> np.ndarray:
+    def update(
+        self, _seat: Any, run_id: str, slot: tuple[int, int], weights: np.ndarray, spend: Any
+    ) -> np.ndarray:
         spend()
         self.trained.append((run_id, *slot))
         return self.spoil(true_update(self.name, run_id, slot, len(weights)))
@@ -253,6 +261,12 @@ class SimLearner:
     def judge(self, _seat: Any, _weights: np.ndarray) -> tuple[float, bool]:
         self.judged += 1
         return 0.05, self.accept
+
+
+def payload_of(envelope: Mapping[str, Any]) -> dict[str, Any]:
+    """Payload of an envelope that is JSON."""
+    found: dict[str, Any] = json.loads(Envelope.from_json(envelope).payload)
+    return found
 
 
 def true_update(name: str, run_id: str, slot: tuple[int, int], size: int) -> np.ndarray:
@@ -301,11 +315,13 @@ class Said:
         )
         return replace(self, raw=raw, tensor=data)
 
-    def envelopes(self, change: Callable[[dict[str, Any]], dict[str, Any] | None], *, key: SigningKey | None = None) -> Said:
+    def envelopes(
+        self, change: Callable[[dict[str, Any]], dict[str, Any] | None], *, key: SigningKey | None = None
+    ) -> Said:
         """The same reply with each envelope's payload changed (None leaves it out), signed again."""
         found = []
         for item in self.header.body["envelopes"]:
-            before = json.loads(Envelope.from_json(item).payload)
+            before = payload_of(item)
             after = change(json.loads(json.dumps(before)))
             if after == before:
                 found.append(item)
@@ -325,7 +341,9 @@ class SimNode:
         self._torch = torch
         self._starts = 0
         self._worker: Worker | None = None
-        facts = json.loads((home.root / "node.json").read_text()) if (home.root / "node.json").exists() else None
+        facts = (
+            json.loads((home.root / "node.json").read_text()) if (home.root / "node.json").exists() else None
+        )
         self.id = str(facts["node"]) if facts else self._member().identity.node
 
     def _member(self) -> Any:
@@ -349,6 +367,10 @@ class SimNode:
     @property
     def key(self) -> SigningKey:
         return self.worker.member.identity.key
+
+    def sign(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """An envelope of any payload, as JSON."""
+        return Envelope.seal(canonical(dict(payload)), PAYLOAD_TYPE, self.key).to_json()
 
     def restart(self) -> None:
         """Its process ends and starts again; what is on its disk stays."""
@@ -419,7 +441,13 @@ class Wire(httpx.BaseTransport):
             with self._pool.services.store.read() as session:
                 state = session.scalar(select(run.c.state).where(run.c.run_id == parts[1]))
             return httpx.Response(200, content=canonical({"state": state}))
-        problem = {"code": "sim.not-found", "need": "a route", "found": request.url.path, "remedy": "none", "exit_code": 4}
+        problem = {
+            "code": "sim.not-found",
+            "need": "a route",
+            "found": request.url.path,
+            "remedy": "none",
+            "exit_code": 4,
+        }
         return httpx.Response(404, json=problem)
 
 
@@ -434,8 +462,10 @@ class Pool:
         self.clock = HandClock(IN_TERM_MS)
         self.steps = Steps()
         self.journal = Notes()
+        self.overheard: dict[Any, bytes] = {}
         self.nodes = {
-            name: SimNode(name, Home(folder / "sites" / name), self.clock, self, torch=torch) for name in NAMES
+            name: SimNode(name, Home(folder / "sites" / name), self.clock, self, torch=torch)
+            for name in NAMES
         }
         self.fleet = self._new_fleet()
         self._opened = 0
@@ -475,9 +505,15 @@ class Pool:
         )
         self.services.runner = self.runner
         port = build(self.services)
-        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app=port, raise_app_exceptions=False), base_url=URL)
+        self._http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=port, raise_app_exceptions=False), base_url=URL
+        )
         self.house = House(
-            services=self.services, port=port, http=self._http, clock=self.clock, fleet=self.fleet  # type: ignore[arg-type]
+            services=self.services,
+            port=port,
+            http=self._http,
+            clock=self.clock,
+            fleet=self.fleet,  # type: ignore[arg-type]
         )
         for who in (self.house.alice, self.house.bob):  # numbers that no earlier process of theirs used
             who.entropy = SeedEntropy(f"{who.name} {self._opened}".encode())
@@ -705,7 +741,9 @@ def _member(street: Street, home: Home, seed: str) -> Any:
 
 
 def _enrolled(street: Street, home: Home, name: str) -> Home:
-    initialise(home, entropy=SeedEntropy(f"init {name}".encode()), legal_name=f"{name.title()} GmbH", country="DE")
+    initialise(
+        home, entropy=SeedEntropy(f"init {name}".encode()), legal_name=f"{name.title()} GmbH", country="DE"
+    )
     token = street.run(street.house.alice.invite(f"{name.title()} GmbH", "DE", name))
     join(
         home,
@@ -735,7 +773,11 @@ def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: M
         one |= {"legal_name": f"{one['party'].title()} GmbH", "country": "DE", "group": one["party"]}
         member.client.close()
     tree["purposes"] = tree["purposes"][:1]
-    first = tree["recipes"][0] | {"recipe_digest": recipe.digest, "max_rounds": 100, "max_local_steps_per_round": 20}
+    first = tree["recipes"][0] | {
+        "recipe_digest": recipe.digest,
+        "max_rounds": 100,
+        "max_local_steps_per_round": 20,
+    }
     tree["recipes"] = [first | {"datasets": [{"party": name, "dataset": f"{name}/pick"} for name in NAMES]}]
     tree["fields"] |= {"allow": list(FIELDS), "trade_secret": []}
     tree["privacy"] |= {"per_party": [], "epsilon_per_release": "2", "epsilon_total": "2.8"}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, insert, select
 
@@ -22,16 +22,18 @@ from broker.contracts.decisions import Judgement, judge
 from broker.contracts.errors import NotPartyError
 from broker.delivery.errors import VoteClosedError, VoteInvalidError
 from broker.membership.directory import Member, Operator
-from broker.store.tables import candidate, model, release, run, statement, vote
+from broker.store.tables import candidate, log_entry, model, release, run, statement, vote
 from policies.contract import Deliver
 from policies.contract.errors import RefusedError
 from policies.errors import IriaiError, invariant
 from policies.identity import key_text
 from policies.limits import LIST_ROWS
-from policies.log.entries import EntryType, Event, alias, from_envelope
+from policies.log.entries import EntryType, Event, alias, check_entry, from_envelope
 from policies.log.envelope import open_envelope
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
+
     from broker.contracts.service import Contracts
     from broker.log import LogTx
     from broker.store import Session, Store
@@ -104,6 +106,7 @@ class Delivery:
                     "own_vote": votes.get(mine.party) if mine is not None else None,
                     "votes": votes if isinstance(caller, Operator) else None,
                     "voted": len(votes),
+                    "refused_by": _refused_by(session, row) if row.state == "refused" else [],
                 }
             )
         return shown
@@ -299,6 +302,18 @@ class Delivery:
             )
         )
         return Delivered(path=path, tier=tier, refusal=None)
+
+
+def _refused_by(session: Session, row: Row[Any]) -> list[Json]:
+    """Clauses by which the gate refused a candidate, in all tiers."""
+    of = (log_entry.c.run == row.run_id) & (log_entry.c.type == EntryType.MODEL_REFUSED.value)
+    clauses: set[str] = set()
+    for body in session.scalars(select(log_entry.c.body).where(of)):
+        entry = check_entry(body)
+        if entry.pub["model"] == row.digest:
+            decided = session.scalars(select(log_entry.c.body).where(log_entry.c.idx.in_(entry.refs)))
+            clauses |= {clause for one in decided for clause in check_entry(one).pub["clauses"]}
+    return sorted(clauses)
 
 
 def _tiers(contract: Contract, recipe: str, released: set[str]) -> list[str]:

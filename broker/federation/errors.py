@@ -125,7 +125,7 @@ class StoreFullError(EngineError):
 class RunError(IriaiError):
     """Root of the errors of runs."""
 
-    code = "run.error"
+    code = "run.session"
 
 
 class CheckpointError(RunError):

@@ -7,27 +7,32 @@ row afterwards, also after a crash; a run that nobody moves waits.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import insert, select
 
 from broker.contracts.errors import NotPartyError
+from broker.membership.directory import Operator
 from broker.membership.records import console_action
+from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, TooFewSeatsError
 from broker.store.tables import round_, run
+from policies.contract import Decision, Outcome, TrainRound, evaluate
 from policies.contract.errors import NotExecutedError
 from policies.encoding import Json, new_id
 from policies.limits import LIST_ROWS
 from policies.log.entries import EntryType, Event
+from policies.recipe import load as load_recipe
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
     from broker.contracts.service import Contracts
     from broker.log import LogTx
-    from broker.membership.directory import Member, Operator
+    from broker.membership.directory import Member
     from broker.store import Session
-    from policies.contract import Contract
+    from policies.contract import Contract, ContractState
     from policies.contract.clauses import RecipeClause
     from policies.ports import Clock, Entropy
 
@@ -49,6 +54,7 @@ class Runs:
 
         Raises:
             NotExecutedError: Somebody has not signed.
+            ExpiredError: The contract's term has not begun, or is over.
             RecipeUnknownError: The contract has no such recipe.
             TooFewSeatsError: Too few of its parties are active members.
         """
@@ -58,6 +64,7 @@ class Runs:
                 found="an offer",
                 remedy=f"iriai-broker contract show {contract.digest} lists who has not signed",
             )
+        _in_term(contract, self._contracts.state(contract))
         found = next((one for one in contract.recipes if one.id == recipe_id), None)
         if found is None:
             raise RecipeUnknownError(
@@ -130,8 +137,15 @@ class Runs:
         rounds = session.execute(
             select(round_).where(round_.c.run_id == run_id).order_by(round_.c.round, round_.c.attempt)
         ).mappings()
+        recipe = load_recipe(
+            self._contracts.annex(session, self._contracts.get(row["contract"]), row["recipe_digest"])
+        )
         return {
             **_line(row),
+            "plan": recipe.plan.digest if recipe.plan is not None else None,
+            "ended": why_it_ended(
+                session, row, rounds_wanted=recipe.rounds, whole=isinstance(caller, Operator)
+            ),
             "rounds": [
                 {
                     "round": one["round"],
@@ -156,6 +170,19 @@ class Runs:
                 continue
             shown.append(_line(row))
         return shown
+
+
+def _in_term(contract: Contract, state: ContractState) -> None:
+    """Judges the term, and nothing else, of what the run's first round would ask.
+
+    Raises:
+        ExpiredError: With the clause.
+    """
+    asked = TrainRound(**dict.fromkeys(field.name for field in fields(TrainRound)))
+    judged = evaluate(contract, state, asked)
+    term = tuple(one for one in judged.findings if one.clause == contract.term.clause)
+    allow = all(one.outcome is Outcome.SATISFIED for one in term)
+    Decision(request_type=judged.request_type, allow=allow, findings=term).require()
 
 
 def _line(row: RowMapping) -> dict[str, Json]:

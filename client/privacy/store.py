@@ -244,7 +244,7 @@ class BudgetStore:
         with self._lock, self._wrapped():
             self._catch_up()
         state = self._state
-        total = state.total(cap.scope, block)
+        total = state.total(cap, block)
         document = plan.document if plan is not None else None
         after = ledger.epsilon_after(state, cap, block=block, plan=document)
         spent = ledger.epsilon_of(cap, total.spent)
@@ -265,10 +265,24 @@ class BudgetStore:
 
     def is_reserved(self, run: str, *, block: str = TRAIN) -> bool:
         """Whether a run holds an open reservation."""
+        return self.reserved(run, block=block) is not None
+
+    def reserved(self, run: str, *, block: str = TRAIN) -> str | None:
+        """Manifest of the units that a run's open reservation is about; None without one."""
         with self._lock, self._wrapped():
             self._catch_up()
         hold = self._state.holds.get((run, block))
-        return hold is not None and hold.open
+        return hold.manifest if hold is not None and hold.open else None
+
+    def check_holds(self, cap: Cap, *, block: str = TRAIN) -> None:
+        """Returns if all that is spent and held fits under a cap, which may be newer than the entries.
+
+        Raises:
+            BudgetExhaustedError: It does not.
+        """
+        figures = self.figures(cap, block=block)
+        if figures.rho_spent_nano + figures.rho_held_nano > figures.rho_max_nano:
+            raise ledger.exhausted_total(cap, figures.epsilon_total)
 
     def reserve(
         self,
@@ -279,8 +293,9 @@ class BudgetStore:
         recipe: str,
         manifest: str,
         units: int,
+        own: Cap | None = None,
     ) -> BudgetFigures:
-        """Holds all steps of a plan under both caps; durable when it returns.
+        """Holds all steps of a plan under every cap; durable when it returns.
 
         Args:
             plan: A `DpPlan` charges the training block, an `EvalPlan` the held-out block.
@@ -289,25 +304,42 @@ class BudgetStore:
             recipe: Digest of its recipe.
             manifest: Digest of the frozen set of units (`policies.privacy.unit_manifest`).
             units: Their number; checks delta and stays on the site.
+            own: The owner's tighter cap on the same contract, where there is one.
 
         Raises:
-            BudgetExhaustedError: One of the two caps does not hold it.
+            BudgetExhaustedError: One of the caps does not hold it.
             DeltaTooLargeError: Delta is too large for so many units.
             PlanMismatchError: Another unit or adjacency than the lineage's.
             BudgetError: The run has a reservation.
         """
         plan.check_units(units)
-        if plan.epsilon_rdp > float(contract.epsilon_per_release):
-            raise ledger.exhausted_release(contract, epsilon_text(plan.epsilon_rdp))
+        for cap in (contract,) if own is None else (contract, own):
+            if plan.epsilon_rdp > float(cap.epsilon_per_release):
+                raise ledger.exhausted_release(cap, epsilon_text(plan.epsilon_rdp))
         body = ledger.reserve_body(
-            contract, run=run, recipe=recipe, block=block_of(plan), plan=plan.document, manifest=manifest
+            contract,
+            run=run,
+            recipe=recipe,
+            block=block_of(plan),
+            plan=plan.document,
+            manifest=manifest,
+            own=own,
         )
         with self._transaction():
             self._append("reserve", body)
         return self._figures(contract, block_of(plan), None)
 
-    def touch(self, run: str, round_number: int, attempt: int, *, block: str = TRAIN) -> Spend:
+    def touch(
+        self, run: str, round_number: int, attempt: int, *, block: str = TRAIN, subject: str | None = None
+    ) -> Spend:
         """Spends one round's steps; durable when it returns, so call it before the first gradient.
+
+        Args:
+            run: The run.
+            round_number: Its round.
+            attempt: The round's attempt.
+            block: Of the plan.
+            subject: Digest of the candidate that a query judges; names the spend in the log.
 
         Raises:
             BudgetExhaustedError: No reservation, no step left, or this round and attempt was touched.
@@ -316,10 +348,9 @@ class BudgetStore:
         with self._transaction():
             hold = self._state.holds.get((run, block))
             steps = hold.steps_per_touch if hold is not None else 1
-            self._append(
-                "touch",
-                {"run": run, "block": block, "round": round_number, "attempt": attempt, "steps": steps},
-            )
+            body: dict[str, Any] = {"run": run, "block": block, "round": round_number, "attempt": attempt}
+            body |= {"steps": steps} if subject is None else {"steps": steps, "subject": subject}
+            self._append("touch", body)
         state = self._state
         hold = state.holds[(run, block)]
         return Spend(

@@ -5,9 +5,11 @@
   canonical bytes of the rest, ``prev`` the digest before. A hash chain; the node signs each digest.
 - Order per lineage: ``genesis``, ``block``…, then per run ``reserve``, ``touch``…, ``commit`` (or ``cancel``
   before the first touch).
-- ``reserve`` holds all steps of a plan in one block if spent + held + cost fits under *two* filters: the
-  lineage's cap over all contracts, and the contract's cap over its own entries. Held counts as spent for
-  everybody else.
+- ``reserve`` holds all steps of a plan in one block if spent + held + cost fits under each of its filters: the
+  lineage's cap over all contracts, the contract's cap over its own entries, and, where the owner set one, the
+  owner's cap over the same entries. Held counts as spent for everybody else.
+- What is kept is steps per (q, sigma), not a sum of costs: a cap is always compared with what all steps cost
+  at its own order, also where it was tightened after they were taken.
 - ``touch`` moves the steps of one round and attempt from held to spent, before the data are read. Each (run,
   purpose, round, attempt) is touched at most once; nothing is ever refunded after the first touch.
 - ``commit`` closes a run and releases the steps that never ran.
@@ -119,7 +121,7 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Spent and held of one cap in one block, billionths of rho at the cap's order."""
+    """Spent and held: steps of one mechanism, or billionths of rho at one cap's order."""
 
     spent: int = 0
     held: int = 0
@@ -129,6 +131,9 @@ class Total:
         return Total(self.spent + spent, self.held + held)
 
 
+Mechanism = tuple[float, float]  # sampling probability, noise multiplier
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """A reservation: the steps that a run may still take in one block."""
@@ -136,11 +141,12 @@ class Hold:
     contract: Cap
     block: str
     plan_digest: str
+    manifest: str
+    mechanism: Mechanism
     steps_left: int
     steps_spent: int = 0
     steps_per_touch: int
     lineage_step: int
-    contract_step: int
     open: bool = True
 
 
@@ -154,13 +160,17 @@ class LedgerState:
     genesis: Cap | None = None
     unit: str = ""
     adjacency: str = ""
-    totals: Mapping[tuple[str, str], Total] = field(default_factory=dict)  # (scope, block)
+    steps: Mapping[tuple[str, str], Mapping[Mechanism, Total]] = field(default_factory=dict)  # scope, block
     holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)  # (run, block)
     touched: frozenset[tuple[str, str, int, int]] = frozenset()  # run, block, round, attempt
 
-    def total(self, scope: str, block: str) -> Total:
-        """Totals of a cap in a block; zero where nothing was charged."""
-        return self.totals.get((scope, block), Total())
+    def total(self, cap: Cap, block: str) -> Total:
+        """What a cap's scope spent and holds in a block, in billionths of rho at this cap's order."""
+        spent = held = 0
+        for (q, sigma), steps in self.steps.get((cap.scope, block), {}).items():
+            cost = rho_step_nano(q=q, sigma=sigma, order=cap.order)
+            spent, held = spent + steps.spent * cost, held + steps.held * cost
+        return Total(spent, held)
 
     @property
     def lineage(self) -> Cap:
@@ -177,7 +187,7 @@ class LedgerState:
     def blocks(self) -> frozenset[str]:
         """Blocks that were opened."""
         lineage = self.lineage.scope
-        return frozenset(block for scope, block in self.totals if scope == lineage)
+        return frozenset(block for scope, block in self.steps if scope == lineage)
 
 
 def _unknown(need: str, found: str) -> BudgetUnknownError:
@@ -255,10 +265,18 @@ def genesis_body(cap: Cap, *, unit: str, adjacency: str) -> Json:
 
 
 def reserve_body(
-    cap: Cap, *, run: str, recipe: str, block: str, plan: Mapping[str, Any], manifest: str
+    cap: Cap,
+    *,
+    run: str,
+    recipe: str,
+    block: str,
+    plan: Mapping[str, Any],
+    manifest: str,
+    own: Cap | None = None,
 ) -> Json:
-    """Body of a reservation of all steps of a plan, for one run in one block."""
-    return {
+    """Body of a reservation of all steps of a plan, for one run in one block; ``own`` is the owner's cap."""
+    tighter = {} if own is None else {"own": own.as_dict()}
+    return tighter | {
         "contract": cap.as_dict(),
         "run": run,
         "recipe": recipe,
@@ -278,7 +296,7 @@ def _block(state: LedgerState, body: Json) -> LedgerState:
     name = body["block"]
     if name in state.blocks:
         raise BudgetError(need="a new block", found=name, remedy="a block is opened once")
-    return replace(state, totals={**state.totals, (state.lineage.scope, name): Total()})
+    return replace(state, steps={**state.steps, (state.lineage.scope, name): {}})
 
 
 def _reserve(state: LedgerState, body: Json) -> LedgerState:
@@ -296,24 +314,25 @@ def _reserve(state: LedgerState, body: Json) -> LedgerState:
             remedy="a plan for the lineage's own unit",
         )
     q, sigma, steps, per_touch = plan_facts(plan)
-    totals = dict(state.totals)
-    costs = []
-    for filtered in (state.lineage, cap):
+    own = Cap.from_dict(body["own"]) if "own" in body else None
+    if own is not None and own.scope != cap.scope:
+        raise BudgetError(need=cap.scope, found=own.scope, remedy="an owner's cap is one of the contract's")
+    for filtered in (state.lineage, cap) if own is None else (state.lineage, cap, own):
         step = rho_step_nano(q=q, sigma=sigma, order=filtered.order)
-        before = totals.get((filtered.scope, block), Total())
-        _check_fits(filtered, before, steps * step)
-        totals[(filtered.scope, block)] = before.add(held=steps * step)
-        costs.append(step)
+        _check_fits(filtered, state.total(filtered, block), steps * step)
     hold = Hold(
         contract=cap,
         block=block,
         plan_digest=body["plan_digest"],
+        manifest=body["manifest"],
+        mechanism=(q, sigma),
         steps_left=steps,
         steps_per_touch=per_touch,
-        lineage_step=costs[0],
-        contract_step=costs[1],
+        lineage_step=rho_step_nano(q=q, sigma=sigma, order=state.lineage.order),
     )
-    return replace(state, totals=totals, holds={**state.holds, (run, block): hold})
+    return replace(
+        state, steps=_moved(state, hold, held=steps), holds={**state.holds, (run, block): hold}
+    )
 
 
 def _check_fits(cap: Cap, before: Total, cost: int) -> None:
@@ -356,7 +375,7 @@ def _touch(state: LedgerState, body: Json) -> LedgerState:
         )
     return replace(
         state,
-        totals=_moved(state, hold, hold.steps_per_touch, spend=True),
+        steps=_moved(state, hold, spent=hold.steps_per_touch, held=-hold.steps_per_touch),
         holds={
             **state.holds,
             (run, block): replace(
@@ -369,17 +388,16 @@ def _touch(state: LedgerState, body: Json) -> LedgerState:
     )
 
 
-def _moved(state: LedgerState, hold: Hold, steps: int, *, spend: bool) -> dict[tuple[str, str], Total]:
-    totals = dict(state.totals)
-    for scope, step in (
-        (state.lineage.scope, hold.lineage_step),
-        (hold.contract.scope, hold.contract_step),
-    ):
-        amount = steps * step
-        totals[(scope, hold.block)] = totals[(scope, hold.block)].add(
-            spent=amount if spend else 0, held=-amount
-        )
-    return totals
+def _moved(
+    state: LedgerState, hold: Hold, *, spent: int = 0, held: int
+) -> dict[tuple[str, str], Mapping[Mechanism, Total]]:
+    """Steps per scope and block after a movement of a hold's own."""
+    steps = dict(state.steps)
+    for scope in (state.lineage.scope, hold.contract.scope):
+        known = steps.get((scope, hold.block), {})
+        moved = known.get(hold.mechanism, Total()).add(spent=spent, held=held)
+        steps[(scope, hold.block)] = {**known, hold.mechanism: moved}
+    return steps
 
 
 def _close(state: LedgerState, body: Json) -> LedgerState:
@@ -387,7 +405,7 @@ def _close(state: LedgerState, body: Json) -> LedgerState:
     closed = replace(hold, steps_left=0, open=False)
     return replace(
         state,
-        totals=_moved(state, hold, hold.steps_left, spend=False),
+        steps=_moved(state, hold, held=-hold.steps_left),
         holds={**state.holds, (body["run"], body["block"]): closed},
     )
 
@@ -419,7 +437,7 @@ def epsilon_after(
 
     It may be above the cap: then `apply` would refuse the reservation.
     """
-    now = state.total(cap.scope, block)
+    now = state.total(cap, block)
     rho = now.spent + now.held
     if plan is not None:
         q, sigma, steps, _ = plan_facts(plan)
@@ -430,6 +448,15 @@ def epsilon_after(
 def epsilon_of(cap: Cap, rho_nano: int) -> float:
     """Epsilon that an amount of a cap's budget stands for; 0 for nothing."""
     return epsilon_filter(rho_nano=rho_nano, delta=float(cap.delta), order=cap.order) if rho_nano else 0.0
+
+
+def exhausted_total(cap: Cap, epsilon: str) -> BudgetExhaustedError:
+    """Refusal where what is spent and held already is over a cap that was tightened afterwards."""
+    return BudgetExhaustedError(
+        need=f"at most epsilon {cap.epsilon_total} in all",
+        found=epsilon,
+        remedy="nothing more is trained under this cap; what was spent does not come back",
+    )
 
 
 def exhausted_release(cap: Cap, epsilon: str) -> BudgetExhaustedError:

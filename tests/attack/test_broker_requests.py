@@ -14,6 +14,7 @@ from policies.encoding import canonical, digest, parse, unb64
 from policies.identity import SigningKey
 from policies.limits import CLOCK_SKEW_S, SIGNATURE_TTL_S
 from policies.log.entries import EntryType
+from policies.ports import to_ms
 from policies.signing import Envelope
 from tests.brokersim import URL, House, NodeSim, draft, final_contract, open_house, pool
 
@@ -237,6 +238,7 @@ async def test_one_person_with_two_names_counts_once(tmp_path):
 async def test_every_route_with_a_foreign_id_answers_404(house):
     nodes = await pool(house)
     contract = await final_contract(house, nodes)
+    house.clock.ms = to_ms(contract.term.effective)
     opened = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "pick"})
     rival = await house.member("rival")
     (signed, *_) = house.entries(EntryType.CONTRACT_SIGNED)

@@ -129,7 +129,9 @@ def test_rounds_that_are_lost_again_and_again_stop_the_run():
         assert pool.row(run).state == "stopped"
         settled = [(row.round, row.attempt, row.model) for row in pool.rounds(run)]
         assert settled == [(number, attempt, None) for number in (1, 2, 3) for attempt in (1, 2)]
-        assert [entry.pub["outcome"] for entry in pool.entries(EntryType.ROUND_CLOSED, run)] == ["abandoned"] * 6
+        assert [entry.pub["outcome"] for entry in pool.entries(EntryType.ROUND_CLOSED, run)] == [
+            "abandoned"
+        ] * 6
         assert [entry.pub["outcome"] for entry in pool.entries(EntryType.RUN_CLOSED, run)] == ["stopped"]
         assert pool.candidates() == {}
         check_whole(pool, run)
@@ -227,14 +229,14 @@ def test_a_paused_node_declines_and_the_others_go_on():
         pool.nodes["kita"].rules(paused=True)
         run = go(pool.run())
         assert pool.verdicts(run) == [ALL | {"kita": "declined"}] * ROUNDS
-        assert pool.journal.of("reply.declined")[0]["code"] == "node.local-refused"
+        assert pool.journal.of("reply.declined")[0]["code"] == "local.refused"
         assert pool.nodes["kita"].learner.trained == []
         check_whole(pool, run)
 
 
 def test_a_node_whose_own_cap_is_spent_declines():
     with running() as (pool, go):
-        pool.nodes["kita"].rules(epsilon_total="1.5")
+        pool.nodes["kita"].rules(epsilon_total="1.9")
         run = go(pool.run())
         assert pool.verdicts(run) == [ALL | {"kita": "declined"}] * ROUNDS
         assert {one["code"] for one in pool.journal.of("reply.declined")} == {"budget.exhausted"}
@@ -251,9 +253,13 @@ def test_a_spent_budget_is_declined_with_the_contracts_clause_in_the_log():
         assert pool.verdicts(second) == [ALL] * ROUNDS
         assert pool.verdicts(third) == [ALL | {"kita": "declined"}] * ROUNDS
         refused = [
-            entry for entry in pool.entries(EntryType.DECISION_RECORDED, third) if entry.pub["outcome"] == "refuse"
+            entry
+            for entry in pool.entries(EntryType.DECISION_RECORDED, third)
+            if entry.pub["outcome"] == "refuse"
         ]
-        assert [(entry.pub["point"], entry.pub["clauses"]) for entry in refused] == [("node", ["dp-1"])] * ROUNDS
+        assert [(entry.pub["point"], entry.pub["clauses"]) for entry in refused] == [
+            ("node", ["dp-1"])
+        ] * ROUNDS
         assert {entry.actor for entry in refused} == {pool.alias("kita", third, n) for n in (1, 2, 3)}
         assert pool.journal.of("reply.declined")[0]["clauses"] == ["dp-1"]
         for run in (first, second, third):
@@ -311,7 +317,9 @@ def test_a_site_whose_clock_is_past_the_term_declines_with_the_clause():
         run = go(pool.run())
         assert pool.verdicts(run) == [ALL | {"kita": "declined"}] * ROUNDS
         assert pool.journal.of("reply.declined")[0]["clauses"] == ["term-1"]
-        refused = [one for one in pool.entries(EntryType.DECISION_RECORDED, run) if one.pub["outcome"] == "refuse"]
+        refused = [
+            one for one in pool.entries(EntryType.DECISION_RECORDED, run) if one.pub["outcome"] == "refuse"
+        ]
         assert [(one.actor, one.pub["clauses"]) for one in refused] == [
             (pool.alias("kita", run, number), ["term-1"]) for number in (1, 2, 3)
         ]
@@ -331,9 +339,13 @@ def test_a_term_that_ends_in_mid_run_ends_the_rounds_and_no_model_is_released():
         run = go(pool.run())
         assert [row.model is not None for row in pool.rounds(run)] == [True, False]
         refused = [
-            entry for entry in pool.entries(EntryType.DECISION_RECORDED, run) if entry.pub["outcome"] == "refuse"
+            entry
+            for entry in pool.entries(EntryType.DECISION_RECORDED, run)
+            if entry.pub["outcome"] == "refuse"
         ]
-        assert {tuple(entry.pub["clauses"]) for entry in refused if entry.pub["point"] == "broker"} == {("term-1",)}
+        assert {tuple(entry.pub["clauses"]) for entry in refused if entry.pub["point"] == "broker"} == {
+            ("term-1",)
+        }
         assert list(pool.candidates().values()) == ["refused"]
         assert pool.entries(EntryType.MODEL_RELEASED) == []
         check_whole(pool, run)

@@ -8,17 +8,20 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import click
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from broker import commands as work
 from broker.answers import Result, finish, plain, table
 from broker.cli import app
 from broker.errors import answered
 from broker.remote import target_of
 from policies.errors import IriaiError
+from policies.identity import SigningKey, fingerprint, key_text
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -199,3 +202,117 @@ def test_a_brokers_refusal_keeps_its_code_and_exit_code():
     assert (error.code, error.exit_code, error.http_status) == ("membership.approval-twice", 7, 409)
     for junk in ({}, {"exit_code": 0}, {"exit_code": 4096}, {"exit_code": "x"}):
         assert answered(junk, status=502).exit_code == 1
+
+
+class Wire:
+    """A broker's answers without a broker; keeps what was posted."""
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = answers
+        self.key = SigningKey.from_seed(b"a" * 32)
+        self.posted: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        pass
+
+    def get(self, path: str):
+        return self.answers[path.rsplit("/", 1)[-1]]
+
+    def post(self, path: str, _body: object):
+        self.posted.append(path)
+        return {"state": "waiting-approval", "approved_by": ["alice"]}
+
+
+NODE_KEY = SigningKey.from_seed(b"n" * 32).public
+KITA = {
+    "org": "org_aaaaaaaaaaaaaaaa",
+    "node": "node_aaaaaaaaaaaaaaaa",
+    "state": "waiting-approval",
+    "node_key": key_text(NODE_KEY),
+    "node_fingerprint": fingerprint(NODE_KEY),
+    "fleet_key_pem": "pem",
+    "legal_name": "Kita Robot KK",
+    "country": "JP",
+    "group": "kita",
+    "approved_by": [],
+}
+
+
+@pytest.fixture
+def wire(monkeypatch):
+    one = Wire(organisations={"organisations": [KITA]})
+    monkeypatch.setattr(work.Where, "client", lambda _self: one)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "found"),
+    [
+        ([], 7, "broker.not-confirmed"),
+        (["--fingerprint", "0000 0000"], 6, "identity.fingerprint"),
+        (["--fingerprint", KITA["node_fingerprint"]], 0, None),
+        (["--yes"], 0, None),
+    ],
+)
+def test_approving_without_a_terminal_takes_a_compared_fingerprint(wire, options, exit_code, found):
+    done = CliRunner().invoke(app, ["approve", KITA["org"], *options, "--json"])
+    assert done.exit_code == exit_code, done.stderr
+    assert len(wire.posted) == (exit_code == 0)
+    if found is not None:
+        assert json.loads(done.stdout)["error"]["code"] == found
+
+
+def test_the_lists_show_what_a_drafter_of_a_contract_needs(wire):
+    shown = CliRunner().invoke(app, ["members"]).stderr
+    assert KITA["org"] in shown
+    assert KITA["node_key"] in shown
+    wire.answers["status"] = {
+        "url": "https://h:1",
+        "broker_key": "ed25519:00",
+        "origin": "o",
+        "log": {"size": 1, "frozen": None},
+        "members": {},
+        "runs": {"open": 0, "all": 0},
+    }
+    assert "broker key   ed25519:00" in CliRunner().invoke(app, ["status"]).stderr
+
+
+def test_a_run_says_why_it_ended_and_nothing_of_noise_without_a_plan(wire):
+    finding = {"clause": "term-1", "check": "not-after", "need": "< 2028", "found": "2029"}
+    shown = {
+        "run": "run_aaaaaaaaaaaaaaaa",
+        "state": "stopped",
+        "outcome": "stopped",
+        "recipe_id": "pick",
+        "recipe": "sha256:aa",
+        "contract": "sha256:bb",
+        "round": 2,
+        "steps": 3,
+        "plan": None,
+        "rounds": [],
+        "ended": {"reason": "refused in round 3 by term-1", "findings": [finding]},
+    }
+    wire.answers[shown["run"]] = shown
+    words = CliRunner().invoke(app, ["run", "show", shown["run"]]).stderr
+    assert "noisy" not in words
+    assert "why          refused in round 3 by term-1" in words
+    assert "term-1     needs not-after < 2028; found 2029" in words
+    shown |= {"plan": "sha256:cc", "ended": None}
+    words = CliRunner().invoke(app, ["run", "show", shown["run"]]).stderr
+    assert "2, 3 noisy steps" in words
+    assert "why" not in words
+
+
+def test_a_refused_candidate_is_listed_with_its_clause(wire):
+    one = {
+        "candidate": "sha256:aa",
+        "state": "refused",
+        "voted": 3,
+        "run": "run_a",
+        "refused_by": ["party-kita"],
+    }
+    wire.answers |= {"candidates": {"candidates": [one]}, "releases": {"releases": []}}
+    assert "party-kita" in CliRunner().invoke(app, ["release", "list"]).stderr

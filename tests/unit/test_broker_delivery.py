@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import insert, select
 
-from broker.store.tables import candidate, decision, model, release, statement, vote
-from policies.contract import parse, replay
+from broker.contracts.decisions import judge
+from broker.store.tables import candidate, decision, model, release, round_, run, statement, vote
+from policies.contract import Deliver, TrainRound, parse, replay
 from policies.encoding import digest
 from policies.encoding import parse as parse_json
-from policies.log.entries import EntryType, alias
+from policies.log.entries import EntryType, Event, alias
+from policies.ports import to_ms
 from tests.brokersim import House, NodeSim, final_contract, open_house, pool
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ async def with_candidate(house: House) -> tuple[list[NodeSim], Contract, str]:
     """A run whose candidate waits; what the round runner would have stored."""
     nodes = await pool(house)
     contract = await final_contract(house, nodes)
+    house.clock.ms = IN_TERM_MS
     opened = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "pick"})
     run_id = opened.json()["run"]
     path = house.services.settings.models / "candidate"
@@ -53,7 +57,6 @@ async def with_candidate(house: House) -> tuple[list[NodeSim], Contract, str]:
         session.execute(insert(candidate).values(digest=MODEL, run_id=run_id, state="waiting"))
 
     await house.services.writer.run(work)
-    house.clock.ms = IN_TERM_MS
     return nodes, contract, run_id
 
 
@@ -108,6 +111,7 @@ async def test_an_opened_run_is_on_record_and_the_runner_is_told(house):
 
 async def test_a_run_of_an_unknown_recipe_is_refused(house):
     contract = await final_contract(house, await pool(house))
+    house.clock.ms = IN_TERM_MS
     refused = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "weld"})
     assert code(refused) == (404, "run.recipe-unknown")
 
@@ -115,10 +119,113 @@ async def test_a_run_of_an_unknown_recipe_is_refused(house):
 async def test_a_run_without_enough_groups_is_refused_by_the_clause(house):
     nodes = await pool(house)
     contract = await final_contract(house, nodes)
+    house.clock.ms = IN_TERM_MS
     await house.alice.post(f"/operator/organisations/{nodes[0].org}/revoke", {"reason": "key-lost"})
     refused = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "pick"})
     assert code(refused) == (403, "run.too-few")
     assert refused.json()["clause"] == "k-1"
+
+
+@pytest.mark.parametrize("when", ["effective", "expires"])
+async def test_a_run_outside_the_term_is_refused_at_once_with_the_clause(house, when):
+    contract = await final_contract(house, await pool(house))
+    edge = to_ms(getattr(contract.term, when))
+    house.clock.ms = edge - (1_000 if when == "effective" else 0)
+    body = {"contract": contract.digest, "recipe": "pick"}
+    refused = await house.alice.post("/operator/runs", body)
+    assert code(refused) == (403, "contract.expired")
+    said = refused.json()
+    assert (said["clause"], said["exit_code"]) == ("term-1", 4)
+    assert getattr(contract.term, when) in said["need"]
+    assert all(said[name] for name in ("found", "remedy"))
+    assert house.entries(EntryType.RUN_OPENED) == []
+    house.clock.ms = edge - (1_000 if when == "expires" else 0)
+    assert (await house.alice.post("/operator/runs", body)).status_code == 201
+
+
+async def close(
+    house: House, contract: Contract, run_id: str, *, outcome: str, refused: tuple[str, ...] = ()
+):
+    """What the round runner would have written about a run that ended in round 2."""
+
+    def work(session, tx):
+        for now in refused:
+            asked = TrainRound(**dict.fromkeys(one.name for one in fields(TrainRound)))
+            state = replace(house.services.contracts.state(contract), now=now)
+            entropy = house.services.entropy
+            judged = judge(contract, point="broker", request=asked, state=state, entropy=entropy)
+            judged.record(session, tx, run=run_id, round=2)
+        session.execute(run.update().values(state=outcome, outcome=outcome, round=1))
+
+    await house.services.writer.run(work)
+
+
+async def test_a_run_that_ended_early_says_by_which_clause(house):
+    nodes, contract, run_id = await with_candidate(house)
+    assert (await house.alice.get(f"/operator/runs/{run_id}")).json()["ended"] is None
+    await close(house, contract, run_id, outcome="stopped", refused=("2029-01-01T00:00:00Z",))
+    ended = (await house.alice.get(f"/operator/runs/{run_id}")).json()["ended"]
+    assert ended["round"] == 2
+    assert "term-1" in ended["clauses"]
+    assert "term-1" in ended["reason"]
+    (found,) = [one for one in ended["findings"] if one["clause"] == "term-1"]
+    assert found["found"] == "2029-01-01T00:00:00Z"
+    own = (await nodes[0].get(f"/runs/{run_id}")).json()["ended"]
+    assert (own["clauses"], own["findings"]) == (ended["clauses"], [])
+
+
+async def test_a_run_that_lost_its_rounds_or_failed_says_so(house):
+    _, contract, run_id = await with_candidate(house)
+    await close(house, contract, run_id, outcome="failed")
+    shown = (await house.alice.get(f"/operator/runs/{run_id}")).json()
+    assert "run.failed" in shown["ended"]["reason"]
+    assert shown["plan"].startswith("sha256:")
+
+    def lose(session, _tx):
+        for attempt in (1, 2, 3):
+            session.execute(
+                insert(round_).values(
+                    run_id=run_id,
+                    round=2,
+                    attempt=attempt,
+                    base=MODEL,
+                    model=None,
+                    accepted=1,
+                    refused=2,
+                    verdicts="{}",
+                    at_ms=1,
+                )
+            )
+
+    await house.services.writer.run(lose)
+    shown = (await house.alice.get(f"/operator/runs/{run_id}")).json()
+    assert "3 attempts in a row" in shown["ended"]["reason"]
+
+
+async def test_a_refused_candidate_is_listed_with_the_clauses(house):
+    nodes, contract, run_id = await with_candidate(house)
+    for caller in (house.alice, nodes[0]):
+        (line,) = (await caller.get("/candidates")).json()["candidates"]
+        assert line["refused_by"] == []
+
+    def refuse(session, tx):
+        request = Deliver(
+            party="kita", key=None, model=MODEL, recipe_digest=None, tier="consortium", released=False
+        )
+        services = house.services
+        state = services.contracts.state(contract)
+        judged = judge(contract, point="gate", request=request, state=state, entropy=services.entropy)
+        ref = judged.record(session, tx, run=run_id)
+        pub = {"model": MODEL, "tier": "consortium", "clause": "tier-1", "statement": MODEL}
+        tx.add(Event(type=EntryType.MODEL_REFUSED, scope=contract.digest, run=run_id, refs=(ref,), pub=pub))
+        session.execute(candidate.update().values(state="refused"))
+        return list(judged.decision.clauses)
+
+    clauses, _ = await house.services.writer.run(refuse)
+    assert clauses
+    for caller in (house.alice, nodes[0]):
+        (line,) = (await caller.get("/candidates")).json()["candidates"]
+        assert line["refused_by"] == clauses
 
 
 async def test_a_vote_is_logged_and_counts_and_the_last_one_of_a_party_stands(house):

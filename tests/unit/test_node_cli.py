@@ -18,6 +18,8 @@ from tests.nodeworld import World
 
 with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
+    import click
+    import typer
     from typer.testing import CliRunner
 
     from client.cli import app
@@ -40,6 +42,7 @@ COMMANDS = [
     ["outbox", "list"],
     ["receipts", "fetch"],
     ["receipts", "verify"],
+    ["receipts", "export", "--out", "unused"],
     ["release", "list"],
     ["release", "approve", "sha256:" + "0" * 64],
     ["release", "veto", "sha256:" + "0" * 64],
@@ -60,6 +63,18 @@ def test_every_command_writes_one_json_document_and_ends_with_its_code(tmp_path:
         assert all(envelope["error"][name] for name in ("code", "need", "found", "remedy"))
     else:
         assert command[0] == "init"
+
+
+def test_every_option_says_what_it_does():
+    def walk(group: click.Group) -> None:
+        for name, one in group.commands.items():
+            assert one.help, name
+            for option in one.params:
+                assert isinstance(option, click.Argument) or option.help, f"{name} {option.opts}"
+            if isinstance(one, click.Group):
+                walk(one)
+
+    walk(typer.main.get_command(app))
 
 
 def test_init_twice_is_the_same_node(tmp_path: Path):

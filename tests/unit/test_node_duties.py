@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from client.errors import EquivocationError
+from client.errors import EquivocationError, ReceiptFileError
 from client.ledgers import outbox_list
-from client.releases import receipts_fetch, receipts_verify
+from client.releases import receipts_export, receipts_fetch, receipts_verify
 from policies.errors import InvariantError
 from policies.exchange import ExchangeType
+from policies.log.checkpoint import VerifierKey
 from policies.log.envelope import ChainState, open_envelope
+from policies.log.merkle import leaf_hash
+from policies.log.proofs import parse_receipt
 from policies.privacy.errors import BudgetUnknownError
 from policies.signing import Envelope
+from policies.verify.cli import _read_receipts
 from tests.nodeworld import World, kinds, ready_world
 
 
@@ -214,3 +218,23 @@ def test_receipts_verify_again_from_the_file_alone(world: World):
     shown = receipts_verify(world.member, world.worker.outbox, world.broker.log.vkey)
     assert (shown.exit_code, shown.data["receipts"]) == (0, 5)
     assert shown.data["size"] == world.broker.log.size
+
+
+def test_receipts_are_exported_in_the_form_that_the_verifier_reads(world: World, tmp_path: Path):
+    _, reply = world.ask()
+    world.ask(round=2, body={"receipts": world.log_reply(reply)})
+    out = tmp_path / "receipts" / "kita"
+    for _ in range(2):  # again changes nothing
+        told = receipts_export(world.worker.outbox, out).data
+        assert (told["exported"], told["without_receipt"]) == (5, len(world.worker.outbox.pending()))
+    log, read = world.broker.log, _read_receipts(tmp_path / "receipts")
+    assert len(read) == 5
+    for name, text in read.items():
+        receipt = parse_receipt(text)
+        assert name == f"kita/{receipt.index}.tlog-proof"
+        receipt.verify(leaf_hash(log.bodies[receipt.index]), [VerifierKey.parse(log.vkey)])
+    (out / f"{receipt.index}.tlog-proof").write_text("another")
+    with pytest.raises(ReceiptFileError):
+        receipts_export(world.worker.outbox, out)
+    with pytest.raises(ReceiptFileError):
+        receipts_export(world.worker.outbox, out / f"{receipt.index}.tlog-proof")

@@ -18,7 +18,7 @@ from client.releases import receipts_fetch, receipts_verify, release_list
 from client.settings import Home, LocalRules
 from client.shelf import ContractShelf
 from policies.contract import Contract
-from policies.identity import SigningKey
+from policies.identity import SigningKey, fingerprint, key_text
 from tests.brokersim import URL, draft, pool
 from tests.nodehouse import Street, open_street
 from tests.nodesim import SeedEntropy
@@ -69,7 +69,12 @@ def _enrol(street: Street, home: Home) -> Member:
     assert membership(member)["state"] == "waiting-approval"
     for who in (street.house.alice, street.house.bob):
         street.run(who.approve(member.identity.org))
-    assert status(member).data["state"] == "active"
+    shown = status(member)
+    assert shown.data["state"] == "active"
+    keys = street.house.services.keys
+    pinned = (fingerprint(keys.broker.public), key_text(keys.broker.public), keys.log_vkey)
+    assert tuple(shown.data[name] for name in ("broker_fingerprint", "broker_key", "log_vkey")) == pinned
+    assert all(any(one in line for line in shown.text) for one in pinned)
     return member
 
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a run ended before its last round, read from what the log and the rounds say; nothing is kept for it.
+
+1. decisions that refused in the newest round that came to no model: the clauses;
+2. no model in as many attempts in a row as end a run: how many answered in the last one;
+3. anything else is an error of the broker's own, or too few nodes that derive the same initial weights; the
+   broker's output has the line.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from broker.store.tables import decision, log_entry, round_
+from policies.limits import LOST_ROUNDS_MAX
+from policies.log.entries import EntryType, check_entry
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
+    from broker.store import Session
+    from policies.encoding import Json
+    from policies.log.entries import Entry
+
+__all__ = ["why_it_ended"]
+
+_FINDINGS = 20
+
+
+def why_it_ended(
+    session: Session, row: RowMapping, *, rounds_wanted: int, whole: bool
+) -> dict[str, Json] | None:
+    """Why a run has fewer rounds than its recipe; None if it goes on, or has them all.
+
+    Args:
+        session: Of the main database.
+        row: Of the run.
+        rounds_wanted: By the recipe.
+        whole: Also what was found, which may be about one party: for operators.
+
+    Returns:
+        ``reason`` as a sentence, ``round``, ``clauses``, and ``findings`` with clause, check, need and found.
+    """
+    if row["outcome"] is None or row["round"] >= rounds_wanted:
+        return None
+    number, refused = _refused(session, row["run_id"], after=row["round"])
+    if refused:
+        clauses = sorted({clause for one in refused for clause in one.pub["clauses"]})
+        points = " and ".join(sorted({str(one.pub["point"]) for one in refused}))
+        return {
+            "reason": f"refused in round {number} by {', '.join(clauses)} (point {points})",
+            "round": number,
+            "clauses": clauses,
+            "findings": _findings(session, refused) if whole else [],
+        }
+    return {"reason": _otherwise(session, row), "round": None, "clauses": [], "findings": []}
+
+
+def _refused(session: Session, run_id: str, *, after: int) -> tuple[int | None, list[Entry]]:
+    """The newest round without a model in which something was refused, and those decisions."""
+    bodies = session.scalars(
+        select(log_entry.c.body)
+        .where(
+            (log_entry.c.run == run_id)
+            & (log_entry.c.round > after)
+            & (log_entry.c.type == EntryType.DECISION_RECORDED.value)
+        )
+        .order_by(log_entry.c.idx.desc())
+    )
+    found: list[Entry] = []
+    for body in bodies:
+        entry = check_entry(body)
+        if found and entry.round != found[0].round:
+            break
+        if entry.pub["outcome"] == "refuse":
+            found.append(entry)
+    return (found[0].round if found else None), found
+
+
+def _findings(session: Session, refused: list[Entry]) -> list[Json]:
+    """What the decisions refused for, once each; what is violated before what is not known."""
+    names = [str(one.pub["decision"]) for one in refused]
+    records = session.scalars(select(decision.c.bytes).where(decision.c.digest.in_(names)))
+    shown: dict[tuple[str | bool, ...], Json] = {}
+    for record in records:
+        for one in json.loads(record)["findings"]:
+            if one["outcome"] != "satisfied" and one["check"] != "unknown":
+                kept = {name: str(one[name]) for name in ("clause", "check", "need", "found")}
+                shown[(one["outcome"] != "violated", *kept.values())] = kept
+    return [shown[key] for key in sorted(shown)][:_FINDINGS]
+
+
+def _otherwise(session: Session, row: RowMapping) -> str:
+    last = session.execute(
+        select(round_.c.model, round_.c.accepted, round_.c.refused, round_.c.round, round_.c.attempt)
+        .where(round_.c.run_id == row["run_id"])
+        .order_by(round_.c.round.desc(), round_.c.attempt.desc())
+        .limit(LOST_ROUNDS_MAX)
+    ).all()
+    if len(last) == LOST_ROUNDS_MAX and all(one.model is None for one in last):
+        return (
+            f"{LOST_ROUNDS_MAX} attempts in a row came to no model; "
+            f"in the last one {last[0].accepted} updates held and {last[0].refused} were refused"
+        )
+    if row["outcome"] == "failed":
+        return "an error that no round shows: the line run.failed of the broker's own output names it"
+    return "the plan has no step left"
