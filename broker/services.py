@@ -23,6 +23,7 @@ from broker.contracts.service import Contracts, Seat
 from broker.delivery.service import Delivery
 from broker.membership.directory import Directory, Member
 from broker.membership.service import Membership
+from broker.nonces import FrozenNonces
 from broker.runs.service import Runs
 from broker.tls import pin_of
 from policies.identity import SigningKey, key_text
@@ -163,6 +164,7 @@ class Services:
         self.engine = engine
         self.keys = keys
         self.runner: Runner | None = None
+        self.frozen_nonces = FrozenNonces()
         self.directory = Directory()
         self.membership = Membership(
             clock=clock,

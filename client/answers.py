@@ -4,7 +4,7 @@
 - ``--json`` puts exactly one envelope on standard output: ``{"schema":"1","status":"ok","data":…}`` or
   ``{"schema":"1","status":"error","error":{code,clause,need,found,remedy}}``. People's text goes to standard
   error.
-- Text that another party wrote is shown with its control characters escaped.
+- Every line that is shown, whoever wrote it, has its control and format characters escaped here, in `finish`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def finish(work: Callable[[], Answer], *, as_json: bool) -> int:
     except KeyboardInterrupt:
         return 130
     for line in answer.text:
-        print(line, file=sys.stderr)  # noqa: T201  the output of a command
+        print(plain(line), file=sys.stderr)  # noqa: T201  the output of a command
     if as_json:
         _print_envelope({"schema": _SCHEMA, "status": "ok", "data": answer.data})
     return answer.exit_code
@@ -83,8 +83,13 @@ def _print_error(error: IriaiError, *, as_json: bool) -> None:
         _print_envelope({"schema": _SCHEMA, "status": "error", "error": fields})
 
 
+def _printable(text: str) -> str:
+    """JSON text of one line; what could move a cursor is escaped as JSON does it and reads the same."""
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
 def _print_envelope(envelope: dict[str, Any]) -> None:
     try:
-        print(json.dumps(envelope, ensure_ascii=False, sort_keys=True), flush=True)  # noqa: T201
+        print(_printable(json.dumps(envelope, ensure_ascii=False, sort_keys=True)), flush=True)  # noqa: T201
     except BrokenPipeError:  # the reader has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledgers of this node's data, one file per lineage, and what they say about one contract's caps.
 
-- Caps come from the signed contract. The site's own ``local.epsilon_total`` is a filter beside them, at its own
-  order: with it something is refused earlier, never later. The first contract that charges a lineage opens its
-  ledger with the tighter of the two, for the life of the data.
+- Caps come from the signed contract. The site's own ``local.epsilon_total`` is a filter beside them, at its
+  own order: with it something is refused earlier, never later. The first contract that charges a lineage
+  opens its ledger with the tighter of the two, for the life of the data.
 - A ledger that should be there and is not is an unknown budget: refused, never started again.
 - Without a privacy clause in the contract (NOT PRIVATE) there is no cap and nothing is charged.
 """
@@ -84,9 +84,7 @@ def own_cap_of(contract: Contract, party: str, rules: LocalRules) -> Cap | None:
     cap, own = cap_of(contract, party), rules.epsilon_total
     if cap is None or own is None or Decimal(own) >= Decimal(cap.epsilon_total):
         return None
-    return replace(
-        cap, epsilon_total=own, epsilon_per_release=min(cap.epsilon_per_release, own, key=Decimal)
-    )
+    return replace(cap, epsilon_total=own, epsilon_per_release=min(cap.epsilon_per_release, own, key=Decimal))
 
 
 class Budgets:

@@ -8,6 +8,7 @@ needs a human, 75 try again.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import typer
 from client.answers import Answer, finish
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
-from client.settings import Home, load_settings
+from client.settings import PRIVATE_UMASK, Home, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -504,7 +505,8 @@ def models_personalise(model: str, folder: Dir = _FOLDER, json: Json = False) ->
 
 
 def main() -> None:
-    """Entry point of the script."""
+    """Entry point of the script; what it writes is this account's alone."""
+    os.umask(PRIVATE_UMASK)
     app(prog_name="iriai-node")
 
 

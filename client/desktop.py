@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from client.errors import BacklogError
@@ -11,13 +12,15 @@ from client.federation.handlers import HandlerReply, Refusal
 from policies.encoding import decimal_text, digest
 from policies.exchange import seal_reply, tensor_spec
 from policies.limits import OUTBOX_PENDING
+from policies.log.errors import MemberEnvelopeError
+from policies.privacy.errors import BudgetUnknownError, PlanMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
 
-    from client.budgets import Budgets
+    from client.budgets import Budgets, Touched
     from client.guard import Guard, Seat
     from client.outbox import Letters, Outbox
     from client.privacy.store import BudgetStore, Spend
@@ -45,9 +48,12 @@ class Learner(Protocol):
         ...
 
     def update(
-        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[], None]
+        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[str], None]
     ) -> np.ndarray:
-        """The update of a round and attempt, ``[P] float32``; calls ``spend`` before the first gradient."""
+        """The update of a round and attempt, ``[P] float32``.
+
+        Calls ``spend`` with the manifest of the units that it will read, before the first gradient.
+        """
         ...
 
     def judge(self, seat: Seat, weights: np.ndarray) -> tuple[float, bool]:
@@ -57,7 +63,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desktop:
-    """What all duties share."""
+    """What all duties share. ``untold`` are runs with a spend that could not be told to the log."""
 
     guard: Guard
     outbox: Outbox
@@ -69,6 +75,7 @@ class Desktop:
     clock: Clock
     entropy: Entropy
     phase: Callable[[RequestHeader, str], None]
+    untold: set[str] = field(default_factory=set)
 
     def news(self, header: RequestHeader) -> None:
         """Takes the news of the log that came with a request."""
@@ -80,27 +87,80 @@ class Desktop:
             return None
         return self.budgets.of(
             seat.lineage,
-            seat.cap,
+            seat.opening or seat.cap,
             unit=plan.unit,
             adjacency=plan.adjacency,
             charged_before=self.outbox.charged(seat.lineage),
         )
 
-    def spend(self, seat: Seat, header: RequestHeader, plan: DpPlan | EvalPlan, block: str) -> Spend | None:
+    def check_told(self, header: RequestHeader) -> None:
+        """Returns if every spend of a run could be told to the log.
+
+        Raises:
+            BudgetUnknownError: One could not; nothing more is spent for this run.
+        """
+        if header.run in self.untold:
+            raise BudgetUnknownError(
+                need=f"every spend of {header.run} in the log",
+                found="one that no entry can hold",
+                remedy="take part in another run; the ledger keeps the spend",
+            )
+
+    def spend(
+        self,
+        seat: Seat,
+        header: RequestHeader,
+        plan: DpPlan | EvalPlan,
+        block: str,
+        *,
+        manifest: str,
+        subject: str | None = None,
+    ) -> Spend | None:
         """Reserves a run's plan if it is not, and touches; durable when it returns.
+
+        Args:
+            seat: Whose data and caps.
+            header: The request.
+            plan: What is charged.
+            block: Of units.
+            manifest: Of the units that are about to be read.
+            subject: The candidate that is judged.
 
         Raises:
             BudgetExhaustedError: A cap does not hold the plan, or no step is left.
+            PlanMismatchError: Other units than the reserved ones would be read.
         """
         store = self.ledger(seat, plan)
         if store is None or seat.cap is None:
             return None
-        if not store.is_reserved(header.run, block=block):
-            manifest, units = self.learner.units(seat, block)
+        reserved = store.reserved(header.run, block=block)
+        units = 0
+        if reserved is None:
+            reserved, units = self.learner.units(seat, block)
+        check_units(header, reserved, manifest)
+        if store.reserved(header.run, block=block) is None:
             store.reserve(
-                plan, seat.cap, run=header.run, recipe=seat.recipe.digest, manifest=manifest, units=units
+                plan,
+                seat.cap,
+                run=header.run,
+                recipe=seat.recipe.digest,
+                manifest=manifest,
+                units=units,
+                own=seat.own,
             )
-        return store.touch(header.run, header.round, header.attempt, block=block)
+        elif seat.own is not None:
+            store.check_holds(seat.own, block=block)
+        return store.touch(header.run, header.round, header.attempt, block=block, subject=subject)
+
+    @contextmanager
+    def telling(self, header: RequestHeader) -> Iterator[Letters]:
+        """A transaction that tells a spend; where no entry can hold it, nothing more is spent for its run."""
+        try:
+            with self.outbox.writing() as letters:
+                yield letters
+        except MemberEnvelopeError:
+            self.untold.add(header.run)
+            raise
 
     def finish(
         self,
@@ -141,6 +201,20 @@ class Desktop:
         return Refusal(code=BacklogError.code, body=made.body)
 
 
+def check_units(header: RequestHeader, reserved: str | None, manifest: str) -> None:
+    """Returns if the units that are about to be read are the ones that a run's budget was reserved for.
+
+    Raises:
+        PlanMismatchError: They are not, or nothing is reserved any more.
+    """
+    if manifest != reserved:
+        raise PlanMismatchError(
+            need=f"the units that were reserved for {header.run}",
+            found="other units",
+            remedy="data that came later take part in the next run",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """A spend as the log is told of it."""
@@ -154,6 +228,21 @@ class Told:
     steps: int
     rho_nano: int
     epsilon_after: str
+
+    @classmethod
+    def of(cls, one: Touched) -> Told:
+        """A spend as the ledger holds it."""
+        return cls(
+            contract=one.contract,
+            run=one.run,
+            round=one.round,
+            lineage=one.lineage,
+            mechanism=one.mechanism,
+            plan_digest=one.plan_digest,
+            steps=one.steps,
+            rho_nano=one.rho_nano,
+            epsilon_after=one.epsilon_after,
+        )
 
 
 def seal_spend(letters: Letters, outbox: Outbox, budgets: Budgets, told: Told) -> list[Envelope]:

@@ -14,7 +14,8 @@ error code and by nothing else.
    ``submission.received``, and notes what leaves. Only then the reply exists.
 
 ``evaluate.judge``: one noised query of the recipe's evaluation plan on held-out units; only the vote leaves.
-A candidate is judged once: asked again, the same envelopes go out.
+A candidate is judged once: asked again, the same envelopes go out. A query that was paid for and whose figure
+was never kept is made again under the same spend: the figure that is kept is the only one.
 
 ``query.ping``: the initial weights that follow from the recipe's seed.
 
@@ -25,7 +26,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from client.desktop import Desktop, Told, seal_spend
+from client.budgets import judging_mechanism, training_mechanism
+from client.desktop import Desktop, Told, check_units, seal_spend
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
 from client.rows import Decided
@@ -64,11 +66,6 @@ def _told(header: RequestHeader, seat: Seat, spent: Spend, mechanism: str) -> To
     )
 
 
-def training_mechanism(run: str, number: int, attempt: int) -> str:
-    """Name of one noisy step in budget entries."""
-    return f"{run}/{number}/{attempt}"
-
-
 class PingDuty:
     """``query.ping``."""
 
@@ -100,6 +97,7 @@ class ContributeDuty:
         """The guard's answer, before the tensor is pulled; a refusal by the contract is signed and logged."""
         top = self._top
         top.news(header)
+        top.check_told(header)
         judged = top.guard.judge_round(header)
         if judged.allow:
             _check_body(header, judged.seat)
@@ -125,16 +123,16 @@ class ContributeDuty:
         seat, weights = judged.seat, _tensor(tensor)
         spends: list[Spend] = []
 
-        def spend() -> None:
+        def spend(manifest: str) -> None:
             plan = seat.recipe.plan
-            spent = None if plan is None else top.spend(seat, header, plan, TRAIN)
+            spent = None if plan is None else top.spend(seat, header, plan, TRAIN, manifest=manifest)
             spends.extend([] if spent is None else [spent])
             top.phase(header, "training")
 
         update = top.learner.update(seat, header.run, (header.round, header.attempt), weights, spend)
         top.phase(header, "trained")
         reply = HandlerReply(body={"decision": judged.disclosed}, tensor=update)
-        with top.outbox.writing() as letters:
+        with top.telling(header) as letters:
             letters.decided(judged.kept(header, top.clock.now_ms()))
             sealed = [_seal_decision(letters, header, judged)]
             mechanism = training_mechanism(header.run, header.round, header.attempt)
@@ -156,6 +154,7 @@ class JudgeDuty:
         """Whether a candidate may be judged on held-out data of this site."""
         top = self._top
         top.news(header)
+        top.check_told(header)
         seat = top.guard.judge_candidate(header)
         candidate, plan = header.body.get("candidate"), header.body.get("plan", seat.recipe.evaluation.digest)
         if plan != seat.recipe.evaluation.digest:
@@ -181,7 +180,7 @@ class JudgeDuty:
             old = [one.envelope for one in known if one is not None and one.receipt is not None]
             with top.outbox.writing() as letters:
                 return top.finish(letters, header, HandlerReply(), old, clause=clause)
-        spent = top.spend(seat, header, seat.recipe.evaluation, HELD_OUT)
+        told = self._spend(seat, header, candidate)
         top.phase(header, "judging")
         loss, accept = top.learner.judge(seat, _tensor(tensor))
         figures = {
@@ -191,18 +190,31 @@ class JudgeDuty:
             "accept": accept,
             "salt": top.entropy.token_bytes(_SALT_BYTES).hex(),
         }
-        with top.outbox.writing() as letters:
+        with top.telling(header) as letters:
             letters.decided(_kept_judgement(header, top.clock.now_ms(), figures))
             sealed: list[Envelope] = []
-            if spent is not None:
-                mechanism = f"{header.run}/eval/{candidate.removeprefix('sha256:')}"
-                sealed += seal_spend(letters, top.outbox, top.budgets, _told(header, seat, spent, mechanism))
+            if told is not None:
+                sealed += seal_spend(letters, top.outbox, top.budgets, told)
             body = {"candidate": candidate, "evaluation": digest_of(figures)}
             sealed.append(_seal_own(letters, header, "evaluation.received", body, seen_slot))
             if top.rules().vote == "auto":
                 vote = _vote(seat, candidate, accept=accept)
                 sealed.append(_seal_own(letters, header, "vote.cast", vote, vote_slot))
             return top.finish(letters, header, HandlerReply(), sealed, clause=clause)
+
+    def _spend(self, seat: Seat, header: RequestHeader, candidate: str) -> Told | None:
+        """The spend of a query about a candidate, from before a crash if it was paid for already."""
+        top, mechanism = self._top, judging_mechanism(header.run, candidate)
+        manifest, _ = top.learner.units(seat, HELD_OUT)
+        for one in top.budgets.touches():
+            if one.mechanism == mechanism and one.lineage == seat.lineage:
+                store = top.budgets.ledger_of(seat.lineage)
+                check_units(header, store.reserved(header.run, block=HELD_OUT), manifest)
+                return Told.of(one)
+        spent = top.spend(
+            seat, header, seat.recipe.evaluation, HELD_OUT, manifest=manifest, subject=candidate
+        )
+        return None if spent is None else _told(header, seat, spent, mechanism)
 
 
 def _slot(header: RequestHeader) -> tuple[str, int, int]:

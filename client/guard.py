@@ -62,7 +62,7 @@ _SALT_BYTES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """This node's place in a run: contract, recipe, data set, the contract's cap and the owner's tighter one."""
+    """This node's place in a run: contract, recipe, data set, the contract's cap, the owner's tighter one."""
 
     held: Held
     clause: RecipeClause
@@ -325,7 +325,7 @@ class Guard:
         return shown.epsilon_total
 
     def _own_cap(self, seat: Seat, run: str) -> tuple[Finding, ...]:
-        """Whether the owner's cap refuses the round; it is reckoned at its own order, beside the contract's."""
+        """Whether the owner's cap refuses the round; at its own order, beside the contract's."""
         plan, own = seat.recipe.plan, seat.own
         if plan is None or own is None:
             return ()

@@ -100,6 +100,17 @@ def read_secret(path: Path) -> bytes:
         return file.read()
 
 
+def _close_to_others(folder: Path) -> None:
+    try:
+        folder.chmod(0o700)
+    except PermissionError as error:
+        raise KeyFileError(
+            need=f"{folder} owned by this account",
+            found="another account's folder",
+            remedy="give the node a folder of its own",
+        ) from error
+
+
 def create_identity(home: Home, entropy: Entropy) -> NodeIdentity:
     """Makes what is missing of the node's keys and ids and loads the whole. Safe to repeat.
 
@@ -107,7 +118,8 @@ def create_identity(home: Home, entropy: Entropy) -> NodeIdentity:
         KeyFileError: A file that is there already is not in order.
     """
     home.keys.mkdir(parents=True, exist_ok=True)
-    home.keys.chmod(0o700)
+    for folder in (home.root, home.keys):
+        _close_to_others(folder)
     fleet = ec.generate_private_key(ec.SECP256R1())
     fresh = {
         "node.key": SigningKey.from_seed(entropy.token_bytes(_SECRET_BYTES)).to_pem(),

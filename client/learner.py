@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client.learning.evaluate import judge
@@ -52,6 +53,25 @@ def episodes_of(home: Home, seat: Seat, split: Split, rules: LocalRules) -> list
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A trainer and the units that it was frozen with."""
+
+    trainer: Trainer
+    manifest: str
+
+
+Place = tuple[str, str, str, str]  # contract, recipe, data set, lineage: what a seat reads and charges
+
+
+def _place(seat: Seat) -> Place:
+    return seat.held.contract.digest, seat.recipe.digest, seat.dataset, seat.lineage
+
+
+def _manifest(episodes: Sequence[EpisodeArrays]) -> str:
+    return unit_manifest(one.unit_id for one in episodes)
+
+
 class HomeLearner:
     """`client.duties.Learner` on this site's store; torch is loaded when a trainer is made."""
 
@@ -63,10 +83,10 @@ class HomeLearner:
         self._rules = rules
         self._threads = threads
         self._lock = threading.Lock()
-        self._trainers: dict[tuple[str, str], Trainer] = {}
-        self._spare: dict[str, Trainer] = {}
+        self._trainers: dict[tuple[str, Place], _Ready] = {}
+        self._spare: dict[Place, _Ready] = {}
         self._initial: dict[str, np.ndarray] = {}
-        self._held_out: dict[str, list[EpisodeArrays]] = {}
+        self._held_out: dict[Place, list[EpisodeArrays]] = {}
 
     def initial(self, recipe: Recipe) -> np.ndarray:
         """The weights that follow from the recipe's seed."""
@@ -78,21 +98,18 @@ class HomeLearner:
         """Manifest and number of the units of a block."""
         with self._lock:
             episodes = self._train(seat) if block == TRAIN else self._judging(seat)
-        ids = [one.unit_id for one in episodes]
-        return unit_manifest(ids), len(ids)
+        return _manifest(episodes), len(episodes)
 
     def update(
-        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[], None]
+        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[str], None]
     ) -> np.ndarray:
-        """The update of a round and attempt; ``spend`` is called before the first gradient."""
+        """The update of a round and attempt; ``spend`` gets the trainer's units before the first gradient."""
         with self._lock:
-            key = (run, seat.recipe.digest)
-            trainer = self._trainers.get(key) or self._spare.pop(seat.recipe.digest, None)
-            if trainer is None:
-                trainer = self._make(seat)
-            self._trainers = {key: trainer}  # one run at a time; a new run freezes its units anew
-        spend()
-        return trainer.update(weights, *slot)
+            key = (run, _place(seat))
+            ready = self._trainers.get(key) or self._fresh(seat)
+            self._trainers = {key: ready}  # one run at a time; a new run freezes its units anew
+        spend(ready.manifest)
+        return ready.trainer.update(weights, *slot)
 
     def judge(self, seat: Seat, weights: np.ndarray) -> tuple[float, bool]:
         """One noised query on the held-out units."""
@@ -105,21 +122,30 @@ class HomeLearner:
         """Loads torch and prepares a trainer for each seat; the probe inside runs on made-up frames only."""
         for seat in seats:
             with self._lock:
-                if seat.recipe.digest not in self._spare and not self._trainers:
-                    self._spare[seat.recipe.digest] = self._make(seat)
+                if _place(seat) not in self._spare and not self._trainers:
+                    self._spare[_place(seat)] = self._make(seat, self._train(seat))
 
-    def _make(self, seat: Seat) -> Trainer:
+    def _fresh(self, seat: Seat) -> _Ready:
+        """The trainer that was prepared for a seat if the store holds its units still, else a new one."""
+        episodes = self._train(seat)
+        spare = self._spare.pop(_place(seat), None)
+        if spare is not None and spare.manifest == _manifest(episodes):
+            return spare
+        return self._make(seat, episodes)
+
+    def _make(self, seat: Seat, episodes: list[EpisodeArrays]) -> _Ready:
         import torch
 
         from client.learning.train import Trainer
 
         torch.set_num_threads(self._threads)
-        return Trainer(seat.recipe, self._train(seat), self._entropy)
+        return _Ready(Trainer(seat.recipe, episodes, self._entropy), _manifest(episodes))
 
     def _train(self, seat: Seat) -> list[EpisodeArrays]:
         return episodes_of(self._home, seat, "train", self._rules())
 
     def _judging(self, seat: Seat) -> list[EpisodeArrays]:
-        if seat.recipe.digest not in self._held_out:
-            self._held_out = {seat.recipe.digest: episodes_of(self._home, seat, "held-out", self._rules())}
-        return self._held_out[seat.recipe.digest]
+        place = _place(seat)
+        if place not in self._held_out:
+            self._held_out = {place: episodes_of(self._home, seat, "held-out", self._rules())}
+        return self._held_out[place]

@@ -10,7 +10,8 @@
 `pull`, in this order; nothing is kept before all of it holds:
 1. the broker lists the model as released under a contract that this node signed;
 2. this node's own evaluation of the contract lets it have the model in that tier;
-3. the privacy statement is signed by the broker's pinned key and is about this model, contract and recipe;
+3. the privacy statement is signed by the broker's pinned key, is about this model, contract, recipe and run,
+   its claims rest on the recipe's plan, and every figure and the verdict are the ones that follow from them;
 4. the bytes have the digest that was asked for, and the length of the recipe's manifest.
 """
 
@@ -33,6 +34,7 @@ from policies.errors import EncodingError, SignatureInvalidError
 from policies.identity import key_text
 from policies.limits import MODEL_BYTES, PERSONALISE_S
 from policies.ports import iso_s
+from policies.privacy.statement import PAYLOAD_TYPE, check_statement, verdict
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -41,10 +43,11 @@ if TYPE_CHECKING:
     from client.membership import Member
     from client.settings import Home
     from client.shelf import ContractShelf
+    from policies.recipe import Recipe
 
 __all__ = ["keep_individual", "models_list", "personalise", "pull", "read_model"]
 
-STATEMENT_TYPE = "application/vnd.iriai.privacy-statement.v1+json"
+STATEMENT_TYPE = PAYLOAD_TYPE
 _FLOAT = np.dtype("<f4")
 
 
@@ -132,7 +135,8 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
     )
     evaluate(held.contract, state, asked).require()
     # 3.
-    statement = _statement(member, row)
+    statement = _statement(member, row, recipe)
+    found_verdict = verdict(statement["contributors"])
     # 4.
     sink = _Sink(bytearray())
     size = recipe.parameters * _FLOAT.itemsize
@@ -150,7 +154,7 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
         "recipe": row["recipe"],
         "run": row["run"],
         "statement": row["statement"],
-        "verdict": statement.get("verdict"),
+        "verdict": found_verdict,
         "pulled_ms": member.clock.now_ms(),
     }
     write_durably(folder / "weights.f32", bytes(sink.data))
@@ -161,14 +165,20 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
         text=(
             f"model      {model}",
             f"tier       {plain(row['tier'])}",
-            f"statement  {plain(statement.get('verdict', 'none'))}",
+            f"statement  {found_verdict}",
             f"next: iriai-node models personalise {model} --dir {member.home.root}",
         ),
     )
 
 
-def _statement(member: Member, row: dict[str, Any]) -> dict[str, Any]:
-    """The privacy statement of a release, once it is the broker's and about this release."""
+def _statement(member: Member, row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The privacy statement of a release: the broker's, about this release, and following from itself.
+
+    Raises:
+        DigestMismatchError: Other bytes, or about another model, contract, recipe, run or plan.
+        SignatureInvalidError: Not the broker's.
+        StatementError: A figure or the verdict is not the one that follows from the plans.
+    """
     name = row["statement"]
     data = member.client.get_bytes(f"/statements/{name}")
     if digest(data) != name:
@@ -181,11 +191,22 @@ def _statement(member: Member, row: dict[str, Any]) -> dict[str, Any]:
             found="another form",
             remedy="report it to the operator",
         ) from error
-    subject = document.get("subject", {})
-    if subject.get("model") != row["model"] or subject.get("contract") != row["contract"]:
-        raise DigestMismatchError(
-            need="a statement about this model", found="one about another", remedy="report it to the operator"
-        )
+    check_statement(document)
+    plan = None if recipe.plan is None else recipe.plan.digest
+    plans = {None if one["plan"] is None else one["plan"]["digest"] for one in document["contributors"]}
+    wanted = {name: row[name] for name in ("model", "contract", "recipe", "run")}
+    said = {
+        **document["subject"],
+        "plan": " ".join(sorted(map(str, plans))),
+        "evaluation": document["evaluation"]["plan"],
+    }
+    for name, value in (wanted | {"plan": str(plan), "evaluation": recipe.evaluation.digest}).items():
+        if said[name] != value:
+            raise DigestMismatchError(
+                need=f"a statement about this {name}, {short(str(value))}",
+                found=f"one about {ascii(said[name])[:80]}",
+                remedy="report it to the operator; do not rely on this model",
+            )
     found: dict[str, Any] = document
     return found
 

@@ -38,7 +38,7 @@ from client.learner import episodes_of
 from client.membership import open_member
 from client.outbox import Outbox
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
-from client.settings import Home, load_settings, write_durably
+from client.settings import PRIVATE_UMASK, Home, load_settings, write_durably
 from client.shelf import ContractShelf
 from client.worker import Worker, say
 from policies.errors import IriaiError
@@ -176,7 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.ERROR, stream=sys.stderr, format='{"event":"log","message":"%(message)s"}'
     )
+    os.umask(PRIVATE_UMASK)
     home = Home(options.dir)
+    if home.root.is_dir():
+        home.root.chmod(0o700)
     try:
         if options.personalise:
             print(json.dumps(personalise(home, options.personalise)))  # noqa: T201  the answer for the command

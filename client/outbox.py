@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.errors import EquivocationError, OutboxError
 from client.rows import SCHEMA, SELECT, Decided, Proven, Seen, Sent, Stored
+from client.settings import private_file
 from policies.encoding import b64, canonical, digest, sha256
 from policies.limits import OUTBOX_PENDING
 from policies.log.envelope import Seen as SeenMark
@@ -171,7 +172,7 @@ class Outbox:
         self.clock = clock
         self.entropy = entropy
         self._learned: list[tuple[tuple[Seen, ...], dict[str, Proven]]] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_file(path)
         try:
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")

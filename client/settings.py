@@ -4,6 +4,7 @@
 - One folder per node (`Home`), one TOML file in it (``node.toml``). Order: option, environment
   ``IRIAI_NODE__KEY``, file, default.
 - A key that does not exist is an error, so that a misspelt tightening never goes unnoticed.
+- The folder is 0700 and every file in it 0600 (`PRIVATE_UMASK`): it holds episodes and individual models.
 - Secrets are files of mode 0600 in ``keys/``, never settings and never environment variables.
 - The ``local`` rules only tighten what the signed contract allows; none of them can widen it.
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Home", "LocalRules", "NodeSettings", "load_settings", "save_settings"]
 
+PRIVATE_UMASK = 0o077  # of every process of a node: files 0600, folders 0700
 _ENVIRONMENT = "IRIAI_NODE__"
 
 
@@ -273,7 +275,14 @@ def save_settings(home: Home, settings: NodeSettings) -> None:
     write_durably(home.settings, ("\n".join(lines) + "\n").encode("utf-8"))
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def private_file(path: Path) -> None:
+    """Makes a file for this account alone, empty if it was missing, before a database is opened in it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Writes a file so that a crash leaves the old one or the new one (fsync, rename, fsync)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")

@@ -13,7 +13,7 @@ from client.budgets import Budgets
 from client.clock import SystemClock
 from client.contracts import fetch_envelope
 from client.desktop import Desktop, Told, seal_spend
-from client.duties import ContributeDuty, JudgeDuty, PingDuty, training_mechanism
+from client.duties import ContributeDuty, JudgeDuty, PingDuty
 from client.federation.errors import RunRefusedError
 from client.federation.handlers import Admission, Desk
 from client.federation.ledger import FleetLedger
@@ -27,15 +27,14 @@ from client.shelf import ContractShelf
 from policies.errors import IriaiError
 from policies.exchange import ExchangeType
 from policies.identity import parse_key
+from policies.log.errors import MemberEnvelopeError
 from policies.ports import iso_ms
 from policies.privacy.errors import BudgetUnknownError
-from policies.privacy.ledger import TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from client.budgets import Touched
     from client.desktop import Learner
     from client.federation.handlers import RunConfig
     from client.guard import Seat
@@ -89,6 +88,7 @@ class Worker:
             NotJoinedError: No broker is pinned.
         """
         self.home = home
+        self.untold: set[str] = set()
         self._files: dict[Path, tuple[tuple[int, int, int], Any]] = {}
         self.member = member if member is not None else open_member(home, clock=clock, entropy=entropy)
         identity, broker = self.member.identity, self.member.broker
@@ -123,6 +123,7 @@ class Worker:
             clock=clock,
             entropy=entropy,
             phase=phase,
+            untold=self.untold,
         )
         self.desk = Desk(
             node=identity.node,
@@ -193,14 +194,17 @@ class Worker:
     def reconcile(self) -> None:
         """Compares the ledgers with what was told to the log; what was spent and not told is sealed now.
 
+        A spend that no entry can hold stays in its ledger and is reported; its run gets nothing more
+        (``untold``), all others go on.
+
         Raises:
             BudgetUnknownError: Something was told that no ledger holds: a ledger is an old copy.
         """
-        touched = {_mechanism(one): one for one in self.budgets.touches() if one.block == TRAIN}
+        touched = {one.mechanism: one for one in self.budgets.touches()}
         told = {
             one.slot.removeprefix("epsilon.spent ")
             for one in self.outbox.envelopes(kind="epsilon.spent")
-            if one.slot is not None and "/eval/" not in one.slot
+            if one.slot is not None
         }
         lost = sorted(told - set(touched))
         if lost:
@@ -211,9 +215,15 @@ class Worker:
             )
         for mechanism in sorted(set(touched) - told):
             one = touched[mechanism]
-            with self.outbox.writing() as letters:
-                seal_spend(letters, self.outbox, self.budgets, _told(one, mechanism))
-            say("spend-told", {"run": one.run, "round": one.round, "attempt": one.attempt})
+            facts = {"run": one.run, "round": one.round, "attempt": one.attempt}
+            try:
+                with self.outbox.writing() as letters:
+                    seal_spend(letters, self.outbox, self.budgets, Told.of(one))
+            except MemberEnvelopeError as error:
+                self.untold.add(one.run)
+                say("spend-untold", {**facts, "code": error.code})
+                continue
+            say("spend-told", facts)
 
     def seats(self) -> list[Seat]:
         """Places in executed contracts for which there are data here."""
@@ -242,24 +252,6 @@ class Worker:
         if seats:
             say("ready", {"recipes": len(seats)})
         return bool(seats)
-
-
-def _mechanism(one: Touched) -> str:
-    return training_mechanism(one.run, one.round, one.attempt)
-
-
-def _told(one: Touched, mechanism: str) -> Told:
-    return Told(
-        contract=one.contract,
-        run=one.run,
-        round=one.round,
-        lineage=one.lineage,
-        mechanism=mechanism,
-        plan_digest=one.plan_digest,
-        steps=one.steps,
-        rho_nano=one.rho_nano,
-        epsilon_after=one.epsilon_after,
-    )
 
 
 def phase(header: RequestHeader, name: str) -> None:

@@ -43,6 +43,10 @@ class IriaiError(Exception):
         at = f" [{self.clause}]" if self.clause else ""
         return f"{self.code}{at}: needs {self.need}; found {self.found}. Remedy: {self.remedy}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross process borders whole: from a worker of a pool to whoever waits for it."""
+        return _rebuilt, (type(self), self.__dict__.copy())
+
     def as_dict(self) -> dict[str, str | None]:
         """The five fields that HTTP problem documents and ``--json`` envelopes show."""
         return {
@@ -52,6 +56,13 @@ class IriaiError(Exception):
             "found": self.found,
             "remedy": self.remedy,
         }
+
+
+def _rebuilt(kind: type[IriaiError], facts: dict[str, object]) -> IriaiError:
+    error = kind.__new__(kind)
+    error.__dict__.update(facts)
+    Exception.__init__(error, str(error))
+    return error
 
 
 class InvariantError(IriaiError):

@@ -11,6 +11,8 @@ one flat little-endian vector, named in the header by the SHA-256 of its bytes, 
   fields of a header that
   was not verified.
 - The types are closed: `ExchangeType`. The slot of an exchange is (contract, run, round, attempt, type).
+- Ids, rounds and attempts have the log's own grammar (`policies.log.kinds`): what could not be told to the
+  log is no request, so that nothing is spent for it.
 - `check_answers` decides whether a reply answers a request: same slot, same node, and the digest of the
   request's payload.
 - `RequestHeader.work` is the digest of what is asked, without the deadline and the news of the log. A broker
@@ -34,6 +36,7 @@ from policies.encoding import canonical, digest, is_digest
 from policies.errors import EncodingError, SignatureInvalidError
 from policies.identity import SigningKey, key_id
 from policies.limits import FLEET_HEADER_BYTES, INTEGER_MAX, NESTING_DEPTH, SHAPE_AXES, TENSOR_BYTES
+from policies.log.kinds import ID, MECHANISM
 from policies.ports import iso_ms, to_ms
 from policies.signing import Envelope, parse_envelope_json
 
@@ -58,8 +61,7 @@ REPLY_PAYLOAD: Final = "application/vnd.iriai.reply.v1+json"
 VERSION: Final = 1
 DTYPES: Final = {"float32": 4, "uint32": 4}  # bytes per element; nothing else travels
 _NEWS: Final = frozenset({"log", "receipts"})  # body keys that carry no work
-_CODE: Final = re.compile(r"^[a-z][a-z0-9]*(?:[.-][a-z0-9]+)+$")
-_NAME: Final = re.compile(r"^[a-z]{1,8}_[A-Za-z0-9_-]{1,64}$")
+_CODE: Final = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)+")
 _REQUEST_KEYS: Final = frozenset(
     {"v", "contract", "recipe", "run", "round", "attempt", "type", "node", "deadline", "tensor", "body"}
 )
@@ -315,7 +317,7 @@ def peek_request(data: bytes) -> RequestHeader:
 
 def is_code(text: object) -> bool:
     """Whether a value has the form of an error code; nothing else that a node says about an error is kept."""
-    return isinstance(text, str) and len(text) <= 64 and _CODE.match(text) is not None  # noqa: PLR2004
+    return isinstance(text, str) and len(text) <= 64 and _CODE.fullmatch(text) is not None  # noqa: PLR2004
 
 
 def _refuse(need: str, found: str) -> EncodingError:
@@ -373,10 +375,12 @@ def _slot(obj: Json, keys: frozenset[str]) -> ExchangeType:
     if not is_digest(obj["contract"]) or not isinstance(obj["body"], dict):
         raise _refuse("a contract digest and a body", "something else")
     names = (obj["run"], obj["node"])
-    if not all(isinstance(name, str) and _NAME.match(name) for name in names):
-        raise _refuse("identifiers of run and node", "something else")
+    if not all(ID.holds(name) for name in names):
+        raise _refuse("identifiers of run and node as the log has them", "something else")
     if not _is_count(obj["round"]) or not _is_count(obj["attempt"]):
         raise _refuse("whole numbers for round and attempt", "something else")
+    if not MECHANISM.holds(f"{obj['run']}/{obj['round']}/{obj['attempt']}"):
+        raise _refuse("a round and an attempt that a budget entry can name", "larger ones")
     return ExchangeType(obj["type"])
 
 

@@ -26,6 +26,7 @@ CONTRACT_SIGNATURES: Final = 128  # twice the parties: the auditor and a repeate
 SIGNATURE_TTL_S: Final = 60
 CLOCK_SKEW_S: Final = 30  # a node's clock may be ahead by this
 NONCES_KEPT: Final = 100_000  # per key; a full store refuses
+FROZEN_NONCES: Final = 1_000  # of reads while the log is frozen: per key, in memory only
 BODY_BYTES_JSON: Final = 1024 * 1024
 
 # membership
@@ -42,7 +43,9 @@ FLEET_STORE_BYTES: Final = 20 * 1024**3
 MAX_ACTIVE_RUNS: Final = 8
 RUN_HEARTBEAT_S: Final = 15
 NODE_RETRY_CAP_S: Final = 3
-FLEET_CHUNK_BYTES: Final = 5 * 1024 * 1024  # one object of a tensor; below the body bound with room for the frame
+FLEET_CHUNK_BYTES: Final = (
+    5 * 1024 * 1024
+)  # one object of a tensor; below the body bound with room for the frame
 FLEET_FILE_BYTES: Final = 1024 * 1024  # objects from this size on are kept in files
 FLEET_BODY_S: Final = 30  # a body that takes longer to arrive is not read to its end
 FLEET_WORKING: Final = 4  # requests of one node under work at a time; Flower's client needs 3
@@ -108,5 +111,6 @@ REPLY_ENVELOPES: Final = 64  # of one reply: its own, and those that wait for a 
 RECEIPT_NEWS_BYTES: Final = 24 * 1024  # of receipts in one request header; more is asked for over HTTP
 ROUND_GRACE_S: Final = 2  # after enough replies, how long the others are waited for
 LOST_ROUNDS_MAX: Final = 3  # lost rounds in a row after which a run stops
+REJOIN_S: Final = 5  # how long a run that goes on waits for all its nodes, where enough are there
 RUN_RETRY_S: Final = 5  # pause before a run goes on after a full disk or a log that does not answer
 PERSONALISE_S: Final = 1_800  # fine-tuning a pulled model at home

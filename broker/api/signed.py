@@ -10,7 +10,7 @@ Every route takes a `Call`; none can get at an unverified request. In this order
 4. The role fits the route.
 5. Reads store their nonce in a transaction of their own. Changes store it in the transaction of their
    effect, beside their answer (`Call.change`, `broker.api.once`). A change that is refused stores its nonce
-   too.
+   too. A frozen log refuses changes and answers reads.
 """
 
 from __future__ import annotations

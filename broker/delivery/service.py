@@ -3,8 +3,9 @@
 
 - A vote is a member's envelope ``vote.cast``; every valid one gets its entry. After the candidate was
   decided it changes nothing.
-- A download is a `Deliver` decision for the asking party, logged whether it allows or refuses; only an
-  allowed one is followed by ``model.exported`` and by bytes. What no release names is never allowed.
+- A download is a `Deliver` decision for the asking party, made for this one download and logged whether it
+  allows or refuses; only an allowed one is followed by ``model.exported``, which refers to it, and by bytes.
+  What no ``model.released`` of this contract names is never allowed.
 - Candidates and models of contracts that the caller is no party to do not exist for the caller.
 - The bytes are hashed again before the first one leaves.
 """
@@ -267,7 +268,7 @@ class Delivery:
         """
         contract, recipe, path = self.find_model(session, name, member)
         party = self._contracts.party_of(contract, member).party
-        released = set(session.scalars(select(release.c.tier).where(release.c.model == name)).all())
+        released = _released(session, contract, name)
         state = self._contracts.state(contract)
         judged: list[tuple[str, Judgement]] = []
         for tier in _tiers(contract, recipe, released):
@@ -314,6 +315,13 @@ def _refused_by(session: Session, row: Row[Any]) -> list[Json]:
             decided = session.scalars(select(log_entry.c.body).where(log_entry.c.idx.in_(entry.refs)))
             clauses |= {clause for one in decided for clause in check_entry(one).pub["clauses"]}
     return sorted(clauses)
+
+
+def _released(session: Session, contract: Contract, name: str) -> set[str]:
+    """Tiers in which a contract's gate released a model, as the log says."""
+    of = (log_entry.c.scope == contract.digest) & (log_entry.c.type == EntryType.MODEL_RELEASED.value)
+    entries = [check_entry(body) for body in session.scalars(select(log_entry.c.body).where(of))]
+    return {str(one.pub["tier"]) for one in entries if one.pub["model"] == name}
 
 
 def _tiers(contract: Contract, recipe: str, released: set[str]) -> list[str]:

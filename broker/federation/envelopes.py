@@ -4,6 +4,9 @@
 - A member's envelope always gets its entry, whatever became of the update: its number would be missing from
   the chain otherwise. If the log does not take one (its number, what it has seen, its place), the whole
   transaction is given up and `EnvelopesRefusedError` names the sender, who is then settled as refused.
+- Nor does it take one that would be an error in every later audit (`broker.federation.books`). Nothing of
+  that reply is logged but an incident, which names the reply's digest; the reply is kept, and its node is
+  out of the run: its chain has a gap that its operator must explain.
 - A contribution of an attempt that was settled before is refused as ``round-closed``. One of an attempt that
   is still open, in another run, waits for that run's own verdict.
 - Every budget entry is mirrored, also one that comes after its attempt was settled.
@@ -18,15 +21,19 @@ from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.decisions import keep
+from broker.federation.books import DIFFERS, MisfitError
 from broker.federation.signed import slot_of_mechanism
-from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run, vote
+from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run, statement, vote
+from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.log.entries import EntryType, Event, from_envelope
 from policies.log.errors import LogError
+from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from broker.federation.books import Books
     from broker.federation.participants import Participant
     from broker.federation.replies import NodeReply
     from broker.federation.signed import Signed
@@ -38,6 +45,8 @@ __all__ = [
     "EnvelopesRefusedError",
     "Slot",
     "add_envelopes",
+    "barred",
+    "declare",
     "opened_attempt",
     "refusal",
     "store_votes",
@@ -53,10 +62,19 @@ class EnvelopesRefusedError(IriaiError):
 
     code = "update.envelopes-refused"
     exit_code = 3
-    reason = "envelope-malformed"
 
-    def __init__(self, sender: Participant, *, need: str, found: str) -> None:
+    def __init__(
+        self,
+        sender: Participant,
+        *,
+        need: str,
+        found: str,
+        reason: str = "envelope-malformed",
+        evidence: bytes | None = None,
+    ) -> None:
         self.sender = sender
+        self.reason = reason
+        self.evidence = evidence
         super().__init__(
             need=need, found=found, remedy="compare the node's outbox with its receipts; it is out until then"
         )
@@ -74,7 +92,14 @@ def opened_attempt(session: Session, run_id: str, number: int | None, attempt: i
 
 
 def add_envelopes(
-    session: Session, tx: LogTx, sender: Participant, reply: NodeReply, *, contract: str, slot: Slot
+    session: Session,
+    tx: LogTx,
+    sender: Participant,
+    reply: NodeReply,
+    *,
+    contract: str,
+    slot: Slot,
+    books: Books,
 ) -> list[int]:
     """Logs every envelope of a reply in the order of its chain; judges what is late, mirrors budget entries.
 
@@ -85,6 +110,7 @@ def add_envelopes(
         reply: As `broker.federation.replies` read it.
         contract: Of the run.
         slot: Run, round and attempt of the exchange.
+        books: What new envelopes must fit.
 
     Returns:
         The indexes.
@@ -92,18 +118,24 @@ def add_envelopes(
     Raises:
         EnvelopesRefusedError: The log does not take one of them.
     """
-    found = []
+    found, page = [], books.page(session, sender)
     for one in reply.signed:
         payload = one.payload
         actor = sender.alias(payload["scope"], payload["run"], payload["round"])
         try:
             event = from_envelope(one.envelope, payload, actor=actor)
             known = tx.known(event)
+            if known is None:
+                _check_place(session, sender, one, slot)
+                page.fit(one)
             found.append(tx.add(event) if known is None else known)
         except LogError as error:
             raise EnvelopesRefusedError(sender, need=error.need, found=error.found) from error
-        if known is None:
-            _check_place(session, sender, one, slot)
+        except MisfitError as error:
+            evidence = reply.raw if error.reason in DIFFERS else None
+            raise EnvelopesRefusedError(
+                sender, need=error.need, found=error.found, reason=error.reason, evidence=evidence
+            ) from error
         if payload["scope"] == contract:
             _mirror(session, sender, one)
         late = one.kind is EntryType.SUBMISSION_RECEIVED and one is not reply.submission
@@ -164,6 +196,33 @@ def _mirror(session: Session, sender: Participant, one: Signed) -> None:
     session.execute(insert(ledger_mirror).on_conflict_do_nothing(), row)
 
 
+def declare(
+    session: Session, tx: LogTx, evidence: bytes, reason: str, *, contract: str, run_id: str, number: int
+) -> None:
+    """Keeps a reply that the log cannot take, and declares the incident that puts its node out of the run."""
+    named = digest(evidence)
+    session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": evidence})
+    tx.add(
+        Event(
+            type=EntryType.INCIDENT_DECLARED,
+            scope=contract,
+            run=run_id,
+            round=number,
+            pub={"kind": reason, "evidence": named},
+        )
+    )
+
+
+def barred(session: Session, run_id: str) -> set[str]:
+    """Nodes that are out of a run, by the incidents in the log."""
+    of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.INCIDENT_DECLARED.value)
+    named = [
+        json.loads(body)["pub"]["evidence"] for body in session.scalars(select(log_entry.c.body).where(of))
+    ]
+    kept = session.scalars(select(statement.c.bytes).where(statement.c.digest.in_(named))).all()
+    return {str(json.loads(Envelope.from_bytes(one).payload)["node"]) for one in kept}
+
+
 def store_votes(
     session: Session, tx: LogTx, sender: Participant, reply: NodeReply, *, contract: str
 ) -> set[str]:
@@ -173,7 +232,7 @@ def store_votes(
     """
     found = set()
     for one in reply.signed:
-        if one.kind is not EntryType.VOTE_CAST or one.payload["scope"] != contract:
+        if one.kind is not EntryType.VOTE_CAST:
             continue
         name, body = one.payload["body"]["subject"], one.payload["body"]
         waits = session.scalar(
@@ -185,11 +244,13 @@ def store_votes(
         )
         if waits is None:
             continue
+        found.add(name)
+        if one.payload["scope"] != contract:
+            continue  # the gate reads it from the log; what this party is called there is not known here
         row = {"candidate": name, "party": sender.party, "verdict": body["vote"], "at_ms": tx.now_ms}
         new = insert(vote)
         same = {"verdict": new.excluded.verdict, "at_ms": new.excluded.at_ms}
         session.execute(new.on_conflict_do_update(index_elements=["candidate", "party"], set_=same), row)
-        found.add(name)
     return found
 
 

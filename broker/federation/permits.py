@@ -41,7 +41,9 @@ class Permits:
         self._contract = contract
         self._recipe = recipe
 
-    def opening(self, at: Progress, weights: np.ndarray, asked: Sequence[Participant]) -> Opening:
+    def opening(
+        self, at: Progress, weights: np.ndarray, asked: Sequence[Participant], barred: frozenset[str]
+    ) -> Opening:
         """The next attempt with a decision about each participant that would be asked; nothing is stored."""
         tools, recipe = self._tools, self._recipe
         state = tools.contracts.state(self._contract)
@@ -60,6 +62,7 @@ class Permits:
             deadline_ms=tools.clock.now_ms() + recipe.deadline_s * 1000,
             judged=judged,
             groups_needed=self._contract.aggregation.min_parties,
+            barred=barred,
         )
 
     def _train(

@@ -68,11 +68,20 @@ class Receiving:
         return await self._inspect(sender, outcome.tensor, reply)
 
     def refused(
-        self, sender: Participant, reason: str, *, need: str, found: str, reply: NodeReply | None = None
+        self,
+        sender: Participant,
+        reason: str,
+        *,
+        need: str,
+        found: str,
+        reply: NodeReply | None = None,
+        evidence: bytes | None = None,
     ) -> Received:
         """A refusal, which the broker's own lines name too."""
         self._journal.note("reply.refused", run=self._run, node=sender.node, code=reason)
-        return Received(verdict=REFUSED, reason=reason, need=need, found=found, reply=reply)
+        return Received(
+            verdict=REFUSED, reason=reason, need=need, found=found, reply=reply, evidence=evidence
+        )
 
     async def _inspect(self, sender: Participant, tensor: TensorHandle, reply: NodeReply) -> Received:
         large = tensor.spec.size_bytes > _INLINE_BYTES

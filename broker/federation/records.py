@@ -2,7 +2,7 @@
 """What a round leaves behind: rows and log entries, in one transaction each.
 
     open_attempt    decision.recorded for each party asked (refusals too), round.opened
-    close_attempt   the nodes' envelopes; contribution.accepted or .refused; the broker's decision;
+    close_attempt   the nodes' envelopes; contribution.accepted or .refused; incidents; the broker's decision;
                     aggregate.released; round.closed; the rows of round, run, votes and budget mirror
 
 `broker.federation.envelopes` says what becomes of envelopes that are late, or that the log does not take.
@@ -11,14 +11,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from broker.federation.envelopes import add_envelopes, opened_attempt, refusal, store_votes
-from broker.store.tables import round_, run
+from broker.federation.envelopes import add_envelopes, declare, opened_attempt, refusal, store_votes
+from broker.store.tables import log_entry, round_, run
 from policies.log.entries import EntryType, Event
 from policies.ports import iso_minute
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.contracts.decisions import Judgement
+    from broker.federation.books import Books
     from broker.federation.participants import Participant
     from broker.federation.replies import NodeReply
     from broker.log import LogTx
@@ -49,6 +50,7 @@ class Received:
         reason: Code behind a refusal, in the log's vocabulary.
         need, found: Of the check that refused; confidential in the log.
         reply: The checked envelopes, None if there were none.
+        evidence: A reply that the log cannot take, behind an incident; or None.
     """
 
     verdict: str
@@ -56,6 +58,7 @@ class Received:
     need: str = ""
     found: str = ""
     reply: NodeReply | None = None
+    evidence: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ class Opening:
     Attributes:
         judged: The broker's decision for each participant that is online.
         groups_needed: Independent groups without which there is no aggregate.
+        barred: Nodes that are out of the run: they are not asked, and count as refused.
     """
 
     run: str
@@ -76,16 +80,17 @@ class Opening:
     deadline_ms: int
     judged: tuple[tuple[Participant, Judgement], ...]
     groups_needed: int
+    barred: frozenset[str] = frozenset()
 
     @property
     def cohort(self) -> tuple[Participant, ...]:
-        """Who may be asked."""
+        """Who takes part in the attempt."""
         return tuple(one for one, judgement in self.judged if judgement.allow)
 
     @property
     def permitted(self) -> bool:
         """Whether enough groups may be asked; the attempt is opened only then."""
-        return len({one.group for one in self.cohort}) >= self.groups_needed
+        return len({one.group for one in self.cohort if one.node not in self.barred}) >= self.groups_needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +157,7 @@ def open_attempt(session: Session, tx: LogTx, opening: Opening) -> None:
     )
 
 
-def close_attempt(session: Session, tx: LogTx, outcome: Outcome) -> Written:
+def close_attempt(session: Session, tx: LogTx, outcome: Outcome, books: Books) -> Written:
     """Writes everything about a settled attempt.
 
     Raises:
@@ -162,12 +167,23 @@ def close_attempt(session: Session, tx: LogTx, outcome: Outcome) -> Written:
     by_party = {one.party: one for one in opening.cohort}
     for party, received in sorted(outcome.received.items()):
         if received.reply is not None:
-            _add_reply(session, tx, outcome, by_party[party], received=received, written=written)
+            _add_reply(session, tx, outcome, by_party[party], received=received, written=written, books=books)
+        if received.evidence is not None:
+            declare(
+                session,
+                tx,
+                received.evidence,
+                received.reason or "refused",
+                contract=opening.contract,
+                run_id=opening.run,
+                number=opening.round,
+            )
+    outcome = _settle_early(session, tx, outcome, written)
     if outcome.judgement is not None:
         outcome.judgement.record(session, tx, run=opening.run, round=opening.round)
     if outcome.model is not None:
         tx.add(_aggregate_event(outcome, written))
-    tx.add(_closed_event(outcome, by_party))
+    tx.add(_closed_event(outcome, by_party, written))
     _write_rows(session, tx, outcome)
     return written
 
@@ -180,12 +196,13 @@ def _add_reply(
     *,
     received: Received,
     written: Written,
+    books: Books,
 ) -> None:
     reply, opening = received.reply, outcome.opening
     if reply is None:
         return
     slot = opening.run, opening.round, opening.attempt
-    added = add_envelopes(session, tx, sender, reply, contract=opening.contract, slot=slot)
+    added = add_envelopes(session, tx, sender, reply, contract=opening.contract, slot=slot, books=books)
     written.envelopes[sender.party] = added
     written.voted |= store_votes(session, tx, sender, reply, contract=opening.contract)
     for one, index in zip(reply.signed, added, strict=True):
@@ -194,6 +211,38 @@ def _add_reply(
         if one is reply.submission:
             written.submissions[sender.party] = index
             tx.add(_verdict_event(outcome, sender.party, received, index))
+
+
+def _settle_early(session: Session, tx: LogTx, outcome: Outcome, written: Written) -> Outcome:
+    """Refuses submissions of this attempt that came with the reply of another run, and without their own."""
+    opening, received = outcome.opening, dict(outcome.received)
+    logged = _submissions(session, opening)
+    for one in opening.cohort:
+        index = logged.get(one.alias(opening.contract, opening.run, opening.round))
+        if index is None or one.party in written.submissions or one.party not in received:
+            continue
+        written.submissions[one.party] = index
+        received[one.party] = replace(received[one.party], verdict=REFUSED)
+        tx.add(
+            refusal(
+                opening.contract,
+                opening.run,
+                opening.round,
+                index,
+                reason="round-closed",
+                need="its own reply before the attempt was settled",
+                found="none that counts",
+            )
+        )
+    return replace(outcome, received=received)
+
+
+def _submissions(session: Session, opening: Opening) -> dict[str, int]:
+    """Submissions of an attempt that are in the log already: alias → index."""
+    of = (log_entry.c.run == opening.run) & (log_entry.c.round == opening.round)
+    kind = log_entry.c.type == EntryType.SUBMISSION_RECEIVED.value
+    rows = session.execute(select(log_entry.c.idx, log_entry.c.actor, log_entry.c.body).where(of & kind))
+    return {row.actor: row.idx for row in rows if json.loads(row.body)["pub"]["attempt"] == opening.attempt}
 
 
 def _verdict_event(outcome: Outcome, party: str, received: Received, submission: int) -> Event:
@@ -246,14 +295,12 @@ def final_verdicts(outcome: Outcome) -> dict[str, str]:
     return found
 
 
-def _closed_event(outcome: Outcome, by_party: Mapping[str, Participant]) -> Event:
+def _closed_event(outcome: Outcome, by_party: Mapping[str, Participant], written: Written) -> Event:
     opening, verdicts = outcome.opening, final_verdicts(outcome)
     parties = {}
     for party, verdict in verdicts.items():
-        reply = outcome.received[party].reply
-        came = reply is not None and reply.submission is not None
         name = by_party[party].alias(opening.contract, opening.run, opening.round)
-        parties[name] = {"received": int(came), "verdict": verdict}
+        parties[name] = {"received": int(party in written.submissions), "verdict": verdict}
     counts = list(verdicts.values())
     return Event(
         type=EntryType.ROUND_CLOSED,

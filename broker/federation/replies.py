@@ -9,8 +9,8 @@
 3. the submission names the tensor, the plan and the steps of this slot;
 4. with a plan, the budget entry of this slot's mechanism run names the same plan and steps.
 
-Whether the log takes the envelopes (their numbers, what they saw) is known when they are added
-(`broker.federation.envelopes`).
+Whether the log takes the envelopes (their numbers, what they saw, what stands there already) is known when
+they are added (`broker.federation.envelopes`).
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ class NodeReply:
         decision: Of the node's guard on this slot; None if none was sent.
         submission: Envelope of this slot's contribution, or None.
         spend: Envelope of this slot's budget entry, or None.
+        raw: The whole header as the node signed it: evidence, should the log not be able to take it.
     """
 
+    raw: bytes
     signed: tuple[Signed, ...]
     decision: GuardDecision | None
     submission: Signed | None
@@ -93,6 +95,7 @@ def read_reply(
     mine = [one for one in signed if one.belongs_to(reply.header.run, reply.round)]
     trained = reply.type is ExchangeType.CONTRIBUTE
     found = NodeReply(
+        raw=reply.raw,
         signed=signed,
         decision=_decision(body.get("decision"), mine, place, now_ms),  # 2.
         submission=_submission(mine, reply) if trained else None,

@@ -21,9 +21,10 @@ import numpy as np
 
 from broker.federation.aggregate import Fold
 from broker.federation.asking import Asking
+from broker.federation.books import Books
 from broker.federation.checkpoints import Checkpoint, Checkpoints, model_bytes, model_digest
 from broker.federation.engine import Reply
-from broker.federation.envelopes import EnvelopesRefusedError
+from broker.federation.envelopes import EnvelopesRefusedError, barred
 from broker.federation.errors import RunNotAllowedError
 from broker.federation.participants import participants
 from broker.federation.permits import Permits
@@ -32,7 +33,7 @@ from broker.federation.receiving import Receiving
 from broker.federation.records import ACCEPTED, SILENT, Outcome, close_attempt, open_attempt
 from policies.encoding import digest
 from policies.exchange import ExchangeType
-from policies.limits import LOST_ROUNDS_MAX, RUN_RETRY_S
+from policies.limits import LOST_ROUNDS_MAX, REJOIN_S, RUN_RETRY_S
 from policies.recipe import load as load_recipe
 from policies.rounds import Attempt, Closed
 from policies.server_step import initial_state, server_step
@@ -61,6 +62,8 @@ class RunSession:
 
     Attributes:
         voted: Candidates, of this run or another, about which a vote came with a reply.
+        books: What new envelopes of members must fit.
+        barred: Nodes that are out of this run.
     """
 
     def __init__(self, tools: Tools, run_id: str) -> None:
@@ -72,6 +75,8 @@ class RunSession:
             self.recipe: Recipe = load_recipe(
                 tools.contracts.annex(session, self.contract, self.progress.recipe)
             )
+            self.barred = frozenset(barred(session, run_id))
+        self.books = Books(tools.contracts, tools.writer, tools.store)
         self.asking = Asking(tools, run_id, self.contract, self.recipe)
         self.voted: set[str] = set()
         self._receiving = Receiving(
@@ -84,6 +89,8 @@ class RunSession:
 
     async def train(self, engine_run: EngineRun) -> Checkpoint | None:
         """Runs every round that is left; None if there never was a model."""
+        if self.progress.attempts_used:
+            await self._rejoined()
         checkpoint = await self._start(engine_run)
         opening = await self._open_next(checkpoint)
         while opening is not None:
@@ -141,13 +148,26 @@ class RunSession:
             outcome.tensor.release()
         return said
 
+    async def _rejoined(self) -> None:
+        """A moment for nodes that come back after a restart of the broker: they hold answers already."""
+        loop = asyncio.get_running_loop()
+        everybody = participants(self.tools.contracts, self.contract, self.recipe)
+        until = loop.time() + REJOIN_S
+        while True:
+            if len(self._online()) >= len(everybody) or loop.time() >= until:
+                return
+            await asyncio.sleep(_POLL_S)
+
     async def quorum(self) -> tuple[Participant, ...]:
-        """Participants that are online, once their groups are enough; waits and says so."""
+        """Participants that are online, once their groups are enough; waits and says so.
+
+        It does not wait for what cannot come: too few groups, because nodes are out of the run.
+        """
         loop, told = asyncio.get_running_loop(), 0.0
         since = loop.time()
         while True:
             found = self._online()
-            if self._enough(found):
+            if self._enough(found) or self._hopeless():
                 return found
             waited = loop.time() - since
             if waited >= told:
@@ -162,7 +182,13 @@ class RunSession:
         return tuple(one for one in everybody if one.node in online)
 
     def _enough(self, found: Sequence[Participant]) -> bool:
-        return len({one.group for one in found}) >= self.contract.aggregation.min_parties
+        groups = {one.group for one in found if one.node not in self.barred}
+        return len(groups) >= self.contract.aggregation.min_parties
+
+    def _hopeless(self) -> bool:
+        """Whether too few groups are left, online or not, since nodes are out of the run."""
+        everybody = participants(self.tools.contracts, self.contract, self.recipe)
+        return bool(self.barred) and not self._enough(everybody)
 
     # --- one attempt ---
 
@@ -182,7 +208,11 @@ class RunSession:
         """Judges and logs the next attempt in a transaction of its own: at start, and after a pause."""
         if self._finished(self.progress):
             return None
-        opening = self._permits.opening(self.progress, checkpoint.weights, await self.quorum())
+        asked = await self.quorum()
+        if not self._enough(asked):
+            self.tools.journal.note("run.too-few", run=self.run, out=sorted(self.barred))
+            return None
+        opening = self._permits.opening(self.progress, checkpoint.weights, asked, self.barred)
         await self.tools.writer.run(lambda session, tx: open_attempt(session, tx, opening))
         return self._permitted(opening)
 
@@ -211,7 +241,7 @@ class RunSession:
                 break
             except EnvelopesRefusedError as error:  # the log does not take what one node signed
                 received[error.sender.party] = self._receiving.refused(
-                    error.sender, error.reason, need=error.need, found=error.found
+                    error.sender, error.reason, need=error.need, found=error.found, evidence=error.evidence
                 )
         for handle in tensors.values():
             handle.release()
@@ -233,18 +263,23 @@ class RunSession:
         Raises:
             EnvelopesRefusedError: The log does not take one sender's envelopes; nothing was written.
         """
+        by_party = {one.party: one.node for one in outcome.opening.cohort}
+        out = {by_party[party] for party, one in outcome.received.items() if one.evidence is not None}
 
         def work(session: Session, tx: LogTx) -> tuple[Written, Progress, Opening | None]:
-            written = close_attempt(session, tx, outcome)
+            written = close_attempt(session, tx, outcome, self.books)
             now = progress(session, self.run)
+            if out:  # who may be asked is looked at afresh
+                return written, now, None
             asked = self._online()
             if not self._enough(asked) or self._finished(now):
                 return written, now, None
-            opening = self._permits.opening(now, following.weights, asked)
+            opening = self._permits.opening(now, following.weights, asked, self.barred)
             open_attempt(session, tx, opening)
             return written, now, opening
 
         (written, self.progress, opened), _ = await self.tools.writer.run(work)
+        self.barred |= out
         for one in outcome.opening.cohort:
             self.asking.owe_receipts(one.party, written.envelopes.get(one.party, []))
         self.voted |= written.voted
@@ -266,8 +301,13 @@ class RunSession:
         deadline_ms, clock = self.asking.deadline_ms(), self.tools.clock
         received: dict[str, Received] = {}
         tensors: dict[str, TensorHandle] = {}
-        ask, need = opening.cohort, self.recipe.need
-        while ask and (not received or clock.now_ms() < deadline_ms):
+        asked = tuple(one for one in opening.cohort if one.node not in self.barred)
+        for one in set(opening.cohort) - set(asked):
+            received[one.party] = self._receiving.refused(
+                one, "incident-declared", need="a node that takes part in the run", found="one that is out"
+            )
+        ask, need = asked, self.recipe.need
+        while ask and (len(received) < len(opening.cohort) or clock.now_ms() < deadline_ms):
             by_node, good = {one.node: one for one in ask}, 0
             requests = [
                 self.asking.request(
@@ -289,7 +329,7 @@ class RunSession:
             missing = opening.groups_needed - len(self.contract.groups(tensors))
             cut_off = {party for party, one in received.items() if one.reason == "engine.late"}
             again = good >= need and missing > 0
-            ask, need = tuple(one for one in opening.cohort if again and one.party in cut_off), missing
+            ask, need = tuple(one for one in asked if again and one.party in cut_off), missing
         return received, tensors
 
     # --- settling ---

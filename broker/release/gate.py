@@ -28,10 +28,10 @@ from broker.federation.errors import RunUnknownError
 from broker.federation.mirror import epsilon_after
 from broker.federation.participants import participants, plan_facts
 from broker.release.judging import EVALUATION, WAITING
-from broker.store.tables import candidate, log_entry, release, round_, run, statement, vote
+from broker.store.tables import candidate, log_entry, log_envelope, release, round_, run, statement
 from policies.contract import EpsilonAfter, Release
 from policies.encoding import digest
-from policies.identity import key_text
+from policies.identity import key_id, key_text
 from policies.log.entries import EntryType, Event
 from policies.privacy.accounting import epsilon_text
 from policies.privacy.statement import PAYLOAD_TYPE, build_statement, claim, statement_bytes
@@ -125,15 +125,31 @@ class Gate:
             contract=contract,
             recipe=recipe,
             cohort=cohort,
-            votes={
-                one.party: one.verdict
-                for one in session.execute(select(vote).where(vote.c.candidate == name))
-            },
+            votes=self._votes(session, contract, row.run_id, name),
             evidence=_evidence(session, name, logged=tools.writer.head().size > 0),
             after=self._after(session, contract, recipe.plan, cohort, row.run_id),
             judging=row.outcome is None,
         )
         return str(row.state), case
+
+    def _votes(self, session: Session, contract: Contract, run_id: str, name: str) -> dict[str, str]:
+        """The last vote of each contributor in the run's log: an auditor counts the same ones.
+
+        In the transaction that decides, every vote before the decision is there.
+        """
+        contracts = self._tools.contracts
+        parties = {
+            key_id(contracts.member_of(contract, one.party).key): one.party for one in contract.contributors
+        }
+        of = (log_entry.c.type == EntryType.VOTE_CAST.value) & (log_entry.c.run == run_id)
+        rows = session.execute(
+            select(log_entry.c.body, log_envelope.c.signer)
+            .join(log_envelope, log_envelope.c.idx == log_entry.c.idx)
+            .where(of)
+            .order_by(log_entry.c.idx)
+        )
+        cast = [(parties.get(row.signer), json.loads(row.body)["pub"]) for row in rows]
+        return {party: pub["vote"] for party, pub in cast if party is not None and pub["subject"] == name}
 
     def _after(
         self,

@@ -4,25 +4,30 @@
 1. the candidate becomes a file and a row, and waits for votes;
 2. every participant that is online is asked once; a silo may also answer later, by its owner's own vote;
 3. what came back is logged: ``evaluation.received`` and ``vote.cast`` of each silo, then
-``candidate.evaluated``.
+``candidate.evaluated``, which refers to every evaluation of this candidate in the log and to the last
+aggregate; its report names their senders and digests.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.federation.checkpoints import model_bytes
 from broker.federation.engine import Reply
-from broker.federation.envelopes import WAITING, EnvelopesRefusedError, add_envelopes, store_votes
+from broker.federation.envelopes import WAITING, EnvelopesRefusedError, add_envelopes, declare, store_votes
+from broker.federation.participants import participants
 from broker.federation.signed import ReplyRefusedError
-from broker.store.tables import candidate, log_entry, model, statement
+from broker.store.tables import candidate, log_entry, log_envelope, model, statement
 from policies.encoding import canonical, digest
 from policies.exchange import ExchangeType
+from policies.identity import key_id
 from policies.log.entries import EntryType, Event
+from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,15 +79,34 @@ async def open_candidate(run: RunSession, weights: np.ndarray) -> str:
 async def evaluate_candidate(run: RunSession, engine_run: EngineRun, name: str, weights: np.ndarray) -> None:
     """Asks the silos and logs what they say; see the module."""
     answers = await _ask(run, engine_run, name, model_bytes(weights))
-    while (refused := await _write(run, name, answers)) is not None:
-        _refused(run, refused.sender, refused.reason)
-        answers = [one for one in answers if one.sender != refused.sender]
+    refused: list[EnvelopesRefusedError] = []
+    while (error := await _write(run, name, answers, refused)) is not None:
+        _refused(run, error.sender, error.reason)
+        refused.append(error)
+        answers = [one for one in answers if one.sender != error.sender]
 
 
-async def _write(run: RunSession, name: str, answers: list[_Answer]) -> EnvelopesRefusedError | None:
+async def _write(
+    run: RunSession, name: str, answers: list[_Answer], refused: list[EnvelopesRefusedError]
+) -> EnvelopesRefusedError | None:
     """Logs the answers; gives the refusal of the one that the log does not take, and then wrote nothing."""
+
+    def work(session: Session, tx: LogTx) -> None:
+        for one in refused:
+            if one.evidence is not None:
+                declare(
+                    session,
+                    tx,
+                    one.evidence,
+                    one.reason,
+                    contract=run.contract.digest,
+                    run_id=run.run,
+                    number=run.progress.last_model_round,
+                )
+        _record(session, tx, run, name, answers)
+
     try:
-        await run.tools.writer.run(lambda session, tx: _record(session, tx, run, name, answers))
+        await run.tools.writer.run(work)
     except EnvelopesRefusedError as error:
         return error
     return None
@@ -92,7 +116,7 @@ async def _ask(run: RunSession, engine_run: EngineRun, name: str, model: bytes) 
     plan, deadline_ms = run.recipe.evaluation, run.asking.deadline_ms()
     body = {"candidate": name, "plan": plan.digest, "final": True}
     slot = run.progress.last_model_round, 1
-    by_node = {one.node: one for one in await run.quorum()}
+    by_node = {one.node: one for one in await run.quorum() if one.node not in run.barred}
     requests = [
         run.asking.request(one, ExchangeType.JUDGE, slot, body=body, model=model, deadline_ms=deadline_ms)
         for one in by_node.values()
@@ -118,18 +142,25 @@ def _refused(run: RunSession, sender: Participant, reason: str) -> None:
 
 
 def _record(session: Session, tx: LogTx, run: RunSession, name: str, answers: list[_Answer]) -> None:
-    contract, evaluations = run.contract.digest, dict[str, str]()
-    groups: set[str] = set()
-    indexes: set[int] = set()
+    contract = run.contract.digest
+    seen = _logged(session, run, name)
     for answer in answers:
         sender, reply = answer.sender, answer.reply
-        added = add_envelopes(session, tx, sender, reply, contract=contract, slot=(run.run, None, None))
+        added = add_envelopes(
+            session,
+            tx,
+            sender,
+            reply,
+            contract=contract,
+            slot=(run.run, None, None),
+            books=run.books,
+        )
         store_votes(session, tx, sender, reply, contract=contract)
         for one, index in zip(reply.signed, added, strict=True):
-            if one.kind is EntryType.EVALUATION_RECEIVED and one.payload["body"]["candidate"] == name:
-                evaluations[sender.alias(contract, run.run, None)] = one.payload["body"]["evaluation"]
-                groups.add(sender.group)
-                indexes.add(index)
+            if _is_evaluation(one.payload, run.run, name):
+                seen[index] = sender, one.payload["body"]["evaluation"]
+    evaluations = {sender.alias(contract, run.run, None): said for sender, said in seen.values()}
+    groups = {sender.group for sender, _ in seen.values()}
     enough = len(groups) >= run.contract.aggregation.min_parties
     report = _report(run, name, evaluations, enough=enough)
     session.execute(insert(statement).on_conflict_do_nothing(), {"digest": digest(report), "bytes": report})
@@ -138,7 +169,7 @@ def _record(session: Session, tx: LogTx, run: RunSession, name: str, answers: li
             type=EntryType.CANDIDATE_EVALUATED,
             scope=contract,
             run=run.run,
-            refs=tuple(sorted({*indexes, *_last_aggregate(session, run.run)})),
+            refs=tuple(sorted({*seen, *_last_aggregate(session, run.run)})),
             pub={
                 "candidate": name,
                 "checks": {EVALUATION: "pass" if enough else "fail"},
@@ -146,6 +177,29 @@ def _record(session: Session, tx: LogTx, run: RunSession, name: str, answers: li
             },
         )
     )
+
+
+def _is_evaluation(payload: Mapping[str, Any], run_id: str, name: str) -> bool:
+    said = payload["kind"], payload["run"], payload["body"].get("candidate")
+    return said == (EntryType.EVALUATION_RECEIVED, run_id, name)
+
+
+def _logged(session: Session, run: RunSession, name: str) -> dict[int, tuple[Participant, str]]:
+    """Evaluations of the candidate that are in the log already: index → sender, digest of what it signed."""
+    everybody = participants(run.tools.contracts, run.contract, run.recipe, active=False)
+    senders = {key_id(one.node_key): one for one in everybody}
+    of = (log_entry.c.run == run.run) & (log_entry.c.type == EntryType.EVALUATION_RECEIVED.value)
+    rows = session.execute(
+        select(log_entry.c.idx, log_envelope.c.signer, log_envelope.c.dsse)
+        .join(log_envelope, log_envelope.c.idx == log_entry.c.idx)
+        .where(of)
+    )
+    found = {}
+    for row in rows:
+        payload = json.loads(Envelope.from_bytes(row.dsse).payload)
+        if row.signer in senders and _is_evaluation(payload, run.run, name):
+            found[row.idx] = senders[row.signer], payload["body"]["evaluation"]
+    return found
 
 
 def _last_aggregate(session: Session, run_id: str) -> list[int]:

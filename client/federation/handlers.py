@@ -55,6 +55,7 @@ from policies.exchange import (
     seal_reply,
     tensor_bytes,
 )
+from policies.log.kinds import ID
 
 if TYPE_CHECKING:
     from client.federation.ledger import FleetLedger, Stored
@@ -176,6 +177,7 @@ def read_run(*, fab_hash: str, fab_id: str, config: Mapping[str, object]) -> Run
         and config["iriai"] == 1
         and is_digest(config["contract"])
         and is_digest(config["recipe"])
+        and ID.holds(config["run"])
     )
     if not good:
         raise RunRefusedError(

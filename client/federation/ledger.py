@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from client.federation.errors import RequestDiffersError, RoundClosedError, WorkInterruptedError
+from client.settings import private_file
 from policies.errors import invariant
 from policies.limits import FLEET_INLINE_BYTES
 
@@ -59,7 +60,7 @@ class FleetLedger:
 
     def __init__(self, path: Path) -> None:
         """Opens or makes the ledger; large tensors lie beside it in a folder ``fleet-replies``."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_file(path)
         self._files = path.parent / "fleet-replies"
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
@@ -159,7 +160,7 @@ class FleetLedger:
         return [name for (name,) in files]
 
     def _write(self, request: RequestHeader, tensor: bytes) -> str:
-        self._files.mkdir(exist_ok=True)
+        self._files.mkdir(mode=0o700, exist_ok=True)
         name = f"{request.digest.removeprefix('sha256:')}.bin"
         part = self._files / f"{name}.part"
         with part.open("wb") as out:

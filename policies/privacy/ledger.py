@@ -5,9 +5,9 @@
   canonical bytes of the rest, ``prev`` the digest before. A hash chain; the node signs each digest.
 - Order per lineage: ``genesis``, ``block``…, then per run ``reserve``, ``touch``…, ``commit`` (or ``cancel``
   before the first touch).
-- ``reserve`` holds all steps of a plan in one block if spent + held + cost fits under each of its filters: the
-  lineage's cap over all contracts, the contract's cap over its own entries, and, where the owner set one, the
-  owner's cap over the same entries. Held counts as spent for everybody else.
+- ``reserve`` holds all steps of a plan in one block if spent + held + cost fits under each of its filters:
+  the lineage's cap over all contracts, the contract's cap over its own entries, and, where the owner set one,
+  the owner's cap over the same entries. Held counts as spent for everybody else.
 - What is kept is steps per (q, sigma), not a sum of costs: a cap is always compared with what all steps cost
   at its own order, also where it was tightened after they were taken.
 - ``touch`` moves the steps of one round and attempt from held to spent, before the data are read. Each (run,
@@ -330,9 +330,7 @@ def _reserve(state: LedgerState, body: Json) -> LedgerState:
         steps_per_touch=per_touch,
         lineage_step=rho_step_nano(q=q, sigma=sigma, order=state.lineage.order),
     )
-    return replace(
-        state, steps=_moved(state, hold, held=steps), holds={**state.holds, (run, block): hold}
-    )
+    return replace(state, steps=_moved(state, hold, held=steps), holds={**state.holds, (run, block): hold})
 
 
 def _check_fits(cap: Cap, before: Total, cost: int) -> None:

@@ -16,7 +16,11 @@ under stable ids (`policies.verify.rules`) and goes on, as far as what is left s
 8. decisions: taken again, byte for byte; every step has one and obeys it                     AUD-059
 9. budgets: every spend once, at its full cost, under every cap                               AUD-060-063
 065 066
-10. releases: candidate, evidence, approvals, lineage                                         AUD-070-072
+10. releases: candidate, evidence, approvals, lineage, whose vote is missing                  AUD-070-072
+076
+
+The grade that was asked for decides how much must be there, never what the bundle says of itself: nobody
+signs that. A member's view (`grade="member"`) has no verdict of an audit.
 
 The verdict never says "OK": it says up to which size the history is complete, and what was not checked.
 """

@@ -41,12 +41,12 @@ class Account:
     plan: str
     delta: float
     order: int
-    epsilon_max: float | None
+    epsilon_max: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spend:
-    """An ``epsilon.spent`` with what is known about it; confidential fields are None where not disclosed."""
+    """An ``epsilon.spent``; what is confidential in it is read from the envelope that its owner signed."""
 
     index: int
     org: str
@@ -54,8 +54,8 @@ class Spend:
     mechanism: str
     plan: str
     steps: int
-    lineage: str | None
-    rho_nano: int | None
+    lineage: str
+    rho_nano: int
 
     @property
     def block(self) -> str:
@@ -66,12 +66,12 @@ class Spend:
 def check_budgets(history: History, report: Report) -> None:
     """AUD-060 to AUD-063, AUD-065 and AUD-066."""
     plans = _plans(history)
-    spends = _spends(history, report)
+    spends = _spends(history)
     accounts = _accounts(history)
     _check_once(spends, report)
     _check_plans(history, plans, report)
     _check_aggregates(history, spends, report)
-    lineages: dict[tuple[str, str | None, str], int] = defaultdict(int)
+    lineages: dict[tuple[str, str, str], int] = defaultdict(int)
     for one in spends:
         account = _account(accounts, one, report)
         _check_cost(one, account, plans.get(one.plan), lineages, report)
@@ -89,14 +89,12 @@ def _plans(history: History) -> dict[str, dict[str, Json]]:
     return plans
 
 
-def _spends(history: History, report: Report) -> list[Spend]:
+def _spends(history: History) -> list[Spend]:
     spends = []
     for index, entry in history.of(EntryType.EPSILON_SPENT):
-        sender, told = history.senders.get(index), history.opened.get(index, {})
-        if sender is None:
+        sender, told = history.senders.get(index), history.stated(index)
+        if sender is None or not told:
             continue
-        if {"lineage", "rho_nano"} - set(told):
-            report.not_checked("AUD-062, 063: lineage or cost of some spends is not disclosed")
         spends.append(
             Spend(
                 index=index,
@@ -105,28 +103,27 @@ def _spends(history: History, report: Report) -> list[Spend]:
                 mechanism=entry.pub["mechanism"],
                 plan=entry.pub["plan"],
                 steps=entry.pub["steps"],
-                lineage=told.get("lineage"),
-                rho_nano=told.get("rho_nano"),
+                lineage=told["lineage"],
+                rho_nano=told["rho_nano"],
             )
         )
     return spends
 
 
-def _accounts(history: History) -> dict[tuple[str, str | None], list[Account]]:
-    """Opened budgets by organisation and lineage (None where it is not disclosed)."""
-    accounts: dict[tuple[str, str | None], list[Account]] = defaultdict(list)
+def _accounts(history: History) -> dict[tuple[str, str], list[Account]]:
+    """Opened budgets by organisation and lineage, as their owners signed them."""
+    accounts: dict[tuple[str, str], list[Account]] = defaultdict(list)
     for index, entry in history.of(EntryType.BUDGET_OPENED):
-        sender, told = history.senders.get(index), history.opened.get(index, {})
-        if sender is None:
+        sender, told = history.senders.get(index), history.stated(index)
+        if sender is None or not told:
             continue
-        cap = told.get("epsilon_max")
-        accounts[(sender.org, told.get("lineage"))].append(
+        accounts[(sender.org, told["lineage"])].append(
             Account(
                 index=index,
                 plan=entry.pub["plan"],
                 delta=float(entry.pub["delta"]),
                 order=entry.pub["alpha_star"],
-                epsilon_max=None if cap is None else float(cap),
+                epsilon_max=float(told["epsilon_max"]),
             )
         )
     return accounts
@@ -194,15 +191,13 @@ def _check_aggregates(history: History, spends: list[Spend], report: Report) -> 
                 report.add("AUD-061", f"no spend for the submission at {ref}", index=index)
 
 
-def _account(
-    accounts: dict[tuple[str, str | None], list[Account]], one: Spend, report: Report
-) -> Account | None:
+def _account(accounts: dict[tuple[str, str], list[Account]], one: Spend, report: Report) -> Account | None:
     """AUD-066: the budget that was opened for this lineage and plan before."""
     known = [
         account
         for (org, lineage), opened in accounts.items()
         for account in opened
-        if org == one.org and one.lineage in (lineage, None) and account.index < one.index
+        if (org, lineage) == (one.org, one.lineage) and account.index < one.index
     ]
     fitting = [account for account in known if account.plan == one.plan]
     if not fitting:
@@ -217,11 +212,11 @@ def _check_cost(
     one: Spend,
     account: Account | None,
     plan: dict[str, Json] | None,
-    lineages: dict[tuple[str, str | None, str], int],
+    lineages: dict[tuple[str, str, str], int],
     report: Report,
 ) -> None:
     """AUD-062 and the lineage's half of AUD-063."""
-    if account is None or plan is None or one.rho_nano is None or one.lineage is None:
+    if account is None or plan is None:
         return
     if account.order not in ORDERS:
         report.add("AUD-062", f"order {account.order} is none that is accounted at", index=one.index)
@@ -236,9 +231,6 @@ def _check_cost(
         report.add("AUD-062", f"logged {one.rho_nano}, recomputed {one.steps * step}", index=one.index)
     key = (one.org, one.lineage, one.block)
     lineages[key] += max(one.rho_nano, one.steps * step)
-    if account.epsilon_max is None:
-        report.not_checked("AUD-063: the cap of some lineages is not disclosed")
-        return
     try:
         most = rho_max_nano(epsilon=account.epsilon_max, delta=account.delta, order=account.order)
     except _NUMBERS as error:

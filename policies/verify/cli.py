@@ -5,7 +5,7 @@ The envelope is ``{"schema":"1","status":"ok"|"error","data":...,"error":...}``:
 also where the verdict is an error; ``error`` is there whenever the exit code is not 0.
 
 Exit codes: 0 no finding above note · 2 usage, or a file that cannot be read · 3 an error finding · 6 no log
-key of the policy signed · 7 only review findings.
+key of the policy signed · 7 only review findings, or a member's view (``--grade member``), which is no audit.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("bundle", type=Path)
     audit.add_argument("--policy", type=Path, required=True, help="your own list of keys to trust")
     audit.add_argument("--receipts", type=Path, help="folder with .tlog-proof files that members kept")
+    audit.add_argument(
+        "--grade",
+        choices=("auditor", "member"),
+        default="auditor",
+        help="member: look at one member's view; that is no audit, and the exit code is 7 at best",
+    )
     audit.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show = commands.add_parser("show", help="one entry: bytes, leaf hash, proof, envelope, disclosed fields")
     show.add_argument("bundle", type=Path)
@@ -95,6 +101,7 @@ def _verify(options: argparse.Namespace) -> int:
         _read_bundle(options.bundle),
         _read_policy(options.policy),
         receipts=_read_receipts(options.receipts),
+        grade=options.grade,
     )
     _say(*report.lines())
     if options.json:

@@ -5,7 +5,8 @@
 clauses in the entry;
 2. what the record says about the step is what the log says: who asked, recipe, members, model, votes;
 3. an accepted submission follows an allowing decision of the broker and of its node; an aggregate, a
-release and a delivery follow an allowing one of the broker.
+release and a delivery follow an allowing one of the broker. A release and a delivery name theirs; no
+decision permits two steps, and none that allowed a release or a delivery stands without it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def check_decisions(history: History, report: Report) -> None:
     """AUD-059."""
     decided: dict[int, Decided] = {}
     for index, entry in history.of(EntryType.DECISION_RECORDED):
+        if (entry.pub["point"] == "node") != (entry.env is not None):  # whose word it is, allowed or refused
+            report.add("AUD-059", f"point {entry.pub['point']} by {entry.actor}", index=index)
         one = _replayed(history, index, entry, report)
         if one is not None:
             decided[index] = one
@@ -147,25 +150,23 @@ def _ms(text: str) -> int:
 
 def _check_facts(history: History, index: int, entry: Entry, one: Decided, report: Report) -> None:
     contract = history.contracts[entry.scope or ""]
-    wrong = [*_asker(history, index, entry, one, contract), *_recipe(history, entry, one.request)]
+    wrong = [*_asker(history, index, one, contract), *_recipe(history, entry, one.request)]
     if isinstance(one.request, TrainRound):
         wrong += _epsilon(history, one.request)
     if wrong and one.allow:
         report.add("AUD-059", "facts differ from the log: " + " ".join(wrong), index=index)
 
 
-def _asker(history: History, index: int, entry: Entry, one: Decided, contract: Contract) -> list[str]:
+def _asker(history: History, index: int, one: Decided, contract: Contract) -> list[str]:
     """Who asked is who signed; the broker asks as itself, or about the party that it schedules or serves."""
     request = one.request
     clause = contract.party(request.party)
     wrong = []
     if clause is not None and request.key is not None and request.key != clause.key:
         wrong.append("key")
-    if one.point == "node":
-        if history.grade == "auditor" and history.sender_party(index) != request.party:
-            wrong.append("party")
-    elif entry.env is not None:
-        wrong.append("point")
+    own = one.point == "node" and history.grade == "auditor"
+    if own and history.sender_party(index) != request.party:
+        wrong.append("party")
     return wrong
 
 
@@ -232,34 +233,63 @@ _STEPS: Mapping[EntryType, tuple[type[Request], bool]] = {
 """Which decision a step of the broker needs, and what it must have said."""
 
 
+_NAMING = frozenset({EntryType.MODEL_RELEASED, EntryType.MODEL_REFUSED, EntryType.MODEL_EXPORTED})
+"""Steps that name their one decision."""
+
+
 def _check_steps(history: History, decided: dict[int, Decided], report: Report) -> None:
+    used: dict[int, int] = {}
     for index, entry in history.of(*_STEPS):
         wanted, allow = _STEPS[entry.type]
-        found = _deciding(history, index, entry, decided, wanted)
-        if found is None:
+        _check_named(history, index, entry, report)
+        at = _deciding(history, index, entry, decided, wanted)
+        if at is None:
             if history.grade == "auditor":
                 report.add("AUD-059", f"no {wanted.__name__} decision for it", index=index)
             continue
+        if used.setdefault(at, index) != index:
+            report.add("AUD-059", f"the decision at {at} permitted entry {used[at]} already", index=index)
+        found = decided[at]
         if found.allow is not allow:
             said = "allow" if found.allow else "refuse"
             report.add("AUD-059", f"{entry.type}, yet the decision was {said}", index=index)
         wrong = _step_facts(history, index, entry, found.request)
         if wrong:
             report.add("AUD-059", "decided about another step: " + " ".join(wrong), index=index)
+    for at, one in sorted(decided.items()):
+        hidden = isinstance(one.request, Release | Deliver) and one.allow and at not in used
+        if hidden and one.point != "node":
+            report.add("AUD-059", "it allowed a step, and the log has none that names it", index=at)
+
+
+def _check_named(history: History, index: int, entry: Entry, report: Report) -> None:
+    named = [
+        ref
+        for ref in entry.refs
+        if ref in history.entries and history.entries[ref].type is EntryType.DECISION_RECORDED
+    ]
+    if entry.type in _NAMING and len(named) != 1:
+        report.add("AUD-059", f"{entry.type} names {len(named)} decisions, needs one", index=index)
 
 
 def _deciding(
     history: History, index: int, entry: Entry, decided: dict[int, Decided], wanted: type[Request]
-) -> Decided | None:
-    """The broker's decision that a step refers to; without a reference, the last one in its run and round."""
-    named = [decided[ref] for ref in entry.refs if ref in decided]
-    before = [
-        one
-        for at, one in decided.items()
-        if at < index and (history.entries[at].run, history.entries[at].round) == (entry.run, entry.round)
-    ]
-    for one in (*reversed(named), *reversed(before)):
-        if isinstance(one.request, wanted) and one.point != "node":
+) -> int | None:
+    """Index of the broker's decision that a step refers to.
+
+    An aggregate may name none: then it is the last one in its run and round.
+    """
+    at = list(reversed([ref for ref in entry.refs if ref in decided]))
+    if entry.type not in _NAMING:
+        place = (entry.scope, entry.run, entry.round)
+        slots = {
+            one: (history.entries[one].scope, history.entries[one].run, history.entries[one].round)
+            for one in decided
+        }
+        at += [one for one in sorted(decided, reverse=True) if one < index and slots[one] == place]
+    for one in at:
+        fits = history.entries[one].scope == entry.scope and one < index
+        if fits and isinstance(decided[one].request, wanted) and decided[one].point != "node":
             return one
     return None
 
@@ -275,18 +305,29 @@ def _step_facts(history: History, index: int, entry: Entry, request: Request) ->
         same = set(request.survivors or ()) == parties or history.grade != "auditor"
         return [] if same else ["survivors"]
     if isinstance(request, Deliver):
-        wrong = [] if request.model == entry.pub["model"] else ["model"]
-        return wrong if request.tier == entry.pub["tier"] else [*wrong, "tier"]
+        wrong = [name for name in ("model", "tier") if getattr(request, name) != entry.pub[name]]
+        return wrong if _is_recipient(history, entry, request) else [*wrong, "recipient"]
     if isinstance(request, Release):
         return _release_facts(history, index, entry, request)
     return ["type"]
+
+
+def _is_recipient(history: History, entry: Entry, request: Deliver) -> bool:
+    """Whether the alias that a delivery names is that of the party which was decided about."""
+    org = history.org_of(entry.pub["recipient"], entry)
+    clause = history.party(entry.scope, org)
+    if org is None and history.grade != "auditor":
+        return True  # another member's alias key is not in a member's bundle
+    return clause is not None and clause.party == request.party
 
 
 def _release_facts(history: History, index: int, entry: Entry, request: Release) -> list[str]:
     wrong = [name for name in ("model", "tier") if getattr(request, name) != entry.pub[name]]
     if history.grade != "auditor":
         return wrong
-    votes = history.votes(entry.pub["model"], before=index)
+    if set(request.cohort or ()) != history.trained(entry.run, before=index):
+        wrong.append("cohort")
+    votes = history.votes(entry, before=index)
     if set(request.approvals or ()) - {party for party, vote in votes.items() if vote == "approve"}:
         wrong.append("approvals")
     if {party for party, vote in votes.items() if vote == "veto"} - set(request.vetoes or ()):

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 from policies.errors import EncodingError, IriaiError
 from policies.identity import key_id
 from policies.log.entries import EntryType, alias
+from policies.log.kinds import DECIMAL, DIGEST, INTEGER, Kind
 from policies.privacy import statement as statements
+from policies.privacy.accounting import ORDERS
+from policies.privacy.ledger import plan_facts
 from policies.signing import Envelope, parse_envelope_json
+from policies.verify.tight import is_too_small
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +29,14 @@ if TYPE_CHECKING:
 __all__ = ["check_report", "check_statement"]
 
 Json = Any
+_REPORT = "iriai-evaluation-report/1"
+_LIFETIME = {
+    "alpha_star": Kind("order", lambda value: isinstance(value, int) and value in ORDERS),
+    "rho_spent_nano": INTEGER,
+    "rho_max_nano": INTEGER,
+    "epsilon_filter": DECIMAL,
+    "ledger_head": DIGEST,
+}
 _MALFORMED = (IriaiError, KeyError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError)
 
 
@@ -41,7 +53,7 @@ def _bytes(history: History, named: str) -> bytes:
 
 
 def check_report(history: History, index: int, entry: Entry, report: Report) -> None:
-    """The evaluation report is in the bundle and about this candidate."""
+    """The evaluation report is in the bundle and says what the log says: whose evaluations, and the end."""
     try:
         document = parse_envelope_json(_bytes(history, entry.pub["report"]))
     except EncodingError as error:
@@ -49,10 +61,56 @@ def check_report(history: History, index: int, entry: Entry, report: Report) -> 
         return
     if not isinstance(document, dict) or document.get("candidate") != entry.pub["candidate"]:
         report.add("AUD-071", "the report is about another candidate", index=index)
+        return
+    contract, recipe = history.contracts.get(entry.scope or ""), history.recipe_of(entry.run)
+    if contract is None or history.grade != "auditor":
+        return
+    told, missed = _evaluations(history, index, entry, document.get("evaluations"))
+    groups = {one.group for one in contract.contributors if one.party in told.values()}
+    expected = {
+        "schema": _REPORT,
+        "candidate": entry.pub["candidate"],
+        "run": entry.run,
+        "contract": entry.scope,
+        "recipe": recipe,
+        "plan": history.evaluation_of(recipe),
+        "evaluations": {history.entries[at].actor: history.entries[at].pub["evaluation"] for at in told},
+        "min_parties": contract.aggregation.min_parties,
+        "passed": len(groups) >= contract.aggregation.min_parties,
+    }
+    wrong = sorted(k for k in expected.keys() | document.keys() if expected.get(k) != document.get(k))
+    if (entry.pub["checks"].get("federated-evaluation") == "pass") != expected["passed"]:
+        wrong.append("checks")
+    if wrong:
+        report.add("AUD-071", "the report differs from the log: " + " ".join(wrong), index=index)
+    if missed:
+        report.add("AUD-076", "evaluations that the report leaves out: " + " ".join(missed), index=index)
+
+
+def _evaluations(
+    history: History, index: int, entry: Entry, named: Json
+) -> tuple[dict[int, str | None], list[str]]:
+    """Evaluations of a candidate before its `candidate.evaluated`.
+
+    Returns:
+        Senders of those that the report must hold, by index; and senders of others, which came with a later
+        reply.
+    """
+    told: dict[int, str | None] = {}
+    missed: list[str] = []
+    for at, one in history.of(EntryType.EVALUATION_RECEIVED):
+        about = (one.scope, one.run, one.pub["candidate"]) == (entry.scope, entry.run, entry.pub["candidate"])
+        if at >= index or not about:
+            continue
+        if at in entry.refs or (isinstance(named, dict) and one.actor in named):
+            told[at] = history.sender_party(at)
+        else:
+            missed.append(history.sender_party(at) or one.actor)
+    return told, sorted(missed)
 
 
 def check_statement(history: History, index: int, entry: Entry, report: Report) -> None:
-    """The privacy statement: 1. signed by the broker; 2. its figures; 3. its subject; 4. its contributors."""
+    """The privacy statement: 1. signed by the broker; 2. figures; 3. subject; 4. contributors; 5. bounds."""
     named = entry.pub["statement"]
     if named is None:
         report.not_checked("AUD-071: a release without a privacy statement")
@@ -60,6 +118,7 @@ def check_statement(history: History, index: int, entry: Entry, report: Report) 
     try:
         document = _signed(history, _bytes(history, named))  # 1.
         statements.check_statement(document)  # 2.
+        _check_subject(history, index, entry, document, report)
     except EncodingError as error:
         report.add("AUD-071", f"statement: needs {error.need}; found {error.found}", index=index)
         return
@@ -67,7 +126,6 @@ def check_statement(history: History, index: int, entry: Entry, report: Report) 
         found = error.found if isinstance(error, IriaiError) else type(error).__name__
         report.add("AUD-071", f"statement: its figures do not follow from its plans: {found}", index=index)
         return
-    _check_subject(history, index, entry, document, report)
     report.facts["privacy"] = document["verdict"]
 
 
@@ -97,14 +155,41 @@ def _check_subject(
     recipe = history.recipe_of(entry.run)
     subject = {"run": entry.run, "model": entry.pub["model"], "contract": entry.scope, "recipe": recipe}
     wrong = [name for name, value in subject.items() if document["subject"].get(name) != value]  # 3.
+    if document["evaluation"]["plan"] != history.evaluation_of(recipe):
+        wrong.append("evaluation")
     plan = history.plan_of(recipe)
     if any((row["plan"] or {}).get("document") != plan for row in document["contributors"]):
         wrong.append("plan")
-    if history.grade == "auditor":  # 4.
-        told = {row["party"] for row in document["contributors"]}
-        wrong += [] if told == _contributors(history, entry) else ["contributors"]
+    if history.grade != "auditor":
+        report.not_checked("AUD-071: whom the statement leaves out (this is a member's bundle)")
+    else:  # 4.
+        told = [row["party"] for row in document["contributors"]]
+        wrong += [] if sorted(told) == sorted(_contributors(history, entry)) else ["contributors"]
+    if not wrong:  # 5. once the rows are those of the log: as few as there are contributors, under its plan
+        wrong += sorted({name for row in document["contributors"] for name in _unfounded(row)})
     if wrong:
         report.add("AUD-071", "the statement differs from the log: " + " ".join(wrong), index=index)
+
+
+def _unfounded(row: Mapping[str, Json]) -> list[str]:
+    """Figures that do not follow from a plan, yet have bounds: the tight epsilon and the owner's lifetime."""
+    if row["plan"] is None:
+        return []
+    plan, tight, lifetime = row["plan"]["document"], row["claim"]["epsilon_pld"], row["lifetime"]
+    wrong = []
+    if tight is not None:
+        q, sigma, steps, _ = plan_facts(plan)
+        small = DECIMAL.holds(tight) and is_too_small(
+            float(tight), q=q, sigma=sigma, steps=steps, delta=float(plan["delta"])
+        )
+        wrong += ["epsilon_pld"] if small or not DECIMAL.holds(tight) else []
+    if lifetime is not None:
+        fits = set(lifetime) == set(_LIFETIME) and all(
+            kind.holds(lifetime[name]) for name, kind in _LIFETIME.items()
+        )
+        if not fits or lifetime["rho_spent_nano"] > lifetime["rho_max_nano"]:
+            wrong.append("lifetime")
+    return wrong
 
 
 def _contributors(history: History, entry: Entry) -> set[str]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from policies.encoding import digest_of
 from policies.log.entries import Entry, EntryType, alias
 from policies.log.merkle import MemoryTree
 
@@ -52,7 +53,7 @@ class History:
     Attributes:
         policy: The auditor's own.
         checkpoint: Signed by a log key of the policy.
-        grade: ``auditor`` or ``member``.
+        grade: ``auditor`` or ``member``: what was asked for, not what the bundle says.
         files: Of the bundle.
         tree: Over the bytes of all entries.
         entries: By index.
@@ -64,6 +65,7 @@ class History:
         decisions: Records by index.
         opened: Disclosed values that open their commitment, by index and field.
         senders: By index, once members were checked.
+        receipted: Indexes of entries with a receipt that the auditor brought and that holds.
     """
 
     policy: Policy
@@ -80,6 +82,7 @@ class History:
     decisions: dict[int, DecisionRecord] = field(default_factory=dict)
     opened: dict[int, dict[str, Json]] = field(default_factory=lambda: defaultdict(dict))
     senders: dict[int, Sender] = field(default_factory=dict)
+    receipted: set[int] = field(default_factory=set)
     _by_alias: dict[tuple[str | None, str | None, int | None], dict[str, str]] = field(default_factory=dict)
     _attempts: dict[AttemptKey, Attempt] | None = None
     _runs: dict[str | None, Entry] | None = None
@@ -121,12 +124,24 @@ class History:
         clause = self.party(entry.scope, sender.org)
         return None if clause is None else clause.party
 
-    def votes(self, subject: str, *, before: int) -> dict[str, str]:
-        """Contributors' votes on a subject in entries below an index; the last vote of each counts."""
+    def stated(self, index: int) -> Mapping[str, Json]:
+        """Body of the envelope that a member signed for an entry, confidential fields too; else empty."""
+        sender, entry = self.senders.get(index), self.entries.get(index)
+        if sender is None or entry is None or sender.payload["kind"] != entry.type.value:
+            return {}
+        body: Mapping[str, Json] = sender.payload["body"]
+        return body
+
+    def votes(self, release: Entry, *, before: int) -> dict[str, str]:
+        """Contributors' votes on a release's model, in its contract and run, in entries below an index.
+
+        The last vote of each counts.
+        """
         votes = {}
+        contract = self.contracts.get(release.scope or "")
         for index, entry in self.of(EntryType.VOTE_CAST):
-            contract, party = self.contracts.get(entry.scope or ""), self.sender_party(index)
-            if index < before and entry.pub["subject"] == subject and contract is not None:
+            party, fits = self.sender_party(index), (entry.scope, entry.run) == (release.scope, release.run)
+            if index < before and fits and entry.pub["subject"] == release.pub["model"] and contract:
                 clause = contract.party(party)
                 if clause is not None and clause.role == "contributor":
                     votes[clause.party] = str(entry.pub["vote"])
@@ -152,6 +167,17 @@ class History:
         elif entry.type is EntryType.AGGREGATE_RELEASED:
             attempt.aggregate = index
 
+    def trained(self, run: str | None, *, before: int) -> set[str]:
+        """Parties whose update is in an aggregate of a run, in entries below an index."""
+        used = {
+            ref
+            for index, entry in self.of(EntryType.AGGREGATE_RELEASED)
+            if index < before and entry.run == run
+            for ref in entry.refs
+            if ref in self.entries and self.entries[ref].type is EntryType.SUBMISSION_RECEIVED
+        }
+        return {party for ref in used if (party := self.sender_party(ref)) is not None}
+
     def run_opened(self, run: str | None) -> Entry | None:
         """The entry that opened a run, or None."""
         if self._runs is None:
@@ -167,3 +193,8 @@ class History:
         """The plan's document in a recipe of the bundle, or None."""
         plan = self.recipes.get(recipe or "", {}).get("plan")
         return plan if isinstance(plan, dict) else None
+
+    def evaluation_of(self, recipe: str | None) -> str | None:
+        """Digest of the evaluation plan in a recipe of the bundle, or None."""
+        plan = self.recipes.get(recipe or "", {}).get("evaluation")
+        return digest_of(plan) if isinstance(plan, dict) else None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from policies.verify.history import History
     from policies.verify.report import Report
 
-__all__ = ["check_aliases", "check_chains", "check_envelopes"]
+__all__ = ["check_aliases", "check_chains", "check_disclosed", "check_envelopes"]
 
 Json = Any
 _ENDLESS = 2**60
@@ -99,6 +99,26 @@ def _lifetimes(history: History) -> dict[str, tuple[int, int]]:
         if kid in lifetimes:
             lifetimes[kid] = (lifetimes[kid][0], entry.pub["valid_until"])
     return lifetimes
+
+
+def check_disclosed(history: History, report: Report) -> None:
+    """AUD-082, second half: the auditor's bundle opens every commitment, but those that were erased."""
+    if history.grade != "auditor":
+        report.not_checked("AUD-082: confidential values of others (this is a member's bundle)")
+        return
+    erased = {
+        (index, name)
+        for _, entry in history.of(EntryType.ERASURE_PERFORMED)
+        for index in entry.pub["indexes"]
+        for name in entry.pub["fields"]
+    }
+    if erased:
+        report.not_checked(f"AUD-082: {len(erased)} confidential values that were erased")
+    for index, entry in sorted(history.entries.items()):
+        told = history.opened.get(index, {})
+        kept_back = sorted(name for name in entry.sd if name not in told and (index, name) not in erased)
+        if kept_back:
+            report.add("AUD-082", "not disclosed: " + " ".join(kept_back), index=index)
 
 
 def _check_lifetime(

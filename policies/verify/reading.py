@@ -48,21 +48,25 @@ class Unreadable(Exception):  # noqa: N818  not an error of ours: the report say
     """The audit cannot go on; the report has the finding."""
 
 
-def read_history(data: bytes, policy: Policy, report: Report) -> History:
+def read_history(data: bytes, policy: Policy, report: Report, *, grade: str | None = None) -> History:
     """The history in a bundle.
 
     Args:
         data: The bundle.
         policy: The auditor's own.
         report: Gets the findings.
+        grade: What the auditor asked for; it decides, and a bundle of another grade is a finding. None takes
+            the bundle's word, which nobody signed: for looking at entries, never for a verdict.
 
     Raises:
         Unreadable: The container, the versions or the checkpoint do not hold.
     """
     files = _container(data, report)
     checkpoint = _checkpoint(files["checkpoint"], policy, report)
-    grade = _header(files["BUNDLE"], checkpoint, report)
-    history = History(policy=policy, checkpoint=checkpoint, grade=grade, files=files)
+    told = _header(files["BUNDLE"], checkpoint, report)
+    if grade is not None and told != grade:
+        report.add("AUD-004", f"a bundle of grade {told}, yet grade {grade} is asked for")
+    history = History(policy=policy, checkpoint=checkpoint, grade=grade or told, files=files)
     _read_entries(history, report)
     _read_aliases(history, report)
     _read_documents(history, report)

@@ -10,6 +10,8 @@ from policies.log.entries import EntryType
 from policies.verify.documents import check_report, check_statement
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from policies.contract.clauses import Contract
     from policies.log.entries import Entry
     from policies.verify.history import History
@@ -24,10 +26,10 @@ _ELSEWHERE = frozenset(
 
 
 def check_releases(history: History, report: Report) -> None:
-    """AUD-070 to AUD-072."""
-    released = set()
+    """AUD-070 to AUD-072 and AUD-076."""
+    released: dict[tuple[str | None, str, str], int] = {}
     for index, entry in history.of(EntryType.MODEL_RELEASED):
-        released.add((entry.pub["model"], entry.pub["tier"]))
+        released.setdefault(_subject(entry), index)
         contract = history.contracts.get(entry.scope or "")
         if contract is None:
             report.add("AUD-070", "its contract is not in the bundle", index=index)
@@ -35,10 +37,15 @@ def check_releases(history: History, report: Report) -> None:
         _check_gate(history, index, entry, contract, report)
         check_statement(history, index, entry, report)
     for index, entry in history.of(EntryType.MODEL_EXPORTED):
-        if (entry.pub["model"], entry.pub["tier"]) not in released:
-            report.add("AUD-070", "delivered without a release", index=index)
+        if released.get(_subject(entry), index) >= index:
+            report.add("AUD-070", "delivered without a release before it", index=index)
     _check_lineage(history, report)
-    report.facts["releases"] = sorted(f"{tier} {model}" for model, tier in released)
+    report.facts["releases"] = sorted(f"{tier} {model}" for _, model, tier in released)
+
+
+def _subject(entry: Entry) -> tuple[str | None, str, str]:
+    """Contract, model and tier of a release or a delivery."""
+    return entry.scope, entry.pub["model"], entry.pub["tier"]
 
 
 def _check_candidate(history: History, index: int, entry: Entry, report: Report) -> None:
@@ -64,7 +71,8 @@ def _check_gate(history: History, index: int, entry: Entry, contract: Contract, 
     evaluated = [
         one
         for at, one in history.of(EntryType.CANDIDATE_EVALUATED)
-        if at < index and one.pub["candidate"] == entry.pub["model"]
+        if at < index
+        and (one.scope, one.run, one.pub["candidate"]) == (entry.scope, entry.run, entry.pub["model"])
     ]
     if not evaluated:  # 1.
         report.add("AUD-070", "no candidate.evaluated before it", index=index)
@@ -81,11 +89,12 @@ def _check_gate(history: History, index: int, entry: Entry, contract: Contract, 
     if history.grade != "auditor":
         report.not_checked("AUD-070: votes of other members (this is a member's bundle)")
         return
-    _check_votes(history, index, entry, contract, report)
+    votes = history.votes(entry, before=index)
+    _check_votes(votes, index, contract, report)
+    _check_heard(history, index, entry, report, votes=votes)
 
 
-def _check_votes(history: History, index: int, entry: Entry, contract: Contract, report: Report) -> None:
-    votes = history.votes(entry.pub["model"], before=index)
+def _check_votes(votes: Mapping[str, str], index: int, contract: Contract, report: Report) -> None:
     groups = {one.group for one in contract.contributors if votes.get(one.party) == "approve"}
     if len(groups) < contract.release.approvals.min:  # 4.
         report.add("AUD-070", f"{len(groups)} approvals, needs {contract.release.approvals.min}", index=index)
@@ -93,6 +102,38 @@ def _check_votes(history: History, index: int, entry: Entry, contract: Contract,
     vetoes = sorted(name for name, vote in votes.items() if vote == "veto" and name in owners)
     if vetoes:  # 5. the owner of a listed clause vetoes alone; others only do not approve
         report.add("AUD-070", "vetoed by " + " ".join(vetoes), index=index)
+
+
+def _check_heard(
+    history: History, index: int, entry: Entry, report: Report, *, votes: Mapping[str, str]
+) -> None:
+    """AUD-076: who is in the model, or may veto, has voted.
+
+    The end of a chain leaves no gap where it is cut off: only a member's own receipt shows that nothing
+    was left out.
+    """
+    contract = history.contracts[entry.scope or ""]
+    contributors = {one.party for one in contract.contributors}
+    owners = {owner_of(contract, one) for one in contract.release.approvals.veto}
+    expected = contributors & (history.trained(entry.run, before=index) | owners)
+    silent = sorted(expected - set(votes))
+    if silent:
+        report.add("AUD-076", "no vote of " + " ".join(silent), index=index)
+    last: dict[str, int] = {}
+    vouched: dict[str, int] = {}
+    for at in sorted(history.senders):
+        party = history.sender_party(at)
+        if party is not None and history.entries[at].scope == entry.scope:
+            if at < index:
+                last[party] = at
+            if at in history.receipted:
+                vouched[party] = at
+    cut = sorted(one for one in contributors if vouched.get(one, -1) < last.get(one, 0))
+    if cut:
+        report.not_checked(
+            f"AUD-076: no receipt of the last entry before the release at {index} from {' '.join(cut)}:"
+            " a vote that came after may have been left out; ask them for their receipts"
+        )
 
 
 def _check_lineage(history: History, report: Report) -> None:

@@ -58,6 +58,7 @@ class Report:
     """What an audit found. Rules add to it; nobody removes.
 
     Attributes:
+        grade: ``auditor``, or ``member`` where somebody asked for a look at one member's view.
         origin: Of the log, once the checkpoint is trusted.
         size: Number of entries that the checkpoint signs.
         root: Its root, hex.
@@ -69,6 +70,7 @@ class Report:
         untrusted: Why no log key of the policy holds, if so.
     """
 
+    grade: str = "auditor"
     origin: str | None = None
     size: int | None = None
     root: str | None = None
@@ -93,13 +95,16 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 no finding above note, 3 an error, 6 no log key of the policy, 7 only review findings."""
+        """0 no finding above note, 3 an error, 6 no log key of the policy, 7 only review findings.
+
+        A member's view is never 0: most of what makes a history whole is not in it.
+        """
         if self.untrusted is not None:
             return EXIT_UNTRUSTED
         severities = {RULES[rule].severity for rule in self.counts}
         if "error" in severities:
             return EXIT_ERROR
-        return EXIT_REVIEW if "review" in severities else EXIT_CLEAN
+        return EXIT_REVIEW if "review" in severities or self.grade != "auditor" else EXIT_CLEAN
 
     @property
     def verdict(self) -> str:
@@ -108,6 +113,11 @@ class Report:
             return "not trusted: no log key of the policy signed this bundle's checkpoint"
         if self.exit_code == EXIT_ERROR:
             return f"refused: {sum(self.counts.values())} findings"
+        if self.grade != "auditor":
+            return (
+                f"a {self.grade}'s view up to size {self.size}, NOT an audit: envelopes, votes, decisions and"
+                " spends of others were not checked; ask for the auditor's bundle"
+            )
         tail = " (review findings: a person decides)" if self.exit_code == EXIT_REVIEW else ""
         return f"complete up to size {self.size}, witnesses: none required{tail}"
 
@@ -121,6 +131,7 @@ class Report:
             "verdict": self.verdict,
             "exit_code": self.exit_code,
             "complete": self.exit_code == EXIT_CLEAN,
+            "grade": self.grade,
             "origin": self.origin,
             "size": self.size,
             "root": self.root,
@@ -134,7 +145,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report for people, plain ASCII."""
-        out = [f"log       {plain(self.origin or 'unknown')}"]
+        out = [f"log       {plain(self.origin or 'unknown')}", f"grade     {plain(self.grade)}"]
         if self.size is not None:
             out += [f"size      {self.size}", f"root      {self.root}"]
         if self.untrusted:

@@ -45,8 +45,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "AUD-004": Rule(
             "error",
-            "format and versions are known to this tool, and BUNDLE agrees with the checkpoint",
-            "read BUNDLE and compare origin and size with the three lines of checkpoint",
+            "format, versions and grade are those that are asked for, and BUNDLE agrees with the checkpoint",
+            "read BUNDLE: grade auditor; compare origin and size with the three lines of checkpoint",
         ),
         "AUD-010": Rule(
             "error",
@@ -191,22 +191,27 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "AUD-066": Rule("error", "a budget was opened for lineage and plan before the first spend", _JSON),
         "AUD-070": Rule(
             "error",
-            "a release has a candidate, a passed gate, enough approvals and no veto",
-            "count vote.cast of contributors for the model",
+            "a release has a candidate, a passed gate, enough approvals and no veto; deliveries follow it",
+            "count vote.cast of contributors for the model in its run, before the release",
         ),
         "AUD-071": Rule(
             "error",
-            "the evidence that the contract lists is complete, and its documents are in the bundle",
-            "compare checks of candidate.evaluated with the release clause",
+            "the evidence that the contract lists is complete; its documents are in the bundle and true",
+            "compare checks of candidate.evaluated with the release clause, the report with the log",
         ),
         "AUD-072": Rule(
             "error",
             "model to aggregates to contributions to contract, without a break",
             "follow base_model of each round, and the candidate, back to the aggregate that gave it",
         ),
+        "AUD-076": Rule(
+            "review",
+            "everybody whose update is in a released model, or who may veto it, voted, and was heard",
+            "list vote.cast and evaluation.received of the run; ask who is missing for its receipts",
+        ),
         "AUD-082": Rule(
             "error",
-            "a disclosed value opens its commitment",
+            "a disclosed value opens its commitment; the auditor's bundle opens all but the erased",
             "HMAC-SHA256(salt, field || 0x00 || canonical value)",
         ),
         "AUD-090": Rule("error", "`ts` never decreases", _JSON),
@@ -219,7 +224,10 @@ LATER: tuple[tuple[str, str], ...] = (
     ("AUD-021", "hash tiles: this version exports none"),
     ("AUD-055", "acknowledgements of closed rounds"),
     ("AUD-057, 058", "halts, exits and amendments: no contract of this version has them"),
-    ("AUD-064", "the tight epsilon (PLD): it needs a library that the base install does not have"),
+    (
+        "AUD-064",
+        "the tight epsilon (PLD) itself, only its bounds: it needs a library that the base install has not",
+    ),
     ("AUD-073, 074, 075", "withdrawals, recipients' embargoes, settlement"),
     ("AUD-080, 081, 083-088", "approvals by two people, access grants, rotations, open incidents, erasures"),
     ("AUD-091, 093", "times between cosignatures, time stamps"),

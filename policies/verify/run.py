@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from policies.verify.budgets import check_budgets
 from policies.verify.contracts import check_contracts, check_runs
 from policies.verify.decisions import check_decisions
-from policies.verify.members import check_aliases, check_chains, check_envelopes
+from policies.verify.members import check_aliases, check_chains, check_disclosed, check_envelopes
 from policies.verify.reading import Unreadable, read_history
 from policies.verify.releases import check_releases
 from policies.verify.report import Report
@@ -34,6 +34,7 @@ def audit(history: History, receipts: Mapping[str, str], report: Report) -> None
     check_runs(history, report)
     check_chains(history, report)  # 6.
     check_aliases(history, report)
+    check_disclosed(history, report)
     check_rounds(history, report)  # 7.
     check_decisions(history, report)  # 8.
     check_budgets(history, report)  # 9.
@@ -43,20 +44,23 @@ def audit(history: History, receipts: Mapping[str, str], report: Report) -> None
     report.facts["grade"] = history.grade
 
 
-def verify(data: bytes, policy: Policy, *, receipts: Mapping[str, str] | None = None) -> Report:
+def verify(
+    data: bytes, policy: Policy, *, receipts: Mapping[str, str] | None = None, grade: str = "auditor"
+) -> Report:
     """Audits a bundle.
 
     Args:
         data: The bundle's bytes.
         policy: The auditor's own, from `policies.log.checkpoint.parse_policy`.
         receipts: The auditor's own receipts: text by file name.
+        grade: ``auditor``; ``member`` looks at one member's view, and its verdict is never that of an audit.
 
     Returns:
         Findings, verdict, and what was not checked. Whatever the bytes are, this returns.
     """
-    report = Report()
+    report = Report(grade=grade)
     try:
-        history = read_history(data, policy, report)
+        history = read_history(data, policy, report, grade=grade)
     except Unreadable:
         return report
     audit(history, receipts or {}, report)

@@ -147,31 +147,36 @@ def check_receipts(history: History, receipts: Mapping[str, str], report: Report
     for name, data in history.files.items():
         if name.startswith("receipts/"):
             named = int(name.removeprefix("receipts/").removesuffix(".tlog-proof"))
-            _check_receipt(history, name, data.decode("utf-8", "replace"), named, report)
+            _receipted(history, name, data.decode("utf-8", "replace"), named, report)
     for name, text in receipts.items():
-        _check_receipt(history, name, text, None, report)
+        index = _receipted(history, name, text, None, report)
+        if index is not None:
+            history.receipted.add(index)
     if not receipts:
         report.not_checked("AUD-016: no receipts of members were given (--receipts)")
     report.facts["receipts"] = len(receipts)
 
 
-def _check_receipt(history: History, name: str, text: str, named: int | None, report: Report) -> None:
+def _receipted(history: History, name: str, text: str, named: int | None, report: Report) -> int | None:
+    """The index that a receipt is for; None after a finding."""
     try:
         receipt = parse_receipt(text)
         if named is not None and receipt.index != named:
             report.add("AUD-016", f"{name}: of entry {receipt.index}")
-            return
+            return None
         if receipt.index >= history.size:
             note = open_checkpoint(receipt.note, history.policy.logs)
             report.add("AUD-016", f"{name}: entry {receipt.index}, {_not_prefix(history, note)}")
-            return
+            return None
         checkpoint = receipt.verify(history.tree.leaf(receipt.index), history.policy.logs)
     except ProofError as error:
         report.add("AUD-016", f"{name}: needs {error.need}; found {error.found}")
-        return
+        return None
     except LogError as error:
         report.add("AUD-016", f"{name}: {error.code}: needs {error.need}; found {error.found}")
-        return
+        return None
     why = _not_prefix(history, checkpoint)
     if why:
         report.add("AUD-016", f"{name}: {why}", index=receipt.index)
+        return None
+    return receipt.index

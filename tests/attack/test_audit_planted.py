@@ -26,7 +26,18 @@ from policies.privacy.statement import claim
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from policies.verify.rules import RULES
-from tests.auditsim import ORDER, ORIGIN, PLAN, RUN, MakerSim, PoolSim, digest_from, repacked, seeded
+from tests.auditsim import (
+    EVALUATION,
+    ORDER,
+    ORIGIN,
+    PLAN,
+    RUN,
+    MakerSim,
+    PoolSim,
+    digest_from,
+    repacked,
+    seeded,
+)
 
 T = EntryType
 CANDIDATE = digest_from("average 2")
@@ -233,7 +244,7 @@ def a_receipt_of_another_history() -> tuple[bytes, Any]:
     return sim.bundle(receipts={30: other.receipt(30)}), sim.policy
 
 
-@planted("AUD-020", "AUD-014", "AUD-016", "AUD-045")
+@planted("AUD-020", "AUD-014", "AUD-016", "AUD-045", "AUD-082")
 def an_entry_is_edited_without_signing() -> tuple[bytes, Any]:
     sim = PoolSim().build()
     index = sim.names["round 1 closed"]
@@ -250,6 +261,18 @@ def bytes_after_the_last_entry() -> tuple[bytes, Any]:
     made = files(sim)
     name = next(one for one in made if one.startswith("tile/"))
     return repacked(made | {name: made[name] + b"\x00"}), sim.policy
+
+
+@planted("AUD-004")
+def a_bundle_that_calls_itself_a_members() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    return sim.bundle(grade="member"), sim.policy
+
+
+@planted("AUD-004", "AUD-040", "AUD-050", "AUD-056", "AUD-059", "AUD-070", "AUD-071")
+def a_members_grade_under_which_nobody_signed_anything() -> tuple[bytes, Any]:
+    sim = changing("vote kita", pub={"vote": "veto"})
+    return sim.bundle(grade="member", envelopes={}), sim.policy
 
 
 # --- entries ---
@@ -372,7 +395,7 @@ def an_envelope_of_another_entry() -> tuple[bytes, Any]:
     return sim.bundle(envelopes=sim.envelopes | {first: sim.envelopes[second]}), sim.policy
 
 
-@planted("AUD-041", "AUD-043", "AUD-059", "AUD-061", "AUD-070")
+@planted("AUD-041", "AUD-043", "AUD-059", "AUD-061", "AUD-070", "AUD-076")
 def an_envelope_that_the_broker_wrote() -> tuple[bytes, Any]:
     sim = PoolSim()
 
@@ -403,7 +426,7 @@ def a_key_that_was_never_added() -> tuple[bytes, Any]:
     return tampered(lambda at, event: None if at == "key kita" else event)
 
 
-@planted("AUD-042")
+@planted("AUD-042", "AUD-071")
 def an_entry_that_says_something_else_than_its_envelope() -> tuple[bytes, Any]:
     return out(changing("evaluation kita", pub={"evaluation": digest_from("another")}))
 
@@ -529,6 +552,13 @@ def two_organisations_with_one_alias_key() -> tuple[bytes, Any]:
 def a_disclosure_that_does_not_open() -> tuple[bytes, Any]:
     sim = PoolSim().build()
     made = [replace(one, value="at most 11") if one.value == "at most 10" else one for one in sim.disclosures]
+    return sim.bundle(disclosures=made), sim.policy
+
+
+@planted("AUD-082")
+def a_disclosure_is_left_out() -> tuple[bytes, Any]:
+    sim = PoolSim().build()
+    made = [one for one in sim.disclosures if one.field != "need"]
     return sim.bundle(disclosures=made), sim.policy
 
 
@@ -909,7 +939,7 @@ def _voting(sim: PoolSim, party: str, event: Event, vote: str) -> Event:
     return again(sim, event, sim.makers[party], body=body)
 
 
-@planted("AUD-070")
+@planted("AUD-070", "AUD-071")
 def a_release_whose_gate_failed() -> tuple[bytes, Any]:
     return out(
         changing(
@@ -919,7 +949,7 @@ def a_release_whose_gate_failed() -> tuple[bytes, Any]:
     )
 
 
-@planted("AUD-070")
+@planted("AUD-070", "AUD-059")
 def a_delivery_without_a_release() -> tuple[bytes, Any]:
     return tampered(lambda at, event: None if at == "released" else event)
 
@@ -1021,6 +1051,71 @@ def a_statement_that_is_none() -> tuple[bytes, Any]:
     return _stated(made)
 
 
+def _restated(change: Callable[[Any], None]) -> tuple[bytes, Any]:
+    """A statement whose document was changed, signed by the broker."""
+
+    def made(sim: PoolSim) -> bytes:
+        document = json.loads(Envelope.from_bytes(sim.statement(CANDIDATE)).payload)
+        change(document)
+        return Envelope.seal(canonical(document), STATEMENT_TYPE, sim.broker_key).to_bytes()
+
+    return _stated(made)
+
+
+def _with_lifetime(**changes: Any) -> tuple[bytes, Any]:
+    lifetime = {
+        "alpha_star": ORDER,
+        "rho_spent_nano": 1,
+        "rho_max_nano": 2,
+        "epsilon_filter": "3.5",
+        "ledger_head": digest_from("ledger"),
+    } | changes
+    return _restated(lambda tree: tree["contributors"][0].update(lifetime=lifetime))
+
+
+def _with_tight(epsilon: str) -> tuple[bytes, Any]:
+    return _restated(lambda tree: tree["contributors"][0]["claim"].update(epsilon_pld=epsilon))
+
+
+@planted("AUD-071")
+def a_statement_with_free_text_about_a_lifetime() -> tuple[bytes, Any]:
+    return _with_lifetime(note="the broker guarantees it")
+
+
+@planted("AUD-071")
+def a_statement_of_a_lifetime_that_is_overspent() -> tuple[bytes, Any]:
+    return _with_lifetime(rho_spent_nano=3)
+
+
+@planted("AUD-071")
+def a_statement_whose_tight_epsilon_no_accountant_gives() -> tuple[bytes, Any]:
+    return _with_tight("0.000001")
+
+
+@planted("AUD-071")
+def a_statement_whose_tight_epsilon_is_half_of_the_truth() -> tuple[bytes, Any]:
+    return _with_tight("1.000000")
+
+
+@planted("AUD-071")
+def a_statement_whose_tight_epsilon_is_no_number() -> tuple[bytes, Any]:
+    return _with_tight("nan")
+
+
+@planted("AUD-071")
+def a_statement_of_another_evaluation() -> tuple[bytes, Any]:
+    return _restated(lambda tree: tree["evaluation"].update(plan=digest_from("another")))
+
+
+@planted("AUD-071")
+def a_statement_with_a_contributor_twice() -> tuple[bytes, Any]:
+    return _restated(lambda tree: tree["contributors"].insert(0, tree["contributors"][0]))
+
+
+def test_a_statement_of_a_plausible_lifetime_is_clean() -> None:
+    assert audited(_with_lifetime).findings == []
+
+
 @planted("AUD-072")
 def a_round_that_starts_elsewhere() -> tuple[bytes, Any]:
     return out(changing("round 2 opened", pub={"base_model": digest_from("elsewhere")}))
@@ -1029,6 +1124,188 @@ def a_round_that_starts_elsewhere() -> tuple[bytes, Any]:
 @planted("AUD-072")
 def a_candidate_that_no_aggregate_gave() -> tuple[bytes, Any]:
     return out(changing("candidate", refs=()))
+
+
+# --- ends of chains, deliveries, and whose word a decision is ---
+
+_LAST_WORDS = ("spent nord eval", "evaluation nord", "vote nord")
+
+
+def _without_nord(sim: PoolSim, at: str, event: Event) -> Event | None:
+    """Everything at the end of nord's chain is left out, and the gate decides as if it had never come."""
+    if at in _LAST_WORDS:
+        return None
+    if at == "candidate":
+        gone = {sim.names.get(one) for one in _LAST_WORDS}
+        return replace(event, refs=tuple(one for one in event.refs if one not in gone))
+    if at != "release decision":
+        return event
+    request = replace(sim._release(CANDIDATE), approvals=("hanbit", "kita"))
+    return replace(event, pub=sim.decide(request, "gate"))
+
+
+@planted("AUD-071", "AUD-076")
+def the_end_of_a_chain_is_left_out() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    sim.tamper = lambda at, event: _without_nord(sim, at, event)
+    return out(sim.build())
+
+
+def _reporting(sim: PoolSim, report: dict[str, Any]) -> tuple[bytes, Any]:
+    """Another report, which the broker wrote: nobody signs it."""
+    other, before = canonical(report), sim.tamper
+
+    def tamper(at: str, event: Event) -> Any:
+        if at == "candidate":
+            event = replace(event, pub={**event.pub, "report": digest(other)})
+        return before(at, event)
+
+    sim.tamper = tamper
+    sim.build()
+    return sim.bundle(statements=[sim.statements[0], other]), sim.policy
+
+
+def _evaluations(sim: PoolSim, *parties: str) -> dict[str, str]:
+    return {sim.makers[one].alias(sim.contract.digest, RUN): digest_of(EVALUATION) for one in parties}
+
+
+@planted("AUD-076")
+def the_end_of_a_chain_is_left_out_of_the_report_too() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    sim.tamper = lambda at, event: _without_nord(sim, at, event)
+    return _reporting(sim, sim.report(CANDIDATE, evaluations=_evaluations(sim, "hanbit", "kita")))
+
+
+@planted("AUD-071")
+def a_report_that_invents_an_evaluation() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    told = _evaluations(sim, "hanbit", "kita", "nord") | {"0" * 16: digest_of(EVALUATION)}
+    return _reporting(sim, sim.report(CANDIDATE, evaluations=told))
+
+
+@planted("AUD-071")
+def a_report_of_another_evaluation() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    told = _evaluations(sim, "hanbit", "kita", "nord")
+    told[sim.makers["nord"].alias(sim.contract.digest, RUN)] = digest_from("another")
+    return _reporting(sim, sim.report(CANDIDATE, evaluations=told))
+
+
+@planted("AUD-071")
+def a_report_with_a_word_more() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    return _reporting(sim, sim.report(CANDIDATE, note="all silos were satisfied"))
+
+
+@planted("AUD-070", "AUD-059", "AUD-076")
+def votes_of_another_run() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if not at.startswith("vote "):
+            return event
+        maker, other = sim.makers[at.removeprefix("vote ")], "run_bbbbbbbbbbbbbbbb"
+        moved = again(sim, event, maker, run=other)
+        return replace(moved, actor=maker.alias(event.scope, other))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-059")
+def a_release_decided_for_a_smaller_cohort() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != "release decision":
+            return event
+        pair = ("hanbit", "kita")
+        fewer = replace(sim._release(CANDIDATE), cohort=pair, weights=dict.fromkeys(pair, "1"))
+        after = {one: fewer.epsilon_after[one] for one in pair}
+        return replace(event, pub=sim.decide(replace(fewer, epsilon_after=after), "gate"))
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-059")
+def a_delivery_to_a_stranger() -> tuple[bytes, Any]:
+    return out(changing("exported", pub={"recipient": "deadbeefdeadbeef"}))
+
+
+@planted("AUD-059")
+def a_delivery_to_another_member_than_was_decided() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    return out(changing("exported", pub={"recipient": sim.makers["nord"].alias(sim.contract.digest, RUN)}))
+
+
+@planted("AUD-059")
+def a_second_delivery_under_one_decision() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        if at != "exported":
+            return event
+        return [event, replace(event, pub={**event.pub, "request": digest_from("pull again")})]
+
+    return tampered(tamper)
+
+
+@planted("AUD-059")
+def a_delivery_that_names_no_decision() -> tuple[bytes, Any]:
+    return out(changing("exported", refs=()))
+
+
+@planted("AUD-059")
+def a_delivery_that_is_left_out() -> tuple[bytes, Any]:
+    return tampered(lambda at, event: None if at == "exported" else event)
+
+
+@planted("AUD-070")
+def a_delivery_before_the_release() -> tuple[bytes, Any]:
+    kept: list[Event] = []
+
+    def tamper(at: str, event: Event) -> Event | list[Event] | None:
+        if at == "released":
+            kept.append(event)
+            return None
+        return [event, *kept] if at == "exported" else event
+
+    return tampered(tamper)
+
+
+@planted("AUD-059")
+def a_refusal_of_a_node_that_the_broker_wrote() -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        if at != "round 2 opened":
+            return event
+        request = replace(sim._train("nord", 2), purpose="something-else")
+        return [sim.by_broker(T.DECISION_RECORDED, sim.decide(request, "node"), round=2), event]
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-062", "AUD-082")
+def a_spend_that_is_too_cheap_and_not_disclosed() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    name = "spent kita 1"
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != name:
+            return event
+        assert event.envelope is not None
+        body = json.loads(event.envelope.payload)["body"] | {"rho_nano": 1}
+        changed = again(sim, event, sim.makers["kita"], body=body)
+        assert changed.envelope is not None
+        node = sim.makers["kita"]
+        node.state = replace(node.state, prev=digest(changed.envelope.payload))
+        return changed
+
+    sim.tamper = tamper
+    sim.build()
+    kept = [one for one in sim.disclosures if one.index != sim.names[name]]
+    return sim.bundle(disclosures=kept), sim.policy
 
 
 def audited(case: Case) -> Report:
@@ -1049,8 +1326,9 @@ def test_a_planted_lie_is_found_by_its_rule(name: str) -> None:
     report = audited(case)
     assert rule in report.counts, report.lines()
     assert set(report.counts) <= {rule} | also, report.lines()
-    assert report.exit_code == 3
-    assert "refused" in report.verdict
+    errors = any(RULES[found].severity == "error" for found in report.counts)
+    assert report.exit_code == (3 if errors else 7)
+    assert ("refused" if errors else "a person decides") in report.verdict
 
 
 def test_every_rule_of_the_catalogue_has_a_planted_lie() -> None:
@@ -1136,7 +1414,59 @@ def test_a_members_bundle_says_what_it_leaves_unchecked() -> None:
             disclosures=[one for one in sim.disclosures if one.index in owned],
         ),
         sim.policy,
+        grade="member",
     )
-    assert report.exit_code == 0, report.lines()
+    assert (report.exit_code, report.findings) == (7, []), report.lines()
+    assert "complete" not in report.verdict
+    assert report.to_json()["complete"] is False
+    assert "grade     member" in report.lines()
     assert any("AUD-040" in one for one in report.unchecked)
     assert any("AUD-059" in one for one in report.unchecked)
+
+
+def test_what_was_erased_is_named_and_no_finding() -> None:
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        if at != "run closed":
+            return event
+        index = sim.names["verdict hanbit 2"]
+        pub = {"indexes": [index], "fields": ["got"], "reason": "request", "request": digest_from("erase")}
+        return [event, Event(type=T.ERASURE_PERFORMED, pub=pub)]
+
+    sim = PoolSim(tamper=tamper)
+    sim.build()
+    index = sim.names["verdict hanbit 2"]
+    kept = [one for one in sim.disclosures if (one.index, one.field) != (index, "got")]
+    report = verify(sim.bundle(disclosures=kept), sim.policy)
+    assert (report.exit_code, report.findings) == (0, [])
+    assert any("erased" in one for one in report.unchecked)
+
+
+def test_whose_last_word_no_receipt_vouches_for_is_named() -> None:
+    sim = PoolSim().build()
+    unvouched = [one for one in verify(sim.bundle(), sim.policy).unchecked if "AUD-076" in one]
+    assert len(unvouched) == 1
+    assert "from hanbit kita nord:" in unvouched[0]
+    kept = {f"{one}.tlog-proof": sim.receipt(sim.names[f"vote {one}"]) for one in ("hanbit", "nord")}
+    early = {"kita.tlog-proof": sim.receipt(sim.names["submission kita 1"])}
+    unvouched = [
+        one for one in verify(sim.bundle(), sim.policy, receipts=kept | early).unchecked if "AUD-076" in one
+    ]
+    assert "from kita:" in unvouched[0]
+    late = {"kita.tlog-proof": sim.receipt(sim.names["vote kita"])}
+    whole = verify(sim.bundle(), sim.policy, receipts=kept | late)
+    assert whole.exit_code == 0
+    assert not any("AUD-076" in one for one in whole.unchecked)
+
+
+def test_a_member_who_kept_the_receipt_of_its_veto_proves_that_it_was_left_out() -> None:
+    honest = PoolSim().build()
+    kept = {"nord.tlog-proof": honest.receipt(honest.names["vote nord"])}
+    _, case, _ = CASES["the_end_of_a_chain_is_left_out_of_the_report_too"]
+    bundle, policy = case()
+    assert "AUD-016" in verify(bundle, policy, receipts=kept).counts
+    assert verify(bundle, policy).exit_code == 7
+
+
+def test_a_members_grade_that_is_asked_for_must_be_the_bundles() -> None:
+    sim = PoolSim().build()
+    assert set(verify(sim.bundle(), sim.policy, grade="member").counts) == {"AUD-004"}

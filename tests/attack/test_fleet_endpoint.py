@@ -84,7 +84,7 @@ async def _fleet(tmp_path: Path, nodes: int = 2, **named: Any) -> AsyncIterator[
     await engine.start()
     for node in raw:
         assert (await node.call("activate-node"))[0] == 200
-    opened = await engine.open_run(run="run_sim", contract=CONTRACT, recipe=RECIPE)
+    opened = await engine.open_run(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
     try:
         yield Fleet(engine, raw, opened)
     finally:
@@ -215,8 +215,7 @@ def test_what_is_no_protobuf_gets_400(tmp_path: Path) -> None:
 
 def test_an_exchange_works_message_by_message(tmp_path: Path) -> None:
     async def body(fleet: Fleet) -> None:
-        for tensor in (SMALL, LARGE):
-            round_ = len(tensor)
+        for round_, tensor in enumerate((SMALL, LARGE), 1):
             asked = fleet.ask(tensor, 0, 1, round_=round_)
             await asyncio.sleep(0)
             for node in fleet.nodes:
@@ -264,7 +263,7 @@ def test_a_node_reaches_only_its_own_messages_and_objects(tmp_path: Path) -> Non
         assert fleet.engine.traffic(name_of(1))["pulled_objects"] == before
         # the victim's own answer still counts
         good = make_desk(tmp_path, clock=CLOCK).local(
-            {"iriai": 1, "run": "run_sim", "contract": CONTRACT, "recipe": RECIPE},
+            {"iriai": 1, "run": "run_simaaaaaaaaaaaaa", "contract": CONTRACT, "recipe": RECIPE},
             await victim.header(message, tree),
             "train.contribute",
             (1, 0),
@@ -622,9 +621,9 @@ def test_a_run_that_is_over_answers_403_and_runs_are_bounded(tmp_path: Path) -> 
         assert (answer.run.fab_hash, answer.run.fab_id) == ("", "")
         assert set(answer.run.override_config) == {"iriai", "run", "contract", "recipe"}
         for _ in range(MAX_ACTIVE_RUNS - 1):
-            await fleet.engine.open_run(run="run_sim", contract=CONTRACT, recipe=RECIPE)
+            await fleet.engine.open_run(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
         with pytest.raises(RunLimitError):
-            await fleet.engine.open_run(run="run_sim", contract=CONTRACT, recipe=RECIPE)
+            await fleet.engine.open_run(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
         asked = fleet.ask(SMALL, 0)
         await asyncio.sleep(0)
         await fleet.engine.close_run(fleet.opened, ok=True)

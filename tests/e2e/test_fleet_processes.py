@@ -58,7 +58,7 @@ def test_nodes_answer_refuse_and_fail_each_for_itself(tmp_path: Path) -> None:
                 for index, behaviour in enumerate(("ok", "raise", "shape", "refuse")):
                     fleet.start(index, behaviour)
                 await fleet.all_online()
-                opened = await engine.open_run(run="run_e2e", contract=CONTRACT, recipe=RECIPE)
+                opened = await engine.open_run(run="run_e2eaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
                 good, raising, shaped, refusing = fleet.names
 
                 # each outcome is its node's own, the exchange ends with the last of them
@@ -108,12 +108,12 @@ async def _not_pulled(
 async def _runs_with_code_or_other_keys(fleet: LoopbackFleet, node: str) -> None:
     """Runs as only a broken broker would open them."""
     engine, state = fleet.engine, fleet.engine._state
-    good = {"iriai": 1, "run": "run_e2e", "contract": CONTRACT, "recipe": RECIPE}
+    good = {"iriai": 1, "run": "run_e2eaaaaaaaaaaaaa", "contract": CONTRACT, "recipe": RECIPE}
     for config, fab, code in (
         (good, "f" * 64, "engine.run-has-code"),
         (good | {"lr": 1}, None, "engine.run-refused"),
     ):
-        opened = await engine.open_run(run="run_e2e", contract=CONTRACT, recipe=RECIPE)
+        opened = await engine.open_run(run="run_e2eaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
         record = state.run_ids[opened.handle].run
         record.override_config = dict(config)
         record.fab_hash = fab or ""
@@ -130,7 +130,7 @@ def test_a_killed_node_and_a_killed_broker_cost_one_round_at_most(tmp_path: Path
                 for index in range(4):
                     fleet.start(index, "sleep:20" if index == 3 else "ok")
                 await fleet.all_online()
-                opened = await engine.open_run(run="run_e2e", contract=CONTRACT, recipe=RECIPE)
+                opened = await engine.open_run(run="run_e2eaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
                 requests = [fleet.request(opened, name, 1, SMALL) for name in fleet.names]
                 asked = asyncio.create_task(fleet.ask(opened, requests, deadline_s=15, need=3, grace_s=0.3))
                 while not ran(homes[3]):  # noqa: ASYNC110  a file of another process
@@ -154,7 +154,7 @@ def test_a_killed_node_and_a_killed_broker_cost_one_round_at_most(tmp_path: Path
             async with fleet.serving() as engine:
                 again_s = await fleet.all_online()
                 assert engine.online() == before
-                opened = await engine.open_run(run="run_e2e", contract=CONTRACT, recipe=RECIPE)
+                opened = await engine.open_run(run="run_e2eaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
                 requests = [
                     fleet.request(opened, name, 2, SMALL) for name in fleet.names
                 ]  # the same, asked again
@@ -186,7 +186,7 @@ def test_work_that_died_is_asked_again_once_and_a_revoked_key_ends_the_worker(tm
             async with fleet.serving() as engine:
                 fleet.start(0, "die")
                 await fleet.all_online()
-                opened = await engine.open_run(run="run_e2e", contract=CONTRACT, recipe=RECIPE)
+                opened = await engine.open_run(run="run_e2eaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
                 asked = asyncio.create_task(
                     fleet.ask(opened, [fleet.request(opened, fleet.names[0], 1, SMALL)])
                 )
@@ -236,7 +236,7 @@ def test_one_process_and_four_give_the_same_models(tmp_path: Path) -> None:
             for index in range(2)
         }
         grid = LocalGrid(clock=clock, nodes=desks)
-        opened = await grid.open_run(run="run_sim", contract=SIM_CONTRACT, recipe=SIM_RECIPE)
+        opened = await grid.open_run(run="run_simaaaaaaaaaaaaa", contract=SIM_CONTRACT, recipe=SIM_RECIPE)
 
         def local(name: str, round_: int, model: np.ndarray) -> Request:
             return request_of(model, node=name, round_=round_, deadline_ms=clock.now_ms() + 20_000)
@@ -250,7 +250,7 @@ def test_one_process_and_four_give_the_same_models(tmp_path: Path) -> None:
                 for index in range(2):
                     fleet.start(index, "ok")
                 await fleet.all_online()
-                run_ = await engine.open_run(run="run_e2e", contract=CONTRACT, recipe=RECIPE)
+                run_ = await engine.open_run(run="run_e2eaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
                 there = await rounds(
                     engine, run_, lambda name, r, m: fleet.request(run_, name, r, m), fleet.names, clock
                 )

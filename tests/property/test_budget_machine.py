@@ -15,6 +15,7 @@ PLANS = [
     small_recipe(noise_multiplier=sigma, steps=steps, delta="0.00001").plan.document
     for sigma, steps in (("4", 200), ("6.2244", 200), ("12", 300), ("2.5", 190))
 ]
+OWN = [None, *(cap("sha256:" + "a" * 64, total=total, release="2") for total in ("2", "5"))]
 CONTRACTS = [cap("sha256:" + c * 64, total=total, release="2") for c, total in (("a", "8"), ("b", "4"))]
 RUNS = st.sampled_from(["run_a", "run_b", "run_c", "run_d"])
 
@@ -37,13 +38,22 @@ class BudgetMachine(RuleBasedStateMachine):
         self.entries.append(entry)
         return True
 
-    @rule(run=RUNS, plan=st.sampled_from(PLANS), contract=st.sampled_from(CONTRACTS))
-    def reserve(self, run, plan, contract):
+    @rule(
+        run=RUNS,
+        plan=st.sampled_from(PLANS),
+        contract=st.sampled_from(CONTRACTS),
+        own=st.sampled_from(OWN),
+    )
+    def reserve(self, run, plan, contract, own):
+        own = own if contract == CONTRACTS[0] else None
         body = ledger.reserve_body(
-            contract, run=run, recipe="sha256:r", block="train", plan=plan, manifest="sha256:m"
+            contract, run=run, recipe="sha256:r", block="train", plan=plan, manifest="sha256:m", own=own
         )
         if self.step("reserve", body):
             self.trained[run] = 0
+            if own is not None:  # whatever was reserved before it, at whatever order the caps then had
+                total = self.state.total(own, "train")
+                assert total.spent + total.held <= own.rho_max_nano
 
     @rule(
         run=RUNS, number=st.integers(0, 40), attempt=st.integers(1, 2), steps=st.sampled_from([0, 1, 1, 1, 2])
@@ -75,11 +85,11 @@ class BudgetMachine(RuleBasedStateMachine):
     def never_over_a_cap_and_never_back(self):
         lineage = self.state.lineage
         for scope in (lineage, *CONTRACTS):
-            total = self.state.total(scope.scope, "train")
+            total = self.state.total(scope, "train")
             assert total.spent >= 0
             assert total.held >= 0
             assert total.spent + total.held <= scope.rho_max_nano
-        spent = self.state.total(lineage.scope, "train").spent
+        spent = self.state.total(lineage, "train").spent
         assert spent >= self.spent_before
         self.spent_before = spent
         owed = sum(hold.steps_spent * hold.lineage_step for hold in self.state.holds.values())

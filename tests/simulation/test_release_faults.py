@@ -175,7 +175,7 @@ def test_a_gate_whose_log_does_not_answer_looks_again(state: str):
     async def story(pool: Pool) -> None:
         run = await pool.run()
         name, _ = only(pool.candidates())
-        pool.steps.at, pool.steps.error = len(pool.steps.names), lambda: _unavailable()
+        pool.steps.at, pool.steps.error = len(pool.steps.names), _unavailable
         if state == "released":
             assert (await pool.nodes["iber"].vote(name, run, "approve")).status_code == 200
         await pool.idle()

@@ -60,10 +60,14 @@ async def with_candidate(house: House) -> tuple[list[NodeSim], Contract, str]:
     return nodes, contract, run_id
 
 
-async def released(house: House, contract: Contract) -> None:
+async def released(house: House, contract: Contract, *, logged: bool = True) -> None:
+    """What the gate would have written, or only its row."""
     data = b'{"statement":1}'
 
-    def work(session, _tx):
+    def work(session, tx):
+        if logged:
+            pub = {"model": MODEL, "tier": "consortium", "clause": "tier-1", "statement": digest(data)}
+            tx.add(Event(type=EntryType.MODEL_RELEASED, scope=contract.digest, pub=pub))
         session.execute(insert(statement).values(digest=digest(data), bytes=data))
         session.execute(
             insert(release).values(
@@ -282,6 +286,32 @@ async def test_a_released_model_goes_to_a_party_and_the_log_says_so(house):
     (line,) = (await kita.get("/releases")).json()["releases"]
     assert (line["model"], line["tier"]) == (MODEL, "consortium")
     assert (await kita.get(f"/statements/{line['statement']}")).content == b'{"statement":1}'
+
+
+async def test_each_download_has_a_decision_of_its_own_which_its_entry_names(house):
+    nodes, contract, _ = await with_candidate(house)
+    await released(house, contract)
+    for one in (nodes[0], nodes[0], nodes[1]):
+        assert (await one.get(f"/models/{MODEL}/weights")).content == WEIGHTS
+    entries = house.entries()
+    exported = [one for one in entries if one.type is EntryType.MODEL_EXPORTED]
+    assert [one.refs for one in exported] == [(entries.index(one) - 1,) for one in exported]
+    decided = [entries[one.refs[0]] for one in exported]
+    assert {one.type for one in decided} == {EntryType.DECISION_RECORDED}
+    assert len({one.pub["decision"] for one in decided}) == 3
+    names = [alias(one.alias_key, contract.digest, None, None) for one in (nodes[0], nodes[0], nodes[1])]
+    assert [one.pub["recipient"] for one in exported] == names
+    with house.services.store.read() as session:
+        asked = {row.digest: parse_json(row.request) for row in session.execute(select(decision))}
+    parties = [asked[one.pub["decision"]]["party"] for one in decided]
+    assert parties == [one.name for one in (nodes[0], nodes[0], nodes[1])]
+
+
+async def test_a_row_without_a_release_in_the_log_hands_nothing_out(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    await released(house, contract, logged=False)
+    assert code(await kita.get(f"/models/{MODEL}/weights")) == (403, "contract.refused")
+    assert house.entries(EntryType.MODEL_EXPORTED) == []
 
 
 async def test_a_candidate_that_was_not_released_is_refused_by_a_clause_and_logged(house):

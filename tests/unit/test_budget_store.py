@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from policies.identity import SigningKey
-from policies.privacy import ledger
+from policies.privacy import DpPlan, ledger
 from policies.privacy.errors import (
     BudgetError,
     BudgetExhaustedError,
@@ -85,6 +86,57 @@ def test_the_contracts_cap_is_a_second_filter(tmp_path):
         with pytest.raises(BudgetExhaustedError, match="sha256:dddd"):
             budget.reserve(store, "run_4", tight)
         budget.reserve(store, "run_5", cap("sha256:" + "e" * 64, total="4", release="2.001"))
+
+
+def test_a_cap_that_was_tightened_counts_what_was_spent_at_its_own_order(tmp_path):
+    contract, own = (cap("sha256:" + "d" * 64, total=total, release="2") for total in ("8", "2"))
+    assert contract.order != own.order
+    rest = DpPlan.load(SMALL.plan.document | {"steps": 120})
+    facts = {"recipe": SMALL.digest, "manifest": "sha256:0", "units": 80}
+    budget = Budget(tmp_path / "l.db", SMALL)
+    with budget.create(cap(release="2")) as store:
+        store.reserve(SMALL.plan, contract, run="run_a", **facts)
+        for number in range(200):
+            store.touch("run_a", number, 1)
+        store.commit("run_a")
+        assert store.figures(own).epsilon_spent == "1.999976"
+        for caps in ({"contract": own}, {"contract": contract, "own": own}):
+            with pytest.raises(BudgetExhaustedError, match="order 10"):
+                store.reserve(rest, run="run_b", **caps, **facts)
+        store.reserve(rest, contract, run="run_b", **facts)
+        store.check_holds(contract)
+        with pytest.raises(BudgetExhaustedError):
+            store.check_holds(own)
+
+
+@pytest.mark.parametrize("total", ["2", "3", "4", "5", "6", "7", "7.5", "7.9"])
+def test_a_tightened_cap_refuses_earlier_and_never_later(tmp_path, total):
+    contract, own = (cap("sha256:" + "d" * 64, total=one, release="2") for one in ("8", total))
+    plans = [
+        DpPlan.load(SMALL.plan.document | {"noise_multiplier": sigma, "steps": steps})
+        for sigma, steps in (("9", 150), ("30", 200), ("7", 100))
+    ]
+    facts = {"recipe": SMALL.digest, "manifest": "sha256:0", "units": 80}
+    budget = Budget(tmp_path / "loose.db", SMALL), Budget(tmp_path / "tight.db", SMALL)
+    roomy = cap(total="40", release="2")
+    with budget[0].create(roomy) as loose, budget[1].create(roomy) as tight:
+        taken = {"loose": 0, "tight": 0}
+        for number in range(90):
+            for name, store, tighter in (("loose", loose, None), ("tight", tight, own)):
+                if taken[name] == number:  # the first refusal ends it
+                    with contextlib.suppress(BudgetExhaustedError):
+                        store.reserve(plans[number % 3], contract, run=f"run_{number}", own=tighter, **facts)
+                        taken[name] += 1
+        assert taken["tight"] <= taken["loose"] < 90
+        assert tight.figures(own).rho_held_nano <= own.rho_max_nano
+        assert ledger.replay(tight.entries()) == tight.state
+
+
+def test_an_owners_cap_is_one_of_the_contract(budget, store):
+    with pytest.raises(BudgetError):
+        store.reserve(
+            RECIPE.plan, CONTRACT, run="run_a", recipe="r", manifest="m", units=80, own=cap("another")
+        )
 
 
 def test_a_release_over_its_cap_too_many_units_and_another_unit_are_refused(budget, store):

@@ -220,9 +220,9 @@ def test_every_enforced_clause_has_a_request_that_it_refuses_at_every_point_that
         table.append(
             f"{row.clause:<17} {row.label:<16} {' '.join(row.points):<25} {len(mine):>2} {' '.join(types)}"
         )
-    print("\n" + "\n".join(table))  # noqa: T201  evidence
+    print("\n" + "\n".join(table))
     enforced = [row for row in enforcement_map(CONTRACT) if row.points]
-    print(f"enforced clauses with code that refused: {len(enforced)}/{len(enforced)}")  # noqa: T201  evidence
+    print(f"enforced clauses with code that refused: {len(enforced)}/{len(enforced)}")
     assert [row.clause for row in enforcement_map(CONTRACT) if row.label == "law only"] == ["purpose-3"]
 
 

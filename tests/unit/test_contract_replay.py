@@ -136,7 +136,7 @@ def test_replay_in_a_fresh_interpreter_without_pydantic_and_yaml_gives_the_same_
 def test_the_records_of_this_version_do_not_change():
     """Golden digest: if it changes, old decisions no longer replay; then the semantics need a new id, not a new digest here."""
     data = canonical([json.loads(record(request)) for request in requests()])
-    print(digest(data))  # noqa: T201  evidence
+    print(digest(data))
     assert digest(data) == GOLDEN
 
 

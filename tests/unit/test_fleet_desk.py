@@ -37,7 +37,7 @@ from tests.fleetsim import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONFIG = RunConfig(run="run_sim", contract=CONTRACT, recipe=RECIPE)
+CONFIG = RunConfig(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
 ADMISSION = Admission(broker_key=BROKER.public, tensor_bytes=4_000_000)
 VECTOR = np.arange(4, dtype=np.float32)
 
@@ -99,9 +99,9 @@ def test_a_refusal_is_signed_before_one_byte_is_pulled(tmp_path: Path) -> None:
     "named",
     [
         {"key": node_key(3)},
-        {"run": "run_other"},
+        {"run": "run_otheraaaaaaaaaaa"},
         {"recipe": CONTRACT},
-        {"node": "node_sim1"},
+        {"node": "node_simbbbbbbbbbbbbb"},
     ],
 )
 def test_a_header_of_another_key_run_recipe_or_node_gets_no_signed_answer(
@@ -252,7 +252,7 @@ def test_the_ledger_is_durable(tmp_path: Path) -> None:
         ledger._db.execute("INSERT INTO slot (contract) VALUES ('x')")
 
 
-GOOD = {"iriai": 1, "run": "run_sim", "contract": CONTRACT, "recipe": RECIPE}
+GOOD = {"iriai": 1, "run": "run_simaaaaaaaaaaaaa", "contract": CONTRACT, "recipe": RECIPE}
 
 
 def test_a_run_is_read_from_exactly_four_keys() -> None:
@@ -266,6 +266,7 @@ def test_a_run_is_read_from_exactly_four_keys() -> None:
         GOOD | {"lr": 1},
         GOOD | {"iriai": 2},
         GOOD | {"contract": "x"},
+        GOOD | {"run": "run_ABC-0189"},
         {k: v for k, v in GOOD.items() if k != "run"},
     ],
 )
@@ -284,14 +285,14 @@ def test_local_answers_like_the_wire(tmp_path: Path) -> None:
     clock = HandClock()
 
     def admit(config: RunConfig) -> Admission:
-        if config.run == "run_bad":
+        if config.run == "run_badaaaaaaaaaaaaa":
             raise RunRefusedError(need="a", found="b", remedy="c")
         return ADMISSION
 
     desk = make_desk(tmp_path, clock=clock, admit=admit)
     header = header_of(tensor=VECTOR)
     asked = (header, "train.contribute", (1, 0), tensor_bytes(VECTOR))
-    assert desk.local(GOOD | {"run": "run_bad"}, *asked) == "engine.run-refused"
+    assert desk.local(GOOD | {"run": "run_badaaaaaaaaaaaaa"}, *asked) == "engine.run-refused"
     assert desk.local(GOOD | {"x": 1}, *asked) == "engine.run-refused"
     answer = desk.local(GOOD, *asked)
     assert isinstance(answer, tuple)
@@ -302,4 +303,4 @@ def test_local_answers_like_the_wire(tmp_path: Path) -> None:
 
 def test_a_handler_reply_has_a_form() -> None:
     assert HandlerReply() == HandlerReply(status="ok", code=None, body={}, tensor=None)
-    assert name_of(3) == "node_sim3"
+    assert name_of(3) == "node_simddddddddddddd"

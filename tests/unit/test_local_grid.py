@@ -48,7 +48,7 @@ def _grid(tmp_path: Path, clock: HandClock, nodes: int = 4, **handlers: Any) -> 
 
 def _exchange(grid: LocalGrid, clock: HandClock, nodes: int = 4, **named: Any) -> list[Reply | Failure]:
     async def run() -> list[Reply | Failure]:
-        opened = await grid.open_run(run="run_sim", contract=CONTRACT, recipe=RECIPE)
+        opened = await grid.open_run(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
         requests = [request_of(VECTOR, node=name_of(index)) for index in range(nodes)]
         found = await collect(grid.exchange(opened, requests, deadline=deadline(clock, 30), **named))
         await grid.close_run(opened, ok=True)
@@ -118,11 +118,11 @@ def test_runs_are_bounded_and_closed_runs_carry_nothing(tmp_path: Path) -> None:
 
     async def run() -> None:
         opened = [
-            await grid.open_run(run="run_sim", contract=CONTRACT, recipe=RECIPE)
+            await grid.open_run(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
             for _ in range(MAX_ACTIVE_RUNS)
         ]
         with pytest.raises(RunLimitError):
-            await grid.open_run(run="run_sim", contract=CONTRACT, recipe=RECIPE)
+            await grid.open_run(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
         await grid.close_run(opened[0], ok=False)
         with pytest.raises(NotRunningError):
             await collect(grid.exchange(opened[0], [], deadline=deadline(clock, 1)))
@@ -148,7 +148,7 @@ def _reply(
 
 
 PARTS = [memoryview(tensor_bytes(VECTOR))]
-MALFORMED = Failure(node="node_sim0", code="engine.reply-malformed")
+MALFORMED = Failure(node="node_simaaaaaaaaaaaaa", code="engine.reply-malformed")
 
 
 def test_a_good_reply_is_accepted() -> None:

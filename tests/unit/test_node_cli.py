@@ -12,6 +12,7 @@ import pytest
 from client.answers import Answer, finish, plain, table
 from client.doctor import doctor
 from client.errors import NoSuchThingError, remote_refusal
+from client.membership import status
 from client.settings import Home
 from tests.nodesim import SeedEntropy
 from tests.nodeworld import World
@@ -111,6 +112,46 @@ def test_text_of_another_party_cannot_move_the_cursor(capsys: pytest.CaptureFixt
     assert json.loads(out)["error"]["clause"] == "k-1"
     assert plain("x\x1b[0m") == "x\\x1b[0m"
     assert table(("a",), [("\x1b",)]) == ("a", "\\x1b")
+
+
+def test_no_line_and_no_document_of_any_command_moves_the_cursor(capsys: pytest.CaptureFixture[str]):
+    hostile = "state  active\x1b]0;pwned\x07\x1b[2J\r\n\u202eok\x9b1A \U000e0041"
+    done = finish(
+        lambda: Answer(data={"state": hostile}, text=(f"state  {hostile}", "", "日本")), as_json=True
+    )
+    assert done == 0
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert all(char.isprintable() for char in text.replace("\n", ""))
+    assert json.loads(out)["data"] == {"state": hostile}
+    assert (len(out.splitlines()), len(err.splitlines())) == (1, 3)
+    assert err.endswith("日本\n")
+
+
+def test_a_hostile_state_of_the_membership_reaches_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    world = World(tmp_path)
+    answer = {"state": "active\x1b]0;pwned\x07\x1b[2J", "since_ms": 1}
+    world.broker.routes["/membership/me"] = lambda _request, _body: answer
+    assert finish(lambda: status(world.member), as_json=False) == 0
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["client.cli", "client.node"])
+def test_what_a_node_writes_is_this_accounts_alone(tmp_path: Path, program: str):
+    folder = tmp_path / "node"
+    command = [sys.executable, "-m", "client.cli", "init", "--dir", str(folder)]
+    done = subprocess.run(command, check=False, capture_output=True, umask=0o022, timeout=60)
+    assert done.returncode == 0, done.stderr
+    if program == "client.node":
+        folder.chmod(0o755)
+        worker = [sys.executable, "-m", program, "--dir", str(folder)]
+        done = subprocess.run(worker, check=False, capture_output=True, umask=0o022, timeout=60)
+        assert done.returncode == 3, done.stderr  # it has joined no broker
+    modes = {path.relative_to(folder): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert set(modes.values()) == {0o600, 0o700}, modes
 
 
 def test_an_answer_with_a_finding_keeps_its_exit_code(capsys: pytest.CaptureFixture[str]):

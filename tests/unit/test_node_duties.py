@@ -4,23 +4,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from client.errors import EquivocationError, ReceiptFileError
+from client.federation.errors import RequestInvalidError
+from client.federation.handlers import RunConfig
 from client.ledgers import outbox_list
 from client.releases import receipts_export, receipts_fetch, receipts_verify
+from policies.encoding import canonical
 from policies.errors import InvariantError
-from policies.exchange import ExchangeType
+from policies.exchange import REQUEST_PAYLOAD, ExchangeType, tensor_spec
 from policies.log.checkpoint import VerifierKey
 from policies.log.envelope import ChainState, open_envelope
+from policies.log.errors import SlotTakenError
 from policies.log.merkle import leaf_hash
 from policies.log.proofs import parse_receipt
+from policies.ports import iso_ms
 from policies.privacy.errors import BudgetUnknownError
 from policies.signing import Envelope
 from policies.verify.cli import _read_receipts
-from tests.nodeworld import World, kinds, ready_world
+from tests.nodeworld import RUN, World, kinds, ready_world
 
 
 @pytest.fixture
@@ -123,6 +129,142 @@ def test_an_old_copy_of_the_ledger_stops_the_node(world: World):
         path.write_bytes(data)
     with pytest.raises(BudgetUnknownError, match="old copy"):
         world.start()
+
+
+def test_an_old_copy_of_the_ledger_is_noticed_for_held_out_units_too(world: World):
+    world.ask()
+    copies = {path: path.read_bytes() for path in world.home.budget.glob("*.db")}
+    _, reply = world.ask(ExchangeType.JUDGE)
+    assert reply.status == "ok"
+    world.worker.close()
+    for path, data in copies.items():
+        path.write_bytes(data)
+    with pytest.raises(BudgetUnknownError, match="old copy"):
+        world.start()
+
+
+def test_a_query_whose_vote_never_was_is_told_after_the_restart_and_paid_for_once(world: World):
+    honest = world.learner.judge
+
+    def fails(_seat: object, _weights: object) -> tuple[float, bool]:
+        raise RuntimeError("the secret 4711")
+
+    world.learner.judge = fails
+    _, reply = world.ask(ExchangeType.JUDGE)
+    assert (reply.code, reply.body) == ("engine.handler-failed", {})
+    assert world.worker.outbox.envelopes(kind="epsilon.spent") == ()
+    world.restart()
+    (told,) = world.worker.outbox.envelopes(kind="epsilon.spent")
+    world.learner.judge = honest
+    _, reply = world.ask(ExchangeType.JUDGE, attempt=2)
+    assert kinds(reply) == ["budget.opened", "epsilon.spent", "evaluation.received", "vote.cast"]
+    bodies = [json.loads(one.payload)["body"] for one in _sealed(reply)]
+    assert told.slot == f"epsilon.spent {bodies[1]['mechanism']}"
+    assert bodies[1]["mechanism"].endswith(bodies[2]["candidate"].removeprefix("sha256:"))
+    assert len(world.worker.budgets.touches()) == 1
+
+
+def test_a_restored_folder_is_refused_by_the_receipts_that_it_lacks(world: World, tmp_path: Path):
+    _, reply = world.ask()
+    world.log_reply(reply)
+    world.worker.close()
+    shutil.copytree(world.home.root, tmp_path / "backup")
+    world.start()
+    receipts_fetch(world.member, world.worker.outbox)
+    _, second = world.ask(round=2)
+    receipts = world.log_reply(second)
+    world.worker.close()
+    shutil.rmtree(world.home.root)
+    shutil.copytree(tmp_path / "backup", world.home.root)
+    world.clock.ms += 1
+    world.start()
+    _, reply = world.ask(round=3, body={"receipts": receipts})
+    assert (reply.code, world.pulled) == ("log.receipt", 0)
+    assert len(world.worker.budgets.touches()) == 1
+    codes = []
+    for number in range(4, 10):  # without receipts the node cannot know: the log refuses its numbers
+        _, reply = world.ask(round=number)
+        codes.append(reply.code)
+        with pytest.raises(SlotTakenError):
+            world.log_reply(reply)
+    assert codes[-1] == "outbox.backlog"
+    assert codes.count(None) <= 4
+
+
+def _by_hand(world: World, **changes: object) -> tuple[bytes, RunConfig]:
+    """A request that our own code would not seal, signed by the broker all the same."""
+    spec = tensor_spec(world.weights())
+    payload = {
+        "v": 1,
+        "contract": world.contract.digest,
+        "recipe": world.recipe.digest,
+        "run": RUN,
+        "round": 1,
+        "attempt": 1,
+        "type": "train.contribute",
+        "node": world.member.identity.node,
+        "deadline": iso_ms(world.clock.ms + 60_000),
+        "tensor": spec.to_json(),
+        "body": {"plan": world.recipe.plan.digest, "base_model": spec.digest},
+    } | changes
+    config = RunConfig(run=str(payload["run"]), contract=world.contract.digest, recipe=world.recipe.digest)
+    return Envelope.seal(canonical(payload), REQUEST_PAYLOAD, world.broker.key).to_bytes(), config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run": "run_ABC-0189"},
+        {"run": RUN + "\n"},
+        {"run": "run_aaaaaaaaaaaaaaa"},
+        {"round": 1_000_000},
+        {"attempt": 1_000_000},
+    ],
+)
+def test_what_the_log_could_not_be_told_is_refused_before_it_is_spent(world: World, changes: dict):
+    header, config = _by_hand(world, **changes)
+    slot = (int(changes.get("round", 1)), int(changes.get("attempt", 1)))
+    with pytest.raises(RequestInvalidError):
+        world.worker.desk.answer(
+            config,
+            world.worker.admit(config),
+            header,
+            kind="train.contribute",
+            slot=slot,
+            pull=lambda _spec: b"",
+            confirm=lambda: None,
+        )
+    assert world.learner.trained == []
+    assert world.worker.budgets.lineages() == ()
+
+
+def test_a_spend_that_no_entry_can_hold_stops_its_run_only(world: World, capfd: pytest.CaptureFixture[str]):
+    _, reply = world.ask()
+    world.worker.budgets.find(world.worker.budgets.lineages()[0]).touch(RUN, 1_000_000, 1)
+    world.restart()
+    assert '"event": "spend-untold"' in capfd.readouterr().err
+    receipts = world.log_reply(reply)
+    _, refused = world.ask(round=2, body={"receipts": receipts})
+    assert (refused.code, world.pulled) == ("budget.unknown", 0)
+    assert world.ask(ExchangeType.JUDGE, round=2)[1].code == "budget.unknown"
+    _, other = world.ask(run="run_bbbbbbbbbbbbbbbb")
+    assert other.status == "ok"
+    assert [one.round for one in world.worker.budgets.touches()] == [1, 1_000_000, 1]  # it is kept
+
+
+def test_other_units_than_the_reserved_ones_are_not_paid_for(world: World):
+    _, reply = world.ask()
+    world.learner.units = lambda _seat, _block: ("sha256:" + "7" * 64, 21)
+    _, refused = world.ask(round=2, body={"receipts": world.log_reply(reply)})
+    assert refused.code == "privacy.plan-mismatch"
+    assert len(world.worker.budgets.touches()) == 1
+
+
+def test_databases_are_this_accounts_alone(world: World):
+    world.ask()
+    files = [world.home.outbox, world.home.fleet, *world.home.budget.glob("*.db")]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert world.home.root.stat().st_mode & 0o777 == 0o700
 
 
 def test_no_text_of_an_exception_leaves(world: World):

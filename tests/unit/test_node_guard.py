@@ -128,8 +128,22 @@ def test_a_spent_budget_refuses_the_next_run(tmp_path: Path):
 def test_the_owners_own_cap_tightens_the_contracts(world: World):
     world.rules(epsilon_total="3")
     _, reply = world.ask()
-    assert reply.status == "refused"
+    assert (reply.status, reply.code, world.pulled, reply.body) == ("refused", "local.refused", 0, {})
+    assert world.worker.outbox.decisions()[0].clauses == ("local:epsilon",)
     assert world.learner.trained == []
+
+
+def test_a_cap_that_the_owner_tightens_in_a_run_stops_it_and_changes_no_claim(world: World):
+    _, first = world.ask()
+    world.rules(epsilon_total="19")  # still enough, at another order than the contract's
+    _, second = world.ask(round=2, body={"receipts": world.log_reply(first)})
+    claims = [one.body["decision"]["request"]["epsilon_after_total"] for one in (first, second)]
+    assert claims[0] == claims[1]
+    world.rules(epsilon_total="7")
+    _, third = world.ask(round=3, body={"receipts": world.log_reply(second)})
+    assert third.code == "local.refused"
+    assert len(world.learner.trained) == 2
+    assert world.worker.outbox.decisions()[0].clauses == ("local:epsilon",)
 
 
 @pytest.mark.parametrize(

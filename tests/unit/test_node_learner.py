@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from client.catalogue import data_add
 from client.learner import HomeLearner, episodes_of
 from client.settings import LocalRules
+from policies.contract import from_tree
 from policies.exchange import ExchangeType
 from policies.signing import Envelope
 from tests.nodesim import SeedEntropy
-from tests.nodeworld import World, kinds, ready_world
+from tests.nodeworld import BEFORE_MS, IN_TERM_MS, RUN, World, kinds, ready_world, write_recording
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +51,70 @@ def test_three_private_rounds_on_the_sites_own_data(world: World):
         for one in world.worker.outbox.envelopes(kind="epsilon.spent")
     ]
     assert spent == [1, 1, 1, 1]
+
+
+def test_two_contracts_with_one_recipe_read_and_charge_their_own_data(world: World):
+    first = world.contract
+    tree = json.loads(json.dumps(first.document)) | {"contract_id": "ctr_bbbbbbbbbbbbbbbb"}
+    for one in tree["recipes"][0]["datasets"]:
+        one["dataset"] = "kita/welding" if one["party"] == "kita" else one["dataset"]
+    world.contract = from_tree(tree)
+    world.broker.contracts[world.contract.digest] = world.contract.canonical
+    world.worker.close()
+    world.clock.ms = BEFORE_MS
+    outbox = world.outbox()
+    data_add(
+        world.member,
+        world.shelf(),
+        outbox,
+        write_recording(world.folder / "other", train=7, held_out=3, seed=99),
+        dataset="kita/welding",
+        signal_map=None,
+        contract=world.contract.digest,
+        rules=LocalRules(),
+        publish=False,
+    )
+    outbox.close()
+    world.sign()
+    world.finalize()
+    world.clock.ms = IN_TERM_MS
+    world.start()
+    assert world.worker.prepare() is True
+    guard, learner = world.worker.guard, world.worker.home_learner
+    seats = [guard.seat(one.digest, world.recipe.digest) for one in (first, world.contract)]
+    assert [learner.units(one, "train")[1] for one in seats] == [4, 7]
+    for block in ("train", "held-out", "held-out"):
+        manifests = [learner.units(one, block)[0] for one in seats]
+        assert manifests[0] != manifests[1]
+    for number, seat in enumerate((seats[1], seats[0], seats[1])):
+        paid = []
+        learner.update(seat, RUN, (number, 1), learner.initial(seat.recipe), paid.append)
+        assert paid == [learner.units(seat, "train")[0]]
+        assert learner.judge(seat, learner.initial(seat.recipe))
+        assert next(iter(learner._held_out))[2:] == (seat.dataset, seat.lineage)
+    receipts = []
+    for seat, run in ((seats[0], "run_cccccccccccccccc"), (seats[1], "run_dddddddddddddddd")):
+        world.contract = seat.held.contract
+        _, reply = world.ask(run=run, weights=learner.initial(world.recipe), body={"receipts": receipts})
+        assert reply.status == "ok", reply.code
+        receipts = world.log_reply(reply)
+    charged = {(one.run, one.contract, one.lineage) for one in world.worker.budgets.touches()}
+    assert charged == {
+        (run, seat.held.contract.digest, seat.lineage)
+        for seat, run in zip(seats, ("run_cccccccccccccccc", "run_dddddddddddddddd"), strict=True)
+    }
+
+
+def test_a_trainer_that_was_prepared_before_data_came_is_made_anew(world: World):
+    seat = world.worker.guard.seat(world.contract.digest, world.recipe.digest)
+    learner = world.worker.home_learner
+    learner.warm([seat])
+    (prepared,) = learner._spare.values()
+    learner._spare = {key: replace(prepared, manifest="sha256:" + "0" * 64) for key in learner._spare}
+    paid: list[str] = []
+    learner.update(seat, RUN, (1, 1), learner.initial(seat.recipe), paid.append)
+    assert paid == [learner.units(seat, "train")[0]]
+    assert all(one.trainer is not prepared.trainer for one in learner._trainers.values())
 
 
 def test_only_the_fields_of_contract_recipe_and_site_are_opened(world: World):

@@ -17,7 +17,10 @@ from policies.errors import SignatureInvalidError
 from policies.exchange import ExchangeType
 from policies.identity import SigningKey
 from policies.log.envelope import open_envelope
+from policies.privacy.errors import StatementError
+from policies.privacy.statement import build_statement, claim
 from policies.signing import Envelope
+from tests.learnsim import small_recipe
 from tests.nodesim import RefusedBySimError
 from tests.nodeworld import RUN, World, ready_world, sha
 
@@ -33,9 +36,11 @@ def _release(world: World, *, tier: str = "consortium", key: SigningKey | None =
     """A released model at the simulated broker; ``changes`` are of the statement's subject."""
     data = np.linspace(-1, 1, world.recipe.parameters, dtype="<f4").tobytes()
     model = digest(data)
-    subject = {"model": model, "contract": world.contract.digest, "run": RUN} | changes
-    document = canonical({"subject": subject, "verdict": "PRIVATE"})
-    statement = Envelope.seal(document, STATEMENT_TYPE, key or world.broker.key).to_bytes()
+    given = {"model": model, "contract": world.contract.digest, "run": RUN, "recipe": world.recipe.digest}
+    given |= {"plan": world.recipe.plan.document, "evaluation": world.recipe.evaluation.digest} | changes
+    plan, forged = given.pop("plan"), given.pop("forged", {})
+    document = build_statement(claims=[claim("A1b2", plan), claim("C3d4", plan)], **given) | forged
+    statement = Envelope.seal(canonical(document), STATEMENT_TYPE, key or world.broker.key).to_bytes()
     row = {
         "model": model,
         "tier": tier,
@@ -92,9 +97,28 @@ def test_a_statement_by_another_key_or_about_another_model_is_refused(world: Wor
     model = _release(world, key=SigningKey.from_seed(b"X" * 32))
     with pytest.raises(SignatureInvalidError):
         pull(world.member, world.shelf(), model)
-    model = _release(world, model=sha("another"))
-    with pytest.raises(DigestMismatchError):
-        pull(world.member, world.shelf(), model)
+    other = small_recipe(noise_multiplier="4").plan.document
+    for changes in (
+        {"model": sha("another")},
+        {"contract": sha("another")},
+        {"recipe": sha("another")},
+        {"run": "run_bbbbbbbbbbbbbbbb"},
+        {"evaluation": sha("another")},
+        {"plan": other},
+        {"plan": None},
+    ):
+        model = _release(world, **changes)
+        with pytest.raises(DigestMismatchError):
+            pull(world.member, world.shelf(), model)
+    assert not world.home.models.exists()
+
+
+def test_a_statement_whose_verdict_or_figures_do_not_follow_is_refused(world: World):
+    for forged in ({"verdict": "NOT PRIVATE"}, {"contributors": []}, {"note": "no plan at all"}):
+        model = _release(world, forged=forged)
+        with pytest.raises(StatementError):
+            pull(world.member, world.shelf(), model)
+    assert not world.home.models.exists()
 
 
 def test_the_brokers_refusal_names_its_clause(world: World):
@@ -127,6 +151,7 @@ def test_an_individual_model_lies_beside_the_common_one(world: World):
     assert own["kept"] == "individual"
     assert np.array_equal(read_model(world.home, model, individual=True)[1], weights + 1)
     assert np.array_equal(read_model(world.home, model)[1], weights)
+    assert Path(own["file"]).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_model_that_was_not_pulled_cannot_be_trained_on(world: World):

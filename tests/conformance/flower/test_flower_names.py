@@ -144,7 +144,7 @@ def test_our_objects_are_flowers_objects(tmp_path: Path) -> None:
     state, _, store = _state(tmp_path)
     run_id, _ = names.create_run(state, {"iriai": 1})
     for vector in (np.arange(5, dtype=np.float32), np.zeros(3_000_000, dtype=np.float32)):
-        request = request_of(vector, node="node_sim0")
+        request = request_of(vector, node="node_simaaaaaaaaaaaaa")
         message = compose(
             store,
             run_id=run_id,

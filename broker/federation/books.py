@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the members' own envelopes in the log come to: the books that a new envelope must fit.
+
+An audit replays the log; an entry that it calls an error stays one for good. So an envelope is tried here,
+with the auditor's own rules, before it gets its entry:
+
+- budget entries by `policies.privacy.spending`;
+- one submission for a slot, one evaluation of a candidate, one entry for a decision;
+- a vote on a known candidate is of its contract and run.
+
+Entries up to the signed head are read once and kept; what a transaction wrote behind it is read each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from broker.store.tables import candidate, decision, log_entry, log_envelope, run
+from policies.identity import key_id, parse_key
+from policies.log.entries import EntryType
+from policies.privacy.errors import BudgetError
+from policies.privacy.ledger import Cap
+from policies.privacy.spending import Book, Plans
+from policies.recipe import load as load_recipe
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Row
+
+    from broker.contracts.service import Contracts
+    from broker.federation.participants import Participant
+    from broker.federation.signed import Signed
+    from broker.log import Writer
+    from broker.store import Session, Store
+    from policies.contract.clauses import Caps
+
+__all__ = ["DIFFERS", "Books", "MisfitError", "Page"]
+
+Json = Any
+SPEND, SUBMISSION, EVALUATION, DECISION = (
+    "spend-differs",
+    "submission-differs",
+    "evaluation-differs",
+    "decision-differs",
+)
+DIFFERS = frozenset({SPEND, SUBMISSION, EVALUATION, DECISION})
+"""Reasons behind which stands what a node signed and an audit would refuse: the node is out of the run."""
+_MISPLACED = "envelope-malformed"
+_BUDGET = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT})
+_READ = [*sorted(_BUDGET), EntryType.DECISION_RECORDED]
+_OPEN_ENDED = 2**62
+
+
+class MisfitError(Exception):
+    """An envelope does not fit the books; the caller names its sender."""
+
+    def __init__(self, reason: str, *, need: str, found: str) -> None:
+        super().__init__(reason)
+        self.reason, self.need, self.found = reason, need, found
+
+
+class Books:
+    """The books of all members, as one run sees them. Used by one transaction at a time."""
+
+    def __init__(self, contracts: Contracts, writer: Writer, store: Store) -> None:
+        self._contracts = contracts
+        self._writer = writer
+        self._upto = 0
+        self._kept: dict[str, Book] = {}
+        self._decided: set[str] = set()
+        self._plans: dict[str, tuple[str, Plans]] = {}
+        self._caps: dict[tuple[str, str], Cap | None] = {}
+        with store.read() as session:
+            self._catch_up(session)
+
+    def page(self, session: Session, sender: Participant) -> Page:
+        """A member's books as they stand in this transaction, to try envelopes on, in their order."""
+        self._catch_up(session)
+        kid = key_id(sender.node_key)
+        book, decided = self._kept.get(kid, Book()).copy(), set(self._decided)
+        for row in _rows(session, self._upto, _OPEN_ENDED):
+            self._take(session, book if row.signer == kid else Book(), decided, row)
+        return Page(self, session, kid, book=book, decided=decided)
+
+    def plans_of(self, session: Session, run_id: str) -> tuple[str, Plans] | None:
+        """Contract and plans of a run; None if nobody opened it."""
+        found = self._plans.get(run_id)
+        if found is None:
+            row = session.execute(
+                select(run.c.contract, run.c.recipe_digest).where(run.c.run_id == run_id)
+            ).one_or_none()
+            if row is None:
+                return None
+            contract = self._contracts.get(row.contract)
+            recipe = load_recipe(self._contracts.annex(session, contract, row.recipe_digest))
+            train = None if recipe.plan is None else recipe.plan.document
+            plans = Plans(train=train, evaluation=recipe.evaluation.document)
+            found = self._plans[run_id] = row.contract, plans
+        return found
+
+    def cap(self, scope: str, kid: str) -> Cap | None:
+        """The caps of a contract for the party that holds a key."""
+        if (scope, kid) not in self._caps:
+            contract = self._contracts.get(scope)
+            party = next((one.party for one in contract.contributors if _kid(one.key) == kid), None)
+            caps = None if party is None else contract.caps(party)
+            self._caps[(scope, kid)] = None if caps is None else _cap(scope, caps)
+        return self._caps[(scope, kid)]
+
+    def try_budget(self, session: Session, book: Book, payload: Mapping[str, Json], kid: str) -> None:
+        """Takes a budget entry.
+
+        Raises:
+            BudgetError: An audit would call it an error.
+        """
+        found = self.plans_of(session, payload["run"])
+        if found is None or found[0] != payload["scope"]:
+            raise BudgetError(need="a run of the envelope's contract", found="another", remedy="none")
+        if payload["kind"] == EntryType.BUDGET_OPENED:
+            book.opened(payload["body"], plans=found[1])
+            return
+        book.spent(
+            payload["body"],
+            slot=(payload["run"], payload["round"]),
+            scope=payload["scope"],
+            cap=self.cap(payload["scope"], kid),
+            plans=found[1],
+        )
+
+    def _catch_up(self, session: Session) -> None:
+        size = self._writer.head().size
+        for row in _rows(session, self._upto, size):
+            self._take(session, self._kept.setdefault(row.signer, Book()), self._decided, row)
+        self._upto = max(self._upto, size)
+
+    def _take(self, session: Session, book: Book, decided: set[str], row: Row[Any]) -> None:
+        payload = json.loads(Envelope.from_bytes(row.dsse).payload)
+        if row.type == EntryType.DECISION_RECORDED:
+            decided.add(payload["body"]["decision"])
+            return
+        with contextlib.suppress(BudgetError):  # it is in the log, and counts
+            self.try_budget(session, book, payload, row.signer)
+
+
+class Page:
+    """One member's books, to try the envelopes of one reply on, in their order."""
+
+    def __init__(self, books: Books, session: Session, kid: str, *, book: Book, decided: set[str]) -> None:
+        self._books = books
+        self._session = session
+        self._kid = kid
+        self._book = book
+        self._decided = decided
+        self._once: set[tuple[object, ...]] = set()
+
+    def fit(self, one: Signed) -> None:
+        """Takes an envelope that is not in the log yet.
+
+        Raises:
+            MisfitError: An audit would call its entry an error.
+        """
+        payload, body = one.payload, one.payload["body"]
+        if one.kind in _BUDGET:
+            try:
+                self._books.try_budget(self._session, self._book, payload, self._kid)
+            except BudgetError as error:
+                raise MisfitError(SPEND, need=error.need, found=error.found) from error
+        elif one.kind is EntryType.SUBMISSION_RECEIVED:
+            self._fit_once(one, "attempt", SUBMISSION, "one submission for a slot")
+        elif one.kind is EntryType.EVALUATION_RECEIVED:
+            self._fit_once(one, "candidate", EVALUATION, "one evaluation of a candidate")
+        elif one.kind is EntryType.DECISION_RECORDED:
+            self._fit_decision(body["decision"])
+        elif one.kind is EntryType.VOTE_CAST:
+            self._fit_vote(payload)
+
+    def _fit_once(self, one: Signed, name: str, reason: str, need: str) -> None:
+        """No other envelope of this kind by this key has the same run, round and value."""
+        payload = one.payload
+        slot = (one.kind, payload["run"], payload["round"], payload["body"][name])
+        of = (log_entry.c.run == payload["run"]) & (log_entry.c.type == one.kind.value)
+        query = (
+            select(log_entry.c.round, log_entry.c.body)
+            .join(log_envelope, log_envelope.c.idx == log_entry.c.idx)
+            .where(of & (log_envelope.c.signer == self._kid))
+        )
+        if one.kind is EntryType.SUBMISSION_RECEIVED:
+            query = query.where(log_entry.c.round == payload["round"])
+        else:
+            slot = (*slot[:2], None, slot[3])  # a candidate is the run's, not a round's
+        logged = any(
+            json.loads(row.body)["pub"][name] == payload["body"][name] for row in self._session.execute(query)
+        )
+        if logged or slot in self._once:
+            raise MisfitError(reason, need=need, found="a second one")
+        self._once.add(slot)
+
+    def _fit_decision(self, named: str) -> None:
+        kept = self._session.scalar(select(decision.c.digest).where(decision.c.digest == named))
+        if kept is not None or named in self._decided:
+            raise MisfitError(DECISION, need="one entry for a decision", found="a second one")
+        self._decided.add(named)
+
+    def _fit_vote(self, payload: Mapping[str, Json]) -> None:
+        row = self._session.execute(
+            select(candidate.c.run_id, run.c.contract)
+            .join(run, run.c.run_id == candidate.c.run_id)
+            .where(candidate.c.digest == payload["body"]["subject"])
+        ).one_or_none()
+        if row is not None and (row.run_id, row.contract) != (payload["run"], payload["scope"]):
+            raise MisfitError(_MISPLACED, need="a vote in the candidate's own run", found="in another")
+
+
+def _rows(session: Session, since: int, until: int) -> list[Row[Any]]:
+    """Members' budget entries and decisions from one index to another, in order."""
+    query = (
+        select(log_entry.c.idx, log_entry.c.type, log_envelope.c.signer, log_envelope.c.dsse)
+        .join(log_envelope, log_envelope.c.idx == log_entry.c.idx)
+        .where((log_entry.c.idx >= since) & (log_entry.c.idx < until) & log_entry.c.type.in_(_READ))
+        .order_by(log_entry.c.idx)
+    )
+    return list(session.execute(query)) if since < until else []
+
+
+def _cap(scope: str, caps: Caps) -> Cap:
+    return Cap(
+        scope=scope,
+        epsilon_total=caps.epsilon_total,
+        epsilon_per_release=caps.epsilon_per_release,
+        delta=caps.delta,
+    )
+
+
+def _kid(key: str) -> str:
+    return key_id(parse_key(key))
