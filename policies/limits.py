@@ -43,9 +43,7 @@ FLEET_STORE_BYTES: Final = 20 * 1024**3
 MAX_ACTIVE_RUNS: Final = 8
 RUN_HEARTBEAT_S: Final = 15
 NODE_RETRY_CAP_S: Final = 3
-FLEET_CHUNK_BYTES: Final = (
-    5 * 1024 * 1024
-)  # one object of a tensor; below the body bound with room for the frame
+FLEET_CHUNK_BYTES: Final = 5 * 1024**2  # one object of a tensor; below the body bound with room for the frame
 FLEET_FILE_BYTES: Final = 1024 * 1024  # objects from this size on are kept in files
 FLEET_BODY_S: Final = 30  # a body that takes longer to arrive is not read to its end
 FLEET_WORKING: Final = 4  # requests of one node under work at a time; Flower's client needs 3

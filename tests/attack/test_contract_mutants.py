@@ -176,7 +176,7 @@ def test_no_mutant_is_accepted_as_another_contract(kind):
             assert other.digest == CONTRACT.digest, name
             assert door is from_tree, name  # signed bytes have one spelling only
             counts["same digest"] += 1
-    print(  # noqa: T201  evidence
+    print(
         f"\n{kind.__name__}: "
         + ", ".join(f"{count} {name}" for name, count in counts.items())
         + ", 0 accepted"
@@ -190,7 +190,7 @@ def _signed(tree: Any) -> Contract:
 
 def test_there_are_at_least_two_hundred_mutants():
     counts = {kind.__name__: sum(1 for _ in kind()) for kind in KINDS}
-    print(f"\nmutants: {sum(counts.values())} {counts}")  # noqa: T201  evidence
+    print(f"\nmutants: {sum(counts.values())} {counts}")
     assert sum(counts.values()) >= 200
 
 
@@ -210,7 +210,7 @@ def test_every_altered_byte_is_refused():
         with pytest.raises(ContractError):
             executed(other, envelope)
         assert other.canonical != CONTRACT.canonical
-    print(f"\naltered bytes that parse: {other_contracts} of {len(data) // 7}; signed by anybody: 0")  # noqa: T201  evidence
+    print(f"\naltered bytes that parse: {other_contracts} of {len(data) // 7}; signed by anybody: 0")
 
 
 @pytest.mark.parametrize("noise", [b" ", b"\n", b"\x00", b"\xef\xbb\xbf", b"\xff"])

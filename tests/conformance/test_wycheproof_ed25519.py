@@ -33,5 +33,5 @@ def test_all_cases_agree():
                 with pytest.raises(SignatureInvalidError):
                     verify(key, signature, message)
                 refused += 1
-    print(f"\nWycheproof Ed25519: {accepted} valid accepted, {refused} invalid refused")  # noqa: T201  evidence
+    print(f"\nWycheproof Ed25519: {accepted} valid accepted, {refused} invalid refused")
     assert (accepted, refused) == (88, 63)
