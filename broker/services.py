@@ -28,7 +28,6 @@ from broker.runs.service import Runs
 from broker.tls import pin_of
 from policies.identity import SigningKey, key_text
 from policies.log.checkpoint import Policy, VerifierKey, policy_text
-from policies.log.entries import alias
 
 if TYPE_CHECKING:
     from broker.log import Writer
@@ -251,10 +250,6 @@ class Services:
     def alias(self, party: str, scope: str, run: str | None = None, round: int | None = None) -> str:  # noqa: A002
         """Name of a contributor in log entries of a contract (``scope``: its digest), run and round."""
         return self.contracts.alias(self.contracts.get(scope), party, run, round)
-
-    def org_alias(self, member: Member) -> str:
-        """Name of an organisation in entries that belong to no contract."""
-        return alias(member.alias_key, None, None, None)
 
     def receipt_json(self, index: int) -> dict[str, str]:
         """An entry's bytes and its receipt, as members are given both."""
