@@ -10,36 +10,25 @@ human, 75 try again.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from broker.cli_contract import contract
+from broker.cli_options import Dir, Home, Json, Key, Pin, Url, Yes, finish, typer_group, where_of
 
+if TYPE_CHECKING:
     from broker.answers import Result
-    from broker.commands import Where
 
 __all__ = ["app", "main"]
 
 
-def _typer(text: str) -> typer.Typer:
-    return typer.Typer(
-        help=text,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-
-
-app = _typer("Runs the neutral broker and does what its operators do.")
-operator = _typer("Operators' own keys.")
-contract = _typer("Contracts.")
-run = _typer("Runs of recipes.")
-release = _typer("Candidates and released models.")
-audit = _typer("What an auditor is given.")
+app = typer_group("Runs the neutral broker and does what its operators do.")
+operator = typer_group("Operators' own keys.")
+run = typer_group("Runs of recipes.")
+release = typer_group("Candidates and released models.")
+audit = typer_group("What an auditor is given.")
 for _name, _group in (
     ("operator", operator),
     ("contract", contract),
@@ -49,33 +38,13 @@ for _name, _group in (
 ):
     app.add_typer(_group, name=_name)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
-Dir = Annotated[Path | None, typer.Option("--dir", help="The broker's folder (on its host).")]
-Home = Annotated[Path, typer.Option("--dir", help="The broker's folder.")]
-Url = Annotated[str | None, typer.Option("--url", help="The broker's URL (from elsewhere).")]
-Pin = Annotated[str | None, typer.Option("--tls-sha256", help="SHA-256 of its certificate, with --url.")]
-Key = Annotated[Path | None, typer.Option("--key", help="Your operator key file.")]
-Yes = Annotated[bool, typer.Option("--yes", help="I compared the fingerprint by another way.")]
-
-
-def _finish(work: Callable[[], Result], *, as_json: bool) -> None:
-    from broker.answers import finish
-
-    raise typer.Exit(finish(work, as_json=as_json))
-
-
-def _where(directory: Path | None, url: str | None, pin: str | None, key: Path | None) -> Where:
-    from broker.commands import Where
-
-    return Where(directory=directory, url=url, tls_sha256=pin, key=key)
-
 
 @operator.command("new")
 def operator_new(file: Path, *, as_json: Json = False) -> None:
     """Makes an operator's key file and prints its public key."""
     from broker import commands
 
-    _finish(lambda: commands.operator_new(file), as_json=as_json)
+    finish(lambda: commands.operator_new(file), as_json=as_json)
 
 
 @app.command()
@@ -107,7 +76,7 @@ def init(
         tls = commands.own_tls(tls_cert, tls_key)
         return commands.init(directory, url, operators or [], listen_host=listen, origin=origin, tls=tls)
 
-    _finish(work, as_json=as_json)
+    finish(work, as_json=as_json)
 
 
 @app.command()
@@ -122,7 +91,7 @@ def serve(
     """Serves members, operators and nodes on one port until it is told to stop."""
     from broker import serving
 
-    _finish(lambda: serving.serve(directory, port=port, as_json=as_json), as_json=False)
+    finish(lambda: serving.serve(directory, port=port, as_json=as_json), as_json=False)
 
 
 @app.command()
@@ -140,8 +109,8 @@ def invite(
     """Prints an invitation for one organisation: single use, 72 hours."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.invite(where, name=name, country=country, group=group), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.invite(where, name=name, country=country, group=group), as_json=as_json)
 
 
 @app.command()
@@ -151,8 +120,8 @@ def members(
     """Lists organisations: who waits, who is in, who was put out."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.members(where), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.members(where), as_json=as_json)
 
 
 @app.command()
@@ -177,8 +146,8 @@ def approve(
             return True
         return sys.stdin.isatty() and typer.confirm(f"approve {question}?", err=True)
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.approve(where, org, expected=fingerprint, confirm=confirm), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.approve(where, org, expected=fingerprint, confirm=confirm), as_json=as_json)
 
 
 @app.command()
@@ -197,56 +166,8 @@ def revoke(
     """Ends a membership at once; its keys are refused from then on."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.revoke(where, org, reason=reason), as_json=as_json)
-
-
-@contract.command("offer")
-def contract_offer(
-    file: Path,
-    recipes: Annotated[
-        list[Path] | None, typer.Option("--recipe", help="Bytes of a recipe, repeatable.")
-    ] = None,
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Offers a contract (YAML or canonical JSON) with its recipes to its parties."""
-    from broker import commands
-
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.contract_offer(where, file, recipes or []), as_json=as_json)
-
-
-@contract.command("list")
-def contract_list(
-    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
-) -> None:
-    """Lists contracts and who has not signed yet."""
-    from broker import commands
-
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.contract_list(where), as_json=as_json)
-
-
-@contract.command("show")
-def contract_show(
-    digest: str,
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Shows a contract in plain words."""
-    from broker import commands
-
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.contract_show(where, digest), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.revoke(where, org, reason=reason), as_json=as_json)
 
 
 @run.command("open")
@@ -263,8 +184,8 @@ def run_open(
     """Opens a run of a recipe."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.run_open(where, contract=digest, recipe=recipe), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.run_open(where, contract=digest, recipe=recipe), as_json=as_json)
 
 
 @run.command("list")
@@ -274,8 +195,8 @@ def run_list(
     """Lists runs."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.run_list(where), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.run_list(where), as_json=as_json)
 
 
 @run.command("show")
@@ -291,8 +212,8 @@ def run_show(
     """Shows one run and its rounds."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.run_show(where, run_id), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.run_show(where, run_id), as_json=as_json)
 
 
 @release.command("list")
@@ -302,8 +223,8 @@ def release_list(
     """Lists released models and candidates at the gate."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.release_list(where), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.release_list(where), as_json=as_json)
 
 
 @audit.command("bundle")
@@ -319,8 +240,8 @@ def audit_bundle(
     """Takes everything that an offline audit needs, as one file."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.audit_bundle(where, out), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.audit_bundle(where, out), as_json=as_json)
 
 
 @audit.command("policy")
@@ -338,8 +259,8 @@ def audit_policy(
     """Prints a policy file for an auditor, to be compared by another way."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.audit_policy(where, contracts or []), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.audit_policy(where, contracts or []), as_json=as_json)
 
 
 @app.command()
@@ -349,8 +270,8 @@ def status(
     """Shows how the broker is."""
     from broker import commands
 
-    where = _where(directory, url, pin, key)
-    _finish(lambda: commands.status(where), as_json=as_json)
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands.status(where), as_json=as_json)
 
 
 def main() -> None:

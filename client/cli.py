@@ -10,53 +10,31 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from client.answers import Answer, finish
+from client.answers import Answer
+from client.cli_contract import contract
+from client.cli_options import FOLDER, Dir, Json, Yes, ask, end, group, opened
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.settings import PRIVATE_UMASK, Home, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from client.membership import Member
-    from client.outbox import Outbox
-    from client.shelf import ContractShelf
+    from collections.abc import Mapping
 
 __all__ = ["app", "main"]
 
-_FOLDER = Path("iriai-node")
-
-Dir = Annotated[Path, typer.Option("--dir", envvar="IRIAI_NODE_DIR", help="The node's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
-Yes = Annotated[bool, typer.Option("--yes", help="The question was answered before: no prompt.")]
-
-
-def _group(words: str) -> typer.Typer:
-    return typer.Typer(
-        help=words,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
-
-
-app = _group("A manufacturer's node: its data, its contract, its budget, its models.")
-data = _group("Recordings: import, describe, publish the description.")
-contract = _group("The contract: read it in plain words, sign it.")
-guard = _group("What this node's own gate decided.")
-budget = _group("How much privacy is spent.")
-outbox = _group("What left this site.")
-receipts = _group("Proofs that the log holds what this node sent.")
-release = _group("Candidates at the release gate, and your vote.")
-models = _group("Released models: fetch them, train them on at home.")
+app = group("A manufacturer's node: its data, its contract, its budget, its models.")
+data = group("Recordings: import, describe, publish the description.")
+guard = group("What this node's own gate decided.")
+budget = group("How much privacy is spent.")
+outbox = group("What left this site.")
+receipts = group("Proofs that the log holds what this node sent.")
+release = group("Candidates at the release gate, and your vote.")
+models = group("Released models: fetch them, train them on at home.")
 for _name, _one in (
     ("data", data),
     ("contract", contract),
@@ -70,58 +48,9 @@ for _name, _one in (
     app.add_typer(_one, name=_name)
 
 
-def _end(work: Callable[[], Answer], as_json: bool) -> NoReturn:  # noqa: FBT001  one call per command
-    raise typer.Exit(finish(work, as_json=as_json))
-
-
-def _ask(question: str, *, yes: bool) -> Callable[[str], bool]:
-    """Shows something to a person and takes yes or no; without a terminal the answer is no."""
-
-    def confirm(shown: str) -> bool:
-        print(f"{question}\n\n    {shown}\n", file=sys.stderr)  # noqa: T201  the question
-        if yes:
-            return True
-        return sys.stdin.isatty() and typer.confirm("Is it the same?", err=True)
-
-    return confirm
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Open:
-    """What most commands work on."""
-
-    home: Home
-    member: Member
-    shelf: ContractShelf
-    outbox: Outbox
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[_Open]:
-    from client.membership import open_member
-    from client.outbox import Outbox
-    from client.shelf import ContractShelf
-
-    home, clock, entropy = Home(folder), SystemClock(), SystemEntropy()
-    member = open_member(home, clock=clock, entropy=entropy)
-    kept = Outbox(
-        home.outbox, key=member.identity.key, origin=member.broker.origin, clock=clock, entropy=entropy
-    )
-    try:
-        with member.client:
-            yield _Open(
-                home=home,
-                member=member,
-                shelf=ContractShelf(home, own_key=member.identity.key.public),
-                outbox=kept,
-            )
-    finally:
-        kept.close()
-
-
 @app.command()
 def init(
-    folder: Dir = _FOLDER,
+    folder: Dir = FOLDER,
     legal_name: Annotated[str, typer.Option(help="Of the organisation, as on the invitation.")] = "",
     country: Annotated[str, typer.Option(help="Two letters.")] = "",
     json: Json = False,  # noqa: FBT002
@@ -129,7 +58,7 @@ def init(
     """Makes the node's keys, on this machine and nowhere else. Safe to repeat."""
     from client.membership import initialise
 
-    _end(
+    end(
         lambda: initialise(Home(folder), entropy=SystemEntropy(), legal_name=legal_name, country=country),
         json,
     )
@@ -139,15 +68,15 @@ def init(
 def join(
     url: str,
     invite: str,
-    folder: Dir = _FOLDER,
+    folder: Dir = FOLDER,
     yes: Yes = False,  # noqa: FBT002
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Checks who answers at URL against the invitation and asks to be let in."""
     from client import membership
 
-    confirm = _ask("Compare the broker's fingerprint with the operator, by telephone:", yes=yes)
-    _end(
+    confirm = ask("Compare the broker's fingerprint with the operator, by telephone:", yes=yes)
+    end(
         lambda: membership.join(
             Home(folder), url, invite, clock=SystemClock(), entropy=SystemEntropy(), confirm=confirm
         ),
@@ -156,31 +85,31 @@ def join(
 
 
 @app.command()
-def status(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def status(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Who this node is, whether it was approved, what its worker does."""
 
     def work() -> Answer:
         from client import membership
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return membership.status(one.member)
 
-    _end(work, json)
+    end(work, json)
 
 
 @app.command()
-def run(folder: Dir = _FOLDER) -> None:
+def run(folder: Dir = FOLDER) -> None:
     """Keeps a worker running that answers the broker, until it is stopped."""
 
     def work() -> Answer:
         from client.federation.supervise import supervise
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             one.outbox.check_open()
         code = supervise([sys.executable, "-m", "client.node", "--dir", str(folder)], on_event=_worker_event)
         return Answer(data={}, exit_code=code)
 
-    _end(work, as_json=False)
+    end(work, as_json=False)
 
 
 def _worker_event(name: str, facts: Mapping[str, int]) -> None:
@@ -203,19 +132,19 @@ def _set_paused(folder: Path, *, paused: bool) -> Answer:
 
 
 @app.command()
-def pause(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def pause(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Trains and judges nothing from now on; works at once, also for a running worker."""
-    _end(lambda: _set_paused(folder, paused=True), json)
+    end(lambda: _set_paused(folder, paused=True), json)
 
 
 @app.command()
-def resume(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def resume(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Ends a pause."""
-    _end(lambda: _set_paused(folder, paused=False), json)
+    end(lambda: _set_paused(folder, paused=False), json)
 
 
 @app.command()
-def doctor(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def doctor(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Numbered checks, each with what to do; exit 3 if one failed."""
 
     def work() -> Answer:
@@ -223,7 +152,7 @@ def doctor(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
 
         return checks(Home(folder).need(), clock=SystemClock(), entropy=SystemEntropy())
 
-    _end(work, json)
+    end(work, json)
 
 
 @data.command("add")
@@ -236,7 +165,7 @@ def data_add(  # noqa: PLR0917  a command line
     digest: Annotated[str | None, typer.Option("--contract", help="Digest; the newest if left out.")] = None,
     reader: Annotated[str | None, typer.Option("--format", help="Reader, where two claim the path.")] = None,
     no_publish: Annotated[bool, typer.Option("--no-publish", help="Keep the descriptor here.")] = False,  # noqa: FBT002
-    folder: Dir = _FOLDER,
+    folder: Dir = FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Imports a recording under the contract's field list; only a coarse, signed descriptor leaves."""
@@ -244,7 +173,7 @@ def data_add(  # noqa: PLR0917  a command line
     def work() -> Answer:
         from client import catalogue
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return catalogue.data_add(
                 one.member,
                 one.shelf,
@@ -258,11 +187,11 @@ def data_add(  # noqa: PLR0917  a command line
                 source_format=reader,
             )
 
-    _end(work, json)
+    end(work, json)
 
 
 @data.command("list")
-def data_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def data_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Data sets of this site; nothing of this leaves."""
 
     def work() -> Answer:
@@ -270,62 +199,13 @@ def data_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT00
 
         return catalogue.data_list(Home(folder).need())
 
-    _end(work, json)
-
-
-@contract.command("list")
-def contract_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
-    """This node's contracts, and who is waited for."""
-
-    def work() -> Answer:
-        from client import contracts
-
-        with _opened(folder) as one:
-            return contracts.contract_list(one.member)
-
-    _end(work, json)
-
-
-@contract.command("show")
-def contract_show(
-    digest: Annotated[str | None, typer.Argument(help="Digest; the newest if left out.")] = None,
-    folder: Dir = _FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
-    """The contract in plain words, your own duties first, each sentence with its clause id."""
-
-    def work() -> Answer:
-        from client import contracts
-
-        with _opened(folder) as one:
-            return contracts.contract_show(one.member, one.shelf, digest)
-
-    _end(work, json)
-
-
-@contract.command("sign")
-def contract_sign(
-    digest: str,
-    folder: Dir = _FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
-    """Checks pins, recipes and dates, then signs and sends the signature."""
-
-    def work() -> Answer:
-        from client import contracts
-
-        confirm = _ask("You are about to sign the contract whose digest begins with:", yes=yes)
-        with _opened(folder) as one:
-            return contracts.sign(one.member, one.shelf, one.outbox, digest, confirm=confirm)
-
-    _end(work, json)
+    end(work, json)
 
 
 @guard.command("log")
 def guard_log(
     run_id: Annotated[str | None, typer.Option("--run", help="Only decisions of this run.")] = None,
-    folder: Dir = _FOLDER,
+    folder: Dir = FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Every decision of this node's gate, newest first."""
@@ -333,68 +213,68 @@ def guard_log(
     def work() -> Answer:
         from client import ledgers
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return ledgers.guard_log(one.outbox, run_id)
 
-    _end(work, json)
+    end(work, json)
 
 
 @guard.command("explain")
-def guard_explain(run_id: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def guard_explain(run_id: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Why a run's rounds were refused, or that they were allowed: clause, need, found, remedy."""
 
     def work() -> Answer:
         from client import ledgers
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return ledgers.guard_explain(one.outbox, one.shelf, run_id)
 
-    _end(work, json)
+    end(work, json)
 
 
 @budget.command("show")
-def budget_show(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def budget_show(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Spent, held and left, per contract and block of data."""
 
     def work() -> Answer:
         from client import ledgers
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return ledgers.budget_show(one.home, one.member, one.shelf)
 
-    _end(work, json)
+    end(work, json)
 
 
 @outbox.command("list")
-def outbox_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def outbox_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """What left this site: when, bytes, kind, digest, clause, receipts."""
 
     def work() -> Answer:
         from client import ledgers
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return ledgers.outbox_list(one.outbox)
 
-    _end(work, json)
+    end(work, json)
 
 
 @receipts.command("fetch")
-def receipts_fetch(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def receipts_fetch(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Fetches and checks the receipts that are missing."""
 
     def work() -> Answer:
         from client import releases
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return releases.receipts_fetch(one.member, one.outbox)
 
-    _end(work, json)
+    end(work, json)
 
 
 @receipts.command("verify")
 def receipts_verify(
     offline: Annotated[bool, typer.Option("--offline", help="Ask nobody for the current head.")] = False,  # noqa: FBT002
-    folder: Dir = _FOLDER,
+    folder: Dir = FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Checks every receipt again, and that the log extends what this node saw; exit 7 shows the evidence."""
@@ -402,17 +282,17 @@ def receipts_verify(
     def work() -> Answer:
         from client import releases
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             asked = None if offline else one.member
             return releases.receipts_verify(asked, one.outbox, one.member.broker.log_vkey)
 
-    _end(work, json)
+    end(work, json)
 
 
 @receipts.command("export")
 def receipts_export(
     out: Annotated[Path, typer.Option("--out", help="Folder for the files; made if missing.")],
-    folder: Dir = _FOLDER,
+    folder: Dir = FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Writes every receipt as a file `<index>.tlog-proof`, the form that an auditor's verifier reads."""
@@ -420,37 +300,37 @@ def receipts_export(
     def work() -> Answer:
         from client import releases
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return releases.receipts_export(one.outbox, out)
 
-    _end(work, json)
+    end(work, json)
 
 
 @release.command("list")
-def release_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def release_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Candidates at the release gate, and your own vote."""
 
     def work() -> Answer:
         from client import releases
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return releases.release_list(one.member)
 
-    _end(work, json)
+    end(work, json)
 
 
 def _vote(folder: Path, candidate: str, *, verdict: str, clause: str | None, as_json: bool) -> NoReturn:
     def work() -> Answer:
         from client import releases
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return releases.vote(one.member, one.shelf, one.outbox, candidate, verdict=verdict, clause=clause)
 
-    _end(work, as_json)
+    end(work, as_json)
 
 
 @release.command("approve")
-def release_approve(candidate: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def release_approve(candidate: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Votes for a candidate."""
     _vote(folder, candidate, verdict="approve", clause=None, as_json=json)
 
@@ -459,7 +339,7 @@ def release_approve(candidate: str, folder: Dir = _FOLDER, json: Json = False) -
 def release_veto(
     candidate: str,
     clause: Annotated[str | None, typer.Option(help="In the name of which clause.")] = None,
-    folder: Dir = _FOLDER,
+    folder: Dir = FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Votes against a candidate; a vetoed one cannot be pulled by anybody."""
@@ -467,33 +347,33 @@ def release_veto(
 
 
 @models.command("list")
-def models_list(folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def models_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Released models, and which of them are here."""
 
     def work() -> Answer:
         from client import models as shelf
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return shelf.models_list(one.member)
 
-    _end(work, json)
+    end(work, json)
 
 
 @models.command("pull")
-def models_pull(model: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def models_pull(model: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Fetches a released model that the contract lets you have, and checks bytes and statement."""
 
     def work() -> Answer:
         from client import models as shelf
 
-        with _opened(folder) as one:
+        with opened(folder) as one:
             return shelf.pull(one.member, one.shelf, model)
 
-    _end(work, json)
+    end(work, json)
 
 
 @models.command("personalise")
-def models_personalise(model: str, folder: Dir = _FOLDER, json: Json = False) -> None:  # noqa: FBT002
+def models_personalise(model: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
     """Trains a pulled model on at home and keeps the better of the two."""
 
     def work() -> Answer:
@@ -501,7 +381,7 @@ def models_personalise(model: str, folder: Dir = _FOLDER, json: Json = False) ->
 
         return shelf.personalise(Home(folder).need(), model)
 
-    _end(work, json)
+    end(work, json)
 
 
 def main() -> None:

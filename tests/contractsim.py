@@ -14,7 +14,10 @@ from policies.contract import (
     ContractState,
     Deliver,
     EpsilonAfter,
+    Exit,
+    Join,
     PlanFacts,
+    Query,
     Release,
     Request,
     TrainRound,
@@ -27,8 +30,26 @@ WELDERS = ("iber", "kita", "nord")
 PICK = "sha256:" + hashlib.sha256(b"pick").hexdigest()
 WELD = "sha256:" + hashlib.sha256(b"weld").hexdigest()
 MODEL = "sha256:" + hashlib.sha256(b"model").hexdigest()
-EVIDENCE = ("federated-evaluation", "log-root", "privacy-statement")
-STATE = ContractState(now="2026-12-02T00:00:00Z", executed=True, halted=False, exited_parties=())
+SEED = "sha256:" + hashlib.sha256(b"seed set").hexdigest()
+CONSENT = "sha256:" + hashlib.sha256(b"consent of iber").hexdigest()
+NOTICE = "sha256:" + hashlib.sha256(b"notice").hexdigest()
+ORIGIN = "broker.example/weldpick"
+EVIDENCE = (
+    "canary-report",
+    "federated-evaluation",
+    "log-root",
+    "membership-inference-report",
+    "privacy-statement",
+    "property-leak-report",
+)
+STATE = ContractState(
+    now="2027-12-02T00:00:00Z",
+    executed=True,
+    halted=False,
+    exited_parties=(),
+    standing="in-force",
+    rotated_keys={},
+)
 
 
 def key_of(party: str) -> SigningKey:
@@ -66,18 +87,33 @@ _AUTHORED: dict[str, Any] = {
     "title": "Weld & Pick common-model pool",
     "language": "en",
     "sign_by": "2026-11-30T00:00:00Z",
+    "prose": {
+        "clause": "prose-1",
+        "media_type": "application/pdf",
+        "prevails": True,
+        "sha256": "9d1f4e6a3c5b7081920a1b2c3d4e5f60718293a4b5c6d7e8f9010203040506aa",
+    },
     "parties": [
         _party("kita", "org_5jxbgpbkezo7gbvl", "contributor", "Kita Robot KK 北", "JP"),
         _party("nord", "org_l3gczmbbbhpqwvaz", "contributor", "Nordschweiss GmbH", "NO"),
         _party("iber", "org_zfs2jviegx7243dt", "contributor", "Iberpick SA", "ES"),
         _party("hanbit", "org_vayvp5am2zr3icv6", "contributor", "Hanbit Automation", "KR"),
         _party("broker", "org_d5oiwqd642vtg5nv", "broker", "Neutral Broker eG", "DE"),
+        _party("audit", "org_vluil5rr7kxzbrz5", "auditor", "AuditCo LLP", "NL"),
     ],
     "term": {"clause": "term-1", "effective": "2026-12-01T00:00:00Z", "expires": "2028-12-01T00:00:00Z"},
     "purposes": [
         {"clause": "purpose-1", "id": "improve-common-model", "text": "Train the models named in recipes."},
         {"clause": "purpose-2", "id": "reduce-weld-failures", "text": "Find failed welds early."},
         {"clause": "purpose-3", "id": "safety-monitoring", "text": "Detect collisions in own plants."},
+    ],
+    "forbidden": [
+        {"clause": "forbid-1", "use": "reidentify-party-or-plant", "check": "membership-inference"},
+        {"clause": "forbid-2", "use": "benchmark-competitors", "check": "query-allow-list"},
+        {"clause": "forbid-3", "use": "reverse-engineer-process", "check": "canary"},
+        {"clause": "forbid-4", "use": "infer-capacity-or-mix", "check": "property-leak"},
+        {"clause": "forbid-5", "use": "train-outside-recipes", "check": "recipe-digest"},
+        {"clause": "forbid-6", "use": "military-end-use", "check": "attestation"},
     ],
     "recipes": [
         {
@@ -98,6 +134,16 @@ _AUTHORED: dict[str, Any] = {
             "max_local_steps_per_round": 20,
             "datasets": [{"party": name, "dataset": f"{name}/weld"} for name in WELDERS],
         },
+    ],
+    "seed_sets": [
+        {
+            "clause": "seed-1",
+            "recipe": "weld",
+            "seed_set": SEED,
+            "donations": [
+                {"party": "iber", "dataset": "iber/open", "consent": CONSENT, "licence": "CC-BY-4.0"}
+            ],
+        }
     ],
     "fields": {
         "clause": "fields-1",
@@ -130,8 +176,14 @@ _AUTHORED: dict[str, Any] = {
         "weights": "equal",
         "secure_aggregation": "off",
         "update_norm_max": "10.0",
-        "delay_hours": 0,
-        "differencing_guard": "off",
+        "delay_hours": 24,
+        "differencing_guard": "non-dp-outputs",
+    },
+    "validation": {"clause": "validate-1", "quorum": "0.67", "max_rejected_rounds": 3},
+    "queries": {
+        "clause": "query-1",
+        "allow": ["run-status", "own-share", "own-budget", "own-receipts", "released-model-metrics"],
+        "min_groups": 3,
     },
     "tiers": [
         {
@@ -140,6 +192,7 @@ _AUTHORED: dict[str, Any] = {
             "recipe": "pick",
             "model": "pick-lite",
             "licence": "Apache-2.0",
+            "embargo_days": 180,
         },
         {
             "clause": "tier-consortium",
@@ -147,6 +200,7 @@ _AUTHORED: dict[str, Any] = {
             "recipe": "pick",
             "model": "pick",
             "licence": "pool-1",
+            "min_contribution": "0.02",
         },
         {
             "clause": "tier-participant",
@@ -167,6 +221,77 @@ _AUTHORED: dict[str, Any] = {
         "clause": "release-1",
         "approvals": {"of": "contributors", "min": 3, "veto": ["dp-2", "secret-1", "secret-2"]},
         "evidence": list(EVIDENCE),
+        "max_mia_auc": "0.65",
+        "max_property_skill": "0.25",
+    },
+    "derivatives": {
+        "clause": "deriv-1",
+        "fine_tune": "internal",
+        "distil": "internal",
+        "sublicense": "affiliates",
+        "grant_back": "bugfixes",
+    },
+    "retention": {
+        "clause": "retain-1",
+        "updates_hours": 72,
+        "aggregates_days": 365,
+        "logs_years": 10,
+        "evidence": "signed-statement",
+    },
+    "exit": {
+        "clause": "exit-1",
+        "notice_days": 30,
+        "released_models": "keep",
+        "unreleased_models": "retrain",
+        "influence": "bounded-not-erased",
+    },
+    "incentives": {
+        "clause": "pay-1",
+        "method": "group-probe-shapley",
+        "pool_eur_per_quarter": 40_000,
+        "floor": "0.05",
+        "cap": "0.50",
+        "disclose": "own-share-only",
+    },
+    "fees": {
+        "clause": "fees-1",
+        "eur_per_quarter": 3_000,
+        "basis": "equal-per-group",
+        "tied_services": "none",
+    },
+    "audit": {
+        "clause": "audit-1",
+        "who": ["auditor", "contributors"],
+        "access": "log-proofs",
+        "log_origin": ORIGIN,
+        "witness_quorum": 3,
+        "ml_dsa": "accept",
+        "notice_days": 10,
+        "raw_data": "never",
+    },
+    "liability": {
+        "clause": "liab-1",
+        "cap_eur": 2_000_000,
+        "uncapped": ["wilful", "trade-secret-misuse"],
+    },
+    "export_control": {
+        "clause": "export-1",
+        "classification": "none",
+        "embargoed": ["BY", "IR", "KP", "RU", "SY"],
+        "check": "recipient-country",
+    },
+    "law": {"clause": "law-1", "governing": "DE", "forum": "DIS arbitration, Zurich", "language": "en"},
+    "amendment": {
+        "clause": "amend-1",
+        "change": "all-contributors",
+        "tighten": "any-contributor",
+        "key_rotation": "by-old-key-or-all",
+    },
+    "halt": {
+        "clause": "halt-1",
+        "who": ["any-contributor", "broker", "auditor"],
+        "effect": "no-new-round-no-release",
+        "resume": "all-contributors",
     },
     "conflict": {"clause": "conflict-1", "rule": "prohibit-wins", "unknown": "refuse"},
 }
@@ -212,6 +337,10 @@ def train_round(party: str = "kita", *, recipe: str = PICK, **changes: Any) -> T
         epsilon_after_release="1.499999",
         epsilon_after_total="3.21",
         secure_aggregation="off",
+        group_mac="off",
+        reply_slot_ms=0,
+        seed_set=SEED if weld else "none",
+        seed_consents=(CONSENT,),
     )
     return replace(good, **changes)
 
@@ -231,6 +360,9 @@ def aggregate(**changes: Any) -> Aggregate:
         finite=True,
         privacy=PLAN,
         secure_aggregation="off",
+        validation=dict.fromkeys(CONTRIBUTORS, True),
+        rejected_rounds=0,
+        log_origin=ORIGIN,
     )
     return replace(good, **changes)
 
@@ -250,6 +382,14 @@ def release(**changes: Any) -> Release:
         approvals=("kita", "iber", "nord"),
         vetoes=(),
         privacy=PLAN,
+        made_at="2026-12-30T00:00:00Z",
+        validation=dict.fromkeys(CONTRIBUTORS, True),
+        mia_auc="0.53",
+        property_skill="0.1",
+        canaries_fired=(),
+        earlier_cohorts=(),
+        log_origin=ORIGIN,
+        witnesses=3,
     )
     return replace(good, **changes)
 
@@ -257,7 +397,64 @@ def release(**changes: Any) -> Release:
 def deliver(party: str = "kita", **changes: Any) -> Deliver:
     """A delivery to a contributor that the contract allows."""
     good = Deliver(
-        party=party, key=key(party), model=MODEL, recipe_digest=PICK, tier="consortium", released=True
+        party=party,
+        key=key(party),
+        model=MODEL,
+        recipe_digest=PICK,
+        tier="consortium",
+        released=True,
+        released_at="2027-01-10T00:00:00Z",
+        made_at="2026-12-30T00:00:00Z",
+        country="JP",
+        attestation=NOTICE,
+        contribution_share="0.2",
+    )
+    return replace(good, **changes)
+
+
+def query(party: str = "kita", **changes: Any) -> Query:
+    """A view of the pool that the contract allows."""
+    good = Query(
+        party=party,
+        key=key(party),
+        view="released-model-metrics",
+        subject="all",
+        cohort=CONTRIBUTORS,
+        earlier_cohorts=(),
+        made_at="2026-12-30T00:00:00Z",
+        dp_noised=True,
+    )
+    return replace(good, **changes)
+
+
+def join(party: str = "kita", **changes: Any) -> Join:
+    """A change that everybody signed and that takes effect."""
+    names = (*CONTRIBUTORS, "broker")
+    good = Join(
+        party=party,
+        key=key(party),
+        stage="effect",
+        kind="change",
+        supersedes=contract().digest,
+        version=2,
+        no_looser=False,
+        signers=names,
+        newcomers=(),
+        attestations=(),
+        groups={name: name for name in CONTRIBUTORS},
+        keys={name: key(name) for name in names},
+    )
+    return replace(good, **changes)
+
+
+def leave(party: str = "kita", **changes: Any) -> Exit:
+    """A notice of exit that the contract allows."""
+    good = Exit(
+        party=party,
+        key=key(party),
+        notice=NOTICE,
+        notice_at="2027-12-01T00:00:00Z",
+        unreleased_models="retrain",
     )
     return replace(good, **changes)
 
@@ -277,6 +474,12 @@ def allowed() -> dict[str, Request]:
         "Deliver participant": deliver("nord", tier="participant", recipe_digest=WELD),
         "Deliver open to a party": deliver("broker", tier="open"),
         "Deliver open": deliver("public", tier="open", key=None),
+        "Query of the pool": query(),
+        "Query of its own": query("nord", view="own-budget", subject="nord", cohort=("nord",)),
+        "Join by all": join(),
+        "Join opened": join(stage="open", signers=()),
+        "Join proven": join(kind="tighten", no_looser=True, signers=("broker", "kita")),
+        "Exit": leave(),
     }
 
 

@@ -34,11 +34,14 @@ __all__ = [
     "candidate",
     "contract_annex",
     "contract_document",
+    "contract_notice",
     "contract_signature",
     "decision",
     "descriptor",
     "idempotency",
     "invite",
+    "lane",
+    "lane_message",
     "last_signed",
     "ledger_mirror",
     "log_checkpoint",
@@ -48,6 +51,7 @@ __all__ = [
     "log_private",
     "main",
     "model",
+    "negotiation",
     "nonce",
     "operator",
     "organisation",
@@ -184,6 +188,53 @@ contract_signature = _table(
     _key_text("kind"),
     _text("signature_b64"),
 )
+contract_notice = _table(
+    "contract_notice",
+    main,
+    _key_text("digest"),
+    _text("contract", ForeignKey("contract_document.digest")),
+    _text("kind"),
+    _text("party"),
+    _int("seq"),
+    _maybe_text("refers"),
+    _bytes("bytes"),
+    _int("at_ms"),
+)
+negotiation = _table(
+    "negotiation",
+    main,
+    _key_text("id"),
+    _text("contract_id"),
+    _int("version"),
+    _int("round"),
+    _text("state"),
+    _text("digest"),
+    _bytes("pool"),
+    _int("at_ms"),
+)
+lane = _table(
+    "lane",
+    main,
+    _key_text("pid"),
+    _text("negotiation", ForeignKey("negotiation.id")),
+    _text("party"),
+    _int("round"),
+    _text("state"),
+    _text("digest"),
+    _maybe_int("deadline_ms"),
+    _maybe_text("last_hash"),
+)
+lane_message = _table(
+    "lane_message",
+    main,
+    _key_text("id"),
+    _text("pid", ForeignKey("lane.pid")),
+    _int("seq"),
+    _text("sender"),
+    _text("type"),
+    _bytes("bytes"),
+    _int("at_ms"),
+)
 decision = _table(
     "decision",
     main,
@@ -303,6 +354,9 @@ organisation.append_constraint(UniqueConstraint("node_id"))
 invite.append_constraint(UniqueConstraint("secret_sha256"))
 log_entry.append_constraint(UniqueConstraint("event_id"))
 log_envelope.append_constraint(UniqueConstraint("chain", "seq"))
+contract_notice.append_constraint(UniqueConstraint("contract", "party", "seq"))
+lane.append_constraint(UniqueConstraint("negotiation", "party", "round"))
+lane_message.append_constraint(UniqueConstraint("pid", "seq"))
 Index(None, nonce.c.expires_ms)
 Index(None, organisation.c.node_key)
 Index(None, log_entry.c.run, log_entry.c.round)

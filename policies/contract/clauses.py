@@ -28,6 +28,7 @@ from policies.contract.grammar import (
     Choice,
     Decimals,
     Digest,
+    Flag,
     Integer,
     Key,
     Nullable,
@@ -40,7 +41,15 @@ from policies.contract.grammar import (
     read_fields,
     ruled,
 )
-from policies.contract.registry import EVIDENCE, KINDS, LATER_EVIDENCE, POINTS, RECIPIENTS, SCHEMA
+from policies.contract.registry import (
+    EVIDENCE,
+    FORBIDDEN_CHECKS,
+    POINTS,
+    RECIPIENTS,
+    SCHEMA,
+    VIEWS,
+    most_claims,
+)
 from policies.encoding import digest
 from policies.encoding import parse as parse_canonical
 from policies.errors import EncodingError
@@ -51,23 +60,40 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AggregationClause",
+    "AmendmentClause",
     "Approvals",
+    "AuditClause",
     "Caps",
     "Clause",
     "ConflictClause",
     "Contract",
     "DatasetRef",
+    "DerivativesClause",
+    "Donation",
+    "ExitClause",
+    "ExportClause",
+    "FeesClause",
     "FieldsClause",
     "FixedWeight",
+    "ForbiddenClause",
+    "HaltClause",
+    "IncentivesClause",
+    "LawClause",
+    "LiabilityClause",
     "PartyClause",
     "PrivacyCapClause",
     "PrivacyClause",
+    "ProseClause",
     "PurposeClause",
+    "QueriesClause",
     "RecipeClause",
     "ReleaseClause",
+    "RetentionClause",
     "SecretClause",
+    "SeedClause",
     "TermClause",
     "TierClause",
+    "ValidationClause",
     "parse",
 ]
 
@@ -81,19 +107,11 @@ _DATASET = Word(r"[a-z0-9][a-z0-9._/-]{0,127}")
 _TITLE_CHARS = 200
 
 
-def _claims(document: Mapping[str, Json], own: Mapping[str, Json], kind: str) -> list[str]:
-    """What ``enforced_by`` of a kind says if the author wrote nothing: all that the registry allows."""
-    if kind == "purpose" and own.get("id") not in _used_purposes(document):
-        return ["law"]  # no request can come under it, so no code can refuse by it
-    return list(KINDS[kind].claims)
-
-
-def _used_purposes(document: Mapping[str, Json]) -> list[Json]:
-    return [one.get("purpose") for one in document.get("recipes", ())]
-
-
 def _points(kind: str) -> Any:  # noqa: ANN401  a dataclass field
-    return ruled(Set(Choice(POINTS), least=1), omitted=lambda document, own: _claims(document, own, kind))
+    """``enforced_by``; what the author leaves out is filled in with all that the registry allows."""
+    return ruled(
+        Set(Choice(POINTS), least=1), omitted=lambda document, own: list(most_claims(kind, own, document))
+    )
 
 
 def _requires(document: Mapping[str, Json], own: Mapping[str, Json]) -> list[str]:
@@ -115,7 +133,7 @@ class PartyClause:
     enforced_by: tuple[str, ...] = _points("party")
     party: str = ruled(_PARTY)
     org: str = ruled(Word(r"org_[a-z2-7]{16}"))
-    role: str = ruled(Choice(("broker", "contributor"), later=("auditor", "recipient")))
+    role: str = ruled(Choice(("auditor", "broker", "contributor")))
     group: str = ruled(_NAME)
     legal_name: str = ruled(Prose(_TITLE_CHARS))
     country: str = ruled(Word(r"[A-Z]{2}"))
@@ -214,19 +232,27 @@ class PrivacyCapClause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyClause:
-    """Differential privacy and its caps; ``mode: none`` is NOT PRIVATE and has null everywhere else."""
+    """Differential privacy and its caps; ``mode: none`` is NOT PRIVATE and has null everywhere else.
+
+    ``honest_min`` belongs to ``noise: shares``: the least number of honest groups whose noise protects a sum.
+    ``protected_properties`` names properties of a site that no model may betray (``shift-pattern``).
+    ``reply_slot_ms`` makes nodes answer only at whole multiples of that time.
+    """
 
     KIND: ClassVar[str] = "privacy"
     clause: str = ruled(_ID)
     enforced_by: tuple[str, ...] = _points("privacy")
     mode: str = ruled(Choice(("dp", "none")))
-    unit: str | None = ruled(Nullable(Choice(("episode",), later=("work-piece", "order"))), omitted=None)
+    unit: str | None = ruled(Nullable(Choice(("episode", "work-piece", "order"))), omitted=None)
     adjacency: str | None = ruled(Nullable(Choice(("zero-out", "add-remove"))), omitted=None)
     delta: str | None = ruled(Nullable(Decimals(below="1")), omitted=None)
     epsilon_per_release: str | None = ruled(Nullable(Decimals()), omitted=None)
     epsilon_total: str | None = ruled(Nullable(Decimals()), omitted=None)
     filter: str | None = ruled(Nullable(Choice(("rdp-fixed-order",))), omitted=None)
-    noise: str | None = ruled(Nullable(Choice(("local-full",), later=("shares",))), omitted=None)
+    noise: str | None = ruled(Nullable(Choice(("local-full", "shares"))), omitted=None)
+    honest_min: int | None = ruled(Nullable(Integer(3, 64)), omitted=None)
+    protected_properties: tuple[str, ...] = ruled(Set(_NAME), omitted=[])
+    reply_slot_ms: int | None = ruled(Nullable(Integer(1, 600_000)), omitted=None)
     per_party: tuple[PrivacyCapClause, ...] = ruled(Rows(PrivacyCapClause), omitted=[])
 
 
@@ -246,16 +272,17 @@ class AggregationClause:
     clause: str = ruled(_ID)
     enforced_by: tuple[str, ...] = _points("aggregation")
     min_parties: int = ruled(Integer(2, 64))
-    max_colluders: int = ruled(Integer(0, 0, later=64), omitted=0)
+    max_colluders: int = ruled(Integer(0, 62), omitted=0)
     max_share: str = ruled(Decimals(most="1"))
     weights: str = ruled(Choice(("equal", "fixed")))
     fixed_weights: tuple[FixedWeight, ...] | None = ruled(
         Nullable(Rows(FixedWeight, by=("party",), least=1)), omitted=None
     )
-    secure_aggregation: str = ruled(Choice(("off",), later=("required",)))
+    secure_aggregation: str = ruled(Choice(("off", "required")))
     update_norm_max: str = ruled(Decimals())
-    delay_hours: int = ruled(Integer(0, 0, later=8_784))
-    differencing_guard: str = ruled(Choice(("off",), later=("non-dp-outputs", "all")))
+    delay_hours: int = ruled(Integer(0, 8_784))
+    differencing_guard: str = ruled(Choice(("off", "non-dp-outputs", "all")))
+    group_mac: str = ruled(Choice(("off", "on")), omitted="off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +298,8 @@ class TierClause:
     recipients: tuple[str, ...] = ruled(Set(Choice(tuple(RECIPIENTS.values())), least=1), omitted=_recipients)
     licence: str = ruled(Prose(_TITLE_CHARS))
     requires: tuple[str, ...] = ruled(Set(_ID), omitted=_requires)
+    embargo_days: int | None = ruled(Nullable(Integer(1, 3_660)), omitted=None)
+    min_contribution: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +319,226 @@ class ReleaseClause:
     clause: str = ruled(_ID)
     enforced_by: tuple[str, ...] = _points("release")
     approvals: Approvals = ruled(Struct(Approvals))
-    evidence: tuple[str, ...] = ruled(Set(Choice(EVIDENCE, later=LATER_EVIDENCE)))
+    evidence: tuple[str, ...] = ruled(Set(Choice(EVIDENCE)))
+    max_mia_auc: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
+    max_property_skill: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProseClause:
+    """The text for people and courts, bound by its hash; it prevails over the code."""
+
+    KIND: ClassVar[str] = "prose"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("prose")
+    media_type: str = ruled(Choice(("application/pdf", "text/plain")))
+    prevails: bool = ruled(Flag(only=True))
+    sha256: str = ruled(Word(r"[0-9a-f]{64}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForbiddenClause:
+    """A use that nobody may make; ``check`` names what code looks at, the rest is for courts."""
+
+    KIND: ClassVar[str] = "forbidden"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("forbidden")
+    use: str = ruled(_NAME)
+    check: str = ruled(Choice(tuple(FORBIDDEN_CHECKS)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Donation:
+    """Episodes that one party openly gave for the seed set of a recipe."""
+
+    party: str = ruled(_PARTY)
+    dataset: str = ruled(_DATASET)
+    consent: str = ruled(Digest())
+    licence: str = ruled(Prose(_TITLE_CHARS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedClause:
+    """The openly donated episodes that a recipe may start from (``seed_set``: digest of their list)."""
+
+    KIND: ClassVar[str] = "seed"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("seed")
+    recipe: str = ruled(_NAME)
+    seed_set: str = ruled(Digest())
+    donations: tuple[Donation, ...] = ruled(Rows(Donation, by=("party", "dataset"), least=1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationClause:
+    """How many groups must accept a model on their own held-out episodes, and when rejections stop a run."""
+
+    KIND: ClassVar[str] = "validation"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("validation")
+    quorum: str = ruled(Decimals(most="1"))
+    max_rejected_rounds: int = ruled(Integer(1, 1_000))
+    judge_episodes: int | None = ruled(Nullable(Integer(1, 100_000)), omitted=None)
+    gain_clip: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
+    max_judgings: int | None = ruled(Nullable(Integer(1, 10_000)), omitted=None)
+    epsilon: str | None = ruled(Nullable(Decimals()), omitted=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueriesClause:
+    """The only views that may be asked for, and how many groups stand behind a shared number."""
+
+    KIND: ClassVar[str] = "queries"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("queries")
+    allow: tuple[str, ...] = ruled(Set(Choice(VIEWS)))
+    min_groups: int = ruled(Integer(2, 64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivativesClause:
+    """What may be made of a released model."""
+
+    KIND: ClassVar[str] = "derivatives"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("derivatives")
+    fine_tune: str = ruled(Choice(("forbidden", "internal", "any")))
+    distil: str = ruled(Choice(("forbidden", "internal", "any")))
+    sublicense: str = ruled(Choice(("none", "affiliates", "any")))
+    grant_back: str = ruled(Choice(("none", "bugfixes", "all")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionClause:
+    """How long the broker keeps what; deletion is stated under its signature."""
+
+    KIND: ClassVar[str] = "retention"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("retention")
+    updates_hours: int = ruled(Integer(0, 8_784))
+    aggregates_days: int = ruled(Integer(0, 36_600))
+    logs_years: int = ruled(Integer(1, 100))
+    evidence: str = ruled(Choice(("signed-statement",)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitClause:
+    """How a contributor leaves: its influence ends at once, released models stay, nothing is unlearned."""
+
+    KIND: ClassVar[str] = "exit"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("exit")
+    notice_days: int = ruled(Integer(0, 366))
+    released_models: str = ruled(Choice(("keep",)))
+    unreleased_models: str = ruled(Choice(("retrain", "discard", "leaver-chooses")))
+    influence: str = ruled(Choice(("bounded-not-erased",)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncentivesClause:
+    """How what the pool earns is shared out. Shares are told to their owner only."""
+
+    KIND: ClassVar[str] = "incentives"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("incentives")
+    method: str = ruled(Choice(("group-probe-shapley", "flat", "none")))
+    formula: str | None = ruled(Nullable(Choice(("cost-share/1",))), omitted=None)
+    pool_eur_per_quarter: int | None = ruled(Nullable(Integer(0)), omitted=None)
+    floor: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
+    cap: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
+    disclose: str = ruled(Choice(("own-share-only",)))
+    min_participation: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
+    probe_share: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
+    probe_window: int | None = ruled(Nullable(Integer(1, 1_000)), omitted=None)
+    fingerprints: str | None = ruled(Nullable(Choice(("off", "on"))), omitted=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeesClause:
+    """What the broker's service costs; equal for each group, tied to nothing else."""
+
+    KIND: ClassVar[str] = "fees"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("fees")
+    eur_per_quarter: int = ruled(Integer(0))
+    basis: str = ruled(Choice(("equal-per-group", "by-size", "none")))
+    tied_services: str = ruled(Choice(("none", "some")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditClause:
+    """Which log the contract lives in, who may read its proofs, how many witnesses must have cosigned."""
+
+    KIND: ClassVar[str] = "audit"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("audit")
+    who: tuple[str, ...] = ruled(Set(Choice(("auditor", "contributors")), least=1))
+    access: str = ruled(Choice(("log-proofs",)))
+    log_origin: str = ruled(Word(r"[A-Za-z0-9._:\[\]-]{1,128}(/[A-Za-z0-9._-]{1,64}){0,8}"))
+    witness_quorum: int = ruled(Integer(0, 64))
+    ml_dsa: str = ruled(Choice(("off", "accept", "require")))
+    notice_days: int = ruled(Integer(0, 366))
+    raw_data: str = ruled(Choice(("never",)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiabilityClause:
+    """Up to which sum each party answers, and for what without bound (null: no cap)."""
+
+    KIND: ClassVar[str] = "liability"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("liability")
+    cap_eur: int | None = ruled(Nullable(Integer(0)))
+    uncapped: tuple[str, ...] = ruled(Set(_NAME), omitted=[])
+    bears: str = ruled(Choice(("each-party", "contributors", "broker")), omitted="each-party")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportClause:
+    """To which countries no model is delivered."""
+
+    KIND: ClassVar[str] = "export"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("export")
+    classification: str = ruled(Choice(("none", "dual-use")))
+    embargoed: tuple[str, ...] = ruled(Set(Word(r"[A-Z]{2}")))
+    check: str = ruled(Choice(("recipient-country",)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LawClause:
+    """Governing law, forum and the language of disputes."""
+
+    KIND: ClassVar[str] = "law"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("law")
+    governing: str = ruled(Word(r"[A-Z]{2}"))
+    forum: str = ruled(Prose(_TITLE_CHARS))
+    language: str = ruled(Word(r"[a-z]{2}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmendmentClause:
+    """Who must sign a successor of this contract."""
+
+    KIND: ClassVar[str] = "amendment"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("amendment")
+    change: str = ruled(Choice(("all-contributors",)))
+    tighten: str = ruled(Choice(("any-contributor", "all-contributors")))
+    key_rotation: str = ruled(Choice(("by-old-key-or-all", "all-contributors")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaltClause:
+    """Who may stop everything at once, and who must agree that it goes on."""
+
+    KIND: ClassVar[str] = "halt"
+    clause: str = ruled(_ID)
+    enforced_by: tuple[str, ...] = _points("halt")
+    who: tuple[str, ...] = ruled(Set(Choice(("any-contributor", "auditor", "broker")), least=1))
+    effect: str = ruled(Choice(("no-new-round-no-release",)))
+    resume: str = ruled(Choice(("all-contributors",)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +564,22 @@ Clause = (
     | AggregationClause
     | TierClause
     | ReleaseClause
+    | ProseClause
+    | ForbiddenClause
+    | SeedClause
+    | ValidationClause
+    | QueriesClause
+    | DerivativesClause
+    | RetentionClause
+    | ExitClause
+    | IncentivesClause
+    | FeesClause
+    | AuditClause
+    | LiabilityClause
+    | ExportClause
+    | LawClause
+    | AmendmentClause
+    | HaltClause
     | ConflictClause
 )
 
@@ -343,15 +607,32 @@ class Contract:
     title: str = ruled(Prose(_TITLE_CHARS))
     language: str = ruled(Word(r"[a-z]{2}"))
     sign_by: str = ruled(Time())
+    test_only: bool = ruled(Flag(), omitted=False)
+    prose: ProseClause | None = ruled(Nullable(Struct(ProseClause)), omitted=None)
     parties: tuple[PartyClause, ...] = ruled(Rows(PartyClause, least=1))
     term: TermClause = ruled(Struct(TermClause))
     purposes: tuple[PurposeClause, ...] = ruled(Rows(PurposeClause, least=1))
+    forbidden: tuple[ForbiddenClause, ...] = ruled(Rows(ForbiddenClause), omitted=[])
     recipes: tuple[RecipeClause, ...] = ruled(Rows(RecipeClause, least=1))
+    seed_sets: tuple[SeedClause, ...] = ruled(Rows(SeedClause), omitted=[])
     fields: FieldsClause = ruled(Struct(FieldsClause))
     privacy: PrivacyClause = ruled(Struct(PrivacyClause))
     aggregation: AggregationClause = ruled(Struct(AggregationClause))
+    validation: ValidationClause | None = ruled(Nullable(Struct(ValidationClause)), omitted=None)
+    queries: QueriesClause | None = ruled(Nullable(Struct(QueriesClause)), omitted=None)
     tiers: tuple[TierClause, ...] = ruled(Rows(TierClause, least=1))
     release: ReleaseClause = ruled(Struct(ReleaseClause))
+    derivatives: DerivativesClause | None = ruled(Nullable(Struct(DerivativesClause)), omitted=None)
+    retention: RetentionClause | None = ruled(Nullable(Struct(RetentionClause)), omitted=None)
+    exit: ExitClause = ruled(Struct(ExitClause))
+    incentives: IncentivesClause | None = ruled(Nullable(Struct(IncentivesClause)), omitted=None)
+    fees: FeesClause | None = ruled(Nullable(Struct(FeesClause)), omitted=None)
+    audit: AuditClause | None = ruled(Nullable(Struct(AuditClause)), omitted=None)
+    liability: LiabilityClause | None = ruled(Nullable(Struct(LiabilityClause)), omitted=None)
+    export_control: ExportClause | None = ruled(Nullable(Struct(ExportClause)), omitted=None)
+    law: LawClause | None = ruled(Nullable(Struct(LawClause)), omitted=None)
+    amendment: AmendmentClause = ruled(Struct(AmendmentClause))
+    halt: HaltClause = ruled(Struct(HaltClause))
     conflict: ConflictClause = ruled(Struct(ConflictClause))
     canonical: bytes = field(repr=False)
     digest: str
@@ -364,18 +645,37 @@ class Contract:
 
     def clauses(self) -> Iterator[Clause]:
         """Every clause, nested ones too, in document order."""
-        yield from self.parties
-        yield self.term
-        yield from self.purposes
-        yield from self.recipes
-        yield self.fields
-        yield from self.fields.trade_secret
-        yield self.privacy
-        yield from self.privacy.per_party
-        yield self.aggregation
-        yield from self.tiers
-        yield self.release
-        yield self.conflict
+        listed: tuple[Clause | None, ...] = (
+            self.prose,
+            *self.parties,
+            self.term,
+            *self.purposes,
+            *self.forbidden,
+            *self.recipes,
+            *self.seed_sets,
+            self.fields,
+            *self.fields.trade_secret,
+            self.privacy,
+            *self.privacy.per_party,
+            self.aggregation,
+            self.validation,
+            self.queries,
+            *self.tiers,
+            self.release,
+            self.derivatives,
+            self.retention,
+            self.exit,
+            self.incentives,
+            self.fees,
+            self.audit,
+            self.liability,
+            self.export_control,
+            self.law,
+            self.amendment,
+            self.halt,
+            self.conflict,
+        )
+        yield from (one for one in listed if one is not None)
 
     def clause(self, clause_id: str) -> Clause | None:
         """The clause of an id, or None."""
@@ -471,8 +771,7 @@ def parse(data: bytes) -> Contract:
     Raises:
         NotCanonicalError: Step 1.
         UnknownSchemaError: Step 2.
-        ContractInvalidError: Steps 3, 4; the clause is named. Its subclasses `ClauseUnsupportedError` (a term
-            that only a later version enforces) and `EnforcementOverclaimedError`.
+        ContractInvalidError: Steps 3, 4; the clause is named. Its subclass is `EnforcementOverclaimedError`.
         WeakKeyError: A pinned key proves nothing.
     """
     from policies.contract.coherence import check

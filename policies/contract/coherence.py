@@ -15,19 +15,20 @@ The checks run in this order, and later ones rely on the earlier:
 
 from __future__ import annotations
 
+from dataclasses import fields
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from policies.contract.clauses import (
+    Clause,
     Contract,
     PartyClause,
     PrivacyCapClause,
-    PurposeClause,
     SecretClause,
     TierClause,
 )
 from policies.contract.errors import ContractInvalidError, EnforcementOverclaimedError
-from policies.contract.registry import KINDS, LAW, RECIPIENTS
+from policies.contract.registry import KINDS, LAW, RECIPIENTS, most_claims
 from policies.limits import PARTIES
 
 if TYPE_CHECKING:
@@ -238,19 +239,20 @@ def _requires(contract: Contract, tier: TierClause, enforced: tuple[str, ...]) -
 
 
 def _claims(contract: Contract) -> None:
-    used = {one.purpose for one in contract.recipes}
+    document = contract.document
     for clause in contract.clauses():
-        kind = KINDS[clause.KIND]
-        allowed = set(kind.claims)
-        if isinstance(clause, PurposeClause) and clause.id not in used:
-            allowed = {LAW}
+        allowed = set(most_claims(clause.KIND, _plain(clause), document))
         over = sorted(set(clause.enforced_by) - allowed)
         if over:
             raise _overclaimed(clause.clause, "at most " + " ".join(sorted(allowed)), " ".join(over))
-        if kind.law and LAW not in clause.enforced_by:
+        if KINDS[clause.KIND].law and LAW not in clause.enforced_by:
             raise _overclaimed(
                 clause.clause, "law among them: a part is for courts only", " ".join(clause.enforced_by)
             )
+
+
+def _plain(clause: Clause) -> dict[str, object]:
+    return {one.name: getattr(clause, one.name) for one in fields(clause)}
 
 
 def _overclaimed(clause: str, need: str, found: str) -> EnforcementOverclaimedError:

@@ -4,7 +4,7 @@
     text ── strict YAML ──► tree ── 1 known keys ── 2 shape (pydantic) ── 3 fill in ── 4 normalise ──►
     canonical bytes ── parse ──► Contract
 
-1. Every key is known. A clause of a later version is refused by its name, never ignored.
+1. Every key is known; another one is refused by its name, never ignored.
 2. The pydantic models, made from the same dataclasses as the parser, check the JSON types: strict, frozen,
    nothing extra.
 3. What the author may leave out (``enforced_by``, ``requires``, empty lists, null) is filled in. Software
@@ -30,6 +30,7 @@ from policies.contract.errors import ContractInvalidError, NotCanonicalError, Un
 from policies.contract.grammar import (
     CLAUSE_ID,
     At,
+    Flag,
     Integer,
     Nullable,
     Rows,
@@ -56,7 +57,6 @@ def load(text: str) -> Contract:
         YamlRefusedError: A part of YAML in which readers differ; the line is named.
         NotCanonicalError: JSON text that is not the canonical form.
         ContractInvalidError: A clause breaks the language or contradicts another; the clause is named.
-        ClauseUnsupportedError: A term that no code of this version enforces.
         EnforcementOverclaimedError: ``enforced_by`` claims a point that no code serves.
         WeakKeyError: A pinned key proves nothing.
     """
@@ -153,7 +153,8 @@ def _annotation(rule: Rule) -> Any:  # noqa: ANN401  a type
         return list[_model(rule.of)]  # type: ignore[misc]
     if isinstance(rule, Set):
         return list[_annotation(rule.of)]  # type: ignore[misc]
-    return Annotated[int if isinstance(rule, Integer) else str, WithJsonSchema(rule.shape())]
+    kind = int if isinstance(rule, Integer) else bool if isinstance(rule, Flag) else str
+    return Annotated[kind, WithJsonSchema(rule.shape())]
 
 
 def _fill(kind: type, own: dict[str, Json], document: Mapping[str, Json]) -> None:

@@ -6,7 +6,6 @@ IriaiError
     YamlRefusedError               contract.yaml-refused             YAML that two readers read differently
     ContractInvalidError           contract.invalid                  breaks the language or contradicts itself
       UnknownSchemaError           contract.unknown-schema           a schema id that we do not read
-      ClauseUnsupportedError       contract.clause-unsupported       a term that no code enforces yet
       EnforcementOverclaimedError  contract.enforcement-overclaimed  a point that no code serves
     NotCanonicalError              contract.not-canonical            bytes other than the canonical form
     RequestMalformedError          contract.request-malformed        a recorded request of another shape
@@ -22,7 +21,6 @@ from __future__ import annotations
 from policies.errors import IriaiError
 
 __all__ = [
-    "ClauseUnsupportedError",
     "ContractError",
     "ContractInvalidError",
     "ContractSignatureError",
@@ -62,12 +60,6 @@ class UnknownSchemaError(ContractInvalidError):
     """The document names a schema that this version does not read."""
 
     code = "contract.unknown-schema"
-
-
-class ClauseUnsupportedError(ContractInvalidError):
-    """The document has a term that no code of this version enforces. It is refused by name, never ignored."""
-
-    code = "contract.clause-unsupported"
 
 
 class EnforcementOverclaimedError(ContractInvalidError):

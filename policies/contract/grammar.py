@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from policies.contract.errors import ClauseUnsupportedError, ContractInvalidError
-from policies.contract.registry import LATER_CLAUSES, LATER_KEYS
+from policies.contract.errors import ContractInvalidError
 from policies.encoding import decimal_text, is_digest
 from policies.errors import EncodingError, WeakKeyError
 from policies.identity import parse_key
@@ -36,6 +35,7 @@ __all__ = [
     "Choice",
     "Decimals",
     "Digest",
+    "Flag",
     "Integer",
     "Key",
     "Nullable",
@@ -115,17 +115,6 @@ class At:
             remedy="change the named clause",
         )
 
-    def unsupported(
-        self, found: object, *, enforced: str = "terms that this version enforces"
-    ) -> ClauseUnsupportedError:
-        """The error of a term that no code of this version enforces."""
-        return ClauseUnsupportedError(
-            clause=self.clause,
-            need=f"{self.path}: {enforced}",
-            found=ascii(found)[:120],
-            remedy="leave the term out, or wait for the version that enforces it",
-        )
-
 
 class Rule:
     """What one value must be. Subclasses say how it is read, normalised and shown in the JSON Schema."""
@@ -187,17 +176,14 @@ class Prose(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Rule):
-    """One of a closed list. Words of ``later`` belong to the language, but no code enforces them yet."""
+    """One of a closed list."""
 
     options: tuple[str, ...]
-    later: tuple[str, ...] = ()
 
     def read(self, value: Json, at: At) -> str:  # noqa: D102
-        if isinstance(value, str) and value in self.options:
-            return value
-        if isinstance(value, str) and value in self.later:
-            raise at.unsupported(value, enforced="one of " + " ".join(self.options))
-        raise at.invalid("one of " + " ".join(self.options), value)
+        if not isinstance(value, str) or value not in self.options:
+            raise at.invalid("one of " + " ".join(self.options), value)
+        return value
 
     def shape(self) -> dict[str, Json]:  # noqa: D102
         return {"type": "string", "enum": list(self.options)}
@@ -205,23 +191,37 @@ class Choice(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Integer(Rule):
-    """A whole number, ``least`` to ``most``; up to ``later`` it is a term that no code enforces yet."""
+    """A whole number, ``least`` to ``most``."""
 
     least: int
     most: int = INTEGER_MAX
-    later: int = -1
 
     def read(self, value: Json, at: At) -> int:  # noqa: D102
         if isinstance(value, bool) or not isinstance(value, int):
             raise at.invalid("an integer", value)
-        if self.least <= value <= self.most:
-            return value
-        if self.most < value <= self.later:
-            raise at.unsupported(value, enforced=f"at most {self.most}")
-        raise at.invalid(f"{self.least} to {self.most}", value)
+        if not self.least <= value <= self.most:
+            raise at.invalid(f"{self.least} to {self.most}", value)
+        return value
 
     def shape(self) -> dict[str, Json]:  # noqa: D102
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Rule):
+    """``true`` or ``false``; with ``only`` the one of them that the language allows here."""
+
+    only: bool | None = None
+
+    def read(self, value: Json, at: At) -> bool:  # noqa: D102
+        if not isinstance(value, bool):
+            raise at.invalid("true or false", value)
+        if self.only is not None and value is not self.only:
+            raise at.invalid(str(self.only).lower(), value)
+        return value
+
+    def shape(self) -> dict[str, Json]:  # noqa: D102
+        return {"type": "boolean"} if self.only is None else {"const": self.only}
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,18 +408,11 @@ def _ruled_fields(kind: type) -> Iterable[dataclasses.Field[Any]]:
     return (one for one in dataclasses.fields(kind) if "rule" in one.metadata)
 
 
-def later_key(kind: type, key: str) -> bool:
-    """Whether a key that a class lacks belongs to the language of a later version."""
-    name = getattr(kind, "KIND", "")
-    return key in (LATER_CLAUSES if name == "contract" else LATER_KEYS.get(name, ()))
-
-
 def read_fields(kind: type, tree: Json, at: At) -> dict[str, Any]:
     """The values of a dataclass's ruled fields, from an object with exactly their keys.
 
     Raises:
         ContractInvalidError: A key is missing or unknown, or a value breaks its rule.
-        ClauseUnsupportedError: A key or value belongs to a later version.
     """
     if not isinstance(tree, Mapping):
         raise at.invalid("an object", tree)
@@ -438,8 +431,4 @@ def read_fields(kind: type, tree: Json, at: At) -> dict[str, Any]:
 
 def refuse_key(kind: type, key: str, at: At) -> NoReturn:
     """Raises the error of a key that a class does not have."""
-    at_root = getattr(kind, "KIND", "") == "contract"
-    if not at_root and not later_key(kind, key):
-        raise at.key(key).invalid("only the keys " + " ".join(rules_of(kind)), "an unknown key")
-    what = "a term of a later version" if later_key(kind, key) else "a term that the language does not have"
-    raise At(at.clause or key, at.path).key(key).unsupported(what)
+    raise at.key(key).invalid("only the keys " + " ".join(rules_of(kind)), "an unknown key")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the evaluator is asked: four requests and the state of the contract. Facts only; nothing here decides.
+"""What the evaluator is asked: seven requests and the state of the contract. Facts only; nothing here decides.
 
 - Every fact that can be missing is typed ``X | None``. ``None`` means *not known* and always refuses; it
   never means "does not apply".
@@ -11,6 +11,10 @@
     Aggregate   the broker before it opens and averages the accepted updates             point broker
     Release     the release gate, once per candidate and tier                            point gate
     Deliver     the gate per download; the receiving node again                          point gate, node
+    Query       the broker, per view that somebody asks for                              point broker
+    Join        who lets a successor of the contract in: the broker before it opens the
+                amendment, broker and node before it takes effect                        point broker, node
+    Exit        who leaves: its node before the notice, the broker when it arrives       point node, broker
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ __all__ = [
     "ContractState",
     "Deliver",
     "EpsilonAfter",
+    "Exit",
+    "Join",
     "PlanFacts",
+    "Query",
     "Release",
     "Request",
     "TrainRound",
@@ -101,6 +108,10 @@ class TrainRound:
         epsilon_after_release: Decimal; see `EpsilonAfter.release`. Not looked at under ``mode: none``.
         epsilon_after_total: Decimal; see `EpsilonAfter.total`. Not looked at under ``mode: none``.
         secure_aggregation: ``off`` in this version.
+        group_mac: ``off`` in this version.
+        reply_slot_ms: Width of the slots at which the node answers; 0 means at once.
+        seed_set: Digest of the open seed set that the recipe starts from, or ``none``.
+        seed_consents: Digests of the donors' consents that are on record here.
     """
 
     TYPE: ClassVar[str] = "TrainRound"
@@ -117,6 +128,10 @@ class TrainRound:
     epsilon_after_release: str | None
     epsilon_after_total: str | None
     secure_aggregation: str | None
+    group_mac: str | None
+    reply_slot_ms: int | None
+    seed_set: str | None
+    seed_consents: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +151,9 @@ class Aggregate:
         finite: Whether every number of every update is finite.
         privacy: The recipe's plan.
         secure_aggregation: ``off`` in this version.
+        validation: Whether each party accepted the latest model on its held-out episodes.
+        rejected_rounds: How many models in a row a quorum did not accept, up to now.
+        log_origin: Origin of the log that this goes into.
     """
 
     TYPE: ClassVar[str] = "Aggregate"
@@ -151,6 +169,9 @@ class Aggregate:
     finite: bool | None
     privacy: PlanFacts | None
     secure_aggregation: str | None
+    validation: Mapping[str, bool] | None
+    rejected_rounds: int | None
+    log_origin: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +191,14 @@ class Release:
         approvals: Parties that approved by signed vote.
         vetoes: Parties that vetoed by signed vote.
         privacy: The recipe's plan.
+        made_at: When the candidate's last aggregate was made (``2026-12-02T00:00:00Z``).
+        validation: Whether each party accepted the candidate on its held-out episodes.
+        mia_auc: Decimal; area under the curve of the membership-inference report.
+        property_skill: Decimal; skill of the property-leak report.
+        canaries_fired: Secret fields whose canary fired in the canary report.
+        earlier_cohorts: Cohorts of what was released before under this recipe.
+        log_origin: Origin of the log that this goes into.
+        witnesses: How many witnesses cosigned the log's latest checkpoint.
     """
 
     TYPE: ClassVar[str] = "Release"
@@ -185,6 +214,14 @@ class Release:
     approvals: tuple[str, ...] | None
     vetoes: tuple[str, ...] | None
     privacy: PlanFacts | None
+    made_at: str | None
+    validation: Mapping[str, bool] | None
+    mia_auc: str | None
+    property_skill: str | None
+    canaries_fired: tuple[str, ...] | None
+    earlier_cohorts: tuple[tuple[str, ...], ...] | None
+    log_origin: str | None
+    witnesses: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +235,11 @@ class Deliver:
         recipe_digest: Recipe that it came from.
         tier: Tier that it was released in.
         released: Whether a release of this model in this tier is on record.
+        released_at: When it was released.
+        made_at: When the model's last aggregate was made.
+        country: Where the recipient is (ISO 3166-1 alpha-2).
+        attestation: Digest of the recipient's signed attestation of its use, or ``none``.
+        contribution_share: Decimal; the recipient's share of the contributions.
     """
 
     TYPE: ClassVar[str] = "Deliver"
@@ -207,9 +249,95 @@ class Deliver:
     recipe_digest: str | None
     tier: str | None
     released: bool | None
+    released_at: str | None
+    made_at: str | None
+    country: str | None
+    attestation: str | None
+    contribution_share: str | None
 
 
-Request = TrainRound | Aggregate | Release | Deliver
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """May this party be shown this view?
+
+    Attributes:
+        party: Who asks.
+        key: Its key.
+        view: One of `policies.contract.registry.VIEWS`.
+        subject: Party that the number is about, or ``all`` for a number about the pool.
+        cohort: Parties whose data are behind the number.
+        earlier_cohorts: Cohorts behind the numbers of this view that were shown before.
+        made_at: When what the number is about was made.
+        dp_noised: Whether the number carries differentially private noise, or depends on no episode.
+    """
+
+    TYPE: ClassVar[str] = "Query"
+    party: str | None
+    key: str | None
+    view: str | None
+    subject: str | None
+    cohort: tuple[str, ...] | None
+    earlier_cohorts: tuple[tuple[str, ...], ...] | None
+    made_at: str | None
+    dp_noised: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """May this successor of the contract be opened, or take effect?
+
+    Attributes:
+        party: Who starts the amendment; a party of this contract.
+        key: Its key.
+        stage: ``open``, before it is offered, or ``effect``, before anybody works under it.
+        kind: ``tighten`` or ``change``.
+        supersedes: Digest that the successor names.
+        version: Version of the successor.
+        no_looser: Whether it is proven that the successor allows nothing that this contract refuses and
+            takes no entitlement from another party.
+        signers: Parties of this contract with a valid signature over the successor.
+        newcomers: Short names of parties that this contract does not have.
+        attestations: Those of them whose signed admission statement is on record.
+        groups: Group of each contributor of the successor.
+        keys: Key of each party of the successor.
+    """
+
+    TYPE: ClassVar[str] = "Join"
+    party: str | None
+    key: str | None
+    stage: str | None
+    kind: str | None
+    supersedes: str | None
+    version: int | None
+    no_looser: bool | None
+    signers: tuple[str, ...] | None
+    newcomers: tuple[str, ...] | None
+    attestations: tuple[str, ...] | None
+    groups: Mapping[str, str] | None
+    keys: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """May this party leave?
+
+    Attributes:
+        party: Who leaves.
+        key: Its key.
+        notice: Digest of its signed notice.
+        notice_at: Time in the notice.
+        unreleased_models: Its choice: ``retrain`` without it, or ``discard``.
+    """
+
+    TYPE: ClassVar[str] = "Exit"
+    party: str | None
+    key: str | None
+    notice: str | None
+    notice_at: str | None
+    unreleased_models: str | None
+
+
+Request = TrainRound | Aggregate | Release | Deliver | Query | Join | Exit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,14 +347,18 @@ class ContractState:
     Attributes:
         now: ``2026-12-01T00:00:00Z`` (`policies.ports.iso_s`).
         executed: Whether every contributor and the broker have signed (`signatures.executed`).
-        halted: Whether a halt is in force; no notice of halt exists yet, so callers pass False.
-        exited_parties: Parties that left; nobody can leave yet, so callers pass ``()``.
+        halted: Whether a halt is in force.
+        exited_parties: Parties whose notice of exit was accepted.
+        standing: ``in-force``; or ``superseded`` by a successor, or ``terminated``.
+        rotated_keys: The present key of each party that changed the one pinned in the contract.
     """
 
     now: str | None
     executed: bool | None
     halted: bool | None
     exited_parties: tuple[str, ...] | None
+    standing: str | None
+    rotated_keys: Mapping[str, str] | None
 
 
 # --- JSON: one codec per annotation; an annotation without one fails at import ---
@@ -272,6 +404,16 @@ def _text_map(value: Json) -> dict[str, str]:
     return {key: _text(one) for key, one in _object(value).items()}
 
 
+def _text_lists(value: Json) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list):
+        raise _malformed("a list of lists of strings", value)
+    return tuple(_texts(one) for one in value)
+
+
+def _flag_map(value: Json) -> dict[str, bool]:
+    return {key: _boolean(one) for key, one in _object(value).items()}
+
+
 def _plan(value: Json) -> PlanFacts:
     return _read(PlanFacts, value)
 
@@ -285,7 +427,9 @@ _READERS: dict[str, Callable[[Json], object]] = {
     "int | None": _integer,
     "bool | None": _boolean,
     "tuple[str, ...] | None": _texts,
+    "tuple[tuple[str, ...], ...] | None": _text_lists,
     "Mapping[str, str] | None": _text_map,
+    "Mapping[str, bool] | None": _flag_map,
     "PlanFacts | None": _plan,
     "Mapping[str, EpsilonAfter] | None": _epsilons,
 }
@@ -314,8 +458,8 @@ def _write(value: object) -> Json:
     return value
 
 
-_TYPES: dict[str, type[TrainRound | Aggregate | Release | Deliver]] = {
-    kind.TYPE: kind for kind in (TrainRound, Aggregate, Release, Deliver)
+_TYPES: dict[str, type[Request]] = {
+    kind.TYPE: kind for kind in (TrainRound, Aggregate, Release, Deliver, Query, Join, Exit)
 }
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contract text that people write: YAML that two readers cannot read differently. The only PyYAML user.
 
-A plain (unquoted) scalar is one of three things: ``null``, a whole number without sign or leading zero, or
-text. So ``NO`` is Norway, ``off`` is a word and ``12:30`` and ``2026-11-30`` are text. Refused, with the
+A plain (unquoted) scalar is one of four things: ``null``, ``true`` or ``false``, a whole number without sign or
+leading zero, or text. So ``NO`` is Norway, ``off`` is a word and ``12:30`` and ``2026-11-30`` are text. Refused, with the
 line:
 - numbers that YAML readers understand differently (``8.0``, ``1e3``, ``007``, ``0x1F``, ``1_000``, ``-5``,
   ``.inf``): decimals are strings;
-- ``true`` and ``false``, ``~`` and an empty value: the language has none of them;
+- ``True``, ``TRUE``, ``~`` and an empty value: a truth value is ``true`` or ``false``, nothing is ``null``;
 - a key twice, a key that is no plain or quoted text, the merge key ``<<``;
 - anchors, aliases, tags, directives, a second document;
 - characters that do not show (control, bidirectional, zero-width), also inside quotes.
@@ -35,7 +35,8 @@ _NUMBER_LIKE = re.compile(
     r"[-+]?(?:[0-9][0-9_]*|0[xob][0-9a-fA-F_]+|[0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
-_BOOLEANS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
+_BOOLEANS = frozenset({"True", "TRUE", "False", "FALSE"})
+_TRUTH = {"true": True, "false": False}
 _NULLS = frozenset({"~", "", "Null", "NULL"})
 
 
@@ -129,7 +130,7 @@ class _Reader:
         return items
 
 
-def _scalar(event: yaml.ScalarEvent) -> str | int | None:
+def _scalar(event: yaml.ScalarEvent) -> str | int | bool | None:
     text: str = event.value
     strange = strange_character(text.rstrip("\n") if event.style in ("|", ">") else text)
     if strange is not None:
@@ -138,10 +139,12 @@ def _scalar(event: yaml.ScalarEvent) -> str | int | None:
         return text
     if text == "null":
         return None
+    if text in _TRUTH:
+        return _TRUTH[text]
     if _INTEGER.fullmatch(text):
         return int(text)
     if text in _BOOLEANS:
-        raise _refuse(event, "no booleans", text)
+        raise _refuse(event, "true or false in small letters", text)
     if text in _NULLS:
         raise _refuse(event, "null, or a value", ascii(text))
     if _NUMBER_LIKE.fullmatch(text):

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of ``iriai-node`` share: their options, how they ask and end, what they work on."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from client.answers import Answer, finish
+from client.clock import SystemClock
+from client.entropy import SystemEntropy
+from client.settings import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from client.membership import Member
+    from client.outbox import Outbox
+    from client.shelf import ContractShelf
+
+__all__ = ["FOLDER", "Dir", "Json", "Open", "Yes", "ask", "end", "group", "opened"]
+
+FOLDER = Path("iriai-node")
+
+Dir = Annotated[Path, typer.Option("--dir", envvar="IRIAI_NODE_DIR", help="The node's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
+Yes = Annotated[bool, typer.Option("--yes", help="The question was answered before: no prompt.")]
+
+
+def group(words: str) -> typer.Typer:
+    """A group of commands."""
+    return typer.Typer(
+        help=words,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+def end(work: Callable[[], Answer], as_json: bool) -> NoReturn:  # noqa: FBT001  one call per command
+    """Runs a command to its exit code."""
+    raise typer.Exit(finish(work, as_json=as_json))
+
+
+def ask(question: str, *, yes: bool) -> Callable[[str], bool]:
+    """Shows something to a person and takes yes or no; without a terminal the answer is no."""
+
+    def confirm(shown: str) -> bool:
+        print(f"{question}\n\n    {shown}\n", file=sys.stderr)  # noqa: T201  the question
+        if yes:
+            return True
+        return sys.stdin.isatty() and typer.confirm("Is it the same?", err=True)
+
+    return confirm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """What most commands work on."""
+
+    home: Home
+    member: Member
+    shelf: ContractShelf
+    outbox: Outbox
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Open]:
+    """Opens what most commands work on, and closes it."""
+    from client.membership import open_member
+    from client.outbox import Outbox
+    from client.shelf import ContractShelf
+
+    home, clock, entropy = Home(folder), SystemClock(), SystemEntropy()
+    member = open_member(home, clock=clock, entropy=entropy)
+    kept = Outbox(
+        home.outbox, key=member.identity.key, origin=member.broker.origin, clock=clock, entropy=entropy
+    )
+    try:
+        with member.client:
+            yield Open(
+                home=home,
+                member=member,
+                shelf=ContractShelf(home, own_key=member.identity.key.public),
+                outbox=kept,
+            )
+    finally:
+        kept.close()
