@@ -38,11 +38,13 @@ class Result:
         data: For programs.
         text: For people, on standard error.
         plain_output: The one thing to hand on, on standard output when there is no ``--json``.
+        exit_code: Other than 0 where the command worked and what it looked at did not pass.
     """
 
     data: dict[str, Any]
     text: tuple[str, ...] = ()
     plain_output: str | None = None
+    exit_code: int = 0
 
 
 def plain(text: object) -> str:
@@ -85,7 +87,7 @@ def finish(work: Callable[[], Result], *, as_json: bool) -> int:
         _envelope({"schema": _SCHEMA, "status": "ok", "data": result.data})
     elif result.plain_output is not None:
         print(result.plain_output)  # noqa: T201  the output of a command
-    return 0
+    return result.exit_code
 
 
 def _of_the_system(error: OSError) -> IriaiError:

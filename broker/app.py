@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
 
-from broker.api import catalogue, contracts, log, membership, problems, runs
+from broker.api import (
+    catalogue,
+    contracts,
+    decisions,
+    lifecycle,
+    log,
+    membership,
+    negotiations,
+    problems,
+    runs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +56,7 @@ def api(services: Services) -> FastAPI:
     app = FastAPI(title="iriai broker", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.services = services
     problems.install(app, services)
-    for room in (membership, catalogue, contracts, runs, log):
+    for room in (membership, catalogue, contracts, decisions, negotiations, lifecycle, runs, log):
         app.include_router(room.router, prefix=API)
     return app
 

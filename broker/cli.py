@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli_contract import contract
+from broker.cli_life import contract
 from broker.cli_options import Dir, Home, Json, Key, Pin, Url, Yes, finish, typer_group, where_of
 
 if TYPE_CHECKING:

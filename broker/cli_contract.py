@@ -3,16 +3,95 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  typer reads the annotations
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli_options import Dir, Json, Key, Pin, Url, finish, typer_group, where_of
+from broker.cli_options import Dir, Json, Key, Lang, Pin, Url, finish, typer_group, where_of
+
+if TYPE_CHECKING:
+    from policies.contract.templates import Blank
 
 __all__ = ["contract"]
 
 contract = typer_group("Contracts: draft, check, offer, watch.")
+
+
+@contract.command("new")
+def contract_new(
+    *,
+    template: Annotated[str, typer.Option("--template", help="weld-pick, anomaly or open-research.")],
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", help="SLOT=FILE, bytes of a recipe; one for each of the template's."),
+    ] = None,
+    parties: Annotated[
+        Path | None, typer.Option("--parties", help="YAML list of parties; else the broker's members.")
+    ] = None,
+    members: Annotated[
+        list[str] | None,
+        typer.Option("--member", help="Organisation or group to take, repeatable; else all active members."),
+    ] = None,
+    answers: Annotated[Path | None, typer.Option("--answers", help="YAML file of answers.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an answer; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New file for the text; else stdout.")] = None,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Drafts a contract from a template; asks for what is still blank."""
+    from broker.drafting import Draft
+    from broker.drafting import contract_new as work
+
+    where = where_of(directory, url, pin, key)
+    draft = Draft(
+        template=template,
+        answers=answers,
+        sets=tuple(sets or ()),
+        parties=parties,
+        members=tuple(members or ()),
+        recipes=tuple(recipes or ()),
+        out=out,
+    )
+    at_terminal = sys.stdin.isatty() and not as_json
+    finish(lambda: work(where, draft, _ask if at_terminal else None), as_json=as_json)
+
+
+def _ask(blank: Blank) -> str:
+    """The answer of a person; asked again until the blank takes it."""
+    from policies.contract.errors import AnswerError
+
+    def checked(text: str) -> str:
+        try:
+            blank.read(text)
+        except AnswerError as error:
+            raise typer.BadParameter(f"needs {error.need}") from error
+        return text
+
+    answer: str = typer.prompt(f"{blank.asks} [{blank.name}]", err=True, value_proc=checked)
+    return answer
+
+
+@contract.command("lint")
+def contract_lint(file: Path, *, lang: Lang = "en", as_json: Json = False) -> None:
+    """Checks the text of a contract: what no pool should sign, and what its signers should know."""
+    from broker.contract_files import contract_lint as work
+
+    finish(lambda: work(file, lang=lang), as_json=as_json)
+
+
+@contract.command("schema")
+def contract_schema(*, as_json: Json = False) -> None:
+    """Prints the JSON Schema of the contract language."""
+    from broker.contract_files import contract_schema as work
+
+    finish(work, as_json=as_json)
 
 
 @contract.command("offer")
@@ -48,16 +127,20 @@ def contract_list(
 
 @contract.command("show")
 def contract_show(
-    digest: str,
+    contract: Annotated[str, typer.Argument(help="Digest of a contract, or a file (no broker is asked).")],
     *,
+    lang: Lang = "en",
     directory: Dir = None,
     url: Url = None,
     pin: Pin = None,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Shows a contract in plain words."""
+    """Shows a contract in plain words, in English or Japanese."""
     from broker import commands
+    from broker.contract_files import contract_show_file
 
+    if not contract.startswith("sha256:") and Path(contract).is_file():
+        finish(lambda: contract_show_file(Path(contract), lang=lang), as_json=as_json)
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands.contract_show(where, digest), as_json=as_json)
+    finish(lambda: commands.contract_show(where, contract, lang=lang), as_json=as_json)

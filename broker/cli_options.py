@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from broker.answers import Result
     from broker.commands import Where
 
-__all__ = ["Dir", "Home", "Json", "Key", "Pin", "Url", "Yes", "finish", "typer_group", "where_of"]
+__all__ = ["Dir", "Home", "Json", "Key", "Lang", "Pin", "Url", "Yes", "finish", "typer_group", "where_of"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
 Dir = Annotated[Path | None, typer.Option("--dir", help="The broker's folder (on its host).")]
@@ -22,6 +22,7 @@ Home = Annotated[Path, typer.Option("--dir", help="The broker's folder.")]
 Url = Annotated[str | None, typer.Option("--url", help="The broker's URL (from elsewhere).")]
 Pin = Annotated[str | None, typer.Option("--tls-sha256", help="SHA-256 of its certificate, with --url.")]
 Key = Annotated[Path | None, typer.Option("--key", help="Your operator key file.")]
+Lang = Annotated[str, typer.Option("--lang", help="Language of the words: en or ja.")]
 Yes = Annotated[bool, typer.Option("--yes", help="I compared the fingerprint by another way.")]
 
 

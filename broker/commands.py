@@ -15,6 +15,7 @@ from broker.membership.approvals import APPROVAL_TYPE, approval_subject
 from broker.remote import OperatorClient, load_operator_key, target_of
 from policies.encoding import b64, digest
 from policies.identity import fingerprint, key_text, parse_key
+from policies.ports import iso_s
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -283,9 +284,12 @@ def contract_list(where: Where) -> Result:
     )
 
 
-def contract_show(where: Where, name: str) -> Result:
+def contract_show(where: Where, name: str, *, lang: str = "en") -> Result:
     """Shows a contract in plain words, and who signed."""
-    from policies.contract import parse, plain_words
+    from broker.contract_files import check_language, word_lines
+    from policies.contract import parse
+
+    check_language(lang)
 
     with where.client() as client:
         data = client.get_bytes(f"/contracts/{name}")
@@ -299,7 +303,7 @@ def contract_show(where: Where, name: str) -> Result:
         f"signed       {plain(', '.join(line.get('signed', []))) or 'nobody'}",
         f"waiting for  {plain(', '.join(line.get('waiting_for', []))) or 'nobody'}",
         "",
-        *(f"{clause:<16} {plain(sentence)}" for clause, sentence in plain_words(contract)),
+        *word_lines(contract, lang),
     )
     return Result(data={**line, "document": contract.document}, text=text)
 
@@ -378,20 +382,25 @@ def release_list(where: Where) -> Result:
         waiting = client.get("/candidates")["candidates"]
         listed = client.get("/releases")["releases"]
     rows = [(one["model"], one["tier"], one["recipe_id"], short(one["contract"])) for one in listed]
-    votes = [
-        (one["candidate"], one["state"], one["voted"], " ".join(one["refused_by"]) or "-", one["run"])
-        for one in waiting
-    ]
+    votes = [(one["candidate"], one["state"], one["voted"], _held_back(one), one["run"]) for one in waiting]
     text = (
         *table(("MODEL", "TIER", "RECIPE", "CONTRACT"), rows, empty="nothing was released yet"),
         "",
         *table(
-            ("CANDIDATE", "STATE", "VOTES", "REFUSED BY", "RUN"),
+            ("CANDIDATE", "STATE", "VOTES", "HELD BACK BY", "RUN"),
             votes,
             empty="no candidate waits at the gate",
         ),
     )
     return Result(data={"releases": listed, "candidates": waiting}, text=text)
+
+
+def _held_back(one: dict[str, Any]) -> str:
+    """Clauses that refused a candidate, or that it waits for, and when the clock may open the gate."""
+    waits = sorted({str(found["clause"]) for found in one.get("waits_for", ())})
+    until = one.get("opens_ms")
+    shown = " ".join(one["refused_by"] or waits) or "-"
+    return shown if until is None else f"{shown} until {iso_s(until)}"
 
 
 # --- audit ---

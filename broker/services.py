@@ -14,13 +14,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.catalogue.service import Catalogue
+from broker.contracts.arrivals import Arrivals
+from broker.contracts.bell import Bell
+from broker.contracts.desk import NegotiationDesk
+from broker.contracts.life import Lives
+from broker.contracts.negotiations import Negotiations
 from broker.contracts.offers import Offers
+from broker.contracts.pool_book import PoolBook
+from broker.contracts.queries import Queries
 from broker.contracts.service import Contracts, Seat
 from broker.delivery.service import Delivery
+from broker.federation.books import Books
+from broker.log.errors import LogError
 from broker.membership.directory import Directory, Member
 from broker.membership.service import Membership
 from broker.nonces import FrozenNonces
@@ -75,6 +85,10 @@ class Fleet(Protocol):
         """Lets a node connect. Enrolling the same node again changes nothing."""
         ...
 
+    def rekey(self, node: str, node_public_key: bytes) -> None:
+        """Expects a node's replies under another key from now on."""
+        ...
+
     def revoke(self, node: str) -> None:
         """Closes a node's connection and refuses it from now on."""
         ...
@@ -103,6 +117,11 @@ class NoFleet:
     def enrol(self, node: str, fleet_key_pem: bytes, node_public_key: bytes) -> None:
         """Remembers the node."""
         self.enrolled[node] = (fleet_key_pem, node_public_key)
+
+    def rekey(self, node: str, node_public_key: bytes) -> None:
+        """Remembers the other key."""
+        if node in self.enrolled:
+            self.enrolled[node] = (self.enrolled[node][0], node_public_key)
 
     def revoke(self, node: str) -> None:
         """Forgets the node."""
@@ -174,11 +193,28 @@ class Services:
             tls_sha256=keys.tls_sha256,
         )
         self.contracts = Contracts(store=store, clock=clock, directory=self.directory)
-        self.offers = Offers(
-            contracts=self.contracts, clock=clock, directory=self.directory, broker_key=keys.broker
+        self.offers = Offers(directory=self.directory, broker_key=keys.broker)
+        self.negotiations = Negotiations(
+            contracts=self.contracts,
+            offers=self.offers,
+            book=PoolBook(contracts=self.contracts, broker_key=keys.broker),
+            entropy=entropy,
+        )
+        self.arrivals = Arrivals(contracts=self.contracts, offers=self.offers, store=store)
+        self.desk = NegotiationDesk(
+            negotiations=self.negotiations,
+            contracts=self.contracts,
+            store=store,
+            writer=writer,
+            clock=clock,
+            bell=Bell(),
+        )
+        self.lives = Lives(
+            contracts=self.contracts, store=store, clock=clock, entropy=entropy, broker_key=keys.broker
         )
         self.catalogue = Catalogue(directory=self.directory)
-        self.runs = Runs(clock=clock, entropy=entropy, contracts=self.contracts)
+        self.queries = Queries(contracts=self.contracts, entropy=entropy)
+        self.runs = Runs(clock=clock, entropy=entropy, contracts=self.contracts, queries=self.queries)
         self.delivery = Delivery(clock=clock, entropy=entropy, contracts=self.contracts, store=store)
 
     @property
@@ -189,17 +225,28 @@ class Services:
         )
 
     async def start(self) -> None:
-        """Reads who is enrolled, starts the engine and tells it, lets the runner resume."""
+        """Reads who is enrolled, starts the engine and tells it, lets the runner resume.
+
+        Contracts whose term ended while nobody served them get their entry.
+        """
         self.refresh()
+        await self.log_ends()
         await self.engine.start()
         for member in self.directory.members():
             if member.active:
                 self.engine.enrol(member.node, member.fleet_key_pem.encode("ascii"), member.key)
+        self.desk.start()
         if self.runner is not None:
             self.runner.resume()
 
+    def drain(self) -> None:
+        """Ends held requests, so that the server can stop at once."""
+        self.desk.drain()
+        self.engine.drain()
+
     async def stop(self) -> None:
         """Stops the runner, then the engine; what was acknowledged is on the disk already."""
+        await self.desk.stop()
         if self.runner is not None:
             await self.runner.stop()
         await self.engine.stop()
@@ -222,6 +269,33 @@ class Services:
             self.engine.enrol(member.node, member.fleet_key_pem.encode("ascii"), member.key)
         elif member.revoked:
             self.engine.revoke(member.node)
+
+    def rekeyed(self, org: str) -> None:
+        """Tells everybody who must know an organisation's new key, after the commit. Repeatable."""
+        self.refresh()
+        member = self.directory.member(org)
+        self.engine.rekey(member.node, member.key)
+
+    def books(self) -> Books:
+        """What new envelopes of members must fit, as the log stands now."""
+        return Books(self.contracts, self.writer, self.store)
+
+    async def log_ends(self) -> None:
+        """Logs contracts whose term is over. What cannot be logged now is logged by whoever asks next."""
+        with self.store.read() as session:
+            due = self.lives.unlogged_ends(session)
+        if due and self.writer.frozen is None:
+            with contextlib.suppress(LogError):
+                await self.writer.run(self.lives.note_expired)
+
+    def lives_changed(self, contract: Contract) -> None:
+        """Lets the gate look again at what waits, after a notice was taken. Repeatable."""
+        if self.runner is None:
+            return
+        with self.store.read() as session:
+            waiting = self.lives.waiting_candidates(session, contract)
+        for name in waiting:
+            self.runner.voted(name)
 
     def nodes(self) -> list[dict[str, str]]:
         """Every enrolled node: its organisation and whether it would answer now."""

@@ -87,7 +87,7 @@ def _run(services: Services, listener: socket.socket, *, as_json: bool) -> None:
         """uvicorn, which lets nobody wait for held requests when it is told to stop."""
 
         def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401  a signal handler
-            services.engine.drain()
+            services.drain()
             super().handle_exit(sig, frame)
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

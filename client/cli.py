@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from client.answers import Answer
-from client.cli_contract import contract
-from client.cli_options import FOLDER, Dir, Json, Yes, ask, end, group, opened
+from client.cli_life import contract
+from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.settings import PRIVATE_UMASK, Home, load_settings
@@ -220,14 +220,20 @@ def guard_log(
 
 
 @guard.command("explain")
-def guard_explain(run_id: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
-    """Why a run's rounds were refused, or that they were allowed: clause, need, found, remedy."""
+def guard_explain(
+    run_id: str,
+    every: Annotated[bool, typer.Option("--all", help="Satisfied findings too.")] = False,  # noqa: FBT002
+    lang: Lang = Language.EN,
+    folder: Dir = FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Why a run's rounds were refused, or that they were allowed: clause, need, found, remedy, by whom."""
 
     def work() -> Answer:
-        from client import ledgers
+        from client import explaining
 
         with opened(folder) as one:
-            return ledgers.guard_explain(one.outbox, one.shelf, run_id)
+            return explaining.explain_run(one.outbox, one.shelf, run_id, every=every, lang=lang)
 
     end(work, json)
 

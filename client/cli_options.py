@@ -6,30 +6,57 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from client.answers import Answer, finish
+from client.answers import Answer, finish, plain
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.settings import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from client.membership import Member
     from client.outbox import Outbox
     from client.shelf import ContractShelf
+    from policies.contract.lint import LintFinding
 
-__all__ = ["FOLDER", "Dir", "Json", "Open", "Yes", "ask", "end", "group", "opened"]
+__all__ = [
+    "FOLDER",
+    "Dir",
+    "Json",
+    "Lang",
+    "Language",
+    "Open",
+    "Yes",
+    "accept",
+    "ask",
+    "end",
+    "group",
+    "opened",
+    "retype",
+    "tell",
+]
 
 FOLDER = Path("iriai-node")
 
 Dir = Annotated[Path, typer.Option("--dir", envvar="IRIAI_NODE_DIR", help="The node's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
 Yes = Annotated[bool, typer.Option("--yes", help="The question was answered before: no prompt.")]
+
+
+class Language(StrEnum):
+    """In which the contract is shown."""
+
+    EN = "en"
+    JA = "ja"
+
+
+Lang = Annotated[Language, typer.Option("--lang", help="Language of the words.")]
 
 
 def group(words: str) -> typer.Typer:
@@ -58,6 +85,45 @@ def ask(question: str, *, yes: bool) -> Callable[[str], bool]:
         return sys.stdin.isatty() and typer.confirm("Is it the same?", err=True)
 
     return confirm
+
+
+def retype(question: str, *, yes: bool) -> Callable[[str], bool]:
+    """Has a person type the first hex digits of a digest; without a terminal the answer is no."""
+
+    def confirm(shown: str) -> bool:
+        print(f"{question}\n\n    {shown}\n", file=sys.stderr)  # noqa: T201  the question
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            return False
+        typed: str = typer.prompt(f"Type these {len(shown)} digits, or nothing to stop", default="", err=True)
+        return typed.strip().lower() == shown
+
+    return confirm
+
+
+def accept(*, everything: bool) -> Callable[[LintFinding], bool]:
+    """Shows a warning and takes whether a person accepts it; without a terminal only if all are."""
+
+    def acknowledge(finding: LintFinding) -> bool:
+        lines = (
+            f"warning   {finding.id}",
+            f"  need    {finding.need}",
+            f"  found   {finding.found}",
+            f"  remedy  {finding.remedy}",
+        )
+        tell(lines)
+        if everything:
+            return True
+        return sys.stdin.isatty() and typer.confirm("Do you accept this?", err=True)
+
+    return acknowledge
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Text for people, on standard error; what other parties wrote cannot move the cursor."""
+    for line in lines:
+        print(plain(line), file=sys.stderr)  # noqa: T201  the text of a question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,57 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contracts that this node knows, as files of its own; nothing else decides about its data.
+"""The contracts that this node knows: fetched, listed, and found by digest.
 
-::
+- Whatever is fetched is checked by digest and signature before it is stored; local files decide
+  (`client.shelf`).
+- What the broker says about states and lanes is shown as its word, and left out while it is away.
 
-    contracts/<64 hex>/contract.json     canonical bytes; their digest is the folder's name
-    contracts/<64 hex>/envelope.json     DSSE with the signatures, once it is executed
-    contracts/<64 hex>/recipe-<64 hex>.json
-
-- Whatever is read is checked again: digest, canonical form, clauses, signatures under the keys pinned in the
-  contract itself.
-- `sign` refuses a contract whose broker is not the pinned one, that pins another key for this organisation,
-  whose annexes are missing or differ, whose ``sign_by`` is over, or whose recipes this node would have to
-  refuse anyway.
+Whether one may be signed is in `client.signable`; how one is negotiated, in `client.negotiating`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any, Final
 
-from client.answers import Answer, table
+from client.answers import Answer, short, table
 from client.errors import (
-    BrokerKeyError,
     NoSuchThingError,
-    NotConfirmedError,
-    NotJoinedError,
-    NotSignedError,
+    NoticesUnknownError,
+    PeerAnswerError,
+    PeerUnreachableError,
     RemoteRefusalError,
 )
-from client.membership import alias_key, membership
-from client.receipts import LogView, collect, fetch_consistency
-from client.shelf import ContractShelf, Held, check_digest
-from policies.contract import CONTRACT_TYPE, parse
-from policies.contract.errors import NotExecutedError
-from policies.encoding import b64, digest, is_digest
-from policies.identity import fingerprint, key_text, parse_key
-from policies.log.entries import alias
+from client.notices import Notices
+from client.shelf import ContractShelf, Held, check_digest, check_prose
+from client.succession import check_effect, predecessor
+from policies.contract import parse
+from policies.contract.errors import ProofMissingError, RefusedError
+from policies.contract.lifecycle import standing
+from policies.encoding import is_digest
 from policies.ports import iso_s
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from client.membership import Member
-    from client.outbox import Outbox
+    from policies.contract import Contract, ContractState
+    from policies.contract.lifecycle import Life
 
-__all__ = ["contract_list", "contract_show", "fetch", "fetch_envelope", "sign"]
+__all__ = [
+    "NOT_YET",
+    "broker_rows",
+    "contract_list",
+    "fetch",
+    "fetch_envelope",
+    "known_of",
+    "latest",
+    "resolve",
+    "standing_of",
+]
 
-_CONFIRM_HEX = 12
+# Why a contract is not executed yet; a broker that is away is asked again.
+NOT_YET: Final = (RemoteRefusalError, RefusedError, ProofMissingError, PeerUnreachableError)
+_PREFIX: Final = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 
 
 def fetch(member: Member, shelf: ContractShelf, contract: str) -> Held:
-    """The contract with all its recipes and, once there are all, its signatures; fetched where missing.
+    """The contract with all its recipes, its text for people and its signatures; fetched where missing.
 
     Raises:
         RemoteRefusalError: The broker has no such contract of which this node is a party.
@@ -62,194 +66,183 @@ def fetch(member: Member, shelf: ContractShelf, contract: str) -> Held:
     except NoSuchThingError:
         if not is_digest(contract):
             raise
-        parsed = parse(check_digest(member.client.get_bytes(f"/contracts/{contract}"), contract))
-        annexes = {
-            one.recipe_digest: check_digest(
-                member.client.get_bytes(f"/contracts/{contract}/annexes/{one.recipe_digest}"),
-                one.recipe_digest,
-            )
-            for one in parsed.recipes
-        }
-        shelf.own_party(parsed)
-        held = shelf.put(parsed, annexes)
+        held = _fetch_new(member, shelf, contract)
     if not held.is_executed:
-        with contextlib.suppress(RemoteRefusalError, NotExecutedError):
+        with contextlib.suppress(*NOT_YET):
             held = fetch_envelope(member, shelf, contract)
     return held
+
+
+def _fetch_new(member: Member, shelf: ContractShelf, contract: str) -> Held:
+    """1. bytes of the digest; 2. a contract; 3. of this node; 4. each recipe; 5. the text, if there."""
+    parsed = parse(check_digest(member.client.get_bytes(f"/contracts/{contract}"), contract))
+    shelf.own_party(parsed)
+    annexes = {
+        one.recipe_digest: check_digest(
+            member.client.get_bytes(f"/contracts/{contract}/annexes/{one.recipe_digest}"),
+            one.recipe_digest,
+        )
+        for one in parsed.recipes
+    }
+    prose = _fetch_prose(member, parsed)
+    held = shelf.put(parsed, annexes)
+    if prose is not None:
+        shelf.put_prose(parsed, prose)
+    return held
+
+
+def _fetch_prose(member: Member, contract: Contract) -> bytes | None:
+    """The text for people; ``None`` if the broker was not given it, because it travels another way."""
+    if contract.prose is None:
+        return None
+    try:
+        return check_prose(contract.prose, member.client.get_bytes(f"/contracts/{contract.digest}/prose"))
+    except RemoteRefusalError:
+        return None
 
 
 def fetch_envelope(member: Member, shelf: ContractShelf, contract: str) -> Held:
     """The contract with its signatures, fetched and verified under the keys pinned in the contract.
 
+    A successor is taken only if the contract that it follows lets it take effect (`client.succession`).
+
     Raises:
         NotExecutedError: Somebody has still to sign.
+        RefusedError: The contract that rules does not let it in; the clause is named.
+        ProofMissingError: It is a tightening that nobody can check here.
     """
-    return shelf.put_envelope(
-        contract, Envelope.from_bytes(member.client.get_bytes(f"/contracts/{contract}/envelope"))
-    )
+    envelope = Envelope.from_bytes(member.client.get_bytes(f"/contracts/{contract}/envelope"))
+    held = shelf.get(contract)
+    ruling = predecessor(shelf, held.contract)
+    if ruling is not None and not held.is_executed:
+        state, life = known_of(member, shelf, ruling)
+        check_effect(ruling.contract, held.contract, envelope, state, life)
+    return shelf.put_envelope(contract, envelope)
 
 
-def contract_list(member: Member) -> Answer:
-    """This node's contracts: state, deadline, and who is waited for."""
+def known_of(member: Member, shelf: ContractShelf, held: Held) -> tuple[ContractState, Life]:
+    """State and life of an executed contract, by this node's own files."""
+    notices, now = Notices(shelf), iso_s(member.clock.now_ms())
+    return notices.state(held, now), notices.life(held, now)
+
+
+def broker_rows(member: Member) -> list[dict[str, Any]]:
+    """What the broker says about this node's contracts, oldest first.
+
+    Raises:
+        PeerAnswerError: Another form.
+        PeerUnreachableError: Nothing answered.
+    """
     answer = member.client.get("/contracts")
-    rows = answer.get("contracts", answer) if isinstance(answer, dict) else answer
+    rows = answer.get("contracts") if isinstance(answer, dict) else answer
+    if not isinstance(rows, list) or not all(isinstance(one, dict) and "digest" in one for one in rows):
+        raise PeerAnswerError(need="a list of contracts", found="another form", remedy="check both versions")
+    return rows
+
+
+def contract_list(member: Member, shelf: ContractShelf) -> Answer:
+    """This node's contracts: state, standing, lane, deadline, and who is waited for.
+
+    While the broker is away, what is held here is listed, and the broker's words are left out.
+    """
+    try:
+        rows, away = broker_rows(member), False
+    except PeerUnreachableError:
+        rows, away = [_own_row(shelf, shelf.get(one), member.clock.now_ms()) for one in shelf.digests()], True
     lines = table(
-        ("digest", "state", "sign by", "waiting for", "title"),
-        [
-            (
-                one["digest"],
-                one["state"],
-                one["sign_by"],
-                ", ".join(one["waiting_for"]) or "nobody",
-                one["title"],
-            )
-            for one in rows
-        ],
+        ("digest", "v", "state", "standing", "lane", "until", "waiting for", "title"),
+        [_columns(one) for one in rows],
     )
     if not rows:
         lines = ("no contract yet: the operator offers one (iriai-broker contract offer)",)
-    return Answer(data={"contracts": rows}, text=lines)
+    note = ("the broker is away: this is what is held here",) if away else ()
+    return Answer(data={"contracts": rows, "broker_away": away}, text=(*lines, *note))
+
+
+def _columns(row: dict[str, Any]) -> tuple[object, ...]:
+    lane = row.get("lane") or {}
+    deadline = lane.get("deadline_ms") if isinstance(lane, dict) else None
+    state = lane.get("state") if isinstance(lane, dict) else None
+    until = iso_s(deadline) if isinstance(deadline, int) else row.get("sign_by", "-")
+    return (
+        short(str(row["digest"])),
+        row.get("version", "-"),
+        row.get("state", "-"),
+        row.get("standing") or "-",
+        state or "-",
+        until,
+        ", ".join(row.get("waiting_for") or ()) or "nobody",
+        row.get("title", ""),
+    )
+
+
+def _own_row(shelf: ContractShelf, held: Held, now_ms: int) -> dict[str, Any]:
+    """A row from local files alone."""
+    return {
+        "digest": held.contract.digest,
+        "contract_id": held.contract.contract_id,
+        "version": held.contract.version,
+        "title": held.contract.title,
+        "state": "finalized" if held.is_executed else "offered",
+        "standing": standing_of(shelf, held, now_ms),
+        "sign_by": held.contract.sign_by,
+        "party": held.party.party,
+        "waiting_for": [],
+        "lane": None,
+    }
+
+
+def standing_of(shelf: ContractShelf, held: Held, now_ms: int) -> str:
+    """Where a contract stands by what is on this node; ``UNKNOWN`` where its notices cannot be read."""
+    now = iso_s(now_ms)
+    try:
+        return standing(held.contract, Notices(shelf).life(held, now), now)
+    except NoticesUnknownError:
+        return "UNKNOWN"
 
 
 def latest(member: Member, shelf: ContractShelf) -> str:
-    """Digest of the one contract to show where none is named.
+    """Digest of the one contract to show where none is named; from local files while the broker is away.
 
     Raises:
         NoSuchThingError: There is none.
     """
-    answer = member.client.get("/contracts")
-    rows = answer.get("contracts", answer) if isinstance(answer, dict) else answer
+    known = [shelf.get(one) for one in shelf.digests()]
+    try:
+        rows = broker_rows(member)
+    except PeerUnreachableError:
+        rows = []
     if rows:
         return str(rows[-1]["digest"])
-    known = shelf.digests()
     if not known:
         raise NoSuchThingError(need="a contract", found="none", remedy="wait until the operator offers one")
-    return known[-1]
+    return max(known, key=lambda one: (one.is_executed, one.contract.version)).contract.digest
 
 
-def contract_show(member: Member, shelf: ContractShelf, contract: str | None) -> Answer:
-    """The contract in plain words: own duties first, then each clause with its id."""
-    from policies.contract import plain_words
-
-    held = fetch(member, shelf, contract or latest(member, shelf))
-    party = held.party.party
-    own = [f"[{clause}] {words}" for clause, words in plain_words(held.contract, party)]
-    text = (
-        f"contract {held.contract.digest}",
-        f"state    {'executed: everybody signed' if held.is_executed else 'not executed yet'}",
-        f"you are  {party}",
-        "",
-        *own,
-    )
-    return Answer(
-        data={
-            "digest": held.contract.digest,
-            "party": party,
-            "executed": held.is_executed,
-            "clauses": own,
-            "document": held.contract.document,
-        },
-        text=text,
-    )
-
-
-def check_before_signing(member: Member, shelf: ContractShelf, held: Held) -> None:
-    """Refuses what must not be signed; see the module.
+def resolve(member: Member, shelf: ContractShelf, name: str) -> str:
+    """The whole digest behind its first 12 or more hex digits.
 
     Raises:
-        BrokerKeyError: The contract pins another broker.
-        NotSignedError: It pins this node's key under another organisation or role, a recipe reads fields that
-            the contract does not allow, or ``sign_by`` is over.
-        NoSuchThingError, DigestMismatchError: A recipe is missing or differs.
+        NoSuchThingError: No contract here or at the broker begins so, or several do.
     """
-    contract, party = held.contract, held.party
-    if contract.broker.key != key_text(member.broker.key):
-        raise BrokerKeyError(
-            need=f"the broker that this node joined, {fingerprint(member.broker.key)}",
-            found=fingerprint(parse_key(contract.broker.key)),
-            remedy="do not sign; ask who drafted it",
+    if is_digest(name):
+        return name
+    if not _PREFIX.fullmatch(name):
+        raise NoSuchThingError(
+            need="a digest, or its first 12 hex digits",
+            found=ascii(name)[:80],
+            remedy="iriai-node contract list",
         )
-    if party.org != member.identity.org or party.role != "contributor":
-        raise NotSignedError(
-            need=f"this node's key pinned for contributor {member.identity.org}",
-            found=f"{party.role} {party.org}",
-            remedy="do not sign; ask for a corrected offer",
-        )
-    for one in contract.recipes:
-        recipe = shelf.recipe(contract.digest, one.recipe_digest)
-        strangers = sorted(set(recipe.fields) - set(contract.fields.allow))
-        if strangers:
-            raise NotSignedError(
-                need="recipes that read allowed fields only",
-                found=", ".join(strangers),
-                remedy=f"do not sign: {contract.fields.clause} and recipe {one.id} contradict each other",
-            )
-    if iso_s(member.clock.now_ms()) >= contract.sign_by:
-        raise NotSignedError(
-            need=f"a signature before {contract.sign_by}", found="a later time", remedy="ask for a new offer"
-        )
-
-
-def sign(
-    member: Member, shelf: ContractShelf, outbox: Outbox, contract: str, *, confirm: Callable[[str], bool]
-) -> Answer:
-    """Signs a contract and sends the signature with its envelope; repeating it sends the same bytes.
-
-    Args:
-        member: Identity and the way to the broker.
-        shelf: Contracts of this node.
-        outbox: Numbers and keeps the envelope.
-        contract: The whole digest.
-        confirm: Shows the digest to a person and gives their answer.
-
-    Raises:
-        NotJoinedError: The organisation is not approved yet.
-        IriaiError: See `check_before_signing`.
-    """
-    held = fetch(member, shelf, contract)
-    check_before_signing(member, shelf, held)
-    key = alias_key(member.home)
-    if key is None:
-        state = membership(member)["state"]
-        key = alias_key(member.home)
-        if key is None:
-            raise NotJoinedError(
-                need="an approved organisation",
-                found=str(state),
-                remedy="two operators approve it; then sign",
-            )
-    if not confirm(contract.removeprefix("sha256:")[:_CONFIRM_HEX]):
-        raise NotConfirmedError(
-            need="a person's word", found="no", remedy="read it: iriai-node contract show"
-        )
-    seal = Envelope.seal(held.contract.canonical, CONTRACT_TYPE, member.identity.key)
-    body = {"contract": contract, "party": alias(key, contract, None, None)}
-    with outbox.writing() as letters:
-        envelope = letters.seal(
-            "contract.signed", body=body, scope=contract, slot=f"contract.signed {contract}"
-        )
-        sent = {"signature": b64(seal.signatures[0][1]), "envelope": envelope.to_json()}
-        letters.note(
-            kind="contract.signed",
-            size_bytes=len(envelope.to_bytes()) + len(sent["signature"]),
-            digest=digest(envelope.payload),
-            contract=contract,
-        )
-    answer = member.client.post(
-        f"/contracts/{contract}/signatures", sent, idempotency_key=f"sign-{digest(envelope.payload)[7:47]}"
+    known = set(shelf.digests())
+    with contextlib.suppress(PeerUnreachableError):
+        known |= {str(one["digest"]) for one in broker_rows(member)}
+    found = sorted(
+        one for one in known if one.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
     )
-    view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
-    collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
-    with contextlib.suppress(RemoteRefusalError, NotExecutedError):
-        held = fetch_envelope(member, shelf, contract)
-    waiting = list(answer.get("waiting_for", [])) if isinstance(answer, dict) else []
-    state = str(answer.get("state", "offered")) if isinstance(answer, dict) else "offered"
-    return Answer(
-        data={"contract": contract, "state": state, "waiting_for": waiting, "executed": held.is_executed},
-        text=(
-            f"signed   {contract}",
-            f"state    {state}",
-            "waiting  " + (", ".join(waiting) or "for nobody"),
-            f"next: iriai-node run --dir {member.home.root}",
-        ),
-    )
+    if len(found) != 1 or not is_digest(found[0]):
+        raise NoSuchThingError(
+            need="one contract whose digest begins so",
+            found=f"{len(found)} for {name}",
+            remedy="iriai-node contract list",
+        )
+    return found[0]

@@ -9,7 +9,7 @@ error code and by nothing else.
 1. the guard decides, before the tensor is pulled;
 2. plan and base model are those of recipe and request;
 3. budget is reserved once per run and touched, durably, before the first gradient;
-4. training;
+4. training; a halt that was said meanwhile keeps the update here, and the spend is told;
 5. one transaction seals ``decision.recorded``, ``epsilon.spent`` (before the first one ``budget.opened``) and
    ``submission.received``, and notes what leaves. Only then the reply exists.
 
@@ -131,14 +131,18 @@ class ContributeDuty:
 
         update = top.learner.update(seat, header.run, (header.round, header.attempt), weights, spend)
         top.phase(header, "trained")
-        reply = HandlerReply(body={"decision": judged.disclosed}, tensor=update)
+        body, code = {"decision": judged.disclosed}, top.guard.stopped(header.contract)
+        reply = HandlerReply(body=body, tensor=update)
+        if code is not None:
+            reply = HandlerReply(status="refused", code=code, body=body)
         with top.telling(header) as letters:
             letters.decided(judged.kept(header, top.clock.now_ms()))
             sealed = [_seal_decision(letters, header, judged)]
             mechanism = training_mechanism(header.run, header.round, header.attempt)
             for one in spends:
                 sealed += seal_spend(letters, top.outbox, top.budgets, _told(header, seat, one, mechanism))
-            sealed.append(_seal_submission(letters, header, seat, update))
+            if code is None:
+                sealed.append(_seal_submission(letters, header, seat, update))
             made = top.finish(letters, header, reply, sealed, clause=seat.clause.clause)
         top.phase(header, "sealed")
         return made

@@ -12,7 +12,12 @@
       DoctorFailedError      node.doctor              at least one check failed
       NotConfirmedError      node.not-confirmed       a person has to say yes, and nobody did
       NotSignedError         contract.not-signed      a contract that this node must not sign
+      ProseMismatchError     contract.prose-mismatch  another text than the contract binds by its hash
+      StaleOfferError        contract.superseded      an offer older than the version that rules
+      DecisionDiffersError   node.decision-differs    a kept decision that its facts do not give
       PersonaliseError       node.personalise         fine-tuning ended without a result
+      NoticesUnknownError    contract.notices-unknown what was said about a contract is lost or damaged here
+      NoticesRewrittenError  contract.notices-rewritten   the broker took back what it had taken
     KeyFileError             identity.key-file        a key file that others can read, or that is none
     InviteError              identity.invite          an invitation that cannot be used
     BrokerKeyError           identity.broker-key      what answers does not hold the key that is pinned
@@ -24,6 +29,7 @@
     EquivocationError        log.equivocation         the log contradicts itself; the node stops for good
     ReceiptError             log.receipt              a receipt does not prove what it should
     ReceiptFileError         node.receipt-file        receipts cannot be written to the folder that was named
+    LaneBookError            node.lane-book           what is kept about a negotiation cannot be read
     OutboxError              outbox.damaged           the outbox on disk contradicts itself
     BacklogError             outbox.backlog           too many envelopes wait for a receipt
 
@@ -38,11 +44,13 @@ __all__ = [
     "AlreadyJoinedError",
     "BacklogError",
     "BrokerKeyError",
+    "DecisionDiffersError",
     "DigestMismatchError",
     "DoctorFailedError",
     "EquivocationError",
     "InviteError",
     "KeyFileError",
+    "LaneBookError",
     "LocalRefusedError",
     "NoSuchThingError",
     "NodeBusyError",
@@ -51,14 +59,18 @@ __all__ = [
     "NotInitialisedError",
     "NotJoinedError",
     "NotSignedError",
+    "NoticesRewrittenError",
+    "NoticesUnknownError",
     "OutboxError",
     "PeerAnswerError",
     "PeerUnreachableError",
     "PersonaliseError",
+    "ProseMismatchError",
     "ReceiptError",
     "ReceiptFileError",
     "RemoteRefusalError",
     "SettingsError",
+    "StaleOfferError",
     "TlsPinError",
     "remote_refusal",
 ]
@@ -148,11 +160,48 @@ class NotSignedError(NodeError):
     http_status = 403
 
 
+class ProseMismatchError(DigestMismatchError):
+    """The text for people is not the one whose hash the contract binds."""
+
+    code = "contract.prose-mismatch"
+
+
+class StaleOfferError(NodeError):
+    """The broker offers a version that is older than what rules, or that passes over what rules."""
+
+    code = "contract.superseded"
+    exit_code = 4
+    http_status = 409
+
+
+class DecisionDiffersError(NodeError):
+    """The facts that were kept beside a decision of the guard give another decision."""
+
+    code = "node.decision-differs"
+    exit_code = 3
+
+
 class PersonaliseError(NodeError):
     """The process that fine-tunes a released model ended without a result."""
 
     code = "node.personalise"
     exit_code = 3
+
+
+class NoticesUnknownError(NodeError):
+    """Notices about a contract are missing on this node or do not verify: whether it is halted is unknown."""
+
+    code = "contract.notices-unknown"
+    exit_code = 7
+    http_status = 409
+
+
+class NoticesRewrittenError(NodeError):
+    """The broker shows other notices than it had shown before, or in another order."""
+
+    code = "contract.notices-rewritten"
+    exit_code = 7
+    http_status = 409
 
 
 class KeyFileError(IdentityError):
@@ -231,6 +280,13 @@ class ReceiptFileError(NodeError):
 
     code = "node.receipt-file"
     exit_code = 2
+
+
+class LaneBookError(NodeError):
+    """What this node kept about a negotiation cannot be read; nothing is signed in it any more."""
+
+    code = "node.lane-book"
+    exit_code = 7
 
 
 class BacklogError(NodeError):

@@ -10,6 +10,8 @@
   site's affair: what they refuse is refused to the broker without a decision record.
 - **Explained.** Record, request, state and salt are kept, so that `iriai-node guard explain` and an auditor
   replay them.
+- **Halts, exits and ends** are this node's own copies of the parties' notices (`client.notices`), an own halt
+  from the moment it was signed. Where they are lost, nothing is known, and everything is refused.
 - Budget is looked at here (`Budgets`); it is reserved and spent by the worker, durably, before the first
   gradient.
 """
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.budgets import cap_of, own_cap_of
 from client.errors import LocalRefusedError
+from client.notices import Notices
 from client.rows import Decided
 from policies.contract import (
     ContractState,
@@ -35,7 +38,8 @@ from policies.contract import (
     request_to_json,
     state_to_json,
 )
-from policies.contract.errors import ExpiredError, NotExecutedError, RefusedError
+from policies.contract.errors import ExpiredError, HaltedError, NotExecutedError, RefusedError
+from policies.contract.lifecycle import IN_FORCE
 from policies.encoding import b64, digest
 from policies.identity import key_text
 from policies.ports import iso_s
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "Judged", "Seat", "plan_facts"]
 
 _SALT_BYTES = 16
+_RESUME = "iriai-node contract lifecycle shows who halted it; every contributor has to resume"
+_OTHER = "stop, or go on under a new contract"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +201,7 @@ class Guard:
             entropy: Salts.
         """
         self._shelf = shelf
+        self._notices = Notices(shelf)
         self._key = key_text(own_key)
         self._budgets = budgets
         self._outbox = outbox
@@ -246,7 +253,7 @@ class Guard:
             party=seat.party,
             key=self._key,
             recipe_digest=seat.recipe.digest,
-            purpose=seat.clause.purpose,
+            purpose=_purpose(header, seat),
             dataset=seat.dataset,
             fields=seat.recipe.fields,
             round=before + header.round,
@@ -256,6 +263,10 @@ class Guard:
             epsilon_after_release=release,
             epsilon_after_total=total,
             secure_aggregation="off",
+            group_mac="off",
+            reply_slot_ms=0,
+            seed_set="none",  # no recipe of this version starts from one
+            seed_consents=(),
         )
         state = self._state(seat.held)
         decision = evaluate(seat.held.contract, state, request)
@@ -284,6 +295,8 @@ class Guard:
         Raises:
             NotExecutedError: Somebody has not signed.
             ExpiredError: Outside the term.
+            HaltedError: A halt is in force, or nobody knows.
+            RefusedError: This party has left, or the contract has ended.
             LocalRefusedError: A rule of this site.
         """
         seat = self.seat(header.contract, header.recipe)
@@ -297,14 +310,22 @@ class Guard:
                 remedy="go on under a new contract",
                 clause=term.clause,
             )
+        _check_life(seat.held, state)
         for one in self._local(seat):
             raise LocalRefusedError(need=one.need, found=one.found, remedy=one.remedy, clause=one.clause)
         return seat
 
+    def stopped(self, contract: str) -> str | None:
+        """Code of what was said since a decision that stops the work, or None: then nothing more leaves."""
+        held = self._shelf.get(contract)
+        try:
+            _check_life(held, self._state(held))
+        except RefusedError as error:
+            return error.code
+        return None
+
     def _state(self, held: Held) -> ContractState:
-        return ContractState(
-            now=iso_s(self._clock.now_ms()), executed=held.is_executed, halted=False, exited_parties=()
-        )
+        return self._notices.state(held, iso_s(self._clock.now_ms()))
 
     def _epsilon_after(self, seat: Seat, run: str) -> tuple[str | None, str | None]:
         """Epsilon of this party's release and total if the run goes on; None without plan or cap."""
@@ -361,6 +382,33 @@ class Guard:
                 _against("epsilon", f"<= {own}", "no privacy plan", "local.epsilon_total in node.toml")
             )
         return tuple(found)
+
+
+def _check_life(held: Held, state: ContractState) -> None:
+    """Whether work under the contract may go on, by what its parties said.
+
+    Raises:
+        HaltedError: A halt is in force, or nobody knows.
+        RefusedError: This party has left, or the contract has ended.
+    """
+    contract, party = held.contract, held.party
+    if state.halted is not False:
+        found = "halted" if state.halted else "unknown"
+        raise HaltedError(need="no halt in force", found=found, remedy=_RESUME, clause=contract.halt.clause)
+    if state.exited_parties is None or party.party in state.exited_parties:
+        raise RefusedError(
+            need="a party", found=f"{party.party} has left", remedy=_OTHER, clause=party.clause
+        )
+    if state.standing != IN_FORCE:
+        raise RefusedError(
+            need="a contract in force", found=str(state.standing), remedy=_OTHER, clause=contract.term.clause
+        )
+
+
+def _purpose(header: RequestHeader, seat: Seat) -> str:
+    """What the broker says that the run is for; the recipe's own purpose if it says nothing."""
+    named = header.body.get("purpose", seat.clause.purpose)
+    return named if isinstance(named, str) else "unnamed"
 
 
 def _cohort(header: RequestHeader, seat: Seat) -> tuple[str, ...]:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, short, table
 from client.budgets import Budgets, cap_of, own_cap_of
-from client.errors import NoSuchThingError
 from client.settings import load_settings
-from policies.contract import evaluate, explain, request_from_json, state_from_json
 from policies.ports import iso_s
 from policies.privacy.ledger import HELD_OUT, TRAIN
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from client.settings import Home
     from client.shelf import ContractShelf
 
-__all__ = ["budget_show", "guard_explain", "guard_log", "outbox_list"]
+__all__ = ["budget_rows", "budget_show", "guard_log", "outbox_list"]
 
 
 def outbox_list(outbox: Outbox) -> Answer:
@@ -87,40 +85,6 @@ def guard_log(outbox: Outbox, run: str | None) -> Answer:
     return Answer(data={"decisions": [_decided(one) for one in rows]}, text=lines)
 
 
-def guard_explain(outbox: Outbox, shelf: ContractShelf, run: str) -> Answer:
-    """Each decision of a run in words: the contract is evaluated on the kept facts once more.
-
-    Raises:
-        NoSuchThingError: The gate decided nothing about this run.
-    """
-    rows = outbox.decisions(run=run)
-    if not rows:
-        raise NoSuchThingError(
-            need="a run that this node was asked about", found=run[:60], remedy="iriai-node guard log"
-        )
-    text: list[str] = []
-    shown: list[dict[str, Any]] = []
-    for one in rows:
-        words = _words(one, shelf)
-        shown.append({**_decided(one), "words": words})
-        text += [f"round {one.round}, attempt {one.attempt}, {one.kind}", *(f"  {line}" for line in words)]
-    return Answer(data={"run": run, "decisions": shown}, text=tuple(text))
-
-
-def _words(one: Decided, shelf: ContractShelf) -> list[str]:
-    document = one.document
-    if "request" not in document:
-        return ["judged on held-out episodes; only the vote left"]
-    request, state = request_from_json(document["request"]), state_from_json(document["state"])
-    words = explain(evaluate(shelf.get(one.contract).contract, state, request), request)
-    local = [
-        f"REFUSED by this site: {found['clause']}: needs {found['need']}, found {found['found']}."
-        f" Change it: {found['remedy']}."
-        for found in document["local"]
-    ]
-    return [*words, *local]
-
-
 def _steps(store: BudgetStore, contract: str, block: str) -> int:
     """Noisy steps that were really taken under a contract in a block."""
     return sum(
@@ -130,16 +94,18 @@ def _steps(store: BudgetStore, contract: str, block: str) -> int:
     )
 
 
-def budget_show(home: Home, member: Member, shelf: ContractShelf) -> Answer:
-    """Where each cap stands, per contract and block."""
+def budget_rows(
+    home: Home, member: Member, shelf: ContractShelf, *, contract: str | None = None
+) -> list[dict[str, Any]]:
+    """Where each cap that was charged stands, per contract and block; of one contract if asked."""
     budgets = Budgets(home, key=member.identity.key, clock=member.clock)
     rules = load_settings(home).local
     rows: list[dict[str, Any]] = []
     try:
         for stem in budgets.lineages():
             store = budgets.find(stem)
-            for contract in shelf.digests():
-                held = shelf.get(contract)
+            for digest in shelf.digests() if contract is None else (contract,):
+                held = shelf.get(digest)
                 party = held.party.party
                 cap = own_cap_of(held.contract, party, rules) or cap_of(held.contract, party)
                 if cap is None:
@@ -156,6 +122,12 @@ def budget_show(home: Home, member: Member, shelf: ContractShelf) -> Answer:
                         )
     finally:
         budgets.close()
+    return rows
+
+
+def budget_show(home: Home, member: Member, shelf: ContractShelf) -> Answer:
+    """Where each cap stands, per contract and block."""
+    rows = budget_rows(home, member, shelf)
     lines = table(
         ("contract", "block", "epsilon spent", "with holds", "cap", "delta"),
         [

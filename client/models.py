@@ -9,7 +9,8 @@
 
 `pull`, in this order; nothing is kept before all of it holds:
 1. the broker lists the model as released under a contract that this node signed;
-2. this node's own evaluation of the contract lets it have the model in that tier;
+2. this node's own evaluation of the contract lets it have the model in that tier: by the times that the
+   broker tells, which an auditor finds in the log, and by its own clock, country and attestation;
 3. the privacy statement is signed by the broker's pinned key, is about this model, contract, recipe and run,
    its claims rest on the recipe's plan, and every figure and the verdict are the ones that follow from them;
 4. the bytes have the digest that was asked for, and the length of the recipe's manifest.
@@ -27,10 +28,11 @@ import numpy as np
 
 from client.answers import Answer, plain, short, table
 from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError
+from client.notices import Notices
 from client.settings import write_durably
-from policies.contract import ContractState, Deliver, evaluate
+from policies.contract import Deliver, evaluate
 from policies.encoding import digest, is_digest
-from policies.errors import EncodingError, SignatureInvalidError
+from policies.errors import EncodingError, IriaiError, SignatureInvalidError
 from policies.identity import key_text
 from policies.limits import MODEL_BYTES, PERSONALISE_S
 from policies.ports import iso_s
@@ -42,12 +44,13 @@ if TYPE_CHECKING:
 
     from client.membership import Member
     from client.settings import Home
-    from client.shelf import ContractShelf
+    from client.shelf import ContractShelf, Held
     from policies.recipe import Recipe
 
 __all__ = ["keep_individual", "models_list", "personalise", "pull", "read_model"]
 
 STATEMENT_TYPE = PAYLOAD_TYPE
+NO_ATTESTATION = "none"
 _FLOAT = np.dtype("<f4")
 
 
@@ -122,18 +125,8 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
         )
     held, recipe = shelf.get(row["contract"]), shelf.recipe(row["contract"], row["recipe"])
     # 2.
-    asked = Deliver(
-        party=held.party.party,
-        key=key_text(member.identity.key.public),
-        model=model,
-        recipe_digest=row["recipe"],
-        tier=row["tier"],
-        released=True,
-    )
-    state = ContractState(
-        now=iso_s(member.clock.now_ms()), executed=held.is_executed, halted=False, exited_parties=()
-    )
-    evaluate(held.contract, state, asked).require()
+    state = Notices(shelf).state(held, iso_s(member.clock.now_ms()))
+    evaluate(held.contract, state, _asked(member, shelf, held, row)).require()
     # 3.
     statement = _statement(member, row, recipe)
     found_verdict = verdict(statement["contributors"])
@@ -169,6 +162,38 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
             f"next: iriai-node models personalise {model} --dir {member.home.root}",
         ),
     )
+
+
+def _asked(member: Member, shelf: ContractShelf, held: Held, row: dict[str, Any]) -> Deliver:
+    """What this node asks its own copy of the contract before it takes a model."""
+    party = held.party
+    try:
+        said = Notices(shelf).life(held).attested.get(party.party)
+        attestation = NO_ATTESTATION if said is None else said.notice
+    except IriaiError:  # the notices are lost: nothing is known, and refuses
+        attestation = None
+    return Deliver(
+        party=party.party,
+        key=key_text(member.identity.key.public),
+        model=row["model"],
+        recipe_digest=row["recipe"],
+        tier=row["tier"],
+        released=True,
+        released_at=_time(row, "at_ms"),
+        made_at=_time(row, "made_ms"),
+        country=party.country,
+        attestation=attestation,
+        contribution_share=None,
+    )
+
+
+def _time(row: dict[str, Any], name: str) -> str | None:
+    """A time that the broker tells; None for anything that is none."""
+    told = row.get(name)
+    try:
+        return iso_s(told) if isinstance(told, int) else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _statement(member: Member, row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

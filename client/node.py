@@ -40,6 +40,8 @@ from client.outbox import Outbox
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
 from client.settings import PRIVATE_UMASK, Home, load_settings, write_durably
 from client.shelf import ContractShelf
+from client.stopping import keep_up
+from client.tending import tend
 from client.worker import Worker, say
 from policies.errors import IriaiError
 from policies.limits import RECEIPT_POLL_S
@@ -59,11 +61,15 @@ def _prepare(worker: Worker) -> None:
 
 
 def _tidy_for_ever(home: Home, clock: Clock, entropy: Entropy) -> None:
-    """Asks for receipts that no later request brought, and closes the budget of runs that are over."""
+    """Asks for missing receipts, closes the budget of runs that are over, goes on with negotiations.
+
+    Notices about contracts go out and come in: a halt of another party is known here after one turn.
+    """
     member = open_member(home, clock=clock, entropy=entropy)
     key, origin = member.identity.key, member.broker.origin
     outbox = Outbox(home.outbox, key=key, origin=origin, clock=clock, entropy=entropy)
     budgets = Budgets(home, key=key, clock=clock)
+    shelf = ContractShelf(home, own_key=key.public)
     view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
     while True:
         time.sleep(RECEIPT_POLL_S)
@@ -71,6 +77,8 @@ def _tidy_for_ever(home: Home, clock: Clock, entropy: Entropy) -> None:
             since_ms = clock.now_ms() - RECEIPT_POLL_S * 1000
             receipted = collect(member.client, outbox, view, older_than_ms=since_ms)
             settled = budgets.settle(lambda run: run_is_over(member.client, run))
+            for event, facts in (*tend(member, shelf, outbox), *keep_up(member, shelf, outbox)):
+                say(event, facts)
         except IriaiError as error:
             say("tidying-waits", {"code": error.code})
             continue

@@ -10,6 +10,7 @@ from client.answers import Answer, short, table
 from client.errors import NoSuchThingError, ReceiptFileError, RemoteRefusalError
 from client.receipts import LogView, fetch_consistency, fetch_receipt
 from policies.encoding import digest
+from policies.ports import iso_s
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,14 +33,14 @@ def release_list(member: Member) -> Answer:
     """What waits, or waited, at the release gate, and this node's own vote."""
     rows = _candidates(member)
     lines = table(
-        ("candidate", "state", "own vote", "votes", "refused by", "run"),
+        ("candidate", "state", "own vote", "votes", "held back by", "run"),
         [
             (
                 one["candidate"],
                 one["state"],
                 one.get("own_vote") or "none",
                 one.get("voted", ""),
-                " ".join(str(clause) for clause in one.get("refused_by") or ()) or "-",
+                _held_back(one),
                 one["run"],
             )
             for one in rows
@@ -48,6 +49,14 @@ def release_list(member: Member) -> Answer:
     if not rows:
         lines = ("no candidate yet: a run makes one when its rounds are over",)
     return Answer(data={"candidates": rows}, text=lines)
+
+
+def _held_back(one: dict[str, Any]) -> str:
+    """Clauses that refused a candidate, or that it waits for, and when the clock may open the gate."""
+    waits = sorted({str(found["clause"]) for found in one.get("waits_for") or ()})
+    until = one.get("opens_ms")
+    shown = " ".join(str(clause) for clause in one.get("refused_by") or waits) or "-"
+    return f"{shown} until {iso_s(until)}" if isinstance(until, int) else shown
 
 
 def vote(

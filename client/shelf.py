@@ -1,29 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contracts that this node holds, as files of its own; whatever is read is checked again."""
+"""The contracts that this node holds, as files of its own; whatever is read is checked again.
+
+::
+
+    contracts/<64 hex>/contract.json     canonical bytes; their digest is the folder's name contracts/<64
+    hex>/envelope.json     DSSE with the signatures, once it is executed contracts/<64 hex>/recipe-<64
+    hex>.json contracts/<64 hex>/prose.pdf|.txt    the text for people, once its hash is the one that the
+    contract binds contracts/<64 hex>/notices/          halts, exits and other notices (`client.notices`)
+    contracts/<64 hex>/consent.json      a person's word on exactly this digest (`client.consent`)
+    contracts/shown.json                 per contract, the digests that a person was shown, in order
+    contracts/lanes/neg_….json           negotiations (`client.lane_book`)
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from client.answers import short
 from client.errors import (
     DigestMismatchError,
     NoSuchThingError,
+    ProseMismatchError,
 )
+from client.notices import make_folder
 from client.settings import write_durably
+from client.succession import predecessor, tightened_by
 from policies.contract import executed, parse
-from policies.encoding import digest, is_digest
+from policies.encoding import canonical, digest, is_digest
 from policies.identity import key_text
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from client.settings import Home
     from policies.contract import Contract
-    from policies.contract.clauses import PartyClause
+    from policies.contract.clauses import PartyClause, ProseClause
     from policies.recipe import Recipe
 
-__all__ = ["ContractShelf", "Held", "check_digest"]
+__all__ = ["ContractShelf", "Held", "check_digest", "check_prose"]
+
+_SUFFIX: Final = {"application/pdf": ".pdf", "text/plain": ".txt"}
+_SHOWN: Final = 64  # digests per contract; an offer has at most 20 rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +79,8 @@ class ContractShelf:
         """Digests of the contracts that are here, in order."""
         if not self._home.contracts.exists():
             return ()
-        return tuple(sorted(f"sha256:{one.name}" for one in self._home.contracts.iterdir() if one.is_dir()))
+        names = (f"sha256:{one.name}" for one in self._home.contracts.iterdir() if one.is_dir())
+        return tuple(sorted(one for one in names if is_digest(one)))
 
     def get(self, contract: str) -> Held:
         """The contract of a digest; signatures are verified again unless it was found executed before.
@@ -72,7 +93,7 @@ class ContractShelf:
         known = self._held.get(contract)
         if known is not None and known.is_executed:
             return known
-        folder = self._folder(contract)
+        folder = self.folder(contract)
         try:
             data = (folder / "contract.json").read_bytes()
         except FileNotFoundError as error:
@@ -82,9 +103,20 @@ class ContractShelf:
                 remedy=f"iriai-node contract show {contract}",
             ) from error
         parsed = parse(check_digest(data, contract))
-        held = Held(contract=parsed, party=self.own_party(parsed), envelope=_executed(folder, parsed))
+        held = Held(contract=parsed, party=self.own_party(parsed), envelope=self._executed(parsed))
         self._held[contract] = held
         return held
+
+    def versions(self, contract_id: str) -> tuple[Held, ...]:
+        """Every version and offer of a contract that is here: by version, executed ones last in each."""
+        found = [one for one in map(self.get, self.digests()) if one.contract.contract_id == contract_id]
+        return tuple(
+            sorted(found, key=lambda one: (one.contract.version, one.is_executed, one.contract.digest))
+        )
+
+    def in_force(self, contract_id: str) -> Held | None:
+        """The newest executed version of a contract that is here."""
+        return next((one for one in reversed(self.versions(contract_id)) if one.is_executed), None)
 
     def own_party(self, contract: Contract) -> PartyClause:
         """The clause that pins this node's key.
@@ -115,7 +147,7 @@ class ContractShelf:
 
     def recipe_bytes(self, contract: str, recipe: str) -> bytes:
         """Bytes of a recipe, once they are the ones that the contract names."""
-        path = self._folder(contract) / f"recipe-{recipe.removeprefix('sha256:')}.json"
+        path = self.folder(contract) / f"recipe-{recipe.removeprefix('sha256:')}.json"
         if self.get(contract).contract.recipe(recipe) is None or not path.exists():
             raise NoSuchThingError(
                 need="a recipe of the contract",
@@ -124,26 +156,89 @@ class ContractShelf:
             )
         return check_digest(path.read_bytes(), recipe)
 
+    def prose_file(self, contract: Contract) -> Path | None:
+        """Where the text for people lies, or will lie; ``None`` if the contract binds none."""
+        if contract.prose is None:
+            return None
+        return self.folder(contract.digest) / f"prose{_SUFFIX[contract.prose.media_type]}"
+
     def put(self, contract: Contract, annexes: dict[str, bytes]) -> Held:
         """Stores a contract and its annexes, which the caller has checked by digest."""
-        folder = self._folder(contract.digest)
+        folder = self.folder(contract.digest)
         for name, data in annexes.items():
             write_durably(folder / f"recipe-{name.removeprefix('sha256:')}.json", data)
         write_durably(folder / "contract.json", contract.canonical)
         return self.get(contract.digest)
 
+    def put_prose(self, contract: Contract, data: bytes) -> None:
+        """Stores the text for people.
+
+        Raises:
+            ProseMismatchError: It is not the one that the contract binds; nothing is stored.
+        """
+        path = self.prose_file(contract)
+        if contract.prose is not None and path is not None:
+            write_durably(path, check_prose(contract.prose, data))
+
     def put_envelope(self, contract: str, envelope: Envelope) -> Held:
         """Stores the signatures of a contract, once all of them hold.
 
         Raises:
-            NotExecutedError: A signature is missing or does not verify.
+            NotExecutedError, RefusedError, ProofMissingError: See `_check_signed`; nothing is stored.
         """
         held = self.get(contract)
-        executed(held.contract, envelope)
-        write_durably(self._folder(contract) / "envelope.json", envelope.to_bytes())
+        self._check_signed(held.contract, envelope)
+        if not held.is_executed:
+            make_folder(self.folder(contract))  # from here on, a missing one means that it was lost
+        write_durably(self.folder(contract) / "envelope.json", envelope.to_bytes())
         return self.get(contract)
 
-    def _folder(self, contract: str) -> Any:  # noqa: ANN401  a Path; pathlib stays out of the run-time imports
+    def _executed(self, contract: Contract) -> Envelope | None:
+        try:
+            data = (self.folder(contract.digest) / "envelope.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        envelope = Envelope.from_bytes(data)
+        self._check_signed(contract, envelope)
+        return envelope
+
+    def _check_signed(self, contract: Contract, envelope: Envelope) -> None:
+        """Everybody signed; or it tightens an executed contract that is here, which is found again here.
+
+        Raises:
+            NotExecutedError: A signature is missing or does not verify.
+            RefusedError, ProofMissingError: See `client.succession.tightened_by`.
+        """
+        ruling = predecessor(self, contract)
+        if ruling is None:
+            executed(contract, envelope)
+        else:
+            tightened_by(ruling.contract, contract, envelope)
+
+    def shown(self, contract_id: str) -> tuple[str, ...]:
+        """Digests of a contract's versions that a person was shown here, oldest first."""
+        return self._shown().get(contract_id, ())
+
+    def mark_shown(self, contract: Contract) -> None:
+        """Remembers that a person was shown this version last."""
+        all_of_them = self._shown()
+        before = [one for one in all_of_them.get(contract.contract_id, ()) if one != contract.digest]
+        now = all_of_them | {contract.contract_id: (*before, contract.digest)[-_SHOWN:]}
+        write_durably(self._home.contracts / "shown.json", canonical({k: list(v) for k, v in now.items()}))
+
+    def _shown(self) -> dict[str, tuple[str, ...]]:
+        try:
+            found = json.loads((self._home.contracts / "shown.json").read_bytes())
+            return {key: tuple(filter(is_digest, value)) for key, value in found.items()}
+        except (FileNotFoundError, ValueError, AttributeError, TypeError):  # a comfort, not a record
+            return {}
+
+    def folder(self, contract: str) -> Path:
+        """Where everything about one digest lies.
+
+        Raises:
+            NoSuchThingError: It is no digest; no path is made of it.
+        """
         if not is_digest(contract):
             raise NoSuchThingError(
                 need="sha256: and 64 hex digits",
@@ -169,10 +264,18 @@ def check_digest(data: bytes, wanted: str) -> bytes:
     return data
 
 
-def _executed(folder: Any, contract: Contract) -> Envelope | None:  # noqa: ANN401  a Path
-    try:
-        envelope = Envelope.from_bytes((folder / "envelope.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    executed(contract, envelope)
-    return envelope
+def check_prose(clause: ProseClause, data: bytes) -> bytes:
+    """The text for people, if it is the one that the contract binds.
+
+    Raises:
+        ProseMismatchError: It is another one.
+    """
+    found = digest(data)
+    if found != f"sha256:{clause.sha256}":
+        raise ProseMismatchError(
+            need=f"the text whose SHA-256 is {clause.sha256}",
+            found=found.removeprefix("sha256:"),
+            remedy="do not sign; ask for the text that was drafted with it, and report who sent yours",
+            clause=clause.clause,
+        )
+    return data

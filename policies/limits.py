@@ -21,6 +21,36 @@ CONTRACT_YAML_BYTES: Final = 512 * 1024
 PARTIES: Final = 64
 CLAUSES: Final = 500
 CONTRACT_SIGNATURES: Final = 128  # twice the parties: the auditor and a repeated one fit, a flood does not
+NOTICE_BYTES: Final = 8 * 1024  # of one statement about a contract: the text and twelve short fields
+NOTICE_TEXT_CHARS: Final = 500
+NOTICES_PER_PARTY: Final = 1_000  # in one contract; every reader replays them all
+LINT_FINDINGS: Final = 1_000  # of one contract; two for each clause
+PROOF_S: Final = 5  # one question to the prover; no answer by then is no proof
+PROOF_TIMEOUTS: Final = 3  # of one amendment; then nothing more is asked
+VERDICT_BYTES: Final = 4 * 1024 * 1024  # a witness for each of 500 clauses, 8 KiB each
+
+# negotiation (contract.md, section 8)
+NEGOTIATION_ROUNDS: Final = 20  # counter-offers; people who need more should meet
+LANE_MESSAGE_BYTES: Final = 64 * 1024  # a verify that acknowledges every clause has 40 KiB
+LANE_TEXT_CHARS: Final = 500
+OFFERED_DAYS: Final = 14
+REQUESTED_DAYS: Final = 7
+ACCEPTED_DAYS: Final = 7
+AGREED_DAYS: Final = 7
+NEGOTIATION_POLL_S: Final = 30  # how long a poll is held
+DEADLINE_CHECK_S: Final = 60  # a missed deadline is found after this at the latest, also if the clock jumped
+
+# ODRL and the Dataspace Protocol (contract.md, section 11)
+ODRL_FILE_BYTES: Final = 64 * 1024 * 1024  # a whole bundle: some thousand messages of 10 KiB
+ODRL_MESSAGES: Final = 10_000  # of one bundle; a contract of 500 clauses makes fewer
+ODRL_REFUSALS: Final = 50  # that one refusal names; a foreign policy may break every rule
+DSP_MESSAGE_BYTES: Final = 256 * 1024  # the largest agreement that we write has 30 KiB
+DSP_ID_CHARS: Final = 300
+DSP_CONTEXTS: Final = 8  # JSON-LD contexts that one message names
+DSP_COUNTERPARTIES: Final = 64  # each request is compared with the token of every one
+DSP_NEGOTIATIONS: Final = 1_000  # of one counterparty that have not ended
+DSP_CALLBACK_S: Final = 5  # a connector that takes longer is told later
+DSP_RETRY_S: Final = 30  # between two tries to tell a connector the same
 
 # signed requests (RFC 9421)
 SIGNATURE_TTL_S: Final = 60
@@ -90,6 +120,8 @@ LEDGER_ENTRIES: Final = 1_000_000
 BROKER_ANSWER_BYTES: Final = 16 * 1024 * 1024
 BROKER_ATTEMPTS: Final = 2  # the second only when the broker had closed a kept connection
 MODEL_BYTES: Final = 1024**3
+LANE_POLL_S: Final = 20  # one question about a negotiation waits so long; below the timeout of a request
+LANE_POLLS: Final = 64  # questions of one command, also where a broker answers each at once
 
 # the node's outbox (client/outbox.py)
 OUTBOX_PENDING: Final = 12  # envelopes that one reply header has room for beside its own
@@ -110,5 +142,6 @@ RECEIPT_NEWS_BYTES: Final = 24 * 1024  # of receipts in one request header; more
 ROUND_GRACE_S: Final = 2  # after enough replies, how long the others are waited for
 LOST_ROUNDS_MAX: Final = 3  # lost rounds in a row after which a run stops
 REJOIN_S: Final = 5  # how long a run that goes on waits for all its nodes, where enough are there
+HALT_POLL_S: Final = 5  # how often a run that a halt paused, or an open exchange, looks at its contract
 RUN_RETRY_S: Final = 5  # pause before a run goes on after a full disk or a log that does not answer
 PERSONALISE_S: Final = 1_800  # fine-tuning a pulled model at home

@@ -127,6 +127,22 @@ def bench_exchange(
     _print(found, as_json=as_json)
 
 
+@bench.command("decide")
+def bench_decide(
+    *,
+    decisions: Annotated[int, typer.Option(min=10, max=100_000, help="Per block and request.")] = 2_000,
+    blocks: Annotated[int, typer.Option(min=1, max=100, help="How often the engines take turns.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Decisions per second of the evaluator and of Cedar with the same contract's rules, taking turns."""
+    from sandbox.bench_decide import run
+
+    found = run(decisions=decisions, blocks=blocks)
+    if not as_json:
+        typer.echo(json.dumps(found, indent=2))
+    _print(found, as_json=as_json)
+
+
 def main() -> None:
     """Entry point: errors become one envelope or five lines, and their exit code."""
     as_json = "--json" in sys.argv[1:]

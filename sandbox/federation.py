@@ -4,7 +4,7 @@
     federation = Federation(folder)
     federation.start_broker()        iriai-broker operator new, init, serve
     federation.enrol()               invite, join, approve by two operators
-    federation.agree(recipe, …)      contract offer; data add and contract sign on each site
+    federation.agree(recipe, …)      contract offer; data add and contract sign on each site, twice
     federation.start_nodes()         iriai-node run
     run = federation.open_run()      iriai-broker run open
     federation.stop()
@@ -158,7 +158,9 @@ class Federation:
     # --- contract and data ---
 
     def agree(self, recipe: Recipe, *, epsilon: str | None, delta: str, start_ms: int) -> str:
-        """Offers the contract; each site imports its recordings under it and signs. Gives the digest.
+        """Offers the contract; each site imports its recordings, accepts, and then signs. Gives the digest.
+
+        Nobody signs before all have accepted: hence two turns of the same command.
 
         Args:
             recipe: Its bytes travel as an annex.
@@ -196,10 +198,11 @@ class Federation:
             "contract", "offer", str(files / "contract.yaml"), "--recipe", str(files / "recipe.json")
         )
         self.contract = str(offered["digest"])
-        self.each(self._import_and_sign)
+        self.each(self._import_and_accept)
+        self.each(self._sign)
         return self.contract
 
-    def _import_and_sign(self, site: Site) -> None:
+    def _import_and_accept(self, site: Site) -> None:
         self.node(
             site,
             "data",
@@ -210,7 +213,11 @@ class Federation:
             "--contract",
             self.contract,
         )
-        self.node(site, "contract", "sign", self.contract, "--yes")
+        self._sign(site)
+
+    def _sign(self, site: Site) -> None:
+        """What can be said now: ACCEPTED, or, once all have accepted, VERIFIED with the signature."""
+        self.node(site, "contract", "sign", self.contract, "--acknowledge-all", "--wait-s", "0", "--yes")
 
     # --- nodes and runs ---
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small but complete history of a pool, written by a broker that may lie: three makers, one run of two rounds, one release.
 
+With ``eventful`` the contract has a life: a halt that all resume, an attestation, a key that is changed, an exit after the release.
+With ``successor`` (``change`` or ``tighten``) another version takes effect between the rounds.
+
 `PoolSim` is the broker with its log key and, for building, every member's key. A `tamper` function sees each event before it is
 logged, by name, and may change it, drop it, or add others: members have signed and counted on by then, as in a real attack.
 """
@@ -15,9 +18,9 @@ from typing import Any
 from policies.contract import (
     Aggregate,
     Contract,
-    ContractState,
     Deliver,
     EpsilonAfter,
+    Join,
     PlanFacts,
     Release,
     Request,
@@ -29,6 +32,9 @@ from policies.contract import (
     seal,
     state_to_json,
 )
+from policies.contract.amendment import judge_amendment
+from policies.contract.lifecycle import begin, contract_state, exit_request, finalized, take
+from policies.contract.notices import Notice, seal_notice
 from policies.encoding import canonical, digest, digest_of
 from policies.identity import SigningKey, key_text
 from policies.log.bundle import Contents, DecisionRecord, Disclosure, files_of, manifest_of, pack
@@ -52,10 +58,12 @@ from policies.signing import Envelope
 
 ORIGIN = "pool.example/log/sim"
 START_MS = 1_796_500_000_000  # 2026-12-05
+AGAIN_MS = START_MS + 3 * 86_400_000
 RUN = "run_aaaaaaaaaaaaaaaa"
 PARTIES = ("hanbit", "kita", "nord")
 EVIDENCE = ("federated-evaluation", "log-root", "privacy-statement")
 T = EntryType
+_SAID = {"halt": T.CONTRACT_HALTED, "resume": T.CONTRACT_RESUMED, "exit": T.CONTRACT_EXITED}
 
 PLAN: dict[str, Any] = {
     "schema": "iriai-dp-plan/1",
@@ -149,7 +157,12 @@ class PoolSim:
     notes: list[str] = field(default_factory=list)
     statements: list[bytes] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
+    times: dict[str, str] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
+    notices: list[Envelope] = field(default_factory=list)
+    eventful: bool = False
+    successor: str | None = None
+    earlier: list[tuple[bytes, Envelope]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.log_key = SigningKey.from_seed(seeded("log key"))
@@ -159,9 +172,14 @@ class PoolSim:
         self.contract = self._contract()
         keys = [*(one.key for one in self.makers.values()), self.broker_key]
         self.signatures = seal(self.contract, *keys)
+        self.life = begin(self.contract)
         self.salts = 0
+        self.verdicts: list[bytes] = []
 
     def _contract(self) -> Contract:
+        return from_tree(self._tree())
+
+    def _tree(self) -> dict[str, Any]:
         def party(name: str, role: str, org: str, key: SigningKey) -> dict[str, Any]:
             return {
                 "clause": f"party-{name}",
@@ -174,72 +192,89 @@ class PoolSim:
                 "key": key_text(key.public),
             }
 
-        return from_tree(
-            {
-                "schema": "iriai-contract/1",
-                "contract_id": "ctr_lkihp6tr36wod3m4",
-                "version": 1,
-                "title": "Pick pool",
-                "language": "en",
-                "sign_by": iso_s(START_MS + 86_400_000),
-                "parties": [party(one.party, "contributor", one.org, one.key) for one in self.makers.values()]
-                + [party("broker", "broker", org_of("broker"), self.broker_key)],
-                "term": {
-                    "clause": "term-1",
-                    "effective": iso_s(START_MS + 86_400_000),
-                    "expires": iso_s(START_MS + 90 * 86_400_000),
-                },
-                "purposes": [{"clause": "purpose-1", "id": "improve-common-model", "text": "Train models."}],
-                "recipes": [
-                    {
-                        "clause": "recipe-1",
-                        "id": "pick",
-                        "purpose": "improve-common-model",
-                        "recipe_digest": digest(RECIPE),
-                        "max_rounds": 200,
-                        "max_local_steps_per_round": 1,
-                        "datasets": [{"party": name, "dataset": f"{name}/pick"} for name in PARTIES],
-                    }
-                ],
-                "fields": {"clause": "fields-1", "allow": ["tcp_pos", "goal_pos"], "personal_data": "none"},
-                "privacy": {
-                    "clause": "dp-1",
-                    "mode": "dp",
-                    "unit": "episode",
-                    "adjacency": "zero-out",
-                    "delta": DELTA,
-                    "epsilon_per_release": "2.1",
-                    "epsilon_total": "8",
-                    "filter": "rdp-fixed-order",
-                    "noise": "local-full",
-                },
-                "aggregation": {
-                    "clause": "k-1",
-                    "min_parties": 2,
-                    "max_share": "0.60",
-                    "weights": "equal",
-                    "secure_aggregation": "off",
-                    "update_norm_max": "10",
-                    "delay_hours": 0,
-                    "differencing_guard": "off",
-                },
-                "tiers": [
-                    {
-                        "clause": "tier-1",
-                        "tier": "consortium",
-                        "recipe": "pick",
-                        "model": "pick",
-                        "licence": "pool-1",
-                    }
-                ],
-                "release": {
-                    "clause": "release-1",
-                    "approvals": {"of": "contributors", "min": 2, "veto": []},
-                    "evidence": list(EVIDENCE),
-                },
-                "conflict": {"clause": "conflict-1", "rule": "prohibit-wins", "unknown": "refuse"},
-            }
-        )
+        return {
+            "schema": "iriai-contract/1",
+            "contract_id": "ctr_lkihp6tr36wod3m4",
+            "version": 1,
+            "title": "Pick pool",
+            "language": "en",
+            "sign_by": iso_s(START_MS + 86_400_000),
+            "parties": [party(one.party, "contributor", one.org, one.key) for one in self.makers.values()]
+            + [party("broker", "broker", org_of("broker"), self.broker_key)],
+            "term": {
+                "clause": "term-1",
+                "effective": iso_s(START_MS + 86_400_000),
+                "expires": iso_s(START_MS + 90 * 86_400_000),
+            },
+            "purposes": [{"clause": "purpose-1", "id": "improve-common-model", "text": "Train models."}],
+            "recipes": [
+                {
+                    "clause": "recipe-1",
+                    "id": "pick",
+                    "purpose": "improve-common-model",
+                    "recipe_digest": digest(RECIPE),
+                    "max_rounds": 200,
+                    "max_local_steps_per_round": 1,
+                    "datasets": [{"party": name, "dataset": f"{name}/pick"} for name in PARTIES],
+                }
+            ],
+            "fields": {"clause": "fields-1", "allow": ["tcp_pos", "goal_pos"], "personal_data": "none"},
+            "privacy": {
+                "clause": "dp-1",
+                "mode": "dp",
+                "unit": "episode",
+                "adjacency": "zero-out",
+                "delta": DELTA,
+                "epsilon_per_release": "2.1",
+                "epsilon_total": "8",
+                "filter": "rdp-fixed-order",
+                "noise": "local-full",
+            },
+            "aggregation": {
+                "clause": "k-1",
+                "min_parties": 2,
+                "max_share": "0.60",
+                "weights": "equal",
+                "secure_aggregation": "off",
+                "update_norm_max": "10",
+                "delay_hours": 0,
+                "differencing_guard": "off",
+            },
+            "tiers": [
+                {
+                    "clause": "tier-1",
+                    "tier": "consortium",
+                    "recipe": "pick",
+                    "model": "pick",
+                    "licence": "pool-1",
+                }
+            ],
+            "release": {
+                "clause": "release-1",
+                "approvals": {"of": "contributors", "min": 2, "veto": []},
+                "evidence": list(EVIDENCE),
+            },
+            "exit": {
+                "clause": "exit-1",
+                "notice_days": 30,
+                "released_models": "keep",
+                "unreleased_models": "leaver-chooses",
+                "influence": "bounded-not-erased",
+            },
+            "amendment": {
+                "clause": "amend-1",
+                "change": "all-contributors",
+                "tighten": "any-contributor",
+                "key_rotation": "by-old-key-or-all",
+            },
+            "halt": {
+                "clause": "halt-1",
+                "who": ["any-contributor", "broker"],
+                "effect": "no-new-round-no-release",
+                "resume": "all-contributors",
+            },
+            "conflict": {"clause": "conflict-1", "rule": "prohibit-wins", "unknown": "refuse"},
+        }
 
     # --- the log ---
 
@@ -259,6 +294,7 @@ class PoolSim:
             index = len(self.bodies)
             self.append(one)
             self.names.setdefault(name, index)
+            self.times.setdefault(name, iso_s(self.now_ms))
         return len(self.bodies) - 1 if events else None
 
     def append(self, event: Event, **changes: bytes) -> None:
@@ -324,12 +360,7 @@ class PoolSim:
 
     def decide(self, request: Request, point: str, **state_changes: Any) -> dict[str, Any]:
         """``pub`` of a decision; its record is kept."""
-        state = ContractState(
-            **(
-                {"now": iso_s(self.now_ms), "executed": True, "halted": False, "exited_parties": ()}
-                | state_changes
-            )
-        )
+        state = replace(contract_state(self.contract, self.life, iso_s(self.now_ms)), **state_changes)
         decision = evaluate(self.contract, state, request)
         salt = self.salt()
         record = decision_bytes(
@@ -358,9 +389,107 @@ class PoolSim:
         base = digest_from("initial")
         for number in (1, 2):
             base = self.round(number, base, run_opened)
+            if number == 1 and self.eventful:
+                self.interlude()
+            if number == 1 and self.successor:
+                self.succeed(self.successor)
         self.release(base)
+        if self.eventful:
+            self.say("hanbit", "exit", code="new-strategy", choice="discard")
         self.publish()
         return self
+
+    def interlude(self) -> None:
+        """Between the rounds nord halts, all resume; kita changes its key and attests its use."""
+        halt = self.say("nord", "halt", code="cell.incident", clause="fields-1", text="a camera saw a face")
+        for party in PARTIES:
+            self.say(party, "resume", code="cause.removed", refers=halt.digest)
+        self.say("kita", "attest", code="own-use", subject="use:inspection;country:JP")
+        fresh = SigningKey.from_seed(seeded("second key of kita"))
+        self.say("kita", "rotate", code="key-age", subject=key_text(fresh.public))
+        self.publish()
+
+    def succeed(self, kind: str) -> None:
+        """kita starts a successor: looser for a change, tighter else; it takes effect with its term."""
+        old, new = self.contract, from_tree(self.terms(kind))
+        makers = list(self.makers.values()) if kind == "change" else [self.makers["kita"]]
+        self.earlier.append((old.canonical, self.signatures))
+        signatures = seal(new, *(one.key for one in makers), self.broker_key)
+        pub = {"contract": new.digest, "version": 2, "supersedes": old.digest}
+        self.add("proposed again", Event(type=T.CONTRACT_PROPOSED, scope=new.digest, pub=pub))
+        for maker in makers:
+            self.contract = new
+            body = {"contract": new.digest, "party": maker.alias(new.digest)}
+            self.add(f"signed again {maker.party}", self.said(maker, T.CONTRACT_SIGNED, body))
+            self.contract = old
+        if kind == "change":
+            pub = {"contract": new.digest, "signatures": digest(signatures.to_bytes()), "prose": None}
+            self.add("finalized again", Event(type=T.CONTRACT_FINALIZED, scope=new.digest, pub=pub))
+        self.verdicts = [self.judged(old, new, kind)]
+        self.now_ms = max(self.now_ms, AGAIN_MS)
+        joined = self.decide(self._join(new, kind, tuple(one.party for one in makers)), "broker")
+        self.add("join decision", Event(type=T.DECISION_RECORDED, scope=old.digest, pub=joined))
+        pub = {"old": old.digest, "new": new.digest, "kind": kind, "proof": digest(self.verdicts[0])}
+        self.add("amended", Event(type=T.CONTRACT_AMENDED, scope=old.digest, pub=pub))
+        self.contract, self.signatures = new, signatures
+        self.life = begin(new, finalized_at=iso_s(self.now_ms))
+        self.publish()
+
+    def terms(self, kind: str) -> dict[str, Any]:
+        """The successor's document."""
+        tree = self._tree() | {"version": 2, "supersedes": self.contract.digest, "sign_by": iso_s(AGAIN_MS)}
+        tree["term"] = tree["term"] | {"effective": iso_s(AGAIN_MS)}
+        tree["recipes"][0]["max_rounds"] = 300 if kind == "change" else 150
+        return tree
+
+    def judged(self, old: Contract, new: Contract, kind: str) -> bytes:
+        """The verdict about it."""
+        return judge_amendment(old, new, kind=kind, initiator="kita").to_bytes()
+
+    def _join(self, new: Contract, kind: str, signed: tuple[str, ...]) -> Join:
+        return Join(
+            party="kita",
+            key=key_text(self.makers["kita"].key.public),
+            stage="effect",
+            kind=kind,
+            supersedes=new.supersedes,
+            version=new.version,
+            no_looser=kind == "tighten",
+            signers=(*signed, "broker"),
+            newcomers=(),
+            attestations=(),
+            groups={one.party: one.group for one in new.contributors},
+            keys={one.party: one.key for one in new.parties},
+        )
+
+    def say(self, party: str, kind: str, **terms: Any) -> Notice:
+        """A notice of a party with its entry; the life goes on as the broker's does."""
+        maker, contract = self.makers[party], self.contract
+        notice = Notice(
+            kind=kind,
+            contract=contract.digest,
+            party=party,
+            seq=self.life.next_seq(party),
+            at=iso_s(self.now_ms),
+            **terms,
+        )
+        fresh = SigningKey.from_seed(seeded("second key of kita"))
+        keys = (maker.key, fresh) if kind == "rotate" else (maker.key,)
+        envelope = seal_notice(notice, *keys)
+        self.notices.append(envelope)
+        if kind == "exit":
+            pub = self.decide(exit_request(contract, self.life, notice), "broker")
+            self.add("exit decision", Event(type=T.DECISION_RECORDED, scope=contract.digest, pub=pub))
+        self.life, _ = take(contract, self.life, envelope)
+        if kind == "rotate":
+            kids = {"old": digest(maker.key.public), "new": digest(fresh.public), "role": "node"}
+            body = kids | {"vkey": key_text(fresh.public)}
+            self.add(f"rotate {party}", self.said(maker, T.KEY_ROTATED, body))
+            maker.key = fresh
+        elif kind in _SAID:
+            body = {"contract": contract.digest, "clause": notice.clause, "reason": notice.code}
+            self.add(f"{kind} {party}", self.said(maker, _SAID[kind], body | {"notice": notice.digest}))
+        return notice
 
     def begin(self) -> None:
         genesis = {"software": "0.1.0", "policy": digest(self.policy_copy.encode()), "predecessor": None}
@@ -407,6 +536,7 @@ class PoolSim:
             "prose": None,
         }
         self.add("finalized", Event(type=T.CONTRACT_FINALIZED, scope=contract.digest, pub=signed))
+        self.life = finalized(self.life, iso_s(self.now_ms))
         self.publish()
 
     def open_run(self) -> int | None:
@@ -555,6 +685,10 @@ class PoolSim:
             epsilon_after_release=EPSILON,
             epsilon_after_total="4.5",
             secure_aggregation="off",
+            group_mac="off",
+            reply_slot_ms=0,
+            seed_set="none",
+            seed_consents=(),
         )
 
     def _aggregate(self, number: int, survivors: list[str]) -> Aggregate:
@@ -571,6 +705,9 @@ class PoolSim:
             finite=True,
             privacy=FACTS,
             secure_aggregation="off",
+            validation=None,
+            rejected_rounds=None,
+            log_origin=ORIGIN,
         )
 
     def release(self, _last: str) -> None:
@@ -618,7 +755,7 @@ class PoolSim:
             "model": candidate,
             "recipient": self.makers["kita"].alias(self.contract.digest, RUN),
             "tier": "consortium",
-            "attestation": None,
+            "attestation": said.notice if (said := self.life.attested.get("kita")) else None,
             "request": digest_from("pull"),
         }
         self.add("exported", self.by_broker(T.MODEL_EXPORTED, export, refs=self.refs(released, delivery)))
@@ -669,6 +806,14 @@ class PoolSim:
             approvals=PARTIES,
             vetoes=(),
             privacy=FACTS,
+            made_at=self.times.get("aggregate 2"),
+            validation=dict.fromkeys(PARTIES, True),
+            mia_auc=None,
+            property_skill=None,
+            canaries_fired=None,
+            earlier_cohorts=(),
+            log_origin=ORIGIN,
+            witnesses=0,
         )
 
     def _deliver(self, candidate: str, party: str) -> Deliver:
@@ -679,6 +824,11 @@ class PoolSim:
             recipe_digest=digest(RECIPE),
             tier="consortium",
             released=True,
+            released_at=self.times.get("released"),
+            made_at=self.times.get("aggregate 2"),
+            country="JP",
+            attestation=said.notice if (said := self.life.attested.get(party)) else "none",
+            contribution_share=None,
         )
 
     # --- what leaves ---
@@ -702,12 +852,13 @@ class PoolSim:
             bodies=list(self.bodies),
             envelopes=dict(self.envelopes),
             aliases={maker.org: maker.alias_key for maker in self.makers.values()},
-            contracts=[(self.contract.canonical, self.signatures)],
+            contracts=[*self.earlier, (self.contract.canonical, self.signatures)],
             annexes=[RECIPE],
+            notices=list(self.notices),
             decisions=list(self.decisions),
             disclosures=list(self.disclosures),
             receipts=receipts,
-            statements=list(self.statements),
+            statements=[*self.statements, *self.verdicts],
         )
         return replace(contents, **changes)
 

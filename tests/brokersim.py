@@ -13,7 +13,7 @@ import functools
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from broker.app import PublicPort, build
 from broker.boot import initialise, open_services
 from broker.membership.approvals import APPROVAL_TYPE
 from broker.services import NoFleet, Services
-from policies.contract import CONTRACT_TYPE, Contract, from_tree
+from policies.contract import Contract, from_tree
 from policies.encoding import b64, canonical, digest, new_id, parse, unb64
 from policies.identity import SigningKey, key_text
 from policies.log.entries import EntryType, alias, check_entry
@@ -34,7 +34,8 @@ from policies.log.envelope import ChainState, Seen, open_envelope, seal_envelope
 from policies.log.merkle import EMPTY_ROOT
 from policies.signing import Envelope, sign_request
 from sandbox.recipes import private_recipe
-from tests.contractsim import authored
+from tests.contractsim import runnable
+from tests.lanesim import contract_signature, spoken
 
 URL = "https://127.0.0.1:7443"
 ORIGIN = "pool.example/log/test"
@@ -122,6 +123,21 @@ async def open_house(folder: Path, *, clock: HandClock | None = None) -> AsyncIt
             yield House(services=services, port=port, http=http, clock=clock, fleet=fleet)
     finally:
         services.close()
+
+
+@contextlib.contextmanager
+def statements(house: House, heard: Callable[[str], None]) -> Iterator[None]:
+    """Calls ``heard`` before each statement that the writer's three databases execute, ``COMMIT`` among them."""
+    store = house.services.store
+    engines = (store.main, store.private, store.signer)
+    drivers = [engine.raw_connection().driver_connection for engine in engines]
+    for one in drivers:
+        one.set_trace_callback(heard)
+    try:
+        yield
+    finally:
+        for one in drivers:
+            one.set_trace_callback(None)
 
 
 def _copy_template(folder: Path) -> None:
@@ -290,20 +306,65 @@ class NodeSim(Signer):
         self.chain = self.chain.accept(open_envelope(envelope, self.key.public))
         return envelope
 
+    async def view(self, contract: Contract | str, **query: Any) -> dict[str, Any]:
+        """The negotiation of a contract (or of an id) as this node sees it."""
+        name = contract if isinstance(contract, str) else await self.negotiation(contract)
+        asked = "&".join(f"{key}={value}" for key, value in query.items())
+        answer = await self.get(f"/negotiations/{name}" + (f"?{asked}" if asked else ""))
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def negotiation(self, contract: Contract) -> str:
+        """Id of the negotiation in which a contract is, or was, the open text."""
+        listed = (await self.get("/contracts")).json()["contracts"]
+        return str(next(one for one in listed if one["digest"] == contract.digest)["negotiation"])
+
     def signature_body(self, contract: Contract) -> dict[str, Any]:
-        seal = Envelope.seal(contract.canonical, CONTRACT_TYPE, self.key)
+        """What a verify carries besides its message."""
         own = {"contract": contract.digest, "party": alias(self.alias_key, contract.digest, None, None)}
         envelope = self.seal(EntryType.CONTRACT_SIGNED, own, scope=contract.digest)
-        return {"signature": b64(seal.signatures[0][1]), "envelope": envelope.to_json()}
+        return {"signature": contract_signature(contract, self.key), "envelope": envelope.to_json()}
 
-    async def sign(self, contract: Contract, **changes: Any) -> httpx.Response:
-        body = self.signature_body(contract)
-        return await self.post(f"/contracts/{contract.digest}/signatures", body | changes)
+    async def say(
+        self, view: dict[str, Any], kind: str, *, body: dict[str, Any] | None = None, **changes: Any
+    ) -> httpx.Response:
+        """Posts the next message of the view's lane; ``changes`` replace its fields."""
+        message = spoken(view, kind, self.key, now_ms=self.house.clock.ms, **changes)
+        return await self.post(
+            f"/negotiations/{view['id']}/messages", {"message": message.to_json(), **(body or {})}
+        )
+
+    async def accept(self, contract: Contract) -> httpx.Response:
+        return await self.say(await self.view(contract), "accept")
+
+    async def verify(self, contract: Contract, **changes: Any) -> httpx.Response:
+        return await self.say(
+            await self.view(contract), "verify", body=self.signature_body(contract) | changes
+        )
+
+    async def counter(
+        self, view: dict[str, Any], contract: Contract, recipes: tuple[bytes, ...] = (), **changes: Any
+    ) -> httpx.Response:
+        body = {"contract": contract.canonical.decode(), "recipes": [b64(one) for one in recipes]}
+        return await self.say(view, "request", body=body, digest=contract.digest, **changes)
+
+    async def refuse(self, contract: Contract, **changes: Any) -> httpx.Response:
+        return await self.say(await self.view(contract), "terminate", **changes)
+
+    async def sign(self, contract: Contract) -> httpx.Response:
+        """What can be done now: accepts what is offered, verifies what is agreed."""
+        view = await self.view(contract)
+        if view["lane"]["state"] == "OFFERED":
+            answer = await self.say(view, "accept")
+            view = answer.json()
+            if answer.status_code != 200 or view["lane"]["state"] != "AGREED":
+                return answer
+        return await self.say(view, "verify", body=self.signature_body(contract))
 
 
 def draft(house: House, nodes: list[NodeSim], **changes: Any) -> Contract:
     """A contract of these nodes and the broker over one recipe, as an author would write it."""
-    tree = authored()
+    tree = runnable(ORIGIN)
     for node in nodes:
         member = house.services.directory.member(node.org)
         tree["parties"] = [one for one in tree["parties"] if one["party"] != node.name]
@@ -346,8 +407,16 @@ async def final_contract(house: House, nodes: list[NodeSim], **changes: Any) -> 
     contract = draft(house, nodes, **changes)
     answer = await house.alice.offer(contract)
     assert answer.status_code == 201, answer.text
+    await all_sign(nodes, contract)
+    return contract
+
+
+async def all_sign(nodes: list[NodeSim], contract: Contract) -> None:
+    """Everybody accepts, then everybody verifies."""
     for node in nodes:
-        answer = await node.sign(contract)
+        answer = await node.accept(contract)
+        assert answer.status_code == 200, answer.text
+    for node in nodes:
+        answer = await node.verify(contract)
         assert answer.status_code == 200, answer.text
     assert answer.json()["state"] == "finalized"
-    return contract

@@ -297,6 +297,30 @@ _AUTHORED: dict[str, Any] = {
 }
 
 
+def runnable(log_origin: str | None = None) -> dict[str, Any]:
+    """What an author writes who asks for nothing that this version cannot make: runs under it end in deliveries.
+
+    Two recipes, no delay, no embargo; the audit clause binds the log of ``log_origin``, or is left out.
+    """
+    tree = authored()
+    for name in ("prose", "validation", "queries"):
+        tree[name] = None
+    tree["seed_sets"] = []
+    tree["parties"] = [one for one in tree["parties"] if one["role"] != "auditor"]
+    tree["forbidden"] = [
+        one for one in tree["forbidden"] if one["check"] in {"query-allow-list", "recipe-digest"}
+    ]
+    tree["aggregation"]["delay_hours"] = 0
+    for tier in tree["tiers"]:
+        tier |= {"embargo_days": None, "min_contribution": None}
+    made = ["federated-evaluation", "log-root", "privacy-statement"]
+    tree["release"] |= {"evidence": made, "max_mia_auc": None, "max_property_skill": None}
+    tree["audit"] |= {"log_origin": log_origin or ORIGIN, "witness_quorum": 0}
+    if log_origin is None:
+        tree["audit"] = None
+    return tree
+
+
 def contract(**changes: Any) -> Contract:
     """The contract, with whole sections replaced."""
     return from_tree(authored() | changes)
@@ -308,6 +332,23 @@ def without_privacy() -> Contract:
     tree["privacy"] = {"clause": "dp-1", "mode": "none"}
     tree["release"]["approvals"]["veto"] = ["secret-1"]
     return from_tree(tree)
+
+
+def shared_noise() -> Contract:
+    """The same pool with noise shares: one may collude, so every sum needs all four, in both recipes."""
+    tree = authored()
+    tree["privacy"] |= {"noise": "shares", "honest_min": 3}
+    tree["aggregation"] |= {"secure_aggregation": "required", "max_colluders": 1}
+    tree["recipes"][1]["datasets"] = [{"party": name, "dataset": f"{name}/weld"} for name in CONTRIBUTORS]
+    return from_tree(tree)
+
+
+def with_fifth_maker(tree: dict[str, Any]) -> dict[str, Any]:
+    """The authored tree with a fifth maker, and all five in both recipes."""
+    tree["parties"].append(_party("fanuc", "org_aaaaaaaaaaaaaaaa", "contributor", "Fifth Maker", "JP"))
+    for recipe, name in zip(tree["recipes"], ("pick", "weld"), strict=True):
+        recipe["datasets"] = [{"party": one, "dataset": f"{one}/{name}"} for one in (*CONTRIBUTORS, "fanuc")]
+    return tree
 
 
 PLAN = PlanFacts(
@@ -481,6 +522,23 @@ def allowed() -> dict[str, Request]:
         "Join proven": join(kind="tighten", no_looser=True, signers=("broker", "kita")),
         "Exit": leave(),
     }
+
+
+def shared_noise_allowed() -> dict[str, Request]:
+    """The same requests as `shared_noise` allows them: everybody takes part, and each adds a share."""
+    pool = shared_noise()
+    everybody = {"cohort": CONTRIBUTORS, "survivors": CONTRIBUTORS, "supersedes": pool.digest}
+    everybody |= {
+        "privacy": replace(PLAN, noise="shares"),
+        "weights": dict.fromkeys(CONTRIBUTORS, "1"),
+        "secure_aggregation": "required",
+    }
+    adapted: dict[str, Request] = {}
+    for name, request in allowed().items():
+        own = everybody if name != "Query of its own" else {}
+        facts = set(fact_names(request))
+        adapted[name] = replace(request, **{fact: one for fact, one in own.items() if fact in facts})
+    return adapted
 
 
 def fact_names(value: Any) -> list[str]:

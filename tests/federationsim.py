@@ -44,12 +44,13 @@ from broker.release import gate
 from broker.services import Services
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run
 from client.catalogue import data_add
-from client.contracts import fetch_envelope, sign
+from client.contracts import fetch_envelope
 from client.learning.weights import initial_weights
 from client.membership import initialise, join, membership, open_member
 from client.outbox import Outbox
 from client.settings import Home, LocalRules, load_settings, save_settings
 from client.shelf import ContractShelf
+from client.signing import sign
 from client.worker import Worker
 from policies.contract import Contract, from_tree
 from policies.encoding import b64, canonical, digest, parse
@@ -64,8 +65,8 @@ from policies.recipe import load as load_recipe
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from sandbox.recipes import plain_recipe, private_recipe
-from tests.brokersim import URL, HandClock, House, SeedEntropy, Signer
-from tests.contractsim import authored
+from tests.brokersim import ORIGIN, URL, HandClock, House, SeedEntropy, Signer
+from tests.contractsim import runnable
 from tests.nodehouse import Street, open_street
 from tests.nodeworld import BEFORE_MS, FIELDS, IN_TERM_MS, write_recording
 
@@ -731,7 +732,9 @@ def _template(*, private: bool, changes: bytes) -> _Template:
         offered = street.run(street.house.alice.offer(contract, (recipe.canonical,)))
         assert offered.status_code == 201, offered.text
         for number, home in enumerate(homes.values()):
-            _import_and_sign(street, home, contract, folder / "recording", number)
+            _import_and_accept(street, home, contract, folder / "recording", number)
+        for home in homes.values():  # all have accepted: now each signs
+            _sign(street, home, contract)
         for home in homes.values():
             member = _member(street, home, "last")
             fetch_envelope(member, ContractShelf(home, own_key=member.identity.key.public), contract.digest)
@@ -768,7 +771,7 @@ def _enrolled(street: Street, home: Home, name: str) -> Home:
 
 
 def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: Mapping[str, Any]) -> Contract:
-    tree = authored()
+    tree = runnable(ORIGIN)
     for one in tree["parties"]:
         if one["role"] == "broker":
             one["key"] = key_text(street.house.services.keys.broker.public)
@@ -787,7 +790,7 @@ def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: M
     tree["fields"] |= {"allow": list(FIELDS), "trade_secret": []}
     tree["privacy"] |= {"per_party": [], "epsilon_per_release": "2", "epsilon_total": "2.8"}
     if recipe.plan is None:
-        tree["privacy"] = {"clause": "dp-1", "mode": "none"}
+        tree |= {"test_only": True, "privacy": {"clause": "dp-1", "mode": "none"}}
     tree["tiers"] = [one for one in tree["tiers"] if one["tier"] in {"consortium", "private"}]
     tree["release"]["approvals"] = {"of": "contributors", "min": 3, "veto": ["party-kita"]}
     for path, value in changes.items():
@@ -799,30 +802,54 @@ def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: M
     return from_tree(tree)
 
 
-def _import_and_sign(street: Street, home: Home, contract: Contract, scratch: Path, number: int) -> None:
-    member = _member(street, home, "sign")
-    shelf = ContractShelf(home, own_key=member.identity.key.public)
+def _import_and_accept(street: Street, home: Home, contract: Contract, scratch: Path, number: int) -> None:
+    with _desk(street, home, "import") as (member, shelf, outbox):
+        data_add(
+            member,
+            shelf,
+            outbox,
+            write_recording(scratch / str(number), seed=number),
+            dataset=f"{home.root.name}/pick",
+            signal_map=None,
+            contract=contract.digest,
+            rules=LocalRules(),
+            publish=False,
+        )
+        _agree(member, shelf, outbox, contract)
+
+
+def _sign(street: Street, home: Home, contract: Contract) -> None:
+    with _desk(street, home, "sign") as (member, shelf, outbox):
+        _agree(member, shelf, outbox, contract)
+
+
+def _agree(member: Any, shelf: ContractShelf, outbox: Outbox, contract: Contract) -> None:
+    sign(
+        member,
+        shelf,
+        outbox,
+        contract.digest,
+        confirm=lambda _text: True,
+        acknowledge=lambda _finding: True,
+    )
+
+
+@contextmanager
+def _desk(street: Street, home: Home, seed: str) -> Iterator[tuple[Any, ContractShelf, Outbox]]:
+    """A member at its node's desk: what a command opens."""
+    member = _member(street, home, seed)
     outbox = Outbox(
         home.outbox,
         key=member.identity.key,
         origin=member.broker.origin,
         clock=member.clock,
-        entropy=SeedEntropy(f"outbox {number}".encode()),
+        entropy=SeedEntropy(f"outbox {home.root.name} {seed}".encode()),
     )
-    data_add(
-        member,
-        shelf,
-        outbox,
-        write_recording(scratch / str(number), seed=number),
-        dataset=f"{home.root.name}/pick",
-        signal_map=None,
-        contract=contract.digest,
-        rules=LocalRules(),
-        publish=False,
-    )
-    sign(member, shelf, outbox, contract.digest, confirm=lambda _text: True)
-    outbox.close()
-    member.client.close()
+    try:
+        yield member, ContractShelf(home, own_key=member.identity.key.public), outbox
+    finally:
+        outbox.close()
+        member.client.close()
 
 
 def ground() -> Path | None:

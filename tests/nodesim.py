@@ -23,6 +23,7 @@ from policies.log.merkle import consistency_proof, inclusion_proof, leaf_hash, r
 from policies.log.proofs import receipt_text
 from policies.ports import iso_s
 from policies.signing import Envelope, claimed_key_id, verify_request
+from tests.nodelanes import NodeLanes
 
 ORIGIN = "pool.example/log/test"
 URL = "https://127.0.0.1:7443"
@@ -161,19 +162,24 @@ class BrokerSim:
     signatures: dict[str, list[tuple[bytes, bytes]]] = field(default_factory=dict)
     routes: dict[str, Callable[[httpx.Request, Any], Any]] = field(default_factory=dict)
     seen_requests: list[tuple[str, str, bytes]] = field(default_factory=list)
+    partial: dict[str, Envelope] = field(default_factory=dict)
+    prose: dict[str, bytes] = field(default_factory=dict)
     answers: dict[str, bytes] = field(default_factory=dict)
     nonces: set[str] = field(default_factory=set)
     down: bool = False
+    lost: int = 0  # so many answers to changes are lost after their effect
 
     def __post_init__(self) -> None:
         self.tls = make_certificate(self.url, clock=self.clock, entropy=SeedEntropy(b"tls"))
         self.log = LogSim(self.clock)
+        self.lanes = NodeLanes(self)
 
     def copy(self) -> BrokerSim:
         """The same broker at the same moment, with a clock of its own."""
         clock = HandClock(self.clock.ms)
         other = BrokerSim(clock=clock, url=self.url, key=self.key)
-        for name in ("contracts", "annexes", "envelopes", "answers"):
+        other.lanes = self.lanes.copy(other)
+        for name in ("contracts", "annexes", "envelopes", "partial", "prose", "answers"):
             setattr(other, name, dict(getattr(self, name)))
         other.members = {key: dict(facts) for key, facts in self.members.items()}
         other.signatures = {name: list(found) for name, found in self.signatures.items()}
@@ -238,6 +244,9 @@ class BrokerSim:
         content = answer if isinstance(answer, bytes) else canonical(answer)
         if idem is not None:
             self.answers[idem] = content
+        if self.lost and request.method == "POST":
+            self.lost -= 1
+            raise httpx.ReadTimeout("the answer is lost")
         return httpx.Response(200, content=content)
 
     def _verified(self, request: httpx.Request) -> None:
@@ -275,15 +284,19 @@ class BrokerSim:
             case ["membership", "me"]:
                 return self.member()
             case ["contracts"]:
-                return {"contracts": [self._summary(one) for one in self.contracts]}
+                return {"contracts": [self._summary(one) for one in self._listed()]}
             case ["contracts", name]:
                 return self._known(self.contracts, name)
             case ["contracts", _, "annexes", name]:
                 return self._known(self.annexes, name)
             case ["contracts", name, "envelope"]:
-                return self._known(self.envelopes, name).to_bytes()
-            case ["contracts", name, "signatures"]:
-                return self._sign(name, body)
+                return self._known({**self.partial, **self.envelopes}, name).to_bytes()
+            case ["contracts", name, "prose"]:
+                return self._known(self.prose, name)
+            case ["negotiations", name]:
+                return self.lanes.view(name, int(request.url.params["after"]))
+            case ["negotiations", name, "messages"]:
+                return self.lanes.message(name, body, request.content)
             case ["catalogue", "descriptors"]:
                 return {"state": "published"}
             case ["log", "consistency"]:
@@ -294,6 +307,16 @@ class BrokerSim:
                     raise RefusedBySimError(need="a known event", found=name, remedy="send it")
                 return self.log.receipt(index)
         raise RefusedBySimError(need="a route", found=path, remedy="none")
+
+    def _listed(self) -> list[str]:
+        """Contracts as the broker lists them: no draft that a counter-offer replaced."""
+        open_texts = {one.digest for one in self.lanes.talks.values()}
+        old = {one.contract_id for one in self.lanes.talks.values()}
+        return [
+            one
+            for one, data in self.contracts.items()
+            if one in open_texts or one in self.envelopes or parse(data).get("contract_id") not in old
+        ]
 
     def _known(self, table: dict[str, Any], name: str) -> Any:
         if name not in table:
@@ -314,24 +337,21 @@ class BrokerSim:
 
     def _summary(self, contract: str) -> dict[str, Any]:
         document = parse(self.contracts[contract])
-        done = contract in self.envelopes
+        done, talk = contract in self.envelopes, self.lanes.of(contract)
+        view = None if talk is None else self.lanes.truth(talk.id)
         return {
             "digest": contract,
+            "contract_id": document["contract_id"],
+            "version": document["version"],
             "state": "finalized" if done else "offered",
+            "standing": "ACTIVE" if done else "OFFERED",
             "title": document["title"],
             "sign_by": document["sign_by"],
-            "waiting_for": [] if done else ["somebody"],
+            "negotiation": None if talk is None else talk.id,
+            "lane": None if view is None else view["lane"],
+            "lanes": {} if view is None else view["lanes"],
+            "waiting_for": [] if done or view is None else view["waiting_for"],
         }
-
-    def _sign(self, contract: str, body: dict[str, Any]) -> dict[str, Any]:
-        key = next(iter(self.members))
-        envelope = Envelope.from_json(body["envelope"])
-        payload = open_envelope(envelope, key)
-        actor = alias(unb64(self.member()["alias_key"]), payload["scope"], None, None)
-        assert payload["body"] == {"contract": contract, "party": actor}
-        index = self.log.add(from_envelope(envelope, payload, actor=actor))
-        self.signatures.setdefault(contract, []).append((key, unb64(body["signature"])))
-        return {**self._summary(contract), "receipts": [self.log.receipt(index)["proof"]]}
 
     def take(self, envelope: Envelope, *, key: bytes | None = None) -> int:
         """Puts a member's envelope into the log, as a round does."""

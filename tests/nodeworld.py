@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from client.catalogue import data_add
-from client.contracts import sign
 from client.federation.handlers import Answer, RunConfig
 from client.membership import Member, initialise, join, membership, open_member
 from client.outbox import Outbox
 from client.settings import Home, LocalRules, load_settings, save_settings
 from client.shelf import ContractShelf
+from client.signing import sign
 from client.worker import Worker
 from policies.contract import CONTRACT_TYPE, Contract, from_tree
 from policies.encoding import digest
@@ -40,8 +40,9 @@ from policies.identity import SigningKey, key_text
 from policies.recipe import Recipe
 from policies.signing import Envelope
 from sandbox.lerobot_writer import Feature, Frames, write_dataset
-from tests.contractsim import authored
+from tests.contractsim import runnable
 from tests.learnsim import episode, small_plain, small_recipe
+from tests.nodelanes import Talk
 from tests.nodesim import URL, BrokerSim, HandClock, SeedEntropy
 
 RUN = "run_aaaaaaaaaaaaaaaa"
@@ -49,6 +50,12 @@ IN_TERM_MS = 1_797_000_000_000  # 2026-12-11
 BEFORE_MS = 1_790_000_000_000  # signatures are still accepted
 OBSERVED = ("tcp_pos", "gripper_width", "object_pos", "goal_pos")
 FIELDS = (*OBSERVED, "tcp_pose_delta", "gripper_cmd")
+PROSE = b"%PDF-1.7 the text for people"
+
+
+def YES(_shown: object) -> bool:  # noqa: N802  an answer
+    """A person who agrees to everything."""
+    return True
 
 
 class FixedLearner:
@@ -131,6 +138,7 @@ class World:
     home: Home = field(init=False)
     member: Member = field(init=False)
     contract: Contract = field(init=False)
+    negotiation: str = field(init=False)
     worker: Worker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,9 +157,8 @@ class World:
         self.broker.approve()
         self.member = self.opened(b"member")
         membership(self.member)
-        self.contract = self.draft()
-        self.broker.contracts[self.contract.digest] = self.contract.canonical
         self.broker.annexes[self.recipe.digest] = self.recipe.canonical
+        self.offer()
         self.keys = {name: SigningKey.from_seed(name.encode().ljust(32, b"-")) for name in ("nord", "iber")}
 
     def opened(self, seed: bytes) -> Member:
@@ -159,8 +166,46 @@ class World:
             self.home, clock=self.clock, entropy=SeedEntropy(seed), transport=self.broker.transport
         )
 
+    def offer(self, **changes: Any) -> str:
+        """The operator offers another draft; gives the id of its negotiation."""
+        self.contract = self.draft(**changes)
+        self.negotiation = self.put(self.contract)
+        return self.negotiation
+
+    def succeed(self, **changes: Any) -> str:
+        """The operator offers a successor of the contract, in time to be signed and used."""
+        later = {
+            "version": self.contract.version + 1,
+            "supersedes": self.contract.digest,
+            "sign_by": "2027-03-01T00:00:00Z",
+            "term.effective": "2027-03-02T00:00:00Z",
+        }
+        return self.offer(**(later | changes))
+
+    def put(self, contract: Contract) -> str:
+        """The broker offers this text."""
+        return self.broker.lanes.offer(self.hold(contract).digest)
+
+    def hold(self, contract: Contract) -> Contract:
+        """The broker has this text, and offers it to nobody yet."""
+        self.broker.contracts[contract.digest] = contract.canonical
+        self.broker.prose[contract.digest] = PROSE
+        return contract
+
+    @property
+    def talk(self) -> Talk:
+        """The broker's side of the negotiation."""
+        return self.broker.lanes.talks[self.negotiation]
+
     def draft(self, **changes: Any) -> Contract:
-        tree = authored()
+        tree = runnable()
+        tree["test_only"] = True
+        tree["prose"] = {
+            "clause": "prose-1",
+            "media_type": "application/pdf",
+            "prevails": True,
+            "sha256": hashlib.sha256(PROSE).hexdigest(),
+        }
         keys = {
             "kita": self.member.identity.key.public,
             **{name: SigningKey.from_seed(name.encode().ljust(32, b"-")).public for name in ("nord", "iber")},
@@ -204,6 +249,7 @@ class World:
             signed = Envelope.seal(self.contract.canonical, CONTRACT_TYPE, key).signatures[0][1]
             envelope = envelope.with_signature(key.public, signed)
         self.broker.envelopes[self.contract.digest] = envelope
+        self.broker.lanes.say(self.talk, "finalize")
 
     def outbox(self) -> Outbox:
         return Outbox(
@@ -225,7 +271,7 @@ class World:
                 self.shelf(),
                 outbox,
                 self.contract.digest,
-                **({"confirm": lambda _text: True} | changes),
+                **({"confirm": YES, "acknowledge": YES, "prose": PROSE} | changes),
             )
         finally:
             outbox.close()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes of contracts: offers by operators, bytes and signatures for parties. Who is no party gets 404."""
+"""Routes of contracts: offers by operators, bytes and signatures for parties. Who is no party gets 404.
+
+How an offer becomes a contract is said in `broker.api.negotiations`.
+"""
 
 from __future__ import annotations
 
@@ -11,56 +14,54 @@ from starlette.responses import Response
 
 from broker.api.bodies import Body
 from broker.api.once import JSON, Answer
-from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
-from policies.encoding import Json, unb64
+from broker.api.signed import OperatorCall, PartyCall, json_response
+from broker.contracts.rows import row_of, rows_for
+from broker.membership.records import console_action
+from policies.encoding import unb64
 from policies.limits import BODY_BYTES_JSON, PARTIES
-from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from broker.log import LogTx
     from broker.store import Session
 
-__all__ = ["router"]
+__all__ = ["Base64", "ContractText", "router"]
 
 router = APIRouter()
-_Base64 = Annotated[str, StringConstraints(max_length=BODY_BYTES_JSON)]
+Base64 = Annotated[str, StringConstraints(max_length=BODY_BYTES_JSON)]
+ContractText = Annotated[str, StringConstraints(min_length=1, max_length=BODY_BYTES_JSON)]
 
 
 class OfferBody(Body):
-    """A contract as YAML or canonical JSON text, and the bytes of its recipes in base64."""
+    """A contract as YAML or canonical JSON text, the bytes of its recipes and of its text for people."""
 
-    contract: Annotated[str, StringConstraints(min_length=1, max_length=BODY_BYTES_JSON)]
-    recipes: Annotated[list[_Base64], Field(max_length=PARTIES)]
-
-
-class SignBody(Body):
-    """A party's signature over the contract, and its envelope ``contract.signed`` for the log."""
-
-    signature: Annotated[str, StringConstraints(max_length=100)]
-    envelope: dict[str, Json]
+    contract: ContractText
+    recipes: Annotated[list[Base64], Field(max_length=PARTIES)]
+    prose: Base64 | None = None
 
 
-def _exact(data: bytes) -> Response:
+def _exact(data: bytes, media_type: str = JSON) -> Response:
     """Bytes that were hashed or signed, as they are."""
-    return Response(data, headers={"Cache-Control": "no-store"}, media_type=JSON)
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(data, headers=headers, media_type=media_type)
 
 
 @router.post("/operator/contracts")
 async def offer(call: OperatorCall) -> Response:
-    """Offers a contract to its parties."""
-    body = call.read(OfferBody)
-    contract, annexes = call.services.offers.read_offer(body.contract, [unb64(one) for one in body.recipes])
+    """Puts a contract to its parties: opens its negotiation."""
+    body, services = call.read(OfferBody), call.services
+    proposal = services.offers.read(
+        body.contract,
+        recipes=[unb64(one) for one in body.recipes],
+        prose=None if body.prose is None else unb64(body.prose),
+    )
+    contract = proposal.contract
 
     def effect(session: Session, tx: LogTx) -> Answer:
-        done = call.services.offers.offer(
-            session,
-            tx,
-            contract=contract,
-            annexes=annexes,
-            operator=call.operator,
-            request=call.digest,
-        )
-        return Answer(status=201, body=done)
+        tx.add(console_action(call.operator, "contract.offer", subject=contract.digest, request=call.digest))
+        services.negotiations.open(session, tx, proposal)
+        row = row_of(session, services.contracts, contract, call.operator)
+        name = str(row["negotiation"])
+        return Answer(status=201, body=row, after=(lambda: services.desk.changed(name),))
 
     return await call.change(effect)
 
@@ -68,8 +69,9 @@ async def offer(call: OperatorCall) -> Response:
 @router.get("/contracts")
 async def contracts(call: PartyCall) -> Response:
     """The caller's contracts; all of them for operators."""
+    await call.services.desk.bring_up_to_date()
     with call.services.store.read() as session:
-        return json_response({"contracts": call.services.contracts.list_for(session, call.known)})
+        return json_response({"contracts": rows_for(session, call.services.contracts, call.known)})
 
 
 @router.get("/contracts/{digest}")
@@ -80,10 +82,11 @@ async def document(call: PartyCall, digest: str) -> Response:
 
 @router.get("/contracts/{digest}/envelope")
 async def envelope(call: PartyCall, digest: str) -> Response:
-    """The contract with the signatures so far (DSSE)."""
+    """The contract with the signatures that the caller may see (DSSE)."""
     contract = call.services.contracts.for_caller(digest, call.known)
     with call.services.store.read() as session:
-        return _exact(call.services.contracts.envelope(session, contract).to_bytes())
+        found = call.services.contracts.envelope_for(session, contract, call.known)
+    return _exact(found.to_bytes())
 
 
 @router.get("/contracts/{digest}/annexes/{sha256}")
@@ -94,20 +97,10 @@ async def annex(call: PartyCall, digest: str, sha256: str) -> Response:
         return _exact(call.services.contracts.annex(session, contract, sha256))
 
 
-@router.post("/contracts/{digest}/signatures")
-async def sign(call: MemberCall, digest: str) -> Response:
-    """Takes a contributor's signature; the last one makes the contract final."""
-    body = call.read(SignBody)
-    offers = call.services.offers
-    contract = call.services.contracts.for_caller(digest, call.member)
-    event = offers.read_signature(contract, call.member, body.signature, Envelope.from_json(body.envelope))
-
-    def effect(session: Session, tx: LogTx) -> Answer:
-        done, index, refusal = offers.sign(
-            session, tx, contract=contract, member=call.member, signature=body.signature, event=event
-        )
-        if refusal is not None:
-            return Answer.refused(refusal, index)
-        return Answer(body=done, indexes=(index,))
-
-    return await call.change(effect)
+@router.get("/contracts/{digest}/prose")
+async def prose(call: PartyCall, digest: str) -> Response:
+    """The text for people that the contract binds, if it was sent along."""
+    contract = call.services.contracts.for_caller(digest, call.known)
+    with call.services.store.read() as session:
+        data = call.services.contracts.prose(session, contract)
+    return _exact(data, "application/octet-stream" if contract.prose is None else contract.prose.media_type)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +16,11 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 
 from broker.api.signed import Call, OperatorCall, PartyCall, json_response
+from broker.contracts.queries import OWN_RECEIPTS
 from broker.errors import NotFoundError, RequestInvalidError
 from broker.log.bundle import Exported, export
 from broker.log.errors import LogFrozenError
-from broker.membership.directory import Operator
+from broker.membership.directory import Member, Operator
 from broker.membership.records import console_action
 from broker.store.tables import log_entry
 from policies.encoding import Json, b64
@@ -27,6 +29,8 @@ from policies.log.entries import EntryType, Event, alias
 from policies.log.errors import ProofError
 
 if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
     from broker.log import LogTx
     from broker.store import Session
 
@@ -61,7 +65,10 @@ async def consistency(call: PartyCall, old: int = 0) -> Response:
 
 @router.get("/receipts/{event_id}")
 async def receipt(call: PartyCall, event_id: str) -> Response:
-    """The receipt of an entry, for the organisation that the entry is about, and for operators."""
+    """The receipt of an entry, for the organisation that the entry is about, and for operators.
+
+    Of what a member did in a run it is a view of its contract (`broker.contracts.queries`).
+    """
     try:
         key = bytes.fromhex(event_id)
     except ValueError as error:
@@ -70,7 +77,33 @@ async def receipt(call: PartyCall, event_id: str) -> Response:
         row = session.execute(select(log_entry).where(log_entry.c.event_id == key)).mappings().first()
     if row is None or not _owns(call, row["scope"], row["run"], row["round"], row["actor"]):
         raise _no_receipt(event_id)
+    if isinstance(call.caller, Member) and row["scope"] is not None and row["run"] is not None:
+        await _own_receipts(call, row)
     return json_response({"index": row["idx"], **call.services.receipt_json(row["idx"])})
+
+
+async def _own_receipts(call: Call, row: RowMapping) -> None:
+    """Returns if the contract lets its party see its own receipts.
+
+    Raises:
+        RefusedError: With the clause.
+    """
+    services, contract = call.services, call.services.contracts.get(row["scope"])
+    with services.store.read() as session:
+        asked = services.queries.own(
+            session, contract, call.member, run_id=row["run"], view=OWN_RECEIPTS, made_ms=row["ts_ms"]
+        )
+        news = asked is not None and services.queries.is_news(session, asked)
+    if asked is None:
+        return
+    if news:
+
+        def work(session: Session, tx: LogTx) -> None:
+            services.queries.record(session, tx, asked)
+
+        with contextlib.suppress(LogFrozenError):
+            await services.writer.run(work)
+    asked.judgement.decision.require()
 
 
 def _owns(call: Call, scope: str | None, run: str | None, round: int | None, actor: str) -> bool:  # noqa: A002
@@ -151,7 +184,7 @@ async def status(call: OperatorCall) -> Response:
     for one in services.directory.members():
         members[one.state] = members.get(one.state, 0) + 1
     with services.store.read() as session:
-        runs = services.runs.list_for(session, call.operator)
+        runs = [one.body for one in services.runs.list_for(session, call.operator) if one.body is not None]
     frozen = services.writer.frozen
     shown: dict[str, Json] = {
         "url": services.settings.public_url,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter
@@ -13,12 +14,18 @@ from broker.api.bodies import Body
 from broker.api.once import JSON, Answer
 from broker.api.problems import problem_response
 from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
+from broker.log.errors import LogFrozenError
+from policies.contract.errors import RefusedError
 from policies.encoding import Json  # noqa: TC001  a field of a model
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from broker.contracts.queries import Asked
     from broker.delivery.service import Delivered
     from broker.log import LogTx
+    from broker.services import Services
     from broker.store import Session
 
 __all__ = ["router"]
@@ -66,17 +73,54 @@ async def open_run(call: OperatorCall) -> Response:
 @router.get("/runs")
 @router.get("/operator/runs")
 async def runs(call: PartyCall) -> Response:
-    """Runs of the caller's contracts; all of them for operators."""
-    with call.services.store.read() as session:
-        return json_response({"runs": call.services.runs.list_for(session, call.known)})
+    """Runs of the caller's contracts; all of them for operators. Views that a contract refuses are named."""
+    services = call.services
+    with services.store.read() as session:
+        shown = services.runs.list_for(session, call.known)
+        news = [asked for one in shown for asked in one.asked if services.queries.is_news(session, asked)]
+    await _record(services, news)
+    refused: list[Json] = [
+        {"run": one.asked[0].run, "contract": one.asked[0].judgement.contract, **_against(one.asked[0])}
+        for one in shown
+        if one.body is None
+    ]
+    answer: dict[str, Json] = {"runs": [one.body for one in shown if one.body is not None]}
+    return json_response(answer | ({"refused": refused} if refused else {}))
 
 
 @router.get("/runs/{run_id}")
 @router.get("/operator/runs/{run_id}")
 async def run(call: PartyCall, run_id: str) -> Response:
-    """One run and its rounds."""
-    with call.services.store.read() as session:
-        return json_response(call.services.runs.show(session, run_id, call.known))
+    """One run and its rounds, as far as its contract lets the caller see them."""
+    services = call.services
+    with services.store.read() as session:
+        shown = services.runs.show(session, run_id, call.known)
+        news = [asked for asked in shown.asked if services.queries.is_news(session, asked)]
+    await _record(services, news)
+    if shown.body is None:
+        shown.asked[0].judgement.decision.require()
+    return json_response(shown.body)
+
+
+async def _record(services: Services, news: Sequence[Asked]) -> None:
+    """Logs decisions about views that are news; a frozen log takes none, and reads go on."""
+
+    def work(session: Session, tx: LogTx) -> None:
+        for one in news:
+            services.queries.record(session, tx, one)
+
+    if news:
+        with contextlib.suppress(LogFrozenError):
+            await services.writer.run(work)
+
+
+def _against(asked: Asked) -> dict[str, Json]:
+    """Code and clause by which a view was refused."""
+    try:
+        asked.judgement.decision.require()
+    except RefusedError as error:
+        return {"code": error.code, "clause": error.clause}
+    return {"code": RefusedError.code, "clause": None}
 
 
 @router.get("/candidates")

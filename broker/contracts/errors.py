@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the broker refuses about a contract as a whole.
 
-The language, its signatures and its clauses have errors of their own (`policies.contract.errors`).
+The language, its signatures, its clauses and the messages of a negotiation have errors of their own
+(`policies.contract.errors`).
 
     ContractRoomError
-      AnnexMismatchError     contract.annex-mismatch     recipe bytes are not the ones that the contract names
+      AnnexMismatchError     contract.annex-mismatch     bytes are not the ones that the contract names
       AnnexMissingError      contract.annex-missing      a recipe of the contract was not sent along
       PartyMismatchError     contract.party-mismatch     a pinned party is not the member of that key
-      OfferConflictError     contract.offer-conflict     this version was offered with another text
-      DeadlineError          negotiation.deadline        ``sign_by`` is over
+      OfferConflictError     contract.offer-conflict     this text does not fit what was offered before
+      LintError              contract.lint-error         a term that no pool should have
     NotPartyError            request.not-found           for others, a contract does not exist
 """
 
@@ -21,7 +22,7 @@ __all__ = [
     "AnnexMismatchError",
     "AnnexMissingError",
     "ContractRoomError",
-    "DeadlineError",
+    "LintError",
     "NotPartyError",
     "OfferConflictError",
     "PartyMismatchError",
@@ -58,16 +59,16 @@ class PartyMismatchError(ContractRoomError):
 
 
 class OfferConflictError(ContractRoomError):
-    """Another text was offered under the same contract id and version."""
+    """The text does not fit what was offered before: its name, its version, or what it supersedes."""
 
     code = "contract.offer-conflict"
 
 
-class DeadlineError(ContractRoomError):
-    """The time to sign is over; signatures after it are worthless."""
+class LintError(ContractRoomError):
+    """A term of the contract is unsafe or unfair; the clause is named, all rules are listed."""
 
-    code = "negotiation.deadline"
-    exit_code = 7
+    code = "contract.lint-error"
+    http_status = 422
 
 
 class NotPartyError(NotFoundError):

@@ -6,7 +6,8 @@
 - For who is no party, a contract does not exist: nothing tells "none" from "not yours".
 - A party is tied to a member by the key that the contract pins, never by a name.
 
-How a contract is offered, signed and made final is in `broker.contracts.offers`.
+How a contract is offered, signed and made final is in `broker.contracts.offers`; what its notices make of it
+in `broker.contracts.life`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from sqlalchemy import select
 from broker.contracts.errors import (
     NotPartyError,
 )
+from broker.contracts.history import FINALIZED, Histories
 from broker.membership.directory import Directory, Member, Operator
 from broker.store.tables import contract_annex, contract_document, contract_signature
 from policies.contract import CONTRACT_TYPE, Contract, ContractState, parse
-from policies.encoding import Json, unb64
+from policies.contract.lifecycle import Life, contract_state, party_of_key, standing
+from policies.encoding import digest, unb64
 from policies.errors import invariant
 from policies.identity import key_text, parse_key
 from policies.log.entries import alias
@@ -34,11 +37,14 @@ if TYPE_CHECKING:
     from policies.contract.clauses import PartyClause
     from policies.ports import Clock
 
-__all__ = ["FINALIZED", "OFFERED", "Contracts", "Seat"]
+__all__ = ["COUNTERED", "FINALIZED", "OFFERED", "PROSE", "SIGNED", "TERMINATED", "Contracts", "Seat"]
 
 OFFERED: Final = "offered"
-FINALIZED: Final = "finalized"
-_SIGNED: Final = "signed"
+COUNTERED: Final = "countered"
+TERMINATED: Final = "terminated"
+PROSE: Final = "prose"
+"""Name of the annex that is the text for people; recipes have their digest as name."""
+SIGNED: Final = "signed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,7 @@ class Contracts:
         self._clock = clock
         self._directory = directory
         self._parsed: dict[str, Contract] = {}
+        self._histories = Histories()
 
     # --- what others ask ---
 
@@ -69,15 +76,13 @@ class Contracts:
         found = self._parsed.get(contract)
         if found is None:
             with self._store.read() as session:
-                data = session.scalar(
-                    select(contract_document.c.bytes).where(contract_document.c.digest == contract)
-                )
-            if data is None:
-                raise _no_contract(contract)
-            found = parse(data)
-            invariant(found.digest == contract, "a stored contract has the digest that it is stored under")
-            self._parsed[contract] = found
+                found = self._parsed[contract] = _read(session, contract)
         return found
+
+    def read_in(self, session: Session, contract: str) -> Contract:
+        """`get` for a text that this session may have written itself and not committed yet."""
+        found = self._parsed.get(contract)
+        return _read(session, contract) if found is None else found
 
     def for_caller(self, contract: str, caller: Member | Operator) -> Contract:
         """The contract, if the caller is one of its parties or an operator.
@@ -96,17 +101,31 @@ class Contracts:
         Raises:
             NotPartyError: None.
         """
-        found = contract.party_of_key(key_text(member.key))
+        found = contract.party_of_key(key_text(member.key)) or self._rotated_party(contract, member)
         if found is None:
             raise _no_contract(contract.digest)
         return found
 
+    def _rotated_party(self, contract: Contract, member: Member) -> PartyClause | None:
+        """The party of a member whose present key the contract does not pin.
+
+        Its notice of rotation, or else the organisation that it was offered for: the key pinned for a
+        contributor was that organisation's when the contract was offered, and an organisation changes its key
+        by a rotation only.
+        """
+        rotated = party_of_key(contract, self.life(contract), key_text(member.key))
+        return rotated or next((one for one in contract.contributors if one.org == member.org), None)
+
+    def _behind(self, party: PartyClause) -> Member | None:
+        """The member behind a contributor, whatever its present key."""
+        return self._directory.holder(parse_key(party.key)) or self._directory.of_org(party.org)
+
     def seats(self, contract: Contract) -> tuple[Seat, ...]:
-        """Every contributor with the active member behind it; who was revoked is left out."""
-        seats = []
+        """Every contributor with the active member behind it; who was revoked, or has left, is left out."""
+        seats, exited = [], self.life(contract).exited
         for one in contract.contributors:
-            member = self._directory.holder(parse_key(one.key))
-            if member is not None and member.active:
+            member = self._behind(one)
+            if member is not None and member.active and one.party not in exited:
                 seats.append(Seat(party=one.party, member=member))
         return tuple(seats)
 
@@ -117,7 +136,7 @@ class Contracts:
             NotPartyError: No such contributor, or nobody holds its key.
         """
         clause = contract.party(party)
-        member = self._directory.holder(parse_key(clause.key)) if clause is not None else None
+        member = self._behind(clause) if clause is not None else None
         if member is None:
             raise _no_contract(contract.digest)
         return member
@@ -126,11 +145,24 @@ class Contracts:
         """Name of a contributor in entries of this contract, run and round."""
         return alias(self.member_of(contract, party).alias_key, contract.digest, run, round)
 
-    def state(self, contract: Contract) -> ContractState:
-        """What the evaluator is told about the contract now."""
-        with self._store.read() as session:
-            final = state_of(session, contract.digest) == FINALIZED
-        return ContractState(now=iso_s(self._clock.now_ms()), executed=final, halted=False, exited_parties=())
+    def life(self, contract: Contract, session: Session | None = None) -> Life:
+        """What has happened to the contract; as a transaction sees it, if its session is given."""
+        if session is not None:
+            return self._histories.life(session, contract)
+        with self._store.read() as own:
+            return self._histories.life(own, contract)
+
+    def state(self, contract: Contract, session: Session | None = None) -> ContractState:
+        """What the evaluator is told about the contract now.
+
+        A decision is made in the transaction that logs it, with that transaction's session: no notice can
+        come between the two.
+        """
+        return contract_state(contract, self.life(contract, session), iso_s(self._clock.now_ms()))
+
+    def standing(self, contract: Contract, session: Session | None = None) -> str:
+        """Where the contract stands now (`policies.contract.lifecycle.standing`)."""
+        return standing(contract, self.life(contract, session), iso_s(self._clock.now_ms()))
 
     def is_final(self, contract: str) -> bool:
         """Whether every contributor and the broker signed, and the log says so."""
@@ -139,12 +171,19 @@ class Contracts:
 
     def envelope(self, session: Session, contract: Contract) -> Envelope:
         """The signatures so far, in the order of the parties, the broker's last."""
-        rows = session.execute(
-            select(contract_signature.c.party, contract_signature.c.signature_b64).where(
-                contract_signature.c.digest == contract.digest
-            )
-        ).all()
-        return self.assemble(contract, {row.party: row.signature_b64 for row in rows})
+        return self.assemble(contract, signers_of(session, contract.digest))
+
+    def envelope_for(self, session: Session, contract: Contract, caller: Member | Operator) -> Envelope:
+        """The signatures that the caller may see.
+
+        Until the contract is final, a contributor sees the broker's and its own: nobody can complete the
+        envelope outside the log.
+        """
+        if isinstance(caller, Operator) or state_of(session, contract.digest) == FINALIZED:
+            return self.envelope(session, contract)
+        shown = {self.party_of(contract, caller).party, contract.broker.party}
+        found = signers_of(session, contract.digest)
+        return self.assemble(contract, {name: one for name, one in found.items() if name in shown})
 
     def assemble(self, contract: Contract, signatures: dict[str, str]) -> Envelope:
         """The envelope of these signatures (base64 by party), each checked, in the order of the parties."""
@@ -167,6 +206,28 @@ class Contracts:
             raise _no_contract(name)
         return data
 
+    def recipes(self, session: Session, contract: str) -> dict[str, bytes]:
+        """Bytes of the recipes that travel with a text, by digest."""
+        rows = session.execute(
+            select(contract_annex.c.sha256, contract_annex.c.bytes).where(
+                (contract_annex.c.contract == contract) & (contract_annex.c.sha256 != PROSE)
+            )
+        )
+        return {row.sha256: row.bytes for row in rows}
+
+    def prose(self, session: Session, contract: Contract) -> bytes:
+        """The text for people, if somebody sent it.
+
+        Raises:
+            NotPartyError: Nobody did.
+        """
+        where = (contract_annex.c.contract == contract.digest) & (contract_annex.c.sha256 == PROSE)
+        data: bytes | None = session.scalar(select(contract_annex.c.bytes).where(where))
+        if data is None or contract.prose is None:
+            raise _no_contract(f"the text for people of {contract.digest}")
+        invariant(digest(data) == f"sha256:{contract.prose.sha256}", "a stored text is the one that is bound")
+        return data
+
     def documents(self) -> list[tuple[bytes, Envelope]]:
         """Canonical bytes and signatures so far of every contract: what the auditor is given."""
         with self._store.read() as session:
@@ -176,41 +237,14 @@ class Contracts:
             found = [self.get(name) for name in names]
             return [(one.canonical, self.envelope(session, one)) for one in found]
 
-    def list_for(self, session: Session, caller: Member | Operator) -> list[dict[str, Json]]:
-        """The caller's contracts with their state and who has still to sign; all of them for operators."""
-        rows = session.execute(
-            select(contract_document.c.digest, contract_document.c.state, contract_document.c.at_ms).order_by(
-                contract_document.c.at_ms, contract_document.c.digest
-            )
-        ).all()
-        listed = []
-        for row in rows:
-            contract = self.get(row.digest)
-            mine = contract.party_of_key(key_text(caller.key))
-            if mine is None and isinstance(caller, Member):
-                continue
-            listed.append(
-                self.summary(session, contract, state=row.state, party=mine.party if mine else None)
-            )
-        return listed
 
-    def summary(
-        self, session: Session, contract: Contract, *, state: str, party: str | None
-    ) -> dict[str, Json]:
-        """One line about a contract."""
-        signed = set(signers_of(session, contract.digest))
-        return {
-            "digest": contract.digest,
-            "contract_id": contract.contract_id,
-            "version": contract.version,
-            "title": contract.title,
-            "state": state,
-            "sign_by": contract.sign_by,
-            "party": party,
-            "signed": sorted(signed),
-            "waiting_for": [one.party for one in contract.contributors if one.party not in signed],
-            "recipes": [{"id": one.id, "digest": one.recipe_digest} for one in contract.recipes],
-        }
+def _read(session: Session, contract: str) -> Contract:
+    data = session.scalar(select(contract_document.c.bytes).where(contract_document.c.digest == contract))
+    if data is None:
+        raise _no_contract(contract)
+    found = parse(data)
+    invariant(found.digest == contract, "a stored contract has the digest that it is stored under")
+    return found
 
 
 def state_of(session: Session, contract: str) -> str | None:

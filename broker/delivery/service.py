@@ -5,7 +5,10 @@
   decided it changes nothing.
 - A download is a `Deliver` decision for the asking party, made for this one download and logged whether it
   allows or refuses; only an allowed one is followed by ``model.exported``, which refers to it, and by bytes.
-  What no ``model.released`` of this contract names is never allowed.
+  What no ``model.released`` of this contract names is never allowed. What it is asked with is on record: the
+  times of the log's entries, the country that the recipient is enrolled in, the digest of its latest signed
+  attestation (``none`` without one). Nobody states shares in this version, so a share is not known.
+- A candidate that waits says what for, from the gate's own decisions, and when the clock may open it.
 - Candidates and models of contracts that the caller is no party to do not exist for the caller.
 - The bytes are hashed again before the first one leaves.
 """
@@ -13,7 +16,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +24,8 @@ from sqlalchemy import delete, insert, select
 
 from broker.contracts.decisions import Judgement, judge
 from broker.contracts.errors import NotPartyError
+from broker.contracts.lineage import made_ms, released_ms, run_of, versions
+from broker.contracts.waiting import opens_ms, recorded
 from broker.delivery.errors import VoteClosedError, VoteInvalidError
 from broker.membership.directory import Member, Operator
 from broker.store.tables import candidate, log_entry, model, release, run, statement, vote
@@ -31,6 +36,7 @@ from policies.identity import key_text
 from policies.limits import LIST_ROWS
 from policies.log.entries import EntryType, Event, alias, check_entry, from_envelope
 from policies.log.envelope import open_envelope
+from policies.ports import iso_s
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -45,8 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivered", "Delivery", "Vote"]
 
-_DECIDED: Final = frozenset({"released", "refused"})
+_DECIDED: Final = frozenset({"released", "refused", "discarded"})
 _PRIVATE: Final = "private"  # never leaves its owner
+NO_ATTESTATION: Final = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +114,8 @@ class Delivery:
                     "own_vote": votes.get(mine.party) if mine is not None else None,
                     "votes": votes if isinstance(caller, Operator) else None,
                     "voted": len(votes),
-                    "refused_by": _refused_by(session, row) if row.state == "refused" else [],
+                    "refused_by": _refused_by(session, row) if row.state in {"refused", "discarded"} else [],
+                    **_waiting(session, contract, row),
                 }
             )
         return shown
@@ -209,6 +217,7 @@ class Delivery:
                 "run": row.run_id,
                 "statement": row.statement_digest,
                 "at_ms": row.at_ms,
+                "made_ms": made_ms(session, row.run_id),
             }
             for row in reversed(rows)
             if self._visible(row.contract, caller) is not None
@@ -267,18 +276,17 @@ class Delivery:
             NotPartyError: No such model in the member's contracts.
         """
         contract, recipe, path = self.find_model(session, name, member)
-        party = self._contracts.party_of(contract, member).party
-        released = _released(session, contract, name)
-        state = self._contracts.state(contract)
+        released = released_ms(session, versions(session, contract.digest), name)
+        state = self._contracts.state(contract, session)
+        known = self._known(session, contract, member, name=name, recipe=recipe)
         judged: list[tuple[str, Judgement]] = []
-        for tier in _tiers(contract, recipe, released):
-            asked = Deliver(
-                party=party,
-                key=key_text(member.key),
-                model=name,
-                recipe_digest=recipe,
+        for tier in _tiers(contract, recipe, set(released)):
+            at_ms = released.get(tier)
+            asked = replace(
+                known,
                 tier=tier,
-                released=tier in released,
+                released=at_ms is not None,
+                released_at=None if at_ms is None else iso_s(at_ms),
             )
             found = judge(contract, point="gate", request=asked, state=state, entropy=self._entropy)
             judged.append((tier, found))
@@ -297,12 +305,34 @@ class Delivery:
                     "model": name,
                     "recipient": alias(member.alias_key, contract.digest, None, None),
                     "tier": tier,
-                    "attestation": None,
+                    "attestation": None if known.attestation == NO_ATTESTATION else known.attestation,
                     "request": request,
                 },
             )
         )
         return Delivered(path=path, tier=tier, refusal=None)
+
+    def _known(
+        self, session: Session, contract: Contract, member: Member, *, name: str, recipe: str
+    ) -> Deliver:
+        """What is on record about a download, whatever the tier."""
+        party = self._contracts.party_of(contract, member).party
+        run_id = run_of(session, name)
+        at_ms = made_ms(session, run_id) if run_id is not None else None
+        said = self._contracts.life(contract, session).attested.get(party)
+        return Deliver(
+            party=party,
+            key=key_text(member.key),
+            model=name,
+            recipe_digest=recipe,
+            tier=None,
+            released=None,
+            released_at=None,
+            made_at=None if at_ms is None else iso_s(at_ms),
+            country=member.country,
+            attestation=NO_ATTESTATION if said is None else said.notice,
+            contribution_share=None,
+        )
 
 
 def _refused_by(session: Session, row: Row[Any]) -> list[Json]:
@@ -317,9 +347,33 @@ def _refused_by(session: Session, row: Row[Any]) -> list[Json]:
     return sorted(clauses)
 
 
-def _released(session: Session, contract: Contract, name: str) -> set[str]:
-    """Tiers in which a contract's gate released a model, as the log says."""
-    of = (log_entry.c.scope == contract.digest) & (log_entry.c.type == EntryType.MODEL_RELEASED.value)
+def _waiting(session: Session, contract: Contract, row: Row[Any]) -> dict[str, Json]:
+    """What the open tiers of a candidate wait for, and when the clock may open one."""
+    done = _decided(session, row.run_id, row.digest)
+    known = recorded(session, row.run_id, row.digest)
+    still = {tier: one for tier, one in known.items() if tier not in done and one.findings}
+    at_ms, clause = made_ms(session, row.run_id), contract.recipe(row.recipe_digest)
+    times = [
+        opens_ms(contract, tier, still[tier.tier].checks, made_ms=at_ms)
+        for tier in contract.tiers
+        if clause is not None and tier.recipe == clause.id and tier.tier in still
+    ]
+    shown = ("clause", "check", "need", "found")
+    return {
+        "waits_for": [
+            {"tier": tier, **{name: found[name] for name in shown}}
+            for tier, one in sorted(still.items())
+            for found in one.findings
+        ],
+        "opens_ms": min((one for one in times if one is not None), default=None),
+    }
+
+
+def _decided(session: Session, run_id: str, name: str) -> set[str]:
+    """Tiers in which the gate decided about a candidate for good."""
+    of = (log_entry.c.run == run_id) & log_entry.c.type.in_(
+        (EntryType.MODEL_RELEASED.value, EntryType.MODEL_REFUSED.value)
+    )
     entries = [check_entry(body) for body in session.scalars(select(log_entry.c.body).where(of))]
     return {str(one.pub["tier"]) for one in entries if one.pub["model"] == name}
 

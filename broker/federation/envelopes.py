@@ -22,7 +22,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.decisions import keep
 from broker.federation.books import DIFFERS, MisfitError
-from broker.federation.signed import slot_of_mechanism
+from broker.federation.signed import ABOUT_CONTRACTS, slot_of_mechanism
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run, statement, vote
 from policies.encoding import digest
 from policies.errors import IriaiError
@@ -62,6 +62,7 @@ class EnvelopesRefusedError(IriaiError):
 
     code = "update.envelopes-refused"
     exit_code = 3
+    http_status = 409
 
     def __init__(
         self,
@@ -126,6 +127,7 @@ def add_envelopes(
             event = from_envelope(one.envelope, payload, actor=actor)
             known = tx.known(event)
             if known is None:
+                _check_kind(sender, one)
                 _check_place(session, sender, one, slot)
                 page.fit(one)
             found.append(tx.add(event) if known is None else known)
@@ -152,6 +154,12 @@ def add_envelopes(
             salt=reply.decision.salt,
         )
     return found
+
+
+def _check_kind(sender: Participant, one: Signed) -> None:
+    """An entry about a notice comes in with its notice, and in no other way."""
+    if one.kind in ABOUT_CONTRACTS:
+        raise EnvelopesRefusedError(sender, need=f"the notice of {one.kind.value} first", found="none")
 
 
 def _check_place(session: Session, sender: Participant, one: Signed, slot: Slot) -> None:

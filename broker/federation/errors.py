@@ -14,6 +14,7 @@
       CheckpointError         run.checkpoint-damaged    a stored model is missing or has other bytes
       RunUnknownError         run.unknown               nobody opened this run
       RunNotAllowedError      run.refused               the contract does not allow the run
+      RunHaltedError          run.halted                a party stopped the contract; the run waits
 
 `FAILURES` are not exceptions: nothing that one node does raises in a round. `ABSENCES` are those of them in
 which nothing came.
@@ -37,6 +38,7 @@ __all__ = [
     "FlowerVersionError",
     "NotRunningError",
     "RunError",
+    "RunHaltedError",
     "RunLimitError",
     "RunNotAllowedError",
     "RunUnknownError",
@@ -149,3 +151,11 @@ class RunNotAllowedError(RunError):
     code = "run.refused"
     exit_code = 4
     http_status = 403
+
+
+class RunHaltedError(RunError):
+    """The run's contract is halted: the run waits, and goes on when every contributor has resumed."""
+
+    code = "run.halted"
+    exit_code = 75
+    http_status = 409

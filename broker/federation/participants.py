@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policies.contract import PlanFacts
+from policies.identity import key_text
 from policies.log.entries import alias
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Participant:
     Attributes:
         party: Short name in the contract.
         group: Independent group; what ``min_parties`` counts.
-        key: The pinned key of the contract, as text; equal to the enrolled node's.
+        key: The enrolled node's key, as text: the one that the contract pins, or that it rotated to.
         node: Node id.
         node_key: The same key, raw.
         alias_key: Makes this organisation's names in the log.
@@ -72,7 +73,7 @@ def participants(
             Participant(
                 party=name,
                 group=party.group,
-                key=party.key,
+                key=key_text(member.key),
                 node=member.node,
                 node_key=member.key,
                 alias_key=member.alias_key,

@@ -2,6 +2,11 @@
 """What the contract says about a round, before it is asked and before it is averaged (point ``broker``).
 
 The nodes' guards decide again, each for itself; the broker asks nobody whom the contract lets it not ask.
+
+Facts are what the broker itself knows: the key that a node is enrolled with, the origin of its own log, its
+mirror of the budgets. Rounds of this version have no secure aggregation, no group MAC, no reply slots, no
+seed set, and no silo judges their models on held-out episodes: validation of a round is not known, so a
+contract that asks for it refuses to average.
 """
 
 from __future__ import annotations
@@ -42,16 +47,26 @@ class Permits:
         self._recipe = recipe
 
     def opening(
-        self, at: Progress, weights: np.ndarray, asked: Sequence[Participant], barred: frozenset[str]
+        self,
+        session: Session,
+        at: Progress,
+        weights: np.ndarray,
+        asked: Sequence[Participant],
+        barred: frozenset[str],
     ) -> Opening:
-        """The next attempt with a decision about each participant that would be asked; nothing is stored."""
+        """The next attempt with a decision about each participant that would be asked; nothing is stored.
+
+        Args:
+            session: Of the transaction that logs the decisions.
+            at: Where the run stands.
+            weights: That the attempt starts from.
+            asked: Participants that are online.
+            barred: Nodes that are out of the run.
+        """
         tools, recipe = self._tools, self._recipe
-        state = tools.contracts.state(self._contract)
+        state = tools.contracts.state(self._contract, session)
         cohort = tuple(one.party for one in asked)
-        with tools.store.read() as session:
-            judged = tuple(
-                (one, self._train(session, one, at=at, cohort=cohort, state=state)) for one in asked
-            )
+        judged = tuple((one, self._train(session, one, at=at, cohort=cohort, state=state)) for one in asked)
         return Opening(
             run=self._run,
             contract=self._contract.digest,
@@ -84,7 +99,7 @@ class Permits:
             party=one.party,
             key=one.key,
             recipe_digest=recipe.digest,
-            purpose=self._purpose,
+            purpose=self.purpose,
             dataset=one.dataset,
             fields=recipe.fields,
             round=at.before + at.round,
@@ -94,17 +109,27 @@ class Permits:
             epsilon_after_release=after.release,
             epsilon_after_total=after.total,
             secure_aggregation="off",
+            group_mac="off",
+            reply_slot_ms=0,
+            seed_set="none",
+            seed_consents=(),
         )
         return judge(self._contract, point="broker", request=request, state=state, entropy=tools.entropy)
 
-    def aggregate(self, at: Progress, number: int, survivors: tuple[str, ...]) -> Judgement:
-        """The decision to average the updates of these parties, all of which were inspected."""
+    def aggregate(
+        self, at: Progress, number: int, survivors: tuple[str, ...], session: Session | None = None
+    ) -> Judgement:
+        """The decision to average the updates of these parties, all of which were inspected.
+
+        It is made before the updates are averaged, and again with the session of the transaction that logs
+        it: a notice may have come in between.
+        """
         tools, contract = self._tools, self._contract
         request = Aggregate(
             party=contract.broker.party,
             key=key_text(tools.broker_key.public),
             recipe_digest=self._recipe.digest,
-            purpose=self._purpose,
+            purpose=self.purpose,
             round=at.before + number,
             survivors=survivors,
             weights=contract.weights(survivors),
@@ -113,11 +138,15 @@ class Permits:
             finite=True,
             privacy=plan_facts(self._recipe),
             secure_aggregation="off",
+            validation=None,
+            rejected_rounds=None,
+            log_origin=tools.writer.origin,
         )
-        state = tools.contracts.state(contract)
+        state = tools.contracts.state(contract, session)
         return judge(contract, point="broker", request=request, state=state, entropy=tools.entropy)
 
     @property
-    def _purpose(self) -> str | None:
+    def purpose(self) -> str | None:
+        """What the run is for, by the recipe's clause; nodes are told it with each request."""
         clause = self._contract.recipe(self._recipe.digest)
         return clause.purpose if clause else None

@@ -3,8 +3,12 @@
 
 - A run that meets a full disk, a log that does not answer or a full engine waits and goes on from its last
   settled attempt; other runs and all members go on meanwhile. So does the gate.
-- A run that its contract or its nodes refuse is closed as ``failed`` or ``stopped``, with its entry.
-- At start every run that is not closed goes on, and every candidate that waits is looked at again.
+- A run whose contract is halted waits for everybody's resume, in nobody's way, and then goes on
+  (`broker.federation.standing`).
+- A run that its contract or its nodes refuse, or whose contract has ended, is closed as ``failed`` or
+  ``stopped``, with its entry.
+- At start every run that is not closed goes on, and every candidate with a tier that waits is looked at
+  again; so it is after each vote, and when a delay of the contract is over.
 - This is the one place of the runner where every exception is caught: a bug in a run must not end the broker.
 """
 
@@ -18,6 +22,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
 from broker.federation.session import RunSession
+from broker.federation.standing import Standing
 from broker.log import LogFrozenError, LogUnavailableError
 from broker.release.gate import Gate
 from broker.release.judging import WAITING, evaluate_candidate, open_candidate
@@ -40,6 +45,7 @@ RUNNING, JUDGING, COMPLETED, STOPPED, FAILED = "running", "judging", "completed"
 
 
 _PASSING = (LogUnavailableError, LogFrozenError, DBAPIError, OSError)
+_LONGEST_SLEEP_S = 3_600.0  # the wall clock may be set while a task sleeps
 _COMES_BACK = 75  # exit code of errors behind which the same may be tried again
 
 
@@ -51,6 +57,7 @@ class RoundRunner:
         self._gate = Gate(tools)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._looks = itertools.count(1)
+        self._timed: set[str] = set()  # candidates that the clock will have looked at
         self._slots = asyncio.Semaphore(MAX_ACTIVE_RUNS)
 
     def opened(self, run_id: str) -> None:
@@ -67,10 +74,9 @@ class RoundRunner:
         with self._tools.store.read() as session:
             rows = session.execute(select(run.c.run_id).where(run.c.state.in_((RUNNING, JUDGING))))
             names = [row.run_id for row in rows]
-            waiting = session.scalars(select(candidate.c.digest).where(candidate.c.state == WAITING)).all()
         for name in names:
             self.opened(name)
-        for name in waiting:
+        for name in self._gate.undecided():
             self.voted(name)
 
     async def stop(self) -> None:
@@ -92,11 +98,24 @@ class RoundRunner:
         error = await self._through(decide, "gate.waiting", candidate)
         if error is not None:
             self._report("gate.failed", candidate, error)
+            return
+        opens_ms = self._gate.opens_ms(candidate)
+        if opens_ms is not None and candidate not in self._timed:
+            self._timed.add(candidate)
+            self._start(f"later {next(self._looks)} {candidate}", self._later(candidate, opens_ms))
+
+    async def _later(self, candidate: str, opens_ms: int) -> None:
+        """Looks at a candidate again when the clock may have opened a tier, or halfway there."""
+        left_s = (opens_ms - self._tools.clock.now_ms()) / 1000
+        await asyncio.sleep(min(max(left_s, 1.0), _LONGEST_SLEEP_S))
+        self._timed.discard(candidate)
+        self.voted(candidate)
 
     async def _drive(self, run_id: str) -> None:
         """Runs until closed; waits out what passes."""
 
         async def once() -> None:
+            await self._resumed(run_id)
             async with self._slots:
                 await self._once(run_id)
 
@@ -147,12 +166,21 @@ class RoundRunner:
             weights = released_weights(checkpoint.weights, checkpoint.state, session.recipe.server)
             name = await open_candidate(session, weights)
             await self._state(run_id, JUDGING)
+            session.require_running()
             await evaluate_candidate(session, engine_run, name, weights)
+            session.require_running()  # silos that a halt kept from judging are asked again after it
             await self._close(run_id, COMPLETED, checkpoint.round)
             ok = True
         finally:
             await self._tools.engine.close_run(engine_run, ok=ok)
         await self._decide_waiting(run_id)
+
+    async def _resumed(self, run_id: str) -> None:
+        """Returns once no halt of its contract keeps a run that is not closed."""
+        with self._tools.store.read() as session:
+            row = session.execute(select(run.c.contract, run.c.outcome).where(run.c.run_id == run_id)).first()
+        if row is not None and row.outcome is None:
+            await Standing(self._tools, run_id).resumed(self._tools.contracts.get(row.contract))
 
     async def _decide_waiting(self, run_id: str) -> None:
         """Lets the gate look at the candidate of a closed run, unless it was decided."""
@@ -161,6 +189,8 @@ class RoundRunner:
             names = session.scalars(select(candidate.c.digest).where(of)).all()
         for name in names:
             await self._gate.decide(name)
+            if self._gate.opens_ms(name) is not None:
+                self.voted(name)
 
     async def _state(self, run_id: str, state: str) -> None:
         await self._tools.writer.run(

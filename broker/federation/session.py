@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +30,8 @@ from broker.federation.participants import participants
 from broker.federation.permits import Permits
 from broker.federation.progress import progress
 from broker.federation.receiving import Receiving
-from broker.federation.records import ACCEPTED, SILENT, Outcome, close_attempt, open_attempt
+from broker.federation.records import ACCEPTED, SILENT, Outcome, Received, close_attempt, open_attempt
+from broker.federation.standing import Standing
 from policies.encoding import digest
 from policies.exchange import ExchangeType
 from policies.limits import LOST_ROUNDS_MAX, REJOIN_S, RUN_RETRY_S
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from broker.federation.engine import EngineRun, TensorHandle
     from broker.federation.participants import Participant
     from broker.federation.progress import Progress
-    from broker.federation.records import Opening, Received, Written
+    from broker.federation.records import Opening, Written
     from broker.federation.tools import Tools
     from broker.log import LogTx
     from broker.store import Session
@@ -83,19 +84,32 @@ class RunSession:
             self.asking, self.contract, run=run_id, store=tools.store, journal=tools.journal
         )
         self._permits = Permits(tools, run_id, self.contract, self.recipe)
+        self._standing = Standing(tools, run_id)
         self._checkpoints = Checkpoints(tools.settings.dir / "runs" / run_id)
 
     # --- training ---
 
     async def train(self, engine_run: EngineRun) -> Checkpoint | None:
-        """Runs every round that is left; None if there never was a model."""
+        """Runs every round that is left; None if there never was a model, or it may not be a candidate.
+
+        Raises:
+            RunHaltedError: A party stopped the contract; the attempt is settled.
+        """
         if self.progress.attempts_used:
             await self._rejoined()
         checkpoint = await self._start(engine_run)
         opening = await self._open_next(checkpoint)
         while opening is not None:
             checkpoint, opening = await self._attempt(engine_run, checkpoint, opening)
-        return checkpoint if self.progress.aggregated else None
+        return checkpoint if self.progress.aggregated and not self._standing.over(self.contract) else None
+
+    def require_running(self) -> None:
+        """Returns unless a halt is in force.
+
+        Raises:
+            RunHaltedError: It is.
+        """
+        self._standing.require_running(self.contract)
 
     async def _start(self, engine_run: EngineRun) -> Checkpoint:
         done = self.progress.last_model_round
@@ -205,15 +219,26 @@ class RunSession:
         )
 
     async def _open_next(self, checkpoint: Checkpoint) -> Opening | None:
-        """Judges and logs the next attempt in a transaction of its own: at start, and after a pause."""
-        if self._finished(self.progress):
+        """Judges and logs the next attempt in a transaction of its own: at start, and after a pause.
+
+        Raises:
+            RunHaltedError: A halt is in force: nothing is judged or logged.
+        """
+        self.require_running()
+        if self._finished(self.progress) or self._standing.over(self.contract):
             return None
         asked = await self.quorum()
         if not self._enough(asked):
             self.tools.journal.note("run.too-few", run=self.run, out=sorted(self.barred))
             return None
-        opening = self._permits.opening(self.progress, checkpoint.weights, asked, self.barred)
-        await self.tools.writer.run(lambda session, tx: open_attempt(session, tx, opening))
+
+        def work(session: Session, tx: LogTx) -> Opening:
+            self._standing.require_running(self.contract, session)
+            opening = self._permits.opening(session, self.progress, checkpoint.weights, asked, self.barred)
+            open_attempt(session, tx, opening)
+            return opening
+
+        opening, _ = await self.tools.writer.run(work)
         return self._permitted(opening)
 
     def _permitted(self, opening: Opening) -> Opening | None:
@@ -237,7 +262,7 @@ class RunSession:
                 self._checkpoints.save(following)
             clock.lap("checkpoint_ms")
             try:
-                opened = await self._close(outcome, following)
+                outcome, following, opened = await self._close(checkpoint, outcome, following)
                 break
             except EnvelopesRefusedError as error:  # the log does not take what one node signed
                 received[error.sender.party] = self._receiving.refused(
@@ -257,8 +282,14 @@ class RunSession:
         )
         return following, opened
 
-    async def _close(self, outcome: Outcome, following: Checkpoint) -> Opening | None:
+    async def _close(
+        self, checkpoint: Checkpoint, outcome: Outcome, following: Checkpoint
+    ) -> tuple[Outcome, Checkpoint, Opening | None]:
         """Writes the outcome; where it can be, the next attempt is opened in the same transaction.
+
+        Returns:
+            What was written: a contract that was halted meanwhile gives no model; where the run goes on from;
+            and the next attempt, if it may be asked.
 
         Raises:
             EnvelopesRefusedError: The log does not take one sender's envelopes; nothing was written.
@@ -266,26 +297,43 @@ class RunSession:
         by_party = {one.party: one.node for one in outcome.opening.cohort}
         out = {by_party[party] for party, one in outcome.received.items() if one.evidence is not None}
 
-        def work(session: Session, tx: LogTx) -> tuple[Written, Progress, Opening | None]:
-            written = close_attempt(session, tx, outcome, self.books)
+        def work(session: Session, tx: LogTx) -> tuple[Outcome, Written, Progress, Opening | None]:
+            kept = self._judged_again(session, outcome)
+            written = close_attempt(session, tx, kept, self.books)
             now = progress(session, self.run)
-            if out:  # who may be asked is looked at afresh
-                return written, now, None
+            if out or self._standing.stopped(
+                self.contract, session
+            ):  # looked at afresh, once this is written
+                return kept, written, now, None
             asked = self._online()
             if not self._enough(asked) or self._finished(now):
-                return written, now, None
-            opening = self._permits.opening(now, following.weights, asked, self.barred)
+                return kept, written, now, None
+            weights = (checkpoint if kept.model is None else following).weights
+            opening = self._permits.opening(session, now, weights, asked, self.barred)
             open_attempt(session, tx, opening)
-            return written, now, opening
+            return kept, written, now, opening
 
-        (written, self.progress, opened), _ = await self.tools.writer.run(work)
+        (kept, written, self.progress, opened), _ = await self.tools.writer.run(work)
         self.barred |= out
         for one in outcome.opening.cohort:
             self.asking.owe_receipts(one.party, written.envelopes.get(one.party, []))
         self.voted |= written.voted
+        at = checkpoint if kept.model is None else following
         if opened is None:
-            return await self._open_next(following)
-        return self._permitted(opened)
+            return kept, at, await self._open_next(at)
+        return kept, at, self._permitted(opened)
+
+    def _judged_again(self, session: Session, outcome: Outcome) -> Outcome:
+        """The outcome under the contract as this transaction sees it: a notice may have come meanwhile."""
+        if outcome.model is None:
+            return outcome
+        opening = outcome.opening
+        judgement = self._permits.aggregate(self.progress, opening.round, outcome.survivors, session)
+        if judgement.allow:
+            return replace(outcome, judgement=judgement)
+        clauses = list(judgement.decision.clauses)
+        self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
+        return Outcome(opening=opening, received=outcome.received, judgement=judgement)
 
     async def _collect(
         self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening
@@ -296,7 +344,8 @@ class RunSession:
         off is asked again in the same slot, until the deadline.
         """
         plan, model = self.recipe.plan, model_bytes(checkpoint.weights)
-        body = {"plan": plan.digest if plan else None, "base_model": opening.base}
+        purpose = self._permits.purpose
+        body = {"plan": plan.digest if plan else None, "base_model": opening.base, "purpose": purpose}
         slot = opening.round, opening.attempt
         deadline_ms, clock = self.asking.deadline_ms(), self.tools.clock
         received: dict[str, Received] = {}
@@ -315,9 +364,8 @@ class RunSession:
                 )
                 for one in ask
             ]
-            async for outcome in self.asking.exchange(
-                engine_run, requests, deadline_ms=deadline_ms, need=need
-            ):
+            coming = self.asking.exchange(engine_run, requests, deadline_ms=deadline_ms, need=need)
+            async for outcome in self._standing.until_halted(self.contract, coming):
                 sender = by_node[outcome.node]
                 verdict = received[sender.party] = await self._receiving.judge(sender, outcome)
                 if isinstance(outcome, Reply) and outcome.tensor is not None:
@@ -328,8 +376,10 @@ class RunSession:
                         outcome.tensor.release()
             missing = opening.groups_needed - len(self.contract.groups(tensors))
             cut_off = {party for party, one in received.items() if one.reason == "engine.late"}
-            again = good >= need and missing > 0
+            again = good >= need and missing > 0 and not self._standing.halted(self.contract)
             ask, need = tuple(one for one in asked if again and one.party in cut_off), missing
+        for one in asked:  # who was still at work when a halt came
+            received.setdefault(one.party, Received(verdict=SILENT, reason="engine.late"))
         return received, tensors
 
     # --- settling ---

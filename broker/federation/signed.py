@@ -26,10 +26,29 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["Place", "ReplyRefusedError", "Signed", "mechanism_run", "refuse", "slot_of_mechanism"]
+__all__ = [
+    "ABOUT_CONTRACTS",
+    "CARRIED",
+    "Place",
+    "ReplyRefusedError",
+    "Signed",
+    "mechanism_run",
+    "refuse",
+    "slot_of_mechanism",
+]
 
 Json = Any
-_KINDS = frozenset(
+ABOUT_CONTRACTS = frozenset(
+    {
+        EntryType.CONTRACT_HALTED,
+        EntryType.CONTRACT_RESUMED,
+        EntryType.CONTRACT_EXITED,
+        EntryType.KEY_ROTATED,
+    }
+)
+"""Entries of notices: they come in with their notice. In a reply, which repeats what has no receipt yet, they
+are in the log already, or refused."""
+CARRIED = frozenset(
     {
         EntryType.CONTRACT_SIGNED,
         EntryType.DECISION_RECORDED,
@@ -129,12 +148,14 @@ class Place:
         payload = one.payload
         if payload["log"] != self.origin:
             raise _malformed(f"an envelope for {self.origin}", "one for another log")
-        if one.kind not in _KINDS:
+        if one.kind not in CARRIED | ABOUT_CONTRACTS:
             raise _malformed("a kind of envelope that replies carry", one.kind.value)
         if payload["scope"] is None:
             raise _malformed("the contract that an envelope belongs to", "none")
         if one.kind is EntryType.DECISION_RECORDED and payload["body"]["point"] != "node":
             raise _malformed("a decision at point node", payload["body"]["point"])
+        if one.kind in ABOUT_CONTRACTS:
+            return
         if one.kind is EntryType.CONTRACT_SIGNED:
             self._check_signed(one)
         elif payload["run"] == self.reply.header.run:

@@ -5,7 +5,8 @@ The same state always gives the same bytes.
 
 - Entries, envelopes and proofs are those of the newest signed head; whatever was committed after it
   is left out.
-- Business documents (contracts, recipes, decisions, statements) are in it if an entry names them.
+- Business documents (contracts, recipes, decisions, statements, notices) are in it if an entry names them;
+  attestations and admissions, which have no entry, if one names their contract.
 - Receipts are written for every entry about a member's contribution.
 - Confidential values that were erased are absent, and nothing else in the bundle changes.
 """
@@ -19,6 +20,7 @@ from sqlalchemy import select
 from broker.keyfiles import PRIVATE, replace_file
 from broker.store import tables
 from policies.encoding import digest, parse
+from policies.identity import parse_key
 from policies.log.bundle import Contents, DecisionRecord, Disclosure, files_of, pack
 from policies.log.entries import EntryType
 from policies.signing import Envelope
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "contents_of", "export"]
 
 _ALIAS_KEY_BYTES = 32
+_UNLOGGED = frozenset({"admit", "attest"})
+"""Kinds of notices that have no entry."""
 _RECEIPTED = (
     EntryType.SUBMISSION_RECEIVED,
     EntryType.CONTRIBUTION_ACCEPTED,
@@ -106,6 +110,7 @@ def contents_of(
             aliases=reader.aliases(),
             contracts=[one for one in contracts if digest(one[0]) in reader.named],
             annexes=reader.annexes(),
+            notices=reader.notices(),
             decisions=list(reader.decisions()),
             disclosures=_disclosures(store, reader.indexes),
             receipts={at: writer.receipts.receipt(at, head).to_text() for at in reader.receipted},
@@ -157,8 +162,25 @@ class _Reader:
 
     def annexes(self) -> list[bytes]:
         table = tables.contract_annex
-        query = select(table.c.contract, table.c.bytes).order_by(table.c.contract, table.c.sha256)
+        query = (
+            select(table.c.contract, table.c.bytes)
+            .where(table.c.sha256.startswith("sha256:"))  # recipes, not the text for people
+            .order_by(table.c.contract, table.c.sha256)
+        )
         return [row.bytes for row in self._session.execute(query) if row.contract in self.named]
+
+    def notices(self) -> list[Envelope]:
+        """Statements whose entry is below the head; those that never have one, with their contract."""
+        table = tables.contract_notice
+        query = select(table.c.digest, table.c.contract, table.c.kind, table.c.bytes).order_by(table.c.digest)
+        found = []
+        for row in self._session.execute(query):
+            envelope, name = Envelope.from_bytes(row.bytes), row.digest
+            if row.kind == "rotate":  # its entry names the keys
+                name = digest(parse_key(parse(envelope.payload)["subject"]))
+            if row.contract in self.named and (row.kind in _UNLOGGED or name in self.named):
+                found.append(envelope)
+        return found
 
     def statements(self) -> list[bytes]:
         table = tables.statement

@@ -7,8 +7,9 @@ Rules that hold for every entry, checked in this order by `LogTx.add`:
 1. the same event again gives the old index and nothing else happens; the same id with other content is
    `log.conflict`;
 2. the first entry is ``log.genesis``, and no other is;
-3. a member's envelope is by the key that began its chain, has the next number, names the payload before it,
-   and has seen a checkpoint of this history;
+3. a member's envelope is by the key that signed its chain last, or by one that an entry ``key.rotated`` put
+   in its place; it has the next number, names the payload before it, and has seen a checkpoint of this
+   history;
 4. references point to earlier entries;
 5. the body fits the schema of its type.
 
@@ -62,6 +63,7 @@ _TIP: Final = Prepared(
 _ADD_ENTRIES: Final = Prepared(insert(_ENTRY))
 _ADD_ENVELOPES: Final = Prepared(insert(_ENVELOPE))
 
+_KEY_ID_HEX: Final = 16
 Row = dict[str, object]
 
 
@@ -209,7 +211,7 @@ class LogTx:
             raise _refuse(f"an envelope for {self._batch.origin}", "one for another log")
         signer = envelope.signatures[0][0]
         before, owner = self._tip(payload["chain"])
-        if signer != (owner or signer):
+        if signer != (owner or signer) and not self._rotated(str(owner), signer):
             raise ChainError(
                 need=f"a chain of the key {signer}",
                 found="one that another key began",
@@ -229,6 +231,12 @@ class LogTx:
             "dsse": envelope.to_bytes(),
         }
         return state, signer, row
+
+    def _rotated(self, old: str, new: str) -> bool:
+        """Whether an entry says that one key took the place of another; keys by their ids."""
+        kind = _ENTRY.c.type == EntryType.KEY_ROTATED.value
+        pubs = [json.loads(body)["pub"] for body in self._session.scalars(select(_ENTRY.c.body).where(kind))]
+        return any((_key_id(one["old"]), _key_id(one["new"])) == (old, new) for one in pubs)
 
     def _tip(self, chain: str) -> tuple[ChainState, str | None]:
         """Where a chain stands, and the id of the key that began it."""
@@ -268,6 +276,11 @@ class LogTx:
         ]
         batch.size += len(self._entries)
         batch.private_rows += self._private
+
+
+def _key_id(kid: str) -> str:
+    """Id of the key whose digest stands in an entry (`policies.identity.key_id`)."""
+    return kid.removeprefix("sha256:")[:_KEY_ID_HEX]
 
 
 def _refuse(need: str, found: str) -> EntryError:

@@ -148,6 +148,10 @@ class Directory:
             )
         return found
 
+    def of_org(self, org: str) -> Member | None:
+        """The member of an organisation id, or None."""
+        return self._by_org.get(org)
+
     def members(self) -> tuple[Member, ...]:
         """Everybody enrolled, by organisation id."""
         return tuple(self._by_org[org] for org in sorted(self._by_org))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a run ended before its last round, read from what the log and the rounds say; nothing is kept for it.
 
-1. decisions that refused in the newest round that came to no model: the clauses;
-2. no model in as many attempts in a row as end a run: how many answered in the last one;
-3. anything else is an error of the broker's own, or too few nodes that derive the same initial weights; the
+1. the contract had ended when the run was closed, or a party had left whose updates are in its model;
+2. decisions that refused in the newest round that came to no model: the clauses;
+3. no model in as many attempts in a row as end a run: how many answered in the last one;
+4. anything else is an error of the broker's own, or too few nodes that derive the same initial weights; the
    broker's output has the line.
 """
 
@@ -14,14 +15,19 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from broker.contracts.life import over
+from broker.contracts.lineage import trained
 from broker.store.tables import decision, log_entry, round_
 from policies.limits import LOST_ROUNDS_MAX
 from policies.log.entries import EntryType, check_entry
+from policies.ports import iso_s
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
     from broker.store import Session
+    from policies.contract import Contract
+    from policies.contract.lifecycle import Life
     from policies.encoding import Json
     from policies.log.entries import Entry
 
@@ -31,20 +37,29 @@ _FINDINGS = 20
 
 
 def why_it_ended(
-    session: Session, row: RowMapping, *, rounds_wanted: int, whole: bool
+    session: Session, row: RowMapping, *, contract: Contract, life: Life, rounds_wanted: int, whole: bool
 ) -> dict[str, Json] | None:
-    """Why a run has fewer rounds than its recipe; None if it goes on, or has them all.
+    """Why a run has fewer rounds than its recipe, or no candidate; None if it goes on, or has both.
 
     Args:
         session: Of the main database.
         row: Of the run.
+        contract: Of the run.
+        life: Of the contract.
         rounds_wanted: By the recipe.
         whole: Also what was found, which may be about one party: for operators.
 
     Returns:
         ``reason`` as a sentence, ``round``, ``clauses``, and ``findings`` with clause, check, need and found.
     """
-    if row["outcome"] is None or row["round"] >= rounds_wanted:
+    if row["outcome"] is None:
+        return None
+    ended = None
+    if row["outcome"] == "stopped":
+        ended = over(contract, life, _closed_at(session, row["run_id"]), trained(session, row["run_id"]))
+    if ended is not None:
+        return {"reason": ended[1], "round": None, "clauses": [ended[0]], "findings": []}
+    if row["round"] >= rounds_wanted:
         return None
     number, refused = _refused(session, row["run_id"], after=row["round"])
     if refused:
@@ -57,6 +72,12 @@ def why_it_ended(
             "findings": _findings(session, refused) if whole else [],
         }
     return {"reason": _otherwise(session, row), "round": None, "clauses": [], "findings": []}
+
+
+def _closed_at(session: Session, run_id: str) -> str:
+    """When a run was closed, by its entry."""
+    of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.RUN_CLOSED.value)
+    return iso_s(session.scalar(select(log_entry.c.ts_ms).where(of)) or 0)
 
 
 def _refused(session: Session, run_id: str, *, after: int) -> tuple[int | None, list[Entry]]:

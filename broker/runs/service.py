@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs as the API sees them: opened here, moved by the round runner, shown to their contract's parties.
 
-Opening a run is one transaction: its row, ``run.opened`` and the operator's action. The runner finds the
-row afterwards, also after a crash; a run that nobody moves waits.
+- Opening a run is one transaction: its row, ``run.opened`` and the operator's action. The runner finds the
+  row afterwards, also after a crash; a run that nobody moves waits. A contract that is halted, has ended or
+  is outside its term lets none begin.
+- A run that is not closed shows as ``suspended`` while its contract is halted.
+- Where the contract names the views that may be asked for (`broker.contracts.queries`), a member's view of a
+  run ends with the rounds that are older than the contract's delay. Refused the status, a member that may
+  know its own budget is still told whether the run holds it: state and outcome, no counts.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import insert, select
 
 from broker.contracts.errors import NotPartyError
+from broker.contracts.queries import OWN_BUDGET
 from broker.membership.directory import Operator
 from broker.membership.records import console_action
 from broker.runs.ending import why_it_ended
@@ -20,6 +26,7 @@ from broker.runs.errors import RecipeUnknownError, TooFewSeatsError
 from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
 from policies.contract.errors import NotExecutedError
+from policies.contract.findings import HOUR_MS
 from policies.encoding import Json, new_id
 from policies.limits import LIST_ROWS
 from policies.log.entries import EntryType, Event
@@ -28,6 +35,7 @@ from policies.recipe import load as load_recipe
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
+    from broker.contracts.queries import Asked, Queries
     from broker.contracts.service import Contracts
     from broker.log import LogTx
     from broker.membership.directory import Member
@@ -36,18 +44,35 @@ if TYPE_CHECKING:
     from policies.contract.clauses import RecipeClause
     from policies.ports import Clock, Entropy
 
-__all__ = ["RUNNING", "Runs"]
+__all__ = ["RUNNING", "SUSPENDED", "Runs", "Shown"]
 
 RUNNING: Final = "running"
+SUSPENDED: Final = "suspended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a caller sees of a run.
+
+    Attributes:
+        body: The answer; None if the contract refuses it.
+        rounds: Settled attempts in it.
+        asked: The decisions behind it, to be recorded if they are news.
+    """
+
+    body: dict[str, Json] | None
+    rounds: tuple[RowMapping, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
 
 class Runs:
     """The service; see the module."""
 
-    def __init__(self, *, clock: Clock, entropy: Entropy, contracts: Contracts) -> None:
+    def __init__(self, *, clock: Clock, entropy: Entropy, contracts: Contracts, queries: Queries) -> None:
         self._clock = clock
         self._entropy = entropy
         self._contracts = contracts
+        self._queries = queries
 
     def recipe_of(self, contract: Contract, recipe_id: str) -> RecipeClause:
         """The recipe of this id, once the contract may be used and enough groups are there.
@@ -55,6 +80,8 @@ class Runs:
         Raises:
             NotExecutedError: Somebody has not signed.
             ExpiredError: The contract's term has not begun, or is over.
+            HaltedError: Somebody halted the contract.
+            RefusedError: The contract has ended.
             RecipeUnknownError: The contract has no such recipe.
             TooFewSeatsError: Too few of its parties are active members.
         """
@@ -64,7 +91,7 @@ class Runs:
                 found="an offer",
                 remedy=f"iriai-broker contract show {contract.digest} lists who has not signed",
             )
-        _in_term(contract, self._contracts.state(contract))
+        _may_begin(contract, self._contracts.state(contract))
         found = next((one for one in contract.recipes if one.id == recipe_id), None)
         if found is None:
             raise RecipeUnknownError(
@@ -106,7 +133,7 @@ class Runs:
                 round=0,
                 steps=0,
                 model_digest=None,
-                opened_ms=self._clock.now_ms(),
+                opened_ms=tx.now_ms,
                 outcome=None,
             )
         )
@@ -121,7 +148,7 @@ class Runs:
         )
         return {"run": run_id, "contract": contract.digest, "recipe": recipe.recipe_digest, "state": RUNNING}
 
-    def show(self, session: Session, run_id: str, caller: Member | Operator) -> dict[str, Json]:
+    def show(self, session: Session, run_id: str, caller: Member | Operator) -> Shown:
         """A run and its rounds.
 
         Raises:
@@ -131,73 +158,113 @@ class Runs:
         if row is None:
             raise _no_run(run_id)
         try:
-            self._contracts.for_caller(row["contract"], caller)
+            contract = self._contracts.for_caller(row["contract"], caller)
         except NotPartyError as error:
             raise _no_run(run_id) from error
-        rounds = session.execute(
-            select(round_).where(round_.c.run_id == run_id).order_by(round_.c.round, round_.c.attempt)
-        ).mappings()
-        recipe = load_recipe(
-            self._contracts.annex(session, self._contracts.get(row["contract"]), row["recipe_digest"])
-        )
-        return {
-            **_line(row),
-            "plan": recipe.plan.digest if recipe.plan is not None else None,
-            "ended": why_it_ended(
-                session, row, rounds_wanted=recipe.rounds, whole=isinstance(caller, Operator)
-            ),
-            "rounds": [
-                {
-                    "round": one["round"],
-                    "attempt": one["attempt"],
-                    "model": one["model"],
-                    "accepted": one["accepted"],
-                    "refused": one["refused"],
-                    "at_ms": one["at_ms"],
-                }
-                for one in rounds
-            ],
-        }
+        view = self._view(session, contract, row, caller)
+        if view.body is None or view.body.get("budget_only"):
+            return view
+        recipe = load_recipe(self._contracts.annex(session, contract, row["recipe_digest"]))
+        ended = None
+        if len(view.rounds) == len(_rounds(session, run_id)):
+            ended = why_it_ended(
+                session,
+                row,
+                contract=contract,
+                life=self._contracts.life(contract, session),
+                rounds_wanted=recipe.rounds,
+                whole=isinstance(caller, Operator),
+            )
+        more = {"plan": recipe.plan.digest if recipe.plan is not None else None, "ended": ended}
+        return replace(view, body={**view.body, **more, "rounds": [_round(one) for one in view.rounds]})
 
-    def list_for(self, session: Session, caller: Member | Operator) -> list[dict[str, Json]]:
+    def list_for(self, session: Session, caller: Member | Operator) -> list[Shown]:
         """The newest runs of the caller's contracts, oldest first."""
         rows = session.execute(select(run).order_by(run.c.opened_ms.desc()).limit(LIST_ROWS)).mappings().all()
         shown = []
         for row in reversed(rows):
             try:
-                self._contracts.for_caller(row["contract"], caller)
+                contract = self._contracts.for_caller(row["contract"], caller)
             except NotPartyError:
                 continue
-            shown.append(_line(row))
+            shown.append(self._view(session, contract, row, caller))
         return shown
 
+    def _view(
+        self, session: Session, contract: Contract, row: RowMapping, caller: Member | Operator
+    ) -> Shown:
+        """What the caller may see of a run, with the decisions about it."""
+        rounds = _rounds(session, row["run_id"])
+        line = self._line(session, contract, row)
+        if isinstance(caller, Operator) or contract.queries is None:
+            return Shown(body=line, rounds=rounds)
+        delay_ms = contract.aggregation.delay_hours * HOUR_MS
+        old = [one for one in rounds if one["at_ms"] + delay_ms <= self._clock.now_ms()]
+        made_ms = max([row["opened_ms"], *(one["at_ms"] for one in old)])
+        status = self._queries.status(
+            session, contract, caller, run_id=row["run_id"], recipe=row["recipe_digest"], made_ms=made_ms
+        )
+        if status is None or status.allow:
+            return Shown(body=_cut(line, old), rounds=tuple(old), asked=() if status is None else (status,))
+        own = self._queries.own(
+            session, contract, caller, run_id=row["run_id"], view=OWN_BUDGET, made_ms=made_ms
+        )
+        if own is None or not own.allow:
+            return Shown(body=None, asked=(status,))
+        kept = {name: line[name] for name in ("run", "contract", "recipe", "recipe_id", "state", "outcome")}
+        return Shown(body={**kept, "budget_only": True}, asked=(status, own))
 
-def _in_term(contract: Contract, state: ContractState) -> None:
-    """Judges the term, and nothing else, of what the run's first round would ask.
+    def _line(self, session: Session, contract: Contract, row: RowMapping) -> dict[str, Json]:
+        halted = row["outcome"] is None and bool(self._contracts.life(contract, session).halts)
+        return {
+            "run": row["run_id"],
+            "contract": row["contract"],
+            "recipe": row["recipe_digest"],
+            "recipe_id": row["recipe_id"],
+            "state": SUSPENDED if halted else row["state"],
+            "round": row["round"],
+            "steps": row["steps"],
+            "model": row["model_digest"],
+            "opened_ms": row["opened_ms"],
+            "outcome": row["outcome"],
+        }
+
+
+def _rounds(session: Session, run_id: str) -> tuple[RowMapping, ...]:
+    """Settled attempts of a run, in order."""
+    query = select(round_).where(round_.c.run_id == run_id).order_by(round_.c.round, round_.c.attempt)
+    return tuple(session.execute(query).mappings())
+
+
+def _round(one: RowMapping) -> dict[str, Json]:
+    return {name: one[name] for name in ("round", "attempt", "model", "accepted", "refused", "at_ms")}
+
+
+def _cut(line: dict[str, Json], old: list[RowMapping]) -> dict[str, Json]:
+    """A run's line as it stood after the rounds that may be shown."""
+    models = [one for one in old if one["model"] is not None]
+    return {
+        **line,
+        "round": models[-1]["round"] if models else 0,
+        "steps": len(old),
+        "model": models[-1]["model"] if models else None,
+    }
+
+
+_OF_THE_CONTRACT: Final = frozenset({"signed", "standing", "not-halted", "not-before", "not-after"})
+
+
+def _may_begin(contract: Contract, state: ContractState) -> None:
+    """Judges what the run's first round would be asked of the contract as such, whoever takes part.
 
     Raises:
-        ExpiredError: With the clause.
+        RefusedError: With the clause; `ExpiredError` outside the term, `HaltedError` under a halt.
     """
     asked = TrainRound(**dict.fromkeys(field.name for field in fields(TrainRound)))
     judged = evaluate(contract, state, asked)
-    term = tuple(one for one in judged.findings if one.clause == contract.term.clause)
-    allow = all(one.outcome is Outcome.SATISFIED for one in term)
-    Decision(request_type=judged.request_type, allow=allow, findings=term).require()
-
-
-def _line(row: RowMapping) -> dict[str, Json]:
-    return {
-        "run": row["run_id"],
-        "contract": row["contract"],
-        "recipe": row["recipe_digest"],
-        "recipe_id": row["recipe_id"],
-        "state": row["state"],
-        "round": row["round"],
-        "steps": row["steps"],
-        "model": row["model_digest"],
-        "opened_ms": row["opened_ms"],
-        "outcome": row["outcome"],
-    }
+    about = tuple(one for one in judged.findings if one.check in _OF_THE_CONTRACT)
+    allow = all(one.outcome is Outcome.SATISFIED for one in about)
+    Decision(request_type=judged.request_type, allow=allow, findings=about).require()
 
 
 def _no_run(run_id: str) -> NotPartyError:

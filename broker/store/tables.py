@@ -38,6 +38,10 @@ __all__ = [
     "contract_signature",
     "decision",
     "descriptor",
+    "dsp_agreement",
+    "dsp_counterparty",
+    "dsp_message",
+    "dsp_negotiation",
     "idempotency",
     "invite",
     "lane",
@@ -247,6 +251,54 @@ decision = _table(
     _bytes("state"),
 )
 
+# the facade for connectors of dataspaces
+dsp_counterparty = _table(
+    "dsp_counterparty",
+    main,
+    _key_text("name"),
+    _text("participant"),
+    _text("callback"),
+    _maybe_text("org"),
+    _text("token_sha256"),
+    _text("state"),
+    _int("at_ms"),
+)
+dsp_negotiation = _table(
+    "dsp_negotiation",
+    main,
+    _key_text("provider_pid"),
+    _text("consumer_pid"),
+    _text("counterparty", ForeignKey("dsp_counterparty.name")),
+    _text("contract", ForeignKey("contract_document.digest")),
+    _text("offer"),
+    _text("state"),
+    _int("rounds"),
+    _maybe_int("deadline_ms"),
+    _int("at_ms"),
+)
+dsp_message = _table(
+    "dsp_message",
+    main,
+    _key_text("provider_pid", ForeignKey("dsp_negotiation.provider_pid")),
+    _key_int("seq"),
+    _text("sender"),
+    _text("type"),
+    _bytes("bytes"),
+    _int("at_ms"),
+    _maybe_int("tried_ms"),
+    _maybe_int("answer"),
+)
+dsp_agreement = _table(
+    "dsp_agreement",
+    main,
+    _key_text("id"),
+    _text("provider_pid", ForeignKey("dsp_negotiation.provider_pid")),
+    _text("contract", ForeignKey("contract_document.digest")),
+    _text("counterparty", ForeignKey("dsp_counterparty.name")),
+    _bytes("bytes"),
+    _int("at_ms"),
+)
+
 # runs
 run = _table(
     "run",
@@ -357,6 +409,7 @@ log_envelope.append_constraint(UniqueConstraint("chain", "seq"))
 contract_notice.append_constraint(UniqueConstraint("contract", "party", "seq"))
 lane.append_constraint(UniqueConstraint("negotiation", "party", "round"))
 lane_message.append_constraint(UniqueConstraint("pid", "seq"))
+dsp_negotiation.append_constraint(UniqueConstraint("counterparty", "consumer_pid"))
 Index(None, nonce.c.expires_ms)
 Index(None, organisation.c.node_key)
 Index(None, log_entry.c.run, log_entry.c.round)

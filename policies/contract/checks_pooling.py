@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from policies.contract.checks_outputs import check_outputs
 from policies.contract.findings import (
     Finding,
     at_most,
@@ -16,7 +17,7 @@ from policies.contract.findings import (
     listed,
     unknown,
 )
-from policies.contract.requests import Aggregate, Deliver, Release, TrainRound
+from policies.contract.requests import Aggregate, Release, TrainRound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,37 +25,48 @@ if TYPE_CHECKING:
     from policies.contract.case import Case
     from policies.contract.clauses import AggregationClause
 
-__all__ = ["check_aggregation"]
+__all__ = ["HIDING", "check_aggregation", "groups_at_least"]
+
+
+HIDING: Final = 2  # honest groups hide each other; one alone is the sum less what the others know
 
 
 def check_aggregation(case: Case, clause: AggregationClause) -> Iterator[Finding]:
-    """Groups, shares, weights, bounds: all that must hold before updates are averaged or released."""
-    request, name = case.request, clause.clause
-    if isinstance(request, Deliver):
-        return
-    yield _members(case, name)
-    yield _groups(case, clause)
-    yield _share(case, clause)
+    """Groups, shares, weights, bounds: all that must hold before updates are averaged or go out."""
+    request = case.request
+    if isinstance(request, TrainRound | Aggregate | Release):
+        yield _members(case, clause.clause)
+        yield _groups(case, clause)
+        yield _colluders(case, clause)
+    if isinstance(request, TrainRound):
+        yield _share_of_cohort(case, clause)
     if isinstance(request, Aggregate | Release):
-        yield _weights(case, request, clause)
+        weights = _fractions(request.weights)
+        yield _share(case, clause, weights)
+        yield _weights(case, request, clause, weights)
     if isinstance(request, TrainRound | Aggregate):
-        fact = request.secure_aggregation
-        yield equal(
-            name,
-            "secure-aggregation",
-            "secure_aggregation",
-            fact,
-            clause.secure_aggregation,
-            remedy="use-the-protocol",
-        )
+        yield from _protocol(request, clause)
     if isinstance(request, Aggregate):
-        yield flag(name, "finite", "finite", request.finite, want=True, remedy="drop-the-sender")
-        within_bound = request.norms_within
-        yield flag(name, "norms-within", "norms_within", within_bound, want=True, remedy="drop-the-sender")
-        bound = request.norm_bound
-        yield at_most(
-            name, "norm-bound", "norm_bound", bound, clause.update_norm_max, remedy="check-by-the-bound"
-        )
+        yield from _norms(request, clause)
+    yield from check_outputs(case, clause)
+
+
+def _protocol(request: TrainRound | Aggregate, clause: AggregationClause) -> Iterator[Finding]:
+    name, want, fact = clause.clause, clause.secure_aggregation, request.secure_aggregation
+    yield equal(name, "secure-aggregation", "secure_aggregation", fact, want, remedy="use-the-protocol")
+    if isinstance(request, TrainRound):
+        fact = request.group_mac
+        yield equal(name, "group-mac", "group_mac", fact, clause.group_mac, remedy="use-the-protocol")
+
+
+def _norms(request: Aggregate, clause: AggregationClause) -> Iterator[Finding]:
+    name, bound = clause.clause, request.norm_bound
+    yield flag(name, "finite", "finite", request.finite, want=True, remedy="drop-the-sender")
+    within = request.norms_within
+    yield flag(name, "norms-within", "norms_within", within, want=True, remedy="drop-the-sender")
+    yield at_most(
+        name, "norm-bound", "norm_bound", bound, clause.update_norm_max, remedy="check-by-the-bound"
+    )
 
 
 def _members(case: Case, clause: str) -> Finding:
@@ -63,8 +75,8 @@ def _members(case: Case, clause: str) -> Finding:
         missing = [case.members_fact] if members is None else []
         missing += ["exited_parties"] if exited is None else []
         return unknown(clause, "members", *missing, need=need)
-    allowed = {one.party for one in case.contract.contributors} - set(exited)
-    over = set(members) - allowed
+    over = set(members) - case.contract.index.group_of.keys()
+    over.update(set(members).intersection(exited))
     return holds(
         clause,
         "members",
@@ -76,42 +88,58 @@ def _members(case: Case, clause: str) -> Finding:
 
 
 def _groups(case: Case, clause: AggregationClause) -> Finding:
-    need = f">= {clause.min_parties} groups"
-    if case.members is None:
-        return unknown(clause.clause, "min-parties", case.members_fact, need=need)
-    count = len(case.contract.groups(case.members))
+    return groups_at_least(case, clause.clause, "min-parties", clause.min_parties)
+
+
+def _colluders(case: Case, clause: AggregationClause) -> Finding:
+    """Also if some of them pool what they know with the broker, two honest groups hide each other."""
+    return groups_at_least(case, clause.clause, "colluders", clause.max_colluders + HIDING)
+
+
+def groups_at_least(case: Case, clause: str, check: str, least: int) -> Finding:
+    """At least so many independent groups are in it, as a finding of this clause."""
+    need, count = f">= {least} groups", case.groups
+    if count is None:
+        return unknown(clause, check, case.members_fact, need=need)
     return holds(
-        clause.clause,
-        "min-parties",
-        ok=count >= clause.min_parties,
+        clause,
+        check,
+        ok=count >= least,
         need=need,
         found=f"{count} groups",
         remedy="wait-for-parties",
     )
 
 
-def _share(case: Case, clause: AggregationClause) -> Finding:
-    need, request = f"<= {clause.max_share}", case.request
-    if isinstance(request, TrainRound):  # the weights that the contract will give this cohort
-        if request.cohort is None:
-            return unknown(clause.clause, "max-share", "cohort", need=need)
-        known = {one.party for one in case.contract.contributors} & set(request.cohort)
-        given: Mapping[str, str] | None = case.contract.weights(known)
-    else:
-        given = request.weights if isinstance(request, Aggregate | Release) else None
-    weights = _fractions(given)
+def _share(case: Case, clause: AggregationClause, weights: Mapping[str, Fraction] | None) -> Finding:
+    need = f"<= {clause.max_share}"
     share = None if weights is None else case.contract.share(weights)
     if share is None:
-        if isinstance(request, TrainRound):
-            return holds(
-                clause.clause, "max-share", ok=False, need=need, found="nobody", remedy="wait-for-parties"
-            )
         return unknown(clause.clause, "max-share", "weights", need=need)
+    return _dominance(clause, share)
+
+
+def _share_of_cohort(case: Case, clause: AggregationClause) -> Finding:
+    """The share by the weights that the contract will give this cohort."""
+    need, cohort, index = f"<= {clause.max_share}", case.members, case.contract.index
+    if cohort is None:
+        return unknown(clause.clause, "max-share", case.members_fact, need=need)
+    by_group: dict[str, int] = {}
+    for name in set(cohort) & index.weights.keys():
+        group = index.group_of[name]
+        by_group[group] = by_group.get(group, 0) + index.weights[name]
+    if not by_group:
+        remedy = "wait-for-parties"
+        return holds(clause.clause, "max-share", ok=False, need=need, found="nobody", remedy=remedy)
+    return _dominance(clause, Fraction(max(by_group.values()), sum(by_group.values())))
+
+
+def _dominance(clause: AggregationClause, share: Fraction) -> Finding:
     return holds(
         clause.clause,
         "max-share",
         ok=share <= Fraction(clause.max_share),
-        need=need,
+        need=f"<= {clause.max_share}",
         found=str(share),
         remedy="wait-for-parties",
     )
@@ -128,17 +156,20 @@ def _fractions(weights: Mapping[str, str] | None) -> dict[str, Fraction] | None:
     )
 
 
-def _weights(case: Case, request: Aggregate | Release, clause: AggregationClause) -> Finding:
+def _weights(
+    case: Case,
+    request: Aggregate | Release,
+    clause: AggregationClause,
+    given: Mapping[str, Fraction] | None,
+) -> Finding:
     need = f"{clause.weights} weights, one for each of {case.members_fact}"
-    given, members = _fractions(request.weights), case.members
+    members, table = case.members, case.contract.index.weights
     if given is None or members is None:
         missing = (["weights"] if given is None else []) + ([case.members_fact] if members is None else [])
         return unknown(clause.clause, "weights", *missing, need=need)
-    contributors = {one.party for one in case.contract.contributors}
-    ok = set(given) == set(members) and set(members) <= contributors
+    ok = given.keys() == set(members) and given.keys() <= table.keys()
     if ok:
-        want = {name: Fraction(value) for name, value in case.contract.weights(members).items()}
-        ratios = {given[name] / want[name] for name in want}
+        ratios = {weight / table[name] for name, weight in given.items()}
         ok = len(ratios) == 1 and min(ratios) > 0
     found = " ".join(f"{name}:{value}" for name, value in sorted((request.weights or {}).items()))
     return holds(

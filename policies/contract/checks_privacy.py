@@ -4,26 +4,46 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from policies.contract.findings import Finding, at_most, decimal_of, equal, holds, unknown
-from policies.contract.requests import Deliver, EpsilonAfter, Release, TrainRound
+from policies.contract.case import Case, only_if
+from policies.contract.checks_pooling import groups_at_least
+from policies.contract.findings import Finding, at_most, decimal_of, equal, flag, holds, unknown
+from policies.contract.registry import METRICS
+from policies.contract.requests import Aggregate, EpsilonAfter, Query, Release, TrainRound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from policies.contract.case import Case
     from policies.contract.clauses import PrivacyCapClause, PrivacyClause
 
-__all__ = ["check_privacy", "check_privacy_cap"]
+__all__ = ["PROTECTED_GROUPS", "check_privacy", "check_privacy_cap"]
+
+
+PROTECTED_GROUPS: Final = (
+    5  # a protected property hides among so many, never among four (privacy.md, section 10)
+)
 
 
 def check_privacy(case: Case, clause: PrivacyClause) -> Iterator[Finding]:
     """The recipe's plan is the contract's, and no epsilon is above the common caps."""
-    request, name = case.request, clause.clause
-    if isinstance(request, Deliver):
-        return
-    plan = request.privacy
+    request = case.request
+    if isinstance(request, TrainRound | Aggregate | Release):
+        yield from _plan(request, clause)
+        yield from _honest(case, clause)
+    if isinstance(request, TrainRound):
+        yield from _own_epsilon(request, clause.clause, clause.epsilon_per_release, clause.epsilon_total)
+        yield from _reply_slot(request, clause)
+    if isinstance(request, Release):
+        yield from _cohort_epsilon(request, clause.clause, clause.epsilon_per_release, clause.epsilon_total)
+    if isinstance(request, Query) and clause.mode == "dp":
+        found = flag(clause.clause, "noised", "dp_noised", request.dp_noised, want=True, remedy="add-noise")
+        applies = None if request.view is None else request.view == METRICS
+        yield from only_if([found], applies=applies, fact="view", otherwise="another view")
+
+
+def _plan(request: TrainRound | Aggregate | Release, clause: PrivacyClause) -> Iterator[Finding]:
+    plan, name = request.privacy, clause.clause
     yield equal(name, "mode", "privacy.mode", plan.mode if plan else None, clause.mode, remedy="use-the-plan")
     if clause.mode == "none":
         return
@@ -31,10 +51,26 @@ def check_privacy(case: Case, clause: PrivacyClause) -> Iterator[Finding]:
         fact = getattr(plan, term) if plan else None
         yield equal(name, term, f"privacy.{term}", fact, getattr(clause, term), remedy="use-the-plan")
     yield _delta(clause, plan.delta if plan else None)
-    if isinstance(request, TrainRound):
-        yield from _own_epsilon(request, name, clause.epsilon_per_release, clause.epsilon_total)
-    if isinstance(request, Release):
-        yield from _cohort_epsilon(request, name, clause.epsilon_per_release, clause.epsilon_total)
+
+
+def _honest(case: Case, clause: PrivacyClause) -> Iterator[Finding]:
+    """Noise of enough honest groups is in the sum; enough groups for a protected property to hide among."""
+    if clause.honest_min is not None:
+        least = clause.honest_min + case.contract.aggregation.max_colluders
+        yield groups_at_least(case, clause.clause, "honest-min", least)
+    if clause.protected_properties:
+        yield groups_at_least(case, clause.clause, "protected-properties", PROTECTED_GROUPS)
+
+
+def _reply_slot(request: TrainRound, clause: PrivacyClause) -> Iterator[Finding]:
+    if clause.reply_slot_ms is None:
+        return
+    need, fact = f"= {clause.reply_slot_ms}", request.reply_slot_ms
+    if fact is None:
+        yield unknown(clause.clause, "reply-slot", "reply_slot_ms", need=need)
+        return
+    ok, found = fact == clause.reply_slot_ms, str(fact)
+    yield holds(clause.clause, "reply-slot", ok=ok, need=need, found=found, remedy="answer-in-slots")
 
 
 def _delta(clause: PrivacyClause, value: str | None) -> Finding:

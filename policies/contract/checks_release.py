@@ -1,15 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of releases and deliveries: tiers, evidence, approvals and vetoes."""
+"""Checks of releases and deliveries: tiers, embargo, evidence, approvals and vetoes.
+
+What a tier ``requires`` are clauses that every release is judged by (`policies.contract.coherence`), so a
+delivery only asks whether the model was released in the tier.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from policies.contract.case import Case, only_under
+from policies.contract.checks_uses import membership_bound, property_bound
 from policies.contract.coherence import owner_of
-from policies.contract.findings import Finding, flag, holds, inside, listed, unknown
+from policies.contract.findings import (
+    DAY_MS,
+    Finding,
+    at_least,
+    digest_of,
+    flag,
+    holds,
+    inside,
+    listed,
+    unknown,
+    waited,
+)
 from policies.contract.requests import PUBLIC, Deliver, Release
-from policies.encoding import is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +39,7 @@ def check_tier(case: Case, clause: TierClause) -> Iterator[Finding]:
     request = case.request
     if not isinstance(request, Release | Deliver) or request.tier != clause.tier:
         return
-    recipe = next(one for one in case.contract.recipes if one.id == clause.recipe)
+    recipe = case.contract.index.recipe_ids[clause.recipe]
     yield from only_under(
         _tier_terms(case, request, clause, recipe), applies=case.under(recipe.recipe_digest)
     )
@@ -42,11 +57,28 @@ def _tier_terms(
             found=request.TYPE,
             remedy="keep-it-at-home",
         )
-    if not isinstance(request, Deliver):
-        return
+    if clause.embargo_days is not None:
+        yield waited(
+            clause.clause,
+            "embargo",
+            since=("made_at", request.made_at),
+            now=case.state.now,
+            wait_ms=clause.embargo_days * DAY_MS,
+            words=f"{clause.embargo_days} d",
+        )
+    if isinstance(request, Deliver):
+        yield from _delivery(case, request, clause, recipe)
+
+
+def _delivery(case: Case, request: Deliver, clause: TierClause, recipe: RecipeClause) -> Iterator[Finding]:
     released = request.released if isinstance(request.model, str) else None
     missing = "released" if isinstance(request.model, str) else "model"
     yield flag(clause.clause, "released", missing, released, want=True, remedy="release-first")
+    least, share = clause.min_contribution, request.contribution_share
+    if least is not None:
+        yield at_least(
+            clause.clause, "contribution", "contribution_share", share, least, remedy="contribute-more"
+        )
     if clause.tier == "open" and request.party is not None:
         return  # to everybody; that the asking party is known, `@parties` says
     entitled = {
@@ -63,21 +95,14 @@ def check_release(case: Case, clause: ReleaseClause) -> Iterator[Finding]:
     request, name = case.request, clause.clause
     if not isinstance(request, Release):
         return
-    if request.model is None:
-        yield unknown(name, "candidate", "model", need="a digest")
-    else:
-        known = is_digest(request.model)
-        yield holds(
-            name,
-            "candidate",
-            ok=known,
-            need="a digest",
-            found=listed([request.model]),
-            remedy="name-the-model",
-        )
+    yield digest_of(name, "candidate", "model", request.model, remedy="name-the-model")
     yield _evidence(request, clause)
     yield _approvals(case, request, clause)
     yield _veto(case, request, clause)
+    if clause.max_mia_auc is not None and not case.contract.forbids("membership-inference"):
+        yield membership_bound(request, name, clause.max_mia_auc)
+    if clause.max_property_skill is not None and not case.contract.forbids("property-leak"):
+        yield property_bound(request, name, clause.max_property_skill)
 
 
 def _evidence(request: Release, clause: ReleaseClause) -> Finding:

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what may be trained on: purposes, recipes, fields and trade secrets."""
+"""Checks of what may be trained on: purposes, recipes, seed sets, fields and trade secrets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from policies.contract.case import Case, only_under
-from policies.contract.findings import Finding, equal, holds, inside, listed, unknown, within
-from policies.contract.requests import Aggregate, TrainRound
+from policies.contract.findings import Finding, equal, holds, inside, listed, none_of, only, unknown, within
+from policies.contract.registry import CANARY_REPORT
+from policies.contract.requests import Aggregate, Release, TrainRound
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
-    from policies.contract.clauses import FieldsClause, PurposeClause, RecipeClause, SecretClause
+    from policies.contract.clauses import FieldsClause, PurposeClause, RecipeClause, SecretClause, SeedClause
 
-__all__ = ["check_fields", "check_purpose", "check_recipe", "check_secret"]
+__all__ = ["NO_SEED", "check_fields", "check_purpose", "check_recipe", "check_secret", "check_seed"]
+
+NO_SEED = "none"  # a recipe that starts from nothing
 
 
 def check_purpose(case: Case, clause: PurposeClause) -> Iterator[Finding]:
@@ -49,9 +52,12 @@ def _recipe_terms(case: Case, clause: RecipeClause) -> Iterator[Finding]:
             clause.max_local_steps_per_round,
             remedy="stop-or-amend",
         )
+        if clause.id not in case.contract.index.seeded:
+            fact = request.seed_set
+            yield equal(name, "seed-set", "seed_set", fact, NO_SEED, remedy="use-the-seed-set")
     if isinstance(request, TrainRound | Aggregate):
         yield within(name, "rounds", "round", request.round, clause.max_rounds, remedy="stop-or-amend")
-        yield _subset(
+        yield only(
             name,
             "participants",
             case.members_fact,
@@ -61,16 +67,25 @@ def _recipe_terms(case: Case, clause: RecipeClause) -> Iterator[Finding]:
         )
 
 
-def _subset(
-    clause: str, check: str, fact: str, value: Collection[str] | None, want: Collection[str], *, remedy: str
-) -> Finding:
-    need = "only " + (listed(want) or "nothing")
-    if value is None:
-        return unknown(clause, check, fact, need=need)
-    over = set(value) - set(want)
-    return holds(
-        clause, check, ok=not over, need=need, found=listed(over or value) or "nothing", remedy=remedy
-    )
+def check_seed(case: Case, clause: SeedClause) -> Iterator[Finding]:
+    """The recipe starts from the agreed episodes, and every donor's consent is on record."""
+    recipe = case.contract.index.recipe_ids[clause.recipe]
+    yield from only_under(_seed_terms(case, clause), applies=case.under(recipe.recipe_digest))
+
+
+def _seed_terms(case: Case, clause: SeedClause) -> Iterator[Finding]:
+    request, name = case.request, clause.clause
+    if not isinstance(request, TrainRound):
+        return
+    fact = request.seed_set
+    yield equal(name, "seed-set", "seed_set", fact, clause.seed_set, remedy="use-the-seed-set")
+    need = "a consent for each donation"
+    if request.seed_consents is None:
+        yield unknown(name, "consents", "seed_consents", need=need)
+        return
+    missing = [one for one in clause.donations if one.consent not in request.seed_consents]
+    found = "none of " + listed(f"{one.party}:{one.dataset}" for one in missing) if missing else "all"
+    yield holds(name, "consents", ok=not missing, need=need, found=found, remedy="file-the-consent")
 
 
 def check_fields(case: Case, clause: FieldsClause) -> Iterator[Finding]:
@@ -82,8 +97,8 @@ def check_fields(case: Case, clause: FieldsClause) -> Iterator[Finding]:
     if asked is None:
         yield unknown(clause.clause, "allow", "fields", need=need)
         return
-    secret = {name for one in clause.trade_secret for name in one.fields}  # their own clauses refuse these
-    over = set(asked) - set(clause.allow) - secret
+    secret = case.contract.index.secrets  # their own clauses refuse these
+    over = set(asked).difference(clause.allow) - secret
     yield holds(
         clause.clause,
         "allow",
@@ -95,19 +110,10 @@ def check_fields(case: Case, clause: FieldsClause) -> Iterator[Finding]:
 
 
 def check_secret(case: Case, clause: SecretClause) -> Iterator[Finding]:
-    """None of a party's trade secrets does."""
-    if not isinstance(case.request, TrainRound):
-        return
-    need = "none of " + listed(clause.fields)
-    if case.request.fields is None:
-        yield unknown(clause.clause, "secret", "fields", need=need)
-        return
-    read = set(case.request.fields) & set(clause.fields)
-    yield holds(
-        clause.clause,
-        "secret",
-        ok=not read,
-        need=need,
-        found=listed(read) or "none",
-        remedy="drop-the-fields",
-    )
+    """None of a party's trade secrets is read; none left its mark in a candidate that was tested for it."""
+    request, name = case.request, clause.clause
+    if isinstance(request, TrainRound):
+        yield none_of(name, "secret", "fields", request.fields, clause.fields, remedy="drop-the-fields")
+    if isinstance(request, Release) and CANARY_REPORT in case.contract.release.evidence:
+        fired = request.canaries_fired
+        yield none_of(name, "canary", "canaries_fired", fired, clause.fields, remedy="discard-the-candidate")

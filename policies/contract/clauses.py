@@ -21,7 +21,12 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from policies.contract.errors import ContractInvalidError, NotCanonicalError, UnknownSchemaError
+from policies.contract.errors import (
+    ContractInvalidError,
+    FormulaUnknownError,
+    NotCanonicalError,
+    UnknownSchemaError,
+)
 from policies.contract.grammar import (
     CLAUSE_ID,
     At,
@@ -41,6 +46,7 @@ from policies.contract.grammar import (
     read_fields,
     ruled,
 )
+from policies.contract.index import Index
 from policies.contract.registry import (
     EVIDENCE,
     FORBIDDEN_CHECKS,
@@ -441,8 +447,8 @@ class IncentivesClause:
     KIND: ClassVar[str] = "incentives"
     clause: str = ruled(_ID)
     enforced_by: tuple[str, ...] = _points("incentives")
-    method: str = ruled(Choice(("group-probe-shapley", "flat", "none")))
-    formula: str | None = ruled(Nullable(Choice(("cost-share/1",))), omitted=None)
+    method: str = ruled(Choice(("group-probe-shapley", "flat", "none"), error=FormulaUnknownError))
+    formula: str | None = ruled(Nullable(Choice(("cost-share/1",), error=FormulaUnknownError)), omitted=None)
     pool_eur_per_quarter: int | None = ruled(Nullable(Integer(0)), omitted=None)
     floor: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
     cap: str | None = ruled(Nullable(Decimals(most="1")), omitted=None)
@@ -636,6 +642,10 @@ class Contract:
     conflict: ConflictClause = ruled(Struct(ConflictClause))
     canonical: bytes = field(repr=False)
     digest: str
+    index: Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", Index.of(self, self._listed()))
 
     @property
     def document(self) -> dict[str, Json]:
@@ -645,6 +655,9 @@ class Contract:
 
     def clauses(self) -> Iterator[Clause]:
         """Every clause, nested ones too, in document order."""
+        return iter(self.index.clauses)
+
+    def _listed(self) -> Iterator[Clause]:
         listed: tuple[Clause | None, ...] = (
             self.prose,
             *self.parties,
@@ -679,11 +692,11 @@ class Contract:
 
     def clause(self, clause_id: str) -> Clause | None:
         """The clause of an id, or None."""
-        return next((one for one in self.clauses() if one.clause == clause_id), None)
+        return self.index.by_id.get(clause_id)
 
     def party(self, name: str | None) -> PartyClause | None:
         """The party of a short name, or None."""
-        return next((one for one in self.parties if one.party == name), None)
+        return None if name is None else self.index.parties.get(name)
 
     def party_of_key(self, key: str) -> PartyClause | None:
         """The party whose pinned key this is (``ed25519:...``), or None."""
@@ -691,22 +704,26 @@ class Contract:
 
     def recipe(self, recipe_digest: str | None) -> RecipeClause | None:
         """The recipe clause of a recipe's digest, or None."""
-        return next((one for one in self.recipes if one.recipe_digest == recipe_digest), None)
+        return None if recipe_digest is None else self.index.recipes.get(recipe_digest)
 
     @property
     def contributors(self) -> tuple[PartyClause, ...]:
         """Parties that contribute, by clause id."""
-        return tuple(one for one in self.parties if one.role == "contributor")
+        return self.index.contributors
 
     @property
     def broker(self) -> PartyClause:
         """The one broker."""
         return next(one for one in self.parties if one.role == "broker")
 
+    def forbids(self, check: str) -> bool:
+        """Whether a forbidden use is judged by this check."""
+        return check in self.index.forbidden
+
     def groups(self, parties: Iterable[str]) -> frozenset[str]:
         """Independent groups of those names that are contributors; other names count for nothing."""
-        named = set(parties)
-        return frozenset(one.group for one in self.contributors if one.party in named)
+        group_of = self.index.group_of
+        return frozenset([group_of[name] for name in parties if name in group_of])
 
     def weights(self, parties: Iterable[str]) -> dict[str, str]:
         """The weight of each party's update as the contract sets it, decimals; only their ratio counts.
@@ -730,7 +747,7 @@ class Contract:
             return None
         by_group: dict[str, Fraction] = {}
         for name, weight in weights.items():
-            owner = self.party(name)
+            owner = self.index.parties.get(name)
             group = owner.group if owner else name
             by_group[group] = by_group.get(group, Fraction(0)) + weight
         return max(by_group.values()) / total

@@ -2,21 +2,25 @@
 """Contradictions between clauses, found before a contract exists. Each error names its clause.
 
 The checks run in this order, and later ones rely on the earlier:
-1. clause ids, parties, orgs, keys, recipes and tiers are each named once;
-2. exactly one broker, whose group contributes nothing;
+1. clause ids, parties, orgs, keys, recipes, tiers, seed sets and forbidden uses are each named once;
+2. exactly one broker, whose group contributes nothing; an auditor is of no contributor's group;
 3. times, version and what it supersedes fit together;
 4. every reference resolves, and to a contributor where one is needed;
 5. no trade secret is on the allow-list;
-6. the privacy terms are complete, or all null; caps tighten downwards;
-7. minimum numbers can be reached: groups in all, groups in each recipe, approvals;
-8. tiers give to whom their name says and require what is enforced at release;
-9. ``enforced_by`` claims what the registry has, and no more.
+6. the privacy terms are complete, or all null; caps tighten downwards; noise shares and protected properties
+   have what they rest on;
+7. minimum numbers can be reached: groups in all, groups in each recipe, colluders, approvals, queries;
+8. every bound has the report that it bounds, every report its bound, every forbidden use its report;
+9. tiers give to whom their name says and require what is enforced at release;
+10. shares of what is earned are paid by a formula that has what it needs;
+11. ``enforced_by`` claims what the registry has, and no more.
+
+Rules 6, 7, 8 and 10 are in `policies.contract.coherence_numbers`.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from policies.contract.clauses import (
@@ -27,16 +31,17 @@ from policies.contract.clauses import (
     SecretClause,
     TierClause,
 )
+from policies.contract.coherence_numbers import check_numbers, check_privacy, check_reports, check_shares
 from policies.contract.errors import ContractInvalidError, EnforcementOverclaimedError
 from policies.contract.registry import KINDS, LAW, RECIPIENTS, most_claims
 from policies.limits import PARTIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["check", "owner_of"]
 
-_PLAN_TERMS = ("unit", "adjacency", "delta", "epsilon_per_release", "epsilon_total", "filter", "noise")
+_EARNED = ("consortium", "participant")  # tiers whose recipients have a share of the contributions
 
 
 def check(contract: Contract) -> None:
@@ -44,10 +49,20 @@ def check(contract: Contract) -> None:
 
     Raises:
         ContractInvalidError: With the clause, what it needs and what was found.
-        EnforcementOverclaimedError: Rule 9.
+        ColludersTooManyError: Rule 7, of ``max_colluders``.
+        EnforcementOverclaimedError: Rule 11.
     """
-    for rule in (_once, _broker, _times, _references, _secrets, _privacy, _numbers, _tiers, _claims):
-        rule(contract)
+    _once(contract)  # 1
+    _apart(contract)  # 2
+    _times(contract)  # 3
+    _references(contract)  # 4
+    _secrets(contract)  # 5
+    check_privacy(contract)  # 6
+    check_numbers(contract)  # 7
+    check_reports(contract)  # 8
+    _tiers(contract)  # 9
+    check_shares(contract)  # 10
+    _claims(contract)  # 11
 
 
 def owner_of(contract: Contract, clause_id: str) -> str | None:
@@ -84,9 +99,11 @@ def _once(contract: Contract) -> None:
     _each_once("recipe digest", ((one.recipe_digest, one.clause) for one in contract.recipes))
     _each_once("tier of a recipe", (((one.tier, one.recipe), one.clause) for one in contract.tiers))
     _each_once("party with caps", ((one.party, one.clause) for one in contract.privacy.per_party))
+    _each_once("recipe with a seed set", ((one.recipe, one.clause) for one in contract.seed_sets))
+    _each_once("forbidden use", ((one.use, one.clause) for one in contract.forbidden))
 
 
-def _broker(contract: Contract) -> None:
+def _apart(contract: Contract) -> None:
     brokers = [one for one in contract.parties if one.role == "broker"]
     if len(brokers) != 1:
         raise _refuse(
@@ -96,6 +113,12 @@ def _broker(contract: Contract) -> None:
         if one.group == brokers[0].group:
             raise _refuse(
                 one.clause, "a contributor of another group than the broker's", f"group {one.group}"
+            )
+    groups = {one.group for one in contract.contributors}
+    for one in contract.parties:
+        if one.role == "auditor" and one.group in groups:
+            raise _refuse(
+                one.clause, "an auditor of another group than any contributor's", f"group {one.group}"
             )
 
 
@@ -121,33 +144,40 @@ def _contributor(contract: Contract, name: str, clause: str) -> None:
 
 def _references(contract: Contract) -> None:
     purposes = {one.id for one in contract.purposes}
+    recipes = {one.id for one in contract.recipes}
     for recipe in contract.recipes:
         if recipe.purpose not in purposes:
             raise _refuse(recipe.clause, "a purpose of the list", recipe.purpose)
-        for ref in recipe.datasets:
-            _contributor(contract, ref.party, recipe.clause)
-    for secret in contract.fields.trade_secret:
-        _contributor(contract, secret.party, secret.clause)
-    for cap in contract.privacy.per_party:
-        _contributor(contract, cap.party, cap.clause)
+    for seed in contract.seed_sets:
+        if seed.recipe not in recipes:
+            raise _refuse(seed.clause, "a recipe of the list", seed.recipe)
+    for clause, party in _owners(contract):
+        _contributor(contract, party, clause)
     for clause_id in contract.release.approvals.veto:
-        if owner_of(contract, clause_id) is None:
+        owner = owner_of(contract, clause_id)
+        if owner is None:
             raise _refuse(contract.release.clause, "veto: clauses that belong to one party", clause_id)
-        _contributor(contract, owner_of(contract, clause_id) or "", contract.release.clause)
-    fixed = contract.aggregation.fixed_weights
-    if (contract.aggregation.weights == "fixed") != (fixed is not None):
-        raise _refuse(
-            contract.aggregation.clause,
-            "fixed_weights exactly where weights is fixed",
-            contract.aggregation.weights,
-        )
+        _contributor(contract, owner, contract.release.clause)
+    _weights(contract)
+
+
+def _owners(contract: Contract) -> Iterator[tuple[str, str]]:
+    """Clauses and the contributor that each of them names."""
+    for recipe in contract.recipes:
+        yield from ((recipe.clause, one.party) for one in recipe.datasets)
+    for seed in contract.seed_sets:
+        yield from ((seed.clause, one.party) for one in seed.donations)
+    yield from ((one.clause, one.party) for one in contract.fields.trade_secret)
+    yield from ((one.clause, one.party) for one in contract.privacy.per_party)
+
+
+def _weights(contract: Contract) -> None:
+    pooling, fixed = contract.aggregation, contract.aggregation.fixed_weights
+    if (pooling.weights == "fixed") != (fixed is not None):
+        raise _refuse(pooling.clause, "fixed_weights exactly where weights is fixed", pooling.weights)
     contributors = sorted(one.party for one in contract.contributors)
     if fixed is not None and [one.party for one in fixed] != contributors:
-        raise _refuse(
-            contract.aggregation.clause,
-            "a weight for each contributor",
-            " ".join(one.party for one in fixed),
-        )
+        raise _refuse(pooling.clause, "a weight for each contributor", " ".join(one.party for one in fixed))
 
 
 def _secrets(contract: Contract) -> None:
@@ -155,56 +185,6 @@ def _secrets(contract: Contract) -> None:
         open_to_all = sorted(set(secret.fields) & set(contract.fields.allow))
         if open_to_all:
             raise _refuse(secret.clause, "secret fields that no allow-list has", " ".join(open_to_all))
-
-
-def _privacy(contract: Contract) -> None:
-    common = contract.privacy
-    given = {name: getattr(common, name) for name in _PLAN_TERMS}
-    if common.mode == "none":
-        stray = [name for name, value in given.items() if value is not None]
-        if stray or common.per_party:
-            raise _refuse(
-                common.clause,
-                "no other privacy term under mode none",
-                " ".join(stray) or common.per_party[0].clause,
-            )
-        return
-    missing = [name for name, value in given.items() if value is None]
-    if missing:
-        raise _refuse(common.clause, "every privacy term under mode dp", "no " + " ".join(missing))
-    release, total = Decimal(given["epsilon_per_release"]), Decimal(given["epsilon_total"])
-    if release > total:
-        raise _refuse(common.clause, f"epsilon_per_release at most epsilon_total {total}", release)
-    for cap in common.per_party:
-        if cap.epsilon_per_release is None and cap.epsilon_total is None:
-            raise _refuse(cap.clause, "at least one cap", "none")
-        own_release = Decimal(cap.epsilon_per_release or release)
-        own_total = Decimal(cap.epsilon_total or total)
-        if own_release > release or own_total > total:
-            raise _refuse(
-                cap.clause,
-                f"caps not above the common ones {release} / {total}",
-                f"{own_release} / {own_total}",
-            )
-        if cap.epsilon_per_release is not None and own_release > own_total:
-            raise _refuse(cap.clause, f"epsilon_per_release at most epsilon_total {own_total}", own_release)
-
-
-def _numbers(contract: Contract) -> None:
-    k, clause = contract.aggregation.min_parties, contract.aggregation.clause
-    groups = len(contract.groups(one.party for one in contract.contributors))
-    if k > groups:
-        raise _refuse(clause, f"min_parties at most the {groups} independent groups", k)
-    for recipe in contract.recipes:
-        own = len(contract.groups(recipe.participants))
-        if k > own:
-            raise _refuse(clause, f"min_parties at most the {own} groups of {recipe.clause}", k)
-    if contract.release.approvals.min > groups:
-        raise _refuse(
-            contract.release.clause,
-            f"approvals.min at most the {groups} groups",
-            contract.release.approvals.min,
-        )
 
 
 def _tiers(contract: Contract) -> None:
@@ -219,6 +199,8 @@ def _tiers(contract: Contract) -> None:
                 f"recipients of tier {tier.tier}: {RECIPIENTS[tier.tier]}",
                 " ".join(tier.recipients),
             )
+        if tier.min_contribution is not None and tier.tier not in _EARNED:
+            raise _refuse(tier.clause, "min_contribution where contributors receive", f"tier {tier.tier}")
         _requires(contract, tier, enforced)
 
 

@@ -11,18 +11,22 @@
   stands in it as a salted commitment; whoever is given salt, request and state gets the same bytes from
   `replay`. Changed semantics get a new id, and the old ones stay runnable.
 
-    decision = evaluate(contract, state, request) record = decision_bytes(decision,
-    contract_digest=contract.digest, point="node", request=request, state=state, salt16=salt)
+    decision = evaluate(contract, state, request)
+    record = decision_bytes(
+        decision, contract_digest=contract.digest, point="node", request=request, state=state, salt16=salt
+    )
     decision.require()          # REFUSED: raises contract.refused with clause, need, found and remedy
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.case import Case
-from policies.contract.checks import CHECKS, about_the_document
+from policies.contract.checks import CHECKS
+from policies.contract.checks_document import about_the_document
 from policies.contract.errors import (
     ExpiredError,
     HaltedError,
@@ -31,7 +35,7 @@ from policies.contract.errors import (
     RequestMalformedError,
 )
 from policies.contract.findings import Finding, Outcome, holds
-from policies.contract.registry import ASKED_AT, KINDS
+from policies.contract.registry import ASKED_AT
 from policies.contract.requests import (
     Aggregate,
     ContractState,
@@ -52,6 +56,8 @@ from policies.contract.requests import (
 from policies.encoding import canonical, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from policies.contract.clauses import Contract
 
 __all__ = [
@@ -86,9 +92,11 @@ Json = Any  # a JSON value
 SCHEMA: Final = "iriai-decision/1"
 SEMANTICS: Final = "iriai-eval/1"
 _SALT_BYTES = 16
-_REFUSALS: dict[tuple[str, str], type[RefusedError]] = {
-    ("@halted", "not-halted"): HaltedError,
-    ("@executed", "signed"): NotExecutedError,
+_CONFLICT: Final = "conflict"  # judged last: it looks at the other findings
+_ORDER: Final = attrgetter("clause", "check")
+_REFUSALS: Final[Mapping[str, type[RefusedError]]] = {  # by the name of the check
+    "not-halted": HaltedError,
+    "signed": NotExecutedError,
 }
 
 
@@ -132,7 +140,7 @@ class Decision:
         from policies.contract.render import remedy_text
 
         first = self.refusals[0]
-        kind = _REFUSALS.get((first.clause, first.check), RefusedError)
+        kind = _REFUSALS.get(first.check, RefusedError)
         if first.check in ("not-before", "not-after") and first.outcome is Outcome.VIOLATED:
             kind = ExpiredError
         raise kind(
@@ -156,10 +164,10 @@ def evaluate(contract: Contract, state: ContractState, request: Request) -> Deci
     """
     case = Case(contract, state, request)
     findings = list(about_the_document(case))
-    for clause in contract.clauses():
-        if clause.KIND in CHECKS and request.TYPE in KINDS[clause.KIND].requests:
+    for clause in contract.index.judged[request.TYPE]:
+        if clause.KIND != _CONFLICT:
             findings.extend(CHECKS[clause.KIND](case, clause))
-    open_ends = sorted({f"{one.clause} {one.check}" for one in findings if one.outcome is Outcome.UNKNOWN})
+    open_ends = sorted([f"{one.clause} {one.check}" for one in findings if one.outcome is Outcome.UNKNOWN])
     findings.append(
         holds(
             contract.conflict.clause,
@@ -170,9 +178,9 @@ def evaluate(contract: Contract, state: ContractState, request: Request) -> Deci
             remedy="state-the-fact",
         )
     )
-    findings.sort(key=lambda one: (one.clause, one.check))
-    allow = bool(findings) and all(one.outcome is Outcome.SATISFIED for one in findings)
-    return Decision(request_type=request.TYPE, allow=allow, findings=tuple(findings))
+    findings.sort(key=_ORDER)
+    against = [one for one in findings if one.outcome is not Outcome.SATISFIED]
+    return Decision(request_type=request.TYPE, allow=not against, findings=tuple(findings))
 
 
 def commitment(request: Request, state: ContractState, salt16: bytes) -> str:

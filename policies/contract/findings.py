@@ -4,8 +4,8 @@
 - ``need`` and ``found`` are language-neutral values (an operator and canonical text), ``remedy`` is a key of
   the catalogue in `policies.contract.render`, so that one decision reads in every language and replays to the
   same bytes.
-- A fact that is None, or that is not what its type says (a decimal that is none), gives ``unknown``;
-  ``found`` then names the fact.
+- A fact that is None, or that is not what its type says (a decimal that is none, a time that is no date),
+  gives ``unknown``; ``found`` then names the fact.
 """
 
 from __future__ import annotations
@@ -14,25 +14,42 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from policies.encoding import is_digest
+from policies.ports import to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 __all__ = [
+    "DAY_MS",
+    "HOUR_MS",
     "Finding",
     "Outcome",
+    "at_least",
     "at_most",
+    "count_at_least",
     "decimal_of",
+    "digest_of",
     "equal",
     "flag",
     "holds",
     "inside",
+    "listed",
+    "moment_of",
+    "none_of",
+    "only",
     "unknown",
+    "waited",
     "within",
 ]
 
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
 
 
 class Outcome(StrEnum):
@@ -128,6 +145,77 @@ def at_most(clause: str, check: str, fact: str, value: object, most: str, *, rem
     return holds(clause, check, ok=number <= Decimal(most), need=need, found=str(value), remedy=remedy)
 
 
+def at_least(clause: str, check: str, fact: str, value: object, least: str, *, remedy: str) -> Finding:
+    """The fact is a decimal not below a bound."""
+    need = f">= {least}"
+    number = decimal_of(value)
+    if number is None:
+        return unknown(clause, check, fact, need=need)
+    return holds(clause, check, ok=number >= Decimal(least), need=need, found=str(value), remedy=remedy)
+
+
+def count_at_least(clause: str, check: str, fact: str, value: object, least: int, *, remedy: str) -> Finding:
+    """The fact is a whole number not below a bound."""
+    need = f">= {least}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return unknown(clause, check, fact, need=need)
+    return holds(clause, check, ok=value >= least, need=need, found=str(value), remedy=remedy)
+
+
+def only(
+    clause: str, check: str, fact: str, value: Collection[str] | None, want: Collection[str], *, remedy: str
+) -> Finding:
+    """The fact names nothing else."""
+    need = "only " + (listed(want) or "nothing")
+    if value is None:
+        return unknown(clause, check, fact, need=need)
+    over = set(value).difference(want)
+    found = listed(over or value) or "nothing"
+    return holds(clause, check, ok=not over, need=need, found=found, remedy=remedy)
+
+
+def none_of(
+    clause: str, check: str, fact: str, value: Collection[str] | None, banned: Collection[str], *, remedy: str
+) -> Finding:
+    """The fact names none of these."""
+    need = "none of " + (listed(banned) or "nothing")
+    if value is None:
+        return unknown(clause, check, fact, need=need)
+    hit = set(value).intersection(banned)
+    return holds(clause, check, ok=not hit, need=need, found=listed(hit) or "none", remedy=remedy)
+
+
+def digest_of(clause: str, check: str, fact: str, value: object, *, remedy: str) -> Finding:
+    """The fact is a digest."""
+    need = "a digest"
+    if not isinstance(value, str):
+        return unknown(clause, check, fact, need=need)
+    return holds(clause, check, ok=is_digest(value), need=need, found=_short(value), remedy=remedy)
+
+
+def waited(
+    clause: str, check: str, *, since: tuple[str, object], now: object, wait_ms: int, words: str
+) -> Finding:
+    """At least this long has passed since a fact.
+
+    Args:
+        clause: Of the finding.
+        check: Of the finding.
+        since: Name and value of the fact that the time is counted from.
+        now: The state's time.
+        wait_ms: Milliseconds.
+        words: The same time as the clause writes it (``24 h``).
+    """
+    fact, value = since
+    need = f">= {fact} + {words}"
+    began, present = moment_of(value), moment_of(now)
+    if began is None or present is None:
+        missing = [name for name, known in ((fact, began), ("now", present)) if known is None]
+        return unknown(clause, check, *missing, need=need)
+    ok = present - began >= wait_ms
+    return holds(clause, check, ok=ok, need=need, found=f"{now}, {fact} {value}", remedy="wait-for-the-time")
+
+
 def flag(clause: str, check: str, fact: str, value: object, *, want: bool, remedy: str) -> Finding:
     """The fact is exactly this truth value."""
     need = f"= {str(want).lower()}"
@@ -143,8 +231,32 @@ def decimal_of(value: object) -> Decimal | None:
     return Decimal(value)
 
 
+def moment_of(value: object) -> int | None:
+    """Milliseconds of a time in whole seconds (``2026-12-01T00:00:00Z``), or None for anything else."""
+    return _moment(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=256)
+def _moment(text: str) -> int | None:
+    if _TIME.fullmatch(text) is None:
+        return None
+    try:
+        return to_ms(text)
+    except (ValueError, OverflowError):  # no real date
+        return None
+
+
 def listed(names: Iterable[str]) -> str:
     """Names as one text, sorted."""
+    return _listed(names) if isinstance(names, tuple) else _joined(names)
+
+
+@lru_cache(maxsize=1024)  # mostly the lists of clauses
+def _listed(names: tuple[str, ...]) -> str:
+    return _joined(names)
+
+
+def _joined(names: Iterable[str]) -> str:
     return " ".join(sorted({_short(name) for name in names}))
 
 

@@ -106,9 +106,11 @@ class At:
         named = isinstance(own, str) and CLAUSE_ID.fullmatch(own)
         return At(str(own) if named else self.clause, f"{self.path}[{index}]")
 
-    def invalid(self, need: str, found: object) -> ContractInvalidError:
+    def invalid(
+        self, need: str, found: object, *, kind: type[ContractInvalidError] = ContractInvalidError
+    ) -> ContractInvalidError:
         """The error of a value that breaks the language."""
-        return ContractInvalidError(
+        return kind(
             clause=self.clause,
             need=f"{self.path or 'contract'}: {need}",
             found=ascii(found)[:120],
@@ -176,13 +178,14 @@ class Prose(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Rule):
-    """One of a closed list."""
+    """One of a closed list; ``error`` is what another word is refused with."""
 
     options: tuple[str, ...]
+    error: type[ContractInvalidError] = ContractInvalidError
 
     def read(self, value: Json, at: At) -> str:  # noqa: D102
         if not isinstance(value, str) or value not in self.options:
-            raise at.invalid("one of " + " ".join(self.options), value)
+            raise at.invalid("one of " + " ".join(self.options), value, kind=self.error)
         return value
 
     def shape(self) -> dict[str, Json]:  # noqa: D102

@@ -28,8 +28,11 @@ __all__ = [
     "FORBIDDEN_CHECKS",
     "KINDS",
     "LAW",
+    "MEMBERSHIP_REPORT",
+    "METRICS",
     "OWN_VIEWS",
     "POINTS",
+    "PROPERTY_REPORT",
     "RECIPIENTS",
     "SCHEMA",
     "VIEWS",
@@ -137,19 +140,22 @@ FORBIDDEN_CHECKS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "attestation": (frozenset({"gate"}), frozenset({"Deliver"})),
 }
 CANARY_REPORT: Final = "canary-report"
+MEMBERSHIP_REPORT: Final = "membership-inference-report"
+PROPERTY_REPORT: Final = "property-leak-report"
 EVIDENCE: Final = (
     CANARY_REPORT,
     "federated-evaluation",
     "log-root",
-    "membership-inference-report",
+    MEMBERSHIP_REPORT,
     "model-card",
     "privacy-statement",
-    "property-leak-report",
+    PROPERTY_REPORT,
 )
 # What a release gate of this version can put beside a candidate. The rest may be asked for, and is missing.
 EVIDENCE_MADE: Final = frozenset({"federated-evaluation", "log-root", "privacy-statement"})
 # Views that a query may ask for. Nothing else exists.
-VIEWS: Final = ("own-budget", "own-receipts", "own-share", "released-model-metrics", "run-status")
+METRICS: Final = "released-model-metrics"
+VIEWS: Final = ("own-budget", "own-receipts", "own-share", METRICS, "run-status")
 OWN_VIEWS: Final = frozenset({"own-budget", "own-receipts", "own-share"})
 RECIPIENTS: Final[dict[str, str]] = {
     "open": "public",

@@ -9,7 +9,9 @@ under stable ids (`policies.verify.rules`) and goes on, as far as what is left s
 3. entries: framed, canonical, of the closed schema; their root is the checkpoint's           AUD-002 020
 022 030-036 090
 4. history: earlier checkpoints and all receipts are prefixes of this tree                    AUD-014 016
-5. contracts: signed by everybody, by the pinned broker key, in force                         AUD-050 051
+5. contracts: signed by everybody, by the pinned broker key, in force; halts, exits, ends,
+rotations and successors as their notices say                                                 AUD-050 051
+057 058 067 085
 6. members: envelopes, signatures, chains without gaps, aliases                               AUD-040-046
 048 049 082
 7. rounds: verdicts, refusals, counts, independent groups                                     AUD-052-054 056

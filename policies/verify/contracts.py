@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 5: contracts are signed by everybody and in force; runs and rounds keep to them."""
+"""Step 5: contracts are signed by everybody and in force; runs and rounds keep to them.
+
+A successor that only tightens is signed by its initiator and the broker (`policies.verify.successions`).
+A run goes on under the successor of its contract from the next round on; a round keeps the digest that it
+opened with, and so do its entries.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.identity import key_id, key_text, parse_key
 from policies.log.entries import EntryType
+from policies.verify.successions import TIGHTEN
 
 if TYPE_CHECKING:
     from policies.contract.clauses import Contract
@@ -37,8 +43,14 @@ def check_contracts(history: History, report: Report) -> None:
     if not history.policy.contracts:
         report.remarks.append("contract keys were taken from the bundle, not from your policy")
     finalized = {entry.pub["contract"]: index for index, entry in history.of(EntryType.CONTRACT_FINALIZED)}
+    tightened = {
+        entry.pub["new"]: index
+        for index, entry in history.of(EntryType.CONTRACT_AMENDED)
+        if entry.pub["kind"] == TIGHTEN
+    }
     for named, index in finalized.items():
-        _check_finalized(history, named, index, report)
+        _check_finalized(history, named, index, report, alone=named in tightened)
+    finalized = tightened | finalized
     for pinned in history.policy.contracts:
         if pinned not in finalized:
             report.not_checked(f"contract {pinned} of your policy: it is not finalized in this log")
@@ -52,8 +64,13 @@ def check_contracts(history: History, report: Report) -> None:
 
 
 def _check_scopes(history: History, finalized: dict[str, int], report: Report) -> None:
-    """Nothing but offers and signatures happens under a contract that is not final."""
-    early = {EntryType.CONTRACT_PROPOSED, EntryType.CONTRACT_SIGNED, EntryType.CONTRACT_FINALIZED}
+    """Nothing but offers, signatures and their end happens under a contract that is not final."""
+    early = {
+        EntryType.CONTRACT_PROPOSED,
+        EntryType.CONTRACT_SIGNED,
+        EntryType.CONTRACT_FINALIZED,
+        EntryType.CONTRACT_TERMINATED,  # a negotiation that ended without a contract
+    }
     for index, entry in sorted(history.entries.items()):
         if entry.scope is None or entry.type in early:
             continue
@@ -63,8 +80,16 @@ def _check_scopes(history: History, finalized: dict[str, int], report: Report) -
             report.add("AUD-050", f"{entry.type} under a contract that is not final", index=index)
 
 
-def _check_finalized(history: History, named: str, index: int, report: Report) -> None:
-    """1. there and pinned; 2. broker's key; 3. all signatures; 4. the signatures logged; 5. in time."""
+def _check_finalized(history: History, named: str, index: int, report: Report, *, alone: bool) -> None:
+    """1. there and pinned; 2. broker's key; 3. all signatures; 4. the signatures logged; 5. in time.
+
+    Args:
+        history: Of the bundle.
+        named: Digest of the contract.
+        index: Of its `contract.finalized`.
+        report: Gets the findings.
+        alone: Whether it entered as a tightening, which not everybody signs.
+    """
     contract, envelope = history.contracts.get(named), history.signatures.get(named)
     entry = history.entries[index]
     if contract is None or envelope is None:  # 1.
@@ -75,7 +100,8 @@ def _check_finalized(history: History, named: str, index: int, report: Report) -
     if contract.broker.key != key_text(history.policy.broker):  # 2.
         report.add("AUD-050", "the contract names another broker key than your policy", index=index)
     try:  # 3.
-        executed(contract, envelope)
+        if not alone:
+            executed(contract, envelope)
     except IriaiError as error:
         report.add("AUD-050", f"{error.code}: needs {error.need}; found {error.found}", index=index)
     known = {key_id(parse_key(one.key)): one for one in contract.parties}
@@ -83,7 +109,8 @@ def _check_finalized(history: History, named: str, index: int, report: Report) -
         report.add("AUD-050", "a signature by nobody that the contract names", index=index)
     if digest(envelope.to_bytes()) != entry.pub["signatures"]:  # 4.
         report.add("AUD-050", "the logged signatures are others", index=index)
-    _check_signers(history, contract, index, report)
+    if not alone:
+        _check_signers(history, contract, index, report)
     if entry.ts[:16] > contract.sign_by[:16]:  # 5.; the entry shows the minute only
         report.add("AUD-050", f"final at {entry.ts}, sign_by {contract.sign_by}", index=index)
 
@@ -120,14 +147,27 @@ def _check_in_run(history: History, index: int, entry: Entry, report: Report) ->
     if opened is None:
         report.add("AUD-051", f"run {entry.run} was never opened", index=index)
         return
-    if entry.scope != opened.scope:
-        report.add("AUD-051", "another contract than the run's", index=index)
-    if entry.type is not EntryType.ROUND_OPENED:
-        return
+    chain = history.successors(opened.scope or "", before=index)
+    if entry.scope not in chain:
+        report.add("AUD-051", "another contract than the run's, or its successors", index=index)
+    elif entry.type is EntryType.ROUND_OPENED:
+        _check_opened(history, index, entry, opened, chain, report=report)
+    elif entry.round is not None and entry.scope not in (history.scopes_of(entry.run, entry.round) or chain):
+        report.add("AUD-051", "another contract than its round's", index=index)
+
+
+def _check_opened(
+    history: History, index: int, entry: Entry, opened: Entry, chain: tuple[str, ...], *, report: Report
+) -> None:
+    """A round opens under the contract in force, for the run's recipe, within the term."""
+    if entry.scope != chain[-1]:
+        report.add("AUD-051", f"a round under a contract that {chain[-1]} superseded", index=index)
     if entry.pub["recipe"] != opened.pub["recipe"]:
         report.add("AUD-051", "another recipe than the run's", index=index)
     contract = history.contracts.get(entry.scope or "")
-    if contract is not None:
-        term = contract.term
-        if not term.effective[:16] <= entry.ts[:16] <= term.expires[:16]:
-            report.add("AUD-050", f"{entry.ts} is outside the contract's term", index=index)
+    if contract is None:
+        return
+    if entry.scope != opened.scope and contract.recipe(entry.pub["recipe"]) is None:
+        report.add("AUD-051", "the successor does not list the round's recipe", index=index)
+    if not contract.term.effective[:16] <= entry.ts[:16] <= contract.term.expires[:16]:
+        report.add("AUD-050", f"{entry.ts} is outside the contract's term", index=index)

@@ -3,10 +3,10 @@
 
 1. every ``decision.recorded`` has a record; evaluating the contract on it gives the digest, outcome and
 clauses in the entry;
-2. what the record says about the step is what the log says: who asked, recipe, members, model, votes;
+2. what the record says about contract and step is what the log says (`policies.verify.facts`);
 3. an accepted submission follows an allowing decision of the broker and of its node; an aggregate, a
-release and a delivery follow an allowing one of the broker. A release and a delivery name theirs; no
-decision permits two steps, and none that allowed a release or a delivery stands without it.
+release, a delivery, an exit and a successor follow an allowing one of the broker. A release and a delivery
+name theirs; no decision permits two steps, and none that allowed a release or a delivery stands without it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from policies.contract.requests import (
     Aggregate,
     ContractState,
     Deliver,
+    Exit,
+    Join,
     Release,
     Request,
     TrainRound,
@@ -29,14 +31,11 @@ from policies.contract.requests import (
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.log.entries import EntryType
-from policies.ports import to_ms
-from policies.privacy.accounting import epsilon_rdp, epsilon_text
-from policies.privacy.ledger import plan_facts
+from policies.verify.facts import request_facts, state_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from policies.contract.clauses import Contract
     from policies.log.entries import Entry
     from policies.verify.history import History
     from policies.verify.report import Report
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["check_decisions"]
 
 Json = Any
-_AHEAD_MS = 5 * 60_000  # a node's clock may be this far ahead of the broker's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +64,7 @@ def check_decisions(history: History, report: Report) -> None:
         one = _replayed(history, index, entry, report)
         if one is not None:
             decided[index] = one
-            _check_state(history, index, entry, one, report)
-            _check_facts(history, index, entry, one, report)
+            _check_told(history, index, entry, one, report)
     for index in sorted(set(history.decisions)):
         entry_or_none = history.entries.get(index)
         if entry_or_none is not None and entry_or_none.type is not EntryType.DECISION_RECORDED:
@@ -129,73 +126,18 @@ def _outcome(record: bytes) -> tuple[bool, list[str]]:
     return document["allow"], sorted(against)
 
 
-def _check_state(history: History, index: int, entry: Entry, one: Decided, report: Report) -> None:
-    """The state that was judged is the log's: finalized before, and not in its future."""
-    final = any(
-        at < index and other.pub["contract"] == entry.scope
-        for at, other in history.of(EntryType.CONTRACT_FINALIZED)
-    )
-    if one.state.executed is not None and one.state.executed != final:
-        report.add("AUD-059", f"judged as executed={one.state.executed}", index=index)
-    if one.state.now is not None and _ms(one.state.now) > _ms(entry.ts) + _AHEAD_MS:
-        report.add("AUD-059", f"judged at {one.state.now}, logged at {entry.ts}", index=index)
+def _check_told(history: History, index: int, entry: Entry, one: Decided, report: Report) -> None:
+    """The state and the facts are the log's.
 
-
-def _ms(text: str) -> int:
-    try:
-        return to_ms(text)
-    except ValueError:
-        return 2**60  # a time that is none is from the future
-
-
-def _check_facts(history: History, index: int, entry: Entry, one: Decided, report: Report) -> None:
-    contract = history.contracts[entry.scope or ""]
-    wrong = [*_asker(history, index, one, contract), *_recipe(history, entry, one.request)]
-    if isinstance(one.request, TrainRound):
-        wrong += _epsilon(history, one.request)
-    if wrong and one.allow:
+    A node may refuse by what it knows and the log does not: its own halt, which is on its way.
+    """
+    told = one.allow or entry.env is None
+    wrong = state_facts(history, index, entry, one.state, whole=told)
+    if wrong:
+        report.add("AUD-059", "judged in another state: " + " ".join(wrong), index=index)
+    wrong = request_facts(history, index, entry, one.request, one.point) if told else []
+    if wrong:
         report.add("AUD-059", "facts differ from the log: " + " ".join(wrong), index=index)
-
-
-def _asker(history: History, index: int, one: Decided, contract: Contract) -> list[str]:
-    """Who asked is who signed; the broker asks as itself, or about the party that it schedules or serves."""
-    request = one.request
-    clause = contract.party(request.party)
-    wrong = []
-    if clause is not None and request.key is not None and request.key != clause.key:
-        wrong.append("key")
-    own = one.point == "node" and history.grade == "auditor"
-    if own and history.sender_party(index) != request.party:
-        wrong.append("party")
-    return wrong
-
-
-def _recipe(history: History, entry: Entry, request: Request) -> list[str]:
-    recipe = history.recipe_of(entry.run)
-    wrong = [] if recipe is None or request.recipe_digest == recipe else ["recipe_digest"]
-    if isinstance(request, Deliver) or request.privacy is None:
-        return wrong
-    plan, facts = history.plan_of(request.recipe_digest), request.privacy
-    if request.recipe_digest not in history.recipes:
-        return wrong
-    if plan is None:
-        return wrong if facts.mode == "none" else [*wrong, "privacy.mode"]
-    named = ("unit", "adjacency", "delta", "noise")
-    wrong += [f"privacy.{name}" for name in named if getattr(facts, name) != plan.get(name)]
-    return wrong if facts.mode == "dp" else [*wrong, "privacy.mode"]
-
-
-def _epsilon(history: History, request: TrainRound) -> list[str]:
-    """The claimed epsilon of one release is at least the one recomputed from the plan."""
-    plan = history.plan_of(request.recipe_digest)
-    if plan is None or request.epsilon_after_release is None:
-        return []
-    try:
-        q, sigma, steps, _ = plan_facts(plan)
-        own = epsilon_text(epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=float(plan["delta"])))
-        return [] if float(request.epsilon_after_release) >= float(own) else ["epsilon_after_release"]
-    except (IriaiError, KeyError, ValueError, TypeError, OverflowError):
-        return ["epsilon_after_release"]
 
 
 def _check_submissions(history: History, decided: dict[int, Decided], report: Report) -> None:
@@ -229,6 +171,8 @@ _STEPS: Mapping[EntryType, tuple[type[Request], bool]] = {
     EntryType.MODEL_RELEASED: (Release, True),
     EntryType.MODEL_REFUSED: (Release, False),
     EntryType.MODEL_EXPORTED: (Deliver, True),
+    EntryType.CONTRACT_EXITED: (Exit, True),
+    EntryType.CONTRACT_AMENDED: (Join, True),
 }
 """Which decision a step of the broker needs, and what it must have said."""
 
@@ -240,6 +184,8 @@ _NAMING = frozenset({EntryType.MODEL_RELEASED, EntryType.MODEL_REFUSED, EntryTyp
 def _check_steps(history: History, decided: dict[int, Decided], report: Report) -> None:
     used: dict[int, int] = {}
     for index, entry in history.of(*_STEPS):
+        if index in history.void:
+            continue  # it has no effect: nothing had to allow it
         wanted, allow = _STEPS[entry.type]
         _check_named(history, index, entry, report)
         at = _deciding(history, index, entry, decided, wanted)
@@ -309,6 +255,11 @@ def _step_facts(history: History, index: int, entry: Entry, request: Request) ->
         return wrong if _is_recipient(history, entry, request) else [*wrong, "recipient"]
     if isinstance(request, Release):
         return _release_facts(history, index, entry, request)
+    if isinstance(request, Exit):
+        return [] if request.notice == entry.pub["notice"] else ["notice"]
+    if isinstance(request, Join):
+        said = {"stage": "effect", "kind": entry.pub["kind"], "supersedes": entry.pub["old"]}
+        return [name for name, value in said.items() if getattr(request, name) != value]
     return ["type"]
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from policies.contract.clauses import Contract, PartyClause
+    from policies.contract.lifecycle import Life
+    from policies.contract.notices import Notice
     from policies.log.bundle import DecisionRecord
     from policies.log.checkpoint import Checkpoint, Policy
     from policies.signing import Envelope
@@ -66,6 +68,10 @@ class History:
         opened: Disclosed values that open their commitment, by index and field.
         senders: By index, once members were checked.
         receipted: Indexes of entries with a receipt that the auditor brought and that holds.
+        lives: Per contract: the index of each entry that changed its life, and the life after it.
+        notices_of: By index, the notice behind an entry.
+        void: Indexes of entries whose notice changed nothing, with the code of why.
+        attested: Per contract: attestations and admissions in the bundle, by digest.
     """
 
     policy: Policy
@@ -83,6 +89,10 @@ class History:
     opened: dict[int, dict[str, Json]] = field(default_factory=lambda: defaultdict(dict))
     senders: dict[int, Sender] = field(default_factory=dict)
     receipted: set[int] = field(default_factory=set)
+    lives: dict[str, list[tuple[int, Life]]] = field(default_factory=lambda: defaultdict(list))
+    notices_of: dict[int, Notice] = field(default_factory=dict)
+    void: dict[int, str] = field(default_factory=dict)
+    attested: dict[str, dict[str, Notice]] = field(default_factory=dict)
     _by_alias: dict[tuple[str | None, str | None, int | None], dict[str, str]] = field(default_factory=dict)
     _attempts: dict[AttemptKey, Attempt] | None = None
     _runs: dict[str | None, Entry] | None = None
@@ -123,6 +133,48 @@ class History:
             return None
         clause = self.party(entry.scope, sender.org)
         return None if clause is None else clause.party
+
+    def notice_files(self) -> Iterator[tuple[str, bytes]]:
+        """Digest in the name, and bytes, of each file of ``notices/``."""
+        for name, data in self.files.items():
+            if name.startswith("notices/"):
+                yield "sha256:" + name.removeprefix("notices/").removesuffix(".json"), data
+
+    def life_before(self, scope: str | None, index: int) -> Life | None:
+        """The life of a contract before an entry; None before it is final, or without a contract."""
+        found = None
+        for at, life in self.lives.get(scope or "", ()):
+            if at >= index:
+                break
+            found = life
+        return found
+
+    def key_before(self, contract: Contract, party: PartyClause, index: int) -> str:
+        """The key in force of a party before an entry: the pinned one, or the one that it rotated to."""
+        life = self.life_before(contract.digest, index)
+        return party.key if life is None else life.rotated.get(party.party, party.key)
+
+    def versions(self, scope: str | None) -> tuple[str, ...]:
+        """A contract and the versions that it superseded, as far as they are in the bundle, newest first."""
+        found: list[str] = []
+        while scope is not None and scope not in found:
+            found.append(scope)
+            contract = self.contracts.get(scope)
+            scope = None if contract is None else contract.supersedes
+        return tuple(found)
+
+    def successors(self, contract: str, *, before: int) -> tuple[str, ...]:
+        """The contract and those that took effect after it, in order, in entries below an index."""
+        chain = [contract]
+        for index, entry in self.of(EntryType.CONTRACT_AMENDED):
+            if index < before and entry.pub["old"] == chain[-1]:
+                chain.append(entry.pub["new"])
+        return tuple(chain)
+
+    def scopes_of(self, run: str | None, number: int) -> set[str | None]:
+        """Contracts that attempts of a round were opened under."""
+        opened = [one.opened for key, one in self.attempts().items() if key[:2] == (run, number)]
+        return {self.entries[index].scope for index in opened if index is not None}
 
     def stated(self, index: int) -> Mapping[str, Json]:
         """Body of the envelope that a member signed for an entry, confidential fields too; else empty."""

@@ -2,8 +2,8 @@
 """Step 6: envelopes, signatures, chains and aliases of members.
 
 Whose envelope it is follows from the signature, never from a name in it: the organisation's alias key gives
-the candidate, the contract pins the candidate's key, and the key must have been added to the log before and
-not revoked.
+the candidate, the contract pins the candidate's key or a notice rotated it, and the key must have been added
+to the log before and not revoked or rotated away.
 """
 
 from __future__ import annotations
@@ -60,18 +60,26 @@ def _missing(history: History, index: int, report: Report) -> None:
         report.not_checked("AUD-040 to 046: envelopes of other members (this is a member's bundle)")
 
 
-def _candidates(history: History, entry: Entry) -> Iterator[tuple[str, str, bool]]:
-    """Organisations with a pinned key, whose alias fits first: (org, key text, alias fits)."""
+def _candidates(history: History, entry: Entry, index: int) -> Iterator[tuple[str, str, bool]]:
+    """Organisations with a key in force, whose alias fits first: (org, key text, alias fits)."""
     wanted = history.org_of(entry.actor, entry)
     scoped = history.contracts.get(entry.scope or "")
     contracts = [scoped] if scoped is not None else list(history.contracts.values())
-    pairs = {(one.org, one.key) for contract in contracts for one in contract.parties}
+    moments = (
+        (index, index + 1) if entry.type is EntryType.KEY_ROTATED else (index,)
+    )  # by the old key or the new
+    pairs = {
+        (one.org, history.key_before(contract, one, at))
+        for contract in contracts
+        for one in contract.parties
+        for at in moments
+    }
     yield from ((org, key, True) for org, key in sorted(pairs) if org == wanted)
     yield from ((org, key, False) for org, key in sorted(pairs) if org != wanted)
 
 
 def _sender(history: History, entry: Entry, envelope: Envelope, report: Report, index: int) -> Sender | None:
-    for org, key, fits in _candidates(history, entry):
+    for org, key, fits in _candidates(history, entry, index):
         public = parse_key(key)
         if not envelope.signed_by(public):
             continue
@@ -85,7 +93,7 @@ def _sender(history: History, entry: Entry, envelope: Envelope, report: Report, 
         elif not fits:
             report.not_checked(f"AUD-049: aliases of {org}: its alias key is not in the bundle")
         return Sender(org=org, key=key, payload=payload)
-    report.add("AUD-041", "no key that a contract pins has signed it", index=index)
+    report.add("AUD-041", "no key in force of a contract's party has signed it", index=index)
     return None
 
 
@@ -98,6 +106,8 @@ def _lifetimes(history: History) -> dict[str, tuple[int, int]]:
         kid = entry.pub["kid"]
         if kid in lifetimes:
             lifetimes[kid] = (lifetimes[kid][0], entry.pub["valid_until"])
+    for index, entry in history.of(EntryType.KEY_ROTATED):
+        lifetimes.setdefault(entry.pub["new"], (index - 1, _ENDLESS))  # it may sign the rotation itself
     return lifetimes
 
 

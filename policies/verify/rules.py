@@ -160,6 +160,16 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "every aggregate has at least as many independent groups as the contract asks for",
             "count the groups of the parties behind the aggregate's submissions",
         ),
+        "AUD-057": Rule(
+            "error",
+            "nothing is opened, averaged, released or delivered under a halt or an end, or from who has left",
+            "list contract.halted, resumed, exited and terminated; look at what stands between them",
+        ),
+        "AUD-058": Rule(
+            "error",
+            "a successor names its contract, has the next version, and is signed or proven as its kind asks",
+            "compare contract.amended with both contracts, their signatures, and the proof that it names",
+        ),
         "AUD-059": Rule(
             "error",
             "each step has its decision; taken again it is the same; its facts are the log's; it was obeyed",
@@ -189,6 +199,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "digest of the recipe's plan, compared with rounds, submissions and spends",
         ),
         "AUD-066": Rule("error", "a budget was opened for lineage and plan before the first spend", _JSON),
+        "AUD-067": Rule(
+            "error",
+            "a halt, resume, exit or end rests on a notice by its party, in order, under the key in force",
+            "verify notices/<hex>.json under the party's key; compare its clause and code with the entry",
+        ),
         "AUD-070": Rule(
             "error",
             "a release has a candidate, a passed gate, enough approvals and no veto; deliveries follow it",
@@ -214,6 +229,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "a disclosed value opens its commitment; the auditor's bundle opens all but the erased",
             "HMAC-SHA256(salt, field || 0x00 || canonical value)",
         ),
+        "AUD-085": Rule(
+            "error",
+            "a rotation of a key is signed by the new key, and by the old one or by all the others",
+            "verify the notice whose subject is the new key of the entry",
+        ),
         "AUD-090": Rule("error", "`ts` never decreases", _JSON),
     }
 )
@@ -223,13 +243,12 @@ LATER: tuple[tuple[str, str], ...] = (
     ("AUD-015", "that this history extends an earlier one (--since is not offered by this version)"),
     ("AUD-021", "hash tiles: this version exports none"),
     ("AUD-055", "acknowledgements of closed rounds"),
-    ("AUD-057, 058", "halts, exits and amendments: no contract of this version has them"),
     (
         "AUD-064",
         "the tight epsilon (PLD) itself, only its bounds: it needs a library that the base install has not",
     ),
-    ("AUD-073, 074, 075", "withdrawals, recipients' embargoes, settlement"),
-    ("AUD-080, 081, 083-088", "approvals by two people, access grants, rotations, open incidents, erasures"),
+    ("AUD-073, 075", "withdrawals, settlement"),
+    ("AUD-080, 081, 083, 084, 086-088", "approvals by two people, access grants, open incidents, erasures"),
     ("AUD-091, 093", "times between cosignatures, time stamps"),
     ("AUD-110 to 114", "the broker's live tables"),
 )

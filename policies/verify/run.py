@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from policies.verify.budgets import check_budgets
 from policies.verify.contracts import check_contracts, check_runs
 from policies.verify.decisions import check_decisions
+from policies.verify.lives import check_lives, read_lives
 from policies.verify.members import check_aliases, check_chains, check_disclosed, check_envelopes
 from policies.verify.reading import Unreadable, read_history
 from policies.verify.releases import check_releases
 from policies.verify.report import Report
 from policies.verify.rounds import check_rounds
+from policies.verify.successions import check_successions
 from policies.verify.tree_rules import check_checkpoints, check_entries, check_receipts
 
 if TYPE_CHECKING:
@@ -29,8 +31,11 @@ def audit(history: History, receipts: Mapping[str, str], report: Report) -> None
     check_entries(history, report)  # 3.
     check_checkpoints(history, report)  # 4.
     check_receipts(history, receipts, report)
-    check_envelopes(history, report)  # 6. before 5.: who signed a contract follows from envelopes
+    read_lives(history, report)  # 5. before 6.: which keys are in force follows from notices
+    check_envelopes(history, report)  # 6. before the rest of 5.: who signed follows from envelopes
     check_contracts(history, report)  # 5.
+    check_lives(history, report)
+    check_successions(history, report)
     check_runs(history, report)
     check_chains(history, report)  # 6.
     check_aliases(history, report)

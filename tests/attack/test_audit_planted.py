@@ -366,7 +366,7 @@ def entries_after_the_end() -> tuple[bytes, Any]:
     return tampered(tamper)
 
 
-@planted("AUD-090")
+@planted("AUD-090", "AUD-059")
 def a_clock_turned_back() -> tuple[bytes, Any]:
     sim = PoolSim()
 
@@ -939,7 +939,7 @@ def _voting(sim: PoolSim, party: str, event: Event, vote: str) -> Event:
     return again(sim, event, sim.makers[party], body=body)
 
 
-@planted("AUD-070", "AUD-071")
+@planted("AUD-070", "AUD-059", "AUD-071")
 def a_release_whose_gate_failed() -> tuple[bytes, Any]:
     return out(
         changing(
@@ -954,7 +954,7 @@ def a_delivery_without_a_release() -> tuple[bytes, Any]:
     return tampered(lambda at, event: None if at == "released" else event)
 
 
-@planted("AUD-071")
+@planted("AUD-071", "AUD-059")
 def a_release_without_its_evidence() -> tuple[bytes, Any]:
     return out(changing("candidate", pub={"checks": {"another-check": "pass"}}))
 
@@ -1140,7 +1140,8 @@ def _without_nord(sim: PoolSim, at: str, event: Event) -> Event | None:
         return replace(event, refs=tuple(one for one in event.refs if one not in gone))
     if at != "release decision":
         return event
-    request = replace(sim._release(CANDIDATE), approvals=("hanbit", "kita"))
+    heard = ("hanbit", "kita")
+    request = replace(sim._release(CANDIDATE), approvals=heard, validation=dict.fromkeys(heard, True))
     return replace(event, pub=sim.decide(request, "gate"))
 
 
@@ -1259,7 +1260,7 @@ def a_delivery_that_is_left_out() -> tuple[bytes, Any]:
     return tampered(lambda at, event: None if at == "exported" else event)
 
 
-@planted("AUD-070")
+@planted("AUD-070", "AUD-059")
 def a_delivery_before_the_release() -> tuple[bytes, Any]:
     kept: list[Event] = []
 
@@ -1306,6 +1307,395 @@ def a_spend_that_is_too_cheap_and_not_disclosed() -> tuple[bytes, Any]:
     sim.build()
     kept = [one for one in sim.disclosures if one.index != sim.names[name]]
     return sim.bundle(disclosures=kept), sim.policy
+
+
+# --- lives and successors of contracts ---
+
+
+class Deaf(PoolSim):
+    """A broker that logs the notices between the rounds and goes on as if nobody had said anything."""
+
+    ignored: tuple[tuple[str, str], ...] = (("nord", "halt"),)
+
+    def interlude(self) -> None:
+        before = self.life
+        for party, kind in self.ignored:
+            terms = {"choice": "discard"} if kind == "exit" else {}
+            self.say(party, kind, code="cell.incident", **terms)
+        self.life = before
+
+    def build(self) -> PoolSim:
+        self.eventful = True
+        return super().build()
+
+    def release(self, last: str) -> None:
+        super().release(last)
+        self.eventful = False  # and nobody leaves at the end
+
+
+@planted("AUD-057", "AUD-059")
+def a_round_and_a_release_under_a_halt() -> tuple[bytes, Any]:
+    return out(Deaf().build())
+
+
+@planted("AUD-057", "AUD-059")
+def an_update_of_a_party_that_has_left() -> tuple[bytes, Any]:
+    sim = Deaf()
+    sim.ignored = (("kita", "exit"),)
+    return out(sim.build())
+
+
+@planted("AUD-067", "AUD-057", "AUD-059")
+def a_contract_that_exits_have_ended() -> tuple[bytes, Any]:
+    sim = Deaf()
+    sim.ignored = (("kita", "exit"), ("hanbit", "exit"))
+    return out(sim.build())
+
+
+@planted("AUD-057", "AUD-051", "AUD-059")
+def a_round_under_a_superseded_contract() -> tuple[bytes, Any]:
+    class Behind(PoolSim):
+        def succeed(self, kind: str) -> None:
+            before = (self.contract, self.signatures, self.life)
+            super().succeed(kind)
+            self.earlier.append((self.contract.canonical, self.signatures))
+            self.contract, self.signatures, self.life = before
+
+        def contents(self, **changes: Any) -> Any:
+            return super().contents(contracts=self.earlier, **changes)
+
+    return out(Behind(successor="change").build())
+
+
+@planted("AUD-058", "AUD-050", "AUD-059")
+def a_change_that_is_not_final() -> tuple[bytes, Any]:
+    sim = PoolSim(successor="change")
+    sim.tamper = lambda at, event: None if at == "finalized again" else event
+    return out(sim.build())
+
+
+@planted("AUD-058")
+def a_loosening_that_enters_as_a_tightening() -> tuple[bytes, Any]:
+    return _verdict_of("change", no_looser=True, objections=[], kind="tighten")
+
+
+@planted("AUD-058")
+def a_verdict_that_calls_it_looser() -> tuple[bytes, Any]:
+    return _verdict_of("tighten", no_looser=False)
+
+
+def _verdict_of(terms: str, **changes: Any) -> tuple[bytes, Any]:
+    """A tightening whose verdict is another one, about a successor with the terms of a change or a tightening."""
+
+    class Forger(PoolSim):
+        def terms(self, kind: str) -> dict[str, Any]:
+            return super().terms(terms)
+
+        def judged(self, old: Any, new: Any, kind: str) -> bytes:
+            return canonical(json.loads(super().judged(old, new, kind)) | changes)
+
+    return out(Forger(successor="tighten").build())
+
+
+@planted("AUD-058")
+def a_tightening_without_its_verdict() -> tuple[bytes, Any]:
+    sim = PoolSim(successor="tighten").build()
+    return sim.bundle(statements=sim.statements), sim.policy
+
+
+@planted("AUD-058", "AUD-059")
+def a_tightening_that_its_initiator_never_signed() -> tuple[bytes, Any]:
+    sim = PoolSim(successor="tighten").build()
+    unsigned = seal(sim.contract, sim.broker_key)
+    return sim.bundle(contracts=[*sim.earlier, (sim.contract.canonical, unsigned)]), sim.policy
+
+
+@planted("AUD-058", "AUD-059")
+def a_successor_of_another_version() -> tuple[bytes, Any]:
+    class Forger(PoolSim):
+        def terms(self, kind: str) -> dict[str, Any]:
+            return super().terms(kind) | {"version": 3}
+
+        def judged(self, old: Any, new: Any, kind: str) -> bytes:
+            del old, new, kind
+            return b"{}"
+
+    return out(Forger(successor="change").build())
+
+
+@planted("AUD-067")
+def an_exit_without_its_notice() -> tuple[bytes, Any]:
+    sim = PoolSim(eventful=True).build()
+    return sim.bundle(notices=sim.notices[:-1]), sim.policy
+
+
+@planted("AUD-067")
+def an_exit_that_no_entry_tells() -> tuple[bytes, Any]:
+    sim = PoolSim(eventful=True)
+    sim.tamper = lambda at, event: None if at == "exit hanbit" else event
+    return out(sim.build())
+
+
+@planted("AUD-067")
+def a_notice_that_somebody_else_signed() -> tuple[bytes, Any]:
+    sim = PoolSim(eventful=True).build()
+    forged = Envelope.seal(sim.notices[-1].payload, sim.notices[-1].payload_type, sim.broker_key)
+    return sim.bundle(notices=[*sim.notices[:-1], forged]), sim.policy
+
+
+@planted("AUD-067", "AUD-042")
+def an_entry_with_another_clause_than_its_notice() -> tuple[bytes, Any]:
+    sim = PoolSim(eventful=True)
+    sim.tamper = lambda at, event: (
+        replace(event, pub={**event.pub, "clause": "dp-1"}) if at == "halt nord" else event
+    )
+    return out(sim.build())
+
+
+@planted("AUD-067")
+def a_notice_under_the_envelope_of_another_member() -> tuple[bytes, Any]:
+    sim = PoolSim(eventful=True)
+    kept: list[Event] = []
+
+    def tamper(at: str, event: Event) -> Event | None:
+        if at != "exit hanbit":
+            return event
+        kept.append(event)
+        return sim.said(sim.makers["nord"], T.CONTRACT_EXITED, event.pub)
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-067")
+def an_end_that_nobody_brought_about() -> tuple[bytes, Any]:
+    return _at_the_end(T.CONTRACT_TERMINATED, reason="exit.too-few-groups", clause="k-1")
+
+
+@planted("AUD-067")
+def a_term_that_is_over_before_its_time() -> tuple[bytes, Any]:
+    return _at_the_end(T.CONTRACT_EXPIRED, reason="term.over", clause="term-1")
+
+
+def _at_the_end(kind: EntryType, **pub: Any) -> tuple[bytes, Any]:
+    sim = PoolSim()
+
+    def tamper(at: str, event: Event) -> Event | list[Event]:
+        if at != "run closed":
+            return event
+        return [event, Event(type=kind, scope=event.scope, pub={"contract": event.scope, **pub})]
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted(
+    "AUD-085",
+    "AUD-041",
+    "AUD-043",
+    "AUD-048",
+    "AUD-052",
+    "AUD-054",
+    "AUD-056",
+    "AUD-059",
+    "AUD-061",
+    "AUD-070",
+    "AUD-071",
+    "AUD-076",
+)
+def a_rotation_without_its_notice() -> tuple[bytes, Any]:
+    sim = PoolSim(eventful=True).build()
+    kept = [one for one in sim.notices if b'"rotate"' not in one.payload]
+    return sim.bundle(notices=kept), sim.policy
+
+
+@planted(
+    "AUD-085",
+    "AUD-041",
+    "AUD-043",
+    "AUD-048",
+    "AUD-052",
+    "AUD-054",
+    "AUD-056",
+    "AUD-059",
+    "AUD-061",
+    "AUD-070",
+    "AUD-071",
+    "AUD-076",
+)
+def a_rotation_that_only_the_new_key_signed() -> tuple[bytes, Any]:
+    sim = PoolSim(eventful=True).build()
+    made = [
+        Envelope.seal(one.payload, one.payload_type, sim.makers["kita"].key)
+        if b'"rotate"' in one.payload
+        else one
+        for one in sim.notices
+    ]
+    return sim.bundle(notices=made), sim.policy
+
+
+@planted(
+    "AUD-041",
+    "AUD-043",
+    "AUD-048",
+    "AUD-052",
+    "AUD-054",
+    "AUD-056",
+    "AUD-059",
+    "AUD-061",
+    "AUD-070",
+    "AUD-071",
+    "AUD-076",
+)
+def an_envelope_under_a_key_that_was_rotated_away() -> tuple[bytes, Any]:
+    class Old(PoolSim):
+        def interlude(self) -> None:
+            key = self.makers["kita"].key
+            super().interlude()
+            self.makers["kita"].key = key
+
+    return out(Old(eventful=True).build())
+
+
+# --- facts that the log does not bear out ---
+
+
+def _telling(step: str, made: Callable[[PoolSim], tuple[Any, str]], **state: Any) -> Report:
+    """The story with one decision made about other facts, or in another state."""
+    sim = PoolSim(eventful=True)
+
+    def tamper(at: str, event: Event) -> Event:
+        if at != step:
+            return event
+        request, point = made(sim)
+        return replace(event, pub=sim.decide(request, point, **state))
+
+    sim.tamper = tamper
+    sim.build()
+    return verify(sim.bundle(), sim.policy)
+
+
+_FACTS: dict[str, tuple[str, Callable[[PoolSim], tuple[Any, str]], dict[str, Any]]] = {
+    "log_origin": (
+        "aggregate decision 1",
+        lambda sim: (_agg(sim), "broker"),
+        {"log_origin": "other.example/log"},
+    ),
+    "validation": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"validation": {"kita": True}}),
+    "rejected_rounds": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"rejected_rounds": 0}),
+    "secure_aggregation": (
+        "aggregate decision 1",
+        lambda sim: (_agg(sim), "broker"),
+        {"secure_aggregation": "required"},
+    ),
+    "group_mac": ("asked kita 1", lambda sim: (sim._train("kita", 1), "broker"), {"group_mac": "on"}),
+    "seed_set": (
+        "asked kita 1",
+        lambda sim: (sim._train("kita", 1), "broker"),
+        {"seed_set": digest_from("seed")},
+    ),
+    "made_at": (
+        "release decision",
+        lambda sim: (sim._release(CANDIDATE), "gate"),
+        {"made_at": "2026-12-01T00:00:00Z"},
+    ),
+    "mia_auc": ("release decision", lambda sim: (sim._release(CANDIDATE), "gate"), {"mia_auc": "0.5"}),
+    "property_skill": (
+        "release decision",
+        lambda sim: (sim._release(CANDIDATE), "gate"),
+        {"property_skill": "0"},
+    ),
+    "canaries_fired": (
+        "release decision",
+        lambda sim: (sim._release(CANDIDATE), "gate"),
+        {"canaries_fired": ()},
+    ),
+    "witnesses": ("release decision", lambda sim: (sim._release(CANDIDATE), "gate"), {"witnesses": 3}),
+    "earlier_cohorts": (
+        "release decision",
+        lambda sim: (sim._release(CANDIDATE), "gate"),
+        {"earlier_cohorts": (("kita", "nord"),)},
+    ),
+    "evidence": (
+        "release decision",
+        lambda sim: (sim._release(CANDIDATE), "gate"),
+        {"evidence": ("canary-report", "federated-evaluation", "log-root", "privacy-statement")},
+    ),
+    "released_at": (
+        "deliver decision",
+        lambda sim: (sim._deliver(CANDIDATE, "kita"), "gate"),
+        {"released_at": "2026-12-06T00:00:00Z"},
+    ),
+    "country": ("deliver decision", lambda sim: (sim._deliver(CANDIDATE, "kita"), "gate"), {"country": "DE"}),
+    "attestation": (
+        "deliver decision",
+        lambda sim: (sim._deliver(CANDIDATE, "kita"), "gate"),
+        {"attestation": digest_from("a paper")},
+    ),
+    "contribution_share": (
+        "deliver decision",
+        lambda sim: (sim._deliver(CANDIDATE, "kita"), "gate"),
+        {"contribution_share": "0.5"},
+    ),
+}
+
+
+def _agg(sim: PoolSim) -> Any:
+    return sim._aggregate(1, ["hanbit", "kita", "nord"])
+
+
+@pytest.mark.parametrize("fact", _FACTS)
+def test_a_fact_that_the_log_does_not_bear_out_is_named(fact: str) -> None:
+    step, made, lie = _FACTS[fact]
+    report = _telling(step, lambda sim: (replace(made(sim)[0], **lie), made(sim)[1]))
+    assert set(report.counts) == {"AUD-059"}, report.lines()
+    assert any(fact in one.evidence for one in report.findings), report.lines()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"halted": True},
+        {"exited_parties": ("nord",)},
+        {"standing": "superseded"},
+        {"rotated_keys": {"nord": "ed25519:" + "1" * 64}},
+        {"executed": False},
+    ],
+    ids=lambda lie: next(iter(lie)),
+)
+def test_a_state_of_the_contract_that_never_was_is_named(lie: dict[str, Any]) -> None:
+    report = _telling("release decision", lambda sim: (sim._release(CANDIDATE), "gate"), **lie)
+    assert set(report.counts) == {"AUD-059"}, report.lines()
+    assert any(next(iter(lie)) in one.evidence for one in report.findings), report.lines()
+
+
+def test_a_node_may_refuse_by_its_own_halt_before_the_log_has_it() -> None:
+    class Ahead(PoolSim):
+        def interlude(self) -> None:
+            pub = self.decide(self._train("nord", 2), "node", halted=True)
+            early = self.said(self.makers["nord"], T.DECISION_RECORDED, pub, run=RUN, round=2)
+            self.add("early refusal", early)
+            super().interlude()
+
+    sim = Ahead(eventful=True).build()
+    report = verify(sim.bundle(), sim.policy)
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.facts["decisions"]["refused"] == 1
+
+
+@pytest.mark.parametrize("kind", ["change", "tighten"])
+def test_a_run_that_goes_on_under_a_successor_is_clean(kind: str) -> None:
+    sim = PoolSim(successor=kind).build()
+    report = verify(sim.bundle(), sim.policy)
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.facts["successions"] == 1
+
+
+def test_a_contract_with_a_life_is_clean() -> None:
+    sim = PoolSim(eventful=True).build()
+    report = verify(sim.bundle(), sim.policy)
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.facts["halted"] == []
 
 
 def audited(case: Case) -> Report:

@@ -15,8 +15,8 @@ from policies.identity import SigningKey
 from policies.limits import CLOCK_SKEW_S, SIGNATURE_TTL_S
 from policies.log.entries import EntryType
 from policies.ports import to_ms
-from policies.signing import Envelope
 from tests.brokersim import URL, House, NodeSim, draft, final_contract, open_house, pool
+from tests.lanesim import spoken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -259,11 +259,11 @@ async def test_a_member_cannot_sign_for_another(house):
     kita, nord, _ = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
+    for node in nodes:
+        await node.accept(contract)
     stolen = nord.signature_body(contract)
-    assert code(await kita.post(f"/contracts/{contract.digest}/signatures", stolen)) == (
-        401,
-        "identity.signature-invalid",
-    )
+    refused = await kita.say(await kita.view(contract), "verify", body=stolen)
+    assert code(refused) == (401, "identity.signature-invalid")
     assert house.entries(EntryType.CONTRACT_SIGNED) == []
 
 
@@ -271,8 +271,11 @@ async def test_an_envelope_sent_twenty_times_is_one_entry(house):
     kita, *_ = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
-    body = kita.signature_body(contract)
-    answers = [await kita.post(f"/contracts/{contract.digest}/signatures", body) for _ in range(20)]
+    for node in nodes:
+        await node.accept(contract)
+    view, body = await kita.view(contract), kita.signature_body(contract)
+    body["message"] = spoken(view, "verify", kita.key, now_ms=house.clock.ms).to_json()
+    answers = [await kita.post(f"/negotiations/{view['id']}/messages", body) for _ in range(20)]
     assert {one.status_code for one in answers} == {200}
     assert len(house.entries(EntryType.CONTRACT_SIGNED)) == 1
 
@@ -283,10 +286,10 @@ async def test_an_envelope_for_another_contract_is_refused(house):
     second = draft(house, nodes, contract_id="ctr_aaaaaaaaaaaaaaaa")
     await house.alice.offer(first)
     await house.alice.offer(second)
+    for node in nodes:
+        await node.accept(second)
     body = kita.signature_body(first)
-    seal = Envelope.seal(second.canonical, "application/vnd.iriai.contract.v1+json", kita.key)
-    body["signature"] = base64.b64encode(seal.signatures[0][1]).decode()
-    refused = await kita.post(f"/contracts/{second.digest}/signatures", body)
+    refused = await kita.verify(second, envelope=body["envelope"])
     assert code(refused) == (422, "log.envelope-invalid")
 
 

@@ -33,5 +33,9 @@ def test_all_cases_agree():
                 with pytest.raises(SignatureInvalidError):
                     verify(key, signature, message)
                 refused += 1
-    print(f"\nWycheproof Ed25519: {accepted} valid accepted, {refused} invalid refused")
+    print(
+        f"\nWycheproof Ed25519: {accepted + refused} of {suite['numberOfTests']} passed"
+        f" ({accepted} valid accepted, {refused} invalid refused)"
+    )
+    assert accepted + refused == suite["numberOfTests"]
     assert (accepted, refused) == (88, 63)

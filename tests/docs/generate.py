@@ -83,7 +83,7 @@ def code(text: str) -> str:
 def errors_page() -> str:
     """Every code: class, exit code, HTTP status, meaning, remedy."""
     from broker.federation.errors import FAILURES
-    from policies.contract.render import _REMEDIES
+    from policies.contract.remedies import REMEDIES
     from policies.verify.rules import LATER, RULES
 
     said = words()
@@ -145,7 +145,7 @@ def errors_page() -> str:
         table(("Reason", "Means"), [(code(name), text) for name, text in said["reasons"].items()]),
         "## What a clause's finding asks for\n",
         "A decision names, for each check of each clause: `need`, `found`, and one of these remedies.\n",
-        table(("Remedy", "In words"), [(code(name), text) for name, text in _REMEDIES.items()]),
+        table(("Remedy", "In words"), [(code(name), text) for name, (text, _) in REMEDIES.items()]),
         "## Rules of an audit\n",
         "`iriai-verify explain AUD-nnn` prints one of them.\n",
         table(

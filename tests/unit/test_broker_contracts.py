@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One offer that all sign: from the operator's text to FINALIZED, and everything that must not get there."""
+"""Offers that all sign: from the operator's text to FINALIZED, and everything that must not get there."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from policies.log.proofs import parse_receipt
 from policies.ports import iso_s, to_ms
 from policies.signing import Envelope
 from tests.brokersim import RECIPE, House, draft, final_contract, open_house, pool
+from tests.lanesim import spoken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,9 +41,12 @@ async def test_the_last_signature_makes_the_contract_final_for_all_at_once(house
     contract = draft(house, nodes)
     offered = (await house.alice.offer(contract)).json()
     assert offered["waiting_for"] == sorted(node.name for node in nodes)
-    states = [(await node.sign(contract)).json() for node in nodes]
-    assert [one["state"] for one in states] == ["offered", "offered", "finalized"]
-    assert states[-1]["waiting_for"] == []
+    accepted = [(await node.accept(contract)).json() for node in nodes]
+    assert [one["lane"]["state"] for one in accepted] == ["ACCEPTED", "ACCEPTED", "AGREED"]
+    signed = [(await node.verify(contract)).json() for node in nodes]
+    assert [one["state"] for one in signed] == ["open", "open", "finalized"]
+    assert signed[-1]["waiting_for"] == []
+    assert set(signed[-1]["lanes"].values()) == {"FINALIZED"}
     answer = await nodes[0].get(f"/contracts/{contract.digest}/envelope")
     executed(contract, Envelope.from_bytes(answer.content))
     assert house.kinds()[-6:] == [
@@ -58,7 +62,9 @@ async def test_each_signature_is_answered_with_a_receipt_that_holds(house):
     (kita, *_) = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
-    answer = (await kita.sign(contract)).json()
+    for node in nodes:
+        await node.accept(contract)
+    answer = (await kita.verify(contract)).json()
     (receipt,) = answer["receipts"]
     body = receipt["entry"].encode()
     parse_receipt(receipt["proof"]).verify(leaf_hash(body), [VerifierKey.parse(house.services.keys.log_vkey)])
@@ -82,15 +88,11 @@ async def test_for_who_is_no_party_a_contract_does_not_exist(house):
     contract = await final_contract(house, nodes)
     rival = await house.member("rival")
     nothing = await rival.get("/contracts/sha256:" + "0" * 64)
-    for path in ("", "/envelope", f"/annexes/{digest(RECIPE)}"):
+    for path in ("", "/envelope", "/prose", f"/annexes/{digest(RECIPE)}"):
         answer = await rival.get(f"/contracts/{contract.digest}{path}")
         assert code(answer) == (404, "request.not-found")
         assert answer.json()["need"] == nothing.json()["need"]
     assert (await rival.get("/contracts")).json()["contracts"] == []
-    assert (
-        code(await rival.post(f"/contracts/{contract.digest}/signatures", rival.signature_body(contract)))[0]
-        == 404
-    )
 
 
 async def test_an_altered_byte_of_a_contract_is_refused(house):
@@ -103,7 +105,7 @@ async def test_an_altered_byte_of_a_contract_is_refused(house):
             None,
         ),  # another contract, which may be offered
         (text.replace("iriai-contract/1", "iriai-contract/2"), "contract.unknown-schema"),
-        (text.replace('"title"', '"titel"'), "contract.clause-unsupported"),
+        (text.replace('"title"', '"titel"'), "contract.invalid"),
         (text[:-1], "contract.not-canonical"),
     ):
         answer = await house.alice.offer(altered)
@@ -117,12 +119,11 @@ async def test_a_signature_over_other_bytes_is_refused(house):
     (kita, *_) = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
+    for node in nodes:
+        await node.accept(contract)
     altered = from_tree(contract.document | {"title": "Another pool"})
-    body = kita.signature_body(contract)
     wrong = Envelope.seal(altered.canonical, "application/vnd.iriai.contract.v1+json", kita.key)
-    refused = await kita.post(
-        f"/contracts/{contract.digest}/signatures", body | {"signature": b64(wrong.signatures[0][1])}
-    )
+    refused = await kita.verify(contract, signature=b64(wrong.signatures[0][1]))
     assert code(refused) == (401, "identity.signature-invalid")
     assert house.entries(EntryType.CONTRACT_SIGNED) == []
 
@@ -131,21 +132,23 @@ async def test_an_envelope_by_another_key_is_refused(house):
     kita, nord, _ = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
-    body = kita.signature_body(contract) | {"envelope": nord.signature_body(contract)["envelope"]}
-    assert code(await kita.post(f"/contracts/{contract.digest}/signatures", body)) == (
-        401,
-        "identity.signature-invalid",
-    )
+    for node in nodes:
+        await node.accept(contract)
+    stolen = nord.signature_body(contract)["envelope"]
+    assert code(await kita.verify(contract, envelope=stolen)) == (401, "identity.signature-invalid")
+    assert (await kita.view(contract))["lane"]["state"] == "AGREED"
 
 
 async def test_one_unsigned_party_keeps_the_contract_from_being_executed(house):
     nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
+    for node in nodes:
+        await node.accept(contract)
     for node in nodes[:2]:
-        await node.sign(contract)
+        await node.verify(contract)
     (line,) = (await house.alice.get("/contracts")).json()["contracts"]
-    assert (line["state"], line["waiting_for"]) == ("offered", ["iber"])
+    assert (line["state"], line["standing"], line["waiting_for"]) == ("offered", "OFFERED", ["iber"])
     assert not house.services.contracts.state(contract).executed
     refused = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "pick"})
     assert code(refused) == (403, "contract.not-executed")
@@ -153,18 +156,24 @@ async def test_one_unsigned_party_keeps_the_contract_from_being_executed(house):
 
 async def test_a_signature_after_sign_by_is_on_record_and_worth_nothing(house):
     kita, nord, iber = nodes = await pool(house)
+    house.clock.ms = to_ms("2026-11-29T00:00:00Z")
     contract = draft(house, nodes)
     await house.alice.offer(contract)
+    for node in nodes:
+        await node.accept(contract)
     for node in (kita, nord):
-        await node.sign(contract)
+        await node.verify(contract)
+    view = await iber.view(contract)
     house.clock.ms = to_ms(contract.sign_by)
-    late = await iber.sign(contract)
+    late = await iber.say(view, "verify", body=iber.signature_body(contract))
     assert code(late) == (409, "negotiation.deadline")
     assert late.json()["exit_code"] == 7
     assert len(late.json()["receipts"]) == 1
     assert not house.services.contracts.is_final(contract.digest)
     assert len(house.entries(EntryType.CONTRACT_SIGNED)) == 3
     assert house.entries(EntryType.CONTRACT_FINALIZED) == []
+    (ended,) = house.entries(EntryType.CONTRACT_TERMINATED)
+    assert ended.pub == {"contract": contract.digest, "clause": None, "reason": "negotiation.deadline"}
 
 
 async def test_an_offer_after_sign_by_is_refused(house):
@@ -178,12 +187,20 @@ async def test_a_repeated_signature_counts_once(house):
     kita, *_ = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
-    body = kita.signature_body(contract)
-    for _ in range(2):
-        answer = await kita.post(f"/contracts/{contract.digest}/signatures", body)
+    for node in nodes:
+        await node.accept(contract)
+    view, body = await kita.view(contract), kita.signature_body(contract)
+    message = spoken(view, "verify", kita.key, now_ms=house.clock.ms)
+    for _ in range(3):
+        answer = await kita.post(
+            f"/negotiations/{view['id']}/messages", {"message": message.to_json(), **body}
+        )
         assert answer.status_code == 200
-    again = await kita.sign(contract)
-    assert again.json()["signed"] == ["kita"]
+        assert answer.json()["lane"]["state"] == "VERIFIED"
+    again = await kita.verify(contract)
+    assert code(again) == (409, "negotiation.bad-transition")
+    (line,) = (await kita.get("/contracts")).json()["contracts"]
+    assert line["signed"] == ["broker", "kita"]
 
 
 async def test_a_recipe_whose_bytes_differ_from_the_digest_is_refused(house):
@@ -237,12 +254,18 @@ async def test_a_party_that_was_revoked_before_the_last_signature_stops_the_cont
     kita, nord, iber = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
-    await kita.sign(contract)
-    await nord.sign(contract)
+    for node in nodes:
+        await node.accept(contract)
+    await kita.verify(contract)
+    await nord.verify(contract)
+    view = await iber.view(contract)
     await house.alice.post(f"/operator/organisations/{nord.org}/revoke", {"reason": "key-lost"})
-    refused = await iber.sign(contract)
-    assert code(refused) == (422, "contract.party-mismatch")
+    refused = await iber.say(view, "verify", body=iber.signature_body(contract))
+    assert code(refused) == (409, "negotiation.bad-transition")
+    assert refused.json()["clause"] == "party-nord"
+    assert "contract.party-mismatch" in refused.json()["found"]
     assert not house.services.contracts.is_final(contract.digest)
+    assert (await iber.view(contract))["closed"]["code"] == "contract.party-mismatch"
 
 
 async def test_aliases_and_seats_follow_the_pinned_keys(house):

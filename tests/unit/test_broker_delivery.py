@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import insert, select
@@ -12,11 +12,12 @@ from sqlalchemy import insert, select
 from broker.contracts.decisions import judge
 from broker.store.tables import candidate, decision, model, release, round_, run, statement, vote
 from policies.contract import Deliver, TrainRound, parse, replay
+from policies.contract.notices import Notice, seal_notice
 from policies.encoding import digest
 from policies.encoding import parse as parse_json
 from policies.log.entries import EntryType, Event, alias
-from policies.ports import to_ms
-from tests.brokersim import House, NodeSim, final_contract, open_house, pool
+from policies.ports import iso_s, to_ms
+from tests.brokersim import House, NodeSim, draft, final_contract, open_house, pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,17 +41,24 @@ def code(answer) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-async def with_candidate(house: House) -> tuple[list[NodeSim], Contract, str]:
-    """A run whose candidate waits; what the round runner would have stored."""
-    nodes = await pool(house)
-    contract = await final_contract(house, nodes)
+async def with_candidate(house: House, **changes: Any) -> tuple[list[NodeSim], Contract, str]:
+    """A run whose candidate waits; what the round runner would have stored. ``changes`` are the contract's."""
+    return await with_candidate_of(house, await pool(house), **changes)
+
+
+async def with_candidate_of(
+    house: House, nodes: list[NodeSim], **changes: Any
+) -> tuple[list[NodeSim], Contract, str]:
+    contract = await final_contract(house, nodes, **changes)
     house.clock.ms = IN_TERM_MS
     opened = await house.alice.post("/operator/runs", {"contract": contract.digest, "recipe": "pick"})
     run_id = opened.json()["run"]
     path = house.services.settings.models / "candidate"
     path.write_bytes(WEIGHTS)
 
-    def work(session, _tx):
+    def work(session, tx):
+        pub = {"aggregate": MODEL, "model": MODEL, "attempt": 1, "count": 3, "transcript": None}
+        tx.add(Event(type=EntryType.AGGREGATE_RELEASED, scope=contract.digest, run=run_id, round=3, pub=pub))
         session.execute(
             insert(model).values(digest=MODEL, run_id=run_id, round=3, kind="candidate", path=str(path))
         )
@@ -213,9 +221,8 @@ async def test_a_refused_candidate_is_listed_with_the_clauses(house):
         assert line["refused_by"] == []
 
     def refuse(session, tx):
-        request = Deliver(
-            party="kita", key=None, model=MODEL, recipe_digest=None, tier="consortium", released=False
-        )
+        unknown = dict.fromkeys(one.name for one in fields(Deliver))
+        request = Deliver(**unknown | {"party": "kita", "model": MODEL, "tier": "consortium"})
         services = house.services
         state = services.contracts.state(contract)
         judged = judge(contract, point="gate", request=request, state=state, entropy=services.entropy)
@@ -385,3 +392,99 @@ async def test_a_model_file_that_was_changed_on_disk_is_not_sent(house):
     (house.services.settings.models / "candidate").write_bytes(WEIGHTS[:-1] + b"\x00")
     refused = await kita.get(f"/models/{MODEL}/weights")
     assert code(refused) == (500, "internal.invariant")
+
+
+# --- what a download is asked with ---
+
+
+def recorded(house: House) -> list[dict[str, Any]]:
+    """Requests of the decisions at the gate, in the order of the log."""
+    entries = house.entries(EntryType.DECISION_RECORDED)
+    with house.services.store.read() as session:
+        asked = {row.digest: parse_json(row.request) for row in session.execute(select(decision))}
+    return [asked[one.pub["decision"]] for one in entries if one.pub["point"] == "gate"]
+
+
+async def test_times_country_and_attestation_of_a_download_are_those_on_record(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    house.clock.ms += 61_000
+    await released(house, contract)
+    house.clock.ms += 5_000
+    assert (await kita.get(f"/models/{MODEL}/weights")).status_code == 200
+    (asked,) = recorded(house)
+    assert asked["made_at"] == iso_s(IN_TERM_MS)
+    assert asked["released_at"] == iso_s(IN_TERM_MS + 61_000)
+    assert (asked["country"], asked["attestation"], asked["contribution_share"]) == ("DE", "none", None)
+    (line,) = (await kita.get("/releases")).json()["releases"]
+    assert line["made_ms"] == IN_TERM_MS
+
+
+async def test_a_recipient_in_an_embargoed_country_gets_nothing(house):
+    embargo = {"clause": "export-1", "classification": "none", "embargoed": ["DE"]}
+    (kita, *_), contract, _ = await with_candidate(
+        house, export_control=embargo | {"check": "recipient-country"}
+    )
+    await released(house, contract)
+    refused = await kita.get(f"/models/{MODEL}/weights")
+    assert code(refused) == (403, "contract.refused")
+    assert refused.json()["clause"] == "export-1"
+    assert house.entries(EntryType.MODEL_EXPORTED) == []
+
+
+async def test_a_recipient_attests_its_use_before_it_gets_the_model(house):
+    use = {"clause": "forbid-6", "use": "military-end-use", "check": "attestation"}
+    (kita, nord, _), contract, _ = await with_candidate(house, forbidden=[use])
+    await released(house, contract)
+    assert (await kita.get(f"/models/{MODEL}/weights")).json()["clause"] == "forbid-6"
+    said = Notice(
+        kind="attest",
+        contract=contract.digest,
+        party="kita",
+        seq=1,
+        at=iso_s(house.clock.ms),
+        code="own-use",
+        subject="use:inspection;country:DE",
+    )
+    sent = {"notice": seal_notice(said, kita.key).to_json(), "envelope": None}
+    assert (await kita.post(f"/contracts/{contract.digest}/notices", sent)).status_code == 200
+    assert (await kita.get(f"/models/{MODEL}/weights")).status_code == 200
+    assert house.entries(EntryType.MODEL_EXPORTED)[-1].pub["attestation"] == said.digest
+    assert (await nord.get(f"/models/{MODEL}/weights")).json()["clause"] == "forbid-6"  # its own word counts
+
+
+async def test_a_share_that_nobody_stated_is_not_enough(house):
+    nodes = await pool(house)
+    tree = draft(house, nodes).document
+    tiers = [one | {"min_contribution": "0.02"} for one in tree["tiers"] if one["tier"] == "consortium"]
+    (kita, *_), contract, _ = await with_candidate_of(house, nodes, tiers=tiers)
+    await released(house, contract)
+    refused = await kita.get(f"/models/{MODEL}/weights")
+    assert refused.json()["clause"] == "tier-consortium"
+    assert "contribution_share" in refused.json()["found"]
+
+
+async def test_a_model_that_is_too_fresh_is_delivered_when_the_delay_is_over(house):
+    nodes = await pool(house)
+    aggregation = draft(house, nodes).document["aggregation"] | {"delay_hours": 24}
+    (kita, *_), contract, _ = await with_candidate_of(house, nodes, aggregation=aggregation)
+    await released(house, contract)
+    assert (await kita.get(f"/models/{MODEL}/weights")).json()["clause"] == "k-1"
+    house.clock.ms = IN_TERM_MS + 24 * 3_600_000
+    assert (await kita.get(f"/models/{MODEL}/weights")).status_code == 200
+
+
+async def test_nothing_is_delivered_under_a_halt(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    await released(house, contract)
+    body = {"code": "incident.open", "clause": None, "text": None}
+    assert (await house.alice.post(f"/operator/contracts/{contract.digest}/halt", body)).status_code == 201
+    refused = await kita.get(f"/models/{MODEL}/weights")
+    assert code(refused) == (403, "contract.halted")
+    assert refused.json()["clause"] == "halt-1"
+
+
+async def test_a_model_released_in_the_term_is_delivered_after_it(house):
+    (kita, *_), contract, _ = await with_candidate(house)
+    await released(house, contract)
+    house.clock.ms = to_ms(contract.term.expires) + 1_000
+    assert (await kita.get(f"/models/{MODEL}/weights")).status_code == 200

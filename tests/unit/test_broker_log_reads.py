@@ -88,8 +88,10 @@ async def test_a_receipt_is_for_the_owner_of_the_entry_and_for_operators(house):
     kita, nord, _ = nodes = await pool(house)
     contract = draft(house, nodes)
     await house.alice.offer(contract)
+    for node in nodes:
+        await node.accept(contract)
     body = kita.signature_body(contract)
-    await kita.post(f"/contracts/{contract.digest}/signatures", body)
+    await kita.verify(contract, **body)
     event = digest(Envelope.from_json(body["envelope"]).payload).removeprefix("sha256:")[:32]
     mine = (await kita.get(f"/receipts/{event}")).json()
     leaf = leaf_hash(mine["entry"].encode())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a contract may say: terms of later versions are refused by name, contradictions by clause, and order never changes a digest."""
+"""What a contract may say: contradictions are refused by clause, claims beyond the code too, and order never changes a digest."""
 
 from __future__ import annotations
 
@@ -8,20 +8,32 @@ from typing import Any
 
 import pytest
 
-from policies.contract import Contract, enforcement_map, from_tree, json_schema, load, parse, plain_words
+from policies.contract import Contract, enforcement_map, evaluate, from_tree, json_schema, load, parse
 from policies.contract.errors import (
-    ClauseUnsupportedError,
+    ColludersTooManyError,
     ContractInvalidError,
     EnforcementOverclaimedError,
+    FormulaUnknownError,
     NotCanonicalError,
     UnknownSchemaError,
     YamlRefusedError,
 )
-from policies.contract.registry import KINDS
+from policies.contract.registry import FORBIDDEN_CHECKS, KINDS
 from policies.encoding import canonical
 from policies.errors import IriaiError, WeakKeyError
 from policies.limits import CONTRACT_BYTES
-from tests.contractsim import PICK, authored, contract, key, without_privacy
+from tests.contractsim import (
+    CONTRIBUTORS,
+    PICK,
+    STATE,
+    authored,
+    contract,
+    key,
+    shared_noise,
+    train_round,
+    with_fifth_maker,
+    without_privacy,
+)
 
 CONTRACT = contract()
 
@@ -40,67 +52,6 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return tree
 
 
-LATER = [
-    ("aggregation.secure_aggregation", "required", "k-1"),
-    ("aggregation.delay_hours", 24, "k-1"),
-    ("aggregation.differencing_guard", "non-dp-outputs", "k-1"),
-    ("aggregation.differencing_guard", "all", "k-1"),
-    ("aggregation.max_colluders", 1, "k-1"),
-    ("aggregation.group_mac", "on", "k-1"),
-    ("privacy.noise", "shares", "dp-1"),
-    ("privacy.honest_min", 3, "dp-1"),
-    ("privacy.unit", "work-piece", "dp-1"),
-    ("privacy.protected_properties", ["mix"], "dp-1"),
-    ("release.evidence", ["canary-report"], "release-1"),
-    ("release.evidence", ["membership-inference-report", "log-root"], "release-1"),
-    ("release.evidence", ["model-card"], "release-1"),
-    ("release.max_mia_auc", "0.65", "release-1"),
-    ("release.max_property_skill", "0.25", "release-1"),
-    ("tiers.0.embargo_days", 180, "tier-open"),
-    ("tiers.1.min_contribution", "0.02", "tier-consortium"),
-    ("parties.0.role", "auditor", "party-kita"),
-    ("prose", {"clause": "prose-1"}, "prose"),
-    ("forbidden", [{"clause": "forbid-1"}], "forbidden"),
-    ("validation", {"clause": "validate-1"}, "validation"),
-    ("queries", {"clause": "query-1"}, "queries"),
-    ("derivatives", {"clause": "deriv-1"}, "derivatives"),
-    ("retention", {"clause": "retain-1"}, "retention"),
-    ("exit", {"clause": "exit-1"}, "exit"),
-    ("incentives", {"clause": "pay-1"}, "incentives"),
-    ("fees", {"clause": "fees-1"}, "fees"),
-    ("audit", {"clause": "audit-1"}, "audit"),
-    ("liability", {"clause": "liab-1"}, "liability"),
-    ("export_control", {"clause": "export-1"}, "export_control"),
-    ("law", {"clause": "law-1"}, "law"),
-    ("amendment", {"clause": "amend-1"}, "amendment"),
-    ("halt", {"clause": "halt-1"}, "halt"),
-    ("test_only", True, "test_only"),
-    ("frobnicate", {"clause": "nuke-1"}, "frobnicate"),
-]
-
-
-@pytest.mark.parametrize(("path", "value", "clause"), LATER, ids=[f"{one[0]}={one[1]}"[:50] for one in LATER])
-def test_terms_of_later_versions_are_refused_by_name(path, value, clause):
-    with pytest.raises(ClauseUnsupportedError) as refused:
-        from_tree(changed(path, value))
-    assert refused.value.clause == clause
-    assert refused.value.code == "contract.clause-unsupported"
-    assert path.split(".")[-1].rstrip("s") in refused.value.need
-
-
-@pytest.mark.parametrize(("path", "value", "clause"), LATER, ids=[f"{one[0]}={one[1]}"[:50] for one in LATER])
-def test_and_so_they_are_in_canonical_bytes(path, value, clause):
-    tree = CONTRACT.document
-    *above, last = path.split(".")
-    node: Any = tree
-    for step in above:
-        # rows are sorted in the document: a row is found by its clause
-        node = next(x for x in node if x["clause"] == clause) if isinstance(node, list) else node[step]
-    node[last] = value
-    with pytest.raises(ClauseUnsupportedError):
-        parse(canonical(tree))
-
-
 def mallory(name: str, **changes: Any) -> dict[str, Any]:
     return copy.deepcopy(authored()["parties"][0]) | {
         "clause": f"party-{name}",
@@ -113,6 +64,19 @@ def mallory(name: str, **changes: Any) -> dict[str, Any]:
 
 
 A = authored()
+OPTIONAL = (
+    "prose",
+    "validation",
+    "queries",
+    "derivatives",
+    "retention",
+    "incentives",
+    "fees",
+    "audit",
+    "liability",
+    "export_control",
+    "law",
+)
 CONTRADICTIONS = [
     ("a clause id twice", "recipes.1.clause", "recipe-1", "recipe-1"),
     ("a clause id with a reserved sign", "term.clause", "@executed", None),
@@ -123,6 +87,7 @@ CONTRADICTIONS = [
     ("two brokers", "parties.3", mallory("mallory", role="broker"), "party-mallory"),
     ("no broker", "parties", A["parties"][:4], None),
     ("the broker's group contributes", "parties.3", mallory("mallory", group="broker"), "party-mallory"),
+    ("an auditor of a contributor's group", "parties.5.group", "kita", "party-audit"),
     ("the term ends before it begins", "term.expires", "2026-12-01T00:00:00Z", "term-1"),
     ("signatures after the term began", "sign_by", "2026-12-01T00:00:01Z", "term-1"),
     ("version 2 of nothing", "version", 2, None),
@@ -133,6 +98,18 @@ CONTRADICTIONS = [
     ("one recipe twice", "recipes.1.recipe_digest", PICK, "recipe-2"),
     ("one recipe id twice", "recipes.1.id", "pick", "recipe-2"),
     ("one purpose id twice", "purposes.1.id", "improve-common-model", "purpose-2"),
+    ("one forbidden use twice", "forbidden.1.use", "reidentify-party-or-plant", "forbid-2"),
+    ("a check that nobody has", "forbidden.0.check", "telepathy", "forbid-1"),
+    ("a seed set for no recipe", "seed_sets.0.recipe", "paint", "seed-1"),
+    (
+        "two seed sets of one recipe",
+        "seed_sets",
+        [A["seed_sets"][0], A["seed_sets"][0] | {"clause": "seed-2"}],
+        "seed-2",
+    ),
+    ("a donor who is nobody", "seed_sets.0.donations.0.party", "mallory", "seed-1"),
+    ("a donor who is the broker", "seed_sets.0.donations.0.party", "broker", "seed-1"),
+    ("no donation", "seed_sets.0.donations", [], "seed-1"),
     ("a secret that is allowed", "fields.trade_secret.0.fields", ["tcp_pos"], "secret-1"),
     ("a secret of nobody", "fields.trade_secret.0.party", "mallory", "secret-1"),
     ("release cap above the total", "privacy.epsilon_per_release", "8.1", "dp-1"),
@@ -154,6 +131,15 @@ CONTRADICTIONS = [
     ("epsilon of nought", "privacy.epsilon_total", "0", "dp-1"),
     ("epsilon without end", "privacy.epsilon_total", "inf", "dp-1"),
     ("mode none with a plan", "privacy.mode", "none", "dp-1"),
+    ("noise shares without honest silos", "privacy.noise", "shares", "dp-1"),
+    ("honest silos without noise shares", "privacy.honest_min", 3, "dp-1"),
+    (
+        "noise shares without secure aggregation",
+        "privacy",
+        A["privacy"] | {"noise": "shares", "honest_min": 3},
+        "dp-1",
+    ),
+    ("protected properties in plain sums", "privacy.protected_properties", ["shift-pattern"], "dp-1"),
     ("k above the groups of a recipe", "aggregation.min_parties", 4, "k-1"),
     ("k of one", "aggregation.min_parties", 1, "k-1"),
     ("more than the whole", "aggregation.max_share", "1.01", "k-1"),
@@ -171,6 +157,12 @@ CONTRADICTIONS = [
         A["aggregation"] | {"weights": "fixed", "fixed_weights": [{"party": "kita", "weight": "0"}]},
         "k-1",
     ),
+    ("secure aggregation as it comes", "aggregation.secure_aggregation", "maybe", "k-1"),
+    ("a delay without end", "aggregation.delay_hours", 8_785, "k-1"),
+    ("queries over more groups than there are", "queries.min_groups", 5, "query-1"),
+    ("queries over one group", "queries.min_groups", 1, "query-1"),
+    ("a view that does not exist", "queries.allow", ["sales"], "query-1"),
+    ("a quorum above the whole", "validation.quorum", "1.01", "validate-1"),
     ("weights by volume", "aggregation.weights", "volume", "k-1"),
     ("a tier of an unknown recipe", "tiers.0.recipe", "paint", "tier-open"),
     ("one tier twice", "tiers.1.tier", "open", "tier-open"),
@@ -188,12 +180,50 @@ CONTRADICTIONS = [
         ["dp-1", "fields-1", "k-1", "release-1"],
         "tier-consortium",
     ),
+    (
+        "a tier that requires what only queries are judged by",
+        "tiers.1.requires",
+        ["query-1"],
+        "tier-consortium",
+    ),
+    ("an embargo of no day", "tiers.0.embargo_days", 0, "tier-open"),
+    ("everybody's share of the contributions", "tiers.0.min_contribution", "0.02", "tier-open"),
     ("a private tier with conditions", "tiers.3.requires", ["dp-1"], "tier-private"),
     ("more approvals than groups", "release.approvals.min", 5, "release-1"),
     ("no approval", "release.approvals.min", 0, "release-1"),
     ("a veto of nobody", "release.approvals.veto", ["term-1"], "release-1"),
     ("a veto of the broker", "release.approvals.veto", ["party-broker"], "release-1"),
     ("a veto by an unknown clause", "release.approvals.veto", ["nuke-1"], "release-1"),
+    ("a bound without its report", "release.evidence", ["log-root"], "release-1"),
+    ("a report without its bound", "release.max_mia_auc", None, "release-1"),
+    ("a leak without a bound", "release.max_property_skill", None, "release-1"),
+    (
+        "a forbidden use whose report is not asked for",
+        "release",
+        A["release"] | {"evidence": [one for one in A["release"]["evidence"] if one != "canary-report"]},
+        "forbid-3",
+    ),
+    ("a floor above the cap", "incentives.floor", "0.51", "pay-1"),
+    (
+        "a formula without a pool",
+        "incentives",
+        A["incentives"] | {"formula": "cost-share/1", "pool_eur_per_quarter": None},
+        "pay-1",
+    ),
+    (
+        "a formula for no method",
+        "incentives",
+        A["incentives"] | {"formula": "cost-share/1", "method": "none"},
+        "pay-1",
+    ),
+    ("prose that does not prevail", "prose.prevails", False, "prose-1"),
+    ("unlearning", "exit.influence", "erased", "exit-1"),
+    ("a change by some", "amendment.change", "any-contributor", "amend-1"),
+    ("a halt by nobody", "halt.who", [], "halt-1"),
+    ("a resume by the broker", "halt.resume", "broker", "halt-1"),
+    ("raw data for the auditor", "audit.raw_data", "always", "audit-1"),
+    ("an embargo on a word", "export_control.embargoed", ["Russia"], "export-1"),
+    ("no exit at all", "exit", ..., None),
     ("another way with the unknown", "conflict.unknown", "allow", "conflict-1"),
     ("personal data", "fields.personal_data", "faces", "fields-1"),
     ("a date that is none", "term.expires", "2027-02-29T00:00:00Z", "term-1"),
@@ -231,6 +261,12 @@ def test_contradictions_are_refused_with_their_clause(path, value, clause):
         ("purposes.0", ["broker", "node"]),  # a part is for courts: to leave `law` out claims too much
         ("purposes.2", ["law", "node"]),  # no recipe uses it, so no request can run into it
         ("tiers.0", ["gate", "node"]),
+        ("forbidden.0", ["broker", "gate", "law"]),  # its check looks at releases only
+        ("forbidden.1", ["gate", "law"]),
+        ("queries", ["broker", "gate"]),
+        ("retention", ["broker", "law"]),  # no code keeps it in this version
+        ("prose", ["law", "node"]),
+        ("export_control", ["gate"]),
     ],
 )
 def test_enforcement_that_no_code_serves_is_overclaimed(path, claim):
@@ -246,9 +282,125 @@ def test_a_narrower_claim_is_honest():
 
 
 def test_omitted_enforcement_is_filled_in_from_the_registry():
+    special = {"purpose-3": ("law",)} | {
+        one.clause: tuple(sorted({*FORBIDDEN_CHECKS[one.check][0], "law"})) for one in CONTRACT.forbidden
+    }
     for clause in CONTRACT.clauses():
-        expected = ("law",) if clause.clause == "purpose-3" else KINDS[clause.KIND].claims
-        assert clause.enforced_by == expected
+        assert clause.enforced_by == special.get(clause.clause, KINDS[clause.KIND].claims)
+
+
+def pool(**changes: dict[str, Any]) -> dict[str, Any]:
+    """The authored tree with sections changed, not replaced."""
+    tree = authored()
+    for name, more in changes.items():
+        tree[name] |= more
+    return tree
+
+
+SHARES = {"noise": "shares", "honest_min": 3}
+REQUIRED = {"secure_aggregation": "required"}
+
+
+def test_noise_shares_need_four_groups_in_each_recipe_and_enough_honest_ones():
+    assert shared_noise().privacy.honest_min == 3
+    with pytest.raises(ContractInvalidError, match="recipe-2 has at least 4 groups") as refused:
+        from_tree(pool(privacy=SHARES, aggregation=REQUIRED))
+    assert refused.value.clause == "dp-1"
+    tree = with_fifth_maker(
+        pool(privacy=SHARES | {"honest_min": 5}, aggregation=REQUIRED | {"max_colluders": 1})
+    )
+    with pytest.raises(ContractInvalidError, match="honest_min at most 4") as refused:
+        from_tree(tree)
+    assert refused.value.clause == "dp-1"
+    tree["privacy"]["honest_min"] = 4
+    assert from_tree(tree).privacy.honest_min == 4
+
+
+def test_protected_properties_need_five_groups_and_their_report():
+    protected = {"protected_properties": ["shift-pattern", "product-mix"]}
+    with pytest.raises(ContractInvalidError, match="at least 5 groups") as refused:
+        from_tree(pool(privacy=protected, aggregation=REQUIRED))
+    assert refused.value.clause == "dp-1"
+    tree = with_fifth_maker(pool(privacy=protected, aggregation=REQUIRED))
+    fine = from_tree(tree)
+    four = train_round(secure_aggregation="required")
+    assert [one.check for one in evaluate(fine, STATE, four).refusals] == ["protected-properties"]
+    all_five = train_round(secure_aggregation="required", cohort=(*CONTRIBUTORS, "fanuc"))
+    assert evaluate(fine, STATE, all_five).allow
+    tree["release"] |= {"evidence": ["log-root"], "max_mia_auc": None, "max_property_skill": None}
+    tree["forbidden"] = []
+    with pytest.raises(ContractInvalidError, match="property-leak-report") as refused:
+        from_tree(tree)
+    assert refused.value.clause == "dp-1"
+
+
+@pytest.mark.parametrize(
+    ("parties", "k", "colluders", "fine"),
+    [
+        (4, 3, 1, True),
+        (4, 3, 2, False),
+        (4, 4, 2, False),
+        (5, 5, 2, True),
+        (5, 5, 3, False),
+        (5, 2, 1, False),
+    ],
+)
+def test_more_colluders_than_a_sum_can_bear_are_refused(parties, k, colluders, fine):
+    tree = with_fifth_maker(authored())
+    if parties == 4:
+        tree["parties"].pop()
+        for recipe in tree["recipes"]:
+            recipe["datasets"].pop()
+    tree["aggregation"] |= {"min_parties": k, "max_colluders": colluders}
+    if fine:
+        assert from_tree(tree).aggregation.max_colluders == colluders
+        return
+    with pytest.raises(ColludersTooManyError) as refused:
+        from_tree(tree)
+    assert refused.value.clause == "k-1"
+    assert refused.value.code == "contract.colluders-too-many"
+
+
+@pytest.mark.parametrize("term", [{"method": "lottery"}, {"formula": "cost-share/2"}])
+def test_a_formula_that_we_do_not_have_is_refused_with_its_own_code(term):
+    for door in (from_tree, lambda tree: parse(canonical(tree))):
+        tree = pool(incentives=term) if door is from_tree else CONTRACT.document
+        tree["incentives"] |= term
+        with pytest.raises(FormulaUnknownError) as refused:
+            door(tree)
+        assert refused.value.code == "contract.formula-unknown"
+        assert refused.value.clause == "pay-1"
+
+
+@pytest.mark.parametrize("section", OPTIONAL)
+def test_optional_sections_may_be_null_or_left_out_and_are_then_null(section):
+    tree = authored()
+    del tree[section]
+    left_out = from_tree(tree)
+    assert from_tree(authored() | {section: None}).digest == left_out.digest
+    assert getattr(left_out, section) is None
+    assert left_out.document[section] is None
+
+
+def test_lists_may_be_empty_where_nothing_rests_on_them():
+    assert contract(forbidden=[], seed_sets=[]).forbidden == ()
+
+
+@pytest.mark.parametrize(
+    "more", [{"reply_slot_ms": 9}, {"protected_properties": ["mix"]}, {"honest_min": 3}, {"delta": "1e-5"}]
+)
+def test_without_privacy_no_other_term_of_it_is_left(more):
+    tree = authored() | {"privacy": {"clause": "dp-1", "mode": "none"} | more}
+    tree["release"]["approvals"]["veto"] = []
+    with pytest.raises(ContractInvalidError, match=next(iter(more))) as refused:
+        from_tree(tree)
+    assert refused.value.clause == "dp-1"
+
+
+def test_a_test_contract_may_do_without_privacy():
+    tree = authored() | {"privacy": {"clause": "dp-1", "mode": "none"}, "test_only": True}
+    tree["release"]["approvals"]["veto"] = []
+    assert from_tree(tree).test_only
 
 
 def test_the_digest_does_not_depend_on_order_or_spelling():
@@ -321,13 +473,6 @@ def test_a_lone_surrogate_is_no_text():
         load('{"title":"\ud800"}')
 
 
-def test_fixed_weights_are_read_aloud():
-    table = [{"party": name, "weight": "2"} for name in ("hanbit", "iber", "kita", "nord")]
-    tree = changed("aggregation", A["aggregation"] | {"weights": "fixed", "fixed_weights": table})
-    words = " ".join(sentence for _, sentence in plain_words(from_tree(tree)))
-    assert "Weights: hanbit 2, iber 2, kita 2, nord 2." in words
-
-
 def test_a_weak_key_is_refused_with_its_clause():
     with pytest.raises(WeakKeyError) as refused:
         from_tree(changed("parties.1.key", "ed25519:01" + "00" * 31))
@@ -355,26 +500,6 @@ def test_the_tightest_cap_binds_and_names_its_clause():
     assert without_privacy().caps("kita") is None
 
 
-def test_plain_words_name_every_clause_and_put_own_duties_first():
-    sentences = plain_words(CONTRACT, "nord")
-    assert {clause for clause, _ in sentences} == {one.clause for one in CONTRACT.clauses()}
-    order = list(dict(sentences))
-    assert set(order[:3]) == {"party-nord", "dp-2", "secret-1"}
-    assert set(order[3:7]) == {"recipe-1", "recipe-2", "fields-1", "dp-1"}
-    by_clause = dict(sentences)
-    assert by_clause["purpose-3"].endswith("[law only]")
-    assert "in part law only" in by_clause["tier-open"]
-    assert "law only" not in by_clause["dp-1"]
-    assert "epsilon is at most 2 per release and 4 in all" in by_clause["dp-2"]
-    assert next(clause for clause, _ in plain_words(CONTRACT)) == "party-broker"
-
-
-def test_plain_words_say_not_private_where_no_plan_protects():
-    words = " ".join(sentence for _, sentence in plain_words(without_privacy()))
-    assert "NOT PRIVATE" in words
-    assert "own noise" not in words
-
-
 def test_enforcement_map_has_three_labels():
     labels = {one.clause: one.label for one in enforcement_map(CONTRACT)}
     assert labels["dp-1"] == "enforced"
@@ -386,7 +511,8 @@ def test_json_schema_refuses_what_is_not_there():
     schema = json_schema()
     assert schema["additionalProperties"] is False
     assert set(schema["properties"]) == set(CONTRACT.document)
-    assert schema["$defs"]["AggregationClause"]["properties"]["secure_aggregation"]["enum"] == ["off"]
+    modes = schema["$defs"]["AggregationClause"]["properties"]["secure_aggregation"]
+    assert modes["enum"] == ["off", "required"]
     assert all(one["additionalProperties"] is False for one in schema["$defs"].values())
 
 

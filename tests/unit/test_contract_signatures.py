@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from policies.contract import CONTRACT_TYPE, executed, from_tree, open_contract, seal, signers
+from policies.contract import CONTRACT_TYPE, executed, from_tree, open_contract, parse, seal, signers
 from policies.contract.errors import (
     ContractInvalidError,
     ContractSignatureError,
     NotCanonicalError,
     NotExecutedError,
 )
+from policies.encoding import canonical
 from policies.errors import SignatureInvalidError, WeakKeyError
 from policies.identity import check_public_key, key_text, parse_key, verify
 from policies.limits import CONTRACT_SIGNATURES
@@ -153,6 +154,11 @@ def test_all_48_weak_encodings_are_refused_as_keys_and_as_parties():
             from_tree(tree)
         assert refused.value.code == "identity.weak-key"
         assert refused.value.clause == "party-kita"
+        signed = CONTRACT.document
+        signed["parties"][-1]["key"] = key_text(raw)
+        with pytest.raises(WeakKeyError):
+            parse(canonical(signed))
+    print(f"\nweak keys: {len(encodings)} of 48 encodings refused at load and at verify")
 
 
 def test_the_forgery_that_fits_every_message_is_refused():

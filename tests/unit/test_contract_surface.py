@@ -31,8 +31,8 @@ def test_every_error_has_its_own_code_and_exit_code():
     assert len(set(codes)) == len(codes)
     for kind in kinds:
         assert issubclass(kind, IriaiError)
-        assert kind.code.startswith("contract.")
-        assert kind.exit_code in (3, 4, 6)
+        assert kind.code.split(".")[0] in ("contract", "negotiation")
+        assert kind.exit_code in (2, 3, 4, 6, 7)
         assert kind.code in errors.__doc__ or kind.code == "contract.error"
 
 

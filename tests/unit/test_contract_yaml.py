@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from policies.contract import load
-from policies.contract.errors import YamlRefusedError
+from policies.contract.errors import ContractInvalidError, YamlRefusedError
 from policies.contract.source import read_yaml
 from policies.limits import CONTRACT_YAML_BYTES
 from tests.contractsim import authored, contract
@@ -41,6 +41,8 @@ def test_a_yaml_text_has_the_digest_of_its_tree():
         ("=", "="),
         ("0", 0),
         ("17", 17),
+        ("true", True),
+        ("false", False),
         ("null", None),
         ('"null"', "null"),
         ("'true'", "true"),
@@ -78,7 +80,8 @@ def test_scalars_that_have_one_reading(scalar, value):
         ".inf",
         "-.INF",
         ".nan",
-        "true",
+        "True",
+        "TRUE",
         "False",
         "~",
         "",
@@ -152,6 +155,46 @@ def test_an_unquoted_decimal_names_line_and_remedy():
     line = TEXT[: TEXT.index("max_share")].count("\n") + 1
     assert refused.value.found == f"line {line}: 0.60"
     assert "quote" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "clause"),
+    [
+        ("min_parties: 3", "min_parties: true", "k-1"),  # no truth value is a number
+        ("min_parties: 3", "min_parties: '3'", "k-1"),
+        ("prevails: true", "prevails: yes", "prose-1"),  # and no word is a truth value
+        ("prevails: true", "prevails: 1", "prose-1"),
+        ("effective: '2026-12-01T00:00:00Z'", "effective: 2026-12-01", "term-1"),  # a date stays text
+        ("effective: '2026-12-01T00:00:00Z'", "effective: 12:30", "term-1"),
+        ("country: 'NO'", "country: no", "party-nord"),
+    ],
+)
+def test_what_yaml_leaves_as_it_is_the_language_refuses_by_clause(before, after, clause):
+    text = TEXT.replace(before, after, 1)
+    assert text != TEXT
+    with pytest.raises(ContractInvalidError) as refused:
+        load(text)
+    assert refused.value.clause == clause
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("min_parties: 3", "min_parties: 3.0"),
+        ("delay_hours: 24", "delay_hours: 2e1"),
+        ("prevails: true", "prevails: True"),
+        ("title: Weld", "title: &a Weld"),
+        ("title: Weld", "title: !!str Weld"),
+        ("title: Weld & Pick", 'title: "Weld \u202e Pick"'),
+        ("language: en", "language: en\nlanguage: en"),
+    ],
+)
+def test_traps_in_a_whole_contract_are_refused_with_their_line(before, after):
+    text = TEXT.replace(before, after, 1)
+    assert text != TEXT
+    with pytest.raises(YamlRefusedError) as refused:
+        load(text)
+    assert refused.value.found.startswith("line ")
 
 
 def test_country_no_is_norway():

@@ -13,7 +13,8 @@ from client.data import Store
 from client.data.errors import NoRightsError
 from client.federation.errors import RequestInvalidError, RunRefusedError
 from client.learner import episodes_of
-from client.ledgers import budget_show, guard_explain, guard_log, outbox_list
+from client.explaining import explain_run
+from client.ledgers import budget_show, guard_log, outbox_list
 from client.settings import LocalRules
 from policies.contract import replay
 from policies.encoding import digest, unb64
@@ -242,8 +243,10 @@ def test_data_of_another_contract_are_not_opened(world: World):
 def test_why_a_round_was_refused_can_be_read_afterwards(world: World):
     world.clock.ms = IN_TERM_MS + 3 * 365 * 86_400_000
     world.ask()
-    shown = guard_explain(world.worker.outbox, world.shelf(), "run_aaaaaaaaaaaaaaaa")
-    assert any("term-1" in line and "Remedy" in line for line in shown.text)
+    shown = explain_run(world.worker.outbox, world.shelf(), "run_aaaaaaaaaaaaaaaa")
+    said = "\n".join(shown.text)
+    assert "term-1" in said
+    assert "Remedy" in said or "remedy" in said
     assert guard_log(world.worker.outbox, None).data["decisions"][0]["allow"] is False
 
 

@@ -59,7 +59,7 @@ def test_two_contracts_with_one_recipe_read_and_charge_their_own_data(world: Wor
     for one in tree["recipes"][0]["datasets"]:
         one["dataset"] = "kita/welding" if one["party"] == "kita" else one["dataset"]
     world.contract = from_tree(tree)
-    world.broker.contracts[world.contract.digest] = world.contract.canonical
+    world.negotiation = world.put(world.contract)
     world.worker.close()
     world.clock.ms = BEFORE_MS
     outbox = world.outbox()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,7 +23,7 @@ from policies.privacy.statement import build_statement, claim
 from policies.signing import Envelope
 from tests.learnsim import small_recipe
 from tests.nodesim import RefusedBySimError
-from tests.nodeworld import RUN, World, ready_world, sha
+from tests.nodeworld import IN_TERM_MS, RUN, World, ready_world, sha
 
 
 @pytest.fixture
@@ -32,8 +33,11 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-def _release(world: World, *, tier: str = "consortium", key: SigningKey | None = None, **changes) -> str:
-    """A released model at the simulated broker; ``changes`` are of the statement's subject."""
+def _release(
+    world: World, *, tier: str = "consortium", key: SigningKey | None = None, told: Any = None, **changes
+) -> str:
+    """A released model at the simulated broker; ``changes`` are of the statement's subject, ``told`` of the list."""
+    told = told or {}
     data = np.linspace(-1, 1, world.recipe.parameters, dtype="<f4").tobytes()
     model = digest(data)
     given = {"model": model, "contract": world.contract.digest, "run": RUN, "recipe": world.recipe.digest}
@@ -49,7 +53,10 @@ def _release(world: World, *, tier: str = "consortium", key: SigningKey | None =
         "recipe_id": "pick",
         "run": RUN,
         "statement": digest(statement),
+        "at_ms": IN_TERM_MS - 60_000,
+        "made_ms": IN_TERM_MS - 120_000,
     }
+    row |= told
     world.broker.routes["/releases"] = lambda _request, _body: {"releases": [row]}
     world.broker.routes["/statements/"] = lambda _request, _body: statement
     world.broker.routes["/models/"] = lambda _request, _body: data

@@ -3,26 +3,34 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from client.catalogue import data_add
-from client.contracts import contract_list, contract_show, sign
+from client.comparing import contract_diff
+from client.contracts import contract_list
+from client.countering import counter
 from client.errors import NoSuchThingError, RemoteRefusalError
 from client.membership import Member, initialise, join, membership, open_member, status
 from client.models import models_list, pull
+from client.negotiating import refuse
 from client.outbox import Outbox
 from client.releases import receipts_fetch, receipts_verify, release_list
 from client.settings import Home, LocalRules
 from client.shelf import ContractShelf
-from policies.contract import Contract
+from client.showing import contract_show
+from client.signing import sign
+from client.tending import tend
+from policies.contract import Contract, from_tree
+from policies.contract.errors import OvertakenError
 from policies.identity import SigningKey, fingerprint, key_text
 from tests.brokersim import URL, draft, pool
 from tests.nodehouse import Street, open_street
 from tests.nodesim import SeedEntropy
-from tests.nodeworld import FIELDS, sha, write_recording
+from tests.nodeworld import FIELDS, YES, sha, write_recording
 
 
 @dataclass
@@ -103,8 +111,9 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
     contract, others = _contract(street, member)
     shelf = ContractShelf(home, own_key=member.identity.key.public)
     outbox = _outbox(member, home)
-    assert contract_list(member).data["contracts"][0]["state"] == "offered"
-    assert contract_show(member, shelf, None).data["digest"] == contract.digest
+    row = contract_list(member, shelf).data["contracts"][0]
+    assert (row["state"], row["lane"]["state"]) == ("offered", "OFFERED")
+    assert contract_show(home, member, shelf, None).data["digest"] == contract.digest
     added = data_add(
         member,
         shelf,
@@ -117,11 +126,15 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
         publish=True,
     )
     assert (added.data["episodes_added"], added.data["held_out_added"]) == (6, 2)
-    first = sign(member, shelf, outbox, contract.digest, confirm=lambda _text: True)
-    assert (first.data["state"], first.data["executed"]) == ("offered", False)
+    first = sign(member, shelf, outbox, contract.digest, confirm=YES, acknowledge=YES)
+    assert (first.data["state"], first.data["lane"], first.data["executed"]) == ("open", "ACCEPTED", False)
     for one in others:
-        street.run(one.sign(contract))
-    again = sign(member, shelf, outbox, contract.digest, confirm=lambda _text: True)
+        assert street.run(one.accept(contract)).status_code == 200
+    assert [event for event, _ in tend(member, shelf, outbox)] == ["contract-said"]
+    for one in others:
+        assert street.run(one.verify(contract)).status_code == 200
+    assert [event for event, _ in tend(member, shelf, outbox)] == ["contract-final"]
+    again = sign(member, shelf, outbox, contract.digest, confirm=YES)
     assert again.data["executed"] is True
     assert receipts_fetch(member, outbox).data["missing"] == []
     shown = receipts_verify(member, outbox, member.broker.log_vkey)
@@ -131,6 +144,68 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
     assert models_list(member).data["models"] == []
     with pytest.raises(NoSuchThingError):
         pull(member, shelf, sha("no such model"))
+
+
+def test_counter_offers_and_a_refusal_reach_every_party(street: Street, home: Home):
+    member = _enrol(street, home)
+    contract, others = _contract(street, member)
+    nord, iber = others
+    shelf, outbox = ContractShelf(home, own_key=member.identity.key.public), _outbox(member, home)
+    assert sign(member, shelf, outbox, contract.digest, confirm=YES, acknowledge=YES).data["round"] == 1
+    # nord counters: what was accepted here is not signed any more
+    theirs = _changed(contract, title="Nord's text")
+    view = street.run(nord.view(contract))
+    assert street.run(nord.counter(view, theirs)).status_code == 200
+    with pytest.raises(OvertakenError):
+        sign(member, shelf, outbox, contract.digest, confirm=YES, acknowledge=YES)
+    assert tend(member, shelf, outbox) == []
+    shown = contract_diff(member, shelf, None, None)
+    assert (shown.data["before"], shown.data["after"]) == (contract.digest, theirs.digest)
+    # this node counters: everybody has it, and can sign it
+    ours = _changed(contract, title="Our text")
+    done = counter(member, shelf, ours.canonical.decode(), confirm=YES)
+    assert (done.data["round"], done.data["lane"], done.data["base"]) == (3, "OFFERED", theirs.digest)
+    assert {street.run(one.view(ours))["lane"]["digest"] for one in others} == {ours.digest}
+    assert sign(member, shelf, outbox, ours.digest, confirm=YES, acknowledge=YES).data["lane"] == "ACCEPTED"
+    # this node thinks better of it while it waits
+    said = refuse(member, shelf, ours.digest, code="terms.changed-mind", clause="dp-1", text="too loose")
+    assert said.data["said"] is False
+    for one in others:
+        assert street.run(one.accept(ours)).status_code == 200
+    assert tend(member, shelf, outbox) == [("contract-said", {"contract": ours.digest, "said": "terminate"})]
+    view = street.run(iber.view(ours))
+    closed = {"code": "terms.changed-mind", "clause": "dp-1", "text": "too loose", "party": "hanbit"}
+    assert (view["state"], view["closed"]) == ("terminated", closed)
+    assert outbox.envelopes(kind="contract.signed") == ()
+    outbox.close()
+
+
+def _changed(contract: Contract, **changes) -> Contract:
+    return from_tree(contract.document | changes)
+
+
+def test_the_command_waits_for_the_others_at_a_real_broker(street: Street, home: Home):
+    member = _enrol(street, home)
+    contract, others = _contract(street, member)
+    shelf, outbox = ContractShelf(home, own_key=member.identity.key.public), _outbox(member, home)
+
+    def later() -> None:
+        for one in others:
+            assert street.run(one.accept(contract)).status_code == 200
+
+    acting = threading.Thread(target=later)
+    done = sign(
+        member,
+        shelf,
+        outbox,
+        contract.digest,
+        confirm=lambda _shown: acting.start() is None,
+        acknowledge=YES,
+        wait_s=20,
+    )
+    acting.join(20)
+    assert done.data["lane"] == "VERIFIED"
+    outbox.close()
 
 
 def test_an_invitation_works_once_and_for_one_organisation(street: Street, home: Home, tmp_path: Path):

@@ -136,6 +136,17 @@ class FlowerEngine:
         self._tables.by_fleet_id[fleet_id] = record
         self._tables.by_node[node] = record
 
+    def rekey(self, node: NodeId, node_public_key: bytes) -> None:
+        """Expects replies under another key from now on; an unknown node is no error.
+
+        Raises:
+            WeakKeyError: The Ed25519 key proves nothing.
+        """
+        key = check_public_key(node_public_key)
+        record = self._tables.by_node.get(node)
+        if record is not None:
+            record.public_key = key
+
     def revoke(self, node: NodeId) -> None:
         """Puts a node out: its next call is 401, a held one ends, open requests fail.
 

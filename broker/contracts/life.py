@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notices about contracts: taken, kept, logged and made effective in one transaction.
+
+    brought = lives.read(contract, member, notice, envelope)      # before the transaction: whose, and what
+    done = lives.take(session, tx, brought)                       # row, entries and effects, or nothing
+
+- What a notice means is decided by `policies.contract.lifecycle` alone, on the history that the log's entries
+  give (`broker.contracts.history`). A void notice is kept and logged too, without an effect: its number, and
+  that of the envelope behind its entry, would be missing otherwise. The caller is told why.
+- The entry of a contributor's halt, resume, exit or rotation is its own envelope; the broker logs for itself,
+  for the auditor, and for a rotation that the other contributors signed. Attestations and admissions have no
+  entry; the audit bundle holds them.
+- An exit is a decision at point ``broker``, recorded before its entry. If it ends the contract,
+  ``contract.terminated`` follows in the same transaction.
+- A rotation gives the organisation its new key: from the commit on its requests are signed by that one.
+- Free text is shown to the contract's parties and to nobody else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import func, insert, select, update
+
+from broker.contracts.decisions import judge
+from broker.contracts.errors import NotPartyError
+from broker.contracts.history import ENTRY_OF, FINALIZED
+from broker.membership.errors import AlreadyEnrolledError
+from broker.membership.records import console_action
+from broker.store.tables import candidate, contract_document, contract_notice, log_entry, organisation, run
+from policies.contract import lifecycle
+from policies.contract.errors import (
+    NotExecutedError,
+    NoticeEntitlementError,
+    NoticeMalformedError,
+    RefusedError,
+)
+from policies.contract.lifecycle import absorb, contract_state, exit_request, key_of, life_view
+from policies.contract.notices import Notice, read_notice, seal_notice
+from policies.encoding import digest
+from policies.errors import invariant
+from policies.identity import key_text, parse_key
+from policies.limits import CLOCK_SKEW_S
+from policies.log.entries import EntryType, Event, alias, from_envelope
+from policies.log.envelope import open_envelope
+from policies.log.errors import MemberEnvelopeError
+from policies.ports import iso_s, to_ms
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from broker.contracts.service import Contracts
+    from broker.log import LogTx
+    from broker.membership.directory import Member, Operator
+    from broker.store import Session, Store
+    from policies.contract import Contract
+    from policies.contract.lifecycle import Life
+    from policies.contract.notices import Attestation
+    from policies.encoding import Json
+    from policies.errors import IriaiError
+    from policies.identity import SigningKey
+    from policies.ports import Clock, Entropy
+
+__all__ = ["Brought", "Lives", "Taken", "over"]
+
+TERM_OVER: Final = "term.over"
+_OPEN: Final = ("released", "waiting")  # states of candidates, one tier of which may still wait
+_LOG_ROLE: Final = "node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """A notice as it arrived, and the event that it becomes; its signature is checked when it is taken.
+
+    Attributes:
+        contract: That it is about.
+        notice: Its content.
+        envelope: The notice, signed.
+        event: Entry of the member's own log envelope; None where the broker logs, or nothing is logged.
+    """
+
+    contract: Contract
+    notice: Notice
+    envelope: Envelope
+    event: Event | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What became of a notice.
+
+    Attributes:
+        view: The life after it.
+        indexes: Entries whose receipts the caller gets.
+        refusal: Why it has no effect; None if it has.
+        org: The organisation whose key changed, or None.
+    """
+
+    view: dict[str, Json]
+    indexes: tuple[int, ...]
+    refusal: IriaiError | None
+    org: str | None = None
+
+
+class Lives:
+    """The service; see the module. Methods that take a session and a log are units of work of the writer."""
+
+    def __init__(
+        self, *, contracts: Contracts, store: Store, clock: Clock, entropy: Entropy, broker_key: SigningKey
+    ) -> None:
+        self._contracts = contracts
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._key = broker_key
+
+    # --- reading ---
+
+    def view(self, session: Session, contract: Contract) -> dict[str, Json]:
+        """The life of a contract, and its notices in the order in which they were taken."""
+        life = self._contracts.life(contract, session)
+        rows = session.scalars(
+            select(contract_notice.c.bytes)
+            .where(contract_notice.c.contract == contract.digest)
+            .order_by(contract_notice.c.at_ms)
+        )
+        said = [read_notice(Envelope.from_bytes(data).payload).to_json() for data in rows]
+        return {**life_view(contract, life, self._now()), "notices": said}
+
+    def notice_bytes(self, session: Session, contract: Contract, sha256: str) -> bytes:
+        """The signed notice of a digest, with or without its prefix.
+
+        Raises:
+            NotPartyError: The contract has none.
+        """
+        name = sha256 if sha256.startswith("sha256:") else f"sha256:{sha256}"
+        data = self._kept(session, contract, name)
+        if data is None:
+            raise NotPartyError(
+                need="a notice about one of your contracts",
+                found=ascii(sha256)[1:-1][:80],
+                remedy="contract lifecycle lists them",
+            )
+        return data
+
+    def attestation_of(
+        self, contract: Contract, party: str, session: Session | None = None
+    ) -> Attestation | None:
+        """What a party said last about its use of what it is given, or None."""
+        return self._contracts.life(contract, session).attested.get(party)
+
+    def waiting_candidates(self, session: Session, contract: Contract) -> tuple[str, ...]:
+        """Candidates of the contract with a tier that may wait at the gate: it looks at them again."""
+        of = (run.c.contract == contract.digest) & candidate.c.state.in_(_OPEN)
+        return tuple(
+            session.scalars(
+                select(candidate.c.digest).join(run, run.c.run_id == candidate.c.run_id).where(of)
+            ).all()
+        )
+
+    # --- a member's notice ---
+
+    def read(
+        self, contract: Contract, member: Member, notice: Envelope, envelope: Envelope | None
+    ) -> Brought:
+        """A notice and its log envelope, before any transaction.
+
+        1. the notice's form; 2. it is about this contract, made not later than now; 3. its party brings it;
+        anybody may bring a rotation; 4. the log envelope: there where it must be, by this member, saying what
+        the notice says.
+
+        Raises:
+            NoticeMalformedError: Steps 1, 2, and an envelope too many or too few.
+            NoticeEntitlementError: Step 3.
+            SignatureInvalidError, MemberEnvelopeError: Step 4.
+        """
+        # 1.
+        said = read_notice(notice.payload)
+        # 2.
+        if said.contract != contract.digest:
+            raise _malformed(f"a notice about {contract.digest}", said.contract)
+        if to_ms(said.at) > self._clock.now_ms() + CLOCK_SKEW_S * 1000:
+            raise _malformed(f"a time up to {self._now()}", f"{said.at}: set the clocks (NTP)")
+        # 3.
+        party = self._contracts.party_of(contract, member)
+        if said.party != party.party and said.kind != "rotate":
+            raise NoticeEntitlementError(
+                need=f"a notice of {party.party}",
+                found=f"one of {said.party}",
+                remedy="let each party send its own notices",
+                clause=party.clause,
+            )
+        # 4.
+        own = said.party == party.party and party.role == "contributor" and said.kind in ENTRY_OF
+        if own != (envelope is not None):
+            raise _malformed("the log envelope of a contributor's own notice, and only there", "the opposite")
+        event = None if envelope is None else self._event(contract, member, said, envelope)
+        return Brought(contract=contract, notice=said, envelope=notice, event=event)
+
+    def _event(self, contract: Contract, member: Member, said: Notice, envelope: Envelope) -> Event:
+        payload = open_envelope(envelope, member.key)
+        kind = ENTRY_OF[said.kind]
+        header = (payload["kind"], payload["scope"], payload["run"], payload["round"])
+        body = _entry_body(contract, self._contracts.life(contract), said)
+        if header != (kind.value, contract.digest, None, None) or payload["body"] != body:
+            raise MemberEnvelopeError(
+                need=f"{kind.value} of {contract.digest} that says what the notice says",
+                found="another envelope",
+                remedy=f"send it with iriai-node contract {said.kind}",
+            )
+        return from_envelope(envelope, payload, actor=alias(member.alias_key, contract.digest, None, None))
+
+    def take(self, session: Session, tx: LogTx, brought: Brought) -> Taken:
+        """Keeps a notice, logs it and makes it effective; the same notice again changes nothing.
+
+        Raises:
+            NotExecutedError: The contract is not final: nothing is kept.
+            NoticeOrderError: Its number is used by another notice, or one before it is missing.
+            SignatureInvalidError: The key in force of its party has not signed it.
+            AlreadyEnrolledError: The new key of a rotation is somebody's.
+        """
+        contract, said = brought.contract, brought.notice
+        if self._kept(session, contract, said.digest) is not None:
+            indexes = () if brought.event is None else (tx.add(brought.event),)
+            return Taken(view=self.view(session, contract), indexes=indexes, refusal=None)
+        before = self._contracts.life(contract, session)
+        if before.finalized_at is None:
+            raise NotExecutedError(
+                need="a contract that everybody signed", found="an offer", remedy="refuse the offer instead"
+            )
+        after, _, refusal = absorb(contract, before, brought.envelope)
+        org = self._rotate(session, brought, after) if said.kind == "rotate" and refusal is None else None
+        if said.kind == "exit" and (refusal is None or isinstance(refusal, RefusedError)):
+            self._judge_exit(session, tx, contract, before, said)
+        self._keep(session, tx, brought.envelope, said)
+        event = brought.event or self._own_event(contract, before, said)
+        index = None if event is None else tx.add(event)
+        if after.terminated is not None and before.terminated is None and index is not None:
+            tx.add(_end_event(contract, EntryType.CONTRACT_TERMINATED, *after.terminated, refs=(index,)))
+        indexes = (index,) if index is not None and brought.event is not None else ()
+        return Taken(
+            view=self._view_after(session, contract, after), indexes=indexes, refusal=refusal, org=org
+        )
+
+    def _judge_exit(self, session: Session, tx: LogTx, contract: Contract, life: Life, said: Notice) -> None:
+        judgement = judge(
+            contract,
+            point="broker",
+            request=exit_request(contract, life, said),
+            state=contract_state(contract, life, said.at),
+            entropy=self._entropy,
+        )
+        judgement.record(session, tx)
+
+    def _rotate(self, session: Session, brought: Brought, after: Life) -> str | None:
+        """Gives the party's organisation its new key, if it does not have it yet; gives the organisation.
+
+        Raises:
+            AlreadyEnrolledError: Somebody else has the key.
+            NoticeEntitlementError: The broker's key is not changed by a notice.
+        """
+        contract, said = brought.contract, brought.notice
+        party = contract.party(said.party)
+        if party is None or party.role == "broker":
+            raise NoticeEntitlementError(
+                need="a contributor or an auditor",
+                found="the broker, which signs by the key that it was started with",
+                remedy="make a successor contract that pins the broker's new key",
+                clause=contract.amendment.clause,
+            )
+        new = key_text(parse_key(after.rotated[said.party]))
+        holder = session.scalar(select(organisation.c.org_id).where(organisation.c.node_key == new))
+        if holder not in (None, party.org):
+            raise AlreadyEnrolledError(
+                need="a key that is new here", found="one that is enrolled", remedy="make a new key pair"
+            )
+        if holder == party.org:
+            return None
+        session.execute(update(organisation).where(organisation.c.org_id == party.org).values(node_key=new))
+        return party.org
+
+    def _own_event(self, contract: Contract, life: Life, said: Notice) -> Event | None:
+        """The broker's entry about a notice that no contributor's envelope stands behind."""
+        kind = ENTRY_OF.get(said.kind)
+        if kind is None:
+            return None
+        body = dict(_entry_body(contract, life, said))
+        private = {"vkey": body.pop("vkey")} if "vkey" in body else {}
+        return Event(type=kind, scope=contract.digest, pub=body, private=private)
+
+    # --- the broker's own ---
+
+    def halt(
+        self,
+        session: Session,
+        tx: LogTx,
+        *,
+        contract: Contract,
+        operator: Operator,
+        code: str,
+        clause: str | None,
+        text: str | None,
+        request: str,
+    ) -> dict[str, Json]:
+        """Stops a contract by a notice of the broker's own.
+
+        Raises:
+            NotExecutedError: The contract is not final.
+            NoticeMalformedError: A field breaks its rule.
+            LifecycleError: The contract has ended.
+            NoticeEntitlementError: The contract does not let the broker halt.
+        """
+        life, party = self._contracts.life(contract, session), contract.broker.party
+        said = Notice(
+            kind="halt",
+            contract=contract.digest,
+            party=party,
+            seq=life.next_seq(party),
+            at=self._now(),
+            code=code,
+            clause=clause,
+            text=text,
+        )
+        envelope = seal_notice(said, self._key)
+        brought = Brought(contract=contract, notice=said, envelope=envelope, event=None)
+        taken = self.take(session, tx, brought)
+        if taken.refusal is not None:
+            raise taken.refusal  # nothing of it is kept: the broker's own numbers are its own affair
+        tx.add(console_action(operator, "contract.halt", subject=contract.digest, request=request))
+        return taken.view
+
+    # --- the end of the term ---
+
+    def unlogged_ends(self, session: Session) -> tuple[str, ...]:
+        """Digests of contracts whose term is over while no entry says so."""
+        kind = log_entry.c.type == EntryType.CONTRACT_EXPIRED.value
+        logged = set(session.scalars(select(log_entry.c.scope).where(kind)))
+        final = select(contract_document.c.digest).where(contract_document.c.state == FINALIZED)
+        names = session.scalars(final.order_by(contract_document.c.digest)).all()
+        return tuple(
+            name
+            for name in names
+            if name not in logged
+            and self._contracts.standing(self._contracts.get(name), session) == lifecycle.EXPIRED
+        )
+
+    def note_expired(self, session: Session, tx: LogTx) -> int:
+        """Logs the end of every contract whose term is over; gives how many were logged."""
+        ends = self.unlogged_ends(session)
+        for name in ends:
+            contract = self._contracts.get(name)
+            tx.add(_end_event(contract, EntryType.CONTRACT_EXPIRED, TERM_OVER, contract.term.clause))
+        return len(ends)
+
+    # --- rows ---
+
+    def _kept(self, session: Session, contract: Contract, name: str) -> bytes | None:
+        of = (contract_notice.c.digest == name) & (contract_notice.c.contract == contract.digest)
+        data: bytes | None = session.scalar(select(contract_notice.c.bytes).where(of))
+        return data
+
+    def _keep(self, session: Session, tx: LogTx, envelope: Envelope, said: Notice) -> None:
+        """Stores a notice; times of one contract's notices only grow, so that they show the order."""
+        last = session.scalar(
+            select(func.max(contract_notice.c.at_ms)).where(contract_notice.c.contract == said.contract)
+        )
+        session.execute(
+            insert(contract_notice).values(
+                digest=said.digest,
+                contract=said.contract,
+                kind=said.kind,
+                party=said.party,
+                seq=said.seq,
+                refers=said.refers,
+                bytes=envelope.to_bytes(),
+                at_ms=max(tx.now_ms, (last or 0) + 1),
+            )
+        )
+
+    def _view_after(self, session: Session, contract: Contract, after: Life) -> dict[str, Json]:
+        """The view with a notice whose entry is written at the end of the transaction."""
+        return {**self.view(session, contract), **life_view(contract, after, self._now())}
+
+    def _now(self) -> str:
+        return iso_s(self._clock.now_ms())
+
+
+def over(contract: Contract, life: Life, now: str, trained: Iterable[str]) -> tuple[str, str] | None:
+    """Why a run under the contract is over for good, as clause and words; None if it may go on.
+
+    Args:
+        contract: Of the run.
+        life: Of the contract.
+        now: Until when to look.
+        trained: Parties whose update is in the run's model.
+    """
+    if life.terminated is not None:
+        return life.terminated.clause, f"the contract was terminated: {life.terminated.code}"
+    if now >= contract.term.expires:
+        return contract.term.clause, f"the term ended at {contract.term.expires}"
+    gone = sorted(name for name in trained if name in life.exited and life.exited[name].at <= now)
+    if gone:
+        return contract.exit.clause, f"the updates of {', '.join(gone)}, which left, are in its model"
+    return None
+
+
+def _entry_body(contract: Contract, life: Life, said: Notice) -> Mapping[str, Json]:
+    """Fields of the entry about a notice: no free text."""
+    if said.kind != "rotate":
+        return {
+            "contract": contract.digest,
+            "clause": said.clause,
+            "reason": said.code,
+            "notice": said.digest,
+        }
+    old, new = key_of(contract, life, said.party), said.subject
+    invariant(old is not None and new is not None, "a rotation of a party names a key")
+    return {
+        "old": digest(parse_key(str(old))),
+        "new": digest(parse_key(str(new))),
+        "role": _LOG_ROLE,
+        "vkey": str(new),
+    }
+
+
+def _end_event(
+    contract: Contract, kind: EntryType, code: str, clause: str, *, refs: tuple[int, ...] = ()
+) -> Event:
+    return Event(
+        type=kind,
+        scope=contract.digest,
+        refs=refs,
+        pub={"contract": contract.digest, "clause": clause, "reason": code},
+    )
+
+
+def _malformed(need: str, found: str) -> NoticeMalformedError:
+    return NoticeMalformedError(
+        need=need, found=ascii(found)[1:-1][:120], remedy="send it with iriai-node contract"
+    )

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the facts of a draft come from: the bytes of recipes, and the broker's list of members.
+
+The broker's own organisation has no id of its own in the list: the draft names it by its key, so that every
+contract of this broker has the same one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.errors import UsageError
+from policies.contract.errors import AnswerError
+from policies.contract.grammar import Prose, Word
+from policies.contract.templates import Blank, PartyRow, RecipeFacts
+from policies.encoding import digest, new_id
+from policies.privacy.accounting import epsilon_text
+from policies.recipe import load as load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from broker.commands import Where
+    from policies.contract.templates import Template
+
+__all__ = ["BROKER_BLANKS", "enrolled", "read_recipes", "recipe_facts", "with_broker"]
+
+_BROKER: Final = "broker"
+_ACTIVE: Final = "active"
+_NAME_CHARS: Final = 32
+BROKER_BLANKS: Final = (
+    Blank(name="broker_name", asks="Legal name of the broker", rule=Prose(200), default=None),
+    Blank(
+        name="broker_country",
+        asks="Country of the broker (two letters)",
+        rule=Word(r"[A-Z]{2}"),
+        default=None,
+    ),
+)
+
+
+# --- recipes ---
+
+
+def read_recipes(template: Template, named: Sequence[str]) -> dict[str, RecipeFacts]:
+    """Facts of each slot's recipe, in the template's order."""
+    files: dict[str, str] = {}
+    free = [one for one in template.slots if not any(text.startswith(f"{one}=") for text in named)]
+    for text in named:
+        slot, equals, file = text.partition("=")
+        if not equals or slot not in template.slots:
+            slot, file = (free.pop(0), text) if free else ("", text)
+        if not slot or slot in files:
+            raise UsageError(
+                need="one --recipe for each of " + " ".join(template.slots),
+                found=" ".join(named),
+                remedy="write --recipe SLOT=FILE",
+            )
+        files[slot] = file
+    return {
+        slot: recipe_facts(slot, Path(files[slot]).read_bytes()) for slot in template.slots if slot in files
+    }
+
+
+def recipe_facts(slot: str, data: bytes) -> RecipeFacts:
+    """What a contract says about a recipe.
+
+    Raises:
+        RecipeError: The bytes are no recipe.
+        AnswerError: It has no privacy plan.
+    """
+    recipe = load_recipe(data)
+    plan = recipe.plan
+    if plan is None:
+        raise AnswerError(
+            need=f"recipe {slot}: a privacy plan",
+            found="none: its models are NOT PRIVATE",
+            remedy="add a plan to the recipe; a pool without one is written by hand, with test_only: true",
+        )
+    return RecipeFacts(
+        digest=digest(data),
+        fields=recipe.fields,
+        rounds=recipe.rounds,
+        local_steps=recipe.local_steps,
+        unit=plan.unit,
+        adjacency=plan.adjacency,
+        delta=str(plan.delta),
+        noise=plan.noise,
+        epsilon=epsilon_text(plan.epsilon_rdp),
+    )
+
+
+# --- parties ---
+
+
+def enrolled(where: Where, wanted: Sequence[str]) -> tuple[tuple[PartyRow, ...], dict[str, Any]]:
+    """The active members and the broker, whose name is still blank; and what the broker says of its log."""
+    with where.client() as client:
+        listed = client.get("/operator/organisations")["organisations"]
+        status = client.get("/operator/status")
+    rows: list[PartyRow] = []
+    for one in listed:
+        if one["state"] != _ACTIVE or (wanted and not {one["org"], one["group"]} & set(wanted)):
+            continue
+        rows.append(
+            PartyRow(
+                party=_short_name(one, {row.party for row in rows}),
+                org=one["org"],
+                role="contributor",
+                group=one["group"],
+                legal_name=one["legal_name"],
+                country=one["country"],
+                key=one["node_key"],
+            )
+        )
+    rows.append(
+        PartyRow(
+            party=_BROKER,
+            org=new_id(
+                "org", bytes.fromhex(digest(status["broker_key"].encode()).removeprefix("sha256:"))[:10]
+            ),
+            role=_BROKER,
+            group=_BROKER,
+            legal_name="",
+            country="",
+            key=status["broker_key"],
+        )
+    )
+    return tuple(rows), {"log_origin": status["origin"]}
+
+
+def _short_name(row: Mapping[str, Any], taken: set[str]) -> str:
+    """A short name from the group, else the legal name; never one that is taken."""
+    for text in (row["group"], row["legal_name"]):
+        name = re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-")[:_NAME_CHARS].strip("-")
+        if re.fullmatch(r"[a-z][a-z0-9-]*", name) and name not in taken | {_BROKER, "public"}:
+            return name
+    return f"m{len(taken) + 1}"
+
+
+def with_broker(parties: Sequence[PartyRow], name: str, country: str) -> tuple[PartyRow, ...]:
+    """The parties, with the broker's name and country filled in."""
+    return tuple(
+        replace(one, legal_name=name, country=country) if one.role == _BROKER else one for one in parties
+    )

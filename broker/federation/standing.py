@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a run may go on, by what the parties of its contract have said.
+
+- **Halt**: an exchange that is under way is cut short, its attempt is settled without a model, and the run
+  pauses: it gives its place among the active runs back, looks every `HALT_POLL_S` whether everybody has
+  resumed, and goes on from its last settled attempt. Budget that nodes reserved or spent stays so.
+- **End** (terminated, or the term is over) and **exit** of a party whose update is in the run's model: the
+  run is over, and its model is no candidate. Without that party another run gives another model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from broker.contracts.life import over
+from broker.contracts.lineage import trained
+from broker.federation.errors import RunHaltedError
+from policies.contract.lifecycle import HALTED
+from policies.limits import HALT_POLL_S
+from policies.ports import iso_s
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from broker.federation.tools import Tools
+    from broker.store import Session
+    from policies.contract import Contract
+
+__all__ = ["Standing"]
+
+T = TypeVar("T")
+
+
+class Standing:
+    """What one run asks about the life of its contract."""
+
+    def __init__(self, tools: Tools, run: str) -> None:
+        self._tools = tools
+        self._run = run
+
+    def halted(self, contract: Contract, session: Session | None = None) -> bool:
+        """Whether a halt is in force; as a transaction sees it, if its session is given."""
+        return self._tools.contracts.standing(contract, session) == HALTED
+
+    def require_running(self, contract: Contract, session: Session | None = None) -> None:
+        """Returns unless a halt is in force.
+
+        Raises:
+            RunHaltedError: It is; the runner tries again once it is not.
+        """
+        if self.halted(contract, session):
+            raise RunHaltedError(
+                need="no halt in force",
+                found="a halted contract",
+                remedy=f"every contributor resumes; iriai-broker contract lifecycle {contract.digest}",
+                clause=contract.halt.clause,
+            )
+
+    def stopped(self, contract: Contract, session: Session) -> bool:
+        """Whether no further attempt may be opened: a halt, or the end of the run."""
+        return self.halted(contract, session) or self._why_over(contract, session) is not None
+
+    def over(self, contract: Contract) -> bool:
+        """Whether nothing of the run may go on, ever; says why."""
+        with self._tools.store.read() as session:
+            found = self._why_over(contract, session)
+        if found is not None:
+            self._tools.journal.note("run.over", run=self._run, clause=found[0], why=found[1])
+        return found is not None
+
+    def _why_over(self, contract: Contract, session: Session) -> tuple[str, str] | None:
+        tools = self._tools
+        life = tools.contracts.life(contract, session)
+        return over(contract, life, iso_s(tools.clock.now_ms()), trained(session, self._run))
+
+    async def resumed(self, contract: Contract) -> None:
+        """Returns once no halt is in force."""
+        if not self.halted(contract):
+            return
+        self._tools.journal.note("run.halted", run=self._run, clause=contract.halt.clause)
+        while True:
+            await asyncio.sleep(HALT_POLL_S)
+            if not self.halted(contract):
+                break
+        self._tools.journal.note("run.resumed", run=self._run)
+
+    async def until_halted(self, contract: Contract, outcomes: AsyncIterator[T]) -> AsyncIterator[T]:
+        """The outcomes of an exchange, until they end or a halt comes."""
+        while True:
+            coming = asyncio.ensure_future(anext(outcomes))
+            try:
+                while not (await asyncio.wait({coming}, timeout=HALT_POLL_S))[0]:
+                    if self.halted(contract):
+                        return
+                yield coming.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)

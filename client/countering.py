@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A counter-offer: another text in the place of the open one, for every party.
+
+1. the text loads, as the author wrote it; 2. it is the same contract and version, and this node could sign
+   it;
+3. the linter has no error; 4. every recipe is here, byte for byte; 5. the text for people is the one that
+   it
+binds, if a file is given; 6. the lane is OFFERED and holds another text; 7. a person compares the changes
+and the digest; then REQUESTED is sent. A counter-offer is no consent: the new text is signed like any
+other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from client.answers import Answer, short
+from client.comparing import change_lines, changes_for
+from client.consent import warnings_of
+from client.contracts import broker_rows, fetch
+from client.conversation import Conversation
+from client.errors import NoSuchThingError, NotConfirmedError, NotSignedError
+from client.lane_book import LaneBook
+from client.shelf import Held, check_prose
+from client.signable import check_before_signing
+from policies.contract import load
+from policies.contract.errors import BadTransitionError
+from policies.contract.pool import LaneState
+from policies.encoding import b64, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from client.membership import Member
+    from client.shelf import ContractShelf
+    from policies.contract import Contract
+
+__all__ = ["counter"]
+
+
+def counter(
+    member: Member,
+    shelf: ContractShelf,
+    text: str,
+    *,
+    confirm: Callable[[str], bool],
+    recipes: Iterable[bytes] = (),
+    prose: bytes | None = None,
+    tell: Callable[[tuple[str, ...]], None] = lambda _lines: None,
+    lang: str = "en",
+) -> Answer:
+    """Puts another text to all parties; see the module for the steps.
+
+    Args:
+        member: Identity and the way to the broker.
+        shelf: Contracts of this node.
+        text: YAML or canonical JSON of the counter-offer.
+        confirm: Shows the first 12 hex digits to a person and gives their answer.
+        recipes: Bytes of recipes that the open text does not have.
+        prose: The text for people, if the counter-offer binds another one.
+        tell: Takes the changes that stand above the question.
+        lang: ``en`` or ``ja``.
+
+    Raises:
+        ContractError: Step 1.
+        NotSignedError, BrokerKeyError, StaleOfferError: Steps 2 and 3.
+        NoSuchThingError: Steps 2 and 4.
+        ProseMismatchError: Step 5.
+        BadTransitionError: Step 6.
+        NotConfirmedError: Step 7.
+        OvertakenError: Somebody else's counter-offer came first.
+    """
+    # 1.
+    contract = load(text)
+    # 2.
+    party = shelf.own_party(contract)
+    row = _open_row(member, contract)
+    base = fetch(member, shelf, str(row["digest"]))
+    # 3.
+    warnings = warnings_of(contract)
+    # 4.
+    annexes = _annexes(shelf, base, contract, recipes)
+    # 5.
+    if prose is not None and contract.prose is not None:
+        check_prose(contract.prose, prose)
+    check_before_signing(member, shelf, Held(contract=contract, party=party, envelope=None), annexes)
+    # 6.
+    talk = Conversation(member, str(row["negotiation"]))
+    lane = talk.read()
+    if lane.state is not LaneState.OFFERED or contract.digest == lane.digest:
+        raise BadTransitionError(
+            need=f"a lane that is OFFERED another text than {short(contract.digest)}",
+            found=f"{lane.state} on {short(lane.digest)}",
+            remedy="reload it: iriai-node contract list; a text that was accepted is not countered any more",
+        )
+    # 7.
+    changes = changes_for(base.contract, contract, party.party)
+    restarting = sorted(set(talk.view.lanes) - {lane.party})
+    tell(_question(base, contract, lane.round + 1, restarting, change_lines(changes, party.party, lang)))
+    if not confirm(short(contract.digest)):
+        raise NotConfirmedError(need="a person's word", found="no", remedy="nothing was sent")
+    shelf.put(contract, annexes)
+    if prose is not None:
+        shelf.put_prose(contract, prose)
+    known = {one.recipe_digest for one in base.contract.recipes}
+    extras = {
+        "contract": contract.canonical.decode("utf-8"),
+        "recipes": [b64(data) for name, data in annexes.items() if name not in known],
+        "prose": None if prose is None else b64(prose),
+    }
+    with LaneBook(member.home).alone(wait=True):
+        lane = talk.say("request", contract.digest, extras=extras)
+    shelf.mark_shown(contract)
+    return Answer(
+        data={
+            "contract": contract.digest,
+            "base": base.contract.digest,
+            "negotiation": talk.negotiation,
+            "round": lane.round,
+            "lane": lane.state.value,
+            "restarted": restarting,
+            "changes": [dict(one) for one in changes],
+            "warnings": [one.id for one in warnings],
+        },
+        text=(
+            f"countered {contract.digest}",
+            f"round     {lane.round}; lanes that started anew: {', '.join(restarting) or 'none'}",
+            f"next: iriai-node contract sign {contract.digest}",
+        ),
+    )
+
+
+def _open_row(member: Member, contract: Contract) -> Mapping[str, Any]:
+    """The open negotiation of this version of the contract.
+
+    Raises:
+        NotSignedError: There is none.
+    """
+    for one in broker_rows(member):
+        same = (one.get("contract_id"), one.get("version")) == (contract.contract_id, contract.version)
+        if same and one.get("state") == "offered" and isinstance(one.get("negotiation"), str):
+            return one
+    raise NotSignedError(
+        need=f"an open offer of {contract.contract_id}, version {contract.version}",
+        found="none",
+        remedy="keep contract_id and version of the offer: iriai-node contract list",
+    )
+
+
+def _annexes(
+    shelf: ContractShelf, base: Held, contract: Contract, given: Iterable[bytes]
+) -> dict[str, bytes]:
+    """The bytes of every recipe: those that were given, and those that the open text has.
+
+    Raises:
+        NoSuchThingError: One is missing, or one was given that the text does not name.
+    """
+    found = {digest(one): one for one in given}
+    named = {one.recipe_digest: one for one in contract.recipes}
+    strangers = sorted(set(found) - set(named))
+    if strangers:
+        raise NoSuchThingError(
+            need="recipes that the counter-offer names",
+            found=", ".join(map(short, strangers)),
+            remedy="name the file's digest in a recipe clause, or leave the file out",
+        )
+    for name in set(named) - set(found):
+        if base.contract.recipe(name) is None:
+            raise NoSuchThingError(
+                need=f"the bytes of recipe {named[name].id} ({name})",
+                found="none",
+                remedy="give the file with --recipe",
+                clause=named[name].clause,
+            )
+        found[name] = shelf.recipe_bytes(base.contract.digest, name)
+    return found
+
+
+def _question(
+    base: Held, contract: Contract, number: int, restarting: list[str], changes: tuple[str, ...]
+) -> tuple[str, ...]:
+    return (
+        f"open text {base.contract.digest}",
+        f"yours     {contract.digest}",
+        *changes,
+        f"round     {number}; these lanes start anew: {', '.join(restarting) or 'none'}",
+        "sent      the whole text, to all parties; it is no signature",
+    )

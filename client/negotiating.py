@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this node says in a lane: ACCEPTED and VERIFIED by a person's consent, TERMINATED by their refusal.
+
+Nothing is said by software alone. `carry_on` acts on what a person decided before, in a command or, later,
+in the worker (`client.tending`), and only about the digest that they decided on.
+
+Before VERIFIED leaves, each time:
+
+1. the lane's messages, all verified, show AGREED on the digest of the consent;
+2. the contract may still be signed by this node (`client.signable.check_before_signing`), the linter
+   finds no error, and no warning that the consent does not acknowledge;
+3. the broker's own signature over the contract is there and holds;
+4. the entry ``contract.signed`` for the log is durable, then the message, then both are sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from client.answers import Answer, short
+from client.consent import consent_of, unacknowledged, warnings_of, withdraw_consent
+from client.contracts import broker_rows, fetch, resolve
+from client.conversation import Conversation
+from client.errors import NoSuchThingError, NotJoinedError, NotSignedError
+from client.lane_book import LaneBook, Refusal
+from client.membership import alias_key, membership
+from client.receipts import LogView, collect, fetch_consistency
+from client.signable import check_before_signing
+from policies.contract import CONTRACT_TYPE, signers
+from policies.contract.errors import OvertakenError
+from policies.contract.pool import LaneState
+from policies.encoding import b64, digest
+from policies.log.entries import alias
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from client.consent import Consent
+    from client.membership import Member
+    from client.outbox import Outbox
+    from client.shelf import ContractShelf, Held
+
+__all__ = ["carry_on", "check_open", "need_alias", "negotiation_of", "refuse"]
+
+ROUND_CLOSED: Final = "round-closed"
+_OPEN: Final = "open"
+
+
+def negotiation_of(member: Member, held: Held) -> str:
+    """Id of the negotiation in which a contract is the open text.
+
+    Raises:
+        OvertakenError: Another text of this contract is open by now.
+        NotSignedError: Nobody negotiates it.
+    """
+    contract = held.contract
+    rows = broker_rows(member)
+    for one in rows:
+        if one["digest"] == contract.digest and isinstance(one.get("negotiation"), str):
+            return str(one["negotiation"])
+    own = (contract.contract_id, contract.version)
+    for one in rows:
+        if one["digest"] != contract.digest and (one.get("contract_id"), one.get("version")) == own:
+            raise _overtaken(contract.digest, str(one["digest"]))
+    raise NotSignedError(
+        need=f"an open negotiation of {contract.digest}", found="none", remedy="ask the operator to offer it"
+    )
+
+
+def _overtaken(wanted: str, found: str) -> OvertakenError:
+    return OvertakenError(
+        need=f"{wanted} as the open text",
+        found=f"{found}, by a counter-offer",
+        remedy=f"iriai-node contract diff {short(wanted)} {short(found)}; then sign, counter or refuse it",
+    )
+
+
+def check_open(talk: Conversation, held: Held) -> None:
+    """Returns if the lane holds this text and can still lead to a contract.
+
+    Raises:
+        OvertakenError: It holds another text.
+        NotSignedError: The round has ended.
+    """
+    lane, view = talk.read(), talk.view
+    if lane.digest != held.contract.digest:
+        raise _overtaken(held.contract.digest, lane.digest)
+    if view.state == "terminated" or lane.state is LaneState.TERMINATED:
+        closed = view.closed or {}
+        why = ", ".join(str(closed[key]) for key in ("code", "clause", "text", "party") if closed.get(key))
+        raise NotSignedError(
+            need="an open round",
+            found=f"one that ended: {why or 'no reason given'}",
+            remedy="ask for a new offer",
+        )
+
+
+# --- what is said in the lane ---
+
+
+def need_alias(member: Member) -> bytes:
+    """The key of this organisation's aliases in the log.
+
+    Raises:
+        NotJoinedError: The organisation is not approved yet.
+    """
+    key = alias_key(member.home)
+    if key is None:
+        state = membership(member)["state"]
+        key = alias_key(member.home)
+        if key is None:
+            raise NotJoinedError(
+                need="an approved organisation",
+                found=str(state),
+                remedy="two operators approve it; then sign",
+            )
+    return key
+
+
+def carry_on(member: Member, shelf: ContractShelf, outbox: Outbox, talk: Conversation) -> str | None:
+    """Says what a kept consent or refusal allows in the lane's present state; gives what was said.
+
+    1. a message that is on its way goes out again; 2. a lane in AGREED whose round has closed is ended;
+    3. a kept refusal is said; 4. ACCEPTED, then VERIFIED, by the consent for exactly the lane's text.
+    """
+    lane = talk.read()
+    # 1.
+    said = "resent" if talk.resend() else None
+    lane = talk.lane
+    # 2.
+    if lane.state is LaneState.AGREED and talk.view.state == "terminated":
+        talk.say("terminate", lane.digest, code=ROUND_CLOSED)
+        return ROUND_CLOSED
+    # 3.
+    refusal = talk.refusal
+    if refusal is not None and refusal.digest == lane.digest and lane.state in _REFUSABLE:
+        _terminate(talk, refusal)
+        return "terminate"
+    # 4.
+    if talk.view.state != _OPEN or lane.state not in {LaneState.OFFERED, LaneState.AGREED}:
+        return said
+    held = fetch(member, shelf, lane.digest)
+    consent = consent_of(shelf, held.contract)
+    if consent is None:
+        return said
+    if lane.state is LaneState.OFFERED:
+        _check_again(member, shelf, held, consent)
+        said, lane = "accept", talk.say("accept", lane.digest)
+    if lane.state is LaneState.AGREED:
+        _verify(member, shelf, outbox, talk, consent)
+        said = "verify"
+    return said
+
+
+_REFUSABLE: Final = frozenset({LaneState.OFFERED, LaneState.AGREED})
+
+
+def _check_again(member: Member, shelf: ContractShelf, held: Held, consent: Consent) -> None:
+    """Steps 2 and 3 once more: time, software and files may be others than when the person said yes."""
+    check_before_signing(member, shelf, held)
+    missing = {one.id for one in warnings_of(held.contract)} - set(consent.acknowledged)
+    if missing:
+        raise unacknowledged(missing)
+
+
+def _verify(
+    member: Member, shelf: ContractShelf, outbox: Outbox, talk: Conversation, consent: Consent
+) -> None:
+    """Sends VERIFIED with this node's signature over the contract, and the log entry of it."""
+    held = shelf.get(consent.contract)
+    contract = held.contract
+    _check_again(member, shelf, held, consent)
+    _check_broker_signed(member, held)
+    seal = Envelope.seal(contract.canonical, CONTRACT_TYPE, member.identity.key)
+    body = {"contract": contract.digest, "party": alias(need_alias(member), contract.digest, None, None)}
+    with outbox.writing() as letters:
+        envelope = letters.seal(
+            "contract.signed", body=body, scope=contract.digest, slot=f"contract.signed {contract.digest}"
+        )
+        signature = b64(seal.signatures[0][1])
+        letters.note(
+            kind="contract.signed",
+            size_bytes=len(envelope.to_bytes()) + len(signature),
+            digest=digest(envelope.payload),
+            contract=contract.digest,
+        )
+    extras: dict[str, Any] = {"signature": signature, "envelope": envelope.to_json()}
+    talk.say("verify", contract.digest, acknowledged=consent.acknowledged, extras=extras)
+    view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+    collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
+
+
+def _check_broker_signed(member: Member, held: Held) -> None:
+    """Returns if the broker signed the contract, which is what AGREED says.
+
+    Raises:
+        NotSignedError: It did not.
+    """
+    contract = held.contract
+    envelope = Envelope.from_bytes(member.client.get_bytes(f"/contracts/{contract.digest}/envelope"))
+    if contract.broker.party not in signers(contract, envelope):
+        raise NotSignedError(
+            need=f"the broker's signature over {contract.digest}, which AGREED promises",
+            found="none",
+            remedy="do not sign; report it to the other parties",
+            clause=contract.broker.clause,
+        )
+
+
+def refuse(
+    member: Member,
+    shelf: ContractShelf,
+    contract: str,
+    *,
+    code: str,
+    clause: str | None = None,
+    text: str | None = None,
+) -> Answer:
+    """Withdraws the consent and ends the lane, and with it the round for all, with a reason.
+
+    A lane in ACCEPTED only the broker can end: then the refusal is kept, and said as soon as it has
+    AGREED.
+
+    Args:
+        member: Identity and the way to the broker.
+        shelf: Contracts of this node.
+        contract: The whole digest, or its first 12 hex digits.
+        code: Reason code, lower-case with dots.
+        clause: The clause that is the reason.
+        text: One line for the other parties.
+
+    Raises:
+        NoSuchThingError: The contract has no such clause.
+        OvertakenError: Another text is open by now.
+        NotSignedError: The lane has ended, or it is signed already.
+    """
+    held = fetch(member, shelf, resolve(member, shelf, contract))
+    if clause is not None and held.contract.clause(clause) is None:
+        raise NoSuchThingError(
+            need="a clause of this contract",
+            found=ascii(clause)[1:-1][:60],
+            remedy="iriai-node contract show",
+        )
+    refusal = Refusal(digest=held.contract.digest, code=code, clause=clause, text=text)
+    withdraw_consent(shelf, held.contract.digest)
+    with LaneBook(member.home).alone(wait=True):
+        talk = Conversation(member, negotiation_of(member, held))
+        check_open(talk, held)
+        if talk.lane.state in _REFUSABLE:
+            _terminate(talk, refusal)
+        elif talk.lane.state is LaneState.ACCEPTED:
+            talk.drafted("terminate", refusal.digest, code=code, clause=clause, text=text)  # it can be said
+            talk.put_refusal(refusal)
+        else:
+            raise NotSignedError(
+                need="a lane in OFFERED, ACCEPTED or AGREED",
+                found=str(talk.lane.state),
+                remedy="what is signed ends by exit or amendment: iriai-node contract show",
+            )
+    later = talk.lane.state is LaneState.ACCEPTED
+    return Answer(
+        data={
+            "contract": held.contract.digest,
+            "lane": talk.lane.state.value,
+            "said": not later,
+            "code": code,
+        },
+        text=(
+            f"refused  {held.contract.digest}: {code}" + (f" [{clause}]" if clause else ""),
+            "kept: an accepted lane ends once the broker has agreed (iriai-node run); nothing is signed"
+            if later
+            else "sent: this round is over for all; the operator may open another",
+        ),
+    )
+
+
+def _terminate(talk: Conversation, refusal: Refusal) -> None:
+    talk.say("terminate", refusal.digest, code=refusal.code, clause=refusal.clause, text=refusal.text)
+    talk.put_refusal(None)

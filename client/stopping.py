@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Halt, resume, exit and attest, as this node says them; and what the other parties said, fetched.
+
+Each statement goes in this order:
+
+1. the notice is signed and on the disk: it binds this node's guard from here on, whoever can be reached;
+2. what the broker took of the other parties is fetched and verified;
+3. own notices that are not taken go out, oldest first, each with its envelope for the log.
+
+Where the broker is away, 2 and 3 are done by the worker, or by the next of these commands. A notice that
+changes nothing any more (the contract ended meanwhile) is taken and logged all the same; the answer says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from client.answers import Answer, short, table
+from client.contracts import resolve
+from client.errors import NotConfirmedError, PeerAnswerError, PeerUnreachableError, RemoteRefusalError
+from client.leaving import consequences, gets
+from client.notices import Notices
+from client.receipts import LogView, collect, fetch_consistency
+from policies.contract.errors import LifecycleError, NotExecutedError
+from policies.contract.lifecycle import life_view, remaining, standing
+from policies.contract.notices import Notice, attestation_subject
+from policies.encoding import is_digest
+from policies.errors import IriaiError
+from policies.limits import NOTICES_PER_PARTY, PARTIES, REPLY_ENVELOPES
+from policies.ports import iso_s
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from client.membership import Member
+    from client.outbox import Outbox
+    from client.shelf import ContractShelf, Held
+    from policies.contract.lifecycle import Life
+
+__all__ = ["attest", "exchange", "halt", "keep_up", "leave", "lifecycle", "resume"]
+
+_LOGGED: Final = {"halt": "contract.halted", "resume": "contract.resumed", "exit": "contract.exited"}
+_AWAY = "the broker is away: the worker sends it (iriai-node run), or the next of these commands"
+
+Told = tuple[str, dict[str, str]]
+
+
+# --- commands ---
+
+
+def halt(
+    member: Member,
+    shelf: ContractShelf,
+    outbox: Outbox,
+    contract: str,
+    *,
+    code: str,
+    clause: str | None = None,
+    text: str | None = None,
+) -> Answer:
+    """Stops everything under a contract: here at once, elsewhere as soon as the broker hears of it.
+
+    Raises:
+        NoticeEntitlementError: The contract does not let this party halt.
+        LifecycleError: The contract has ended.
+        NoticesUnknownError: What was said about it is lost here; nothing runs anyway.
+    """
+    desk = _Desk(member, shelf, outbox, contract)
+    said = desk.say("halt", code=code, clause=clause, text=text)
+    return desk.answer(
+        [said],
+        (
+            f"halted   {desk.held.contract.digest}",
+            "here     from now on: nothing is trained, judged or fetched under it",
+            "goes on  when every contributor resumes: iriai-node contract resume "
+            + short(desk.held.contract.digest),
+        ),
+    )
+
+
+def resume(member: Member, shelf: ContractShelf, outbox: Outbox, contract: str, *, code: str) -> Answer:
+    """Agrees that a halted contract goes on: one notice for each open halt that this party has not resumed.
+
+    Raises:
+        LifecycleError: No halt is open.
+    """
+    desk = _Desk(member, shelf, outbox, contract)
+    desk.exchange()
+    life, party = desk.life(), desk.held.party.party
+    open_halts = [one for one in life.halts if party not in life.resumed_by[one.digest]]
+    if not open_halts:
+        raise LifecycleError(
+            need="a halt that this party has not resumed",
+            found="none open" if not life.halts else "all resumed by this party",
+            remedy="iriai-node contract lifecycle shows who is waited for",
+        )
+    said = [desk.say("resume", code=code, refers=one.digest) for one in open_halts]
+    shown = [
+        f"resumes  {one.party}: {one.code}" + (f" [{one.clause}]" if one.clause else "") for one in open_halts
+    ]
+    return desk.answer(said, tuple(shown))
+
+
+def leave(
+    member: Member,
+    shelf: ContractShelf,
+    outbox: Outbox,
+    contract: str,
+    *,
+    choice: str,
+    code: str,
+    confirm: Callable[[str], bool],
+    tell: Callable[[Iterable[str]], None],
+) -> Answer:
+    """Leaves a contract, once a person has read what follows, clause by clause.
+
+    Args:
+        member: Identity and the way to the broker.
+        shelf: Contracts of this node.
+        outbox: Numbers and keeps the envelope.
+        contract: Digest, or its first hex digits.
+        choice: What becomes of models that hold this party's updates and are not released.
+        code: Reason code.
+        confirm: Shows the digest to a person and gives their answer.
+        tell: Shows lines to a person before they are asked.
+
+    Raises:
+        RefusedError: The contract does not allow this exit; the clause is named.
+        NotConfirmedError: Nobody said yes.
+    """
+    desk = _Desk(member, shelf, outbox, contract)
+    desk.exchange()
+    held, life = desk.held, desk.life()
+    follows = consequences(held.contract, life, held.party.party, choice, desk.now)
+    tell([f"[{clause}] {words}" for clause, words in follows])
+    if not confirm(short(held.contract.digest)):
+        raise NotConfirmedError(
+            need="a person's word", found="no", remedy="read it again: iriai-node contract show"
+        )
+    said = desk.say("exit", code=code, choice=choice)
+    return desk.answer([said], (f"left     {held.contract.digest}", "you get", *gets(member.home, held)))
+
+
+def attest(
+    member: Member, shelf: ContractShelf, outbox: Outbox, contract: str, *, use: str, country: str
+) -> Answer:
+    """States under signature what this party uses the models for, and where.
+
+    Raises:
+        NoticeMalformedError: ``use`` is no word, or ``country`` no country code.
+    """
+    desk = _Desk(member, shelf, outbox, contract)
+    said = desk.say("attest", code="use.attested", subject=attestation_subject(use=use, country=country))
+    return desk.answer([said], (f"attested {use}, in {country}",))
+
+
+def lifecycle(
+    member: Member, shelf: ContractShelf, outbox: Outbox, contract: str, *, restore: bool = False
+) -> Answer:
+    """Where a contract stands and what its parties said, verified here; ``restore`` fetches it all anew."""
+    desk = _Desk(member, shelf, outbox, contract, anew=restore)
+    sent = desk.exchange()
+    life, contract_ = desk.life(), desk.held.contract
+    waited = {
+        one.digest: [name for name in remaining(contract_, life) if name not in life.resumed_by[one.digest]]
+        for one in life.halts
+    }
+    shown = life_view(contract_, life, desk.now)
+    text = [f"contract {contract_.digest}", f"standing {shown['standing']} since {shown['since']}"]
+    for one in life.halts:
+        why = (
+            f"{one.code}" + (f" [{one.clause}]" if one.clause else "") + (f": {one.text}" if one.text else "")
+        )
+        text.append(f"halt     by {one.party} at {one.at}, {why}")
+        text.append(f"         waits for a resume by {', '.join(waited[one.digest])}")
+    text += [f"left     {name} at {gone.at}; unreleased: {gone.choice}" for name, gone in life.exited.items()]
+    if life.terminated is not None:
+        text.append(f"ended    by {life.terminated.clause}: {life.terminated.code}")
+    text += [] if sent else [_AWAY] if desk.unsent() else ["the broker is away: this is what is known here"]
+    return Answer(
+        data={**shown, "waiting_for": waited, "unsent": [one.digest for one in desk.unsent()]},
+        text=tuple(text),
+    )
+
+
+def keep_up(member: Member, shelf: ContractShelf, outbox: Outbox) -> list[Told]:
+    """What the worker does now and then: own notices go out, those of others come in.
+
+    Gives lines for the worker's log; one contract does not keep another waiting.
+
+    Raises:
+        PeerUnreachableError: The broker is away; nothing was done.
+    """
+    told: list[Told] = []
+    for digest in shelf.digests():
+        try:
+            held = shelf.get(digest)
+            if held.is_executed:
+                told += exchange(member, shelf, outbox, held)
+        except PeerUnreachableError:
+            raise
+        except IriaiError as error:
+            told.append(("notices-wait", {"contract": digest, "code": error.code}))
+    return told
+
+
+# --- the exchange with the broker ---
+
+
+def exchange(
+    member: Member, shelf: ContractShelf, outbox: Outbox, held: Held, *, anew: bool = False
+) -> list[Told]:
+    """Fetches what was taken, sends what was not; steps 2 and 3 of the module.
+
+    Raises:
+        PeerUnreachableError: The broker is away.
+        NoticesRewrittenError: The broker took something back.
+        RemoteRefusalError: It does not take a notice, and keeps nothing of it.
+    """
+    notices = Notices(shelf)
+    before = None if anew else standing(held.contract, notices.life(held), _now(member))
+    _fetch(member, notices, held, anew=anew)
+    told = [_send(member, outbox, notices, held, one) for one in notices.unsent(held)]
+    if told:
+        _fetch(member, notices, held)
+        view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+        collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
+    after = standing(held.contract, notices.life(held, _now(member)), _now(member))
+    if after != before:
+        told.append(("contract-stands", {"contract": held.contract.digest, "standing": after}))
+    return told
+
+
+def _fetch(member: Member, notices: Notices, held: Held, *, anew: bool = False) -> None:
+    base = f"/contracts/{held.contract.digest}"
+    order = _order(member.client.get(f"{base}/lifecycle"))
+    fetched = [
+        Envelope.from_bytes(member.client.get_bytes(f"{base}/notices/{one.removeprefix('sha256:')}"))
+        for one in notices.missing(held, order)
+    ]
+    notices.learn(held, order, fetched, anew=anew)
+
+
+def _order(answer: object) -> tuple[str, ...]:
+    rows = answer.get("notices") if isinstance(answer, dict) else None
+    if not isinstance(rows, list) or len(rows) > NOTICES_PER_PARTY * PARTIES:
+        raise _no_notices()
+    found = [one.get("digest") if isinstance(one, dict) else None for one in rows]
+    if not all(is_digest(one) for one in found) or len(set(found)) != len(found):
+        raise _no_notices()
+    return tuple(str(one) for one in found)
+
+
+def _no_notices() -> PeerAnswerError:
+    return PeerAnswerError(
+        need="the notices of a contract", found="another form", remedy="check both versions"
+    )
+
+
+def _send(member: Member, outbox: Outbox, notices: Notices, held: Held, one: Notice) -> Told:
+    """Sends an own notice; one that is void was taken all the same, and the line says why."""
+    contract = held.contract.digest
+    sealed = None if one.kind not in _LOGGED else _log_envelope(outbox, one)
+    body = {
+        "notice": notices.envelope(held, one.digest).to_json(),
+        "envelope": None if sealed is None else sealed.to_json(),
+        "earlier": [] if sealed is None else _earlier(outbox, one),
+    }
+    facts = {"contract": contract, "kind": one.kind, "notice": one.digest}
+    try:
+        member.client.post(
+            f"/contracts/{contract}/notices", body, idempotency_key=f"notice-{one.digest[7:47]}"
+        )
+    except RemoteRefusalError as error:
+        if one.digest not in _order(member.client.get(f"/contracts/{contract}/lifecycle")):
+            raise
+        return "notice-void", {**facts, "code": error.code}
+    return "notice-taken", facts
+
+
+def _log_envelope(outbox: Outbox, one: Notice) -> Envelope:
+    kind = _LOGGED[one.kind]
+    body = {"contract": one.contract, "clause": one.clause, "reason": one.code, "notice": one.digest}
+    with outbox.writing() as letters:
+        sealed = letters.seal(kind, body=body, scope=one.contract, slot=_slot(one))
+        letters.note(
+            kind=kind,
+            size_bytes=len(sealed.to_bytes()) + len(one.payload),
+            digest=one.digest,
+            clause=one.clause,
+            contract=one.contract,
+        )
+    return sealed
+
+
+def _earlier(outbox: Outbox, one: Notice) -> list[Any]:
+    """Envelopes of lost replies: under a halt no round asks for them, and numbers are not skipped."""
+    stored = outbox.find(_slot(one))
+    before = 0 if stored is None else stored.seq
+    return [each.envelope.to_json() for each in outbox.pending(REPLY_ENVELOPES) if each.seq < before]
+
+
+def _slot(one: Notice) -> str:
+    return f"{_LOGGED[one.kind]} {one.digest}"
+
+
+class _Desk:
+    """One command's view of one contract."""
+
+    def __init__(
+        self, member: Member, shelf: ContractShelf, outbox: Outbox, contract: str, *, anew: bool = False
+    ) -> None:
+        """Finds an executed contract.
+
+        Raises:
+            NoSuchThingError: It is not here.
+            NotExecutedError: Not everybody signed it.
+        """
+        self._member, self._shelf, self._outbox, self._anew = member, shelf, outbox, anew
+        self.held = shelf.get(_resolved(member, shelf, contract))
+        if not self.held.is_executed:
+            raise NotExecutedError(
+                need="a contract that everybody signed", found="an offer", remedy="iriai-node contract refuse"
+            )
+        self.now = _now(member)
+        self.told: list[Told] = []
+
+    def life(self) -> Life:
+        return Notices(self._shelf).life(self.held, self.now)
+
+    def unsent(self) -> tuple[Notice, ...]:
+        return Notices(self._shelf).unsent(self.held)
+
+    def say(self, kind: str, **terms: Any) -> Notice:  # noqa: ANN401  fields of a notice
+        notices, party = Notices(self._shelf), self.held.party.party
+        said = Notice(
+            kind=kind,
+            contract=self.held.contract.digest,
+            party=party,
+            seq=notices.life(self.held).next_seq(party),
+            at=self.now,
+            **terms,
+        )
+        return notices.say(self.held, said, self._member.identity.key)
+
+    def exchange(self) -> bool:
+        """Whether the broker was reached."""
+        try:
+            self.told += exchange(self._member, self._shelf, self._outbox, self.held, anew=self._anew)
+        except PeerUnreachableError:
+            return False
+        return True
+
+    def answer(self, said: Iterable[Notice], text: tuple[str, ...]) -> Answer:
+        """What was said, and whether the broker has it."""
+        self.exchange()
+        waiting = {one.digest for one in self.unsent()}
+        void = {facts["notice"]: facts["code"] for event, facts in self.told if event == "notice-void"}
+        rows = [
+            (
+                one.kind,
+                one.seq,
+                "not sent yet" if one.digest in waiting else void.get(one.digest, "taken"),
+                one.digest,
+            )
+            for one in said
+        ]
+        stands = standing(self.held.contract, self.life(), self.now)
+        lines = (*text, f"standing {stands}", *table(("notice", "number", "broker", "digest"), rows))
+        return Answer(
+            data={
+                "contract": self.held.contract.digest,
+                "standing": stands,
+                "notices": [dict(zip(("kind", "seq", "broker", "digest"), row, strict=True)) for row in rows],
+            },
+            text=(*lines, _AWAY) if waiting else lines,
+        )
+
+
+def _resolved(member: Member, shelf: ContractShelf, name: str) -> str:
+    """The whole digest; from this node's own contracts first, so that a halt needs nobody."""
+    mine = [
+        one for one in shelf.digests() if one.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
+    ]
+    return mine[0] if len(mine) == 1 and len(name) >= len(short(mine[0])) else resolve(member, shelf, name)
+
+
+def _now(member: Member) -> str:
+    return iso_s(member.clock.now_ms())

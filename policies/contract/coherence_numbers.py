@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contradictions in numbers: privacy terms, minimum numbers, bounds and their reports, shares.
+
+Rules 6, 7, 8 and 10 of `policies.contract.coherence`, which calls them in its order.
+
+- **Noise shares** (privacy.md, section 8): each node adds a part of the noise, so the claim rests on
+  ``honest_min`` honest groups. They are in every sum only if secure aggregation is required, every recipe has
+  four groups, and as many honest groups are left when ``max_colluders`` of a recipe's groups are not honest.
+- **Protected properties** (privacy.md, section 10): noise does not hide them, a sum over five groups does.
+- **Colluders** (secure-aggregation.md, section 2): with n parties in a recipe and t = floor(2n/3) + 1, two
+  different sums of one round would need 2(t - c) of n - c honest nodes; ``c < 2t - n`` rules that out. And
+  the fewest parties that are averaged have two honest ones among them.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from policies.contract.checks_pooling import HIDING
+from policies.contract.checks_privacy import PROTECTED_GROUPS
+from policies.contract.errors import ColludersTooManyError, ContractInvalidError
+from policies.contract.registry import CANARY_REPORT, MEMBERSHIP_REPORT, PROPERTY_REPORT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from policies.contract.clauses import Contract, PrivacyCapClause, PrivacyClause
+
+__all__ = ["check_numbers", "check_privacy", "check_reports", "check_shares"]
+
+SHARES_GROUPS: Final = 4  # of a recipe whose noise is shared
+_PLAN_TERMS = ("unit", "adjacency", "delta", "epsilon_per_release", "epsilon_total", "filter", "noise")
+_REPORT_OF_USE: Final[Mapping[str, str]] = {
+    "canary": CANARY_REPORT,
+    "membership-inference": MEMBERSHIP_REPORT,
+    "property-leak": PROPERTY_REPORT,
+}
+
+
+def _refuse(
+    clause: str, need: str, found: object, *, kind: type[ContractInvalidError] = ContractInvalidError
+) -> ContractInvalidError:
+    return kind(clause=clause, need=need, found=str(found)[:160], remedy="change the named clause")
+
+
+# --- 6. privacy ---
+
+
+def check_privacy(contract: Contract) -> None:
+    """The privacy terms are complete, or all null; caps tighten downwards.
+
+    Raises:
+        ContractInvalidError: They are not.
+    """
+    common = contract.privacy
+    if common.mode == "none":
+        _nothing_else(common)
+        return
+    missing = [name for name in _PLAN_TERMS if getattr(common, name) is None]
+    if missing:
+        raise _refuse(common.clause, "every privacy term under mode dp", "no " + " ".join(missing))
+    release, total = Decimal(common.epsilon_per_release or 0), Decimal(common.epsilon_total or 0)
+    if release > total:
+        raise _refuse(common.clause, f"epsilon_per_release at most epsilon_total {total}", release)
+    for cap in common.per_party:
+        _tighter(cap, release, total)
+    _noise(contract)
+    _protected(contract)
+
+
+def _nothing_else(common: PrivacyClause) -> None:
+    optional = (*_PLAN_TERMS, "honest_min", "reply_slot_ms")
+    stray = [name for name in optional if getattr(common, name) is not None]
+    stray += ["protected_properties"] if common.protected_properties else []
+    stray += [one.clause for one in common.per_party]
+    if stray:
+        raise _refuse(common.clause, "no other privacy term under mode none", " ".join(stray))
+
+
+def _tighter(cap: PrivacyCapClause, release: Decimal, total: Decimal) -> None:
+    if cap.epsilon_per_release is None and cap.epsilon_total is None:
+        raise _refuse(cap.clause, "at least one cap", "none")
+    own_release = Decimal(cap.epsilon_per_release or release)
+    own_total = Decimal(cap.epsilon_total or total)
+    if own_release > release or own_total > total:
+        need = f"caps not above the common ones {release} / {total}"
+        raise _refuse(cap.clause, need, f"{own_release} / {own_total}")
+    if cap.epsilon_per_release is not None and own_release > own_total:
+        raise _refuse(cap.clause, f"epsilon_per_release at most epsilon_total {own_total}", own_release)
+
+
+def _noise(contract: Contract) -> None:
+    common, name = contract.privacy, contract.privacy.clause
+    if (common.noise == "shares") != (common.honest_min is not None):
+        raise _refuse(name, "honest_min exactly where noise is shares", f"honest_min {common.honest_min}")
+    if common.honest_min is None:
+        return
+    _need_secure_aggregation(contract, "with noise shares")
+    colluders = contract.aggregation.max_colluders
+    for recipe in contract.recipes:
+        groups = len(contract.groups(recipe.participants))
+        if groups < SHARES_GROUPS:
+            need = f"noise shares only where {recipe.clause} has at least {SHARES_GROUPS} groups"
+            raise _refuse(name, need, f"{groups} groups")
+        if common.honest_min > groups - colluders:
+            need = f"honest_min at most {groups - colluders}: the groups of {recipe.clause} less {colluders}"
+            raise _refuse(name, need, common.honest_min)
+
+
+def _protected(contract: Contract) -> None:
+    if not contract.privacy.protected_properties:
+        return
+    _need_secure_aggregation(contract, "with protected_properties")
+    name = contract.privacy.clause
+    if PROPERTY_REPORT not in contract.release.evidence:
+        need = f"{PROPERTY_REPORT} in the evidence of {contract.release.clause}"
+        raise _refuse(name, f"protected_properties with {need}", "no such evidence")
+    for recipe in contract.recipes:
+        groups = len(contract.groups(recipe.participants))
+        if groups < PROTECTED_GROUPS:
+            need = f"protected_properties only where {recipe.clause} has at least {PROTECTED_GROUPS} groups"
+            raise _refuse(name, need, f"{groups} groups")
+
+
+def _need_secure_aggregation(contract: Contract, why: str) -> None:
+    mode = contract.aggregation.secure_aggregation
+    if mode != "required":
+        need = f"secure_aggregation required in {contract.aggregation.clause} {why}"
+        raise _refuse(contract.privacy.clause, need, mode)
+
+
+# --- 7. minimum numbers ---
+
+
+def check_numbers(contract: Contract) -> None:
+    """Every minimum number can be reached.
+
+    Raises:
+        ContractInvalidError: One cannot.
+        ColludersTooManyError: ``max_colluders`` leaves too few honest parties.
+    """
+    k, clause = contract.aggregation.min_parties, contract.aggregation.clause
+    groups = len(contract.groups(one.party for one in contract.contributors))
+    if k > groups:
+        raise _refuse(clause, f"min_parties at most the {groups} independent groups", k)
+    for recipe in contract.recipes:
+        own = len(contract.groups(recipe.participants))
+        if k > own:
+            raise _refuse(clause, f"min_parties at most the {own} groups of {recipe.clause}", k)
+    _colluders(contract)
+    least = contract.release.approvals.min
+    if least > groups:
+        raise _refuse(contract.release.clause, f"approvals.min at most the {groups} groups", least)
+    if contract.queries is not None and contract.queries.min_groups > groups:
+        need, found = f"min_groups at most the {groups} groups", contract.queries.min_groups
+        raise _refuse(contract.queries.clause, need, found)
+
+
+def _colluders(contract: Contract) -> None:
+    pooling, kind = contract.aggregation, ColludersTooManyError
+    c = pooling.max_colluders
+    if pooling.min_parties - c < HIDING:
+        need = f"max_colluders at most min_parties - {HIDING} = {pooling.min_parties - HIDING}"
+        raise _refuse(pooling.clause, need, c, kind=kind)
+    for recipe in contract.recipes:
+        n = len(recipe.participants)
+        bound = 2 * _threshold(n) - n
+        if c >= bound:
+            need = f"max_colluders below {bound} for the {n} parties of {recipe.clause}"
+            raise _refuse(pooling.clause, need, c, kind=kind)
+
+
+def _threshold(parties: int) -> int:
+    """How many nodes open a sum (secure-aggregation.md, section 2)."""
+    return 2 * parties // 3 + 1
+
+
+# --- 8. bounds and reports ---
+
+
+def check_reports(contract: Contract) -> None:
+    """Every bound has the report that it bounds, every report its bound, every forbidden use its report.
+
+    Raises:
+        ContractInvalidError: One is without the other.
+    """
+    release = contract.release
+    for term, report in (
+        ("max_mia_auc", MEMBERSHIP_REPORT),
+        ("max_property_skill", PROPERTY_REPORT),
+    ):
+        listed, bound = report in release.evidence, getattr(release, term)
+        if listed != (bound is not None):
+            need = f"{term} exactly where {report} is in the evidence"
+            raise _refuse(release.clause, need, "no bound" if listed else f"{bound} without the report")
+    for use in contract.forbidden:
+        wanted = _REPORT_OF_USE.get(use.check)
+        if wanted is not None and wanted not in release.evidence:
+            need = f"check {use.check} with {wanted} in the evidence of {release.clause}"
+            raise _refuse(use.clause, need, "no such evidence")
+
+
+# --- 10. shares ---
+
+
+def check_shares(contract: Contract) -> None:
+    """What is earned is shared out by a formula that has what it needs.
+
+    Raises:
+        ContractInvalidError: The floor is above the cap, or the formula lacks its pool.
+    """
+    pay = contract.incentives
+    if pay is None:
+        return
+    if pay.floor is not None and pay.cap is not None and Decimal(pay.floor) > Decimal(pay.cap):
+        raise _refuse(pay.clause, f"floor at most cap {pay.cap}", pay.floor)
+    if pay.formula is not None and (pay.method == "none" or pay.pool_eur_per_quarter is None):
+        need = f"a method and pool_eur_per_quarter with formula {pay.formula}"
+        raise _refuse(pay.clause, need, f"method {pay.method}, pool {pay.pool_eur_per_quarter}")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a template that have as many lines as there are parties, recipes, secrets and caps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from policies.contract.clauses import PartyClause
+from policies.contract.errors import AnswerError, ContractInvalidError
+from policies.contract.grammar import At, rules_of
+from policies.errors import WeakKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = ["PartyRow", "RecipeFacts", "blocks", "read_parties"]
+
+_CONTRIBUTOR: Final = "contributor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartyRow:
+    """One party, as enrolled."""
+
+    party: str
+    org: str
+    role: str
+    group: str
+    legal_name: str
+    country: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeFacts:
+    """What a contract says about a recipe, read from the recipe's bytes.
+
+    Attributes:
+        digest: ``sha256:…``.
+        fields: Every field that it reads.
+        rounds: Of one run.
+        local_steps: Per round.
+        unit: Of its privacy plan.
+        adjacency: Likewise.
+        delta: Likewise.
+        noise: Likewise.
+        epsilon: That one whole run of the plan spends, a decimal.
+    """
+
+    digest: str
+    fields: tuple[str, ...]
+    rounds: int
+    local_steps: int
+    unit: str
+    adjacency: str
+    delta: str
+    noise: str
+    epsilon: str
+
+
+def read_parties(tree: Any) -> tuple[PartyRow, ...]:  # noqa: ANN401  a YAML value
+    """The parties of a file: a list of objects with the keys of `PartyRow`; ``role`` may be left out.
+
+    Raises:
+        AnswerError: Another form; the party and the key are named.
+    """
+    if not isinstance(tree, list) or not tree:
+        raise _refuse("a list of parties", type(tree).__name__)
+    return tuple(_read_party(index, one) for index, one in enumerate(tree))
+
+
+def _read_party(index: int, tree: Any) -> PartyRow:  # noqa: ANN401  a YAML value
+    wanted = [one.name for one in fields(PartyRow)]
+    where = f"parties[{index}]"
+    if not isinstance(tree, Mapping):
+        raise _refuse(f"{where}: the keys {' '.join(wanted)}", type(tree).__name__)
+    row = {"role": _CONTRIBUTOR, **tree}
+    if set(row) != set(wanted):
+        raise _refuse(f"{where}: exactly the keys {' '.join(wanted)}", " ".join(sorted(map(str, row))))
+    rules = rules_of(PartyClause)
+    try:
+        return PartyRow(**{name: rules[name].read(row[name], At(None, f"{where}.{name}")) for name in wanted})
+    except (ContractInvalidError, WeakKeyError) as error:
+        raise _refuse(error.need, error.found) from error
+
+
+def _refuse(need: str, found: str) -> AnswerError:
+    return AnswerError(
+        need=need, found=found, remedy="write the parties as `iriai-broker members` shows them"
+    )
+
+
+def blocks(
+    values: Mapping[str, Any],
+    parties: Sequence[PartyRow],
+    recipes: Mapping[str, RecipeFacts],
+    *,
+    purpose: str,
+) -> dict[str, str]:
+    """The text of each block, by its name in the templates."""
+    names = [one.party for one in parties if one.role == _CONTRIBUTOR]
+    caps = {party: values[f"cap.{party}"] for party in names if values[f"cap.{party}"] is not None}
+    secrets = {party: values[f"secret.{party}"] for party in names if values[f"secret.{party}"]}
+    first = next(iter(recipes.values()))
+    owned = [f"dp-{number + 2}" for number in range(len(caps))]
+    owned += [f"secret-{number + 1}" for number in range(len(secrets))]
+    return {
+        "parties": "\n".join(_party(one) for one in parties),
+        "recipes": "\n".join(_recipes(values, recipes, names, purpose)),
+        "fields": _list(sorted({name for one in recipes.values() for name in one.fields})),
+        "secrets": _rows(_secret(number, party, values) for number, party in enumerate(secrets, 1)),
+        "caps": _rows(_cap(number, party, values) for number, party in enumerate(caps, 2)),
+        "veto": _list(owned),
+        **{term: _text(getattr(first, term)) for term in ("unit", "adjacency", "delta", "noise")},
+    }
+
+
+def _party(one: PartyRow) -> str:
+    rows = [f"  - clause: party-{one.party}"]
+    rows += [f"    {name}: {_text(value)}" for name, value in asdict(one).items()]
+    return "\n".join(rows)
+
+
+def _secret(number: int, party: str, values: Mapping[str, Any]) -> str:
+    found, basis = _list(values[f"secret.{party}"]), _text(values[f"basis.{party}"])
+    return f"{{clause: secret-{number}, party: {party}, fields: {found}, basis: {basis}}}"
+
+
+def _cap(number: int, party: str, values: Mapping[str, Any]) -> str:
+    return f"{{clause: dp-{number}, party: {party}, epsilon_total: {_text(values[f'cap.{party}'])}}}"
+
+
+def _recipes(
+    values: Mapping[str, Any], recipes: Mapping[str, RecipeFacts], names: Sequence[str], purpose: str
+) -> Iterator[str]:
+    for number, (slot, one) in enumerate(recipes.items(), 1):
+        yield f"  - clause: recipe-{number}"
+        yield f"    id: {slot}"
+        yield f"    purpose: {purpose}"
+        yield f"    recipe_digest: {_text(one.digest)}"
+        yield f"    max_rounds: {values[f'max_rounds.{slot}']}"
+        yield f"    max_local_steps_per_round: {one.local_steps}"
+        yield "    datasets:"
+        for party in names:
+            yield f"      - {{party: {party}, dataset: {_text(values[f'dataset.{slot}.{party}'])}}}"
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _list(names: Sequence[str]) -> str:
+    return "[" + ", ".join(names) + "]"
+
+
+def _rows(rows: Iterable[str]) -> str:
+    """What follows the colon of a list of clauses."""
+    found = list(rows)
+    return "\n".join(["", *(f"    - {one}" for one in found)]) if found else " []"
