@@ -20,6 +20,8 @@ from broker.api import (
     catalogue,
     contracts,
     decisions,
+    dryrun,
+    dsp,
     lifecycle,
     log,
     membership,
@@ -56,8 +58,20 @@ def api(services: Services) -> FastAPI:
     app = FastAPI(title="iriai broker", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.services = services
     problems.install(app, services)
-    for room in (membership, catalogue, contracts, decisions, negotiations, lifecycle, runs, log):
+    for room in (
+        membership,
+        catalogue,
+        contracts,
+        decisions,
+        dryrun,
+        negotiations,
+        lifecycle,
+        runs,
+        log,
+        dsp,
+    ):
         app.include_router(room.router, prefix=API)
+    app.include_router(dsp.operator_router, prefix=API)
     return app
 
 

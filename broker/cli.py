@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli_life import contract
+from broker.cli_dsp import dsp
+from broker.cli_odrl import contract
 from broker.cli_options import Dir, Home, Json, Key, Pin, Url, Yes, finish, typer_group, where_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ for _name, _group in (
     ("run", run),
     ("release", release),
     ("audit", audit),
+    ("dsp", dsp),
 ):
     app.add_typer(_group, name=_name)
 

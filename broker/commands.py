@@ -246,7 +246,9 @@ def revoke(where: Where, org: str, *, reason: str) -> Result:
 
 def contract_offer(where: Where, file: Path, recipes: list[Path]) -> Result:
     """Offers a contract with its recipes to its parties."""
-    body = {"contract": _text(file), "recipes": [b64(one.read_bytes()) for one in recipes]}
+    from broker.contract_files import read_text
+
+    body = {"contract": read_text(file), "recipes": [b64(one.read_bytes()) for one in recipes]}
     with where.client() as client:
         done = client.post("/operator/contracts", body)
     return Result(
@@ -258,15 +260,6 @@ def contract_offer(where: Where, file: Path, recipes: list[Path]) -> Result:
         ),
         plain_output=str(done["digest"]),
     )
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            need=f"UTF-8 text in {file}", found="other bytes", remedy="save it as UTF-8"
-        ) from error
 
 
 def contract_list(where: Where) -> Result:

@@ -30,6 +30,7 @@ __all__ = ["BROKER_BLANKS", "enrolled", "read_recipes", "recipe_facts", "with_br
 
 _BROKER: Final = "broker"
 _ACTIVE: Final = "active"
+_RESERVED: Final = frozenset({_BROKER, "public"})
 _NAME_CHARS: Final = 32
 BROKER_BLANKS: Final = (
     Blank(name="broker_name", asks="Legal name of the broker", rule=Prose(200), default=None),
@@ -134,9 +135,9 @@ def enrolled(where: Where, wanted: Sequence[str]) -> tuple[tuple[PartyRow, ...],
 
 def _short_name(row: Mapping[str, Any], taken: set[str]) -> str:
     """A short name from the group, else the legal name; never one that is taken."""
-    for text in (row["group"], row["legal_name"]):
-        name = re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-")[:_NAME_CHARS].strip("-")
-        if re.fullmatch(r"[a-z][a-z0-9-]*", name) and name not in taken | {_BROKER, "public"}:
+    for text in (str(row["group"]), str(row["legal_name"])):
+        name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_NAME_CHARS].strip("-")
+        if re.fullmatch(r"[a-z][a-z0-9-]*", name) and name not in taken | _RESERVED:
             return name
     return f"m{len(taken) + 1}"
 

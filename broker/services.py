@@ -22,6 +22,10 @@ from broker.catalogue.service import Catalogue
 from broker.contracts.arrivals import Arrivals
 from broker.contracts.bell import Bell
 from broker.contracts.desk import NegotiationDesk
+from broker.contracts.dsp import Facade
+from broker.contracts.dsp_callbacks import Courier
+from broker.contracts.dsp_counterparties import Counterparties
+from broker.contracts.dsp_offers import DSP_PATH, DspOffers
 from broker.contracts.life import Lives
 from broker.contracts.negotiations import Negotiations
 from broker.contracts.offers import Offers
@@ -212,6 +216,18 @@ class Services:
         self.lives = Lives(
             contracts=self.contracts, store=store, clock=clock, entropy=entropy, broker_key=keys.broker
         )
+        self.counterparties = Counterparties(directory=self.directory, clock=clock, entropy=entropy)
+        self.dsp_offers = DspOffers(
+            contracts=self.contracts, directory=self.directory, service=settings.public_url + DSP_PATH
+        )
+        self.facade = Facade(
+            contracts=self.contracts,
+            offers=self.dsp_offers,
+            clock=clock,
+            entropy=entropy,
+            participant=settings.public_url,
+        )
+        self.courier = Courier(store=store, writer=writer, clock=clock, entropy=entropy, key=keys.broker)
         self.catalogue = Catalogue(directory=self.directory)
         self.queries = Queries(contracts=self.contracts, entropy=entropy)
         self.runs = Runs(clock=clock, entropy=entropy, contracts=self.contracts, queries=self.queries)

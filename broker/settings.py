@@ -9,6 +9,7 @@ Unknown names are refused, never ignored. An example with every name that there 
     listen_port = 8443
     signer_db   = "/other-disk/signer.db"            optional; best on another disk, never backed up
     private_db  = "/short-lived/private.db"          optional; what may have to be erased
+    dsp.enabled = true                               optional; answer connectors of dataspaces
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final
 from broker.keyfiles import replace_file
 from policies.errors import IriaiError
 
-__all__ = ["Settings", "SettingsError"]
+__all__ = ["DspSettings", "Settings", "SettingsError"]
 
 FILE_NAME: Final = "broker.toml"
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -42,6 +43,17 @@ class SettingsError(IriaiError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DspSettings:
+    """The facade for connectors of dataspaces.
+
+    Attributes:
+        enabled: Whether the paths below ``/api/v1/dsp`` exist.
+    """
+
+    enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where a broker lives and how it is called. All its paths are derived here."""
 
@@ -52,6 +64,7 @@ class Settings:
     listen_port: int = DEFAULT_PORT
     signer_db: Path | None = None
     private_db: Path | None = None
+    dsp: DspSettings = DspSettings()
 
     def __post_init__(self) -> None:
         if not self.public_url.startswith("https://") or self.public_url.endswith("/"):
@@ -114,7 +127,7 @@ class Settings:
             raise SettingsError(
                 need=f"TOML in {path}", found=str(error)[:200], remedy="correct the file"
             ) from error
-        known = {*_TEXT, "listen_port"}
+        known = {*_TEXT, "listen_port", "dsp"}
         for name in sorted(set(raw) - known):
             raise _invalid(name, "only " + ", ".join(sorted(known)), "an unknown name")
         for name in _REQUIRED:
@@ -132,6 +145,7 @@ class Settings:
             listen_port=port,
             signer_db=Path(text["signer_db"]) if "signer_db" in text else None,
             private_db=Path(text["private_db"]) if "private_db" in text else None,
+            dsp=_dsp(raw.get("dsp", {})),
         )
 
     def write(self) -> None:
@@ -143,7 +157,20 @@ class Settings:
             value = getattr(self, name)
             if value is not None:
                 lines.append(f"{name} = {json.dumps(str(value))}")
+        if self.dsp.enabled:
+            lines.append("dsp.enabled = true")
         replace_file(self.file, ("\n".join(lines) + "\n").encode())
+
+
+def _dsp(table: object) -> DspSettings:
+    if not isinstance(table, dict):
+        raise _invalid("dsp", "a table, as in dsp.enabled = true", type(table).__name__)
+    for name in sorted(set(table) - {"enabled"}):
+        raise _invalid(f"dsp.{name}", "only dsp.enabled", "an unknown name")
+    enabled = table.get("enabled", False)
+    if not isinstance(enabled, bool):
+        raise _invalid("dsp.enabled", "true or false", type(enabled).__name__)
+    return DspSettings(enabled=enabled)
 
 
 def _text(raw: dict[str, object], name: str) -> str:

@@ -66,8 +66,14 @@ class Touched:
         return judging_mechanism(self.run, self.subject or "")
 
 
-def cap_of(contract: Contract, party: str) -> Cap | None:
-    """The cap that binds this party under a contract; None under ``mode: none``."""
+def cap_of(contract: Contract, party: str, before: tuple[str, ...] = ()) -> Cap | None:
+    """The cap that binds this party under a contract; None under ``mode: none``.
+
+    Args:
+        contract: The contract.
+        party: Short name of this party.
+        before: Digests of the versions that it superseded; what was spent under them counts.
+    """
     caps = contract.caps(party)
     if caps is None:
         return None
@@ -76,12 +82,15 @@ def cap_of(contract: Contract, party: str) -> Cap | None:
         epsilon_total=caps.epsilon_total,
         epsilon_per_release=caps.epsilon_per_release,
         delta=caps.delta,
+        before=before,
     )
 
 
-def own_cap_of(contract: Contract, party: str, rules: LocalRules) -> Cap | None:
+def own_cap_of(
+    contract: Contract, party: str, rules: LocalRules, before: tuple[str, ...] = ()
+) -> Cap | None:
     """The owner's cap under a contract, where it is tighter than the contract's; else None."""
-    cap, own = cap_of(contract, party), rules.epsilon_total
+    cap, own = cap_of(contract, party, before), rules.epsilon_total
     if cap is None or own is None or Decimal(own) >= Decimal(cap.epsilon_total):
         return None
     return replace(cap, epsilon_total=own, epsilon_per_release=min(cap.epsilon_per_release, own, key=Decimal))

@@ -119,6 +119,7 @@ def contract_sign(  # noqa: PLR0917  a command line
     wait_s: Annotated[
         int, typer.Option("--wait-s", min=0, max=3600, help="Seconds to wait for the others to accept.")
     ] = _WAIT_S,
+    lang: Lang = Language.EN,
     folder: Dir = FOLDER,
     yes: Yes = False,  # noqa: FBT002
     json: Json = False,  # noqa: FBT002
@@ -141,7 +142,7 @@ def contract_sign(  # noqa: PLR0917  a command line
                 one.outbox,
                 digest,
                 confirm=retype("You are about to accept the contract whose digest begins with:", yes=yes),
-                acknowledge=accept(everything=every),
+                acknowledge=accept(everything=every, lang=lang),
                 acknowledged=tuple(acknowledged or ()),
                 prose=None if prose is None else _bytes(prose),
                 wait_s=wait_s,
@@ -172,6 +173,7 @@ def contract_counter(  # noqa: PLR0917  a command line
             return countering.counter(
                 one.member,
                 one.shelf,
+                one.outbox,
                 _text(file),
                 confirm=retype("You are about to put this text to all parties:", yes=yes),
                 recipes=[_bytes(path) for path in recipes or ()],
@@ -198,7 +200,9 @@ def contract_refuse(  # noqa: PLR0917  a command line
         from client import negotiating
 
         with opened(folder) as one:
-            return negotiating.refuse(one.member, one.shelf, digest, code=reason, clause=clause, text=text)
+            return negotiating.refuse(
+                one.member, one.shelf, one.outbox, digest, code=reason, clause=clause, text=text
+            )
 
     end(work, json)
 
@@ -218,5 +222,25 @@ def contract_explain(
 
         with opened(folder) as one:
             return explaining.explain_any(one.outbox, one.shelf, name, every=every, lang=lang)
+
+    end(work, json)
+
+
+@contract.command("dry-run")
+def contract_dry_run(
+    file: Path,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Contract whose records are meant; else all its versions.")
+    ] = None,
+    folder: Dir = FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Tries a text (YAML or JSON) on this node's past rounds: what it would have refused. Writes nothing."""
+
+    def work() -> Answer:
+        from client import dryrun
+
+        with opened(folder) as one:
+            return dryrun.dry_run_at_home(one.outbox, one.shelf, _text(file), against=against)
 
     end(work, json)

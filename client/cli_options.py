@@ -102,17 +102,14 @@ def retype(question: str, *, yes: bool) -> Callable[[str], bool]:
     return confirm
 
 
-def accept(*, everything: bool) -> Callable[[LintFinding], bool]:
+def accept(*, everything: bool, lang: str) -> Callable[[LintFinding], bool]:
     """Shows a warning and takes whether a person accepts it; without a terminal only if all are."""
 
     def acknowledge(finding: LintFinding) -> bool:
-        lines = (
-            f"warning   {finding.id}",
-            f"  need    {finding.need}",
-            f"  found   {finding.found}",
-            f"  remedy  {finding.remedy}",
-        )
-        tell(lines)
+        from policies.contract.lint import finding_words
+
+        need, found, remedy = finding_words(finding, lang)
+        tell((f"warning   {finding.id}", f"  need    {need}", f"  found   {found}", f"  remedy  {remedy}"))
         if everything:
             return True
         return sys.stdin.isatty() and typer.confirm("Do you accept this?", err=True)

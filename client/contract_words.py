@@ -66,7 +66,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "区分 private のモデル {model} は所有者の手元に残る。",
     ),
     "when": (", once {requires} are satisfied", "、{requires} を満たした後"),
-    "embargo": (", {days} days after its release", "、公開から {days} 日後"),
+    "embargo": (", {days} days after its last average", "、最後の集約から {days} 日後"),
     "min-share": (", to who contributed at least {share}", "、寄与が {share} 以上の者へ"),
     "you-too": (", you among them", "、貴社を含む"),
     "exit": (

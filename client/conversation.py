@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One negotiation, as this node holds it with its broker: read, verified, kept, answered.
 
-    talk = Conversation(member, "neg_…")
+    talk = Conversation(member, outbox, "neg_…")
     lane = talk.read()                       # every message fetched and verified again (`client.lanes`)
     lane = talk.say("accept", digest)        # durable, then sent, then read back
     lane = talk.wait({LaneState.AGREED}, wait_s=20)
 
 - A message is written to the lane book before it is sent. Until it is found in the lane, or the lane went
   on without it, `resend` sends the same bytes under the same Idempotency-Key.
+- Every transmission is noted in the outbox (``negotiation.accept``), also one that goes out again; a VERIFIED
+  is noted with the log envelope that it carries (``contract.signed``).
 - What the broker answers to a message proves nothing; the lane is read again instead.
 - A refusal ends a message: it would be refused again. Silence and "try again" do not.
 """
@@ -21,6 +23,7 @@ from client.errors import PeerAnswerError, RemoteRefusalError
 from client.lane_book import LaneBook, Refusal
 from client.lanes import Lane, NegotiationView, joined, read_view, verified
 from policies.contract.lanes import CONTRIBUTOR, LaneMessage, new_message_id, read_message, seal_message
+from policies.encoding import canonical
 from policies.limits import LANE_POLL_S, LANE_POLLS
 from policies.ports import iso_s
 from policies.signing import Envelope
@@ -30,20 +33,23 @@ if TYPE_CHECKING:
 
     from client.lane_book import Page
     from client.membership import Member
+    from client.outbox import Outbox
     from policies.contract.pool import LaneState
 
 __all__ = ["Conversation"]
 
 _TRY_AGAIN: Final = 75
 _BROKEN: Final = 500
+_SIGNS: Final = "verify"
 _NO_EXTRAS: Final[Mapping[str, Any]] = {}
 
 
 class Conversation:
     """See the module. `view` is the broker's newest answer, its lane and messages verified."""
 
-    def __init__(self, member: Member, negotiation: str) -> None:
+    def __init__(self, member: Member, outbox: Outbox, negotiation: str) -> None:
         self._member = member
+        self._outbox = outbox
         self._book = LaneBook(member.home)
         self.negotiation = negotiation
         self._page: Page = self._book.page(negotiation)
@@ -85,12 +91,13 @@ class Conversation:
     def wait(self, states: Collection[LaneState], *, wait_s: int) -> Lane:
         """The lane once it is in one of these states, has ended, or the time is over."""
         until_ms = self._member.clock.now_ms() + wait_s * 1000
+        most_s = max(1, min(LANE_POLL_S, int(self._member.client.timeout_s) // 2))
         lane = self.read()
         for _ in range(LANE_POLLS):
             left_ms = until_ms - self._member.clock.now_ms()
             if lane.state in states or lane.ended or self.view.state != "open" or left_ms <= 0:
                 break
-            self._read(after=self.view.last_seq, wait_s=min(LANE_POLL_S, 1 + left_ms // 1000))
+            self._read(after=self.view.last_seq, wait_s=min(most_s, 1 + left_ms // 1000))
             lane = self.lane
         return lane
 
@@ -156,6 +163,15 @@ class Conversation:
 
     def _send(self, body: Mapping[str, Any]) -> Lane:
         message = read_message(Envelope.from_json(body["message"]).payload)
+        if message.type != _SIGNS:
+            with self._outbox.writing() as letters:
+                letters.note(
+                    kind=f"negotiation.{message.type}",
+                    size_bytes=len(canonical(dict(body))),
+                    digest=message.hash,
+                    clause=message.clause,
+                    contract=message.digest,
+                )
         try:
             self._member.client.post(
                 f"/negotiations/{self.negotiation}/messages", dict(body), idempotency_key=message.id

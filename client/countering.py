@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from client.membership import Member
+    from client.outbox import Outbox
     from client.shelf import ContractShelf
     from policies.contract import Contract
 
@@ -41,6 +42,7 @@ __all__ = ["counter"]
 def counter(
     member: Member,
     shelf: ContractShelf,
+    outbox: Outbox,
     text: str,
     *,
     confirm: Callable[[str], bool],
@@ -54,6 +56,7 @@ def counter(
     Args:
         member: Identity and the way to the broker.
         shelf: Contracts of this node.
+        outbox: Notes what leaves.
         text: YAML or canonical JSON of the counter-offer.
         confirm: Shows the first 12 hex digits to a person and gives their answer.
         recipes: Bytes of recipes that the open text does not have.
@@ -85,7 +88,7 @@ def counter(
         check_prose(contract.prose, prose)
     check_before_signing(member, shelf, Held(contract=contract, party=party, envelope=None), annexes)
     # 6.
-    talk = Conversation(member, str(row["negotiation"]))
+    talk = Conversation(member, outbox, str(row["negotiation"]))
     lane = talk.read()
     if lane.state is not LaneState.OFFERED or contract.digest == lane.digest:
         raise BadTransitionError(

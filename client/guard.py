@@ -38,6 +38,7 @@ from policies.contract import (
     request_to_json,
     state_to_json,
 )
+from policies.contract.checks_document import SUPERSEDED
 from policies.contract.errors import ExpiredError, HaltedError, NotExecutedError, RefusedError
 from policies.contract.lifecycle import IN_FORCE
 from policies.encoding import b64, digest
@@ -68,7 +69,10 @@ _OTHER = "stop, or go on under a new contract"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """This node's place in a run: contract, recipe, data set, the contract's cap, the owner's tighter one."""
+    """This node's place in a run: contract, recipe, data set, the contract's cap, the owner's tighter one.
+
+    ``before`` are the versions that the contract superseded: their rounds, budget and imports count.
+    """
 
     held: Held
     clause: RecipeClause
@@ -77,6 +81,12 @@ class Seat:
     lineage: str
     cap: Cap | None
     own: Cap | None = None
+    before: tuple[str, ...] = ()
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The contract and the versions that it superseded."""
+        return (self.held.contract.digest, *self.before)
 
     @property
     def opening(self) -> Cap | None:
@@ -228,14 +238,16 @@ class Guard:
                 remedy="ask the participants of the recipe only",
                 clause=clause.clause if clause is not None else None,
             )
+        before = self._shelf.earlier(contract)
         return Seat(
             held=held,
             clause=clause,
             recipe=found,
             dataset=names[0],
             lineage=self._lineage(names[0]),
-            cap=cap_of(held.contract, held.party.party),
-            own=own_cap_of(held.contract, held.party.party, self._rules()),
+            cap=cap_of(held.contract, held.party.party, before),
+            own=own_cap_of(held.contract, held.party.party, self._rules(), before),
+            before=before,
         )
 
     def judge_round(self, header: RequestHeader) -> Judged:
@@ -248,7 +260,7 @@ class Guard:
         """
         seat = self.seat(header.contract, header.recipe)
         release, total = self._epsilon_after(seat, header.run)
-        before = self._outbox.rounds_elsewhere(header.contract, header.recipe, header.run)
+        before = self._outbox.rounds_elsewhere(seat.versions, header.recipe, header.run)
         request = TrainRound(
             party=seat.party,
             key=self._key,
@@ -316,10 +328,14 @@ class Guard:
         return seat
 
     def stopped(self, contract: str) -> str | None:
-        """Code of what was said since a decision that stops the work, or None: then nothing more leaves."""
+        """Code of what was said since a decision that stops the work, or None: then nothing more leaves.
+
+        A successor that took effect meanwhile stops nothing: a round ends under the contract that it was
+        opened with.
+        """
         held = self._shelf.get(contract)
         try:
-            _check_life(held, self._state(held))
+            _check_life(held, self._state(held), may_be=(IN_FORCE, SUPERSEDED))
         except RefusedError as error:
             return error.code
         return None
@@ -384,7 +400,7 @@ class Guard:
         return tuple(found)
 
 
-def _check_life(held: Held, state: ContractState) -> None:
+def _check_life(held: Held, state: ContractState, may_be: tuple[str, ...] = (IN_FORCE,)) -> None:
     """Whether work under the contract may go on, by what its parties said.
 
     Raises:
@@ -399,7 +415,7 @@ def _check_life(held: Held, state: ContractState) -> None:
         raise RefusedError(
             need="a party", found=f"{party.party} has left", remedy=_OTHER, clause=party.clause
         )
-    if state.standing != IN_FORCE:
+    if state.standing not in may_be:
         raise RefusedError(
             need="a contract in force", found=str(state.standing), remedy=_OTHER, clause=contract.term.clause
         )

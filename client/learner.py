@@ -45,7 +45,7 @@ def episodes_of(home: Home, seat: Seat, split: Split, rules: LocalRules) -> list
         fields_clause=fields.clause,
         recipe_inputs=seat.recipe.fields,
         local_allow=rules.fields if rules.fields is not None else fields.allow,
-        contract=seat.held.contract.digest,
+        contracts=seat.versions,
     )
     return [
         EpisodeArrays(observation=one.fields, action=one.actions, unit_id=one.unit_id)

@@ -85,12 +85,12 @@ def guard_log(outbox: Outbox, run: str | None) -> Answer:
     return Answer(data={"decisions": [_decided(one) for one in rows]}, text=lines)
 
 
-def _steps(store: BudgetStore, contract: str, block: str) -> int:
-    """Noisy steps that were really taken under a contract in a block."""
+def _steps(store: BudgetStore, contracts: tuple[str, ...], block: str) -> int:
+    """Noisy steps that were really taken under a contract, or the versions before it, in a block."""
     return sum(
         hold.steps_spent
         for (_, name), hold in store.state.holds.items()
-        if name == block and hold.contract.scope == contract
+        if name == block and hold.contract.scope in contracts
     )
 
 
@@ -106,8 +106,8 @@ def budget_rows(
             store = budgets.find(stem)
             for digest in shelf.digests() if contract is None else (contract,):
                 held = shelf.get(digest)
-                party = held.party.party
-                cap = own_cap_of(held.contract, party, rules) or cap_of(held.contract, party)
+                party, before = held.party.party, shelf.earlier(digest)
+                cap = own_cap_of(held.contract, party, rules, before) or cap_of(held.contract, party, before)
                 if cap is None:
                     continue
                 for block in (TRAIN, HELD_OUT):
@@ -117,7 +117,7 @@ def budget_rows(
                             {
                                 **asdict(figures),
                                 "lineage": store.state.lineage.scope,
-                                "steps_spent": _steps(store, cap.scope, block),
+                                "steps_spent": _steps(store, cap.scopes, block),
                             }
                         )
     finally:

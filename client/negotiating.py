@@ -209,6 +209,7 @@ def _check_broker_signed(member: Member, held: Held) -> None:
 def refuse(
     member: Member,
     shelf: ContractShelf,
+    outbox: Outbox,
     contract: str,
     *,
     code: str,
@@ -223,6 +224,7 @@ def refuse(
     Args:
         member: Identity and the way to the broker.
         shelf: Contracts of this node.
+        outbox: Notes what leaves.
         contract: The whole digest, or its first 12 hex digits.
         code: Reason code, lower-case with dots.
         clause: The clause that is the reason.
@@ -243,7 +245,7 @@ def refuse(
     refusal = Refusal(digest=held.contract.digest, code=code, clause=clause, text=text)
     withdraw_consent(shelf, held.contract.digest)
     with LaneBook(member.home).alone(wait=True):
-        talk = Conversation(member, negotiation_of(member, held))
+        talk = Conversation(member, outbox, negotiation_of(member, held))
         check_open(talk, held)
         if talk.lane.state in _REFUSABLE:
             _terminate(talk, refusal)

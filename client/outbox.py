@@ -282,12 +282,14 @@ class Outbox:
             for row in rows
         )  # fmt: skip
 
-    def rounds_elsewhere(self, contract: str, recipe: str, run: str) -> int:
-        """Rounds of a recipe under a contract in which this node took part, not counting one run."""
+    def rounds_elsewhere(self, contracts: tuple[str, ...], recipe: str, run: str) -> int:
+        """Rounds of a recipe under versions of a contract in which this node took part, not counting one run."""
+        marks = ", ".join("?" * len(contracts))
         row = self._db.execute(
             "SELECT count(*) FROM (SELECT DISTINCT run, round FROM decision"
-            " WHERE contract = ? AND recipe = ? AND run <> ? AND allow = 1 AND kind = 'train.contribute')",
-            (contract, recipe, run),
+            f" WHERE contract IN ({marks}) AND recipe = ? AND run <> ? AND allow = 1"  # noqa: S608  marks only
+            " AND kind = 'train.contribute')",
+            (*contracts, recipe, run),
         ).fetchone()
         return int(row[0])
 

@@ -118,6 +118,16 @@ class ContractShelf:
         """The newest executed version of a contract that is here."""
         return next((one for one in reversed(self.versions(contract_id)) if one.is_executed), None)
 
+    def earlier(self, contract: str) -> tuple[str, ...]:
+        """Digests of the versions that a contract superseded, newest first, as far as they are known here."""
+        found: list[str] = []
+        known = set(self.digests())
+        before = self.get(contract).contract.supersedes
+        while before is not None and before not in found:
+            found.append(before)
+            before = self.get(before).contract.supersedes if before in known else None
+        return tuple(found)
+
     def own_party(self, contract: Contract) -> PartyClause:
         """The clause that pins this node's key.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""May this node sign a contract at all, whatever its owner says? Asked before a person is, and again later."""
+"""May this node sign a contract at all, whatever its owner says? Asked before a person is, and later."""
 
 from __future__ import annotations
 

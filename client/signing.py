@@ -92,7 +92,7 @@ def sign(
     check_before_signing(member, shelf, held)
     need_alias(member)
     negotiation = negotiation_of(member, held)
-    check_open(Conversation(member, negotiation), held)
+    check_open(Conversation(member, outbox, negotiation), held)
     # 3. to 5.
     if consent_of(shelf, held.contract) is None:
         accepted = _acknowledged(held, acknowledge, set(acknowledged))
@@ -114,14 +114,12 @@ def sign(
         )
     # 6. and 7.
     with LaneBook(member.home).alone(wait=True):
-        talk = Conversation(member, negotiation)
+        talk = Conversation(member, outbox, negotiation)
         talk.put_refusal(None)
         carry_on(member, shelf, outbox, talk)
         if talk.lane.state is LaneState.ACCEPTED and wait_s > 0:
             talk.wait({LaneState.AGREED}, wait_s=wait_s)
             carry_on(member, shelf, outbox, talk)
-        if talk.lane.state is LaneState.VERIFIED and wait_s > 0:
-            talk.wait({LaneState.FINALIZED}, wait_s=wait_s)
     with contextlib.suppress(*NOT_YET):
         held = fetch_envelope(member, shelf, held.contract.digest)
     shelf.mark_shown(held.contract)

@@ -52,7 +52,7 @@ def _tended(member: Member, shelf: ContractShelf, outbox: Outbox, row: Mapping[s
         if row.get("state") == "finalized":
             yield from _fetched(member, shelf, contract)
         elif isinstance(row.get("negotiation"), str) and not _over(row):
-            said = carry_on(member, shelf, outbox, Conversation(member, str(row["negotiation"])))
+            said = carry_on(member, shelf, outbox, Conversation(member, outbox, str(row["negotiation"])))
             if said is not None:
                 yield "contract-said", {"contract": contract, "said": said}
     except IriaiError as error:

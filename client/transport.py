@@ -115,6 +115,11 @@ class BrokerClient:
             self._opened.close()
 
     @property
+    def timeout_s(self) -> float:
+        """How long one step of a request may take: a question that is held must be answered sooner."""
+        return self._timeout_s
+
+    @property
     def url(self) -> str:
         """Base URL."""
         return self._url

@@ -27,6 +27,7 @@ NOTICES_PER_PARTY: Final = 1_000  # in one contract; every reader replays them a
 LINT_FINDINGS: Final = 1_000  # of one contract; two for each clause
 PROOF_S: Final = 5  # one question to the prover; no answer by then is no proof
 PROOF_TIMEOUTS: Final = 3  # of one amendment; then nothing more is asked
+DRY_RUN_RECORDS: Final = 20_000  # past decisions that a proposal is tried on, the newest; seconds of work
 VERDICT_BYTES: Final = 4 * 1024 * 1024  # a witness for each of 500 clauses, 8 KiB each
 
 # negotiation (contract.md, section 8)
@@ -44,11 +45,11 @@ DEADLINE_CHECK_S: Final = 60  # a missed deadline is found after this at the lat
 ODRL_FILE_BYTES: Final = 64 * 1024 * 1024  # a whole bundle: some thousand messages of 10 KiB
 ODRL_MESSAGES: Final = 10_000  # of one bundle; a contract of 500 clauses makes fewer
 ODRL_REFUSALS: Final = 50  # that one refusal names; a foreign policy may break every rule
-DSP_MESSAGE_BYTES: Final = 256 * 1024  # the largest agreement that we write has 30 KiB
+DSP_MESSAGE_BYTES: Final = 256 * 1024  # an agreement under every kind of clause has 8 KiB
 DSP_ID_CHARS: Final = 300
 DSP_CONTEXTS: Final = 8  # JSON-LD contexts that one message names
 DSP_COUNTERPARTIES: Final = 64  # each request is compared with the token of every one
-DSP_NEGOTIATIONS: Final = 1_000  # of one counterparty that have not ended
+DSP_NEGOTIATIONS: Final = 1_000  # of one counterparty: open ones, and those of the last day
 DSP_CALLBACK_S: Final = 5  # a connector that takes longer is told later
 DSP_RETRY_S: Final = 30  # between two tries to tell a connector the same
 

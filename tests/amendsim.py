@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -37,9 +38,9 @@ def _set(path: str, value: Any) -> Callable[[Tree], None]:
         for step in above:
             here = here[int(step)] if step.isdigit() else here[step]
         if isinstance(here, list):
-            here[int(last)] = value
+            here[int(last)] = copy.deepcopy(value)
         else:
-            here[last] = value
+            here[last] = copy.deepcopy(value)
 
     return apply
 
@@ -64,7 +65,7 @@ def _add(path: str, value: Any) -> Callable[[Tree], None]:
         here: Any = tree
         for step in path.split("."):
             here = here[int(step)] if step.isdigit() else here.setdefault(step, [])
-        here.append(value)
+        here.append(copy.deepcopy(value))
 
     return apply
 
@@ -92,14 +93,22 @@ LOOSENINGS = (
     Edit("the differencing guard is off", LOOSER, _set("aggregation.differencing_guard", "off")),
     Edit("more rounds", LOOSER, _set("recipes.0.max_rounds", 201)),
     Edit("more local steps", LOOSER, _set("recipes.1.max_local_steps_per_round", 21)),
-    Edit("a data set is added", LOOSER, _add("recipes.1.datasets", {"party": "hanbit", "dataset": "hanbit/weld"})),
+    Edit(
+        "a data set is added",
+        LOOSER,
+        _add("recipes.1.datasets", {"party": "hanbit", "dataset": "hanbit/weld"}),
+    ),
     Edit("the quorum is lower", LOOSER, _set("validation.quorum", "0.5")),
     Edit("more rejected rounds", LOOSER, _set("validation.max_rejected_rounds", 4)),
     Edit("validation is gone", LOOSER, _drop("validation")),
     Edit("fewer groups behind a number", LOOSER, _set("queries.min_groups", 2)),
     Edit("fewer approvals", LOOSER, _set("release.approvals.min", 2)),
     Edit("a veto is gone", LOOSER, _set("release.approvals.veto", ["secret-1", "secret-2"])),
-    Edit("evidence is gone", LOOSER, _set("release.evidence", ["canary-report", "membership-inference-report", "property-leak-report"])),
+    Edit(
+        "evidence is gone",
+        LOOSER,
+        _set("release.evidence", ["canary-report", "membership-inference-report", "property-leak-report"]),
+    ),
     Edit("a worse report passes", LOOSER, _set("release.max_mia_auc", "0.7")),
     Edit("the embargo is shorter", LOOSER, _set("tiers.0.embargo_days", 90)),
     Edit("the embargo is gone", LOOSER, _drop("tiers.0.embargo_days")),
@@ -108,17 +117,29 @@ LOOSENINGS = (
     Edit("the audit is gone", LOOSER, _drop("audit")),
     Edit("a country is free", LOOSER, _set("export_control.embargoed", ["BY", "IR", "KP", "RU"])),
     Edit("the export clause is gone", LOOSER, _drop("export_control")),
-    Edit("nord's secret is gone", LOOSER, _both(_drop("fields.trade_secret.0"), _set("release.approvals.veto", ["dp-2", "secret-2"]))),
+    Edit(
+        "nord's secret is gone",
+        LOOSER,
+        _both(_drop("fields.trade_secret.0"), _set("release.approvals.veto", ["dp-2", "secret-2"])),
+    ),
     Edit("a use is free", LOOSER, _drop("forbidden.1")),
     Edit("training outside recipes is free", LOOSER, _drop("forbidden.4")),
     Edit("military use is free", LOOSER, _drop("forbidden.5")),
     Edit("property leaks are free", LOOSER, _drop("forbidden.3")),
-    Edit("nord's caps are gone", LOOSER, _both(_drop("privacy.per_party.0"), _set("release.approvals.veto", ["secret-1"]))),
+    Edit(
+        "nord's caps are gone",
+        LOOSER,
+        _both(_drop("privacy.per_party.0"), _set("release.approvals.veto", ["secret-1"])),
+    ),
     Edit("fewer may halt", LOOSER, _set("halt.who", ["any-contributor"])),
 )
 TIGHTENINGS = (
     Edit("nord's total cap is lowered", TIGHTER, _set("privacy.per_party.0.epsilon_total", "3")),
-    Edit("a cap for iber", TIGHTER, _add("privacy.per_party", {"clause": "dp-4", "party": "iber", "epsilon_total": "5"})),
+    Edit(
+        "a cap for iber",
+        TIGHTER,
+        _add("privacy.per_party", {"clause": "dp-4", "party": "iber", "epsilon_total": "5"}),
+    ),
     Edit("the common total cap is lowered", TIGHTER, _set("privacy.epsilon_total", "7")),
     Edit("a field is struck", TIGHTER, _set("fields.allow", ["tcp_pos", "gripper_width", "object_pos"])),
     Edit("the term is shorter", TIGHTER, _set("term.expires", "2028-06-01T00:00:00Z")),
@@ -134,7 +155,11 @@ TIGHTENINGS = (
     Edit("the quorum is higher", TIGHTER, _set("validation.quorum", "0.75")),
     Edit("fewer rejected rounds", TIGHTER, _set("validation.max_rejected_rounds", 2)),
     Edit("more groups behind a number", TIGHTER, _set("queries.min_groups", 4)),
-    Edit("a view is struck", TIGHTER, _set("queries.allow", ["own-budget", "own-receipts", "own-share", "run-status"])),
+    Edit(
+        "a view is struck",
+        TIGHTER,
+        _set("queries.allow", ["own-budget", "own-receipts", "own-share", "run-status"]),
+    ),
     Edit("queries are gone", TIGHTER, _drop("queries")),
     Edit("more approvals", TIGHTER, _set("release.approvals.min", 4)),
     Edit("another veto", TIGHTER, _set("release.approvals.veto", ["dp-2", "dp-3", "secret-1", "secret-2"])),
@@ -145,9 +170,22 @@ TIGHTENINGS = (
     Edit("more contribution is needed", TIGHTER, _set("tiers.1.min_contribution", "0.03")),
     Edit("more witnesses", TIGHTER, _set("audit.witness_quorum", 4)),
     Edit("a country is closed", TIGHTER, _add("export_control.embargoed", "JP")),
-    Edit("another secret", TIGHTER, _add("fields.trade_secret", {"clause": "secret-3", "party": "iber", "fields": ["x_part"], "basis": "LSE 1"})),
-    Edit("more of nord is secret", TIGHTER, _set("fields.trade_secret.0.fields", ["x_seam_program", "x_wire"])),
-    Edit("another forbidden use", TIGHTER, _add("forbidden", {"clause": "forbid-7", "use": "train-others", "check": "recipe-digest"})),
+    Edit(
+        "another secret",
+        TIGHTER,
+        _add(
+            "fields.trade_secret",
+            {"clause": "secret-3", "party": "iber", "fields": ["x_part"], "basis": "LSE 1"},
+        ),
+    ),
+    Edit(
+        "more of nord is secret", TIGHTER, _set("fields.trade_secret.0.fields", ["x_seam_program", "x_wire"])
+    ),
+    Edit(
+        "another forbidden use",
+        TIGHTER,
+        _add("forbidden", {"clause": "forbid-7", "use": "train-others", "check": "recipe-digest"}),
+    ),
     Edit("the open tier is gone", TIGHTER, _drop("tiers.0")),
     Edit("all sign a tightening", TIGHTER, _set("amendment.tighten", "all-contributors")),
     Edit("all sign a new key", TIGHTER, _set("amendment.key_rotation", "all-contributors")),
@@ -164,7 +202,13 @@ OTHERS = (
         OTHER,
         _both(
             _set("aggregation.weights", "fixed"),
-            _set("aggregation.fixed_weights", [{"party": name, "weight": weight} for name, weight in (("hanbit", "1"), ("iber", "2"), ("kita", "1.5"), ("nord", "0.7"))]),
+            _set(
+                "aggregation.fixed_weights",
+                [
+                    {"party": name, "weight": weight}
+                    for name, weight in (("hanbit", "1"), ("iber", "2"), ("kita", "1.5"), ("nord", "0.7"))
+                ],
+            ),
         ),
     ),
     Edit("another recipe", OTHER, _set("recipes.0.recipe_digest", DIGEST)),
@@ -178,10 +222,30 @@ OTHERS = (
     Edit("another log", OTHER, _set("audit.log_origin", "elsewhere.example/log")),
     Edit("another seed set", OTHER, _set("seed_sets.0.seed_set", DIGEST)),
     Edit("no seed set", OTHER, _drop("seed_sets")),
-    Edit("a seed set for picking", OTHER, _add("seed_sets", {"clause": "seed-2", "recipe": "pick", "seed_set": SEED, "donations": [{"party": "kita", "dataset": "kita/open", "consent": CONSENT, "licence": "CC0"}]})),
+    Edit(
+        "a seed set for picking",
+        OTHER,
+        _add(
+            "seed_sets",
+            {
+                "clause": "seed-2",
+                "recipe": "pick",
+                "seed_set": SEED,
+                "donations": [
+                    {"party": "kita", "dataset": "kita/open", "consent": CONSENT, "licence": "CC0"}
+                ],
+            },
+        ),
+    ),
     Edit("another choice at exit", OTHER, _set("exit.unreleased_models", "leaver-chooses")),
     Edit("another forbidden check", OTHER, _set("forbidden.5.check", "canary")),
-    Edit("no privacy", OTHER, _both(_set("privacy", {"clause": "dp-1", "mode": "none"}), _set("release.approvals.veto", ["secret-1"]))),
+    Edit(
+        "no privacy",
+        OTHER,
+        _both(
+            _set("privacy", {"clause": "dp-1", "mode": "none"}), _set("release.approvals.veto", ["secret-1"])
+        ),
+    ),
 )
 EDITS = (*LOOSENINGS, *TIGHTENINGS, *OTHERS)
 
@@ -222,7 +286,15 @@ DECIMALS = (
     "7.5", "8", "8.5", "10", "10.5", "12", "nonsense", None,
 )  # fmt: skip
 NUMBERS = (0, 1, 2, 3, 4, 7, 19, 20, 21, 199, 200, 201, 500, None)
-_DECIMAL_FACTS = {"contribution_share", "delta", "epsilon_after_release", "epsilon_after_total", "mia_auc", "norm_bound", "property_skill"}
+_DECIMAL_FACTS = {
+    "contribution_share",
+    "delta",
+    "epsilon_after_release",
+    "epsilon_after_total",
+    "mia_auc",
+    "norm_bound",
+    "property_skill",
+}
 _TIME_FACTS = {"made_at", "notice_at", "now", "released_at"}
 
 
@@ -232,26 +304,29 @@ def facts_of(kind: type, words: Mapping[str, tuple[str, ...]]) -> dict[str, st.S
 
 
 def _values(name: str, kind: str, words: Mapping[str, tuple[str, ...]]) -> st.SearchStrategy[Any]:
-    if name in _DECIMAL_FACTS:
-        return st.sampled_from(DECIMALS)
-    if name in _TIME_FACTS:
-        return st.sampled_from(TIMES)
-    if kind == "int | None":
-        return st.sampled_from(NUMBERS)
-    if kind == "bool | None":
-        return st.sampled_from([True, False, None])
+    plain = {
+        "int | None": NUMBERS,
+        "bool | None": (True, False, None),
+        "str | None": DECIMALS
+        if name in _DECIMAL_FACTS
+        else TIMES
+        if name in _TIME_FACTS
+        else (*words.get(name, ()), None),
+    }
+    if kind in plain:
+        return st.sampled_from(plain[kind])
     if kind == "PlanFacts | None":
         parts = {part.name: _values(part.name, str(part.type), words) for part in fields(PlanFacts)}
         return st.none() | st.builds(PlanFacts, **parts)
     found = st.sampled_from(words["party"] if name == "weights" else words[name])
     sets = st.lists(found, max_size=6, unique=True).map(tuple)
-    if kind == "str | None":
-        return st.none() | found
     if kind == "tuple[str, ...] | None":
         return st.none() | sets
     if kind == "tuple[tuple[str, ...], ...] | None":
         return st.none() | st.lists(sets, max_size=1).map(tuple)
-    return st.none() | st.dictionaries(st.sampled_from(words["party"]), _entries(name, kind, found), max_size=6)
+    return st.none() | st.dictionaries(
+        st.sampled_from(words["party"]), _entries(name, kind, found), max_size=6
+    )
 
 
 def _entries(name: str, kind: str, found: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
@@ -284,9 +359,19 @@ def _others(name: str, kind: str, value: Any, words: Mapping[str, tuple[str, ...
     yield None
     if kind == "PlanFacts | None":
         for part, of in _facts(PlanFacts):
-            yield from (replace(value, **{part: other}) for other in _others(part, of, getattr(value, part), words))
+            yield from (
+                replace(value, **{part: other}) for other in _others(part, of, getattr(value, part), words)
+            )
     elif name in _DECIMAL_FACTS or name in _TIME_FACTS or kind in ("int | None", "bool | None"):
-        listed = DECIMALS if name in _DECIMAL_FACTS else TIMES if name in _TIME_FACTS else NUMBERS if kind == "int | None" else (True, False)
+        listed = (
+            DECIMALS
+            if name in _DECIMAL_FACTS
+            else TIMES
+            if name in _TIME_FACTS
+            else NUMBERS
+            if kind == "int | None"
+            else (True, False)
+        )
         yield from listed
     elif kind == "str | None":
         yield from words[name]
@@ -301,21 +386,23 @@ def _others(name: str, kind: str, value: Any, words: Mapping[str, tuple[str, ...
         yield from _other_maps(name, kind, value, words)
 
 
-def _other_maps(name: str, kind: str, value: Mapping[str, Any], words: Mapping[str, tuple[str, ...]]) -> Iterator[dict[str, Any]]:
+def _other_maps(
+    name: str, kind: str, value: Mapping[str, Any], words: Mapping[str, tuple[str, ...]]
+) -> Iterator[dict[str, Any]]:
     yield {}
-    yield from ({key: one for key, one in value.items() if key != gone} for gone in value)
-    yield from ({key: value[key] for key in some} for some in itertools.combinations(value, 2))
-    for key in words["party"]:
+    yield from ({who: one for who, one in value.items() if who != gone} for gone in value)
+    yield from ({who: value[who] for who in some} for some in itertools.combinations(value, 2))
+    for who in words["party"]:
         if kind == "Mapping[str, EpsilonAfter] | None":
-            yield from ({**value, key: EpsilonAfter(release=one, total="3")} for one in DECIMALS)
-            yield from ({**value, key: EpsilonAfter(release="1", total=one)} for one in DECIMALS)
+            yield from ({**value, who: EpsilonAfter(release=one, total="3")} for one in DECIMALS)
+            yield from ({**value, who: EpsilonAfter(release="1", total=one)} for one in DECIMALS)
         elif kind == "Mapping[str, bool] | None":
-            yield {**value, key: False}
-            yield {**value, key: False, "nord": False}
+            yield {**value, who: False}
+            yield {**value, who: False, "nord": False}
         elif name == "weights":
-            yield from ({**value, key: one} for one in ("0", "0.3", "2", "x"))
+            yield from ({**value, who: one} for one in ("0", "0.3", "2", "x"))
         else:
-            yield from ({**value, key: one} for one in words[name])
+            yield from ({**value, who: one} for one in words[name])
 
 
 @st.composite

@@ -185,3 +185,50 @@ def contracts() -> dict[str, Contract]:
         "runs today": from_tree(runnable()),
         **{f"template {name}": template_contract(name) for name in TEMPLATES},
     }
+
+
+# --- Catena-X ---
+
+# made up for the tests in the form of the profile; no policy of anybody
+CATENAX = {
+    "@context": ["https://w3id.org/catenax/2025/9/policy/odrl.jsonld"],
+    "@type": "Set",
+    "@id": "example",
+    "permission": [
+        {
+            "action": "use",
+            "constraint": [
+                {
+                    "and": [
+                        {"leftOperand": "Membership", "operator": "eq", "rightOperand": "active"},
+                        {
+                            "leftOperand": "https://w3id.org/catenax/policy/UsagePurpose",
+                            "operator": "isAnyOf",
+                            "rightOperand": ["cx.example.purpose:1"],
+                        },
+                        {
+                            "leftOperand": "cx-policy:DataUsageEndDate",
+                            "operator": "eq",
+                            "rightOperand": "2028-12-01T00:00:00Z",
+                        },
+                        {
+                            "or": [
+                                {"leftOperand": "Liability", "operator": "eq", "rightOperand": "x:1"},
+                                {"leftOperand": "Warranty", "operator": "eq", "rightOperand": "x:1"},
+                            ]
+                        },
+                    ]
+                }
+            ],
+        }
+    ],
+    "prohibition": [
+        {
+            "action": "use",
+            "constraint": {"leftOperand": "madeUp", "operator": "eq", "rightOperand": "x"},
+        }
+    ],
+    "obligation": [
+        {"action": "use", "constraint": [{"leftOperand": "Precedence", "rightOperand": "cx.p:1"}]}
+    ],
+}

@@ -109,6 +109,7 @@ class PoolSim:
         )
         self.pool, self.effects = open_pool(opening, at_ms=now_ms)
         self.sent: list[Received] = []
+        self.numbers = itertools.count(1)
 
     def lane(self, party: str) -> Lane:
         return next(one for one in self.pool.lanes if one.party == party)
@@ -120,7 +121,8 @@ class PoolSim:
         lane = changes.pop("lane", None) or self.lane(party)
         view = {"id": self.pool.id, "lane": dataclasses.asdict(lane)}
         view["lint"] = [{"id": one} for one in self.pool.draft.warnings]
-        return message_for(view, kind, now_ms=self.now_ms, **changes)
+        own = {"id": new_message_id(next(self.numbers).to_bytes(10, "big"))}
+        return message_for(view, kind, now_ms=self.now_ms, **(own | changes))
 
     def say(self, party: str, kind: str, counter: Contract | None = None, **changes: Any) -> list[Any]:
         """Hands over the party's next message, signed and read as the broker reads it; the effects."""

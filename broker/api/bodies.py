@@ -58,7 +58,7 @@ def read_body(body: bytes, model: type[_B]) -> _B:
         ) from error
 
 
-async def read_raw(request: Request) -> bytes:
+async def read_raw(request: Request, *, most: int = BODY_BYTES_JSON) -> bytes:
     """The raw body, up to the bounds of size and time.
 
     Raises:
@@ -66,15 +66,15 @@ async def read_raw(request: Request) -> bytes:
         BodyTooSlowError: It did not arrive.
     """
     announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > BODY_BYTES_JSON:
-        raise _too_large(announced)
+    if not announced.isdecimal() or int(announced) > most:
+        raise _too_large(announced, most)
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_READ_S):
             async for part in request.stream():
                 size += len(part)
-                if size > BODY_BYTES_JSON:
-                    raise _too_large("more")
+                if size > most:
+                    raise _too_large("more", most)
                 parts.append(part)
     except (TimeoutError, ClientDisconnect) as error:
         raise BodyTooSlowError(
@@ -85,7 +85,7 @@ async def read_raw(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def _too_large(found: str) -> BodyTooLargeError:
+def _too_large(found: str, most: int) -> BodyTooLargeError:
     return BodyTooLargeError(
-        need=f"at most {BODY_BYTES_JSON} bytes", found=ascii(found)[:40], remedy="send less in one request"
+        need=f"at most {most} bytes", found=ascii(found)[:40], remedy="send less in one request"
     )

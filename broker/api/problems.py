@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where an error becomes an HTTP answer: RFC 9457 ``application/problem+json``.
 
+- Connectors of dataspaces are answered in their protocol's own form (`broker.api.dsp`).
 - Every `IriaiError` shows its code, clause, need, found and remedy, and the exit code that a command line
   shall end with.
 - Anything else is our bug: ``internal.error`` with a request id, and nothing of the exception; the

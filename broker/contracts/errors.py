@@ -10,22 +10,32 @@ The language, its signatures, its clauses and the messages of a negotiation have
       PartyMismatchError     contract.party-mismatch     a pinned party is not the member of that key
       OfferConflictError     contract.offer-conflict     this text does not fit what was offered before
       LintError              contract.lint-error         a term that no pool should have
+      CounterpartyTakenError dsp.counterparty-taken      a name that somebody else has, or no more room
+      CallbackInvalidError   dsp.callback-invalid        no address that may be called back
+      CallbackRefusedError   dsp.callback-refused        a message names another address than the registered
+      TooManyOpenError       dsp.too-many                one connector holds too many negotiations
     NotPartyError            request.not-found           for others, a contract does not exist
+    TokenRefusedError        dsp.token-refused           nobody registered this token
 """
 
 from __future__ import annotations
 
 from broker.errors import NotFoundError
-from policies.errors import IriaiError
+from policies.errors import IdentityError, IriaiError
 
 __all__ = [
     "AnnexMismatchError",
     "AnnexMissingError",
+    "CallbackInvalidError",
+    "CallbackRefusedError",
     "ContractRoomError",
+    "CounterpartyTakenError",
     "LintError",
     "NotPartyError",
     "OfferConflictError",
     "PartyMismatchError",
+    "TokenRefusedError",
+    "TooManyOpenError",
 ]
 
 
@@ -69,6 +79,40 @@ class LintError(ContractRoomError):
 
     code = "contract.lint-error"
     http_status = 422
+
+
+class CounterpartyTakenError(ContractRoomError):
+    """A connector of that name is registered for another participant, or no more can be registered."""
+
+    code = "dsp.counterparty-taken"
+
+
+class CallbackInvalidError(ContractRoomError):
+    """What was given as a callback address is none that the broker would call."""
+
+    code = "dsp.callback-invalid"
+    http_status = 422
+
+
+class CallbackRefusedError(ContractRoomError):
+    """A message names a callback address; only the one that operators registered is ever called."""
+
+    code = "dsp.callback-refused"
+    http_status = 400
+
+
+class TooManyOpenError(ContractRoomError):
+    """One connector has so many negotiations open that the next one is refused."""
+
+    code = "dsp.too-many"
+    exit_code = 75
+    http_status = 429
+
+
+class TokenRefusedError(IdentityError):
+    """The bearer token is missing, or nobody registered it."""
+
+    code = "dsp.token-refused"
 
 
 class NotPartyError(NotFoundError):

@@ -208,7 +208,7 @@ class Lives:
             raise MemberEnvelopeError(
                 need=f"{kind.value} of {contract.digest} that says what the notice says",
                 found="another envelope",
-                remedy=f"send it with iriai-node contract {said.kind}",
+                remedy="send it with iriai-node contract halt, resume or exit",
             )
         return from_envelope(envelope, payload, actor=alias(member.alias_key, contract.digest, None, None))
 

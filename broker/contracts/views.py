@@ -4,7 +4,8 @@
 - Of the other lanes, a contributor sees the state and nothing else.
 - Who had a lane in an earlier round only sees that lane: the open text is no longer its business.
 - The diff goes from what the caller saw last, by the number of the last message that it has, to the text
-  that its lane holds. A caller that has nothing yet is shown what changed since the offer before.
+  that its lane holds. A caller that has nothing yet is shown what changed since the offer before, or since
+  the version in force, if it is a party of that.
 - The operators see states, diff and lint, and no messages.
 """
 
@@ -49,7 +50,7 @@ def view_of(
         NotPartyError: The caller is a member that never was a party.
     """
     if isinstance(caller, Operator):
-        return _whole(session, contracts, pool, lane=None, said=[], after=after)
+        return _whole(session, contracts, pool, lane=None, said=[], base=_base(pool, [], after), after=after)
     lanes = _own_lanes(session, contracts, pool, caller)
     said = [
         _Said(seq=seq, envelope=envelope, message=read_message(envelope.payload))
@@ -58,7 +59,10 @@ def view_of(
     lane = lanes[-1] if lanes else None
     if lane is not None and lane not in pool.lanes:
         return _former(pool, lane, said, after=after)
-    return _whole(session, contracts, pool, lane=lane, said=said, after=after)
+    base = _base(pool, said, after)
+    if base is not None and not _reads(session, contracts, base, caller):
+        base = None
+    return _whole(session, contracts, pool, lane=lane, said=said, base=base, after=after)
 
 
 def _own_lanes(session: Session, contracts: Contracts, pool: Pool, member: Member) -> tuple[Lane, ...]:
@@ -73,8 +77,24 @@ def _own_lanes(session: Session, contracts: Contracts, pool: Pool, member: Membe
     return pool.lanes_of_key(party.key)
 
 
+def _reads(session: Session, contracts: Contracts, text: str, member: Member) -> bool:
+    """Whether a member is a party of a text: a newcomer is not shown what was before it."""
+    try:
+        contracts.party_of(contracts.read_in(session, text), member)
+    except NotFoundError:
+        return False
+    return True
+
+
 def _whole(
-    session: Session, contracts: Contracts, pool: Pool, *, lane: Lane | None, said: list[_Said], after: int
+    session: Session,
+    contracts: Contracts,
+    pool: Pool,
+    *,
+    lane: Lane | None,
+    said: list[_Said],
+    base: str | None,
+    after: int,
 ) -> dict[str, Json]:
     draft = pool.draft
     contract = contracts.read_in(session, draft.digest)
@@ -89,7 +109,7 @@ def _whole(
         "lane": None if lane is None else _lane(lane),
         "closed": _closed(pool),
         "messages": _messages(said, after),
-        "diff": changes_between(session, contracts, _base(pool, said, after), draft.digest),
+        "diff": changes_between(session, contracts, base, draft.digest),
         "lint": [
             {
                 "id": one.id,

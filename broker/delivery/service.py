@@ -7,7 +7,8 @@
   allows or refuses; only an allowed one is followed by ``model.exported``, which refers to it, and by bytes.
   What no ``model.released`` of this contract names is never allowed. What it is asked with is on record: the
   times of the log's entries, the country that the recipient is enrolled in, the digest of its latest signed
-  attestation (``none`` without one). Nobody states shares in this version, so a share is not known.
+  attestation (``none`` without one). Nobody states shares in this version, so a share is not known. Whoever
+  downloads is a party, also from the open tier: nobody gets a model without saying who and where it is.
 - A candidate that waits says what for, from the gate's own decisions, and when the clock may open it.
 - Candidates and models of contracts that the caller is no party to do not exist for the caller.
 - The bytes are hashed again before the first one leaves.
@@ -18,29 +19,27 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, insert, select
 
 from broker.contracts.decisions import Judgement, judge
 from broker.contracts.errors import NotPartyError
 from broker.contracts.lineage import made_ms, released_ms, run_of, versions
-from broker.contracts.waiting import opens_ms, recorded
+from broker.delivery.candidates import PRIVATE, is_closed, refused_by, waits_for
 from broker.delivery.errors import VoteClosedError, VoteInvalidError
 from broker.membership.directory import Member, Operator
-from broker.store.tables import candidate, log_entry, model, release, run, statement, vote
+from broker.store.tables import candidate, model, release, run, statement, vote
 from policies.contract import Deliver
 from policies.contract.errors import RefusedError
 from policies.errors import IriaiError, invariant
 from policies.identity import key_text
 from policies.limits import LIST_ROWS
-from policies.log.entries import EntryType, Event, alias, check_entry, from_envelope
+from policies.log.entries import EntryType, Event, alias, from_envelope
 from policies.log.envelope import open_envelope
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
     from broker.contracts.service import Contracts
     from broker.log import LogTx
     from broker.store import Session, Store
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivered", "Delivery", "Vote"]
 
-_DECIDED: Final = frozenset({"released", "refused", "discarded"})
-_PRIVATE: Final = "private"  # never leaves its owner
 NO_ATTESTATION: Final = "none"
 
 
@@ -114,8 +111,8 @@ class Delivery:
                     "own_vote": votes.get(mine.party) if mine is not None else None,
                     "votes": votes if isinstance(caller, Operator) else None,
                     "voted": len(votes),
-                    "refused_by": _refused_by(session, row) if row.state in {"refused", "discarded"} else [],
-                    **_waiting(session, contract, row),
+                    "refused_by": refused_by(session, row) if row.state in {"refused", "discarded"} else [],
+                    **waits_for(session, contract, row),
                 }
             )
         return shown
@@ -155,10 +152,10 @@ class Delivery:
         Returns:
             What was stored, the index of the entry, and `VoteClosedError` if the vote came too late to count.
         """
-        _, _, state = self._candidate(session, ballot.candidate, member)
+        contract, run_id, state = self._candidate(session, ballot.candidate, member)
         index = tx.add(ballot.event)
         answer = {"candidate": ballot.candidate, "party": ballot.party, "vote": ballot.verdict}
-        if state in _DECIDED:
+        if is_closed(session, contract, run_id, ballot.candidate, state):
             closed = VoteClosedError(
                 need="a candidate that waits for votes",
                 found=state,
@@ -335,56 +332,13 @@ class Delivery:
         )
 
 
-def _refused_by(session: Session, row: Row[Any]) -> list[Json]:
-    """Clauses by which the gate refused a candidate, in all tiers."""
-    of = (log_entry.c.run == row.run_id) & (log_entry.c.type == EntryType.MODEL_REFUSED.value)
-    clauses: set[str] = set()
-    for body in session.scalars(select(log_entry.c.body).where(of)):
-        entry = check_entry(body)
-        if entry.pub["model"] == row.digest:
-            decided = session.scalars(select(log_entry.c.body).where(log_entry.c.idx.in_(entry.refs)))
-            clauses |= {clause for one in decided for clause in check_entry(one).pub["clauses"]}
-    return sorted(clauses)
-
-
-def _waiting(session: Session, contract: Contract, row: Row[Any]) -> dict[str, Json]:
-    """What the open tiers of a candidate wait for, and when the clock may open one."""
-    done = _decided(session, row.run_id, row.digest)
-    known = recorded(session, row.run_id, row.digest)
-    still = {tier: one for tier, one in known.items() if tier not in done and one.findings}
-    at_ms, clause = made_ms(session, row.run_id), contract.recipe(row.recipe_digest)
-    times = [
-        opens_ms(contract, tier, still[tier.tier].checks, made_ms=at_ms)
-        for tier in contract.tiers
-        if clause is not None and tier.recipe == clause.id and tier.tier in still
-    ]
-    shown = ("clause", "check", "need", "found")
-    return {
-        "waits_for": [
-            {"tier": tier, **{name: found[name] for name in shown}}
-            for tier, one in sorted(still.items())
-            for found in one.findings
-        ],
-        "opens_ms": min((one for one in times if one is not None), default=None),
-    }
-
-
-def _decided(session: Session, run_id: str, name: str) -> set[str]:
-    """Tiers in which the gate decided about a candidate for good."""
-    of = (log_entry.c.run == run_id) & log_entry.c.type.in_(
-        (EntryType.MODEL_RELEASED.value, EntryType.MODEL_REFUSED.value)
-    )
-    entries = [check_entry(body) for body in session.scalars(select(log_entry.c.body).where(of))]
-    return {str(one.pub["tier"]) for one in entries if one.pub["model"] == name}
-
-
 def _tiers(contract: Contract, recipe: str, released: set[str]) -> list[str]:
     """Tiers of a recipe, released ones first; never empty, so that there always is a decision."""
     clause = contract.recipe(recipe)
     names = [
         one.tier
         for one in contract.tiers
-        if clause is not None and one.recipe == clause.id and one.tier != _PRIVATE
+        if clause is not None and one.recipe == clause.id and one.tier != PRIVATE
     ]
     return sorted(names, key=lambda name: name not in released) or ["consortium"]
 

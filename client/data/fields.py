@@ -137,7 +137,7 @@ def open_view(
     fields_clause: str = "fields-1",
     recipe_inputs: Collection[str],
     local_allow: Collection[str],
-    contract: str | None = None,
+    contracts: Collection[str] | None = None,
 ) -> EpisodeView:
     """Opens the fields that a recipe needs.
 
@@ -148,7 +148,8 @@ def open_view(
         fields_clause: Id of that clause.
         recipe_inputs: Fields that the recipe reads, inputs and outputs alike.
         local_allow: This node's own list.
-        contract: Digest of the contract; if given, the data set must have been imported under it.
+        contracts: Digests of the contract and of the versions that it superseded; if given, the data set must
+            have been imported under one of them.
 
     Raises:
         DatasetUnknownError: No such data set.
@@ -163,7 +164,7 @@ def open_view(
             raise _refused(name, fields_clause, "the contract does not name it")
         if name not in local_allow:
             raise _refused(name, "local", "this node's allow-list does not name it")
-    if contract is not None and contract not in entry.rights:
+    if contracts is not None and not set(contracts) & set(entry.rights):
         raise NoRightsError(
             need="an import under this contract",
             found="one under other rights",

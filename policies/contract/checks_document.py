@@ -5,7 +5,8 @@
     @parties   the asking party is one of the contract         @tiers    the tier is listed for the recipe
     @standing  in force, for whatever is new work              @queries  the contract allows queries at all
 
-A superseded or terminated contract lets nothing new begin; what was released under it is still delivered.
+A superseded or terminated contract lets nothing new begin; what was released under it is still delivered. A
+round that was opened before a successor took effect is closed under the contract that it was opened with.
 """
 
 from __future__ import annotations
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
 
     from policies.contract.case import Case
 
-__all__ = ["NEW_WORK", "STANDINGS", "about_the_document"]
+__all__ = ["STANDINGS", "SUPERSEDED", "about_the_document", "standings_for"]
 
 IN_FORCE: Final = "in-force"
-STANDINGS: Final = (IN_FORCE, "superseded", "terminated")
-NEW_WORK: Final = frozenset({"TrainRound", "Aggregate", "Release", "Join"})
+SUPERSEDED: Final = "superseded"
+STANDINGS: Final = (IN_FORCE, SUPERSEDED, "terminated")
+_NEW_WORK: Final = frozenset({"TrainRound", "Release", "Join"})
+
+
+def standings_for(request_type: str) -> tuple[str, ...]:
+    """Where a contract may stand when it is asked this."""
+    if request_type == Aggregate.TYPE:
+        return (IN_FORCE, SUPERSEDED)
+    return (IN_FORCE,) if request_type in _NEW_WORK else STANDINGS
 
 
 def about_the_document(case: Case) -> Iterator[Finding]:
@@ -36,7 +45,7 @@ def about_the_document(case: Case) -> Iterator[Finding]:
         "standing",
         "standing",
         case.state.standing,
-        (IN_FORCE,) if request.TYPE in NEW_WORK else STANDINGS,
+        standings_for(request.TYPE),
         remedy="use-the-successor",
     )
     names = contract.index.names

@@ -37,7 +37,7 @@ Json = Any  # a JSON value
 UNREADABLE: Final = "@record"  # the reserved id under which records are counted that nobody can read
 _NOUNS: Final = {
     "TrainRound": ("round", "rounds"),
-    "Aggregate": ("average of round", "averages of rounds"),
+    "Aggregate": ("the averaging of round", "the averaging of rounds"),
     "Release": ("release", "releases"),
     "Deliver": ("delivery", "deliveries"),
     "Query": ("query", "queries"),

@@ -40,6 +40,7 @@ __all__ = [
     "catalog",
     "catalog_error",
     "event_message",
+    "malformed",
     "negotiation",
     "negotiation_error",
     "offer_message",
@@ -161,7 +162,8 @@ class Request:
     offer: dict[str, Json]
 
 
-def _refuse(need: str, found: object) -> DspMessageError:
+def malformed(need: str, found: object) -> DspMessageError:
+    """The error of a message of another shape."""
     return DspMessageError(
         need=need, found=ascii(found)[:120], remedy="send a message of the Dataspace Protocol 2025-1"
     )
@@ -175,7 +177,7 @@ def read_json(data: bytes, *, most: int = DSP_MESSAGE_BYTES) -> Json:
             has two spellings.
     """
     if len(data) > most:
-        raise _refuse(f"at most {most} bytes", f"{len(data)} bytes")
+        raise malformed(f"at most {most} bytes", f"{len(data)} bytes")
     try:
         tree = json.loads(
             data.decode("utf-8"),
@@ -185,39 +187,39 @@ def read_json(data: bytes, *, most: int = DSP_MESSAGE_BYTES) -> Json:
         )
         check_profile(tree)
     except EncodingError as error:
-        raise _refuse(error.need, error.found) from error
+        raise malformed(error.need, error.found) from error
     except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are both a ValueError
-        raise _refuse("UTF-8 JSON", type(error).__name__) from error
+        raise malformed("UTF-8 JSON", type(error).__name__) from error
     return tree
 
 
 def _each_key_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _refuse("each key once", sorted(name for name, _ in pairs)[:10])
+        raise malformed("each key once", sorted(name for name, _ in pairs)[:10])
     return found
 
 
 def _no_fraction(text: str) -> Json:
-    raise _refuse("decimals as objects with @value", text[:40])
+    raise malformed("decimals as objects with @value", text[:40])
 
 
 def _message(tree: Json, kind: str) -> dict[str, Json]:
     if not isinstance(tree, dict):
-        raise _refuse("an object", type(tree).__name__)
+        raise malformed("an object", type(tree).__name__)
     if tree.get("@type") != kind:
-        raise _refuse(f"@type {kind}", tree.get("@type"))
+        raise malformed(f"@type {kind}", tree.get("@type"))
     contexts = tree.get("@context")
     named = isinstance(contexts, list) and CONTEXT in contexts and len(contexts) <= DSP_CONTEXTS
     if not named or not all(isinstance(one, str) for one in tree["@context"]):
-        raise _refuse(f"@context: a list of at most {DSP_CONTEXTS} addresses with {CONTEXT}", contexts)
+        raise malformed(f"@context: a list of at most {DSP_CONTEXTS} addresses with {CONTEXT}", contexts)
     return tree
 
 
 def _text(tree: Mapping[str, Json], name: str, *, at: str = "") -> str:
     value = tree.get(name)
     if not isinstance(value, str) or len(value) > DSP_ID_CHARS or _ID.fullmatch(value) is None:
-        raise _refuse(f"{at}{name}: an id of at most {DSP_ID_CHARS} plain characters", value)
+        raise malformed(f"{at}{name}: an id of at most {DSP_ID_CHARS} plain characters", value)
     return value
 
 
@@ -231,7 +233,7 @@ def read_request(tree: Json) -> Request:
     provider_pid = _text(message, "providerPid") if "providerPid" in message else None
     callback = message.get("callbackAddress")
     if (provider_pid is None) == (callback is None):
-        raise _refuse("one of callbackAddress and providerPid", "both" if provider_pid else "neither")
+        raise malformed("one of callbackAddress and providerPid", "both" if provider_pid else "neither")
     offer = _offer(message.get("offer"))
     return Request(
         consumer_pid=_text(message, "consumerPid"),
@@ -244,14 +246,14 @@ def read_request(tree: Json) -> Request:
 
 def _offer(tree: Json) -> dict[str, Json]:
     if not isinstance(tree, dict) or tree.get("@type") != "Offer":
-        raise _refuse("offer: an object of @type Offer", tree)
+        raise malformed("offer: an object of @type Offer", tree)
     if not any(name in tree for name in _RULES[:2]):
-        raise _refuse("offer: a permission or a prohibition", sorted(tree)[:10])
+        raise malformed("offer: a permission or a prohibition", sorted(tree)[:10])
     for name in _RULES:
         rules = tree.get(name, [{"action": ""}])
         listed = isinstance(rules, list) and rules and all(isinstance(one, dict) for one in rules)
         if not listed or not all(isinstance(one.get("action"), str) for one in rules):
-            raise _refuse(f"offer.{name}: at least one rule, each with an action", rules)
+            raise malformed(f"offer.{name}: at least one rule, each with an action", rules)
     return tree
 
 
@@ -264,7 +266,7 @@ def read_event(tree: Json) -> tuple[Heard, str]:
     message = _message(tree, "ContractNegotiationEventMessage")
     event = message.get("eventType")
     if event not in (ACCEPTED, FINALIZED):  # a tuple: a message may hold what cannot be hashed
-        raise _refuse(f"eventType: {ACCEPTED} or {FINALIZED}", event)
+        raise malformed(f"eventType: {ACCEPTED} or {FINALIZED}", event)
     return _heard(message), str(event)
 
 
@@ -285,9 +287,9 @@ def read_termination(tree: Json) -> Heard:
     """
     message = _message(tree, "ContractNegotiationTerminationMessage")
     if not isinstance(message.get("code", ""), str):
-        raise _refuse("code: text", message["code"])
+        raise malformed("code: text", message["code"])
     if "reason" in message and not (isinstance(message["reason"], list) and message["reason"]):
-        raise _refuse("reason: at least one", message["reason"])
+        raise malformed("reason: at least one", message["reason"])
     return _heard(message)
 
 
@@ -303,4 +305,4 @@ def read_catalog_request(tree: Json) -> None:
     """
     message = _message(tree, "CatalogRequestMessage")
     if message.get("filter", []) != []:
-        raise _refuse("filter: none, or an empty one", message["filter"])
+        raise malformed("filter: none, or an empty one", message["filter"])

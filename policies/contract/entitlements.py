@@ -6,7 +6,8 @@ below it, a data set struck from a recipe takes its owner out of the participant
 country ends its deliveries. None of that is a request that was refused before, so no search for looser terms
 finds it. Therefore, in a ``tighten``:
 
-1. clauses of the kinds in `ENTITLED` (tiers, release, queries, exit, incentives, fees) are equal;
+1. the sections in `ENTITLED` are equal: tiers, release, queries, exit, incentives, fees, and how the
+   contract is amended, because to tighten it alone and to rotate an own key are rights of each party;
 2. so are the other parties' entries: their ``party-*`` clauses, their own caps and secrets;
 3. and their rows in the clauses of all: data sets of recipes, donations, fixed weights;
 4. no country of another party comes under an embargo.
@@ -30,14 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ENTITLED", "entitlements_kept"]
 
 Json = Any  # a JSON value
-ENTITLED: Final = {
-    "tier": "tiers",
-    "release": "release",
-    "queries": "queries",
-    "exit": "exit",
-    "incentives": "incentives",
-    "fees": "fees",
-}
+ENTITLED: Final = ("tiers", "release", "queries", "exit", "incentives", "fees", "amendment")  # sections
 
 
 def entitlements_kept(old: Contract, new: Contract, initiator: str | None) -> tuple[Objection, ...]:
@@ -69,7 +63,7 @@ def _by_id(section: Json) -> dict[str, bytes]:
 
 def _clauses(before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Objection]:
     """1. Clauses that say what everybody receives."""
-    for section in ENTITLED.values():
+    for section in ENTITLED:
         was, becomes = _by_id(before[section]), _by_id(after[section])
         for clause in sorted(was.keys() | becomes.keys()):
             if was.get(clause) != becomes.get(clause):

@@ -27,6 +27,9 @@ IriaiError
       ProofMissingError              contract.proof-missing            only z3 could show it, and it is absent
       VerdictMalformedError          contract.verdict-malformed        not a verdict about an amendment
       VerdictDisagreesError          contract.verdict-disagrees        a verdict that does not hold here
+    DspMessageError                  contract.dsp-malformed            not a message of the Dataspace Protocol
+    OdrlRefusedError                 contract.odrl-refused             an ODRL term that our profile lacks
+    ViewDisagreesError               contract.view-disagrees           an ODRL view of another contract
     NegotiationError                 negotiation.refused               the root of negotiations
       LaneMessageError               negotiation.message-malformed     not a message of a lane
       BadTransitionError             negotiation.bad-transition        not what may follow in this lane

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import z3
 
-from policies.contract.checks_document import IN_FORCE, NEW_WORK, STANDINGS
+from policies.contract.checks_document import standings_for
 from policies.contract.checks_parties import MAY_ASK
 from policies.contract.formulas_changes import amendment_terms, exit_terms
 from policies.contract.formulas_outputs import export_terms, queries_terms
@@ -67,8 +67,7 @@ def _about_the_document(view: View) -> Iterator[Term]:
     """Formulas of `policies.contract.checks_document`."""
     contract = view.contract
     yield flag("@executed", "signed", view.flag("executed"), want=True)
-    standings = (IN_FORCE,) if view.type in NEW_WORK else STANDINGS
-    yield inside("@standing", "standing", view.text("standing"), standings)
+    yield inside("@standing", "standing", view.text("standing"), standings_for(view.type))
     names = [one.party for one in contract.parties] + ([PUBLIC] if view.type == "Deliver" else [])
     yield inside("@parties", "known", view.text("party"), names)
     if view.type == "Query":

@@ -137,11 +137,9 @@ def _quorum(view: View, clause: ValidationClause) -> Term:
     cohort, votes = view.set("cohort"), view.facts.fact("validation", FlagMap)
     heard, accepting = [], []
     for names in view.groups:
-        voted = {one: z3.And(cohort.has[one], votes.has[one]) for one in names}
-        against = z3.Or([z3.And(voted[one], z3.Not(votes.true[one])) for one in names])
-        in_favour = z3.Or([z3.And(voted[one], votes.true[one]) for one in names])
+        without = [z3.And(cohort.has[one], z3.Not(z3.And(votes.has[one], votes.true[one]))) for one in names]
         heard.append(cohort.any_of(names))
-        accepting.append(z3.And(in_favour, z3.Not(against)))
+        accepting.append(z3.And(cohort.any_of(names), z3.Not(z3.Or(without))))  # every party of it does
     quorum, groups = Fraction(clause.quorum), counted(heard)
     ok = z3.And(groups > 0, counted(accepting) * quorum.denominator >= groups * quorum.numerator)
     return holds(clause.clause, "quorum", ok, cohort.known, votes.known)

@@ -10,8 +10,8 @@
 5. it follows the lane's last message;
 6. the transition exists;
 7. it is about the text that the lane holds, a counter-offer about another one;
-8. what its type needs: a counter-offer keeps its sender, a round is left and there is time to sign; a signature
-   was checked and acknowledges every warning.
+8. what its type needs: a counter-offer keeps its sender, a round is left and there is time to sign; a
+   signature was checked and acknowledges every warning.
 """
 
 from __future__ import annotations

@@ -68,12 +68,20 @@ class Cap:
         epsilon_total: The cap.
         epsilon_per_release: Largest epsilon of one plan.
         delta: Delta of both.
+        before: Digests of the versions that the contract superseded: what was spent under them counts under
+            this cap too, or an amendment would begin the budget anew.
     """
 
     scope: str
     epsilon_total: str
     epsilon_per_release: str
     delta: str
+    before: tuple[str, ...] = ()
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Everything whose spends this cap is about."""
+        return (self.scope, *self.before)
 
     @property
     def order(self) -> int:
@@ -91,7 +99,8 @@ class Cap:
 
     def as_dict(self) -> Json:
         """JSON value that a ledger entry carries."""
-        return {
+        earlier = {"before": list(self.before)} if self.before else {}
+        return earlier | {
             "scope": self.scope,
             "epsilon_total": self.epsilon_total,
             "epsilon_per_release": self.epsilon_per_release,
@@ -111,6 +120,7 @@ class Cap:
             epsilon_total=value["epsilon_total"],
             epsilon_per_release=value["epsilon_per_release"],
             delta=value["delta"],
+            before=tuple(value.get("before", ())),
         )
         if value["order"] != cap.order:
             raise OrderUnfitError(
@@ -165,11 +175,12 @@ class LedgerState:
     touched: frozenset[tuple[str, str, int, int]] = frozenset()  # run, block, round, attempt
 
     def total(self, cap: Cap, block: str) -> Total:
-        """What a cap's scope spent and holds in a block, in billionths of rho at this cap's order."""
+        """What a cap's scopes spent and hold in a block, in billionths of rho at this cap's order."""
         spent = held = 0
-        for (q, sigma), steps in self.steps.get((cap.scope, block), {}).items():
-            cost = rho_step_nano(q=q, sigma=sigma, order=cap.order)
-            spent, held = spent + steps.spent * cost, held + steps.held * cost
+        for scope in cap.scopes:
+            for (q, sigma), steps in self.steps.get((scope, block), {}).items():
+                cost = rho_step_nano(q=q, sigma=sigma, order=cap.order)
+                spent, held = spent + steps.spent * cost, held + steps.held * cost
         return Total(spent, held)
 
     @property

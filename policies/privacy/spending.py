@@ -8,7 +8,8 @@ an audit would call an error:
   cap are numbers, and those with which the lineage was opened before;
 - ``epsilon.spent``: its mechanism run is of its run and round and was not spent before; its plan is the
   recipe's, its steps those of one touch; a budget was opened for its lineage and plan before; it costs at
-  least what the plan costs at the lineage's order; and the caps of lineage and contract hold it.
+  least what the plan costs at the lineage's order; and the caps of lineage and contract hold it. What was
+  spent under the versions that a contract superseded counts under its cap.
 
 Whoever raises has taken the entry all the same: a log that has it keeps it, and who only tries works on a
 `Book.copy`.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Account", "Book", "Plans"]
 
 Json = Any
+Mechanism = tuple[float, float]  # sampling probability, noise multiplier
 _REMEDY = "compare the node's ledger with its receipts; nothing further of it is taken in this run"
 _NUMBERS = (ValueError, OverflowError, ZeroDivisionError)
 
@@ -85,7 +87,8 @@ class Book:
     mechanisms: set[str] = field(default_factory=set)
     accounts: dict[str, list[Account]] = field(default_factory=dict)
     lineages: dict[tuple[str, str], int] = field(default_factory=dict)  # (lineage, block)
-    contracts: dict[tuple[str, str], int] = field(default_factory=dict)  # (contract, block)
+    contracts: dict[tuple[str, str], dict[Mechanism, int]] = field(default_factory=dict)
+    """Steps of each mechanism, by (contract, block): a cap is compared at its own order."""
 
     def copy(self) -> Book:
         """A book to try on."""
@@ -93,7 +96,7 @@ class Book:
             mechanisms=set(self.mechanisms),
             accounts={name: list(opened) for name, opened in self.accounts.items()},
             lineages=dict(self.lineages),
-            contracts=dict(self.contracts),
+            contracts={key: dict(steps) for key, steps in self.contracts.items()},
         )
 
     def opened(self, body: Mapping[str, Json], *, plans: Plans) -> None:
@@ -150,7 +153,7 @@ class Book:
         block, plan = (HELD_OUT, plans.evaluation) if kind == "eval" else (TRAIN, plans.train)
         lineage, key = (body["lineage"], block), (scope, block)
         if plan is not None:
-            self._charge(lineage, key, body, plan=plan, cap=cap)
+            self._charge(lineage, key, body, plan=plan)
         if again:
             raise _refuse("each mechanism run once", f"{mechanism} again")
         if run != slot[0] or (block == TRAIN and kind != str(slot[1])):
@@ -169,7 +172,6 @@ class Book:
         body: Mapping[str, Json],
         *,
         plan: Mapping[str, Json],
-        cap: Cap | None,
     ) -> None:
         q, sigma, _, _ = plan_facts(plan)
         steps, charged = body["steps"], body["rho_nano"]
@@ -177,9 +179,8 @@ class Book:
         if opened and opened[0].order in ORDERS:
             charged = max(charged, steps * rho_step_nano(q=q, sigma=sigma, order=opened[0].order))
         self.lineages[lineage] = self.lineages.get(lineage, 0) + charged
-        if cap is not None:
-            cost = steps * rho_step_nano(q=q, sigma=sigma, order=cap.order)
-            self.contracts[key] = self.contracts.get(key, 0) + cost
+        taken = self.contracts.setdefault(key, {})
+        taken[(q, sigma)] = taken.get((q, sigma), 0) + steps
 
     def _check_cost(
         self, lineage: tuple[str, str], body: Mapping[str, Json], plan: Mapping[str, Json]
@@ -198,13 +199,21 @@ class Book:
     def _check_contract(self, key: tuple[str, str], plan: Mapping[str, Json], cap: Cap | None) -> None:
         if cap is None:
             raise _refuse("a contract with caps", "one without")
-        most, found = cap.rho_max_nano, self.contracts[key]
+        most, found = cap.rho_max_nano, self._under(cap, key[1])
         if found > most:
             raise _refuse(f"{most} nano-rho of the contract", str(found))
         q, sigma, steps, _ = plan_facts(plan)
         release = epsilon_text(epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=float(cap.delta)))
         if key[1] == TRAIN and float(release) > float(cap.epsilon_per_release):
             raise _refuse(f"epsilon {cap.epsilon_per_release} per release", release)
+
+    def _under(self, cap: Cap, block: str) -> int:
+        """What was spent under a contract and the versions that it superseded, at its cap's order."""
+        return sum(
+            steps * rho_step_nano(q=q, sigma=sigma, order=cap.order)
+            for scope in cap.scopes
+            for (q, sigma), steps in self.contracts.get((scope, block), {}).items()
+        )
 
 
 def _refuse(need: str, found: str) -> BudgetError:

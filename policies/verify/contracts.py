@@ -109,10 +109,17 @@ def _check_finalized(history: History, named: str, index: int, report: Report, *
         report.add("AUD-050", "a signature by nobody that the contract names", index=index)
     if digest(envelope.to_bytes()) != entry.pub["signatures"]:  # 4.
         report.add("AUD-050", "the logged signatures are others", index=index)
+    _check_prose(contract, entry, index, report)
     if not alone:
         _check_signers(history, contract, index, report)
     if entry.ts[:16] > contract.sign_by[:16]:  # 5.; the entry shows the minute only
         report.add("AUD-050", f"final at {entry.ts}, sign_by {contract.sign_by}", index=index)
+
+
+def _check_prose(contract: Contract, entry: Entry, index: int, report: Report) -> None:
+    """The text for people that the log names is the one that the contract binds."""
+    if entry.pub["prose"] != (None if contract.prose is None else f"sha256:{contract.prose.sha256}"):
+        report.add("AUD-050", "the logged text for people is another", index=index)
 
 
 def _check_signers(history: History, contract: Contract, index: int, report: Report) -> None:

@@ -6,8 +6,7 @@
   of the contract before that entry. A node decides from what it has heard, and hears late: its state must be
   one that the contract had at some moment before. That nothing went on under a halt, after an end or with who
   had left, `policies.verify.lives` says.
-- Times are compared to the second where the exact time is disclosed, else to the minute that stands in clear.
-- What only other members' entries could show is left alone in a member's bundle.
+- Facts of what goes out are in `policies.verify.facts_outputs`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.lifecycle import begin, contract_state
 from policies.contract.requests import (
-    PUBLIC,
     Aggregate,
     Deliver,
     Exit,
@@ -29,9 +27,16 @@ from policies.contract.requests import (
 from policies.contract.signatures import signers
 from policies.errors import IriaiError
 from policies.log.entries import EntryType
-from policies.ports import iso_s, to_ms
 from policies.privacy.accounting import epsilon_rdp, epsilon_text
 from policies.privacy.ledger import plan_facts
+from policies.verify.facts_outputs import (
+    deliver_facts,
+    ms_of,
+    origin_facts,
+    query_facts,
+    recipe_facts,
+    release_facts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,15 +53,6 @@ Json = Any
 _T = EntryType
 _AHEAD_MS = 5 * 60_000  # a node's clock may be this far ahead of the broker's
 _STATE: Final = ("executed", "halted", "exited_parties", "standing", "rotated_keys")
-# Figures of a report that only its evidence can give.
-_REPORTED: Final[Mapping[str, str]] = {
-    "mia_auc": "membership-inference-report",
-    "property_skill": "property-leak-report",
-    "canaries_fired": "canary-report",
-}
-_ALWAYS: Final = frozenset(
-    {"privacy-statement", "log-root"}
-)  # the release names one, the checkpoint is the other
 
 
 # --- the state ---
@@ -72,16 +68,14 @@ def state_facts(
         index: Of the decision.
         entry: The decision.
         state: As it was judged.
-        whole: Everything; else only that it is not from the future.
+        whole: Everything; else only that it is not from the future, and whether the contract was final.
     """
     contract = history.contracts.get(entry.scope or "")
     if contract is None:
         return []
-    wrong = ["now"] if state.now is not None and _ms(state.now) > _ms(entry.ts) + _AHEAD_MS else []
-    if not whole:
-        return wrong
+    wrong = ["now"] if state.now is not None and ms_of(state.now) > ms_of(entry.ts) + _AHEAD_MS else []
     moments = list(_moments(history, index, entry))
-    for name in _STATE:
+    for name in _STATE if whole else _STATE[:1]:
         said = getattr(state, name)
         if said is None:
             continue
@@ -117,13 +111,6 @@ def _plain(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _ms(text: str) -> int:
-    try:
-        return to_ms(text)
-    except ValueError:
-        return 2**60  # a time that is none is from the future
-
-
 # --- the request ---
 
 
@@ -150,7 +137,7 @@ def _asker(history: History, index: int, request: Request, point: str, contract:
 
 
 def _recipe(history: History, entry: Entry, request: TrainRound | Aggregate | Release) -> list[str]:
-    wrong = _recipe_digest(history, entry.run, request.recipe_digest)
+    wrong = recipe_facts(history, entry.run, request.recipe_digest)
     if request.privacy is None or request.recipe_digest not in history.recipes:
         return wrong
     plan, facts = history.plan_of(request.recipe_digest), request.privacy
@@ -159,11 +146,6 @@ def _recipe(history: History, entry: Entry, request: TrainRound | Aggregate | Re
     named = ("unit", "adjacency", "delta", "noise")
     wrong += [f"privacy.{name}" for name in named if getattr(facts, name) != plan.get(name)]
     return wrong if facts.mode == "dp" else [*wrong, "privacy.mode"]
-
-
-def _recipe_digest(history: History, run: str | None, said: str | None) -> list[str]:
-    recipe = history.recipe_of(run)
-    return [] if recipe is None or said is None or said == recipe else ["recipe_digest"]
 
 
 def _train(history: History, _index: int, entry: Entry, request: TrainRound) -> list[str]:
@@ -198,146 +180,14 @@ def _epsilon(history: History, request: TrainRound) -> list[str]:
 
 
 def _aggregate(history: History, _index: int, entry: Entry, request: Aggregate) -> list[str]:
-    wrong = [*_recipe(history, entry, request), *_origin(history, request.log_origin)]
+    wrong = [*_recipe(history, entry, request), *origin_facts(history, request.log_origin)]
     wrong += [] if request.secure_aggregation in (None, "off") else ["secure_aggregation"]
     # no silo votes on the model of a round in this version: a figure would be made up
     return wrong + [name for name in ("validation", "rejected_rounds") if getattr(request, name) is not None]
 
 
-def _origin(history: History, said: str | None) -> list[str]:
-    return [] if said in (None, history.checkpoint.origin) else ["log_origin"]
-
-
-def _release(history: History, index: int, entry: Entry, request: Release) -> list[str]:
-    wrong = [*_recipe(history, entry, request), *_origin(history, request.log_origin)]
-    wrong += [] if _made(history, index, entry.run, request.made_at) else ["made_at"]
-    wrong += (
-        ["witnesses"] if request.witnesses not in (None, 0) else []
-    )  # no cosignature is read by this version
-    passed = _passed(history, index, entry, request.model)
-    if request.evidence is not None and set(request.evidence) - passed - _ALWAYS:
-        wrong.append("evidence")
-    for name, report in _REPORTED.items():
-        wrong += [name] if getattr(request, name) is not None and report not in passed else []
-    if history.grade != "auditor":
-        return wrong
-    if request.validation is not None and dict(request.validation) != _accepted(
-        history, index, entry, request.model
-    ):
-        wrong.append("validation")
-    said = request.earlier_cohorts
-    if said is not None and {frozenset(one) for one in said} != _earlier(history, index, entry, request):
-        wrong.append("earlier_cohorts")
-    return wrong
-
-
-def _passed(history: History, index: int, entry: Entry, model: str | None) -> set[str]:
-    """Names of evidence that the last evaluation of a candidate passed."""
-    checks: Mapping[str, Json] = {}
-    for at, one in history.of(_T.CANDIDATE_EVALUATED):
-        if at < index and (one.run, one.pub["candidate"]) == (entry.run, model):
-            checks = one.pub["checks"]
-    return {name for name, outcome in checks.items() if outcome == "pass"}
-
-
-def _accepted(history: History, index: int, entry: Entry, model: str | None) -> dict[str, bool]:
-    """Who judged a candidate on its own held-out episodes, and whether its last vote approves."""
-    heard = {
-        history.sender_party(at)
-        for at, one in history.of(_T.EVALUATION_RECEIVED)
-        if at < index and (one.run, one.pub["candidate"]) == (entry.run, model)
-    }
-    votes: dict[str, bool] = {}
-    for at, one in history.of(_T.VOTE_CAST):
-        party = history.sender_party(at)
-        if at < index and (one.run, one.pub["subject"]) == (entry.run, model) and party in heard and party:
-            votes[party] = one.pub["vote"] == "approve"
-    return votes
-
-
-def _earlier(history: History, index: int, entry: Entry, request: Release) -> set[frozenset[str]]:
-    """Cohorts of what was released before under this recipe, in all versions of the contract."""
-    scopes = history.versions(entry.scope)
-    return {
-        frozenset(history.trained(one.run, before=at))
-        for at, one in history.of(_T.MODEL_RELEASED)
-        if at < index
-        and one.scope in scopes
-        and one.pub["model"] != request.model
-        and history.recipe_of(one.run) == request.recipe_digest
-    }
-
-
-def _made(history: History, index: int, run: str | None, said: str | None) -> bool:
-    """Whether a run's last aggregate was made at this time."""
-    if said is None:
-        return True
-    last = max(
-        (at for at, one in history.of(_T.AGGREGATE_RELEASED) if at < index and one.run == run), default=None
-    )
-    return last is not None and _at(history, last, said)
-
-
-def _at(history: History, index: int, said: str) -> bool:
-    """Whether an entry is of this time."""
-    exact = history.opened.get(index, {}).get("at")
-    if isinstance(exact, str):
-        return iso_s(_ms(exact)) == said
-    return history.entries[index].ts[:16] == said[:16]
-
-
-def _deliver(history: History, index: int, entry: Entry, request: Deliver) -> list[str]:
-    scopes = history.versions(entry.scope)
-    releases = [
-        (at, one)
-        for at, one in history.of(_T.MODEL_RELEASED)
-        if at < index and one.scope in scopes and one.pub["model"] == request.model
-    ]
-    tier = [at for at, one in releases if one.pub["tier"] == request.tier]
-    wrong = []
-    if request.released is not None and request.released != bool(tier):
-        wrong.append("released")
-    if request.released_at is not None and not (tier and _at(history, tier[0], request.released_at)):
-        wrong.append("released_at")
-    run = releases[0][1].run if releases else None
-    if request.made_at is not None and releases and not _made(history, index, run, request.made_at):
-        wrong.append("made_at")
-    if releases:
-        wrong += _recipe_digest(history, run, request.recipe_digest)
-    wrong += _recipient(history, entry, request)
-    # nothing in the log of this version says what a share is
-    return wrong + (["contribution_share"] if request.contribution_share is not None else [])
-
-
-def _recipient(history: History, entry: Entry, request: Deliver) -> list[str]:
-    contract = history.contracts[entry.scope or ""]
-    clause, wrong = contract.party(request.party), []
-    if request.party == PUBLIC and request.country is not None:
-        wrong.append("country")
-    if clause is not None and request.country not in (None, clause.country):
-        wrong.append("country")
-    if request.attestation not in (None, "none"):
-        notice = history.attested.get(contract.digest, {}).get(str(request.attestation))
-        if notice is None or (notice.kind, notice.party) != ("attest", request.party):
-            wrong.append("attestation")
-    return wrong
-
-
-def _query(history: History, index: int, entry: Entry, request: Query) -> list[str]:
-    wrong = []
-    if request.subject not in (None, "all", request.party):
-        wrong.append("subject")
-    if entry.run is None or history.grade != "auditor":
-        return wrong
-    if request.made_at is not None and not _closed_at(history, index, entry.run, request.made_at):
-        wrong.append("made_at")
-    return wrong
-
-
-def _closed_at(history: History, index: int, run: str, said: str) -> bool:
-    """Whether a round of a run was closed, or the run opened, at this time."""
-    kinds = (_T.RUN_OPENED, _T.ROUND_CLOSED, _T.AGGREGATE_RELEASED, _T.CANDIDATE_EVALUATED)
-    return any(at < index and one.run == run and _at(history, at, said) for at, one in history.of(*kinds))
+def _released(history: History, index: int, entry: Entry, request: Release) -> list[str]:
+    return [*_recipe(history, entry, request), *release_facts(history, index, entry, request)]
 
 
 def _exit(history: History, _index: int, _entry: Entry, request: Exit) -> list[str]:
@@ -383,9 +233,9 @@ def _keys(contract: Contract) -> dict[str, str]:
 _BY_TYPE: Final[Mapping[type, Callable[[History, int, Entry, Any], list[str]]]] = {
     TrainRound: _train,
     Aggregate: _aggregate,
-    Release: _release,
-    Deliver: _deliver,
-    Query: _query,
+    Release: _released,
+    Deliver: deliver_facts,
+    Query: query_facts,
     Join: _join,
     Exit: _exit,
 }

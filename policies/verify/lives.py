@@ -25,7 +25,7 @@ from policies.signing import Envelope, parse_envelope_json
 from policies.verify.successions import TIGHTEN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from policies.contract.lifecycle import Life
     from policies.contract.notices import Notice
@@ -194,26 +194,32 @@ def check_lives(history: History, report: Report) -> None:
     for index, entry in history.of(_T.CONTRACT_TERMINATED, _T.CONTRACT_EXPIRED):
         _check_end(history, index, entry, report)
     _check_told(history, report)
+    over = {entry.scope: index for index, entry in history.of(_T.CONTRACT_EXPIRED)}
     for index, entry in history.of(*_STOPPED_BY_HALT):
         life = history.life_before(entry.scope, index)
-        if life is None:
-            continue
-        if life.halts:
-            report.add("AUD-057", f"{entry.type} while {life.halts[0].digest} halts", index=index)
-        if life.terminated is not None and entry.type in _STOPPED_BY_END:
-            report.add("AUD-057", f"{entry.type} after the end by {life.terminated.clause}", index=index)
-        if life.superseded_by is not None and entry.type in (_T.RUN_OPENED, _T.ROUND_OPENED):
-            report.add("AUD-057", f"{entry.type} under a superseded contract", index=index)
+        if life is not None:
+            for why in _stopped(entry, life, expired=over.get(entry.scope, index) < index):
+                report.add("AUD-057", f"{entry.type} {why}", index=index)
     for index, entry in history.of(_T.CONTRIBUTION_ACCEPTED):
         life = history.life_before(entry.scope, index)
-        gone = [
-            name for ref in entry.refs if (name := history.sender_party(ref)) and life and name in life.exited
-        ]
-        if gone:
-            report.add("AUD-057", f"an update of {gone[0]}, which has left", index=index)
+        sent = {history.sender_party(ref) or "" for ref in entry.refs}
+        for name in sorted(sent & set(life.exited)) if life is not None else ():
+            report.add("AUD-057", f"an update of {name}, which has left", index=index)
     report.facts["halted"] = sorted(
         name for name, steps in history.lives.items() if steps and steps[-1][1].halts
     )
+
+
+def _stopped(entry: Entry, life: Life, *, expired: bool) -> Iterator[str]:
+    """Why this should not have happened in this life."""
+    if life.halts:
+        yield f"while {life.halts[0].digest} halts"
+    if expired and entry.type in _STOPPED_BY_END:
+        yield "after the end of the term"
+    if life.terminated is not None and entry.type in _STOPPED_BY_END:
+        yield f"after the end by {life.terminated.clause}"
+    if life.superseded_by is not None and entry.type in (_T.RUN_OPENED, _T.ROUND_OPENED):
+        yield "under a superseded contract"
 
 
 def _check_maker(history: History, index: int, notice: Notice, report: Report) -> None:

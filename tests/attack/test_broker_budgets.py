@@ -198,7 +198,7 @@ def test_a_submission_that_comes_only_with_the_reply_of_another_run_has_its_verd
         return await close(self, *arguments)
 
     monkeypatch.setattr(RunSession, "_close", slowly)
-    with running(**{"privacy.epsilon_total": "12"}) as (pool, go):
+    with running(**{"privacy.epsilon_total": "10"}) as (pool, go):
         pool.nodes[LIAR].lies.append(
             lambda said: None if said.contributes and [said.header.run] == runs else said
         )

@@ -13,7 +13,8 @@ from tests.contractsim import contract
 
 MOST_S = 2.0  # of one amendment of this contract, also on a slow machine
 PLANTED = LOOSENINGS[:6] + tuple(
-    named(one) for one in ("outputs are fresher", "more local steps", "the quorum is lower", "another log")
+    named(one)
+    for one in ("outputs are fresher", "more local steps", "the quorum is lower", "more rejected rounds")
 )
 
 

@@ -268,25 +268,41 @@ class Route:
     body: dict[str, str] | None
 
 
-_OPEN_ROLES = {"/api/v1/broker": "anyone", "/api/v1/membership/join": "invited"}
+_OPEN_ROLES = {
+    "/api/v1/broker": "anyone",
+    "/api/v1/membership/join": "invited",
+    "/api/v1/dsp/.well-known/dspace-version": "anyone",
+}
 
 
 def routers() -> list[Any]:
     """The routers of the API's rooms, in the order in which the application takes them in."""
-    from broker.api import catalogue, contracts, log, membership, runs
+    from broker.api import (
+        catalogue,
+        contracts,
+        decisions,
+        dryrun,
+        dsp,
+        lifecycle,
+        log,
+        membership,
+        negotiations,
+        runs,
+    )
 
-    return [membership.router, catalogue.router, contracts.router, runs.router, log.router]
+    rooms = (membership, catalogue, contracts, decisions, dryrun, negotiations, lifecycle, runs, log, dsp)
+    return [*(one.router for one in rooms), dsp.operator_router]
 
 
 def routes(given: list[Any] | None = None) -> list[Route]:
     """Every route below ``/api/v1``."""
-    from broker.api.signed import ROLES
+    from broker.api import dsp, signed
     from broker.app import API
 
-    found = []
+    known, found = {**signed.ROLES, **dsp.ROLES}, []
     for router in routers() if given is None else given:
         for one in router.routes:
-            roles = [ROLES[dep.call] for dep in one.dependant.dependencies if dep.call in ROLES]
+            roles = [known[dep.call] for dep in one.dependant.dependencies if dep.call in known]
             path = API + one.path
             role = roles[0] if roles else _OPEN_ROLES.get(path, "UNKNOWN")
             found += [
@@ -376,11 +392,12 @@ class Setting:
 
 def settings() -> list[Setting]:
     """Every setting of ``broker.toml`` and ``node.toml``."""
-    from broker.settings import Settings
+    from broker.settings import DspSettings, Settings
     from client.settings import LocalRules, NodeSettings
 
     return [
-        *_settings("broker.toml", "", Settings, skip={"dir"}),
+        *_settings("broker.toml", "", Settings, skip={"dir", "dsp"}),
+        *_settings("broker.toml", "dsp", DspSettings, skip=set()),
         *_settings("node.toml", "", NodeSettings, skip={"local"}),
         *_settings("node.toml", "local", LocalRules, skip=set()),
     ]

@@ -355,6 +355,7 @@ def http_page(given: list[Any] | None = None) -> str:
                 ("member", "an active member's node"),
                 ("operator", "an operator's"),
                 ("party", "an active member's node or an operator; what it sees is decided by the contract"),
+                ("counterparty", "a registered connector's bearer token; only under `/api/v1/dsp`"),
             ),
         ),
         (
@@ -389,8 +390,27 @@ def http_page(given: list[Any] | None = None) -> str:
     return "\n".join(parts)
 
 
+def language_page() -> str:
+    """The contract language: keys, values, where each kind of clause refuses, the linter's rules."""
+    from tests.docs.language_page import sections
+
+    parts = [
+        "# The contract language\n",
+        NOTE,
+        (
+            "`iriai-contract/1`: YAML for people, canonical JSON (RFC 8785) for signatures. Each clause has an id, `clause`,"
+            " and `enforced_by`. Decimals, times and dates are quoted strings; whole numbers are plain; lists that are sets"
+            " have no order. Templates: `iriai-broker contract new`; how to go on: [contract.md](../how-to/contract.md).\n"
+        ),
+    ]
+    for title, said, tables in sections():
+        parts += [f"## {title}\n", said + "\n", *(table(*one) for one in tables)]
+    return "\n".join(parts)
+
+
 PAGES = {
     "cli.md": cli_page,
+    "contract-language.md": language_page,
     "entries.md": entries_page,
     "errors.md": errors_page,
     "http-api.md": http_page,

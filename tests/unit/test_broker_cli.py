@@ -33,9 +33,19 @@ COMMANDS = {
     "revoke",
     "status",
     "operator new",
+    "contract new",
+    "contract lint",
+    "contract schema",
     "contract offer",
     "contract list",
     "contract show",
+    "contract diff",
+    "contract dry-run",
+    "contract export",
+    "contract import",
+    "dsp counterparty add",
+    "dsp counterparty list",
+    "dsp counterparty remove",
     "run open",
     "run list",
     "run show",
@@ -67,7 +77,7 @@ def test_the_commands_are_these_and_each_says_what_it_does():
 
 
 def test_every_command_that_talks_to_a_broker_takes_folder_url_pin_and_key():
-    local = {"init", "serve", "operator new"}
+    local = {"init", "serve", "operator new", "contract lint", "contract schema"}
     for name, command in commands(typer.main.get_command(app)).items():
         options = {option for one in command.params for option in one.opts}
         if name not in local:

@@ -16,7 +16,7 @@ import pytest
 from fastapi.routing import APIRoute
 from sqlalchemy import select
 
-from broker.api.signed import ROLES
+from broker.api import dsp, signed
 from broker.store.tables import idempotency, nonce
 from policies.encoding import canonical
 from policies.limits import BODY_BYTES_JSON
@@ -308,11 +308,19 @@ def _routes(house: House) -> list[tuple[str, APIRoute]]:
     return found
 
 
+ROLES = {**signed.ROLES, **dsp.ROLES}
+_OPEN = {
+    "/api/v1/broker": "anyone",
+    "/api/v1/membership/join": "invited",
+    "/api/v1/dsp/.well-known/dspace-version": "anyone",
+}
+
+
 def _served(house: House) -> set[tuple[str, str, str]]:
     found = set()
     for path, route in _routes(house):
         roles = [ROLES[one.call] for one in route.dependant.dependencies if one.call in ROLES]
-        who = roles[0] if roles else {"/api/v1/broker": "anyone", "/api/v1/membership/join": "invited"}[path]
+        who = roles[0] if roles else _OPEN[path]
         found |= {(method, path, who) for method in route.methods}
     return found
 

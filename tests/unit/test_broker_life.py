@@ -10,13 +10,16 @@ import pytest
 from sqlalchemy import select
 
 from broker.commands_life import _shown
+from broker.log.bundle import export
 from broker.store.tables import contract_notice, organisation
 from policies.contract.errors import HaltedError
 from policies.contract.notices import open_notice, read_notice, seal_notice
 from policies.identity import SigningKey, key_text
+from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType, alias
 from policies.ports import iso_s, to_ms
 from policies.signing import Envelope
+from policies.verify import verify
 from tests.brokersim import House, NodeSim, final_contract, open_house, pool
 from tests.noticespeech import posted, rotate, said, say
 
@@ -365,3 +368,48 @@ async def test_rows_keep_the_order_in_which_notices_were_taken(house, nodes, con
     assert [read_notice(Envelope.from_bytes(one.bytes).payload).digest for one in found] == [
         one.digest for one in found
     ]
+
+
+# --- and the auditor agrees ---
+
+
+def audited(house: House, tmp_path: Path) -> list[str]:
+    """Errors of the auditor's own program."""
+    path = tmp_path / "bundle.zip"
+    services = house.services
+    export(
+        services.store,
+        services.writer,
+        path,
+        policy=services.policy,
+        software="0.1.0",
+        contracts=services.contracts.documents(),
+    )
+    report = verify(path.read_bytes(), parse_policy(services.policy))
+    return [str(one) for one in report.findings if one.severity == "error"]
+
+
+async def test_an_audit_of_a_whole_life_finds_nothing(house, nodes, contract, tmp_path):
+    await say(nodes["kita"], contract, "attest", subject="use:inspection;country:JP")
+    halt = (await say(nodes["kita"], contract, "halt", text="a camera saw a face")).json()["halts"][0]
+    for node in nodes.values():
+        await say(node, contract, "resume", refers=halt)
+    assert (await rotate(nodes["kita"], contract, FRESH)).status_code == 200
+    body = {"code": "log.disputed", "clause": None, "text": None}
+    await house.alice.post(f"/operator/contracts/{contract.digest}/halt", body)
+    assert code(await say(nodes["kita"], contract, "resume", refers=halt)) == (409, "contract.notice-void")
+    assert code(await say(nodes["nord"], contract, "exit", choice="discard")) == (403, "contract.refused")
+    for name in ("nord", "iber"):
+        assert (await say(nodes[name], contract, "exit", choice="retrain")).status_code == 200
+    assert (await life(nodes["kita"], contract))["standing"] == "TERMINATED"
+    assert audited(house, tmp_path) == []
+
+
+async def test_an_audit_takes_a_rotation_by_all_the_others(house, nodes, contract, tmp_path):
+    notice = said(house, contract, "rotate", "kita", subject=key_text(FRESH.public))
+    others = [nodes[name].key for name in ("nord", "iber", "hanbit")]
+    body = {"notice": seal_notice(notice, FRESH, *others).to_json(), "envelope": None}
+    assert (await nodes["nord"].post(f"/contracts/{contract.digest}/notices", body)).status_code == 200
+    nodes["kita"].key = FRESH
+    assert (await say(nodes["kita"], contract, "halt")).status_code == 200
+    assert audited(house, tmp_path) == []

@@ -149,7 +149,10 @@ def test_the_diff_speaks_in_short_lines() -> None:
 
 def test_a_set_that_gains_and_loses_is_both_looser_and_tighter() -> None:
     new = changed(lambda tree: tree["fields"].update(allow=["tcp_pos", "gripper_width", "wire_speed"]))
-    assert lines(new) == ["fields-1 LOOSER allow + wire_speed", "fields-1 TIGHTER allow - goal_pos object_pos"]
+    assert lines(new) == [
+        "fields-1 LOOSER allow + wire_speed",
+        "fields-1 TIGHTER allow - goal_pos object_pos",
+    ]
 
 
 def test_the_same_text_in_another_order_and_spelling_is_no_difference() -> None:
@@ -183,7 +186,7 @@ def test_a_data_set_that_goes_touches_its_owner() -> None:
 
 TEN_LOOSER = LOOSENINGS[:6] + tuple(
     named(name)
-    for name in ("outputs are fresher", "more local steps", "the quorum is lower", "another log")
+    for name in ("outputs are fresher", "more local steps", "the quorum is lower", "more rejected rounds")
 )
 TEN_TIGHTER = TIGHTENINGS[:10]
 
@@ -308,6 +311,8 @@ def taken(new: Contract, initiator: str | None = "kita") -> list[str]:
         ("a cap for iber", "dp-4"),
         ("another secret", "secret-3"),
         ("more of nord is secret", "secret-1"),
+        ("all sign a tightening", "amend-1"),
+        ("all sign a new key", "amend-1"),
     ],
 )
 def test_a_tighter_term_that_takes_from_another_party_needs_a_change(name: str, clause: str) -> None:
@@ -353,7 +358,15 @@ def test_nobody_leaves_by_a_tightening() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a field is struck", "the term is shorter", "fewer rounds", "outputs are older", "more witnesses", "another forbidden use", "the quorum is higher"],
+    [
+        "a field is struck",
+        "the term is shorter",
+        "fewer rounds",
+        "outputs are older",
+        "more witnesses",
+        "another forbidden use",
+        "the quorum is higher",
+    ],
 )
 def test_common_terms_may_tighten(name: str) -> None:
     verdict = judge_amendment(OLD, successor(named(name)), kind="tighten", initiator="kita")
@@ -372,7 +385,10 @@ def test_an_own_cap_may_tighten() -> None:
 @pytest.mark.parametrize(
     ("apply", "clause"),
     [
-        (lambda tree: tree["retention"].update(updates_hours=24), "retain-1"),  # tighter, and still for people only
+        (
+            lambda tree: tree["retention"].update(updates_hours=24),
+            "retain-1",
+        ),  # tighter, and still for people only
         (lambda tree: tree["liability"].update(cap_eur=1), "liab-1"),
         (lambda tree: tree["prose"].update(sha256="0" * 64), "prose-1"),
         (lambda tree: tree["purposes"].pop(), "purpose-3"),
@@ -410,6 +426,21 @@ def test_only_the_next_version_is_a_successor(apply: Any, kind: str) -> None:
     assert caught.value.code == "contract.not-a-successor"
 
 
+def test_a_later_day_for_signing_stands_in_no_ones_way() -> None:
+    new = changed(
+        lambda tree: (tree.update(sign_by="2026-12-01T00:00:00Z"), tree["validation"].update(quorum="0.8"))
+    )
+    assert judge_amendment(OLD, new, kind="tighten", initiator="kita").no_looser
+
+
+def test_a_point_less_is_looser_and_a_point_more_is_not() -> None:
+    fewer = changed(lambda tree: tree["recipes"][0].update(enforced_by=["broker", "node"]))
+    assert lines(fewer) == ["recipe-1 LOOSER enforced_by - auditor"]
+    assert not judge_amendment(OLD, fewer, kind="tighten", initiator="kita").no_looser
+    more = from_tree(authored() | {"version": 2, "supersedes": fewer.digest})
+    assert no_looser_by_order(fewer, more)
+
+
 def test_a_join_means_its_own_contract() -> None:
     new = successor(named("more witnesses"))
     asked = join(supersedes=new.digest, version=3)
@@ -424,9 +455,16 @@ def test_a_verdict_is_canonical_and_names_both_contracts() -> None:
     verdict = judge_amendment(OLD, new, kind="tighten", initiator="kita")
     tree = json.loads(verdict.to_bytes())
     assert verdict.to_bytes() == canonical(tree)
-    assert (tree["old"], tree["new"], tree["kind"], tree["initiator"]) == (OLD.digest, new.digest, "tighten", "kita")
+    assert (tree["old"], tree["new"], tree["kind"], tree["initiator"]) == (
+        OLD.digest,
+        new.digest,
+        "tighten",
+        "kita",
+    )
     assert tree["no_looser"] is True
-    assert [one["words"] for one in tree["changes"] if one["clause"] == "validate-1"] == ["quorum 0.67 -> 0.75"]
+    assert [one["words"] for one in tree["changes"] if one["clause"] == "validate-1"] == [
+        "quorum 0.67 -> 0.75"
+    ]
 
 
 def test_a_change_needs_no_proof_and_tells_what_is_looser() -> None:

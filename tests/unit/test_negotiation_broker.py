@@ -489,6 +489,18 @@ async def test_a_newcomer_of_a_counter_offer_gets_a_lane(house):
     await all_sign(nodes, larger)
 
 
+async def test_a_newcomer_of_a_successor_is_not_shown_what_was_before_it(house):
+    nodes = await pool(house, "hanbit", "iber", "kita", "nord")
+    hanbit, *others = nodes
+    first = await final_contract(house, others)
+    second = draft(house, nodes, version=2, supersedes=first.digest)
+    assert (await house.alice.offer(second)).status_code == 201
+    assert (await hanbit.view(second))["diff"] == []
+    assert "party-hanbit" in {one["clause"] for one in (await others[0].view(second))["diff"]}
+    assert code(await hanbit.get(f"/contracts/{first.digest}"))[0] == 404
+    await all_sign(nodes, second)
+
+
 async def test_the_diff_starts_from_what_the_caller_saw_last(house):
     (kita, nord, _), contract = await opened(house)
     second = tighter(contract)

@@ -14,6 +14,7 @@ from client.doctor import doctor
 from client.errors import NoSuchThingError, remote_refusal
 from client.membership import status
 from client.settings import Home
+from policies.contract.lint import lint
 from tests.nodesim import SeedEntropy
 from tests.nodeworld import World
 
@@ -24,6 +25,7 @@ with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has d
     from typer.testing import CliRunner
 
     from client.cli import app
+    from client.cli_options import accept, retype
 
 COMMANDS = [
     ["init"],
@@ -179,6 +181,17 @@ def test_a_refusal_without_an_exit_code_gets_one_from_its_status():
         75,
     ]
     assert issubclass(NoSuchThingError, Exception)
+
+
+def test_without_a_terminal_nobody_agrees_to_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (warning, *_) = lint(World(tmp_path).contract)
+    assert retype("question", yes=False)("0123456789ab") is False
+    assert retype("question", yes=True)("0123456789ab") is True
+    assert accept(everything=False, lang="en")(warning) is False
+    assert accept(everything=True, lang="ja")(warning) is True
+    shown = capsys.readouterr().err
+    assert shown.count("0123456789ab") == 2
+    assert shown.count(warning.id) == 2
 
 
 def test_doctor_names_what_is_broken_and_what_to_do(tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from client.comparing import contract_diff
-from client.contract_words import WORDS
+from client.contract_words import WORDS, terms
 from client.contracts import contract_list, fetch, latest, resolve
 from client.errors import (
     BrokerKeyError,
@@ -23,6 +23,7 @@ from client.errors import (
 )
 from client.showing import contract_show
 from policies.contract.errors import ContractInvalidError, NotCanonicalError
+from policies.contract.registry import RECIPIENTS
 from policies.identity import SigningKey, key_text
 from tests.nodesim import BrokerSim, HandClock
 from tests.nodeworld import BEFORE_MS, IN_TERM_MS, PROSE, World, ready_world
@@ -110,6 +111,12 @@ def test_the_same_contract_is_shown_in_japanese(world: World):
         one["clause"] for one in show(world).data["duties"]
     ]
     assert all(len(one) == 2 and all(one) for one in WORDS.values())
+
+
+def test_every_term_that_a_duty_can_name_has_words_in_both_languages():
+    choices = ("retrain", "discard", "leaver-chooses", "any-contributor", "auditor", "broker")
+    for name in (*RECIPIENTS.values(), *choices):
+        assert terms("en", [name]) != terms("ja", [name]), name
 
 
 def test_twelve_digits_name_a_contract_and_fewer_name_none(world: World):

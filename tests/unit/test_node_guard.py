@@ -11,15 +11,15 @@ import pytest
 
 from client.data import Store
 from client.data.errors import NoRightsError
+from client.explaining import explain_run
 from client.federation.errors import RequestInvalidError, RunRefusedError
 from client.learner import episodes_of
-from client.explaining import explain_run
 from client.ledgers import budget_show, guard_log, outbox_list
 from client.settings import LocalRules
 from policies.contract import replay
 from policies.encoding import digest, unb64
 from policies.exchange import ExchangeType
-from policies.identity import SigningKey
+from policies.identity import SigningKey, key_text
 from policies.privacy.errors import BudgetUnknownError
 from policies.privacy.ledger import TRAIN
 from policies.signing import Envelope
@@ -72,6 +72,17 @@ def test_the_epsilon_that_the_guard_claims_is_the_plans_and_the_ledgers(world: W
     assert {one["epsilon_after_release"] for one in claims} == {claims[0]["epsilon_after_release"]}
     assert claims[0]["epsilon_after_total"] == claims[1]["epsilon_after_total"]  # the whole plan is held
     assert float(claims[0]["epsilon_after_release"]) <= 8.0
+
+
+def test_the_facts_of_a_round_are_those_of_this_version_and_of_this_node(world: World):
+    _, reply = world.ask(body={"purpose": "improve-common-model"})
+    asked, state = (reply.body["decision"][name] for name in ("request", "state"))
+    told = {name: asked[name] for name in ("secure_aggregation", "group_mac", "reply_slot_ms", "seed_set")}
+    assert told == {"secure_aggregation": "off", "group_mac": "off", "reply_slot_ms": 0, "seed_set": "none"}
+    assert (asked["seed_consents"], asked["purpose"]) == ([], "improve-common-model")
+    assert asked["key"] == key_text(world.member.identity.key.public)
+    assert (state["halted"], state["exited_parties"], state["rotated_keys"]) == (False, [], {})
+    assert state["standing"] == "in-force"
 
 
 def test_a_contract_that_somebody_has_not_signed_admits_no_run(tmp_path: Path):
@@ -262,4 +273,9 @@ def test_budget_figures_are_shown(world: World):
     assert [(one["block"], one["steps_spent"]) for one in shown] == [(TRAIN, 1)]
     left = outbox_list(world.worker.outbox).data
     assert left["total_bytes"] == sum(one["size_bytes"] for one in left["sent"])
-    assert {one["kind"] for one in left["sent"]} == {"descriptor", "contract.signed", "train.contribute"}
+    assert {one["kind"] for one in left["sent"]} == {
+        "descriptor",
+        "negotiation.accept",
+        "contract.signed",
+        "train.contribute",
+    }

@@ -100,6 +100,35 @@ def test_a_tier_that_the_contract_does_not_give_is_refused_here_too(world: World
     assert not world.home.models.exists()
 
 
+@pytest.mark.parametrize("told", [{"at_ms": None}, {"made_ms": "yesterday"}, {"made_ms": 2**53 - 1}])
+def test_a_release_without_its_times_is_not_taken(world: World, told: dict):
+    model = _release(world, told=told)
+    with pytest.raises(RefusedError) as refused:
+        pull(world.member, world.shelf(), model)
+    assert "unknown" in refused.value.found
+    assert not world.home.models.exists()
+
+
+def test_a_model_that_the_delay_still_holds_back_is_refused_by_this_nodes_own_clock(tmp_path: Path):
+    world = World(tmp_path, changes={"aggregation.delay_hours": 24}).ready()
+    world.ask(ExchangeType.PING)
+    model = _release(world)
+    with pytest.raises(RefusedError) as refused:
+        pull(world.member, world.shelf(), model)
+    assert refused.value.clause == "k-1"
+    world.clock.ms += 24 * 3_600_000
+    assert pull(world.member, world.shelf(), model).data["tier"] == "consortium"
+
+
+def test_a_recipient_under_embargo_takes_nothing(tmp_path: Path):
+    embargo = {"clause": "export-1", "classification": "none", "embargoed": ["JP"]}
+    world = World(tmp_path, changes={"export_control": embargo | {"check": "recipient-country"}}).ready()
+    world.ask(ExchangeType.PING)
+    with pytest.raises(RefusedError) as refused:
+        pull(world.member, world.shelf(), _release(world))
+    assert refused.value.clause == "export-1"
+
+
 def test_a_statement_by_another_key_or_about_another_model_is_refused(world: World):
     model = _release(world, key=SigningKey.from_seed(b"X" * 32))
     with pytest.raises(SignatureInvalidError):

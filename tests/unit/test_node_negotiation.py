@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -50,11 +51,13 @@ def said(world: World) -> list[str]:
 
 def worker(world: World) -> list[tuple[str, dict[str, str]]]:
     """One look of the worker at all contracts."""
-    outbox = world.outbox()
-    try:
+    with desk(world) as outbox:
         return tend(world.member, world.shelf(), outbox)
-    finally:
-        outbox.close()
+
+
+def desk(world: World):
+    """The outbox, for one command."""
+    return contextlib.closing(world.outbox())
 
 
 def page(world: World):
@@ -71,6 +74,17 @@ def test_a_word_on_a_text_is_accepted_agreed_and_verified(world: World):
     world.finalize()
     assert world.sign().data["executed"] is True
     assert said(world) == ["accept", "verify"]
+
+
+def test_what_leaves_in_a_negotiation_is_noted_in_the_outbox(world: World):
+    world.sign()
+    with desk(world) as outbox:
+        sent = [one for one in reversed(outbox.sent()) if one.contract == world.contract.digest]
+    assert [(one.kind, one.receipts) for one in sent] == [
+        ("negotiation.accept", "-"),
+        ("contract.signed", "1 of 1"),
+    ]
+    assert sent[0].size_bytes == len(world.broker.lanes.posted[0])
 
 
 def test_every_warning_is_acknowledged_by_its_id_or_nothing_is_said(world: World):
@@ -362,7 +376,8 @@ def test_two_processes_do_not_answer_one_lane_at_once(world: World):
 
 def no(world: World, **changes):
     facts = {"code": "terms.too-loose", "clause": "dp-1", "text": "epsilon is too large for us"} | changes
-    return refuse(world.member, world.shelf(), world.contract.digest, **facts)
+    with desk(world) as outbox:
+        return refuse(world.member, world.shelf(), outbox, world.contract.digest, **facts)
 
 
 def test_a_refusal_names_reason_clause_and_text_and_ends_the_round(world: World):
@@ -439,7 +454,8 @@ def test_a_lane_in_agreed_whose_round_has_closed_is_ended_by_the_node(world: Wor
 
 def put(world: World, contract, **changes):
     options = {"confirm": YES} | changes
-    return counter(world.member, world.shelf(), contract.canonical.decode(), **options)
+    with desk(world) as outbox:
+        return counter(world.member, world.shelf(), outbox, contract.canonical.decode(), **options)
 
 
 def test_a_counter_offer_starts_a_round_and_is_no_signature(world: World):
@@ -492,7 +508,7 @@ def test_a_counter_offer_that_nobody_could_sign_is_not_sent(world: World):
         put(world, world.draft(title="Ours"), prose=b"another text")
     for text, error in (("a: [1", YamlRefusedError), ("{}", ContractInvalidError)):
         with pytest.raises(error):
-            counter(world.member, world.shelf(), text, confirm=YES)
+            counter(world.member, world.shelf(), world.outbox(), text, confirm=YES)
     assert said(world) == []
 
 

@@ -6,15 +6,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete
+from typer.testing import CliRunner
 
 from broker.store.tables import contract_notice
-from client import stopping
+from client import cli_life, stopping
+from client.cli_options import Open
 from client.errors import (
     LocalRefusedError,
     NotConfirmedError,
@@ -508,3 +511,24 @@ def test_commands_find_a_contract_by_its_first_digits_without_a_wire(here: Here)
     answer = stopping.halt(here.member, here.shelf, here.outbox, first, code="cell.incident")
     assert answer.data["contract"] == here.digest
     assert json.loads((folder_of(here) / "taken.json").read_bytes())["taken"] == []
+
+
+def test_each_command_of_the_line_does_its_work(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def opened_here(_folder: Path) -> Iterator[Open]:
+        yield Open(home=here.home, member=here.member, shelf=here.shelf, outbox=here.outbox)
+
+    monkeypatch.setattr(cli_life, "opened", opened_here)
+
+    def line(*words: str) -> dict[str, Any]:
+        found = CliRunner().invoke(cli_life.contract, [*words, "--json"])
+        assert found.exit_code == 0, (found.stdout, found.stderr)
+        return dict(json.loads(found.stdout)["data"])
+
+    first = here.digest[:19]
+    assert line("attest", first, "--use", "inspection", "--country", "JP")["notices"][0]["broker"] == "taken"
+    assert line("halt", first, "--reason", "cell.incident", "--clause", "k-1")["standing"] == "HALTED"
+    assert line("resume", first)["notices"][0]["kind"] == "resume"
+    assert line("lifecycle", first)["standing"] == "HALTED"
+    assert line("exit", first, "--unreleased", "retrain", "--yes")["notices"][0]["seq"] == 4
+    assert set(here.broker_life().exited) == {"kita"}

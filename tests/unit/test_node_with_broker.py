@@ -163,12 +163,14 @@ def test_counter_offers_and_a_refusal_reach_every_party(street: Street, home: Ho
     assert (shown.data["before"], shown.data["after"]) == (contract.digest, theirs.digest)
     # this node counters: everybody has it, and can sign it
     ours = _changed(contract, title="Our text")
-    done = counter(member, shelf, ours.canonical.decode(), confirm=YES)
+    done = counter(member, shelf, outbox, ours.canonical.decode(), confirm=YES)
     assert (done.data["round"], done.data["lane"], done.data["base"]) == (3, "OFFERED", theirs.digest)
     assert {street.run(one.view(ours))["lane"]["digest"] for one in others} == {ours.digest}
     assert sign(member, shelf, outbox, ours.digest, confirm=YES, acknowledge=YES).data["lane"] == "ACCEPTED"
     # this node thinks better of it while it waits
-    said = refuse(member, shelf, ours.digest, code="terms.changed-mind", clause="dp-1", text="too loose")
+    said = refuse(
+        member, shelf, outbox, ours.digest, code="terms.changed-mind", clause="dp-1", text="too loose"
+    )
     assert said.data["said"] is False
     for one in others:
         assert street.run(one.accept(ours)).status_code == 200

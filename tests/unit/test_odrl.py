@@ -19,7 +19,7 @@ from policies.contract.odrl_import import confirm, read_bundle, read_view
 from policies.contract.registry import LAW
 from policies.limits import DSP_MESSAGE_BYTES, ODRL_MESSAGES
 from tests.contractsim import authored, contract
-from tests.dspsim import contracts
+from tests.dspsim import CATENAX, contracts
 
 
 def constraints(policy: dict) -> list[dict]:
@@ -374,50 +374,6 @@ def test_a_request_of_another_shape_is_refused_by_its_place(changes, said):
 
 
 # --- Catena-X, read only ---
-
-# made up for this test in the form of the profile; no policy of anybody
-CATENAX = {
-    "@context": ["https://w3id.org/catenax/2025/9/policy/odrl.jsonld"],
-    "@type": "Set",
-    "@id": "example",
-    "permission": [
-        {
-            "action": "use",
-            "constraint": [
-                {
-                    "and": [
-                        {"leftOperand": "Membership", "operator": "eq", "rightOperand": "active"},
-                        {
-                            "leftOperand": "https://w3id.org/catenax/policy/UsagePurpose",
-                            "operator": "isAnyOf",
-                            "rightOperand": ["cx.example.purpose:1"],
-                        },
-                        {
-                            "leftOperand": "cx-policy:DataUsageEndDate",
-                            "operator": "eq",
-                            "rightOperand": "2028-12-01T00:00:00Z",
-                        },
-                        {
-                            "or": [
-                                {"leftOperand": "Liability", "operator": "eq", "rightOperand": "x:1"},
-                                {"leftOperand": "Warranty", "operator": "eq", "rightOperand": "x:1"},
-                            ]
-                        },
-                    ]
-                }
-            ],
-        }
-    ],
-    "prohibition": [
-        {
-            "action": "use",
-            "constraint": {"leftOperand": "madeUp", "operator": "eq", "rightOperand": "x"},
-        }
-    ],
-    "obligation": [
-        {"action": "use", "constraint": [{"leftOperand": "Precedence", "rightOperand": "cx.p:1"}]}
-    ],
-}
 
 
 def test_a_catenax_policy_is_listed_by_what_maps_and_what_does_not():

@@ -80,11 +80,16 @@ def _read_party(index: int, tree: Any) -> PartyRow:  # noqa: ANN401  a YAML valu
     row = {"role": _CONTRIBUTOR, **tree}
     if set(row) != set(wanted):
         raise _refuse(f"{where}: exactly the keys {' '.join(wanted)}", " ".join(sorted(map(str, row))))
-    rules = rules_of(PartyClause)
+    return PartyRow(**{name: _read_term(name, row[name], f"{where}.{name}") for name in wanted})
+
+
+def _read_term(name: str, value: Any, where: str) -> str:  # noqa: ANN401  a YAML value
     try:
-        return PartyRow(**{name: rules[name].read(row[name], At(None, f"{where}.{name}")) for name in wanted})
-    except (ContractInvalidError, WeakKeyError) as error:
+        return str(rules_of(PartyClause)[name].read(value, At(None, where)))
+    except ContractInvalidError as error:
         raise _refuse(error.need, error.found) from error
+    except WeakKeyError as error:
+        raise _refuse(f"{where}: {error.need}", error.found) from error
 
 
 def _refuse(need: str, found: str) -> AnswerError:

@@ -34,7 +34,7 @@ from policies.errors import IriaiError, SignatureInvalidError
 from policies.identity import SigningKey, key_text
 from policies.signing import Envelope
 from tests.nodelanes import reseal
-from tests.nodeworld import IN_TERM_MS, World
+from tests.nodeworld import IN_TERM_MS, YES, World
 
 LATER = {"term.effective": "2026-12-21T00:00:00Z"}
 STRANGER = SigningKey.from_seed(b"S" * 32)
@@ -184,7 +184,7 @@ def test_agreed_without_an_accepted_after_a_counter_offer_is_refused(world: Worl
 
     world.broker.lanes.others_accept = False
     mine = world.draft(title="Ours")
-    counter(world.member, world.shelf(), mine.canonical.decode(), confirm=lambda _shown: True)
+    counter(world.member, world.shelf(), world.outbox(), mine.canonical.decode(), confirm=YES)
     world.broker.lanes.agree(world.talk)
     world.contract = mine
     with pytest.raises(BadTransitionError):
