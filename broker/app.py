@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi import FastAPI
 
 from broker.api import (
+    amendments,
     catalogue,
     contracts,
     decisions,
@@ -62,6 +63,7 @@ def api(services: Services) -> FastAPI:
         membership,
         catalogue,
         contracts,
+        amendments,
         decisions,
         dryrun,
         negotiations,

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.catalogue.service import Catalogue
+from broker.contracts.amendments import Amendments
 from broker.contracts.arrivals import Arrivals
 from broker.contracts.bell import Bell
 from broker.contracts.desk import NegotiationDesk
@@ -32,6 +33,7 @@ from broker.contracts.offers import Offers
 from broker.contracts.pool_book import PoolBook
 from broker.contracts.queries import Queries
 from broker.contracts.service import Contracts, Seat
+from broker.contracts.tightening import Tightenings
 from broker.delivery.service import Delivery
 from broker.federation.books import Books
 from broker.log.errors import LogError
@@ -198,15 +200,26 @@ class Services:
         )
         self.contracts = Contracts(store=store, clock=clock, directory=self.directory)
         self.offers = Offers(directory=self.directory, broker_key=keys.broker)
+        self.amendments = Amendments(contracts=self.contracts, entropy=entropy)
         self.negotiations = Negotiations(
             contracts=self.contracts,
             offers=self.offers,
+            amendments=self.amendments,
             book=PoolBook(contracts=self.contracts, broker_key=keys.broker),
             entropy=entropy,
         )
         self.arrivals = Arrivals(contracts=self.contracts, offers=self.offers, store=store)
+        self.tightenings = Tightenings(
+            contracts=self.contracts,
+            offers=self.offers,
+            negotiations=self.negotiations,
+            amendments=self.amendments,
+            store=store,
+            broker_key=keys.broker,
+        )
         self.desk = NegotiationDesk(
             negotiations=self.negotiations,
+            amendments=self.amendments,
             contracts=self.contracts,
             store=store,
             writer=writer,
@@ -246,11 +259,13 @@ class Services:
         Contracts whose term ended while nobody served them get their entry.
         """
         self.refresh()
+        await self.desk.bring_up_to_date()  # before ends are logged: what is superseded has not expired
         await self.log_ends()
         await self.engine.start()
         for member in self.directory.members():
             if member.active:
                 self.engine.enrol(member.node, member.fleet_key_pem.encode("ascii"), member.key)
+        self.desk.amended = self._amended
         self.desk.start()
         if self.runner is not None:
             self.runner.resume()
@@ -312,6 +327,10 @@ class Services:
             waiting = self.lives.waiting_candidates(session, contract)
         for name in waiting:
             self.runner.voted(name)
+
+    def _amended(self, _old: Contract, new: Contract) -> None:
+        """Lets the gate look again at candidates that went over to a successor. Repeatable."""
+        self.lives_changed(new)
 
     def nodes(self) -> list[dict[str, str]]:
         """Every enrolled node: its organisation and whether it would answer now."""

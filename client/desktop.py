@@ -148,8 +148,10 @@ class Desktop:
                 units=units,
                 own=seat.own,
             )
-        elif seat.own is not None:
-            store.check_holds(seat.own, block=block)
+        else:  # a successor, or the owner, may have tightened the cap since
+            for cap in (seat.own, seat.cap if seat.before else None):
+                if cap is not None:
+                    store.check_holds(cap, block=block)
         return store.touch(header.run, header.round, header.attempt, block=block, subject=subject)
 
     @contextmanager

@@ -10,7 +10,8 @@ Before VERIFIED leaves, each time:
 2. the contract may still be signed by this node (`client.signable.check_before_signing`), the linter
    finds no error, and no warning that the consent does not acknowledge;
 3. the broker's own signature over the contract is there and holds;
-4. the entry ``contract.signed`` for the log is durable, then the message, then both are sent.
+4. the entry ``contract.signed`` for the log, with the acknowledged warnings as a confidential value, is
+   durable, then the message, then both are sent.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from client.signable import check_before_signing
 from policies.contract import CONTRACT_TYPE, signers
 from policies.contract.errors import OvertakenError
 from policies.contract.pool import LaneState
-from policies.encoding import b64, digest
+from policies.encoding import b64, canonical, digest
 from policies.log.entries import alias
 from policies.signing import Envelope
 
@@ -171,11 +172,10 @@ def _verify(
     _check_again(member, shelf, held, consent)
     _check_broker_signed(member, held)
     seal = Envelope.seal(contract.canonical, CONTRACT_TYPE, member.identity.key)
-    body = {"contract": contract.digest, "party": alias(need_alias(member), contract.digest, None, None)}
+    body = _signed_body(member, consent)
+    slot = f"contract.signed {contract.digest} {digest(canonical(body))}"  # other warnings are another word
     with outbox.writing() as letters:
-        envelope = letters.seal(
-            "contract.signed", body=body, scope=contract.digest, slot=f"contract.signed {contract.digest}"
-        )
+        envelope = letters.seal("contract.signed", body=body, scope=contract.digest, slot=slot)
         signature = b64(seal.signatures[0][1])
         letters.note(
             kind="contract.signed",
@@ -187,6 +187,13 @@ def _verify(
     talk.say("verify", contract.digest, acknowledged=consent.acknowledged, extras=extras)
     view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
     collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
+
+
+def _signed_body(member: Member, consent: Consent) -> dict[str, Any]:
+    """What the log entry says: who signed what, and which warnings the person acknowledged, if any."""
+    own = alias(need_alias(member), consent.contract, None, None)
+    body: dict[str, Any] = {"contract": consent.contract, "party": own}
+    return body | ({"acknowledged": list(consent.acknowledged)} if consent.acknowledged else {})
 
 
 def _check_broker_signed(member: Member, held: Held) -> None:

@@ -37,10 +37,10 @@ from client.identity import read_secret
 from client.learner import episodes_of
 from client.membership import open_member
 from client.outbox import Outbox
+from client.posting import keep_up
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
 from client.settings import PRIVATE_UMASK, Home, load_settings, write_durably
 from client.shelf import ContractShelf
-from client.stopping import keep_up
 from client.tending import tend
 from client.worker import Worker, say
 from policies.errors import IriaiError
@@ -49,6 +49,7 @@ from policies.limits import RECEIPT_POLL_S
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from client.membership import Member
     from policies.ports import Clock, Entropy
 
 __all__ = ["main"]
@@ -58,6 +59,15 @@ def _prepare(worker: Worker) -> None:
     """Until there is a contract that everybody signed and data for it."""
     while not worker.prepare():
         time.sleep(RECEIPT_POLL_S)
+
+
+def _heed(member: Member, shelf: ContractShelf, outbox: Outbox) -> None:
+    """Hears what the parties of this node's contracts said, whatever else goes wrong."""
+    try:
+        for event, facts in keep_up(member, shelf, outbox):
+            say(event, facts)
+    except IriaiError as error:
+        say("notices-wait", {"code": error.code})
 
 
 def _tidy_for_ever(home: Home, clock: Clock, entropy: Entropy) -> None:
@@ -73,11 +83,12 @@ def _tidy_for_ever(home: Home, clock: Clock, entropy: Entropy) -> None:
     view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
     while True:
         time.sleep(RECEIPT_POLL_S)
+        _heed(member, shelf, outbox)
         try:
             since_ms = clock.now_ms() - RECEIPT_POLL_S * 1000
             receipted = collect(member.client, outbox, view, older_than_ms=since_ms)
             settled = budgets.settle(lambda run: run_is_over(member.client, run))
-            for event, facts in (*tend(member, shelf, outbox), *keep_up(member, shelf, outbox)):
+            for event, facts in tend(member, shelf, outbox):
                 say(event, facts)
         except IriaiError as error:
             say("tidying-waits", {"code": error.code})

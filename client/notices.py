@@ -12,6 +12,9 @@
   the folder has changed, by the code that the broker and the auditor run.
 - **The past stays.** ``taken`` only grows: a broker that takes a notice back, or shows them in another order
   than before, is refused (`NoticesRewrittenError`).
+- **A tightening goes on.** Its life begins with that of its predecessor, by everything that is known here
+  about it: a halt stays one, whoever tightened what. What came too late for the broker to count binds here
+  too.
 - **Missing is unknown.** The folder is made when the contract becomes executed. Where it is missing, cannot
   be read or does not verify, nothing is known: the guard refuses until a person restores it
   (``iriai-node contract lifecycle`` fetches it anew).
@@ -29,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from client.errors import NoticesRewrittenError, NoticesUnknownError
 from client.settings import write_durably
+from policies.contract.entering import inherited
 from policies.contract.errors import NoticeOrderError
 from policies.contract.lifecycle import absorb, advance, begin, contract_state, superseded
 from policies.contract.notices import read_notice, seal_notice
@@ -68,7 +72,7 @@ class Notices:
 
     def __init__(self, shelf: ContractShelf) -> None:
         self._shelf = shelf
-        self._kept: dict[str, tuple[Stamp, Life, tuple[Notice, ...]]] = {}
+        self._kept: dict[str, tuple[Stamp, Life, Life, tuple[Notice, ...]]] = {}
 
     # --- what the guard asks ---
 
@@ -177,7 +181,7 @@ class Notices:
                 remedy="keep this folder as evidence and compare notices with the other parties",
             )
         new = {read_notice(one.payload).digest: one for one in fetched}
-        life = _begin(held)
+        life = self._begin(held)
         for digest in order:
             life, _, _ = absorb(held.contract, life, new.get(digest) or self._file(folder, digest))
         for digest, one in new.items():
@@ -198,15 +202,30 @@ class Notices:
         if not held.is_executed:
             return begin(held.contract), ()
         folder, name = self._folder(held), held.contract.digest
-        stamp = _stamp(folder)
+        stamp, start = _stamp(folder), self._begin(held)
         known = self._kept.get(name)
-        if known is None or known[0] != stamp:
-            known = self._kept[name] = (stamp, *self._verified(held, folder, stamp))
-        return known[1], known[2]
+        if known is None or known[:2] != (stamp, start):
+            known = self._kept[name] = (stamp, start, *self._verified(held, folder, stamp, start))
+        return known[2], known[3]
 
-    def _verified(self, held: Held, folder: Path, stamp: Stamp) -> tuple[Life, tuple[Notice, ...]]:
+    def _begin(self, held: Held) -> Life:
+        """The life before any notice of its own.
+
+        Executed contracts were final at the latest when the time to sign was over; a tightening goes on with
+        the life of its predecessor.
+        """
+        if not held.is_executed:
+            return begin(held.contract)
+        if not held.tightens:
+            return begin(held.contract, finalized_at=held.contract.sign_by)
+        before, _ = self._read(self._shelf.get(str(held.contract.supersedes)))
+        return inherited(before, held.contract, finalized_at=held.contract.sign_by)
+
+    def _verified(
+        self, held: Held, folder: Path, stamp: Stamp, life: Life
+    ) -> tuple[Life, tuple[Notice, ...]]:
         """The life of the folder: what was taken in order, then own notices by their numbers."""
-        life, taken = _begin(held), self._taken(folder)
+        taken = self._taken(folder)
         for digest in taken:
             life = self._absorbed(held, life, folder, digest)
         own = []
@@ -272,11 +291,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _begin(held: Held) -> Life:
-    """Executed contracts were final at the latest when the time to sign was over."""
-    return begin(held.contract, finalized_at=held.contract.sign_by if held.is_executed else None)
 
 
 def _stamp(folder: Path) -> Stamp:

@@ -283,13 +283,12 @@ class Outbox:
         )  # fmt: skip
 
     def rounds_elsewhere(self, contracts: tuple[str, ...], recipe: str, run: str) -> int:
-        """Rounds of a recipe under versions of a contract in which this node took part, not counting one run."""
-        marks = ", ".join("?" * len(contracts))
+        """Rounds of a recipe under these contracts in which this node took part, not counting one run."""
         row = self._db.execute(
             "SELECT count(*) FROM (SELECT DISTINCT run, round FROM decision"
-            f" WHERE contract IN ({marks}) AND recipe = ? AND run <> ? AND allow = 1"  # noqa: S608  marks only
-            " AND kind = 'train.contribute')",
-            (*contracts, recipe, run),
+            " WHERE contract IN (SELECT value FROM json_each(?)) AND recipe = ? AND run <> ?"
+            " AND allow = 1 AND kind = 'train.contribute')",
+            (json.dumps(contracts), recipe, run),
         ).fetchone()
         return int(row[0])
 

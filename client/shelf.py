@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -22,17 +23,20 @@ from client.answers import short
 from client.errors import (
     DigestMismatchError,
     NoSuchThingError,
+    NoticesUnknownError,
     ProseMismatchError,
 )
-from client.notices import make_folder
+from client.notices import Notices, make_folder
 from client.settings import write_durably
-from client.succession import predecessor, tightened_by
-from policies.contract import executed, parse
+from client.succession import predecessor
+from policies.contract import parse
+from policies.contract.entering import check_entered, is_executed
 from policies.encoding import canonical, digest, is_digest
 from policies.identity import key_text
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from client.settings import Home
@@ -54,15 +58,17 @@ class Held:
         contract: Parsed from its canonical bytes.
         party: The clause that pins this node's key.
         envelope: Its signatures, all of them verified; ``None`` before it is executed.
+        tightens: Whether it entered as a tightening, by the signatures of its initiator and the broker.
     """
 
     contract: Contract
     party: PartyClause
     envelope: Envelope | None
+    tightens: bool = False
 
     @property
     def is_executed(self) -> bool:
-        """Whether every contributor and the broker have signed."""
+        """Whether it may be used: everybody signed it, or it tightens what everybody signed."""
         return self.envelope is not None
 
 
@@ -103,7 +109,13 @@ class ContractShelf:
                 remedy=f"iriai-node contract show {contract}",
             ) from error
         parsed = parse(check_digest(data, contract))
-        held = Held(contract=parsed, party=self.own_party(parsed), envelope=self._executed(parsed))
+        envelope = self._executed(parsed)
+        held = Held(
+            contract=parsed,
+            party=self.own_party(parsed),
+            envelope=envelope,
+            tightens=envelope is not None and not is_executed(parsed, envelope),
+        )
         self._held[contract] = held
         return held
 
@@ -217,13 +229,15 @@ class ContractShelf:
 
         Raises:
             NotExecutedError: A signature is missing or does not verify.
-            RefusedError, ProofMissingError: See `client.succession.tightened_by`.
+            RefusedError, ProofMissingError: See `policies.contract.entering.check_entered`.
         """
         ruling = predecessor(self, contract)
-        if ruling is None:
-            executed(contract, envelope)
-        else:
-            tightened_by(ruling.contract, contract, envelope)
+        old = None if ruling is None else ruling.contract
+        rotated: Mapping[str, str] = {}
+        if ruling is not None:
+            with contextlib.suppress(NoticesUnknownError):
+                rotated = Notices(self).life(ruling).rotated
+        check_entered(contract, envelope, old=old, rotated=rotated)
 
     def shown(self, contract_id: str) -> tuple[str, ...]:
         """Digests of a contract's versions that a person was shown here, oldest first."""

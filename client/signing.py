@@ -183,8 +183,9 @@ def _summary(held: Held, acknowledged: tuple[str, ...], prose: str | None) -> tu
         f"prose     {'the same text as in your file' if prose else 'none is bound'}",
         "warnings  " + (", ".join(acknowledged) or "none"),
         "sent now  ACCEPTED: your word on this text, signed by this node's key",
-        "later     once all accepted and the broker signed: your signature over the contract,",
-        "          and its entry contract.signed for the log; nothing about your data",
+        "later     once all accepted and the broker signed: your signature over the contract, and its",
+        "          entry contract.signed for the log, with the warnings above behind a commitment;",
+        "          nothing about your data",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from client.budgets import Budgets
 from client.clock import SystemClock
-from client.contracts import fetch_envelope
+from client.contracts import fetch, fetch_envelope
 from client.desktop import Desktop, Told, seal_spend
 from client.duties import ContributeDuty, JudgeDuty, PingDuty
 from client.federation.errors import RunRefusedError
@@ -173,11 +173,14 @@ class Worker:
     def admit(self, config: RunConfig) -> Admission:
         """Consent to a run: its contract is signed by everybody, and the recipe is one of the contract.
 
+        A contract that is not here may be a successor that took effect a moment ago: it is fetched, and used
+        once it is proven here (`client.succession`).
+
         Raises:
             RunRefusedError: It is not.
         """
         try:
-            held = self.shelf.get(config.contract)
+            held = fetch(self.member, self.shelf, config.contract)
             if not held.is_executed:
                 held = fetch_envelope(self.member, self.shelf, config.contract)
             recipe = self.shelf.recipe(config.contract, config.recipe)

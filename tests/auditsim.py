@@ -34,6 +34,7 @@ from policies.contract import (
 )
 from policies.contract.amendment import judge_amendment
 from policies.contract.lifecycle import begin, contract_state, exit_request, finalized, take
+from policies.contract.lint import lint
 from policies.contract.notices import Notice, seal_notice
 from policies.encoding import canonical, digest, digest_of
 from policies.identity import SigningKey, key_text
@@ -528,7 +529,9 @@ class PoolSim:
             ),
         )
         for maker in self.makers.values():
-            body = {"contract": contract.digest, "party": maker.alias(contract.digest)}
+            body: dict[str, Any] = {"contract": contract.digest, "party": maker.alias(contract.digest)}
+            warnings = [one.id for one in lint(contract) if one.severity != "error"]
+            body |= {"acknowledged": sorted(warnings)} if warnings else {}
             self.add(f"signed {maker.party}", self.said(maker, T.CONTRACT_SIGNED, body))
         signed = {
             "contract": contract.digest,

@@ -35,7 +35,7 @@ from policies.log.merkle import EMPTY_ROOT
 from policies.signing import Envelope, sign_request
 from sandbox.recipes import private_recipe
 from tests.contractsim import runnable
-from tests.lanesim import contract_signature, spoken
+from tests.lanesim import contract_signature, spoken, warnings_of
 
 URL = "https://127.0.0.1:7443"
 ORIGIN = "pool.example/log/test"
@@ -319,9 +319,16 @@ class NodeSim(Signer):
         listed = (await self.get("/contracts")).json()["contracts"]
         return str(next(one for one in listed if one["digest"] == contract.digest)["negotiation"])
 
-    def signature_body(self, contract: Contract) -> dict[str, Any]:
-        """What a verify carries besides its message."""
-        own = {"contract": contract.digest, "party": alias(self.alias_key, contract.digest, None, None)}
+    def signature_body(
+        self, contract: Contract, acknowledged: tuple[str, ...] | None = None
+    ) -> dict[str, Any]:
+        """What a verify carries besides its message; every warning is acknowledged unless a test says which."""
+        own: dict[str, Any] = {
+            "contract": contract.digest,
+            "party": alias(self.alias_key, contract.digest, None, None),
+        }
+        said = warnings_of(contract) if acknowledged is None else acknowledged
+        own |= {"acknowledged": list(said)} if said else {}
         envelope = self.seal(EntryType.CONTRACT_SIGNED, own, scope=contract.digest)
         return {"signature": contract_signature(contract, self.key), "envelope": envelope.to_json()}
 

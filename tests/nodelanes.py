@@ -251,7 +251,8 @@ class NodeLanes:
         envelope, signature = Envelope.from_json(body["envelope"]), unb64(body["signature"])
         payload = open_envelope(envelope, key)
         actor = alias(unb64(self.broker.member()["alias_key"]), payload["scope"], None, None)
-        assert payload["body"] == {"contract": talk.digest, "party": actor}
+        own = {"contract": talk.digest, "party": actor, "acknowledged": list(message.acknowledged)}
+        assert payload["body"] == {name: value for name, value in own.items() if value}
         unsigned = Envelope(payload_type=CONTRACT_TYPE, payload=contract.canonical, signatures=())
         unsigned.with_signature(key, signature)
         self.broker.log.add(from_envelope(envelope, payload, actor=actor))

@@ -58,7 +58,9 @@ async def offer(call: OperatorCall) -> Response:
 
     def effect(session: Session, tx: LogTx) -> Answer:
         tx.add(console_action(call.operator, "contract.offer", subject=contract.digest, request=call.digest))
-        services.negotiations.open(session, tx, proposal)
+        refusal = services.negotiations.open(session, tx, proposal)
+        if refusal is not None:
+            return Answer.refused(refusal)
         row = row_of(session, services.contracts, contract, call.operator)
         name = str(row["negotiation"])
         return Answer(status=201, body=row, after=(lambda: services.desk.changed(name),))

@@ -90,6 +90,7 @@ async def lifecycle(call: PartyCall, digest: str) -> Response:
     """Where a contract stands, and every notice about it. Whoever asks first after the term has it logged."""
     services = call.services
     contract = services.contracts.for_caller(digest, call.known)
+    await services.desk.bring_up_to_date()
     await services.log_ends()
     with services.store.read() as session:
         return json_response(services.lives.view(session, contract))

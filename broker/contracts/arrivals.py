@@ -27,7 +27,7 @@ from policies.log.errors import MemberEnvelopeError
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from broker.contracts.offers import Offers, Proposal
     from broker.contracts.service import Contracts
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.contract.pool import Pool
 
-__all__ = ["Arrivals", "Arrived", "Parts"]
+__all__ = ["Arrivals", "Arrived", "Parts", "signed_event"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Arrivals:
         1. the sender has, or had, a lane here; 2. its signature and form; 3. it is about this
         negotiation and brings what its type needs, nothing else; 4. a counter-offer can be offered,
         under the same name and version; 5. both signatures of a verify hold, over the text of the
-        sender's lane.
+        sender's lane, and its entry for the log acknowledges the warnings that the message does.
 
         Raises:
             NotPartyError: Step 1.
@@ -111,7 +111,9 @@ class Arrivals:
                     need=lanes[-1].digest, found=message.digest, remedy="sign the text that the lane holds"
                 )
             contract = self._contracts.for_caller(message.digest, member)
-            event = _signed_event(contract, member, parts.signature, parts.envelope)
+            event = signed_event(
+                contract, member, parts.signature, parts.envelope, acknowledged=message.acknowledged
+            )
             return replace(arrived, signature=parts.signature, event=event)
         return arrived
 
@@ -150,20 +152,36 @@ def _check_same_name(pool: Pool, contract: Contract) -> None:
         )
 
 
-def _signed_event(contract: Contract, member: Member, signature: str, envelope: Envelope) -> Event:
+def signed_event(
+    contract: Contract,
+    member: Member,
+    signature: str,
+    envelope: Envelope,
+    *,
+    acknowledged: Iterable[str],
+) -> Event:
     """The ``contract.signed`` event of a member, once both signatures hold.
 
+    1. the member's signature over the contract's bytes; 2. over the envelope; 3. the envelope is about this
+    contract, by the sender's alias; 4. it acknowledges the same warnings as what it came with.
+
     Raises:
-        SignatureInvalidError: Not this key's signature over the contract's bytes, or over the envelope.
-        MemberEnvelopeError: The envelope says something else.
+        SignatureInvalidError: Step 1 or 2: another key's, or over other bytes.
+        MemberEnvelopeError: Step 3 or 4: the envelope says something else.
     """
+    ids = list(acknowledged)
+    # 1.
     Envelope(payload_type=CONTRACT_TYPE, payload=contract.canonical, signatures=()).with_signature(
         member.key, unb64(signature)
     )
+    # 2.
     payload = open_envelope(envelope, member.key)
+    # 3.
     actor = alias(member.alias_key, contract.digest, None, None)
     says = (payload["kind"], payload["scope"], payload["run"], payload["round"])
-    if says != (EntryType.CONTRACT_SIGNED.value, contract.digest, None, None) or payload["body"] != {
+    body = dict(payload["body"])
+    said = body.pop("acknowledged", [])
+    if says != (EntryType.CONTRACT_SIGNED.value, contract.digest, None, None) or body != {
         "contract": contract.digest,
         "party": actor,
     }:
@@ -171,5 +189,13 @@ def _signed_event(contract: Contract, member: Member, signature: str, envelope: 
             need=f"contract.signed of {contract.digest} by this organisation's alias",
             found="another envelope",
             remedy="sign with iriai-node contract sign",
+        )
+    # 4.
+    if said != ids or ("acknowledged" in payload["body"]) != bool(ids):
+        raise MemberEnvelopeError(
+            need="the entry for the log acknowledges what the message does: "
+            + (", ".join(ids) or "nothing, and has no such field"),
+            found="another list",
+            remedy="sign with iriai-node contract sign, which writes both from one consent",
         )
     return from_envelope(envelope, payload, actor=actor)

@@ -4,6 +4,7 @@
 - Whoever reads finds no lane that should have ended: what is overdue ends before the answer.
 - One task sleeps until the nearest deadline and ends what is late. It looks again every
   `DEADLINE_CHECK_S`, because the clock may jump, and after each change.
+- A successor takes effect when its term begins, by the same task, and before any answer that is asked later.
 - A frozen log takes no change: then reads show what is stored.
 """
 
@@ -22,12 +23,16 @@ from policies.errors import IriaiError
 from policies.limits import DEADLINE_CHECK_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.contracts.amendments import Amendments
     from broker.contracts.bell import Bell
     from broker.contracts.negotiations import Negotiations
     from broker.contracts.service import Contracts
     from broker.log import LogTx, Writer
     from broker.membership.directory import Member, Operator
     from broker.store import Session, Store
+    from policies.contract import Contract
     from policies.encoding import Json
     from policies.ports import Clock
 
@@ -43,13 +48,16 @@ class NegotiationDesk:
         self,
         *,
         negotiations: Negotiations,
+        amendments: Amendments,
         contracts: Contracts,
         store: Store,
         writer: Writer,
         clock: Clock,
         bell: Bell,
     ) -> None:
+        self.amended: Callable[[Contract, Contract], None] = _nobody_asks
         self._negotiations = negotiations
+        self._amendments = amendments
         self._contracts = contracts
         self._store = store
         self._writer = writer
@@ -78,6 +86,10 @@ class NegotiationDesk:
     def changed(self, name: str) -> None:
         """A negotiation was changed and the change is committed. Repeatable."""
         self._bell.ring(name)
+        self.stir()
+
+    def stir(self) -> None:
+        """Something new may be due: looks again when the next is. Repeatable."""
         if self._changed is not None:
             self._changed.set()
 
@@ -112,9 +124,12 @@ class NegotiationDesk:
             late |= {
                 one for one in names if self._negotiations.stale(session, find_pool(session, one), now_ms)
             }
+            due = self._amendments.due(session, now_ms)
         try:
             for name in sorted(late):
                 await self._look(name)
+            for name in due:
+                await self._take_effect(name)
         except LogError:
             return False
         return True
@@ -125,6 +140,11 @@ class NegotiationDesk:
 
         await self._writer.run(work)
         self.changed(name)
+
+    async def _take_effect(self, name: str) -> None:
+        done, _ = await self._writer.run(lambda session, tx: self._amendments.take_effect(session, tx, name))
+        if done is not None:
+            self.amended(*done)
 
     async def _keep_deadlines(self, changed: asyncio.Event) -> None:
         done = True
@@ -142,7 +162,12 @@ class NegotiationDesk:
 
     def _sleep_s(self) -> float | None:
         with self._store.read() as session:
-            nearest_ms = nearest_deadline_ms(session)
+            times = (nearest_deadline_ms(session), self._amendments.nearest_ms(session))
+        nearest_ms = min((one for one in times if one is not None), default=None)
         if nearest_ms is None:
             return None
         return min(float(DEADLINE_CHECK_S), max(0, nearest_ms - self._clock.now_ms()) / 1000)
+
+
+def _nobody_asks(_old: Contract, _new: Contract) -> None:
+    """Nobody else has to know."""

@@ -3,7 +3,8 @@
 
 The same order and the same code as an auditor's (`policies.contract.lifecycle`), so that broker and auditor
 cannot come to two lives. Attestations and admissions have no entry: each is taken before the first later
-number of its party, and what is left at the end. A life is kept as long as nothing was added to its history.
+number of its party, and what is left at the end. A tightening goes on with the life that its predecessor had
+when it took effect. A life is kept as long as nothing was added to its history.
 
     histories = Histories()
     histories.life(session, contract)             # sees what this transaction has committed, or written
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, select
 
 from broker.store.tables import contract_document, contract_notice, log_entry
+from policies.contract import parse
+from policies.contract.entering import TIGHTEN, inherited
 from policies.contract.lifecycle import Life, absorb, begin, superseded
 from policies.encoding import digest
 from policies.errors import invariant
@@ -46,7 +49,7 @@ ENTRY_OF: Final = {
 _FOLLOWED: Final = [one.value for one in (*ENTRY_OF.values(), EntryType.CONTRACT_AMENDED)]
 _NAMED = ("halt", "resume", "exit")
 
-Mark = tuple[tuple[int, bytes] | None, int, str | None]
+Mark = tuple[tuple[int, bytes] | None, int, str | None, tuple[int, bytes] | None]
 
 
 class Histories:
@@ -79,7 +82,27 @@ def _mark(session: Session, contract: str) -> Mark:
     count = session.scalar(
         select(func.count()).select_from(contract_notice).where(contract_notice.c.contract == contract)
     )
-    return None if newest is None else tuple(newest), count or 0, _finalized_at(session, contract)
+    entered = _entered(session, contract)
+    return (
+        None if newest is None else tuple(newest),
+        count or 0,
+        _finalized_at(session, contract),
+        None if entered is None else (entered.idx, entered.event_id),
+    )
+
+
+def _entered(session: Session, contract: str) -> Row[Any] | None:
+    """The entry by which a successor took effect; None for a first version, and before."""
+    old = session.scalar(select(contract_document.c.supersedes).where(contract_document.c.digest == contract))
+    if old is None:
+        return None
+    kind = log_entry.c.type == EntryType.CONTRACT_AMENDED.value
+    rows = session.execute(
+        select(log_entry.c.idx, log_entry.c.event_id, log_entry.c.body).where(
+            (log_entry.c.scope == old) & kind
+        )
+    )
+    return next((row for row in rows if json.loads(row.body)["pub"]["new"] == contract), None)
 
 
 def _finalized_at(session: Session, contract: str) -> str | None:
@@ -91,14 +114,30 @@ def _finalized_at(session: Session, contract: str) -> str | None:
     return iso_s(row.at_ms) if row is not None and row.state == FINALIZED else None
 
 
-def _read(session: Session, contract: Contract) -> Life:
+def _begin(session: Session, contract: Contract) -> Life:
+    """The life before any notice of its own."""
     life = begin(contract, finalized_at=_finalized_at(session, contract.digest))
+    entered = _entered(session, contract.digest)
+    if life.finalized_at is None or entered is None:
+        return life
+    pub = json.loads(entered.body)["pub"]
+    if pub["kind"] != TIGHTEN:
+        return life
+    data = session.scalar(select(contract_document.c.bytes).where(contract_document.c.digest == pub["old"]))
+    before = _read(session, parse(data or b""), until=entered.idx)
+    return inherited(before, contract, finalized_at=life.finalized_at)
+
+
+def _read(session: Session, contract: Contract, *, until: int | None = None) -> Life:
+    """The life by everything that the log has, or by its entries below an index."""
+    life = _begin(session, contract)
     if life.finalized_at is None:
         return life
     notices = _Notices(session, contract)
+    of = (log_entry.c.scope == contract.digest) & log_entry.c.type.in_(_FOLLOWED)
     entries = session.execute(
         select(log_entry.c.type, log_entry.c.body, log_entry.c.ts_ms)
-        .where((log_entry.c.scope == contract.digest) & log_entry.c.type.in_(_FOLLOWED))
+        .where(of if until is None else of & (log_entry.c.idx < until))
         .order_by(log_entry.c.idx)
     )
     for row in entries:

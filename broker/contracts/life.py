@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, insert, select, update
 
 from broker.contracts.decisions import judge
+from broker.contracts.entries import end_event, entry_body
 from broker.contracts.errors import NotPartyError
 from broker.contracts.history import ENTRY_OF, FINALIZED
 from broker.membership.errors import AlreadyEnrolledError
@@ -36,10 +37,8 @@ from policies.contract.errors import (
     NoticeMalformedError,
     RefusedError,
 )
-from policies.contract.lifecycle import absorb, contract_state, exit_request, key_of, life_view
+from policies.contract.lifecycle import absorb, contract_state, exit_request, life_view
 from policies.contract.notices import Notice, read_notice, seal_notice
-from policies.encoding import digest
-from policies.errors import invariant
 from policies.identity import key_text, parse_key
 from policies.limits import CLOCK_SKEW_S
 from policies.log.entries import EntryType, Event, alias, from_envelope
@@ -49,8 +48,6 @@ from policies.ports import iso_s, to_ms
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from broker.contracts.service import Contracts
     from broker.log import LogTx
     from broker.membership.directory import Member, Operator
@@ -63,11 +60,10 @@ if TYPE_CHECKING:
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
-__all__ = ["Brought", "Lives", "Taken", "over"]
+__all__ = ["Brought", "Lives", "Taken"]
 
 TERM_OVER: Final = "term.over"
 _OPEN: Final = ("released", "waiting")  # states of candidates, one tier of which may still wait
-_LOG_ROLE: Final = "node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +199,7 @@ class Lives:
         payload = open_envelope(envelope, member.key)
         kind = ENTRY_OF[said.kind]
         header = (payload["kind"], payload["scope"], payload["run"], payload["round"])
-        body = _entry_body(contract, self._contracts.life(contract), said)
+        body = entry_body(contract, self._contracts.life(contract), said)
         if header != (kind.value, contract.digest, None, None) or payload["body"] != body:
             raise MemberEnvelopeError(
                 need=f"{kind.value} of {contract.digest} that says what the notice says",
@@ -238,7 +234,7 @@ class Lives:
         event = brought.event or self._own_event(contract, before, said)
         index = None if event is None else tx.add(event)
         if after.terminated is not None and before.terminated is None and index is not None:
-            tx.add(_end_event(contract, EntryType.CONTRACT_TERMINATED, *after.terminated, refs=(index,)))
+            tx.add(end_event(contract, EntryType.CONTRACT_TERMINATED, *after.terminated, refs=(index,)))
         indexes = (index,) if index is not None and brought.event is not None else ()
         return Taken(
             view=self._view_after(session, contract, after), indexes=indexes, refusal=refusal, org=org
@@ -286,7 +282,7 @@ class Lives:
         kind = ENTRY_OF.get(said.kind)
         if kind is None:
             return None
-        body = dict(_entry_body(contract, life, said))
+        body = dict(entry_body(contract, life, said))
         private = {"vkey": body.pop("vkey")} if "vkey" in body else {}
         return Event(type=kind, scope=contract.digest, pub=body, private=private)
 
@@ -351,7 +347,7 @@ class Lives:
         ends = self.unlogged_ends(session)
         for name in ends:
             contract = self._contracts.get(name)
-            tx.add(_end_event(contract, EntryType.CONTRACT_EXPIRED, TERM_OVER, contract.term.clause))
+            tx.add(end_event(contract, EntryType.CONTRACT_EXPIRED, TERM_OVER, contract.term.clause))
         return len(ends)
 
     # --- rows ---
@@ -385,55 +381,6 @@ class Lives:
 
     def _now(self) -> str:
         return iso_s(self._clock.now_ms())
-
-
-def over(contract: Contract, life: Life, now: str, trained: Iterable[str]) -> tuple[str, str] | None:
-    """Why a run under the contract is over for good, as clause and words; None if it may go on.
-
-    Args:
-        contract: Of the run.
-        life: Of the contract.
-        now: Until when to look.
-        trained: Parties whose update is in the run's model.
-    """
-    if life.terminated is not None:
-        return life.terminated.clause, f"the contract was terminated: {life.terminated.code}"
-    if now >= contract.term.expires:
-        return contract.term.clause, f"the term ended at {contract.term.expires}"
-    gone = sorted(name for name in trained if name in life.exited and life.exited[name].at <= now)
-    if gone:
-        return contract.exit.clause, f"the updates of {', '.join(gone)}, which left, are in its model"
-    return None
-
-
-def _entry_body(contract: Contract, life: Life, said: Notice) -> Mapping[str, Json]:
-    """Fields of the entry about a notice: no free text."""
-    if said.kind != "rotate":
-        return {
-            "contract": contract.digest,
-            "clause": said.clause,
-            "reason": said.code,
-            "notice": said.digest,
-        }
-    old, new = key_of(contract, life, said.party), said.subject
-    invariant(old is not None and new is not None, "a rotation of a party names a key")
-    return {
-        "old": digest(parse_key(str(old))),
-        "new": digest(parse_key(str(new))),
-        "role": _LOG_ROLE,
-        "vkey": str(new),
-    }
-
-
-def _end_event(
-    contract: Contract, kind: EntryType, code: str, clause: str, *, refs: tuple[int, ...] = ()
-) -> Event:
-    return Event(
-        type=kind,
-        scope=contract.digest,
-        refs=refs,
-        pub={"contract": contract.digest, "clause": clause, "reason": code},
-    )
 
 
 def _malformed(need: str, found: str) -> NoticeMalformedError:

@@ -10,6 +10,8 @@
   more; both end the round.
 - A member's ``contract.signed`` gets its entry whatever becomes of the message: it is validly signed,
   and a number that is left out of the member's chain would block it.
+- A successor is put to nobody before the contract that rules has let it be opened
+  (`broker.contracts.amendments`), an offer and a counter-offer alike.
 - A text whose negotiation ended without a contract is not offered again: the log says of each text at most
   once that it ended. A later ``sign_by`` makes another text.
 
@@ -49,6 +51,7 @@ from policies.encoding import new_id
 from policies.identity import key_text
 
 if TYPE_CHECKING:
+    from broker.contracts.amendments import Amendments
     from broker.contracts.arrivals import Arrived
     from broker.contracts.offers import Offers, Proposal
     from broker.contracts.service import Contracts
@@ -84,7 +87,16 @@ class Done:
 class Negotiations:
     """The service; see the module. Methods that take a session are units of work of the writer."""
 
-    def __init__(self, *, contracts: Contracts, offers: Offers, book: PoolBook, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        *,
+        contracts: Contracts,
+        offers: Offers,
+        book: PoolBook,
+        amendments: Amendments,
+        entropy: Entropy,
+    ) -> None:
+        self._amendments = amendments
         self._contracts = contracts
         self._offers = offers
         self._entropy = entropy
@@ -92,11 +104,23 @@ class Negotiations:
 
     # --- the broker's side ---
 
-    def open(self, session: Session, tx: LogTx, proposal: Proposal) -> None:
+    def open(
+        self, session: Session, tx: LogTx, proposal: Proposal, *, by: str | None = None
+    ) -> IriaiError | None:
         """Puts a text to its contributors; the same text again changes nothing.
+
+        Args:
+            session: Of the transaction.
+            tx: Likewise.
+            proposal: The text.
+            by: Short name of the contributor that asks for it; the broker if left out.
+
+        Returns:
+            Why the contract that rules does not let this successor be opened, which is on record; else None.
 
         Raises:
             OfferConflictError: It does not fit what was offered before.
+            NotASuccessorError: It does not follow the contract that it names.
             DeadlineError: ``sign_by`` is over.
         """
         contract = proposal.contract
@@ -105,8 +129,11 @@ class Negotiations:
             other = self.look(session, tx, other.id)
         state = state_of(session, contract.digest)
         if state in {OFFERED, FINALIZED}:
-            return
+            return None
         _check_fits(session, contract, state, other)
+        refusal = self._amendments.opening(session, tx, contract, by=by)
+        if refusal is not None:
+            return refusal
         pool, effects = open_pool(
             Opening(
                 id=new_id("neg", self._entropy.token_bytes(_ID_BYTES)),
@@ -120,6 +147,7 @@ class Negotiations:
         )
         self._offers.keep(session, proposal, at_ms=tx.now_ms)
         self.book.write(Write(session=session, tx=tx, before=None, after=pool), effects)
+        return None
 
     def withdraw(self, session: Session, tx: LogTx, name: str, ended: Ended) -> Pool:
         """Ends the round for all, by the broker; a round that has ended stays as it is."""
@@ -162,9 +190,14 @@ class Negotiations:
         message = arrived.message
         before = find_pool(session, message.negotiation)
         indexes = () if arrived.event is None else (tx.add(arrived.event),)
-        pool, looked = self._look(session, before, tx.now_ms)
-        pool, effects = self._step(session, pool, arrived, tx.now_ms)
+        seen, looked = self._look(session, before, tx.now_ms)
+        pool, effects = self._step(session, seen, arrived, tx.now_ms)
         if arrived.proposal is not None and any(isinstance(one, Countered) for one in effects):
+            contract = arrived.proposal.contract
+            barred = self._amendments.opening(session, tx, contract, by=message.party)
+            if barred is not None:  # its decision is on record; nothing else of the message is
+                self.book.write(Write(session=session, tx=tx, before=before, after=seen), looked)
+                return Done(pool=seen, indexes=indexes, refusal=barred, lasting=True)
             self._offers.keep(session, arrived.proposal, at_ms=tx.now_ms)
         effects = (*looked, *effects)
         self.book.write(

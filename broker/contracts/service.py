@@ -26,7 +26,7 @@ from broker.store.tables import contract_annex, contract_document, contract_sign
 from policies.contract import CONTRACT_TYPE, Contract, ContractState, parse
 from policies.contract.lifecycle import Life, contract_state, party_of_key, standing
 from policies.encoding import digest, unb64
-from policies.errors import invariant
+from policies.errors import SignatureInvalidError, invariant
 from policies.identity import key_text, parse_key
 from policies.log.entries import alias
 from policies.ports import iso_s
@@ -37,13 +37,28 @@ if TYPE_CHECKING:
     from policies.contract.clauses import PartyClause
     from policies.ports import Clock
 
-__all__ = ["COUNTERED", "FINALIZED", "OFFERED", "PROSE", "SIGNED", "TERMINATED", "Contracts", "Seat"]
+__all__ = [
+    "COUNTERED",
+    "FINALIZED",
+    "OFFERED",
+    "PROSE",
+    "SIGNED",
+    "TERMINATED",
+    "VERDICT",
+    "VOID",
+    "Contracts",
+    "Seat",
+]
 
 OFFERED: Final = "offered"
 COUNTERED: Final = "countered"
 TERMINATED: Final = "terminated"
+VOID: Final = "void"
+"""A successor that was final and that its predecessor did not let take effect."""
 PROSE: Final = "prose"
 """Name of the annex that is the text for people; recipes have their digest as name."""
+VERDICT: Final = "verdict"
+"""Name of the annex that is the verdict about a tightening."""
 SIGNED: Final = "signed"
 
 
@@ -171,7 +186,15 @@ class Contracts:
 
     def envelope(self, session: Session, contract: Contract) -> Envelope:
         """The signatures so far, in the order of the parties, the broker's last."""
-        return self.assemble(contract, signers_of(session, contract.digest))
+        return self.assemble(
+            contract, signers_of(session, contract.digest), self._other_keys(session, contract)
+        )
+
+    def _other_keys(self, session: Session, contract: Contract) -> tuple[str, ...]:
+        """Keys besides the pinned ones by which parties signed: a tightening repeats what was pinned."""
+        if contract.supersedes is None:
+            return ()
+        return self.life(self.read_in(session, contract.supersedes), session).former_keys
 
     def envelope_for(self, session: Session, contract: Contract, caller: Member | Operator) -> Envelope:
         """The signatures that the caller may see.
@@ -183,14 +206,25 @@ class Contracts:
             return self.envelope(session, contract)
         shown = {self.party_of(contract, caller).party, contract.broker.party}
         found = signers_of(session, contract.digest)
-        return self.assemble(contract, {name: one for name, one in found.items() if name in shown})
+        kept = {name: one for name, one in found.items() if name in shown}
+        return self.assemble(contract, kept, self._other_keys(session, contract))
 
-    def assemble(self, contract: Contract, signatures: dict[str, str]) -> Envelope:
-        """The envelope of these signatures (base64 by party), each checked, in the order of the parties."""
+    def assemble(
+        self, contract: Contract, signatures: dict[str, str], others: tuple[str, ...] = ()
+    ) -> Envelope:
+        """The envelope of these signatures (base64 by party), each checked, in the order of the parties.
+
+        Args:
+            contract: That was signed.
+            signatures: By party.
+            others: Keys that are tried besides the pinned one, for who rotated its key before it signed.
+        """
         envelope = Envelope(payload_type=CONTRACT_TYPE, payload=contract.canonical, signatures=())
         ordered = (*contract.contributors, contract.broker)
         for party in (one for one in ordered if one.party in signatures):
-            envelope = envelope.with_signature(parse_key(party.key), unb64(signatures[party.party]))
+            signature = unb64(signatures[party.party])
+            key = next((one for one in (party.key, *others) if _fits(envelope, one, signature)), party.key)
+            envelope = envelope.with_signature(parse_key(key), signature)
         return envelope
 
     def annex(self, session: Session, contract: Contract, sha256: str) -> bytes:
@@ -210,7 +244,7 @@ class Contracts:
         """Bytes of the recipes that travel with a text, by digest."""
         rows = session.execute(
             select(contract_annex.c.sha256, contract_annex.c.bytes).where(
-                (contract_annex.c.contract == contract) & (contract_annex.c.sha256 != PROSE)
+                (contract_annex.c.contract == contract) & contract_annex.c.sha256.startswith("sha256:")
             )
         )
         return {row.sha256: row.bytes for row in rows}
@@ -261,6 +295,14 @@ def signers_of(session: Session, contract: str) -> dict[str, str]:
         )
     )
     return {row.party: row.signature_b64 for row in rows}
+
+
+def _fits(envelope: Envelope, key: str, signature: bytes) -> bool:
+    try:
+        envelope.with_signature(parse_key(key), signature)
+    except SignatureInvalidError:
+        return False
+    return True
 
 
 def _no_contract(name: str) -> NotPartyError:

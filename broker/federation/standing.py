@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from broker.contracts.life import over
 from broker.contracts.lineage import trained
 from broker.federation.errors import RunHaltedError
-from policies.contract.lifecycle import HALTED
+from policies.contract.lifecycle import HALTED, run_over
 from policies.limits import HALT_POLL_S
 from policies.ports import iso_s
 
@@ -72,7 +71,7 @@ class Standing:
     def _why_over(self, contract: Contract, session: Session) -> tuple[str, str] | None:
         tools = self._tools
         life = tools.contracts.life(contract, session)
-        return over(contract, life, iso_s(tools.clock.now_ms()), trained(session, self._run))
+        return run_over(contract, life, iso_s(tools.clock.now_ms()), trained(session, self._run))
 
     async def resumed(self, contract: Contract) -> None:
         """Returns once no halt is in force."""

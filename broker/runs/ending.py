@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from broker.contracts.life import over
 from broker.contracts.lineage import trained
 from broker.store.tables import decision, log_entry, round_
+from policies.contract.lifecycle import run_over
 from policies.limits import LOST_ROUNDS_MAX
 from policies.log.entries import EntryType, check_entry
 from policies.ports import iso_s
@@ -56,7 +56,7 @@ def why_it_ended(
         return None
     ended = None
     if row["outcome"] == "stopped":
-        ended = over(contract, life, _closed_at(session, row["run_id"]), trained(session, row["run_id"]))
+        ended = run_over(contract, life, _closed_at(session, row["run_id"]), trained(session, row["run_id"]))
     if ended is not None:
         return {"reason": ended[1], "round": None, "clauses": [ended[0]], "findings": []}
     if row["round"] >= rounds_wanted:

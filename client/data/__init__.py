@@ -3,7 +3,7 @@
 
     report = import_path(root, Path("recordings"), dataset="kita/pick", allow=fields, rights=contract.digest,
     node_key=key, clock=clock) view = open_view(root, "kita/pick", contract_fields=fields,
-    recipe_inputs=needed, local_allow=mine, contracts=(contract.digest,)) for episode in view.episodes("train"):
+    recipe_inputs=needed, local_allow=mine, contracts=mine) for episode in view.episodes("train"):
         episode.fields["tcp_pos"]            # [T, 3] float32, metres
     descriptor = describe(root, "kita/pick", node=node_id, allow=fields, clock=clock)
 

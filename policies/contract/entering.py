@@ -12,7 +12,8 @@ One rule for node, broker and auditor:
 - A signature counts by the key that the successor pins, or by the key in force of that party before.
 - **A change begins a new life**: everybody signed it. **A tightening goes on with the old one**
   (`inherited`): halts stay in force, who has left stays out, keys that were rotated stay so. Nobody alone
-  lifts a halt by tightening something. Only the numbers of notices begin again.
+  lifts a halt by tightening something. Numbers of notices begin again, and what is attested about a contract
+  by its digest is attested anew.
 
     initiator = check_entered(new, envelope, old=old)                       # None: everybody signed
     evaluate(old, moment(new, state), join_request(old, new, life, stage="effect", kind="tighten", ...))
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.amendment import judge_amendment, recheck
 from policies.contract.checks_changes import CHANGE, EFFECT, OPEN, TIGHTEN
@@ -58,7 +59,8 @@ __all__ = [
 ]
 
 _ANYBODY: Final = "any-contributor"
-_NO_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_NO_KEYS: Final[Mapping[str, str]] = _NOTHING
 
 
 def is_executed(contract: Contract, envelope: Envelope) -> bool:
@@ -86,9 +88,7 @@ def who_signed(
     """
     pinned = set(signers(new, envelope))
     by_present = {
-        one.party
-        for one in old.parties
-        if envelope.signed_by(parse_key(rotated.get(one.party, one.key)))
+        one.party for one in old.parties if envelope.signed_by(parse_key(rotated.get(one.party, one.key)))
     }
     return tuple(sorted((pinned | by_present) & {one.party for one in old.parties}))
 
@@ -165,8 +165,12 @@ def _first_that_holds(old: Contract, new: Contract, started: list[str]) -> str:
             refused = refused or error
         else:
             return name
-    raise refused if refused is not None else NotExecutedError(
-        need="a contributor's signature", found="none", remedy="wait for the signatures that are missing"
+    raise (
+        refused
+        if refused is not None
+        else NotExecutedError(
+            need="a contributor's signature", found="none", remedy="wait for the signatures that are missing"
+        )
     )
 
 
@@ -224,8 +228,11 @@ def join_request(
 
 
 def moment(new: Contract, state: ContractState) -> ContractState:
-    """The state as of the moment at which the successor takes effect, which is not before its term begins."""
-    return replace(state, now=max(state.now, new.term.effective)) if state.now is not None else state
+    """The state as of the moment at which the successor takes effect: the first of its term.
+
+    Signatures are never later (``sign_by``), and who looks later asks about the same moment.
+    """
+    return replace(state, now=new.term.effective)
 
 
 def dropped(old: Contract, new: Contract, life: Life) -> tuple[str, ...]:
@@ -250,5 +257,7 @@ def inherited(before: Life, new: Contract, *, finalized_at: str) -> Life:
         finalized_at=finalized_at,
         superseded_by=None,
         terminated=None,
-        seqs=MappingProxyType({}),
+        attested=_NOTHING,
+        admitted=_NOTHING,
+        seqs=_NOTHING,
     )

@@ -36,8 +36,8 @@ from policies.contract.errors import LaneMessageError
 from policies.contract.grammar import strange_character
 from policies.encoding import canonical, digest, new_id, parse
 from policies.identity import SigningKey, key_id
-from policies.limits import LANE_MESSAGE_BYTES, LANE_TEXT_CHARS, LINT_FINDINGS, NEGOTIATION_ROUNDS
-from policies.log.kinds import CLAUSE, DIGEST, REASON, Kind, enum, nullable
+from policies.limits import LANE_MESSAGE_BYTES, LANE_TEXT_CHARS, NEGOTIATION_ROUNDS
+from policies.log.kinds import CLAUSE, DIGEST, REASON, WARNINGS, Kind, enum, nullable
 from policies.ports import to_ms
 from policies.signing import Envelope
 
@@ -223,12 +223,6 @@ def _word(name: str, pattern: str) -> Kind:
     return Kind(name, lambda value: _is_word(pattern, value))
 
 
-def _are_warnings(value: Json) -> bool:
-    if not isinstance(value, list) or len(value) > LINT_FINDINGS:
-        return False
-    return all(_is_word(r"[!-~]{1,128}", one) for one in value) and value == sorted(set(value))
-
-
 _FIELDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "schema": enum(SCHEMA),
@@ -250,7 +244,7 @@ _FIELDS: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "clause": nullable(CLAUSE),
         "text": nullable(Kind(f"one line of at most {LANE_TEXT_CHARS} characters", _is_line)),
-        "acknowledged": Kind("lint warning ids, each once, sorted", _are_warnings),
+        "acknowledged": WARNINGS,
     }
 )
 

@@ -14,7 +14,7 @@ from policies.contract.requests import ContractState, Exit
 from policies.errors import invariant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from policies.contract.clauses import Contract, PartyClause
     from policies.contract.notices import Attestation, Notice
@@ -37,6 +37,7 @@ __all__ = [
     "life_view",
     "party_of_key",
     "remaining",
+    "run_over",
     "since",
     "standing",
 ]
@@ -199,3 +200,22 @@ def exit_request(contract: Contract, life: Life, notice: Notice) -> Exit:
         notice_at=notice.at,
         unreleased_models=notice.choice,
     )
+
+
+def run_over(contract: Contract, life: Life, now: str, trained: Iterable[str]) -> tuple[str, str] | None:
+    """Why a run under the contract is over for good, as clause and words; None if it may go on.
+
+    Args:
+        contract: Of the run.
+        life: Of the contract.
+        now: Until when to look.
+        trained: Parties whose update is in the run's model.
+    """
+    if life.terminated is not None:
+        return life.terminated.clause, f"the contract was terminated: {life.terminated.code}"
+    if now >= contract.term.expires:
+        return contract.term.clause, f"the term ended at {contract.term.expires}"
+    gone = sorted(name for name in trained if name in life.exited and life.exited[name].at <= now)
+    if gone:
+        return contract.exit.clause, f"the updates of {', '.join(gone)}, which left, are in its model"
+    return None

@@ -50,6 +50,7 @@ from policies.contract.life import (
     life_view,
     party_of_key,
     remaining,
+    run_over,
     since,
     standing,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "life_view",
     "party_of_key",
     "remaining",
+    "run_over",
     "since",
     "standing",
     "superseded",

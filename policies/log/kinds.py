@@ -2,7 +2,7 @@
 """The kinds of values that an entry may hold. There is no kind for free text: it could never be erased.
 
 A kind has a name, for messages and documentation, and one test. `clear` kinds may stand in ``pub``;
-`LABEL`, `TIME_MS` and `VALUE` only behind a commitment.
+`LABEL`, `TIME_MS`, `VALUE` and `WARNINGS` only behind a commitment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies.encoding import canonical
 from policies.errors import EncodingError
-from policies.limits import INTEGER_MAX, PARTIES
+from policies.limits import INTEGER_MAX, LINT_FINDINGS, PARTIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +36,7 @@ __all__ = [
     "VALUE",
     "VERSION",
     "VKEY",
+    "WARNINGS",
     "Kind",
     "enum",
     "many",
@@ -84,12 +85,19 @@ def _is_value(value: Json) -> bool:
         return False
 
 
+def _are_warnings(value: Json) -> bool:
+    if not isinstance(value, list) or len(value) > LINT_FINDINGS:
+        return False
+    return all(_WARNING.holds(one) for one in value) and value == sorted(set(value))
+
+
 def both(first: Kind, second: Kind) -> Kind:
     """A value of both kinds, named by the second."""
     return Kind(second.name, lambda value: first.holds(value) and second.holds(value))
 
 
 _ID = r"[a-z]{2,10}_[a-z2-7]{16}"
+_WARNING = _pattern("lint warning id", r"[!-~]{1,128}")
 _MINUTE = _pattern("minute", r"\d{4}-\d\d-\d\dT\d\d:\d\d:00Z")
 _MILLI = _pattern("time", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -109,6 +117,7 @@ MINUTE = both(_MINUTE, Kind("minute", _is_time("%Y-%m-%dT%H:%M:%SZ")))
 TIME_MS = both(_MILLI, Kind("time", _is_time("%Y-%m-%dT%H:%M:%S.%fZ")))
 LABEL = _pattern("label", r"[A-Za-z0-9][A-Za-z0-9_.:/+=-]{0,199}")
 VALUE = Kind(f"any value of at most {VALUE_BYTES} bytes", _is_value)
+WARNINGS = Kind("lint warning ids, each once, sorted", _are_warnings)
 
 
 def enum(*values: str) -> Kind:

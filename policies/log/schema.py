@@ -34,6 +34,7 @@ from policies.log.kinds import (
     VALUE,
     VERSION,
     VKEY,
+    WARNINGS,
     Kind,
     enum,
     many,
@@ -215,7 +216,11 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
             pub={"contract": DIGEST, "version": INTEGER, "supersedes": nullable(DIGEST)},
             key=("contract",),
         ),
-        _T.CONTRACT_SIGNED: Schema(by="M", pub={"contract": DIGEST, "party": ALIAS}),
+        _T.CONTRACT_SIGNED: Schema(
+            by="M",
+            pub={"contract": DIGEST, "party": ALIAS},
+            sd_optional={"acknowledged": WARNINGS},  # absent where the linter warned of nothing
+        ),
         _T.CONTRACT_FINALIZED: Schema(
             by="B",
             pub={"contract": DIGEST, "signatures": DIGEST, "prose": nullable(DIGEST)},

@@ -320,6 +320,20 @@ def revoking(said: Said) -> Said:
     )
 
 
+def signing(party: Callable[[Said], str]) -> Lie:
+    """In place of its submission, its word on the contract, with a warning acknowledged."""
+
+    def lie(said: Said) -> Said:
+        scope = said.node.pool.contract.digest
+        word = {"contract": scope, "party": party(said), "acknowledged": ["lint.test-only:@document"]}
+        around_it = {"kind": "contract.signed", "run": None, "round": None, "body": word}
+        return said.envelopes(
+            lambda one: {**one, **around_it} if one["kind"] == "submission.received" else one
+        )
+
+    return lie
+
+
 NEWS: dict[str, tuple[Lie, str]] = {
     "no envelopes": (body(envelopes=None, decision=None), "submission-missing"),
     "envelopes that are none": (body(envelopes="many"), "envelope-malformed"),
@@ -346,6 +360,14 @@ NEWS: dict[str, tuple[Lie, str]] = {
         "decision-differs",
     ),
     "word that another's key is revoked": (revoking, "envelope-malformed"),
+    "another's word on the contract": (
+        signing(lambda said: said.node.pool.alias(other_than(said), None, None)),
+        "envelope-malformed",
+    ),
+    "its word on the contract and no submission": (
+        signing(lambda said: said.node.pool.alias(said.node.name, None, None)),
+        "submission-missing",
+    ),
     "no decision": (body(decision=None), "decision-missing"),
     "a decision that is none": (body(decision=[1]), "decision-malformed"),
     "a decision without a request": (

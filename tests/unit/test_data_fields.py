@@ -69,9 +69,9 @@ def test_a_field_that_the_view_did_not_open_is_refused_on_the_episode(root: Path
 
 
 def test_another_contract_has_no_right_to_the_data(root: Path) -> None:
-    assert opened(root, {"tcp_pos"}, contract=RIGHTS)
+    assert opened(root, {"tcp_pos"}, contracts=(RIGHTS,))
     with pytest.raises(NoRightsError) as refusal:
-        opened(root, {"tcp_pos"}, contract="sha256:" + "d" * 64)
+        opened(root, {"tcp_pos"}, contracts=("sha256:" + "d" * 64,))
     assert refusal.value.exit_code == 4
 
 

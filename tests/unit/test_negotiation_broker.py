@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from sqlalchemy import select
 from broker.contracts.bell import Bell
 from broker.log.bundle import export
 from broker.log.errors import LogUnavailableError
-from broker.store.tables import contract_document, negotiation
+from broker.store.tables import contract_document, log_private, negotiation
 from policies.contract import executed, from_tree
 from policies.contract.lanes import open_message, read_message
 from policies.encoding import b64, canonical, digest, parse
@@ -26,7 +27,9 @@ from policies.signing import Envelope
 from policies.verify import verify
 from sandbox.recipes import private_recipe
 from tests.brokersim import RECIPE, HandClock, House, all_sign, draft, final_contract, open_house, pool
-from tests.lanesim import spoken
+from tests.lanesim import spoken, warnings_of
+from tests.nodeworld import IN_TERM_MS
+from tests.noticespeech import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -302,7 +305,12 @@ async def test_a_successor_names_the_version_in_force(house):
     for number, supersedes in ((2, digest(b"other")), (3, first.digest)):
         wrong = tighter(first, version=number, supersedes=supersedes)
         assert code(await house.alice.offer(wrong)) == (409, "contract.offer-conflict")
-    second = tighter(first, version=2, supersedes=first.digest)
+    house.clock.ms = IN_TERM_MS
+    later = {
+        "sign_by": "2027-03-01T00:00:00Z",
+        "term": first.document["term"] | {"effective": "2027-03-02T00:00:00Z"},
+    }
+    second = tighter(first, version=2, supersedes=first.digest, **later)
     assert (await house.alice.offer(second)).status_code == 201
     view = await nodes[0].view(second)
     assert (view["version"], [one["field"] for one in view["diff"] if one["clause"] == "dp-1"]) == (
@@ -342,16 +350,56 @@ async def test_a_signature_that_leaves_a_warning_out_is_refused_by_its_id_and_ma
     for one in nodes:
         await one.accept(contract)
     kita = nodes[0]
-    view, body = await kita.view(contract), kita.signature_body(contract)
+    view = await kita.view(contract)
     missing = view["lint"][0]["id"]
     others = tuple(sorted(one["id"] for one in view["lint"][1:]))
+    body = kita.signature_body(contract, others)
     refused = await kita.say(view, "verify", body=body, acknowledged=others)
     assert code(refused) == (409, "negotiation.unacknowledged")
     assert missing in refused.json()["need"]
     assert len(refused.json()["receipts"]) == 1
-    answer = await kita.say(view, "verify", body=body)
+    answer = await kita.say(view, "verify", body=kita.signature_body(contract))
     assert answer.json()["lane"]["state"] == "VERIFIED"
-    assert len(house.entries(EntryType.CONTRACT_SIGNED)) == 1
+    assert acknowledgements(house) == [list(others), sorted([missing, *others])]
+
+
+def acknowledgements(house) -> list[object]:
+    """What each `contract.signed` says behind its commitment; None where the entry has no such field."""
+    with house.services.store.read_private() as session:
+        rows = session.execute(select(log_private)).all()
+    told = {one.event_id: json.loads(one.value) for one in rows if one.field == "acknowledged"}
+    signed = house.entries(EntryType.CONTRACT_SIGNED)
+    assert all(("acknowledged" in one.sd) == (one.id in told) for one in signed)
+    return [told.get(one.id) for one in signed]
+
+
+async def test_the_log_keeps_which_warnings_a_signature_acknowledged_behind_a_commitment(house):
+    nodes, contract = await opened(house)
+    for one in nodes:
+        await one.accept(contract)
+    for one in nodes:
+        assert (await one.verify(contract)).status_code == 200
+    warnings = list(warnings_of(contract))
+    assert "lint.secure-aggregation-off:k-1" in warnings
+    assert acknowledgements(house) == [warnings] * 3
+
+
+@pytest.mark.parametrize("told", [(), ("lint.made-up:k-1",), "all but one", "one more"])
+async def test_an_entry_that_acknowledges_other_warnings_than_its_message_is_refused_and_not_logged(
+    house, told
+):
+    nodes, contract = await opened(house)
+    for one in nodes:
+        await one.accept(contract)
+    kita, warnings = nodes[0], warnings_of(contract)
+    told = {"all but one": warnings[1:], "one more": tuple(sorted((*warnings, "lint.z:k-1")))}.get(told, told)
+    before = kita.chain
+    refused = await kita.verify(contract, **kita.signature_body(contract, told))
+    assert code(refused) == (422, "log.envelope-invalid")
+    assert ", ".join(warnings) in refused.json()["need"]
+    assert house.entries(EntryType.CONTRACT_SIGNED) == []
+    kita.chain = before  # nothing was taken: its number is free
+    assert (await kita.verify(contract)).json()["lane"]["state"] == "VERIFIED"
 
 
 async def test_until_it_is_final_a_contributor_sees_the_brokers_signature_and_its_own(house):
@@ -493,7 +541,13 @@ async def test_a_newcomer_of_a_successor_is_not_shown_what_was_before_it(house):
     nodes = await pool(house, "hanbit", "iber", "kita", "nord")
     hanbit, *others = nodes
     first = await final_contract(house, others)
-    second = draft(house, nodes, version=2, supersedes=first.digest)
+    house.clock.ms = IN_TERM_MS
+    assert (await say(others[0], first, "admit", subject=hanbit.org)).status_code == 200
+    later = {
+        "sign_by": "2027-03-01T00:00:00Z",
+        "term": first.document["term"] | {"effective": "2027-03-02T00:00:00Z"},
+    }
+    second = draft(house, nodes, version=2, supersedes=first.digest, **later)
     assert (await house.alice.offer(second)).status_code == 201
     assert (await hanbit.view(second))["diff"] == []
     assert "party-hanbit" in {one["clause"] for one in (await others[0].view(second))["diff"]}

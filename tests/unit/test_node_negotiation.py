@@ -35,6 +35,7 @@ from policies.contract.lint import lint
 from policies.encoding import digest
 from policies.signing import Envelope
 from tests.learnsim import small_recipe
+from tests.nodelanes import RefusedInLaneError
 from tests.nodeworld import PROSE, YES, World
 
 
@@ -103,6 +104,8 @@ def test_every_warning_is_acknowledged_by_its_id_or_nothing_is_said(world: World
     body = json.loads(world.broker.lanes.posted[-1])
     message = read_message(Envelope.from_json(body["message"]).payload)
     assert message.acknowledged == tuple(sorted(ids))
+    (sealed,) = world.outbox().envelopes(kind="contract.signed")
+    assert json.loads(sealed.envelope.payload)["body"]["acknowledged"] == sorted(ids)
 
 
 def test_a_person_who_says_no_is_asked_again_and_nothing_was_said(world: World):
@@ -225,6 +228,29 @@ def test_before_verified_everything_is_checked_once_more(world: World):
 
 def _facts(given: Consent) -> dict:
     return {name: getattr(given, name) for name in ("contract", "party", "at", "acknowledged", "prose")}
+
+
+def test_who_acknowledges_other_warnings_later_says_so_in_an_entry_of_its_own(world: World):
+    """A linter that learned a rule between two tries: the entry of the first is never sent for the second."""
+    world.broker.lanes.others_accept = False
+    world.sign()
+    world.broker.lanes.agree(world.talk)
+    shelf, given = world.shelf(), consent_of(world.shelf(), world.contract)
+    assert given is not None
+    more = tuple(sorted((*given.acknowledged, "lint.of-another-version:k-1")))
+    path = f"/negotiations/{world.negotiation}/messages"
+
+    def refuse(_request, _body):
+        raise RefusedInLaneError(need="other warnings", found="these", remedy="sign again")
+
+    world.broker.routes[path] = refuse
+    give_consent(shelf, Consent(**{**_facts(given), "acknowledged": more}))
+    worker(world)
+    del world.broker.routes[path]
+    give_consent(shelf, given)
+    worker(world)
+    sealed = [json.loads(one.envelope.payload) for one in world.outbox().envelopes(kind="contract.signed")]
+    assert [one["body"]["acknowledged"] for one in sealed] == [list(more), list(given.acknowledged)]
 
 
 def test_agreed_without_the_brokers_own_signature_is_not_verified(world: World):

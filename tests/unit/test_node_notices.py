@@ -28,10 +28,11 @@ from client.errors import (
 from client.membership import Member, initialise, join, membership, open_member
 from client.notices import Notices
 from client.outbox import Outbox
+from client.posting import keep_up
 from client.settings import Home
 from client.shelf import ContractShelf
 from client.signing import sign
-from client.stopping import attest, halt, keep_up, leave, lifecycle, resume
+from client.stopping import attest, halt, leave, lifecycle, resume
 from policies.contract import Contract
 from policies.contract.errors import HaltedError, LifecycleError, RefusedError
 from policies.contract.lifecycle import standing

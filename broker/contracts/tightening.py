@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A contributor tightens a contract alone: proven here, signed by both, final in one transaction.
+
+- **Proven before anything is written.** The successor allows no request that the contract in force refuses,
+  and takes no entitlement from another party (`policies.contract.amendment`). Where only the prover could
+  tell and it is not installed here, the answer is ``contract.proof-missing``, never a yes.
+- **All or nothing.** Text, recipes, both signatures, verdict and every entry are written together.
+- Everybody else finds it among its contracts, fetches the verdict if it likes, and proves it again before it
+  uses it. It takes effect when its term begins (`broker.contracts.amendments`).
+- One successor at a time: an open negotiation of a change ends here, because it would follow a contract that
+  is about to be superseded.
+
+    brought = tightenings.read(old, member, Parts(...))          # no transaction yet
+    done = tightenings.take(session, tx, brought)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from broker.contracts.amendments import refusal_of
+from broker.contracts.arrivals import signed_event
+from broker.contracts.errors import NotPartyError, OfferConflictError
+from broker.contracts.pools import open_pool_of
+from broker.contracts.service import FINALIZED, PROSE, SIGNED, VERDICT, state_of
+from broker.store.tables import contract_annex, contract_document, contract_signature, statement
+from policies.contract import CONTRACT_TYPE
+from policies.contract.entering import EFFECT, OPEN, TIGHTEN, no_looser
+from policies.contract.errors import DeadlineError, RefusedError
+from policies.contract.pool import Ended
+from policies.contract.succession import check_succession
+from policies.encoding import b64, digest, unb64
+from policies.log.entries import EntryType, Event
+from policies.ports import iso_s, to_ms
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from broker.contracts.amendments import Amendments
+    from broker.contracts.negotiations import Negotiations
+    from broker.contracts.offers import Offers, Proposal
+    from broker.contracts.service import Contracts
+    from broker.log import LogTx
+    from broker.membership.directory import Member
+    from broker.store import Session, Store
+    from policies.contract import Contract
+    from policies.contract.verdict import Verdict
+    from policies.identity import SigningKey
+
+__all__ = ["Brought", "Parts", "Taken", "Tightenings"]
+
+_OVERTAKEN: Final = "contract.superseded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a contributor sends: the text, its signature (base64), and its ``contract.signed``."""
+
+    text: str
+    recipes: Sequence[bytes]
+    signature: str
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """A tightening as it arrived: proven here, and signed by who starts it."""
+
+    old: Contract
+    proposal: Proposal
+    party: str
+    member: Member
+    signature: str
+    event: Event
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What became of it.
+
+    Attributes:
+        indexes: Entries whose receipts its initiator gets.
+        refusal: Why it is not final; None if it is.
+        ended: Id of the negotiation that ended for it, or None.
+    """
+
+    indexes: tuple[int, ...]
+    refusal: RefusedError | None = None
+    ended: str | None = None
+
+
+class Tightenings:
+    """The service; see the module."""
+
+    def __init__(
+        self,
+        *,
+        contracts: Contracts,
+        offers: Offers,
+        negotiations: Negotiations,
+        amendments: Amendments,
+        store: Store,
+        broker_key: SigningKey,
+    ) -> None:
+        self._contracts = contracts
+        self._offers = offers
+        self._negotiations = negotiations
+        self._amendments = amendments
+        self._store = store
+        self._key = broker_key
+
+    def read(self, old: Contract, member: Member, parts: Parts) -> Brought:
+        """A tightening as it would be taken; before any transaction, nothing is changed.
+
+        1. who brings it is a contributor; 2. it is a text that could be offered, and follows the contract
+        that it is to replace; 3. both signatures hold, and the linter's warnings are acknowledged; 4. it is
+        no looser, and takes nothing from others.
+
+        Raises:
+            RefusedError: Steps 1 and 4: the clause is named, with a witness where there is one.
+            NotASuccessorError: Step 2.
+            IriaiError: Step 2: see `Offers.read`.
+            SignatureInvalidError, MemberEnvelopeError: Step 3.
+            ProofMissingError: Step 4 needs the prover, which is not installed.
+        """
+        # 1.
+        party = self._contracts.party_of(old, member)
+        if party.role != "contributor":
+            raise RefusedError(
+                need="a contributor, who signs what it tightens",
+                found=party.role,
+                remedy="let a contributor start it, or negotiate it as a change",
+                clause=old.amendment.clause,
+            )
+        # 2.
+        with self._store.read() as session:
+            held = self._contracts.recipes(session, old.digest)
+        proposal = self._offers.read(parts.text, recipes=parts.recipes, prose=None, held=held)
+        check_succession(old, proposal.contract)
+        # 3.
+        event = signed_event(
+            proposal.contract,
+            member,
+            parts.signature,
+            parts.envelope,
+            acknowledged=proposal.draft.warnings,
+        )
+        # 4.
+        verdict = no_looser(old, proposal.contract, party.party)
+        return Brought(
+            old=old,
+            proposal=proposal,
+            party=party.party,
+            member=member,
+            signature=parts.signature,
+            event=event,
+            verdict=verdict,
+        )
+
+    def take(self, session: Session, tx: LogTx, brought: Brought) -> Taken:
+        """Makes a tightening final; the same one again changes nothing.
+
+        The contract that rules is asked whether it may be opened, which is recorded, and whether it could take
+        effect: that is asked again, and recorded, when the time comes.
+
+        Raises:
+            OfferConflictError: Another successor is final, or this text was closed.
+            DeadlineError: ``sign_by`` is over.
+        """
+        old, new = brought.old, brought.proposal.contract
+        if state_of(session, new.digest) == FINALIZED:
+            return Taken(indexes=(tx.add(brought.event),))
+        _check_free(session, old, new, at_ms=tx.now_ms)
+        opening, effect = (
+            self._amendments.judged(
+                session, old, new, stage=stage, kind=TIGHTEN, party=brought.party, signed=signed
+            )
+            for stage, signed in ((OPEN, ()), (EFFECT, (brought.party, new.broker.party)))
+        )
+        opening.record(session, tx)
+        against = next((one for one in (opening, effect) if not one.allow), None)
+        if against is not None:
+            return Taken(indexes=(tx.add(brought.event),), refusal=refusal_of(against))
+        tx.add(_proposed(new))
+        index = tx.add(brought.event)
+        self._keep(session, brought, at_ms=tx.now_ms)
+        tx.add(_finalized(new, self._sign(session, brought)))
+        return Taken(indexes=(index,), ended=self._end_negotiation(session, tx, new))
+
+    def _keep(self, session: Session, brought: Brought, *, at_ms: int) -> None:
+        """Text, recipes, the predecessor's text for people, and the verdict."""
+        old, new, verdict = brought.old, brought.proposal.contract, brought.verdict.to_bytes()
+        self._offers.keep(session, brought.proposal, at_ms=at_ms)
+        of = contract_document.c.digest == new.digest
+        session.execute(update(contract_document).where(of).values(state=FINALIZED, at_ms=at_ms))
+        where = (contract_annex.c.contract == old.digest) & (contract_annex.c.sha256 == PROSE)
+        prose: bytes | None = session.scalar(select(contract_annex.c.bytes).where(where))
+        annexes = {VERDICT: verdict} if prose is None else {VERDICT: verdict, PROSE: prose}
+        for name, data in annexes.items():
+            row = {"contract": new.digest, "sha256": name, "bytes": data}
+            session.execute(insert(contract_annex).on_conflict_do_nothing(), row)
+        row = {"digest": digest(verdict), "bytes": verdict}
+        session.execute(insert(statement).on_conflict_do_nothing(), row)
+
+    def _sign(self, session: Session, brought: Brought) -> Envelope:
+        """Keeps both signatures; gives the envelope."""
+        new = brought.proposal.contract
+        own = Envelope.seal(new.canonical, CONTRACT_TYPE, self._key).signatures[0][1]
+        for party, signature in ((brought.party, brought.signature), (new.broker.party, b64(own))):
+            again = insert(contract_signature).on_conflict_do_update(
+                index_elements=["digest", "party", "kind"], set_={"signature_b64": signature}
+            )
+            row = {"digest": new.digest, "party": party, "kind": SIGNED, "signature_b64": signature}
+            session.execute(again, row)
+        empty = Envelope(payload_type=CONTRACT_TYPE, payload=new.canonical, signatures=())
+        first = empty.with_signature(brought.member.key, unb64(brought.signature))
+        return first.with_signature(self._key.public, own)
+
+    def _end_negotiation(self, session: Session, tx: LogTx, new: Contract) -> str | None:
+        other = open_pool_of(session, new.contract_id)
+        if other is None:
+            return None
+        text = f"version {new.version} is final, as a tightening"
+        self._negotiations.withdraw(session, tx, other.id, Ended(code=_OVERTAKEN, clause=None, text=text))
+        return other.id
+
+    def verdict(self, session: Session, contract: Contract) -> bytes:
+        """Bytes of the verdict behind a tightening.
+
+        Raises:
+            NotPartyError: It is none.
+        """
+        where = (contract_annex.c.contract == contract.digest) & (contract_annex.c.sha256 == VERDICT)
+        data: bytes | None = session.scalar(select(contract_annex.c.bytes).where(where))
+        if data is None:
+            raise NotPartyError(
+                need="a contract that tightens another one",
+                found=contract.digest,
+                remedy="what everybody signed needs no verdict",
+            )
+        return data
+
+
+def _check_free(session: Session, old: Contract, new: Contract, *, at_ms: int) -> None:
+    """1. in time; 2. what it supersedes is final; 3. nothing else supersedes it; 4. it was not closed."""
+    # 1.
+    if to_ms(new.sign_by) <= at_ms:
+        raise DeadlineError(
+            need=f"signatures before {new.sign_by}",
+            found=iso_s(at_ms),
+            remedy="give the text a later sign_by, and a term that begins after it",
+        )
+    # 2.
+    if state_of(session, old.digest) != FINALIZED:
+        raise _conflict("a contract that is final", f"{old.digest}, which is not", "refuse the offer instead")
+    # 3.
+    same = (contract_document.c.supersedes == old.digest) & (contract_document.c.state == FINALIZED)
+    other: str | None = session.scalar(select(contract_document.c.digest).where(same))
+    if other is not None:
+        raise _conflict(
+            f"no other successor of {old.digest}", f"{other}, which is final", "amend that one once it rules"
+        )
+    # 4.
+    if state_of(session, new.digest) is not None:
+        raise _conflict(
+            "a text that nobody has offered",
+            f"{new.digest}, which was",
+            "propose it with a later sign_by: that is another text",
+        )
+
+
+def _conflict(need: str, found: str, remedy: str) -> OfferConflictError:
+    return OfferConflictError(need=need, found=found, remedy=remedy)
+
+
+def _proposed(new: Contract) -> Event:
+    return Event(
+        type=EntryType.CONTRACT_PROPOSED,
+        scope=new.digest,
+        pub={"contract": new.digest, "version": new.version, "supersedes": new.supersedes},
+    )
+
+
+def _finalized(new: Contract, envelope: Envelope) -> Event:
+    return Event(
+        type=EntryType.CONTRACT_FINALIZED,
+        scope=new.digest,
+        pub={
+            "contract": new.digest,
+            "signatures": digest(envelope.to_bytes()),
+            "prose": None if new.prose is None else f"sha256:{new.prose.sha256}",
+        },
+    )
