@@ -54,8 +54,10 @@ def contract_diff(
     old = fetch(member, shelf, resolve(member, shelf, first) if first else _seen_before(shelf, new))
     party = new.party.party
     changes = changes_for(old.contract, new.contract, party)
+    witnesses = _witnesses(old.contract, new.contract)
     shelf.mark_shown(new.contract)
     head = word(lang, "diff", before=old.contract.digest, after=new.contract.digest)
+    shown = tuple(f"  {clause} " + word(lang, "witness", words=words) for clause, words in witnesses)
     return Answer(
         data={
             "before": old.contract.digest,
@@ -63,9 +65,19 @@ def contract_diff(
             "party": party,
             "no_looser": no_looser_by_order(old.contract, new.contract),
             "changes": list(changes),
+            "witnesses": [{"clause": clause, "words": words} for clause, words in witnesses],
         },
-        text=(head, *change_lines(changes, party, lang)),
+        text=(head, *change_lines(changes, party, lang), *shown),
     )
+
+
+def _witnesses(before: Contract, after: Contract) -> tuple[tuple[str, str], ...]:
+    """Clause and words of each request that only the second text allows; none without the prover."""
+    from policies.contract.amendment import prove, proves
+
+    if no_looser_by_order(before, after) or not proves():
+        return ()
+    return tuple((one.clause, one.words) for one in prove(before, after).objections if one.why == "witness")
 
 
 def _seen_before(shelf: ContractShelf, new: Held) -> str:

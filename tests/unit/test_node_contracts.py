@@ -143,6 +143,8 @@ def test_a_diff_names_what_touches_this_party_first(world: World):
     assert {one["clause"] for one in looser} >= {"dp-1"}
     assert shown.text[1] == "These touch you"
     assert any("LOOSER" in line and "dp-1" in line for line in shown.text)
+    assert "dp-1" in {one["clause"] for one in shown.data["witnesses"]}
+    assert any("for example" in line and "dp-1" in line for line in shown.text)
     same = contract_diff(world.member, world.shelf(), old.digest, old.digest)
     assert (same.data["changes"], same.data["no_looser"]) == ([], True)
 
