@@ -101,6 +101,9 @@ def contract_offer(
         list[Path] | None, typer.Option("--recipe", help="Bytes of a recipe, repeatable.")
     ] = None,
     *,
+    prose: Annotated[
+        Path | None, typer.Option("--prose", help="The text for people, as the contract's hash binds it.")
+    ] = None,
     directory: Dir = None,
     url: Url = None,
     pin: Pin = None,
@@ -108,26 +111,53 @@ def contract_offer(
     as_json: Json = False,
 ) -> None:
     """Offers a contract (YAML or canonical JSON) with its recipes to its parties."""
-    from broker import commands
+    from broker import commands_contract
 
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands.contract_offer(where, file, recipes or []), as_json=as_json)
+    finish(lambda: commands_contract.contract_offer(where, file, recipes or [], prose=prose), as_json=as_json)
+
+
+@contract.command("withdraw")
+def contract_withdraw(
+    name: Annotated[
+        str, typer.Argument(help="Id of the negotiation, or the digest of its open text (12 hex digits do).")
+    ],
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Reason code, like text.mistaken.")],
+    clause: Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="One line for the parties.")] = None,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Ends the round of a negotiation for all, with a reason; what is final stays final."""
+    from broker import commands_contract
+
+    where = where_of(directory, url, pin, key)
+    finish(
+        lambda: commands_contract.contract_withdraw(where, name, reason=reason, clause=clause, text=text),
+        as_json=as_json,
+    )
 
 
 @contract.command("list")
 def contract_list(
     *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
 ) -> None:
-    """Lists contracts and who has not signed yet."""
-    from broker import commands
+    """Lists contracts, where each stands, every lane of what is open, and who is waited for."""
+    from broker import commands_contract
 
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands.contract_list(where), as_json=as_json)
+    finish(lambda: commands_contract.contract_list(where), as_json=as_json)
 
 
 @contract.command("show")
 def contract_show(
-    contract: Annotated[str, typer.Argument(help="Digest of a contract, or a file (no broker is asked).")],
+    contract: Annotated[
+        str, typer.Argument(help="Digest of a contract (12 hex digits do), or a file (no broker is asked).")
+    ],
     *,
     lang: Lang = "en",
     directory: Dir = None,
@@ -136,11 +166,11 @@ def contract_show(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Shows a contract in plain words, in English or Japanese."""
-    from broker import commands
+    """Shows a contract in plain words, in English or Japanese; its lanes, and where it stands."""
+    from broker import commands_contract
     from broker.contract_files import contract_show_file
 
     if not contract.startswith("sha256:") and Path(contract).is_file():
         finish(lambda: contract_show_file(Path(contract), lang=lang), as_json=as_json)
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands.contract_show(where, contract, lang=lang), as_json=as_json)
+    finish(lambda: commands_contract.contract_show(where, contract, lang=lang), as_json=as_json)

@@ -241,64 +241,7 @@ def revoke(where: Where, org: str, *, reason: str) -> Result:
     )
 
 
-# --- contracts, runs, releases ---
-
-
-def contract_offer(where: Where, file: Path, recipes: list[Path]) -> Result:
-    """Offers a contract with its recipes to its parties."""
-    from broker.contract_files import read_text
-
-    body = {"contract": read_text(file), "recipes": [b64(one.read_bytes()) for one in recipes]}
-    with where.client() as client:
-        done = client.post("/operator/contracts", body)
-    return Result(
-        data=done,
-        text=(
-            f"offered      {plain(done['digest'])}",
-            f"waiting for  {plain(', '.join(done['waiting_for'])) or 'nobody'}",
-            f"sign by      {plain(done['sign_by'])}",
-        ),
-        plain_output=str(done["digest"]),
-    )
-
-
-def contract_list(where: Where) -> Result:
-    """Lists contracts."""
-    with where.client() as client:
-        listed = client.get("/contracts")["contracts"]
-    rows = [
-        (one["digest"], one["state"], one["title"], one["version"], " ".join(one["waiting_for"]) or "-")
-        for one in listed
-    ]
-    head = ("DIGEST", "STATE", "TITLE", "VERSION", "WAITING FOR")
-    return Result(
-        data={"contracts": listed},
-        text=table(head, rows, empty="none yet; iriai-broker contract offer FILE --recipe FILE --key FILE"),
-    )
-
-
-def contract_show(where: Where, name: str, *, lang: str = "en") -> Result:
-    """Shows a contract in plain words, and who signed."""
-    from broker.contract_files import check_language, word_lines
-    from policies.contract import parse
-
-    check_language(lang)
-
-    with where.client() as client:
-        data = client.get_bytes(f"/contracts/{name}")
-        listed = client.get("/contracts")["contracts"]
-    contract = parse(data)
-    if contract.digest != name:
-        raise UsageError(need=f"the contract {name}", found=contract.digest, remedy="look at the broker")
-    line: dict[str, Any] = next((one for one in listed if one["digest"] == name), {})
-    text = (
-        f"{contract.digest}  {plain(line.get('state', ''))}",
-        f"signed       {plain(', '.join(line.get('signed', []))) or 'nobody'}",
-        f"waiting for  {plain(', '.join(line.get('waiting_for', []))) or 'nobody'}",
-        "",
-        *word_lines(contract, lang),
-    )
-    return Result(data={**line, "document": contract.document}, text=text)
+# --- runs, releases ---
 
 
 def run_open(where: Where, *, contract: str, recipe: str) -> Result:

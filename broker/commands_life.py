@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain, short, table
+from broker.contract_names import whole_digest
 
 if TYPE_CHECKING:
     from broker.commands import Where
@@ -16,16 +17,18 @@ __all__ = ["contract_halt", "contract_lifecycle"]
 def contract_lifecycle(where: Where, name: str) -> Result:
     """Where a contract stands, and every notice about it."""
     with where.client() as client:
-        found = client.get(f"/contracts/{name}/lifecycle")
+        found = client.get(f"/contracts/{whole_digest(client, name)}/lifecycle")
     return Result(data=found, text=_shown(found))
 
 
 def contract_halt(where: Where, name: str, *, code: str, clause: str | None, text: str | None) -> Result:
     """Stops a contract by a notice that the broker signs."""
     with where.client() as client:
-        done = client.post(f"/operator/contracts/{name}/halt", {"code": code, "clause": clause, "text": text})
-    notice = next(one["digest"] for one in reversed(done["notices"]) if one["kind"] == "halt")
-    return Result(data=done, text=_shown(done), plain_output=str(notice))
+        digest = whole_digest(client, name)
+        body = {"code": code, "clause": clause, "text": text}
+        done = client.post(f"/operator/contracts/{digest}/halt", body)
+        life = client.get(f"/contracts/{digest}/lifecycle")
+    return Result(data=done, text=_shown(life), plain_output=str(done["notice"]))
 
 
 def _shown(life: dict[str, Any]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``contract export`` and ``contract import`` do: a contract as ODRL policies, and the checked way back.
 
-- An export fetches the contract by its digest, checks that the bytes have it, and writes one file per policy
-  in a new folder, or all of them as one JSON array on standard output.
+- An export fetches the contract by its digest, checks that the bytes have it and that everybody signed, and
+  writes one file per policy in a new folder, or all of them as one JSON array on standard output. Policies
+  of a text that is not final would be agreements that nobody made.
 - An import reads a file with one message or an array of them. With a broker it also fetches the contract and
   compares; without one it says that nothing was compared.
 """
@@ -14,12 +15,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.answers import Result, plain, table
+from broker.contract_names import whole_digest
 from broker.errors import UnreachableError, UsageError
 from policies.contract import parse
 from policies.contract.catenax import read_catenax
+from policies.contract.errors import NotExecutedError
 from policies.contract.dsp_messages import read_json
 from policies.contract.odrl import export, pairs
 from policies.contract.odrl_import import View, confirm, read_bundle
+from policies.contract.pool import FINALIZED
 from policies.limits import ODRL_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -39,12 +43,13 @@ def contract_export(where: Where, digest: str, *, form: str, out: Path | None) -
     Raises:
         UsageError: Another format, or the folder exists.
         UnreachableError: The broker gave other bytes than those of the digest.
+        NotExecutedError: It is a draft: not everybody has signed it.
     """
     if form != ODRL:
         raise UsageError(need=f"--format {ODRL}", found=form[:40], remedy="name the one format that there is")
     if out is not None and out.exists():
         raise UsageError(need=f"no folder at {out}", found="one", remedy="name a new folder")
-    contract = _fetch(where, digest)
+    contract = _fetch(where, digest, final=True)
     messages = export(contract)
     counts = Counter(one["@type"] for one in messages)
     files = [] if out is None else _write(out, contract, messages)
@@ -58,14 +63,23 @@ def contract_export(where: Where, digest: str, *, form: str, out: Path | None) -
     return Result(data=data, text=text, plain_output=shown)
 
 
-def _fetch(where: Where, digest: str) -> Contract:
+def _fetch(where: Where, digest: str, *, final: bool = False) -> Contract:
     with where.client() as client:
+        digest = whole_digest(client, digest)
         contract = parse(client.get_bytes(f"/contracts/{digest}"))
+        rows = client.get("/contracts")["contracts"] if final and contract.digest == digest else []
     if contract.digest != digest:
         raise UnreachableError(
             need=f"the bytes of {digest}",
             found=contract.digest,
             remedy="this is no answer of that broker; look at it",
+        )
+    state = next((str(one["state"]) for one in rows if one["digest"] == digest), "replaced by a counter-offer")
+    if final and state != FINALIZED:
+        raise NotExecutedError(
+            need="a contract that everybody signed: its policies are agreements",
+            found=f"{digest}: {state}",
+            remedy="export it once it is final: iriai-broker contract list",
         )
     return contract
 

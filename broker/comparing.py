@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from broker.answers import Result, plain
 from broker.contract_files import read_text
+from broker.contract_names import may_name, whole_digest
 from broker.errors import UsageError
 from policies.contract import load, parse
 from policies.contract.amendment import diff, no_looser_by_order, prove, proves
-from policies.encoding import is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,14 +54,15 @@ def contract_diff(where: Where, old: str, new: str) -> Result:
     lines = [plain(line) for line in _lines(changes, verdict)]
     if unproven:
         lines.append("no prover here: install iriai[prove] for a request that shows what is looser")
-    lines.append("NO LOOSER" if no_looser else "LOOSER")
+    lines.append(_conclusion(changes) if no_looser else "LOOSER")
     return Result(data=data, text=tuple(lines), exit_code=0 if no_looser else _LOOSER)
 
 
 def contract_dry_run(where: Where, file: Path, *, against: str | None) -> Result:
     """Tries a proposal on the broker's own past decisions."""
-    body = {"contract": read_text(file), "against": against}
+    text = read_text(file)
     with where.client() as client:
+        body = {"contract": text, "against": None if against is None else whole_digest(client, against)}
         found = client.post("/operator/contracts/dry-run", body)
     return Result(data=found, text=tuple(plain(line) for line in found["lines"]))
 
@@ -86,19 +87,32 @@ def _lines(changes: tuple[Change, ...], verdict: Verdict | None) -> Iterator[str
     )
 
 
+def _conclusion(changes: tuple[Change, ...]) -> str:
+    """``NO LOOSER``, and why that is no contradiction where a field taken alone is looser."""
+    looser = [f"{one.clause} {one.field}".rstrip() for one in changes if one.direction == "looser"]
+    if not looser:
+        return "NO LOOSER"
+    verb = "is" if len(looser) == 1 else "are"
+    return (
+        f"NO LOOSER: {', '.join(looser)} {verb} looser taken alone, but it is proven that there is no request"
+        " that only the new text allows"
+    )
+
+
 def _contract(where: Where, name: str) -> Contract:
     """The contract of a file or of a digest.
 
     Raises:
-        UsageError: Neither.
+        UsageError: Neither, or a shortened digest with which no contract begins, or several.
         ContractError: It does not load.
     """
     if Path(name).is_file():
         return load(read_text(Path(name)))
-    if not is_digest(name):
+    if not may_name(name):
         raise UsageError(need="a file, or the digest of a contract", found=name, remedy="check the name")
     with where.client() as client:
-        found = parse(client.get_bytes(f"/contracts/{name}"))
-    if found.digest != name:
-        raise UsageError(need=f"the contract {name}", found=found.digest, remedy="look at the broker")
+        digest = whole_digest(client, name)
+        found = parse(client.get_bytes(f"/contracts/{digest}"))
+    if found.digest != digest:
+        raise UsageError(need=f"the contract {digest}", found=found.digest, remedy="look at the broker")
     return found

@@ -98,14 +98,17 @@ def recipe_facts(slot: str, data: bytes) -> RecipeFacts:
 
 
 def enrolled(where: Where, wanted: Sequence[str]) -> tuple[tuple[PartyRow, ...], dict[str, Any]]:
-    """The active members and the broker, whose name is still blank; and what the broker says of its log."""
+    """The active members and the broker, whose name is still blank; and what the broker says of its log.
+
+    Raises:
+        UsageError: A wanted one is no active member, or several are meant by it.
+    """
     with where.client() as client:
         listed = client.get("/operator/organisations")["organisations"]
         status = client.get("/operator/status")
+    active = [one for one in listed if one["state"] == _ACTIVE]
     rows: list[PartyRow] = []
-    for one in listed:
-        if one["state"] != _ACTIVE or (wanted and not {one["org"], one["group"]} & set(wanted)):
-            continue
+    for one in _chosen(active, wanted):
         rows.append(
             PartyRow(
                 party=_short_name(one, {row.party for row in rows}),
@@ -131,6 +134,22 @@ def enrolled(where: Where, wanted: Sequence[str]) -> tuple[tuple[PartyRow, ...],
         )
     )
     return tuple(rows), {"log_origin": status["origin"]}
+
+
+def _chosen(active: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The members that were named, each by its organisation or its group, in the order of the list."""
+    known = "; ".join(f"{one['org']} ({one['group']}, {one['legal_name']})" for one in active)
+    taken: set[str] = set()
+    for name in wanted:
+        found = [str(one["org"]) for one in active if name in {one["org"], one["group"]}]
+        if len(found) != 1:
+            raise UsageError(
+                need=f"--member with the organisation or group of one active member: {known or 'there are none'}",
+                found=f"{name}: " + (f"{len(found)} of them, {' '.join(found)}" if found else "none of them"),
+                remedy="correct the name; where a group has several organisations, name each by its org_ id",
+            )
+        taken.add(found[0])
+    return [one for one in active if not wanted or one["org"] in taken]
 
 
 def _short_name(row: Mapping[str, Any], taken: set[str]) -> str:

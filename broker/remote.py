@@ -228,7 +228,7 @@ def _leaf(chain_pem: str) -> str:
 def _document(response: httpx.Response) -> Any:  # noqa: ANN401  a JSON document
     try:
         return response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreachableError(
             need="a JSON answer", found=f"HTTP {response.status_code}", remedy="check the URL"
         ) from error
@@ -237,7 +237,7 @@ def _document(response: httpx.Response) -> Any:  # noqa: ANN401  a JSON document
 def _problem(response: httpx.Response) -> Exception:
     try:
         problem = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = {}
     return answered(problem if isinstance(problem, dict) else {}, status=response.status_code)
 

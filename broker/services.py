@@ -27,6 +27,7 @@ from broker.contracts.dsp import Facade
 from broker.contracts.dsp_callbacks import Courier
 from broker.contracts.dsp_counterparties import Counterparties
 from broker.contracts.dsp_offers import DSP_PATH, DspOffers
+from broker.contracts.errors import NotPartyError
 from broker.contracts.life import Lives
 from broker.contracts.negotiations import Negotiations
 from broker.contracts.offers import Offers
@@ -42,7 +43,6 @@ from broker.membership.service import Membership
 from broker.nonces import FrozenNonces
 from broker.runs.service import Runs
 from broker.tls import pin_of
-from policies.identity import SigningKey, key_text
 from policies.log.checkpoint import Policy, VerifierKey, policy_text
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from broker.settings import Settings
     from broker.store import Store
     from policies.contract import Contract
+    from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
 __all__ = ["BrokerKeys", "Fleet", "NoFleet", "Runner", "Services"]
@@ -199,7 +200,7 @@ class Services:
             tls_sha256=keys.tls_sha256,
         )
         self.contracts = Contracts(store=store, clock=clock, directory=self.directory)
-        self.offers = Offers(directory=self.directory, broker_key=keys.broker)
+        self.offers = Offers(directory=self.directory, broker_key=keys.broker, origin=writer.origin)
         self.amendments = Amendments(contracts=self.contracts, entropy=entropy)
         self.negotiations = Negotiations(
             contracts=self.contracts,
@@ -353,8 +354,11 @@ class Services:
     def party_of_node(self, contract: Contract, node: str) -> str | None:
         """Short name of a node's organisation in a contract."""
         member = self.member_of_node(node)
-        clause = contract.party_of_key(key_text(member.key)) if member is not None else None
-        return clause.party if clause is not None else None
+        if member is None:
+            return None
+        with contextlib.suppress(NotPartyError):
+            return self.contracts.party_of(contract, member).party
+        return None
 
     def alias(self, party: str, scope: str, run: str | None = None, round: int | None = None) -> str:  # noqa: A002
         """Name of a contributor in log entries of a contract (``scope``: its digest), run and round."""

@@ -5,6 +5,7 @@
   own order: with it something is refused earlier, never later. The first contract that charges a lineage
   opens its ledger with the tighter of the two, for the life of the data.
 - A ledger that should be there and is not is an unknown budget: refused, never started again.
+- Entries that a former key of the node signed count as before (`client.keyring`).
 - Without a privacy clause in the contract (NOT PRIVATE) there is no cap and nothing is charged.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from client.keyring import read_history
 from client.privacy.store import BudgetStore
 from policies.privacy.accounting import epsilon_text
 from policies.privacy.errors import BudgetUnknownError
@@ -86,9 +88,7 @@ def cap_of(contract: Contract, party: str, before: tuple[str, ...] = ()) -> Cap 
     )
 
 
-def own_cap_of(
-    contract: Contract, party: str, rules: LocalRules, before: tuple[str, ...] = ()
-) -> Cap | None:
+def own_cap_of(contract: Contract, party: str, rules: LocalRules, before: tuple[str, ...] = ()) -> Cap | None:
     """The owner's cap under a contract, where it is tighter than the contract's; else None."""
     cap, own = cap_of(contract, party, before), rules.epsilon_total
     if cap is None or own is None or Decimal(own) >= Decimal(cap.epsilon_total):
@@ -125,7 +125,14 @@ class Budgets:
         """
         store = self._open.get(stem)
         if store is None:
-            store = BudgetStore(self._home.budget / f"{stem}.db", clock=self._clock, key=self._key)
+            history, public = read_history(self._home.keys), self._key.public
+            store = BudgetStore(
+                self._home.budget / f"{stem}.db",
+                clock=self._clock,
+                key=self._key,
+                former=history.marks(stem, public),
+                at_least=history.newest_mark(stem, public),
+            )
             self._open[stem] = store
         return store
 
@@ -146,7 +153,7 @@ class Budgets:
         stem = _stem(lineage)
         path = self._home.budget / f"{stem}.db"
         if stem not in self._open and not path.exists():
-            if charged_before:
+            if charged_before or self._handed_over(stem):
                 raise BudgetUnknownError(
                     need=f"the ledger {path.name}",
                     found="none, although it was charged",
@@ -162,6 +169,10 @@ class Budgets:
                 path, clock=self._clock, key=self._key, cap=own, unit=unit, adjacency=adjacency
             )
         return self.find(stem)
+
+    def _handed_over(self, stem: str) -> bool:
+        """Whether an earlier key of the node charged this ledger."""
+        return read_history(self._home.keys).newest_mark(stem, self._key.public) is not None
 
     def ledger_of(self, lineage: str) -> BudgetStore:
         """The ledger of a lineage that was charged before.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from client.cli_options import (
     Language,
     Yes,
     accept,
+    ask,
     end,
     group,
     opened,
@@ -31,7 +33,15 @@ __all__ = ["contract"]
 contract = group("The contract: read it, negotiate it, sign it, stop it, leave it.")
 
 _WAIT_S = 20
+_ENDS = "You are about to end this round for ALL parties, by refusing the text whose digest begins with:"
 _PROSE = "The text for people (PDF), as you hold it; its hash is compared."
+
+
+class AmendmentKind(StrEnum):
+    """How a successor enters."""
+
+    TIGHTEN = "tighten"
+    CHANGE = "change"
 
 
 def _bytes(path: Path) -> bytes:
@@ -155,6 +165,10 @@ def contract_sign(  # noqa: PLR0917  a command line
 @contract.command("counter")
 def contract_counter(  # noqa: PLR0917  a command line
     file: Path,
+    instead_of: Annotated[
+        str | None,
+        typer.Option("--instead-of", help="Digest of the text that you answer; the open one if left out."),
+    ] = None,
     recipes: Annotated[
         list[Path] | None, typer.Option("--recipe", help="A recipe that the open text lacks; repeatable.")
     ] = None,
@@ -176,6 +190,47 @@ def contract_counter(  # noqa: PLR0917  a command line
                 one.outbox,
                 _text(file),
                 confirm=retype("You are about to put this text to all parties:", yes=yes),
+                instead_of=instead_of,
+                recipes=[_bytes(path) for path in recipes or ()],
+                prose=None if prose is None else _bytes(prose),
+                tell=tell,
+                lang=lang,
+            )
+
+    end(work, json)
+
+
+@contract.command("amend")
+def contract_amend(  # noqa: PLR0917  a command line
+    file: Path,
+    kind: Annotated[
+        AmendmentKind,
+        typer.Option("--kind", help="tighten: yours alone, proven no looser; change: everybody signs."),
+    ],
+    recipes: Annotated[
+        list[Path] | None, typer.Option("--recipe", help="A recipe that is new; repeatable.")
+    ] = None,
+    prose: Annotated[
+        Path | None, typer.Option("--prose", help="The text for people that a change binds.")
+    ] = None,
+    lang: Lang = Language.EN,
+    folder: Dir = FOLDER,
+    yes: Yes = False,  # noqa: FBT002
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Amends the contract in force by a successor (YAML or JSON): shows every difference, proves it, asks."""
+
+    def work() -> Answer:
+        from client import amending
+
+        with opened(folder) as one:
+            return amending.amend(
+                one.member,
+                one.shelf,
+                one.outbox,
+                _text(file),
+                kind=kind.value,
+                confirm=retype("You are about to amend the contract by this text:", yes=yes),
                 recipes=[_bytes(path) for path in recipes or ()],
                 prose=None if prose is None else _bytes(prose),
                 tell=tell,
@@ -192,16 +247,24 @@ def contract_refuse(  # noqa: PLR0917  a command line
     clause: Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="One line for the other parties.")] = None,
     folder: Dir = FOLDER,
+    yes: Yes = False,  # noqa: FBT002
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Refuses the open text with a reason: this round is over for all. What you accepted is not signed."""
+    """Asks, then refuses the open text: this round is over for all. What you accepted is not signed."""
 
     def work() -> Answer:
         from client import negotiating
 
         with opened(folder) as one:
             return negotiating.refuse(
-                one.member, one.shelf, one.outbox, digest, code=reason, clause=clause, text=text
+                one.member,
+                one.shelf,
+                one.outbox,
+                digest,
+                code=reason,
+                confirm=ask(_ENDS, yes=yes),
+                clause=clause,
+                text=text,
             )
 
     end(work, json)

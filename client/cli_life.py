@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``iriai-node contract`` for contracts in force: where one stands, stop it, go on, leave, attest."""
+"""``iriai-node contract`` for contracts in force: where one stands, stop, go on, leave, attest, new key."""
 
 from __future__ import annotations
 
@@ -112,6 +112,32 @@ def contract_exit(  # noqa: PLR0917  a command line
                 confirm=ask("You are about to leave the contract whose digest begins with:", yes=yes),
                 tell=tell,
             )
+
+    end(work, json)
+
+
+@contract.command("rotate-key")
+def contract_rotate_key(
+    reason: Annotated[str, typer.Option("--reason", help="Reason code.")] = "key.age",
+    folder: Dir = FOLDER,
+    yes: Yes = False,  # noqa: FBT002
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Gives this node a new key in all its contracts. Stop the worker first; repeat it after a crash."""
+
+    def work() -> Answer:
+        from client import rotating
+        from client.clock import SystemClock
+        from client.entropy import SystemEntropy
+        from client.settings import Home
+
+        return rotating.rotate_key(
+            Home(folder),
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            code=reason,
+            confirm=ask("This node is about to be known by a new key, with the fingerprint:", yes=yes),
+        )
 
     end(work, json)
 

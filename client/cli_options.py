@@ -96,7 +96,7 @@ def retype(question: str, *, yes: bool) -> Callable[[str], bool]:
             return True
         if not sys.stdin.isatty():
             return False
-        typed: str = typer.prompt(f"Type these {len(shown)} digits, or nothing to stop", default="", err=True)
+        typed: str = typer.prompt(f"Type these {len(shown)} digits, or nothing to stop", default="", show_default=False, err=True)
         return typed.strip().lower() == shown
 
     return confirm
@@ -143,7 +143,12 @@ def opened(folder: Path) -> Iterator[Open]:
     home, clock, entropy = Home(folder), SystemClock(), SystemEntropy()
     member = open_member(home, clock=clock, entropy=entropy)
     kept = Outbox(
-        home.outbox, key=member.identity.key, origin=member.broker.origin, clock=clock, entropy=entropy
+        home.outbox,
+        key=member.identity.key,
+        origin=member.broker.origin,
+        clock=clock,
+        entropy=entropy,
+        former=member.identity.former,
     )
     try:
         with member.client:

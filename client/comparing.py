@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from client.membership import Member
     from client.shelf import ContractShelf, Held
     from policies.contract import Contract
+    from policies.contract.verdict import Verdict
 
 __all__ = ["change_lines", "changes_for", "contract_diff"]
 
@@ -54,7 +55,12 @@ def contract_diff(
     old = fetch(member, shelf, resolve(member, shelf, first) if first else _seen_before(shelf, new))
     party = new.party.party
     changes = changes_for(old.contract, new.contract, party)
-    witnesses = _witnesses(old.contract, new.contract)
+    verdict = _proof(old.contract, new.contract)
+    witnesses = _witnesses(verdict)
+    by_order = no_looser_by_order(old.contract, new.contract)
+    no_looser = by_order if verdict is None else verdict.no_looser
+    looser = [f"{one['clause']} {one['field']}".rstrip() for one in changes if one["direction"] == "looser"]
+    proven = (word(lang, "proven", fields=", ".join(looser)),) if no_looser and looser else ()
     shelf.mark_shown(new.contract)
     head = word(lang, "diff", before=old.contract.digest, after=new.contract.digest)
     shown = tuple(f"  {clause} " + word(lang, "witness", words=words) for clause, words in witnesses)
@@ -63,21 +69,25 @@ def contract_diff(
             "before": old.contract.digest,
             "after": new.contract.digest,
             "party": party,
-            "no_looser": no_looser_by_order(old.contract, new.contract),
+            "no_looser": no_looser,
             "changes": list(changes),
             "witnesses": [{"clause": clause, "words": words} for clause, words in witnesses],
         },
-        text=(head, *change_lines(changes, party, lang), *shown),
+        text=(head, *change_lines(changes, party, lang), *shown, *proven),
     )
 
 
-def _witnesses(before: Contract, after: Contract) -> tuple[tuple[str, str], ...]:
-    """Clause and words of each request that only the second text allows; none without the prover."""
+def _proof(before: Contract, after: Contract) -> Verdict | None:
+    """What the prover finds where the order of the terms does not tell; None without one, or without need."""
     from policies.contract.amendment import prove, proves
 
-    if no_looser_by_order(before, after) or not proves():
-        return ()
-    return tuple((one.clause, one.words) for one in prove(before, after).objections if one.why == "witness")
+    return prove(before, after) if proves() and not no_looser_by_order(before, after) else None
+
+
+def _witnesses(verdict: Verdict | None) -> tuple[tuple[str, str], ...]:
+    """Clause and words of each request that only the second text allows; none without the prover."""
+    objections = () if verdict is None else verdict.objections
+    return tuple((one.clause, one.words) for one in objections if one.why == "witness")
 
 
 def _seen_before(shelf: ContractShelf, new: Held) -> str:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person's word on exactly one digest, kept on this node until it is withdrawn.
+"""A person's word on exactly one digest in exactly one round, kept on this node until it is withdrawn.
 
     contracts/<64 hex>/consent.json
     {"schema":"iriai-consent/1","contract":digest,"party":short name,"at":"2026-11-20T09:00:00Z",
-     "acknowledged":[lint warning ids, sorted],"prose":"<64 hex>"|null}
+     "acknowledged":[lint warning ids, sorted],"prose":"<64 hex>"|null,
+     "negotiation":"neg_…","round":number}
 
 - It is written before ACCEPTED is sent and is the only thing by which the node ever sends VERIFIED: the
   next `iriai-node contract sign`, or the worker, acts on it later without asking again, for this digest
-  alone.
+  in this round alone: the same text in another negotiation or round takes a word of its own.
+- It ends with its lane, unless the lane ends by being signed.
 - A consent that cannot be read, or that is about something else, is no consent.
 """
 
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Consent",
+    "consent_for",
     "consent_of",
+    "end_consents",
     "give_consent",
     "unacknowledged",
     "warnings_of",
@@ -45,13 +49,15 @@ _FILE: Final = "consent.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
-    """What a person agreed to, and which warnings they acknowledged by id."""
+    """What a person agreed to, in which round, and which warnings they acknowledged by id."""
 
     contract: str
     party: str
     at: str
     acknowledged: tuple[str, ...]
     prose: str | None
+    negotiation: str
+    round: int
 
     def to_json(self) -> dict[str, Any]:
         """The object of the file."""
@@ -62,6 +68,8 @@ class Consent:
             "at": self.at,
             "acknowledged": list(self.acknowledged),
             "prose": self.prose,
+            "negotiation": self.negotiation,
+            "round": self.round,
         }
 
 
@@ -75,6 +83,27 @@ def consent_of(shelf: ContractShelf, contract: Contract) -> Consent | None:
         data = (shelf.folder(contract.digest) / _FILE).read_bytes()
     except FileNotFoundError:
         return None
+    found = _read(data)
+    bound = contract.prose.sha256 if contract.prose is not None else None
+    if found is None or (found.contract, found.prose) != (contract.digest, bound):
+        raise _no_consent(contract)
+    return found
+
+
+def consent_for(shelf: ContractShelf, contract: Contract, negotiation: str, number: int) -> Consent | None:
+    """The consent to a contract in this round of this negotiation, or ``None``.
+
+    Raises:
+        NotConfirmedError: See `consent_of`.
+    """
+    found = consent_of(shelf, contract)
+    if found is None or (found.negotiation, found.round) != (negotiation, number):
+        return None
+    return found
+
+
+def _read(data: bytes) -> Consent | None:
+    """The consent in a file, or ``None`` if it is none."""
     try:
         tree = parse(data)
         found = Consent(
@@ -83,13 +112,12 @@ def consent_of(shelf: ContractShelf, contract: Contract) -> Consent | None:
             at=tree["at"],
             acknowledged=tuple(tree["acknowledged"]),
             prose=tree["prose"],
+            negotiation=tree["negotiation"],
+            round=tree["round"],
         )
-    except (EncodingError, KeyError, TypeError) as error:
-        raise _no_consent(contract) from error
-    bound = contract.prose.sha256 if contract.prose is not None else None
-    if canonical(found.to_json()) != data or (found.contract, found.prose) != (contract.digest, bound):
-        raise _no_consent(contract)
-    return found
+    except (EncodingError, KeyError, TypeError):
+        return None
+    return found if canonical(found.to_json()) == data else None
 
 
 def give_consent(shelf: ContractShelf, consent: Consent) -> None:
@@ -107,6 +135,21 @@ def withdraw_consent(shelf: ContractShelf, contract: str) -> bool:
         path.parent
     )  # a withdrawal that a power cut undoes would be a signature against somebody's will
     return True
+
+
+def end_consents(shelf: ContractShelf, negotiation: str, live: tuple[str, int] | None) -> None:
+    """Deletes every consent of a negotiation but that to its present lane.
+
+    Args:
+        shelf: Contracts of this node.
+        negotiation: ``neg_…``.
+        live: Digest and round of a lane that is signed, or can still be; None: there is none.
+    """
+    for name in shelf.digests():
+        path = shelf.folder(name) / _FILE
+        found = _read(path.read_bytes()) if path.exists() else None
+        if found is not None and found.negotiation == negotiation and (name, found.round) != live:
+            withdraw_consent(shelf, name)
 
 
 def _no_consent(contract: Contract) -> NotConfirmedError:

@@ -109,6 +109,10 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "text-changes": ("Words only", "文言のみの変更"),
     "no-change": ("No clause differs.", "条項の違いはない。"),
     "witness": ("for example: {words}", "例：{words}"),
+    "proven": (
+        "Proven: {fields} looser taken alone, but there is no request that only the new text allows.",
+        "証明済み：{fields} は単独では緩和だが、新しい文書だけが許す要求は存在しない。",
+    ),
     "tighter": ("TIGHTER", "厳格化"),
     "looser": ("LOOSER", "緩和"),
     "changed": ("CHANGED", "変更"),

@@ -144,7 +144,8 @@ class Conversation:
     def resend(self) -> bool:
         """Sends the message that is still on its way, byte for byte; gives whether there was one.
 
-        Call `read` before: a message that arrived, or that the lane went on without, is not sent again.
+        Call `read` before: a message that arrived, or that the lane went on without, is not sent again. What
+        is said by a person's word needs that word still: see `client.negotiating.carry_on`, or `drop` it.
         """
         body = self._page.outgoing
         if body is None:
@@ -152,10 +153,13 @@ class Conversation:
         self._send(body)
         return True
 
+    def drop(self) -> None:
+        """Forgets the message that is on its way; it is never sent again."""
+        self._keep(replace(self._page, outgoing=None))
+
     def outgoing(self) -> LaneMessage | None:
         """The message that is on its way."""
-        body = self._page.outgoing
-        return None if body is None else read_message(Envelope.from_json(body["message"]).payload)
+        return self._page.message
 
     def put_refusal(self, refusal: Refusal | None) -> None:
         """Keeps a no for later, or forgets it."""
@@ -192,6 +196,7 @@ class Conversation:
             view,
             negotiation=self.negotiation,
             own_key=self._member.identity.key.public,
+            former=self._member.identity.former,
             broker_key=self._member.broker.key,
             kept=self._page.lines,
         )

@@ -1,42 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 """A counter-offer: another text in the place of the open one, for every party.
 
-1. the text loads, as the author wrote it; 2. it is the same contract and version, and this node could sign
-   it;
-3. the linter has no error; 4. every recipe is here, byte for byte; 5. the text for people is the one that
-   it
-binds, if a file is given; 6. the lane is OFFERED and holds another text; 7. a person compares the changes
-and the digest; then REQUESTED is sent. A counter-offer is no consent: the new text is signed like any
-other.
+1. the text loads, as the author wrote it;
+2. it is the same contract and version, and this node could sign it;
+3. the linter has no error;
+4. every recipe is here, byte for byte;
+5. the text for people is the one that it binds, if a file is given;
+6. the lane is OFFERED, holds another text, and holds the text that it is meant to replace: the named one, or
+   the one that the person is shown now;
+7. a person compares the changes and the digest;
+8. the lane is read again, alone: it stands where it stood when the changes were shown, or nothing is sent.
+
+Then REQUESTED is sent; its ``prev`` and ``round`` are those of the lane in 6, so a broker refuses it too if
+somebody else was first. Either way the person is told what changed in between. A counter-offer is no consent:
+the new text is signed like any other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer, short
 from client.comparing import change_lines, changes_for
 from client.consent import warnings_of
-from client.contracts import broker_rows, fetch
+from client.contracts import broker_rows, fetch, resolve
 from client.conversation import Conversation
-from client.errors import NoSuchThingError, NotConfirmedError, NotSignedError
+from client.errors import NoSuchThingError, NotConfirmedError, NotSignedError, RemoteRefusalError
 from client.lane_book import LaneBook
 from client.shelf import Held, check_prose
 from client.signable import check_before_signing
 from policies.contract import load
-from policies.contract.errors import BadTransitionError
+from policies.contract.errors import BadTransitionError, OvertakenError
 from policies.contract.pool import LaneState
 from policies.encoding import b64, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from client.lanes import Lane
     from client.membership import Member
     from client.outbox import Outbox
     from client.shelf import ContractShelf
     from policies.contract import Contract
 
-__all__ = ["counter"]
+__all__ = ["annexes_of", "counter"]
+
+_MOST_CHANGES: Final = 8  # in the line of a refusal; all of them stand above it
 
 
 def counter(
@@ -46,6 +56,7 @@ def counter(
     text: str,
     *,
     confirm: Callable[[str], bool],
+    instead_of: str | None = None,
     recipes: Iterable[bytes] = (),
     prose: bytes | None = None,
     tell: Callable[[tuple[str, ...]], None] = lambda _lines: None,
@@ -59,6 +70,7 @@ def counter(
         outbox: Notes what leaves.
         text: YAML or canonical JSON of the counter-offer.
         confirm: Shows the first 12 hex digits to a person and gives their answer.
+        instead_of: Digest of the text that it answers, or its first 12 hex digits; else the open one.
         recipes: Bytes of recipes that the open text does not have.
         prose: The text for people, if the counter-offer binds another one.
         tell: Takes the changes that stand above the question.
@@ -71,40 +83,35 @@ def counter(
         ProseMismatchError: Step 5.
         BadTransitionError: Step 6.
         NotConfirmedError: Step 7.
-        OvertakenError: Somebody else's counter-offer came first.
+        OvertakenError: Steps 6 and 8: somebody else's counter-offer came first; names what it changed.
     """
     # 1.
     contract = load(text)
     # 2.
     party = shelf.own_party(contract)
-    row = _open_row(member, contract)
-    base = fetch(member, shelf, str(row["digest"]))
+    talk = Conversation(member, outbox, str(_open_row(member, contract)["negotiation"]))
+    shown = talk.read()
+    base = fetch(member, shelf, shown.digest)
     # 3.
     warnings = warnings_of(contract)
     # 4.
-    annexes = _annexes(shelf, base, contract, recipes)
+    annexes = annexes_of(shelf, base, contract, recipes)
     # 5.
     if prose is not None and contract.prose is not None:
         check_prose(contract.prose, prose)
     check_before_signing(member, shelf, Held(contract=contract, party=party, envelope=None), annexes)
     # 6.
-    talk = Conversation(member, outbox, str(row["negotiation"]))
-    lane = talk.read()
-    if lane.state is not LaneState.OFFERED or contract.digest == lane.digest:
-        raise BadTransitionError(
-            need=f"a lane that is OFFERED another text than {short(contract.digest)}",
-            found=f"{lane.state} on {short(lane.digest)}",
-            remedy="reload it: iriai-node contract list; a text that was accepted is not countered any more",
-        )
+    told = _Told(tell=tell, party=party.party, lang=lang)
+    if instead_of is not None and (seen := resolve(member, shelf, instead_of)) != shown.digest:
+        raise told.overtaken(fetch(member, shelf, seen), base, shown)
+    _check_counterable(shown, contract)
     # 7.
     changes = changes_for(base.contract, contract, party.party)
-    restarting = sorted(set(talk.view.lanes) - {lane.party})
-    tell(_question(base, contract, lane.round + 1, restarting, change_lines(changes, party.party, lang)))
+    restarting = sorted(set(talk.view.lanes) - {shown.party})
+    tell(_question(base, contract, shown.round + 1, restarting, change_lines(changes, party.party, lang)))
+    shelf.mark_shown(base.contract)
     if not confirm(short(contract.digest)):
         raise NotConfirmedError(need="a person's word", found="no", remedy="nothing was sent")
-    shelf.put(contract, annexes)
-    if prose is not None:
-        shelf.put_prose(contract, prose)
     known = {one.recipe_digest for one in base.contract.recipes}
     extras = {
         "contract": contract.canonical.decode("utf-8"),
@@ -112,7 +119,22 @@ def counter(
         "prose": None if prose is None else b64(prose),
     }
     with LaneBook(member.home).alone(wait=True):
-        lane = talk.say("request", contract.digest, extras=extras)
+        # 8.
+        talk = Conversation(member, outbox, talk.negotiation)
+        now = talk.read()
+        if _moved(shown, now):
+            raise told.overtaken(base, fetch(member, shelf, now.digest), now)
+        _check_counterable(now, contract)
+        shelf.put(contract, annexes)
+        if prose is not None:
+            shelf.put_prose(contract, prose)
+        try:
+            lane = talk.say("request", contract.digest, extras=extras)
+        except RemoteRefusalError as error:
+            now = talk.read()
+            if _moved(shown, now):
+                raise told.overtaken(base, fetch(member, shelf, now.digest), now) from error
+            raise
     shelf.mark_shown(contract)
     return Answer(
         data={
@@ -127,10 +149,54 @@ def counter(
         },
         text=(
             f"countered {contract.digest}",
+            f"instead of {base.contract.digest}",
             f"round     {lane.round}; lanes that started anew: {', '.join(restarting) or 'none'}",
             f"next: iriai-node contract sign {contract.digest}",
         ),
     )
+
+
+def _moved(shown: Lane, now: Lane) -> bool:
+    """Whether another text took the place of the one that was shown, or took it for a while."""
+    return (shown.digest, shown.round) != (now.digest, now.round)
+
+
+def _check_counterable(lane: Lane, contract: Contract) -> None:
+    """Returns if this lane can be answered by another text, and this is another one.
+
+    Raises:
+        BadTransitionError: It cannot, or it is not.
+    """
+    if lane.state is not LaneState.OFFERED or contract.digest == lane.digest:
+        raise BadTransitionError(
+            need=f"a lane that is OFFERED another text than {short(contract.digest)}",
+            found=f"{lane.state} on {short(lane.digest)}",
+            remedy="reload it: iriai-node contract list; a text that was accepted is not countered any more",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """To whom it is said that somebody else was first."""
+
+    tell: Callable[[tuple[str, ...]], None]
+    party: str
+    lang: str
+
+    def overtaken(self, seen: Held, now: Held, lane: Lane) -> OvertakenError:
+        """The refusal that names the text seen, the open one, and what lies between; all of it is told."""
+        changes = changes_for(seen.contract, now.contract, self.party)
+        before, after = seen.contract.digest, lane.digest
+        self.tell((f"seen      {before}", f"open now  {after}", *change_lines(changes, self.party, self.lang)))
+        lines = [f"{one['clause']} {one['direction']} {one['words']}" for one in changes]
+        more = f"; and {len(lines) - _MOST_CHANGES} more" if len(lines) > _MOST_CHANGES else ""
+        said = "; ".join(lines[:_MOST_CHANGES]) or "the same terms again"
+        return OvertakenError(
+            need=f"{before} as the open text, which your counter-offer answers",
+            found=f"{after} in round {lane.round}, by a counter-offer that changed: {said}{more}",
+            remedy=f"nothing was sent; read iriai-node contract diff {short(before)} {short(after)}, change your "
+            f"text, then counter it with --instead-of {short(after)}, or sign or refuse the open one",
+        )
 
 
 def _open_row(member: Member, contract: Contract) -> Mapping[str, Any]:
@@ -150,7 +216,7 @@ def _open_row(member: Member, contract: Contract) -> Mapping[str, Any]:
     )
 
 
-def _annexes(
+def annexes_of(
     shelf: ContractShelf, base: Held, contract: Contract, given: Iterable[bytes]
 ) -> dict[str, bytes]:
     """The bytes of every recipe: those that were given, and those that the open text has.

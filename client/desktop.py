@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from client.errors import BacklogError
 from client.federation.handlers import HandlerReply, Refusal
+from client.refusals import keep_refusal, refusals_kept
 from policies.encoding import decimal_text, digest
 from policies.exchange import seal_reply, tensor_spec
 from policies.limits import OUTBOX_PENDING
@@ -17,11 +18,12 @@ from policies.privacy.errors import BudgetUnknownError, PlanMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import numpy as np
 
     from client.budgets import Budgets, Touched
-    from client.guard import Guard, Seat
+    from client.guard import Guard, Judged, Seat
     from client.outbox import Letters, Outbox
     from client.privacy.store import BudgetStore, Spend
     from client.receipts import LogView
@@ -80,6 +82,10 @@ class Desktop:
     def news(self, header: RequestHeader) -> None:
         """Takes the news of the log that came with a request."""
         self.view.news(header.body.get("log"), header.body.get("receipts"), later=True)
+
+    def keeping(self, header: RequestHeader, judged: Judged | None = None) -> AbstractContextManager[None]:
+        """Keeps a refusal that is raised inside, for ``guard log`` and ``explain`` (`client.refusals`)."""
+        return refusals_kept(self.outbox, header, self.clock, judged)
 
     def ledger(self, seat: Seat, plan: DpPlan | EvalPlan) -> BudgetStore | None:
         """The ledger that a plan is charged to; None where the contract has no caps."""
@@ -199,8 +205,17 @@ class Desktop:
         with self.outbox.writing() as letters:
             if len(self.outbox.pending(OUTBOX_PENDING + 1)) <= OUTBOX_PENDING:  # receipts were just stored
                 return None
+            keep_refusal(letters, self.outbox, header, _backlog(), at_ms=self.clock.now_ms())
             made = self.finish(letters, header, reply, [], clause=None)
         return Refusal(code=BacklogError.code, body=made.body)
+
+
+def _backlog() -> BacklogError:
+    return BacklogError(
+        need=f"at most {OUTBOX_PENDING} envelopes without a receipt",
+        found="more",
+        remedy="nothing: the oldest went out with the refusal; iriai-node outbox list shows what waits",
+    )
 
 
 def check_units(header: RequestHeader, reserved: str | None, manifest: str) -> None:

@@ -123,9 +123,17 @@ def _disk(home: Home) -> str:
 
 def _outbox(home: Home, clock: Clock, entropy: Entropy) -> str:
     identity, broker = load_identity(home), pinned_broker(home)
-    outbox = Outbox(home.outbox, key=identity.key, origin=broker.origin, clock=clock, entropy=entropy)
+    outbox = Outbox(
+        home.outbox,
+        key=identity.key,
+        origin=broker.origin,
+        clock=clock,
+        entropy=entropy,
+        former=identity.former,
+    )
     try:
         outbox.check_open()
+        outbox.check_settled()
         return f"{len(outbox.pending())} envelopes wait for a receipt, log seen up to {outbox.seen().size}"
     finally:
         outbox.close()

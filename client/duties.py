@@ -19,7 +19,8 @@ was never kept is made again under the same spend: the figure that is kept is th
 
 ``query.ping``: the initial weights that follow from the recipe's seed.
 
-A reply carries the envelopes that have no receipt yet before its own: a number is never skipped.
+A reply carries the envelopes that have no receipt yet before its own: a number is never skipped. What is
+refused outside the guard is kept beside its decisions (`client.refusals`).
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ class PingDuty:
 
     def decide(self, header: RequestHeader) -> Refusal | None:
         """Takes the news; everybody of the contract is answered."""
-        self._top.news(header)
-        self._top.guard.seat(header.contract, header.recipe)
+        with self._top.keeping(header):
+            self._top.news(header)
+            self._top.guard.seat(header.contract, header.recipe)
         return None
 
     def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:  # noqa: ARG002
@@ -95,6 +97,10 @@ class ContributeDuty:
 
     def decide(self, header: RequestHeader) -> Refusal | None:
         """The guard's answer, before the tensor is pulled; a refusal by the contract is signed and logged."""
+        with self._top.keeping(header):
+            return self._decide(header)
+
+    def _decide(self, header: RequestHeader) -> Refusal | None:
         top = self._top
         top.news(header)
         top.check_told(header)
@@ -119,8 +125,12 @@ class ContributeDuty:
 
     def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
         """Spends, trains, seals; see the module for the order."""
-        top, judged = self._top, self._judged.pop(_slot(header))
-        seat, weights = judged.seat, _tensor(tensor)
+        judged = self._judged.pop(_slot(header))
+        with self._top.keeping(header, judged):
+            return self._train(header, judged, _tensor(tensor))
+
+    def _train(self, header: RequestHeader, judged: Judged, weights: np.ndarray) -> HandlerReply:
+        top, seat = self._top, judged.seat
         spends: list[Spend] = []
 
         def spend(manifest: str) -> None:
@@ -156,6 +166,10 @@ class JudgeDuty:
 
     def decide(self, header: RequestHeader) -> Refusal | None:
         """Whether a candidate may be judged on held-out data of this site."""
+        with self._top.keeping(header):
+            return self._decide(header)
+
+    def _decide(self, header: RequestHeader) -> Refusal | None:
         top = self._top
         top.news(header)
         top.check_told(header)
@@ -175,6 +189,10 @@ class JudgeDuty:
 
     def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
         """Judges once; asked again, the same envelopes go out."""
+        with self._top.keeping(header):
+            return self._judge(header, tensor)
+
+    def _judge(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
         top = self._top
         seat, candidate = top.guard.seat(header.contract, header.recipe), str(header.body["candidate"])
         vote_slot, seen_slot = f"vote.cast {candidate}", f"evaluation.received {candidate}"

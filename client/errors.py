@@ -19,6 +19,8 @@
       NoticesUnknownError    contract.notices-unknown what was said about a contract is lost or damaged here
       NoticesRewrittenError  contract.notices-rewritten   the broker took back what it had taken
     KeyFileError             identity.key-file        a key file that others can read, or that is none
+    RotationOpenError        identity.rotation-open   a change of key was begun and is not done
+    RotationWaitsError       identity.rotation-waits  something must end before the key may change
     InviteError              identity.invite          an invitation that cannot be used
     BrokerKeyError           identity.broker-key      what answers does not hold the key that is pinned
     TlsPinError              identity.tls-pin         what answers shows another certificate
@@ -69,6 +71,8 @@ __all__ = [
     "ReceiptError",
     "ReceiptFileError",
     "RemoteRefusalError",
+    "RotationOpenError",
+    "RotationWaitsError",
     "SettingsError",
     "StaleOfferError",
     "TlsPinError",
@@ -208,6 +212,22 @@ class KeyFileError(IdentityError):
     """A key file that other accounts can read, that is missing, or that holds something else."""
 
     code = "identity.key-file"
+
+
+class RotationOpenError(IdentityError):
+    """A change of this node's key was begun and is not done: nothing else is signed meanwhile."""
+
+    code = "identity.rotation-open"
+    exit_code = 7
+    http_status = 409
+
+
+class RotationWaitsError(IdentityError):
+    """The key cannot change yet: something that the present key signed is still under way."""
+
+    code = "identity.rotation-waits"
+    exit_code = 75
+    http_status = 409
 
 
 class InviteError(IdentityError):

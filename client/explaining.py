@@ -171,8 +171,10 @@ def _explained(one: Decided, shelf: ContractShelf, *, every: bool, lang: str) ->
         "clauses": list(one.clauses),
         "decision": _digest_of(one) or None,
     }
-    if "request" not in one.document:
-        return {**base, "words": [word(lang, "held-out")], "findings": []}
+    own = list(_local(one.document.get("local", ()), lang))
+    if "request" not in one.document:  # nothing was judged by the contract
+        words = word(lang, "refused", what=one.kind) if own else word(lang, "held-out")
+        return {**base, "words": [words], "findings": own}
     contract = shelf.get(one.contract).contract
     decision, who = _judged_again(one, contract)
     what = f"{decision.request_type} {who}"
@@ -182,7 +184,7 @@ def _explained(one: Decided, shelf: ContractShelf, *, every: bool, lang: str) ->
         else word(lang, "refused", what=what)
     )
     shown = decision.findings if every else decision.refusals
-    findings = [*_findings(contract, shown, lang), *_local(one.document.get("local", ()), lang)]
+    findings = [*_findings(contract, shown, lang), *own]
     return {**base, "words": [verdict], "findings": findings}
 
 

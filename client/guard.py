@@ -259,6 +259,7 @@ class Guard:
             BudgetUnknownError: The ledger is missing or does not verify.
         """
         seat = self.seat(header.contract, header.recipe)
+        state = self._state(seat.held)
         release, total = self._epsilon_after(seat, header.run)
         before = self._outbox.rounds_elsewhere(seat.versions, header.recipe, header.run)
         request = TrainRound(
@@ -270,7 +271,7 @@ class Guard:
             fields=seat.recipe.fields,
             round=before + header.round,
             local_steps=seat.recipe.local_steps,
-            cohort=_cohort(header, seat),
+            cohort=_cohort(header, seat, state),
             privacy=plan_facts(seat.recipe.plan),
             epsilon_after_release=release,
             epsilon_after_total=total,
@@ -280,7 +281,6 @@ class Guard:
             seed_set="none",  # no recipe of this version starts from one
             seed_consents=(),
         )
-        state = self._state(seat.held)
         decision = evaluate(seat.held.contract, state, request)
         salt = self._entropy.token_bytes(_SALT_BYTES)
         record = decision_bytes(
@@ -427,12 +427,16 @@ def _purpose(header: RequestHeader, seat: Seat) -> str:
     return named if isinstance(named, str) else "unnamed"
 
 
-def _cohort(header: RequestHeader, seat: Seat) -> tuple[str, ...]:
-    """Parties of the round: as the broker names them, else everybody of the recipe."""
+def _cohort(header: RequestHeader, seat: Seat, state: ContractState) -> tuple[str, ...]:
+    """Parties of the round: as the broker names them, else everybody of the recipe that has not left.
+
+    Who left is asked for no round any more. Where nobody knows who left, everybody is judged, and refused.
+    """
     named = header.body.get("cohort")
     if isinstance(named, list) and all(isinstance(one, str) for one in named):
         return tuple(sorted(named))
-    return seat.clause.participants
+    left = state.exited_parties or ()
+    return tuple(one for one in seat.clause.participants if one not in left)
 
 
 def _against(rule: str, need: str, found: str, remedy: str) -> Finding:

@@ -4,6 +4,8 @@
 - ``keys/node.key`` (Ed25519) signs requests, replies, contracts and envelopes. ``keys/fleet.key`` (P-256)
   proves the connection to the fleet API. ``keys/unit.key`` (32 bytes) turns an episode's content into its id.
   ``keys/alias.key`` (32 bytes) comes from the broker after approval and gives this organisation's aliases.
+- ``keys/next.key`` is there while the node's key changes (`client.rotating`); ``keys/history.json`` tells
+  which keys there were before (`client.keyring`). ``node.key`` is the last of them, or nothing is loaded.
 - Files have mode 0600 in a folder of mode 0700; one that another account can read is refused, not repaired.
 - `create_identity` never overwrites; running it twice changes nothing.
 """
@@ -20,10 +22,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.errors import KeyFileError
+from client.keyring import NEXT, next_key, read_history
 from client.settings import Home, write_durably
 from policies.encoding import canonical, new_id
 from policies.errors import WeakKeyError
-from policies.identity import SigningKey
+from policies.identity import SigningKey, key_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,13 +40,30 @@ _SECRET_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeIdentity:
-    """Ids and keys of this node. ``repr`` never shows a key."""
+    """Ids and keys of this node. ``repr`` never shows a key.
+
+    Attributes:
+        org: Id of the organisation.
+        node: Id of the node.
+        key: Signs everything that this node says.
+        fleet_key: Proves the connection to the fleet API.
+        unit_key: Turns an episode's content into its id.
+        former: Public keys that this node had before, oldest first.
+        next_key: The key that is about to follow, while a change of key is under way.
+    """
 
     org: str
     node: str
     key: SigningKey = field(repr=False)
     fleet_key: ec.EllipticCurvePrivateKey = field(repr=False)
     unit_key: bytes = field(repr=False)
+    former: tuple[bytes, ...] = ()
+    next_key: SigningKey | None = field(default=None, repr=False)
+
+    def holding(self, key: str | None) -> SigningKey:
+        """The key of this node that has this public key; the present one for any other."""
+        following = self.next_key
+        return following if following is not None and key_text(following.public) == key else self.key
 
     @property
     def fleet_public_pem(self) -> str:
@@ -169,4 +189,20 @@ def load_identity(home: Home) -> NodeIdentity:
         raise KeyFileError(
             need="32 bytes in keys/unit.key", found=str(len(unit_key)), remedy="restore it from the backup"
         )
-    return NodeIdentity(org=org, node=node, key=key, fleet_key=fleet, unit_key=unit_key)
+    history = read_history(home.keys)
+    if not history.knows(key.public):
+        raise KeyFileError(
+            need="keys/node.key as the last key of keys/history.json",
+            found="another key",
+            remedy="restore the folder keys as a whole from the backup",
+        )
+    following = home.keys / NEXT
+    return NodeIdentity(
+        org=org,
+        node=node,
+        key=key,
+        fleet_key=fleet,
+        unit_key=unit_key,
+        former=history.former(key.public),
+        next_key=next_key(home.keys, read_secret(following) if following.exists() else None),
+    )

@@ -4,6 +4,7 @@
 - A message is in the book before it is sent: after a crash the same bytes go out again.
 - Who says something holds the book's lock (`LaneBook.alone`): a command and the worker never answer the same
   lane at once.
+- A no is in the book before anything is asked (`LaneBook.withdraw`): what was on its way stays here.
 - A page that cannot be read stops its negotiation: nothing is signed in it any more.
 
     contracts/lanes/neg_….json
@@ -18,25 +19,29 @@ import json
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from client.errors import LaneBookError, PeerAnswerError
 from client.lanes import Line, line_of
 from client.settings import write_durably
 from policies.contract.errors import LaneMessageError
+from policies.contract.lanes import read_message
 from policies.encoding import canonical
 from policies.errors import EncodingError
+from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from client.settings import Home
+    from policies.contract.lanes import LaneMessage
 
 __all__ = ["LaneBook", "Page", "Refusal"]
 
 _SCHEMA: Final = "iriai-lanes/1"
+_ENDS: Final = "terminate"
 _NEGOTIATION: Final = re.compile(r"neg_[a-z2-7]{16}")
 
 
@@ -63,6 +68,25 @@ class Page:
     lines: tuple[Line, ...] = ()
     outgoing: Mapping[str, Any] | None = None
     refusal: Refusal | None = None
+
+    @property
+    def message(self) -> LaneMessage | None:
+        """The message that is on its way."""
+        if self.outgoing is None:
+            return None
+        return read_message(Envelope.from_json(self.outgoing["message"]).payload)
+
+    @property
+    def says(self) -> str | None:
+        """Type of the message that is on its way."""
+        message = self.message
+        return None if message is None else message.type
+
+    @property
+    def open_texts(self) -> frozenset[str]:
+        """Digests that the lane holds and that the message on its way is about."""
+        said = [one.message for one in self.lines[-1:]] + [self.message]
+        return frozenset(one.digest for one in said if one is not None)
 
 
 class LaneBook:
@@ -93,7 +117,7 @@ class LaneBook:
             tree = json.loads(self._path(negotiation).read_bytes())
         except FileNotFoundError:
             return Page()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(negotiation) from error
         try:
             if (tree["schema"], tree["negotiation"]) != (_SCHEMA, negotiation):
@@ -106,6 +130,20 @@ class LaneBook:
             )
         except (KeyError, TypeError, ValueError, LaneMessageError, EncodingError) as error:
             raise self._damaged(negotiation) from error
+
+    def withdraw(self, refusal: Refusal) -> None:
+        """Keeps a no wherever its text stands or is on its way, and takes back what is on its way there.
+
+        A page that cannot be read stays: nothing is sent by it either.
+        """
+        for path in sorted(self._folder.glob("neg_*.json")):
+            try:
+                page = self.page(path.stem)
+            except (LaneBookError, PeerAnswerError):
+                continue
+            if refusal.digest in page.open_texts:
+                outgoing = page.outgoing if page.says == _ENDS else None
+                self.keep(path.stem, replace(page, outgoing=outgoing, refusal=refusal))
 
     def keep(self, negotiation: str, page: Page) -> None:
         """Writes a page durably."""

@@ -207,7 +207,13 @@ def _digest(value: object) -> str:
 
 
 def verified(
-    view: NegotiationView, *, negotiation: str, own_key: bytes, broker_key: bytes, kept: tuple[Line, ...]
+    view: NegotiationView,
+    *,
+    negotiation: str,
+    own_key: bytes,
+    broker_key: bytes,
+    kept: tuple[Line, ...],
+    former: tuple[bytes, ...] = (),
 ) -> Lane | None:
     """This party's newest lane, by messages that all hold; see the module for the steps.
 
@@ -217,6 +223,7 @@ def verified(
         own_key: This node's raw public key.
         broker_key: The pinned one.
         kept: Messages that were verified before.
+        former: Public keys that this node had before; messages of a negotiation that is over are theirs.
 
     Raises:
         SignatureInvalidError, LaneMessageError: Step 1.
@@ -226,7 +233,8 @@ def verified(
     """
     # 1.
     for one in view.lines:
-        open_message(one.envelope, own_key if one.message.sender == CONTRIBUTOR else broker_key)
+        own = next((key for key in former if one.envelope.signed_by(key)), own_key)
+        open_message(one.envelope, own if one.message.sender == CONTRIBUTOR else broker_key)
     # 2.
     _check_order(view, negotiation)
     # 3. to 6.

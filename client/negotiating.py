@@ -2,7 +2,8 @@
 """What this node says in a lane: ACCEPTED and VERIFIED by a person's consent, TERMINATED by their refusal.
 
 Nothing is said by software alone. `carry_on` acts on what a person decided before, in a command or, later,
-in the worker (`client.tending`), and only about the digest that they decided on.
+in the worker (`client.tending`), and only about the digest that they decided on, in the round in which they
+did. `refuse` takes the word back on this node first, durably, before it asks anybody for anything.
 
 Before VERIFIED leaves, each time:
 
@@ -12,6 +13,9 @@ Before VERIFIED leaves, each time:
 3. the broker's own signature over the contract is there and holds;
 4. the entry ``contract.signed`` for the log, with the acknowledged warnings as a confidential value, is
    durable, then the message, then both are sent.
+
+ACCEPTED or VERIFIED that did not arrive goes out again only while the word stands and step 2 holds; else it
+is dropped.
 """
 
 from __future__ import annotations
@@ -19,31 +23,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer, short
-from client.consent import consent_of, unacknowledged, warnings_of, withdraw_consent
+from client.consent import consent_for, end_consents, unacknowledged, warnings_of, withdraw_consent
 from client.contracts import broker_rows, fetch, resolve
 from client.conversation import Conversation
-from client.errors import NoSuchThingError, NotJoinedError, NotSignedError
+from client.errors import NoSuchThingError, NotConfirmedError, NotJoinedError, NotSignedError
 from client.lane_book import LaneBook, Refusal
 from client.membership import alias_key, membership
 from client.receipts import LogView, collect, fetch_consistency
 from client.signable import check_before_signing
 from policies.contract import CONTRACT_TYPE, signers
 from policies.contract.errors import OvertakenError
+from policies.contract.lanes import check_reason
 from policies.contract.pool import LaneState
 from policies.encoding import b64, canonical, digest
+from policies.errors import IriaiError
 from policies.log.entries import alias
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from client.consent import Consent
     from client.membership import Member
     from client.outbox import Outbox
     from client.shelf import ContractShelf, Held
+    from policies.contract.lanes import LaneMessage
 
-__all__ = ["carry_on", "check_open", "need_alias", "negotiation_of", "refuse"]
+__all__ = ["carry_on", "check_open", "need_alias", "negotiation_of", "refuse", "signed_body"]
 
 ROUND_CLOSED: Final = "round-closed"
 _OPEN: Final = "open"
+_SHORT_CHARS: Final = 12  # of a digest's hex digits
 
 
 def negotiation_of(member: Member, held: Held) -> str:
@@ -120,16 +130,19 @@ def need_alias(member: Member) -> bytes:
 def carry_on(member: Member, shelf: ContractShelf, outbox: Outbox, talk: Conversation) -> str | None:
     """Says what a kept consent or refusal allows in the lane's present state; gives what was said.
 
-    1. a message that is on its way goes out again; 2. a lane in AGREED whose round has closed is ended;
-    3. a kept refusal is said; 4. ACCEPTED, then VERIFIED, by the consent for exactly the lane's text.
+    1. a message that is on its way goes out again, if the word behind it stands; 2. a lane in AGREED whose
+    round has closed is ended; 3. a kept refusal is said; 4. ACCEPTED, then VERIFIED, by the consent for
+    exactly the lane's text and round. A consent ends with its lane.
     """
     lane = talk.read()
+    end_consents(shelf, talk.negotiation, _live(talk))
     # 1.
-    said = "resent" if talk.resend() else None
+    said = "resent" if _resent(member, shelf, talk) else None
     lane = talk.lane
     # 2.
     if lane.state is LaneState.AGREED and talk.view.state == "terminated":
         talk.say("terminate", lane.digest, code=ROUND_CLOSED)
+        end_consents(shelf, talk.negotiation, None)
         return ROUND_CLOSED
     # 3.
     refusal = talk.refusal
@@ -140,7 +153,7 @@ def carry_on(member: Member, shelf: ContractShelf, outbox: Outbox, talk: Convers
     if talk.view.state != _OPEN or lane.state not in {LaneState.OFFERED, LaneState.AGREED}:
         return said
     held = fetch(member, shelf, lane.digest)
-    consent = consent_of(shelf, held.contract)
+    consent = consent_for(shelf, held.contract, talk.negotiation, lane.round)
     if consent is None:
         return said
     if lane.state is LaneState.OFFERED:
@@ -153,6 +166,43 @@ def carry_on(member: Member, shelf: ContractShelf, outbox: Outbox, talk: Convers
 
 
 _REFUSABLE: Final = frozenset({LaneState.OFFERED, LaneState.AGREED})
+_BY_CONSENT: Final = frozenset({"accept", "verify"})
+
+
+def _live(talk: Conversation) -> tuple[str, int] | None:
+    """Digest and round of the lane, if it is signed or can still be."""
+    over = talk.view.state == "terminated" or talk.lane.state is LaneState.TERMINATED
+    return None if over else (talk.lane.digest, talk.lane.round)
+
+
+def _resent(member: Member, shelf: ContractShelf, talk: Conversation) -> bool:
+    """Sends what is still on its way, if the word behind it stands; else drops it, for good.
+
+    Raises:
+        NotConfirmedError, NotSignedError, UnacknowledgedError: Why it was dropped.
+    """
+    message = talk.outgoing()
+    if message is None:
+        return False
+    if message.type in _BY_CONSENT:
+        try:
+            if not _still_meant(member, shelf, talk, message):
+                talk.drop()
+                return False
+        except IriaiError:
+            talk.drop()
+            raise
+    return talk.resend()
+
+
+def _still_meant(member: Member, shelf: ContractShelf, talk: Conversation, message: LaneMessage) -> bool:
+    """Whether the consent stands by which a message was written, and the contract may still be signed."""
+    refusal, held = talk.refusal, shelf.get(message.digest)
+    consent = consent_for(shelf, held.contract, talk.negotiation, message.round)
+    if consent is None or (refusal is not None and refusal.digest == message.digest):
+        return False
+    _check_again(member, shelf, held, consent)
+    return message.type == "accept" or message.acknowledged == consent.acknowledged
 
 
 def _check_again(member: Member, shelf: ContractShelf, held: Held, consent: Consent) -> None:
@@ -172,7 +222,7 @@ def _verify(
     _check_again(member, shelf, held, consent)
     _check_broker_signed(member, held)
     seal = Envelope.seal(contract.canonical, CONTRACT_TYPE, member.identity.key)
-    body = _signed_body(member, consent)
+    body = signed_body(member, contract.digest, consent.acknowledged)
     slot = f"contract.signed {contract.digest} {digest(canonical(body))}"  # other warnings are another word
     with outbox.writing() as letters:
         envelope = letters.seal("contract.signed", body=body, scope=contract.digest, slot=slot)
@@ -189,11 +239,11 @@ def _verify(
     collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
 
 
-def _signed_body(member: Member, consent: Consent) -> dict[str, Any]:
+def signed_body(member: Member, contract: str, acknowledged: Iterable[str]) -> dict[str, Any]:
     """What the log entry says: who signed what, and which warnings the person acknowledged, if any."""
-    own = alias(need_alias(member), consent.contract, None, None)
-    body: dict[str, Any] = {"contract": consent.contract, "party": own}
-    return body | ({"acknowledged": list(consent.acknowledged)} if consent.acknowledged else {})
+    own, ids = alias(need_alias(member), contract, None, None), list(acknowledged)
+    body: dict[str, Any] = {"contract": contract, "party": own}
+    return body | ({"acknowledged": ids} if ids else {})
 
 
 def _check_broker_signed(member: Member, held: Held) -> None:
@@ -220,13 +270,15 @@ def refuse(
     contract: str,
     *,
     code: str,
+    confirm: Callable[[str], bool],
     clause: str | None = None,
     text: str | None = None,
 ) -> Answer:
     """Withdraws the consent and ends the lane, and with it the round for all, with a reason.
 
-    A lane in ACCEPTED only the broker can end: then the refusal is kept, and said as soon as it has
-    AGREED.
+    The no is kept on this node, and what was on its way is dropped, before anything is asked: while the broker
+    is away nothing is said by the earlier word, and the worker says the no later. A lane in ACCEPTED only the
+    broker can end: the refusal is said as soon as it has AGREED.
 
     Args:
         member: Identity and the way to the broker.
@@ -234,37 +286,34 @@ def refuse(
         outbox: Notes what leaves.
         contract: The whole digest, or its first 12 hex digits.
         code: Reason code, lower-case with dots.
+        confirm: Shows the first 12 hex digits to a person and gives their answer.
         clause: The clause that is the reason.
         text: One line for the other parties.
 
     Raises:
         NoSuchThingError: The contract has no such clause.
+        LaneMessageError: Code or text are not of the format.
+        NotConfirmedError: The person said no; nothing was sent, and a consent stays what it was.
         OvertakenError: Another text is open by now.
         NotSignedError: The lane has ended, or it is signed already.
     """
-    held = fetch(member, shelf, resolve(member, shelf, contract))
+    held = _held_here(shelf, contract) or fetch(member, shelf, resolve(member, shelf, contract))
     if clause is not None and held.contract.clause(clause) is None:
         raise NoSuchThingError(
             need="a clause of this contract",
             found=ascii(clause)[1:-1][:60],
             remedy="iriai-node contract show",
         )
+    check_reason(code, clause, text)
+    if not confirm(short(held.contract.digest)):
+        raise NotConfirmedError(need="a person's word", found="no", remedy="nothing was sent")
     refusal = Refusal(digest=held.contract.digest, code=code, clause=clause, text=text)
     withdraw_consent(shelf, held.contract.digest)
-    with LaneBook(member.home).alone(wait=True):
+    book = LaneBook(member.home)
+    with book.alone(wait=True):
+        book.withdraw(refusal)
         talk = Conversation(member, outbox, negotiation_of(member, held))
-        check_open(talk, held)
-        if talk.lane.state in _REFUSABLE:
-            _terminate(talk, refusal)
-        elif talk.lane.state is LaneState.ACCEPTED:
-            talk.drafted("terminate", refusal.digest, code=code, clause=clause, text=text)  # it can be said
-            talk.put_refusal(refusal)
-        else:
-            raise NotSignedError(
-                need="a lane in OFFERED, ACCEPTED or AGREED",
-                found=str(talk.lane.state),
-                remedy="what is signed ends by exit or amendment: iriai-node contract show",
-            )
+        _refuse(talk, held, refusal)
     later = talk.lane.state is LaneState.ACCEPTED
     return Answer(
         data={
@@ -280,6 +329,37 @@ def refuse(
             else "sent: this round is over for all; the operator may open another",
         ),
     )
+
+
+def _held_here(shelf: ContractShelf, name: str) -> Held | None:
+    """The contract behind a digest or its first hex digits, if it is here: no broker is asked for it."""
+    start = name.removeprefix("sha256:")
+    found = [one for one in shelf.digests() if one.removeprefix("sha256:").startswith(start)]
+    return shelf.get(found[0]) if len(found) == 1 and len(start) >= _SHORT_CHARS else None
+
+
+def _refuse(talk: Conversation, held: Held, refusal: Refusal) -> None:
+    """Says the no, or keeps it until it can be said; where nothing can be refused, it is forgotten.
+
+    Raises:
+        OvertakenError, NotSignedError: The lane holds another text, has ended, or is signed.
+    """
+    try:
+        check_open(talk, held)
+    except (OvertakenError, NotSignedError):
+        talk.put_refusal(None)
+        raise
+    if talk.lane.state in _REFUSABLE:
+        _terminate(talk, refusal)
+    elif talk.lane.state is LaneState.ACCEPTED:
+        talk.put_refusal(refusal)
+    else:
+        talk.put_refusal(None)
+        raise NotSignedError(
+            need="a lane in OFFERED, ACCEPTED or AGREED",
+            found=str(talk.lane.state),
+            remedy="what is signed ends by exit or amendment: iriai-node contract show",
+        )
 
 
 def _terminate(talk: Conversation, refusal: Refusal) -> None:

@@ -16,7 +16,6 @@ one JSON object.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import logging
 import os
@@ -31,7 +30,6 @@ import numpy as np
 from client.budgets import Budgets
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
-from client.errors import NodeBusyError
 from client.guard import Guard
 from client.identity import read_secret
 from client.learner import episodes_of
@@ -39,7 +37,7 @@ from client.membership import open_member
 from client.outbox import Outbox
 from client.posting import keep_up
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
-from client.settings import PRIVATE_UMASK, Home, load_settings, write_durably
+from client.settings import PRIVATE_UMASK, Home, load_settings, locked, write_durably
 from client.shelf import ContractShelf
 from client.tending import tend
 from client.worker import Worker, say
@@ -77,7 +75,8 @@ def _tidy_for_ever(home: Home, clock: Clock, entropy: Entropy) -> None:
     """
     member = open_member(home, clock=clock, entropy=entropy)
     key, origin = member.identity.key, member.broker.origin
-    outbox = Outbox(home.outbox, key=key, origin=origin, clock=clock, entropy=entropy)
+    former = member.identity.former
+    outbox = Outbox(home.outbox, key=key, origin=origin, clock=clock, entropy=entropy, former=former)
     budgets = Budgets(home, key=key, clock=clock)
     shelf = ContractShelf(home, own_key=key.public)
     view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
@@ -97,19 +96,6 @@ def _tidy_for_ever(home: Home, clock: Clock, entropy: Entropy) -> None:
             say("tidied", {"receipts": receipted, "reservations": settled})
 
 
-def _locked(home: Home) -> Any:  # noqa: ANN401  an open file, kept for its lock
-    lock = home.lock.open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise NodeBusyError(
-            need="no other worker of this node",
-            found="one that runs",
-            remedy="stop it first, or look at its log",
-        ) from error
-    return lock
-
-
 def serve(home: Home) -> None:
     """Answers until SIGTERM.
 
@@ -119,7 +105,7 @@ def serve(home: Home) -> None:
     from client.federation.fleet import run_fleet
 
     clock, entropy = SystemClock(), SystemEntropy()
-    lock = _locked(home)
+    lock = locked(home)
     worker = Worker(home, clock=clock, entropy=entropy)
     write_durably(home.state, json.dumps({"pid": os.getpid(), "since_ms": clock.now_ms()}).encode())
 
@@ -160,7 +146,12 @@ def personalise(home: Home, model: str) -> dict[str, Any]:
     shelf = ContractShelf(home, own_key=member.identity.key.public)
     budgets = Budgets(home, key=member.identity.key, clock=clock)
     outbox = Outbox(
-        home.outbox, key=member.identity.key, origin=member.broker.origin, clock=clock, entropy=entropy
+        home.outbox,
+        key=member.identity.key,
+        origin=member.broker.origin,
+        clock=clock,
+        entropy=entropy,
+        former=member.identity.former,
     )
     guard = Guard(
         shelf=shelf,

@@ -5,6 +5,7 @@
 
     contracts/<64 hex>/notices/taken.json       digests of the notices that the broker took, in its order
     contracts/<64 hex>/notices/<64 hex>.json    a notice (DSSE), by the digest of what was signed
+    contracts/<64 hex>/notices/rejected/        what a person's restore put aside: it counts no more
 
 - **The node stops itself first.** An own notice is a file here before anybody else hears of it, and counts
   from that moment, with no network. Until the broker has taken it, it comes after everything in ``taken``.
@@ -15,9 +16,10 @@
 - **A tightening goes on.** Its life begins with that of its predecessor, by everything that is known here
   about it: a halt stays one, whoever tightened what. What came too late for the broker to count binds here
   too.
+- **Nothing is kept that cannot count.** An own notice is opened as its readers open it before it is a file.
 - **Missing is unknown.** The folder is made when the contract becomes executed. Where it is missing, cannot
   be read or does not verify, nothing is known: the guard refuses until a person restores it
-  (``iriai-node contract lifecycle`` fetches it anew).
+  (``iriai-node contract lifecycle --restore`` fetches it anew, and puts aside what does not verify).
 
     notices = Notices(shelf)
     notices.state(held, "2027-03-01T08:00:00Z")     # for the evaluator; None for what is not known
@@ -28,13 +30,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from client.errors import NoticesRewrittenError, NoticesUnknownError
 from client.settings import write_durably
 from policies.contract.entering import inherited
 from policies.contract.errors import NoticeOrderError
-from policies.contract.lifecycle import absorb, advance, begin, contract_state, superseded
+from policies.contract.lifecycle import absorb, begin, contract_state, superseded, take
 from policies.contract.notices import read_notice, seal_notice
 from policies.contract.requests import ContractState
 from policies.encoding import canonical, is_digest, parse
@@ -50,14 +53,25 @@ if TYPE_CHECKING:
     from policies.contract.notices import Notice
     from policies.identity import SigningKey
 
-__all__ = ["Notices", "make_folder"]
+__all__ = ["Notices", "Rejected", "make_folder"]
 
 FOLDER: Final = "notices"
 _TAKEN: Final = "taken.json"
+_REJECTED: Final = "rejected"
 _SCHEMA: Final = "iriai-notices-taken/1"
 _RESTORE = "iriai-node contract lifecycle DIGEST --restore, once it is known why"
 
 Stamp = tuple[tuple[str, ...], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A file that a person's restore put aside: its name, the kind of notice if it is one, and why."""
+
+    file: str
+    kind: str | None
+    need: str
+    found: str
 
 
 def make_folder(contract_folder: Path) -> None:
@@ -125,16 +139,22 @@ class Notices:
 
     # --- writing ---
 
-    def say(self, held: Held, notice: Notice, key: SigningKey) -> Notice:
+    def say(self, held: Held, notice: Notice, *keys: SigningKey) -> Notice:
         """Signs an own notice and makes it count from now on; nothing is written if it would be void.
+
+        Args:
+            held: The contract.
+            notice: What is said.
+            keys: The key in force of this party; for a rotation the new one too.
 
         Raises:
             LifecycleError, RefusedError: It would change nothing, or the contract does not allow it.
+            SignatureInvalidError: A key that signs it is not the one in force: this node's key has changed.
             NoticesUnknownError: See `life`.
         """
         with _alone(self._folder(held)):
-            advance(held.contract, self.life(held, notice.at), notice)
-            sealed = seal_notice(notice, key)
+            sealed = seal_notice(notice, *keys)
+            take(held.contract, self.life(held, notice.at), sealed)
             write_durably(self._folder(held) / _name(notice.digest), sealed.to_bytes())
         return notice
 
@@ -149,34 +169,55 @@ class Notices:
             return False
         return True
 
-    def learn(
-        self, held: Held, order: Sequence[str], fetched: Iterable[Envelope], *, anew: bool = False
-    ) -> Life:
+    def learn(self, held: Held, order: Sequence[str], fetched: Iterable[Envelope]) -> Life:
         """Takes over the broker's order once every notice of it verifies and nothing of the past is gone.
 
         Args:
             held: The contract.
             order: Digests of all notices that the broker took.
             fetched: Those of them that were missing here.
-            anew: Forget what was taken before: a person restores a folder that is lost or damaged. A file
-                that does not verify is put aside; own notices that nobody took stay.
 
         Raises:
             NoticesRewrittenError: The order does not begin with what was taken before.
             IriaiError: A notice is nobody's, or the numbers have a gap; nothing is taken over.
         """
-        if anew:
-            self._folder(held).mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(self._folder(held)):
-            self._learn(held, tuple(order), fetched, anew=anew)
+            self._learn(held, tuple(order), fetched, self._taken(self._folder(held)))
         return self.life(held)
 
-    def _learn(self, held: Held, order: tuple[str, ...], fetched: Iterable[Envelope], *, anew: bool) -> None:
+    def restore(self, held: Held, order: Sequence[str], fetched: Iterable[Envelope]) -> tuple[Rejected, ...]:
+        """Makes a folder that is lost or damaged anew; for a person only, who asks for it.
+
+        What was taken before is forgotten. A file that does not verify, and an own notice that can count no
+        more after what the broker took, go to ``rejected/``; other own notices that nobody took stay.
+
+        Returns:
+            What was put aside.
+
+        Raises:
+            IriaiError: A notice of the order is nobody's, or has a gap before it; nothing is changed.
+        """
         folder = self._folder(held)
-        before: tuple[str, ...] = () if anew else self._taken(folder)
-        if order[: len(before)] != before:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(folder):
+            life = self._learn(held, tuple(order), fetched, None)
+            found = tuple(self._invalid(held, life, tuple(order)))
+            for one in found:
+                _put_aside(folder, one.file)
+        return found
+
+    def _learn(
+        self,
+        held: Held,
+        order: tuple[str, ...],
+        fetched: Iterable[Envelope],
+        before: tuple[str, ...] | None,
+    ) -> Life:
+        """Gives the life after the order; None forgets what was taken before."""
+        folder, known = self._folder(held), before or ()
+        if order[: len(known)] != known:
             raise NoticesRewrittenError(
-                need=f"the {len(before)} notices that were taken before, in their order",
+                need=f"the {len(known)} notices that were taken before, in their order",
                 found=f"{len(order)} others",
                 remedy="keep this folder as evidence and compare notices with the other parties",
             )
@@ -187,11 +228,29 @@ class Notices:
         for digest, one in new.items():
             if digest in order:
                 write_durably(folder / _name(digest), one.to_bytes())
-        if anew or order != before:
+        if order != before:
             write_durably(folder / _TAKEN, _taken_bytes(order))
-        for path in folder.glob("*.json") if anew else ():
-            if path.name != _TAKEN and not self._holds(held, f"sha256:{path.stem}"):
-                path.rename(folder / f".damaged-{path.name}")
+        return life
+
+    def _invalid(self, held: Held, life: Life, order: tuple[str, ...]) -> Iterator[Rejected]:
+        """Files of the folder that nobody took and that can count no more, after a life."""
+        folder, own = self._folder(held), []
+        for path in sorted(folder.glob("*.json")):
+            digest = f"sha256:{path.stem}"
+            if path.name == _TAKEN or digest in order:
+                continue
+            try:
+                said = read_notice(self._file(folder, digest).payload)
+            except IriaiError as error:
+                yield Rejected(file=path.name, kind=None, need=error.need, found=error.found)
+                continue
+            own += [said] if said.party == held.party.party else []
+        for said in sorted(own, key=lambda one: one.seq):
+            try:
+                life, _, _ = absorb(held.contract, life, self._file(folder, said.digest))
+            except IriaiError as error:
+                name = _name(said.digest)
+                yield Rejected(file=name, kind=said.kind, need=error.need, found=error.found)
 
     # --- files ---
 
@@ -300,6 +359,17 @@ def _stamp(folder: Path) -> Stamp:
         return tuple(names), (folder / _TAKEN).read_bytes()
     except OSError as error:
         raise _unknown(f"{folder}", type(error).__name__) from error
+
+
+def _put_aside(folder: Path, name: str) -> None:
+    """Moves a file to where it counts no more; none that lies there is replaced."""
+    aside = folder / _REJECTED
+    aside.mkdir(mode=0o700, exist_ok=True)
+    number, target = 0, aside / name
+    while target.exists():
+        number += 1
+        target = aside / f"{name}.{number}"
+    (folder / name).rename(target)
 
 
 def _name(digest: str) -> str:

@@ -11,6 +11,12 @@
   that allowed it.
 - **Stopped for good.** Once the log contradicted itself nothing is sealed any more, in any process, until a
   person acts.
+- **One chain, many processes.** Every number is read inside the transaction that uses it, nothing of the file
+  is kept in memory, and a transaction that would write where others do not look is refused
+  (`client.witness`).
+- **One signer.** While the node's key changes (`client.rotating`), only the envelopes that say so are sealed,
+  in whatever process. The chain goes on under the new key; a process that still holds the old one seals
+  nothing any more.
 
     with outbox.writing() as letters:            # BEGIN IMMEDIATE
         one = letters.seal("vote.cast", body=…, scope=…, run=…, slot=f"vote.cast {candidate}")
@@ -25,9 +31,10 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from client.errors import EquivocationError, OutboxError
+from client.errors import EquivocationError, KeyFileError, OutboxError, RotationOpenError, RotationWaitsError
 from client.rows import SCHEMA, SELECT, Decided, Proven, Seen, Sent, Stored
 from client.settings import private_file
+from client.witness import Witness
 from policies.encoding import b64, canonical, digest, sha256
 from policies.limits import OUTBOX_PENDING
 from policies.log.envelope import Seen as SeenMark
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Letters", "Outbox"]
 
 _BUSY_S = 20.0
+_ROTATION = "rotation"
 
 
 class Letters:
@@ -72,6 +80,7 @@ class Letters:
             if row is not None:
                 self._span(row[0])
                 return Envelope.from_bytes(row[1])
+        self._outbox.check_signer(kind)
         seq, prev = self._head()
         now_ms = self._outbox.clock.now_ms()
         seen = self._outbox.seen()
@@ -161,17 +170,38 @@ class Letters:
 class Outbox:
     """The file ``outbox.db`` of a node. Several processes may open it; writing is one at a time."""
 
-    def __init__(self, path: Path, *, key: SigningKey, origin: str, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: SigningKey,
+        origin: str,
+        clock: Clock,
+        entropy: Entropy,
+        former: tuple[bytes, ...] = (),
+    ) -> None:
         """Opens or makes the file.
+
+        Args:
+            path: Of the file.
+            key: The node's key.
+            origin: Of the log.
+            clock: Of the envelopes.
+            entropy: Of nonces and of the chain's name.
+            former: Public keys that the node had before, by its verified history: the file of such a key is
+                this key's from now on.
 
         Raises:
             OutboxError: The file is damaged, or is another node's or another log's.
         """
         self.key = key
+        self._owner = _owner(key.public, origin)
         self.origin = origin
         self.clock = clock
         self.entropy = entropy
         self._learned: list[tuple[tuple[Seen, ...], dict[str, Proven]]] = []
+        self._path = path
+        self._witness: Witness | None = None
         private_file(path)
         try:
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -179,12 +209,74 @@ class Outbox:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(SCHEMA)
             self.chain = self._named("chain", lambda: entropy.token_bytes(8).hex())
-            owner = self._named("owner", lambda: digest(canonical({"key": key.public.hex(), "log": origin})))
+            owner = self._named("owner", lambda: self._owner)
         except sqlite3.DatabaseError as error:
             raise _damaged(type(error).__name__) from error
-        if owner != digest(canonical({"key": key.public.hex(), "log": origin})):
+        if owner not in {self._owner, *(_owner(one, origin) for one in former)}:
             self._db.close()
             raise _damaged("the outbox of another key or log")
+        self.taken_over = owner != self._owner
+        if self.taken_over:
+            with self._transaction():
+                self._db.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
+                self._db.execute("DELETE FROM meta WHERE name = ?", (_ROTATION,))
+
+    @property
+    def rotation(self) -> str | None:
+        """The key that is about to follow, as text, while the node's key changes; else None."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (_ROTATION,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def begin_rotation(self, new: str) -> None:
+        """From now on nothing is sealed but what tells of the change to this key; durable, and repeatable.
+
+        Raises:
+            RotationWaitsError: An envelope of the present key waits for its receipt.
+            RotationOpenError: A change to another key was begun.
+        """
+        with self._transaction():
+            self.check_open()
+            if self.rotation not in (None, new):
+                raise RotationOpenError(
+                    need="the new key with which the change of key was begun",
+                    found="another one",
+                    remedy="restore keys/next.key from the backup; the broker may know that key already",
+                )
+            if self.rotation is None and self.pending(1):
+                raise RotationWaitsError(
+                    need="a receipt for every envelope of the present key",
+                    found=f"{len(self.pending())} that wait for one",
+                    remedy="iriai-node receipts fetch; what never arrived goes out with the next round",
+                )
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (_ROTATION, new))
+
+    def check_signer(self, kind: str) -> None:
+        """Returns if this key may seal an envelope of a kind now; call it inside a transaction.
+
+        Raises:
+            KeyFileError: The node has another key by now.
+            RotationOpenError: The node's key is about to change.
+        """
+        (owner,) = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()
+        if owner != self._owner:
+            raise KeyFileError(
+                need="the node's present key", found="one that it gave up", remedy="repeat the command"
+            )
+        if kind != EntryType.KEY_ROTATED.value:
+            self.check_settled()
+
+    def check_settled(self) -> None:
+        """Returns unless a change of the node's key was begun and is not done.
+
+        Raises:
+            RotationOpenError: It is not.
+        """
+        if self.rotation is not None:
+            raise RotationOpenError(
+                need="a node whose key does not change just now",
+                found="a change of key that was begun",
+                remedy="iriai-node contract rotate-key goes on with it",
+            )
 
     def close(self) -> None:
         """Closes the file."""
@@ -202,6 +294,9 @@ class Outbox:
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            if self._witness is None:
+                self._witness = Witness(self._path)
+            self._witness.check()
             yield
         except BaseException:
             self._db.execute("ROLLBACK")
@@ -374,6 +469,10 @@ class Outbox:
         """Lets the node go on, after a person looked at the evidence; keep a copy of it first."""
         with self._transaction():
             self._db.execute("DELETE FROM stop")
+
+
+def _owner(key: bytes, origin: str) -> str:
+    return digest(canonical({"key": key.hex(), "log": origin}))
 
 
 def _stopped(reason: str) -> EquivocationError:

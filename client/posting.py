@@ -15,21 +15,28 @@ from client.errors import PeerAnswerError, PeerUnreachableError, RemoteRefusalEr
 from client.notices import Notices
 from client.receipts import LogView, collect, fetch_consistency
 from policies.contract.lifecycle import standing
-from policies.encoding import is_digest
+from policies.encoding import digest, is_digest
 from policies.errors import IriaiError
-from policies.limits import NOTICES_PER_PARTY, PARTIES, REPLY_ENVELOPES
+from policies.identity import parse_key
+from policies.limits import REPLY_ENVELOPES
 from policies.ports import iso_s
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from client.membership import Member
+    from client.notices import Rejected
     from client.outbox import Outbox
     from client.shelf import ContractShelf, Held
     from policies.contract.notices import Notice
 
 __all__ = ["Told", "exchange", "keep_up"]
 
-_LOGGED: Final = {"halt": "contract.halted", "resume": "contract.resumed", "exit": "contract.exited"}
+_LOGGED: Final = {
+    "halt": "contract.halted",
+    "resume": "contract.resumed",
+    "exit": "contract.exited",
+    "rotate": "key.rotated",
+}
 
 Told = tuple[str, dict[str, str]]
 """An event and its facts, for the worker's log."""
@@ -44,22 +51,40 @@ def keep_up(member: Member, shelf: ContractShelf, outbox: Outbox) -> list[Told]:
         PeerUnreachableError: The broker is away; nothing was done.
     """
     told: list[Told] = []
-    for digest in shelf.digests():
+    for name in shelf.digests():
         try:
-            held = shelf.get(digest)
+            held = shelf.get(name)
             if held.is_executed:
                 told += exchange(member, shelf, outbox, held)
         except PeerUnreachableError:
             raise
         except IriaiError as error:
-            told.append(("notices-wait", {"contract": digest, "code": error.code}))
+            told.append(("notices-wait", {"contract": name, "code": error.code}))
     return told
 
 
 def exchange(
-    member: Member, shelf: ContractShelf, outbox: Outbox, held: Held, *, anew: bool = False
+    member: Member,
+    shelf: ContractShelf,
+    outbox: Outbox,
+    held: Held,
+    *,
+    anew: bool = False,
+    upto: int | None = None,
+    afterwards: Member | None = None,
+    told: list[Told] | None = None,
 ) -> list[Told]:
     """Fetches what was taken, sends what was not; steps 2 and 3 of the module.
+
+    Args:
+        member: Identity and the way to the broker.
+        shelf: Contracts of this node.
+        outbox: Numbers and keeps the envelopes.
+        held: The contract.
+        anew: See `client.notices.Notices.restore`; what it puts aside is told as ``notice-rejected``.
+        upto: Own notices with a larger number stay here; None: all are sent.
+        afterwards: Who asks once they are sent, where they change this node's key; None: the same.
+        told: Takes each line as soon as it is true, so that what was sent is known if a later step fails.
 
     Raises:
         PeerUnreachableError: The broker is away.
@@ -68,9 +93,13 @@ def exchange(
     """
     notices = Notices(shelf)
     before = None if anew else standing(held.contract, notices.life(held), _now(member))
-    _fetch(member, notices, held, anew=anew)
-    told = [_send(member, outbox, notices, held, one) for one in notices.unsent(held)]
-    if told:
+    told = [] if told is None else told
+    told += [_rejected(held, one) for one in _fetch(member, notices, held, anew=anew)]
+    due = [one for one in notices.unsent(held) if upto is None or one.seq <= upto]
+    for one in due:
+        told.append(_send(member, outbox, notices, held, one))
+    if due:
+        member = member if afterwards is None else afterwards
         _fetch(member, notices, held)
         view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
         collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
@@ -80,19 +109,27 @@ def exchange(
     return told
 
 
-def _fetch(member: Member, notices: Notices, held: Held, *, anew: bool = False) -> None:
+def _fetch(member: Member, notices: Notices, held: Held, *, anew: bool = False) -> tuple[Rejected, ...]:
     base = f"/contracts/{held.contract.digest}"
     order = _order(member.client.get(f"{base}/lifecycle"))
     fetched = [
         Envelope.from_bytes(member.client.get_bytes(f"{base}/notices/{one.removeprefix('sha256:')}"))
         for one in notices.missing(held, order)
     ]
-    notices.learn(held, order, fetched, anew=anew)
+    if anew:
+        return notices.restore(held, order, fetched)
+    notices.learn(held, order, fetched)
+    return ()
+
+
+def _rejected(held: Held, one: Rejected) -> Told:
+    facts = {"contract": held.contract.digest, "file": one.file, "kind": one.kind or "?"}
+    return "notice-rejected", {**facts, "need": one.need, "found": one.found}
 
 
 def _order(answer: object) -> tuple[str, ...]:
     rows = answer.get("notices") if isinstance(answer, dict) else None
-    if not isinstance(rows, list) or len(rows) > NOTICES_PER_PARTY * PARTIES:
+    if not isinstance(rows, list):  # how many: the answer itself is bounded (BROKER_ANSWER_BYTES)
         raise _no_notices()
     found = [one.get("digest") if isinstance(one, dict) else None for one in rows]
     if not all(is_digest(one) for one in found) or len(set(found)) != len(found):
@@ -130,6 +167,10 @@ def _send(member: Member, outbox: Outbox, notices: Notices, held: Held, one: Not
 def _log_envelope(outbox: Outbox, one: Notice) -> Envelope:
     kind = _LOGGED[one.kind]
     body = {"contract": one.contract, "clause": one.clause, "reason": one.code, "notice": one.digest}
+    if one.kind == "rotate":  # sealed by the old key
+        new = str(one.subject)
+        old, role = digest(outbox.key.public), "node"
+        body = {"old": old, "new": digest(parse_key(new)), "role": role, "vkey": new}
     with outbox.writing() as letters:
         sealed = letters.seal(kind, body=body, scope=one.contract, slot=_slot(one))
         letters.note(

@@ -11,12 +11,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import tempfile
 import tomllib
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from client.errors import NotInitialisedError, SettingsError
+from client.errors import NodeBusyError, NotInitialisedError, SettingsError
 from policies.encoding import decimal_text
 from policies.errors import EncodingError
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Home", "LocalRules", "NodeSettings", "load_settings", "save_settings"]
+__all__ = ["Home", "LocalRules", "NodeSettings", "load_settings", "locked", "save_settings"]
 
 PRIVATE_UMASK = 0o077  # of every process of a node: files 0600, folders 0700
 _ENVIRONMENT = "IRIAI_NODE__"
@@ -276,9 +279,20 @@ def save_settings(home: Home, settings: NodeSettings) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Makes a file for this account alone, empty if it was missing, before a database is opened in it."""
+    """Makes a file for this account alone, empty if it was missing, before a database is opened in it.
+
+    A file that is there is never opened here. Whoever closes any descriptor of a file gives up all POSIX
+    locks that this process has on it, those of an open database too: the next process that closes the
+    database takes itself for the last one and removes the write-ahead log that is still written here. So a
+    missing file is closed before it gets its name.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if not path.exists():
+        descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(descriptor)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(made, path)
+        os.unlink(made)  # noqa: PTH108  a text, as it was given
     path.chmod(0o600)
 
 
@@ -292,6 +306,25 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def locked(home: Home) -> IO[bytes]:
+    """The lock of the one process that trains, as an open file; closing it gives it back.
+
+    Raises:
+        NodeBusyError: Another process of this node holds it.
+    """
+    lock = home.lock.open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise NodeBusyError(
+            need="no other worker of this node",
+            found="one that runs",
+            remedy="stop it first, or look at its log",
+        ) from error
+    return lock
 
 
 def sync_folder(folder: Path) -> None:

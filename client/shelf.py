@@ -26,6 +26,7 @@ from client.errors import (
     NoticesUnknownError,
     ProseMismatchError,
 )
+from client.keyring import read_history
 from client.notices import Notices, make_folder
 from client.settings import write_durably
 from client.succession import predecessor
@@ -56,7 +57,7 @@ class Held:
 
     Attributes:
         contract: Parsed from its canonical bytes.
-        party: The clause that pins this node's key.
+        party: The clause that pins this node's key, the present one or one that it had before.
         envelope: Its signatures, all of them verified; ``None`` before it is executed.
         tightens: Whether it entered as a tightening, by the signatures of its initiator and the broker.
     """
@@ -77,7 +78,7 @@ class ContractShelf:
 
     def __init__(self, home: Home, *, own_key: bytes) -> None:
         self._home = home
-        self._own = key_text(own_key)
+        self._own = own_key
         self._held: dict[str, Held] = {}
         self._recipes: dict[str, Recipe] = {}
 
@@ -141,12 +142,14 @@ class ContractShelf:
         return tuple(found)
 
     def own_party(self, contract: Contract) -> PartyClause:
-        """The clause that pins this node's key.
+        """The clause that pins this node's key, the present one or one that it had before.
 
         Raises:
             NoSuchThingError: None does.
+            KeyFileError: The history of this node's keys was changed.
         """
-        party = contract.party_of_key(self._own)
+        keys = (self._own, *reversed(read_history(self._home.keys).former(self._own)))
+        party = next((one for key in keys if (one := contract.party_of_key(key_text(key)))), None)
         if party is None:
             raise NoSuchThingError(
                 need="a contract that pins this node's key", found="other keys", remedy="ask who drafted it"

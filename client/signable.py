@@ -30,15 +30,16 @@ def check_before_signing(
 
     ``annexes`` are the recipes of a text that is not on the shelf, by digest.
 
-    1. the broker is the one that this node joined; 2. this node's key is pinned for its own organisation,
-       as a contributor; 3. every recipe is here and reads allowed fields only; 4. ``sign_by`` is not over;
-       5. no version of the contract that is as new, or newer, rules already; 6. the version that rules
-          lets
-       this successor be opened.
+    1. the broker is the one that this node joined, and so is the log that an audit clause names;
+    2. this node's key is pinned for its own organisation, as a contributor;
+    3. every recipe is here and reads allowed fields only;
+    4. ``sign_by`` is not over;
+    5. no version of the contract that is as new, or newer, rules already;
+    6. the version that rules lets this successor be opened.
 
     Raises:
         BrokerKeyError: Step 1.
-        NotSignedError: Steps 2 to 4.
+        NotSignedError: Steps 1 to 4.
         NoSuchThingError, DigestMismatchError: Step 3: a recipe is missing or differs.
         StaleOfferError: Step 5.
         RefusedError: Step 6; the clause is named.
@@ -51,6 +52,14 @@ def check_before_signing(
             found=fingerprint(parse_key(contract.broker.key)),
             remedy="do not sign; ask who drafted it",
             clause=contract.broker.clause,
+        )
+    audit = contract.audit
+    if audit is not None and audit.log_origin != member.broker.origin:
+        raise NotSignedError(
+            need=f"the log that this node follows: log_origin {member.broker.origin}",
+            found=audit.log_origin,
+            remedy="do not sign: nothing under it would ever be averaged or released; ask for another text",
+            clause=audit.clause,
         )
     # 2.
     if party.org != member.identity.org or party.role != "contributor":

@@ -21,7 +21,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from client.answers import Answer, short
-from client.consent import Consent, consent_of, give_consent, unacknowledged, warnings_of
+from client.consent import Consent, consent_for, give_consent, unacknowledged, warnings_of
 from client.contracts import NOT_YET, fetch, fetch_envelope, resolve
 from client.conversation import Conversation
 from client.errors import NoSuchThingError, NotConfirmedError, ProseMismatchError
@@ -92,9 +92,10 @@ def sign(
     check_before_signing(member, shelf, held)
     need_alias(member)
     negotiation = negotiation_of(member, held)
-    check_open(Conversation(member, outbox, negotiation), held)
+    shown = Conversation(member, outbox, negotiation)
+    check_open(shown, held)
     # 3. to 5.
-    if consent_of(shelf, held.contract) is None:
+    if not _has_consent(shelf, held, negotiation, shown.lane.round):
         accepted = _acknowledged(held, acknowledge, set(acknowledged))
         bound = _compared_prose(shelf, held, prose)
         tell(_summary(held, accepted, bound))
@@ -110,6 +111,8 @@ def sign(
                 at=iso_s(member.clock.now_ms()),
                 acknowledged=accepted,
                 prose=bound,
+                negotiation=negotiation,
+                round=shown.lane.round,
             ),
         )
     # 6. and 7.
@@ -124,6 +127,14 @@ def sign(
         held = fetch_envelope(member, shelf, held.contract.digest)
     shelf.mark_shown(held.contract)
     return _answer(member, held, talk)
+
+
+def _has_consent(shelf: ContractShelf, held: Held, negotiation: str, number: int) -> bool:
+    """Whether a person's word on this text in this round is here; one that is damaged is asked for again."""
+    try:
+        return consent_for(shelf, held.contract, negotiation, number) is not None
+    except NotConfirmedError:
+        return False
 
 
 def _acknowledged(held: Held, acknowledge: Callable[[LintFinding], bool], given: set[str]) -> tuple[str, ...]:

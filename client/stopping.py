@@ -7,23 +7,29 @@ Each statement goes in this order:
 2. what the broker took of the other parties is fetched and verified;
 3. own notices that are not taken go out, oldest first, each with its envelope for the log.
 
-Where the broker is away, 2 and 3 are done by the worker, or by the next of these commands. A notice that
+Where the broker is away, 2 and 3 are done by the worker, or by the next of these commands. Where it refuses,
+or something fails after it has taken a notice, the command ends with that error's exit code, and says what
+was said and whether the broker has it. While this
+node's key changes (`client.rotating`), 1 is done and the rest waits until it has changed. A notice that
 changes nothing any more (the contract ended meanwhile) is taken and logged all the same; the answer says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, short, table
-from client.contracts import resolve
-from client.errors import NotConfirmedError, PeerUnreachableError
+from client.contracts import NOT_YET, broker_rows, fetch_envelope, resolve
+from client.errors import NotConfirmedError, PeerAnswerError, PeerUnreachableError, RotationOpenError
 from client.leaving import consequences, gets
+from client.notice_terms import check_terms
 from client.notices import Notices
 from client.posting import Told, exchange
 from policies.contract.errors import LifecycleError, NotExecutedError
-from policies.contract.lifecycle import life_view, remaining, standing
+from policies.contract.lifecycle import key_of, life_view, remaining, standing
 from policies.contract.notices import Notice, attestation_subject
+from policies.errors import IriaiError
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
@@ -55,6 +61,7 @@ def halt(
     """Stops everything under a contract: here at once, elsewhere as soon as the broker hears of it.
 
     Raises:
+        NoticeMalformedError: Reason, clause or text do not fit; nothing is signed or kept.
         NoticeEntitlementError: The contract does not let this party halt.
         LifecycleError: The contract has ended.
         NoticesUnknownError: What was said about it is lost here; nothing runs anyway.
@@ -124,6 +131,7 @@ def leave(
     """
     desk = _Desk(member, shelf, outbox, contract)
     desk.exchange()
+    check_terms(desk.held.contract, {"code": code})
     held, life = desk.held, desk.life()
     follows = consequences(held.contract, life, held.party.party, choice, desk.now)
     tell([f"[{clause}] {words}" for clause, words in follows])
@@ -151,7 +159,10 @@ def attest(
 def lifecycle(
     member: Member, shelf: ContractShelf, outbox: Outbox, contract: str, *, restore: bool = False
 ) -> Answer:
-    """Where a contract stands and what its parties said, verified here; ``restore`` fetches it all anew."""
+    """Where a contract stands and what its parties said, verified here.
+
+    ``restore`` fetches it all anew, and puts aside what does not verify here or can count no more.
+    """
     desk = _Desk(member, shelf, outbox, contract, anew=restore)
     sent = desk.exchange()
     life, contract_ = desk.life(), desk.held.contract
@@ -170,9 +181,18 @@ def lifecycle(
     text += [f"left     {name} at {gone.at}; unreleased: {gone.choice}" for name, gone in life.exited.items()]
     if life.terminated is not None:
         text.append(f"ended    by {life.terminated.clause}: {life.terminated.code}")
+    aside = [facts for event, facts in desk.told if event == "notice-rejected"]
+    for facts in aside:
+        text.append(f"aside    {facts['kind']}, moved to notices/rejected/{facts['file']}: it counts no more")
+        text.append(f"         needs {facts['need']}; found {facts['found']}")
     text += [] if sent else [_AWAY] if desk.unsent() else ["the broker is away: this is what is known here"]
     return Answer(
-        data={**shown, "waiting_for": waited, "unsent": [one.digest for one in desk.unsent()]},
+        data={
+            **shown,
+            "waiting_for": waited,
+            "unsent": [one.digest for one in desk.unsent()],
+            "rejected": aside,
+        },
         text=tuple(text),
     )
 
@@ -191,9 +211,14 @@ class _Desk:
         """
         self._member, self._shelf, self._outbox, self._anew = member, shelf, outbox, anew
         self.held = shelf.get(_resolved(member, shelf, contract))
+        if not self.held.is_executed:  # the last signature may have come a moment ago
+            with contextlib.suppress(PeerUnreachableError, *NOT_YET):
+                self.held = fetch_envelope(member, shelf, self.held.contract.digest)
         if not self.held.is_executed:
             raise NotExecutedError(
-                need="a contract that everybody signed", found="an offer", remedy="iriai-node contract refuse"
+                need="a contract that everybody signed",
+                found=_unsigned(member, self.held.contract.digest),
+                remedy="iriai-node contract list shows where it stands",
             )
         self.now = _now(member)
         self.told: list[Told] = []
@@ -205,37 +230,45 @@ class _Desk:
         return Notices(self._shelf).unsent(self.held)
 
     def say(self, kind: str, **terms: Any) -> Notice:  # noqa: ANN401  fields of a notice
+        """Signs a notice and keeps it, once everything that a person typed fits.
+
+        Raises:
+            NoticeMalformedError: A reason, clause or text does not; nothing is signed.
+        """
+        check_terms(self.held.contract, terms)
         notices, party = Notices(self._shelf), self.held.party.party
+        life = notices.life(self.held)
         said = Notice(
             kind=kind,
             contract=self.held.contract.digest,
             party=party,
-            seq=notices.life(self.held).next_seq(party),
-            at=self.now,
+            seq=life.next_seq(party),
+            at=life.next_at(party, self.now),
             **terms,
         )
-        return notices.say(self.held, said, self._member.identity.key)
+        key = self._member.identity.holding(key_of(self.held.contract, life, party))
+        return notices.say(self.held, said, key)
 
     def exchange(self) -> bool:
-        """Whether the broker was reached."""
+        """Whether the broker was reached; while this node's key changes, nothing is sent."""
         try:
-            self.told += exchange(self._member, self._shelf, self._outbox, self.held, anew=self._anew)
-        except PeerUnreachableError:
+            self._outbox.check_settled()
+            exchange(self._member, self._shelf, self._outbox, self.held, anew=self._anew, told=self.told)
+        except (PeerUnreachableError, RotationOpenError):
             return False
         return True
 
     def answer(self, said: Iterable[Notice], text: tuple[str, ...]) -> Answer:
-        """What was said, and whether the broker has it."""
-        self.exchange()
-        waiting = {one.digest for one in self.unsent()}
-        void = {facts["notice"]: facts["code"] for event, facts in self.told if event == "notice-void"}
+        """What was said, and whether the broker has it.
+
+        What is said here counts, whatever fails on the way to the broker; so a failure is part of the answer.
+        """
+        failed = self._failed_exchange()
+        sent = {facts["notice"]: facts.get("code", "taken") for _, facts in self.told if "notice" in facts}
+        waiting = {one.digest for one in self.unsent()} - set(sent)
+        away = "not sent yet" if failed is None else f"not taken: {failed.code}"
         rows = [
-            (
-                one.kind,
-                one.seq,
-                "not sent yet" if one.digest in waiting else void.get(one.digest, "taken"),
-                one.digest,
-            )
+            (one.kind, one.seq, away if one.digest in waiting else sent.get(one.digest, "taken"), one.digest)
             for one in said
         ]
         stands = standing(self.held.contract, self.life(), self.now)
@@ -245,9 +278,52 @@ class _Desk:
                 "contract": self.held.contract.digest,
                 "standing": stands,
                 "notices": [dict(zip(("kind", "seq", "broker", "digest"), row, strict=True)) for row in rows],
+                "failed": None if failed is None else failed.as_dict(),
             },
-            text=(*lines, _AWAY) if waiting else lines,
+            text=(*lines, *_why(failed, waits=bool(waiting))),
+            exit_code=0 if failed is None else failed.exit_code,
         )
+
+    def _failed_exchange(self) -> IriaiError | None:
+        try:
+            self.exchange()
+        except IriaiError as error:
+            return error
+        return None
+
+
+def _why(failed: IriaiError | None, *, waits: bool) -> tuple[str, ...]:
+    """Lines about what did not reach the broker, or failed after it had."""
+    if failed is None:
+        return (_AWAY,) if waits else ()
+    head = (
+        "said     it counts here from now on, and goes out again until the broker takes it; what failed:"
+        if waits
+        else "said     the broker has it; what failed afterwards:"
+    )
+    clause = f" [clause {failed.clause}]" if failed.clause else ""
+    return (
+        head,
+        f"  {failed.code}{clause}",
+        f"  need:   {failed.need}",
+        f"  found:  {failed.found}",
+        f"  remedy: {failed.remedy}",
+    )
+
+
+def _unsigned(member: Member, contract: str) -> str:
+    """What a contract is that is not executed here, in the broker's words; an offer while it is away."""
+    try:
+        rows = [one for one in broker_rows(member) if one["digest"] == contract]
+    except (PeerUnreachableError, PeerAnswerError):
+        rows = []
+    state = rows[0].get("state") if rows else None
+    if state == "terminated":
+        return "one whose negotiation was terminated: it binds nobody"
+    waited = rows[0].get("waiting_for") if rows else None
+    if state == "finalized" or not isinstance(waited, list) or not waited:
+        return "an offer whose signatures are not all here"
+    return "an offer that waits for " + ", ".join(map(str, waited))
 
 
 def _resolved(member: Member, shelf: ContractShelf, name: str) -> str:

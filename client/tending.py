@@ -6,7 +6,7 @@ Per contract of this node, each time:
 1. a final one is fetched with its signatures; a successor that tightens is proven here first;
 2. in a lane of an open round, what the kept consent or refusal allows is said
    (`client.negotiating.carry_on`): messages on their way out go again, VERIFIED is completed;
-3. a lane in AGREED whose round has closed is ended.
+3. a lane in AGREED whose round has closed is ended, and a consent ends with its lane.
 
 It never consents, and never asks: without a person's word nothing is said. What fails is reported by its
 code and tried again later; one contract does not keep another waiting.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from client.consent import end_consents
 from client.contracts import broker_rows, fetch, fetch_envelope
 from client.conversation import Conversation
 from client.lane_book import LaneBook
@@ -51,7 +52,11 @@ def _tended(member: Member, shelf: ContractShelf, outbox: Outbox, row: Mapping[s
     try:
         if row.get("state") == "finalized":
             yield from _fetched(member, shelf, contract)
-        elif isinstance(row.get("negotiation"), str) and not _over(row):
+        elif not isinstance(row.get("negotiation"), str):
+            return
+        elif _over(row):
+            end_consents(shelf, str(row["negotiation"]), _signed(row))
+        else:
             said = carry_on(member, shelf, outbox, Conversation(member, outbox, str(row["negotiation"])))
             if said is not None:
                 yield "contract-said", {"contract": contract, "said": said}
@@ -63,6 +68,12 @@ def _over(row: Mapping[str, Any]) -> bool:
     """Whether the lane has ended, by the broker's word: then nothing can be said in it."""
     lane = row.get("lane")
     return isinstance(lane, dict) and lane.get("state") in {"FINALIZED", "TERMINATED"}
+
+
+def _signed(row: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Digest and round of a lane that ended by being signed."""
+    lane = row["lane"]
+    return (str(row["digest"]), lane["round"]) if lane.get("state") == "FINALIZED" else None
 
 
 def _fetched(member: Member, shelf: ContractShelf, contract: str) -> Iterator[Told]:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -113,6 +114,12 @@ class BrokerClient:
         """Closes the connections."""
         if self._opened is not None:
             self._opened.close()
+
+    def under(self, key: SigningKey) -> BrokerClient:
+        """A client of the same broker over the same connections, whose requests are signed by this key."""
+        other = copy.copy(self)
+        other._key = key  # noqa: SLF001  one of its own kind
+        return other
 
     @property
     def timeout_s(self) -> float:

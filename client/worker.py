@@ -22,6 +22,7 @@ from client.learner import HomeLearner
 from client.membership import open_member
 from client.outbox import Outbox
 from client.receipts import LogView, fetch_consistency
+from client.refusals import keep_unadmitted
 from client.settings import Home, load_settings
 from client.shelf import ContractShelf
 from policies.errors import IriaiError
@@ -84,6 +85,7 @@ class Worker:
 
         Raises:
             EquivocationError: The log contradicted itself; a person has to act.
+            RotationOpenError: A change of the node's key was begun and is not done.
             BudgetUnknownError: A ledger is older than what was told to the log.
             NotJoinedError: No broker is pinned.
         """
@@ -93,9 +95,15 @@ class Worker:
         self.member = member if member is not None else open_member(home, clock=clock, entropy=entropy)
         identity, broker = self.member.identity, self.member.broker
         self.outbox = Outbox(
-            home.outbox, key=identity.key, origin=broker.origin, clock=clock, entropy=entropy
+            home.outbox,
+            key=identity.key,
+            origin=broker.origin,
+            clock=clock,
+            entropy=entropy,
+            former=identity.former,
         )
         self.outbox.check_open()
+        self.outbox.check_settled()
         self.shelf = ContractShelf(home, own_key=identity.key.public)
         self.budgets = Budgets(home, key=identity.key, clock=clock)
         self.ledger = FleetLedger(home.fleet)
@@ -136,6 +144,7 @@ class Worker:
             admit=self.admit,
             ledger=self.ledger,
             clock=clock,
+            former=identity.former,
         )
         self.reconcile()
 
@@ -185,6 +194,7 @@ class Worker:
                 held = fetch_envelope(self.member, self.shelf, config.contract)
             recipe = self.shelf.recipe(config.contract, config.recipe)
         except IriaiError as error:
+            keep_unadmitted(self.outbox, config, error, at_ms=self.outbox.clock.now_ms())
             raise RunRefusedError(
                 need="a contract that everybody signed, and a recipe of it",
                 found=error.code,

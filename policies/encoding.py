@@ -18,6 +18,7 @@ import json
 import re
 import unicodedata
 from decimal import Decimal, InvalidOperation
+from itertools import repeat
 from typing import Any
 
 import rfc8785
@@ -27,6 +28,7 @@ from policies.limits import (
     DECIMAL_FRACTION_DIGITS,
     DECIMAL_INTEGER_DIGITS,
     INTEGER_MAX,
+    JSON_DEPTH,
     NESTING_DEPTH,
     STRING_CHARS,
 )
@@ -46,6 +48,7 @@ __all__ = [
 Json = Any  # a JSON value; recursive types would be re-checked at every boundary anyway
 
 _REMEDY = "send exactly the RFC 8785 bytes of the document"
+_NESTING = (dict, list, tuple)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -58,18 +61,20 @@ def canonical(obj: Json) -> bytes:
 
     Raises:
         EncodingError: The value has no canonical form (NaN, an integer beyond 2**53 - 1, a lone surrogate, a
-            key that is no string).
+            key that is no string), or is nested deeper than `JSON_DEPTH`: a bound of our own, since Python
+            gives up at a depth that depends on who called.
     """
-    if _is_plain(obj):
+    if _is_plain(obj, JSON_DEPTH):
         return json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    _check_depth(obj)
     try:
         return rfc8785.dumps(obj)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise _refuse("a value that RFC 8785 can write", type(error).__name__) from error
 
 
-def _is_plain(obj: Json) -> bool:
-    """Whether `json.dumps` writes the canonical bytes: no floats, ordinary integers, ASCII keys.
+def _is_plain(obj: Json, deeper: int) -> bool:
+    """Whether `json.dumps` writes the canonical bytes: no floats, ordinary integers, ASCII keys, not too deep.
 
     It is three times faster. A property test pins the equality of both; whatever this refuses, the library
     decides.
@@ -78,10 +83,27 @@ def _is_plain(obj: Json) -> bool:
     if kind is str:
         return obj.isascii() or _is_encodable(obj)
     if kind is dict:
-        return all(type(key) is str and key.isascii() and _is_plain(value) for key, value in obj.items())
+        below = deeper - 1
+        return below >= 0 and all(
+            type(key) is str and key.isascii() and _is_plain(value, below) for key, value in obj.items()
+        )
     if kind is list:
-        return all(map(_is_plain, obj))
+        return deeper > 0 and all(map(_is_plain, obj, repeat(deeper - 1)))
     return obj is None or kind is bool or (kind is int and -INTEGER_MAX <= obj <= INTEGER_MAX)
+
+
+def _check_depth(obj: Json) -> None:
+    """Level by level, so that it fails for no depth.
+
+    Raises:
+        EncodingError: Nested deeper than `JSON_DEPTH`.
+    """
+    level = [obj]
+    for _ in range(JSON_DEPTH):
+        nested = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, _NESTING))
+        level = [value for one in nested for value in one]
+    if any(isinstance(one, _NESTING) for one in level):
+        raise _refuse(f"nesting of at most {JSON_DEPTH}", "a deeper value")
 
 
 def _is_encodable(text: str) -> bool:

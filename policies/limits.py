@@ -11,6 +11,7 @@ from typing import Final
 # canonical documents
 INTEGER_MAX: Final = 2**53 - 1  # beyond this, JSON readers disagree (RFC 8785)
 NESTING_DEPTH: Final = 12  # a contract needs 5; deeper is an attack on parsers
+JSON_DEPTH: Final = 64  # of any JSON value: a document in an envelope in a body; far below Python's own limit
 STRING_CHARS: Final = 4_000
 DECIMAL_INTEGER_DIGITS: Final = 12
 DECIMAL_FRACTION_DIGITS: Final = 18  # epsilon and delta need 12
@@ -23,7 +24,10 @@ CLAUSES: Final = 500
 CONTRACT_SIGNATURES: Final = 128  # twice the parties: the auditor and a repeated one fit, a flood does not
 NOTICE_BYTES: Final = 8 * 1024  # of one statement about a contract: the text and twelve short fields
 NOTICE_TEXT_CHARS: Final = 500
-NOTICES_PER_PARTY: Final = 1_000  # in one contract; every reader replays them all
+NOTICES_PER_PARTY: Final = 1_000  # in one contract, beside resumes that others make necessary; all are replayed
+NOTICE_EARLY_S: Final = 120  # before the contract was final: a slow clock, and an entry that shows the minute
+FACT_ITEMS: Final = 1_024  # of one list in a request to the evaluator: 512 signals, 64 parties, consents
+FACT_LISTS: Final = 10_000  # of one list of cohorts: each is of a model or number that was given out
 LINT_FINDINGS: Final = 1_000  # of one contract; two for each clause
 PROOF_S: Final = 5  # one question to the prover; no answer by then is no proof
 PROOF_TIMEOUTS: Final = 3  # of one amendment; then nothing more is asked

@@ -168,7 +168,11 @@ class Envelope:
 
 
 def parse_envelope_json(data: bytes) -> Any:  # noqa: ANN401  a parsed JSON document
-    """Like `policies.encoding.parse` without the bound on string length: payloads are long base64."""
+    """Like `policies.encoding.parse` without the bound on string length: payloads are long base64.
+
+    Raises:
+        EncodingError: No JSON, nested deeper than `policies.limits.JSON_DEPTH`, or not canonical.
+    """
     try:
         obj = json.loads(data)
     except (ValueError, RecursionError) as error:

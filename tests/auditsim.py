@@ -423,9 +423,8 @@ class PoolSim:
             body = {"contract": new.digest, "party": maker.alias(new.digest)}
             self.add(f"signed again {maker.party}", self.said(maker, T.CONTRACT_SIGNED, body))
             self.contract = old
-        if kind == "change":
-            pub = {"contract": new.digest, "signatures": digest(signatures.to_bytes()), "prose": None}
-            self.add("finalized again", Event(type=T.CONTRACT_FINALIZED, scope=new.digest, pub=pub))
+        pub = {"contract": new.digest, "signatures": digest(signatures.to_bytes()), "prose": None}
+        self.add("finalized again", Event(type=T.CONTRACT_FINALIZED, scope=new.digest, pub=pub))
         self.verdicts = [self.judged(old, new, kind)]
         self.now_ms = max(self.now_ms, AGAIN_MS)
         joined = self.decide(self._join(new, kind, tuple(one.party for one in makers)), "broker")

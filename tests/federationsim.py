@@ -215,6 +215,10 @@ class SimFleet(LocalGrid):
                 public_key=node_public_key, ask=functools.partial(self._carry, node)
             )
 
+    def rekey(self, node: str, node_public_key: bytes) -> None:
+        if node in self._nodes:
+            self._nodes[node] = replace(self._nodes[node], public_key=node_public_key)
+
     def revoke(self, node: str) -> None:
         self._nodes.pop(node, None)
 
@@ -438,14 +442,35 @@ class Wire(httpx.BaseTransport):
             proof = writer.consistency(old, head.size) if 0 < old < head.size else []
             answer = {"note": head.note, "proof": [b64(one) for one in proof], "old_size": old}
             return httpx.Response(200, content=canonical(answer))
+        later = parts[0] == "contracts" and len(parts) > 1 and parts[1] != self._pool.contract.digest
+        if later:  # a successor; what all signed first is on every site already
+            return self._contract(parts[1], parts[2:])
         if parts[0] == "runs":
             with self._pool.services.store.read() as session:
                 state = session.scalar(select(run.c.state).where(run.c.run_id == parts[1]))
             return httpx.Response(200, content=canonical({"state": state}))
+        return self._nothing(request.url.path)
+
+    def _contract(self, name: str, rest: list[str]) -> httpx.Response:
+        """Bytes of a contract, a recipe or the signatures."""
+        contracts = self._pool.services.contracts
+        with self._pool.services.store.read() as session:
+            match rest:
+                case []:
+                    data = contracts.get(name).canonical
+                case ["annexes", recipe]:
+                    data = contracts.annex(session, contracts.get(name), recipe)
+                case ["envelope"]:
+                    data = contracts.envelope(session, contracts.get(name)).to_bytes()
+                case _:
+                    return self._nothing(f"{name} {rest}")
+        return httpx.Response(200, content=data)
+
+    def _nothing(self, path: str) -> httpx.Response:
         problem = {
             "code": "sim.not-found",
             "need": "a route",
-            "found": request.url.path,
+            "found": path,
             "remedy": "none",
             "exit_code": 4,
         }
@@ -589,7 +614,7 @@ class Pool:
         """Per settled attempt: party → verdict, as the log's ``round.closed`` shows it."""
         found = []
         for entry in self.entries(EntryType.ROUND_CLOSED, run_id):
-            names = {self.alias(name, run_id, entry.round): name for name in NAMES}
+            names = {self.alias(name, run_id, entry.round, entry.scope): name for name in NAMES}
             found.append({names[shown]: one["verdict"] for shown, one in entry.pub["parties"].items()})
         return found
 
@@ -598,13 +623,13 @@ class Pool:
         found = []
         for entry in self.entries(EntryType.CONTRIBUTION_REFUSED, run_id):
             submission = self.entries()[entry.refs[0]]
-            names = {self.alias(name, run_id, submission.round): name for name in NAMES}
+            names = {self.alias(name, run_id, submission.round, submission.scope): name for name in NAMES}
             found.append((names[submission.actor], entry.round, entry.pub["reason"]))
         return found
 
-    def alias(self, name: str, run_id: str | None, number: int | None) -> str:
+    def alias(self, name: str, run_id: str | None, number: int | None, scope: str | None = None) -> str:
         member = self.services.contracts.member_of(self.contract, name)
-        return alias(member.alias_key, self.contract.digest, run_id, number)
+        return alias(member.alias_key, scope or self.contract.digest, run_id, number)
 
     def candidates(self) -> dict[str, str]:
         """Candidate → state."""
@@ -625,7 +650,7 @@ class Pool:
         for entry in self.entries(EntryType.EPSILON_SPENT, run_id):
             if "/eval/" in entry.pub["mechanism"]:
                 continue
-            names = {self.alias(name, run_id, entry.round): name for name in NAMES}
+            names = {self.alias(name, run_id, entry.round, entry.scope): name for name in NAMES}
             _, number, attempt = entry.pub["mechanism"].split("/")
             found[names[entry.actor]][(int(number), int(attempt))] += entry.pub["steps"]
         return found

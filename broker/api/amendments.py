@@ -92,7 +92,8 @@ async def _tighten(call: Call, old: Contract, body: AmendmentBody) -> Response:
                 services.desk.changed(taken.ended)
             services.desk.stir()
 
-        row = row_of(session, services.contracts, brought.proposal.contract, call.member)
+        new = services.contracts.read_in(session, taken.contract)
+        row = row_of(session, services.contracts, new, call.member)
         return Answer(status=201, body=row, indexes=taken.indexes, after=(told,))
 
     return await call.change(effect)

@@ -6,9 +6,10 @@ A hypothetical request is evaluated by the contract as it stands now. It has no 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter
+from fastapi import Query as QueryParam
 
 from broker.api.bodies import Body
 from broker.api.once import store_nonce
@@ -17,6 +18,7 @@ from broker.contracts.decided import decisions_of, one_decision
 from broker.membership.directory import Member
 from policies.contract import enforcement_map, evaluate, request_from_json, state_to_json
 from policies.encoding import Json  # noqa: TC001  a field of a model
+from policies.limits import INTEGER_MAX
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -54,7 +56,9 @@ async def question(call: PartyCall, digest: str) -> Response:
 
 
 @router.get("/contracts/{digest}/decisions")
-async def decisions(call: PartyCall, digest: str, after: int = -1) -> Response:
+async def decisions(
+    call: PartyCall, digest: str, after: Annotated[int, QueryParam(ge=-1, le=INTEGER_MAX)] = -1
+) -> Response:
     """Decisions about the caller, oldest first; all of them for operators."""
     contract = call.services.contracts.for_caller(digest, call.known)
     with call.services.store.read() as session:

@@ -5,7 +5,8 @@
 - One task sleeps until the nearest deadline and ends what is late. It looks again every
   `DEADLINE_CHECK_S`, because the clock may jump, and after each change.
 - A successor takes effect when its term begins, by the same task, and before any answer that is asked later.
-- A frozen log takes no change: then reads show what is stored.
+- A negotiation or a successor that cannot be brought up to date stops no other one. A frozen log takes no
+  change at all: then reads show what is stored.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from broker.contracts.pools import find_pool, nearest_deadline_ms, overdue
 from broker.contracts.views import view_of
-from broker.log.errors import LogError
+from broker.log.errors import LogFrozenError, LogUnavailableError
 from policies.contract.pool import OPEN
 from policies.errors import IriaiError
 from policies.limits import DEADLINE_CHECK_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from broker.contracts.amendments import Amendments
     from broker.contracts.bell import Bell
@@ -113,7 +114,12 @@ class NegotiationDesk:
                 until_s = loop.time()
 
     async def bring_up_to_date(self, *names: str) -> bool:
-        """Ends what is overdue, in these negotiations and in all others; False if it could not be written.
+        """Ends what is overdue, in these negotiations and in all others.
+
+        Each by itself: one that cannot be brought up to date does not keep the others waiting.
+
+        Returns:
+            False if something could not be written.
 
         Raises:
             NotPartyError: No such negotiation.
@@ -125,14 +131,15 @@ class NegotiationDesk:
                 one for one in names if self._negotiations.stale(session, find_pool(session, one), now_ms)
             }
             due = self._amendments.due(session, now_ms)
+        done = True
         try:
             for name in sorted(late):
-                await self._look(name)
+                done &= await _alone(name, self._look(name))
             for name in due:
-                await self._take_effect(name)
-        except LogError:
+                done &= await _alone(name, self._take_effect(name))
+        except (LogFrozenError, LogUnavailableError):
             return False
-        return True
+        return done
 
     async def _look(self, name: str) -> None:
         def work(session: Session, tx: LogTx) -> None:
@@ -167,6 +174,22 @@ class NegotiationDesk:
         if nearest_ms is None:
             return None
         return min(float(DEADLINE_CHECK_S), max(0, nearest_ms - self._clock.now_ms()) / 1000)
+
+
+async def _alone(name: str, step: Awaitable[None]) -> bool:
+    """Whether a step was done; one that fails is told to the operators and stays undone.
+
+    Raises:
+        LogFrozenError, LogUnavailableError: Nothing can be written now, whatever it is about.
+    """
+    try:
+        await step
+    except (LogFrozenError, LogUnavailableError):
+        raise
+    except Exception as error:  # noqa: BLE001  a bug of ours about one must not stop the deadlines of all
+        _log.error("deadlines: %s: %s", name, error, exc_info=error)
+        return False
+    return True
 
 
 def _nobody_asks(_old: Contract, _new: Contract) -> None:

@@ -7,7 +7,7 @@ The language, its signatures, its clauses and the messages of a negotiation have
     ContractRoomError
       AnnexMismatchError     contract.annex-mismatch     bytes are not the ones that the contract names
       AnnexMissingError      contract.annex-missing      a recipe of the contract was not sent along
-      PartyMismatchError     contract.party-mismatch     a pinned party is not the member of that key
+      PartyMismatchError     contract.party-mismatch     a pinned party or log is not the one known here
       OfferConflictError     contract.offer-conflict     this text does not fit what was offered before
       LintError              contract.lint-error         a term that no pool should have
       CounterpartyTakenError dsp.counterparty-taken      a name that somebody else has, or no more room
@@ -62,7 +62,7 @@ class AnnexMissingError(ContractRoomError):
 
 
 class PartyMismatchError(ContractRoomError):
-    """A party that the contract pins is not the active member of that key, name and group."""
+    """A party or a log that the contract pins is not the one that this broker has under that name."""
 
     code = "contract.party-mismatch"
     http_status = 422

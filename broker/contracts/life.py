@@ -27,6 +27,7 @@ from broker.contracts.decisions import judge
 from broker.contracts.entries import end_event, entry_body
 from broker.contracts.errors import NotPartyError
 from broker.contracts.history import ENTRY_OF, FINALIZED
+from broker.log.rotations import Rotations
 from broker.membership.errors import AlreadyEnrolledError
 from broker.membership.records import console_action
 from broker.store.tables import candidate, contract_document, contract_notice, log_entry, organisation, run
@@ -35,11 +36,12 @@ from policies.contract.errors import (
     NotExecutedError,
     NoticeEntitlementError,
     NoticeMalformedError,
+    NoticeOrderError,
     RefusedError,
 )
-from policies.contract.lifecycle import absorb, contract_state, exit_request, life_view
+from policies.contract.lifecycle import absorb, contract_state, exit_request, key_of, life_view, too_early
 from policies.contract.notices import Notice, read_notice, seal_notice
-from policies.identity import key_text, parse_key
+from policies.identity import key_id, key_text, parse_key
 from policies.limits import CLOCK_SKEW_S
 from policies.log.entries import EntryType, Event, alias, from_envelope
 from policies.log.envelope import open_envelope
@@ -196,7 +198,7 @@ class Lives:
         return Brought(contract=contract, notice=said, envelope=notice, event=event)
 
     def _event(self, contract: Contract, member: Member, said: Notice, envelope: Envelope) -> Event:
-        payload = open_envelope(envelope, member.key)
+        payload = open_envelope(envelope, self._sealer(contract, member, said, envelope))
         kind = ENTRY_OF[said.kind]
         header = (payload["kind"], payload["scope"], payload["run"], payload["round"])
         body = entry_body(contract, self._contracts.life(contract), said)
@@ -208,26 +210,41 @@ class Lives:
             )
         return from_envelope(envelope, payload, actor=alias(member.alias_key, contract.digest, None, None))
 
+    def _sealer(self, contract: Contract, member: Member, said: Notice, envelope: Envelope) -> bytes:
+        """Whose key an envelope must have: the member's; of a rotation also the one that is given up.
+
+        The first of an organisation's contracts to hear of a rotation changes the key of its requests. The
+        others hear of it under the new key, by envelopes that the old one sealed.
+        """
+        old = key_of(contract, self._contracts.life(contract), said.party)
+        if said.kind != "rotate" or old is None or not envelope.signed_by(parse_key(old)):
+            return member.key
+        return parse_key(old)
+
     def take(self, session: Session, tx: LogTx, brought: Brought) -> Taken:
         """Keeps a notice, logs it and makes it effective; the same notice again changes nothing.
 
         Raises:
             NotExecutedError: The contract is not final: nothing is kept.
-            NoticeOrderError: Its number is used by another notice, or one before it is missing.
+            NoticeMalformedError: It is dated before the contract was final.
+            NoticeOrderError: Its number is used by another notice, one before it is missing, or one that is
+                dated later.
             SignatureInvalidError: The key in force of its party has not signed it.
             AlreadyEnrolledError: The new key of a rotation is somebody's.
         """
         contract, said = brought.contract, brought.notice
         if self._kept(session, contract, said.digest) is not None:
-            indexes = () if brought.event is None else (tx.add(brought.event),)
-            return Taken(view=self.view(session, contract), indexes=indexes, refusal=None)
+            return self._again(session, tx, brought)
         before = self._contracts.life(contract, session)
         if before.finalized_at is None:
             raise NotExecutedError(
                 need="a contract that everybody signed", found="an offer", remedy="refuse the offer instead"
             )
+        if too_early(before, said):
+            raise _malformed(f"a time from {before.finalized_at} on, when the contract was final", said.at)
         after, _, refusal = absorb(contract, before, brought.envelope)
-        org = self._rotate(session, brought, after) if said.kind == "rotate" and refusal is None else None
+        rotates = said.kind == "rotate" and refusal is None
+        org = self._rotate(session, brought, before, after) if rotates else None
         if said.kind == "exit" and (refusal is None or isinstance(refusal, RefusedError)):
             self._judge_exit(session, tx, contract, before, said)
         self._keep(session, tx, brought.envelope, said)
@@ -237,8 +254,25 @@ class Lives:
             tx.add(end_event(contract, EntryType.CONTRACT_TERMINATED, *after.terminated, refs=(index,)))
         indexes = (index,) if index is not None and brought.event is not None else ()
         return Taken(
-            view=self._view_after(session, contract, after), indexes=indexes, refusal=refusal, org=org
+            view=self._view_of(contract, after, said), indexes=indexes, refusal=refusal, org=org
         )
+
+    def _again(self, session: Session, tx: LogTx, brought: Brought) -> Taken:
+        """A notice that is kept: its entry is there, and the log names each notice once.
+
+        Raises:
+            NoticeOrderError: Under another envelope than its entry's: nothing is kept of it.
+        """
+        index = None if brought.event is None else tx.known(brought.event)
+        if brought.event is not None and index is None:
+            raise NoticeOrderError(
+                need="the envelope that this notice was logged with",
+                found="a fresh one",
+                remedy="send the same bytes again; was the node's outbox restored from a copy?",
+            )
+        life = self._contracts.life(brought.contract, session)
+        view = self._view_of(brought.contract, life, brought.notice)
+        return Taken(view=view, indexes=() if index is None else (index,), refusal=None)
 
     def _judge_exit(self, session: Session, tx: LogTx, contract: Contract, life: Life, said: Notice) -> None:
         judgement = judge(
@@ -250,12 +284,16 @@ class Lives:
         )
         judgement.record(session, tx)
 
-    def _rotate(self, session: Session, brought: Brought, after: Life) -> str | None:
+    def _rotate(self, session: Session, brought: Brought, before: Life, after: Life) -> str | None:
         """Gives the party's organisation its new key, if it does not have it yet; gives the organisation.
 
+        1. it is no broker; 2. the new key is nobody else's, and was given up by nobody; 3. the organisation
+        has it already, by another contract, or still has the key that this contract knows: who found a key
+        that was given up elsewhere cannot give it another successor here.
+
         Raises:
-            AlreadyEnrolledError: Somebody else has the key.
-            NoticeEntitlementError: The broker's key is not changed by a notice.
+            NoticeEntitlementError: Step 1: the broker's key is not changed by a notice. Step 3.
+            AlreadyEnrolledError: Step 2.
         """
         contract, said = brought.contract, brought.notice
         party = contract.party(said.party)
@@ -266,14 +304,23 @@ class Lives:
                 remedy="make a successor contract that pins the broker's new key",
                 clause=contract.amendment.clause,
             )
-        new = key_text(parse_key(after.rotated[said.party]))
+        raw = parse_key(after.rotated[said.party])
+        new = key_text(raw)
         holder = session.scalar(select(organisation.c.org_id).where(organisation.c.node_key == new))
-        if holder not in (None, party.org):
+        if holder not in (None, party.org) or Rotations.read(session).gave_up(key_id(raw)):
             raise AlreadyEnrolledError(
                 need="a key that is new here", found="one that is enrolled", remedy="make a new key pair"
             )
         if holder == party.org:
             return None
+        present = session.scalar(select(organisation.c.node_key).where(organisation.c.org_id == party.org))
+        if present != key_of(contract, before, said.party):
+            raise NoticeEntitlementError(
+                need=f"the key that {party.party} changed to in its other contracts",
+                found="another new key, in the place of one that was given up there",
+                remedy="iriai-node contract rotate-key says one new key in every contract",
+                clause=party.clause,
+            )
         session.execute(update(organisation).where(organisation.c.org_id == party.org).values(node_key=new))
         return party.org
 
@@ -314,7 +361,7 @@ class Lives:
             contract=contract.digest,
             party=party,
             seq=life.next_seq(party),
-            at=self._now(),
+            at=life.next_at(party, self._now()),
             code=code,
             clause=clause,
             text=text,
@@ -375,9 +422,9 @@ class Lives:
             )
         )
 
-    def _view_after(self, session: Session, contract: Contract, after: Life) -> dict[str, Json]:
-        """The view with a notice whose entry is written at the end of the transaction."""
-        return {**self.view(session, contract), **life_view(contract, after, self._now())}
+    def _view_of(self, contract: Contract, life: Life, said: Notice) -> dict[str, Json]:
+        """The answer to a notice: the life after it, and its own digest; the others are not listed again."""
+        return {**life_view(contract, life, self._now()), "notice": said.digest}
 
     def _now(self) -> str:
         return iso_s(self._clock.now_ms())

@@ -9,6 +9,7 @@ a model. Earlier releases count under every version of a contract: whoever amend
     released_ms(session, scopes, model) tier → time of its release
     trained(session, run_id)            parties whose update is in the run's model
     earlier_cohorts(session, scopes, recipe, but=candidate)
+    scopes_of(session, run_id)          contracts that a run has been under, newest first
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ from policies.log.entries import EntryType
 if TYPE_CHECKING:
     from broker.store import Session
 
-__all__ = ["earlier_cohorts", "made_ms", "released_ms", "run_of", "trained", "versions"]
+__all__ = [
+    "earlier_cohorts",
+    "final_successor",
+    "made_ms",
+    "released_ms",
+    "run_of",
+    "scopes_of",
+    "trained",
+    "versions",
+]
+
+_FINAL = "finalized"
 
 
 def made_ms(session: Session, run_id: str) -> int | None:
@@ -96,3 +108,21 @@ def versions(session: Session, contract: str) -> tuple[str, ...]:
             select(contract_document.c.supersedes).where(contract_document.c.digest == name)
         )
     return tuple(found)
+
+
+def scopes_of(session: Session, run_id: str) -> tuple[str, ...]:
+    """Contracts that a run has been under since it was opened, newest first; empty if nobody opened it."""
+    now = session.scalar(select(run.c.contract).where(run.c.run_id == run_id))
+    of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.RUN_OPENED.value)
+    opened = session.scalar(select(log_entry.c.scope).where(of))
+    if now is None:
+        return ()
+    chain = versions(session, now)
+    return chain[: chain.index(opened) + 1] if opened in chain else (now,)
+
+
+def final_successor(session: Session, contract: str) -> str | None:
+    """Digest of the final successor of a contract, in effect or not yet; None without one."""
+    of = (contract_document.c.supersedes == contract) & (contract_document.c.state == _FINAL)
+    found: str | None = session.scalar(select(contract_document.c.digest).where(of))
+    return found

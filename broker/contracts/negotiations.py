@@ -12,8 +12,8 @@
   and a number that is left out of the member's chain would block it.
 - A successor is put to nobody before the contract that rules has let it be opened
   (`broker.contracts.amendments`), an offer and a counter-offer alike.
-- A text whose negotiation ended without a contract is not offered again: the log says of each text at most
-  once that it ended. A later ``sign_by`` makes another text.
+- A text whose negotiation ended is not put to anybody again, by an offer or by a counter-offer: the log says
+  of each text at most once that it ended. A later ``sign_by`` makes another text.
 
     arrived = arrivals.read(member, name, parts)         # `broker.contracts.arrivals`: no transaction yet
     done = negotiations.receive(session, tx, arrived)    # what follows, or why nothing does
@@ -29,7 +29,7 @@ from sqlalchemy import select
 from broker.contracts.errors import OfferConflictError
 from broker.contracts.pool_book import PoolBook, Write
 from broker.contracts.pools import find_pool, open_pool_of
-from broker.contracts.service import FINALIZED, OFFERED, TERMINATED, state_of
+from broker.contracts.service import FINALIZED, OFFERED, TERMINATED, VOID, state_of
 from broker.store.tables import contract_document, lane_message
 from policies.contract.errors import MessageConflictError, OvertakenError
 from policies.contract.negotiation import (
@@ -65,6 +65,11 @@ __all__ = ["Done", "Negotiations"]
 
 _ID_BYTES: Final = 10
 _SEED_BYTES: Final = 16
+_ENDED: Final = {
+    TERMINATED: "which ended without a contract",
+    FINALIZED: "which is final",
+    VOID: "which was final and never took effect",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +191,11 @@ class Negotiations:
     # --- a contributor's messages ---
 
     def receive(self, session: Session, tx: LogTx, arrived: Arrived) -> Done:
-        """Takes a message; see the module."""
+        """Takes a message; see the module.
+
+        Raises:
+            OfferConflictError: A counter-offer of a text whose negotiation has ended; nothing is kept.
+        """
         message = arrived.message
         before = find_pool(session, message.negotiation)
         indexes = () if arrived.event is None else (tx.add(arrived.event),)
@@ -194,6 +203,7 @@ class Negotiations:
         pool, effects = self._step(session, seen, arrived, tx.now_ms)
         if arrived.proposal is not None and any(isinstance(one, Countered) for one in effects):
             contract = arrived.proposal.contract
+            _check_not_ended(contract, state_of(session, contract.digest))
             barred = self._amendments.opening(session, tx, contract, by=message.party)
             if barred is not None:  # its decision is on record; nothing else of the message is
                 self.book.write(Write(session=session, tx=tx, before=before, after=seen), looked)
@@ -232,15 +242,25 @@ class Negotiations:
         )
 
 
+def _check_not_ended(contract: Contract, state: str | None) -> None:
+    """A text whose negotiation has ended is put to nobody again, by an offer or by a counter-offer.
+
+    Raises:
+        OfferConflictError: It ended without a contract, or with one.
+    """
+    how = _ENDED.get(str(state))
+    if how is not None:
+        raise OfferConflictError(
+            need="a text whose negotiation has not ended",
+            found=f"{contract.digest}, {how}",
+            remedy="give it a later sign_by: that is another text",
+        )
+
+
 def _check_fits(session: Session, contract: Contract, state: str | None, other: Pool | None) -> None:
     """1. the text was not closed before; 2. nothing else is open; 3. it follows what is in force."""
     # 1.
-    if state == TERMINATED:
-        raise OfferConflictError(
-            need="a text whose negotiation has not ended",
-            found=f"{contract.digest}, which ended without a contract",
-            remedy="offer it with a later sign_by: that is another text",
-        )
+    _check_not_ended(contract, state)
     # 2.
     if other is not None and other.state == OPEN:
         raise OfferConflictError(

@@ -5,7 +5,7 @@
 - The recipes travel as annexes; their bytes hash to the digests in the contract, or nothing is stored. So
   does the text for people, where it is sent.
 - Contributors are active members with exactly the pinned key, organisation, name, country and group; the
-  broker's key is ours.
+  broker's key is ours, and so is the log that an audit clause names.
 - A text with a lint error is not put to anybody; its warnings travel with it.
 
     proposal = offers.read(text, recipes=[...], prose=None)       # pure, before any transaction
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Offers", "Proposal", "draft_of", "warnings_of"]
 
 _NOTHING: Final[Mapping[str, bytes]] = MappingProxyType({})
+_NO_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +84,10 @@ def draft_of(contract: Contract) -> Draft:
 class Offers:
     """The service; see the module."""
 
-    def __init__(self, *, directory: Directory, broker_key: SigningKey) -> None:
+    def __init__(self, *, directory: Directory, broker_key: SigningKey, origin: str) -> None:
         self._directory = directory
         self._key = broker_key
+        self._origin = origin
 
     def read(
         self,
@@ -94,11 +96,12 @@ class Offers:
         recipes: Iterable[bytes],
         prose: bytes | None,
         held: Mapping[str, bytes] = _NOTHING,
+        present: Mapping[str, str] = _NO_KEYS,
     ) -> Proposal:
         """The text as it would be stored.
 
-        1. the language, strictly; 2. the broker's key is ours; 3. each contributor is the member that it
-           says; 4. each annex is a recipe of the contract, byte for byte, and none is missing; 5. the
+        1. the language, strictly; 2. the broker's key and the log are ours; 3. each contributor is the member
+           that it says; 4. each annex is a recipe of the contract, byte for byte, and none is missing; 5. the
            prose is the one that the contract binds; 6. no lint error.
 
         Args:
@@ -106,6 +109,8 @@ class Offers:
             recipes: Bytes that were sent along.
             prose: The text for people, or None.
             held: Recipes that were sent before, by digest; they need not be sent again.
+            present: Keys in force by the pinned ones that they replaced: a tightening pins what its
+                predecessor does.
 
         Raises:
             ContractError: Step 1.
@@ -120,9 +125,10 @@ class Offers:
         ours = key_text(self._key.public)
         if contract.broker.key != ours:
             raise _mismatch(contract.broker, f"this broker's key {ours}", contract.broker.key)
+        self._check_log(contract)
         # 3.
         for party in contract.contributors:
-            self._check_contributor(party)
+            self._check_contributor(party, present.get(party.key, party.key))
         # 4.
         found = _recipes_of(contract, recipes, held)
         # 5.
@@ -131,18 +137,29 @@ class Offers:
         _check_lint(contract)
         return Proposal(contract=contract, recipes=found, prose=prose)
 
+    def _check_log(self, contract: Contract) -> None:
+        """A contract that names another log would refuse every average and release, once it is signed."""
+        clause = contract.audit
+        if clause is not None and clause.log_origin != self._origin:
+            raise PartyMismatchError(
+                need=f"this broker's log: log_origin {self._origin}",
+                found=clause.log_origin,
+                remedy="write log_origin as `iriai-broker status` shows it",
+                clause=clause.clause,
+            )
+
     def left(self, contract: Contract) -> PartyMismatchError | None:
         """Who is not the member any more that the contract pins."""
         for party in contract.contributors:
             try:
-                self._check_contributor(party)
+                self._check_contributor(party, party.key)
             except PartyMismatchError as error:
                 return error
         return None
 
-    def _check_contributor(self, party: PartyClause) -> None:
+    def _check_contributor(self, party: PartyClause, key: str) -> None:
         try:
-            member = self._directory.active_by_key(parse_key(party.key))
+            member = self._directory.active_by_key(parse_key(key))
         except IriaiError as error:
             raise _mismatch(party, "the key of an active member", error.found) from error
         for name, pinned, enrolled in (

@@ -72,6 +72,8 @@ def row_of(
         "negotiation": None if pool is None else pool.id,
         "lane": next((_lane(one) for one in lanes if one.party == party), None),
         "lanes": {one.party: one.state.value for one in lanes},
+        "round": None if pool is None else pool.round,
+        "every_lane": [_named_lane(one) for one in lanes] if isinstance(caller, Operator) else [],
         "recipes": [{"id": one.id, "digest": one.recipe_digest} for one in contract.recipes],
     }
 
@@ -83,3 +85,8 @@ def _lane(one: Lane) -> dict[str, Json]:
         "state": one.state.value,
         "deadline_ms": one.deadline_ms,
     }
+
+
+def _named_lane(one: Lane) -> dict[str, Json]:
+    """A lane as operators see it; of the others' lanes, a contributor sees the state alone."""
+    return {**_lane(one), "party": one.party, "digest": one.digest}

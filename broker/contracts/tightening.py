@@ -4,6 +4,8 @@
 - **Proven before anything is written.** The successor allows no request that the contract in force refuses,
   and takes no entitlement from another party (`policies.contract.amendment`). Where only the prover could
   tell and it is not installed here, the answer is ``contract.proof-missing``, never a yes.
+- **Signed is signed.** Once both signatures of its initiator hold, its ``contract.signed`` gets its entry,
+  also if the rest is refused: a number that is left out of a member's chain would block it.
 - **All or nothing.** Text, recipes, both signatures, verdict and every entry are written together.
 - Everybody else finds it among its contracts, fetches the verdict if it likes, and proves it again before it
   uses it. It takes effect when its term begins (`broker.contracts.amendments`).
@@ -25,15 +27,18 @@ from sqlalchemy.dialects.sqlite import insert
 from broker.contracts.amendments import refusal_of
 from broker.contracts.arrivals import signed_event
 from broker.contracts.errors import NotPartyError, OfferConflictError
+from broker.contracts.lineage import final_successor
+from broker.contracts.offers import draft_of
 from broker.contracts.pools import open_pool_of
 from broker.contracts.service import FINALIZED, PROSE, SIGNED, VERDICT, state_of
 from broker.store.tables import contract_annex, contract_document, contract_signature, statement
-from policies.contract import CONTRACT_TYPE
+from policies.contract import CONTRACT_TYPE, load
 from policies.contract.entering import EFFECT, OPEN, TIGHTEN, no_looser
 from policies.contract.errors import DeadlineError, RefusedError
 from policies.contract.pool import Ended
 from policies.contract.succession import check_succession
 from policies.encoding import b64, digest, unb64
+from policies.errors import IriaiError
 from policies.log.entries import EntryType, Event
 from policies.ports import iso_s, to_ms
 from policies.signing import Envelope
@@ -69,15 +74,25 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brought:
-    """A tightening as it arrived: proven here, and signed by who starts it."""
+    """A tightening as it arrived, signed by who starts it.
+
+    Attributes:
+        old: The contract that rules.
+        party: Who starts it.
+        member: Likewise.
+        signature: Over the successor's bytes, base64.
+        event: Of its ``contract.signed``.
+        proven: The successor, and the verdict that it is no looser.
+        refusal: Why it is none; then nothing is proven.
+    """
 
     old: Contract
-    proposal: Proposal
     party: str
     member: Member
     signature: str
     event: Event
-    verdict: Verdict
+    proven: tuple[Proposal, Verdict] | None
+    refusal: IriaiError | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +101,14 @@ class Taken:
 
     Attributes:
         indexes: Entries whose receipts its initiator gets.
+        contract: Digest of the successor, once it is final.
         refusal: Why it is not final; None if it is.
         ended: Id of the negotiation that ended for it, or None.
     """
 
     indexes: tuple[int, ...]
-    refusal: RefusedError | None = None
+    contract: str = ""
+    refusal: IriaiError | None = None
     ended: str | None = None
 
 
@@ -118,16 +135,14 @@ class Tightenings:
     def read(self, old: Contract, member: Member, parts: Parts) -> Brought:
         """A tightening as it would be taken; before any transaction, nothing is changed.
 
-        1. who brings it is a contributor; 2. it is a text that could be offered, and follows the contract
-        that it is to replace; 3. both signatures hold, and the linter's warnings are acknowledged; 4. it is
-        no looser, and takes nothing from others.
+        1. who brings it is a contributor; 2. the text loads; 3. both signatures hold, and the linter's
+        warnings are acknowledged; 4. it could be offered, follows the contract that it is to replace, is no
+        looser, and takes nothing from others. What step 4 refuses is told, and the entry is logged.
 
         Raises:
-            RefusedError: Steps 1 and 4: the clause is named, with a witness where there is one.
-            NotASuccessorError: Step 2.
-            IriaiError: Step 2: see `Offers.read`.
+            RefusedError: Step 1.
+            ContractError: Step 2.
             SignatureInvalidError, MemberEnvelopeError: Step 3.
-            ProofMissingError: Step 4 needs the prover, which is not installed.
         """
         # 1.
         party = self._contracts.party_of(old, member)
@@ -139,64 +154,77 @@ class Tightenings:
                 clause=old.amendment.clause,
             )
         # 2.
-        with self._store.read() as session:
-            held = self._contracts.recipes(session, old.digest)
-        proposal = self._offers.read(parts.text, recipes=parts.recipes, prose=None, held=held)
-        check_succession(old, proposal.contract)
+        new = load(parts.text)
         # 3.
         event = signed_event(
-            proposal.contract,
-            member,
-            parts.signature,
-            parts.envelope,
-            acknowledged=proposal.draft.warnings,
+            new, member, parts.signature, parts.envelope, acknowledged=draft_of(new).warnings
         )
         # 4.
-        verdict = no_looser(old, proposal.contract, party.party)
+        proven, refusal = None, None
+        try:
+            proven = self._proven(old, parts, party.party)
+        except IriaiError as error:
+            refusal = error
         return Brought(
             old=old,
-            proposal=proposal,
             party=party.party,
             member=member,
             signature=parts.signature,
             event=event,
-            verdict=verdict,
+            proven=proven,
+            refusal=refusal,
         )
 
+    def _proven(self, old: Contract, parts: Parts, initiator: str) -> tuple[Proposal, Verdict]:
+        with self._store.read() as session:
+            held = self._contracts.recipes(session, old.digest)
+            rotated = self._contracts.life(old, session).rotated
+        present = {one.key: rotated[one.party] for one in old.contributors if one.party in rotated}
+        proposal = self._offers.read(
+            parts.text, recipes=parts.recipes, prose=None, held=held, present=present
+        )
+        check_succession(old, proposal.contract)
+        return proposal, no_looser(old, proposal.contract, initiator)
+
     def take(self, session: Session, tx: LogTx, brought: Brought) -> Taken:
-        """Makes a tightening final; the same one again changes nothing.
+        """Makes a tightening final, or says why not; the same one again changes nothing.
 
-        The contract that rules is asked whether it may be opened, which is recorded, and whether it could take
-        effect: that is asked again, and recorded, when the time comes.
-
-        Raises:
-            OfferConflictError: Another successor is final, or this text was closed.
-            DeadlineError: ``sign_by`` is over.
+        The contract that rules is asked whether it may be opened, which is recorded, and whether it could
+        take effect: that is asked again, and recorded, when the time comes.
         """
-        old, new = brought.old, brought.proposal.contract
+        if brought.proven is None:
+            return Taken(indexes=(tx.add(brought.event),), refusal=brought.refusal)
+        proposal, verdict = brought.proven
+        old, new = brought.old, proposal.contract
         if state_of(session, new.digest) == FINALIZED:
-            return Taken(indexes=(tx.add(brought.event),))
-        _check_free(session, old, new, at_ms=tx.now_ms)
+            return Taken(indexes=(tx.add(brought.event),), contract=new.digest)
+        refusal = _in_the_way(session, old, new, at_ms=tx.now_ms) or self._against(session, tx, brought, new)
+        if refusal is not None:
+            return Taken(indexes=(tx.add(brought.event),), refusal=refusal)
+        tx.add(_proposed(new))
+        index = tx.add(brought.event)
+        self._keep(session, old, proposal, verdict.to_bytes(), at_ms=tx.now_ms)
+        tx.add(_finalized(new, self._sign(session, brought, new)))
+        ended = self._end_negotiation(session, tx, new)
+        return Taken(indexes=(index,), contract=new.digest, ended=ended)
+
+    def _against(self, session: Session, tx: LogTx, brought: Brought, new: Contract) -> RefusedError | None:
+        """What the contract that rules has against it; its answer about the opening is recorded."""
         opening, effect = (
             self._amendments.judged(
-                session, old, new, stage=stage, kind=TIGHTEN, party=brought.party, signed=signed
+                session, brought.old, new, stage=stage, kind=TIGHTEN, party=brought.party, signed=signed
             )
             for stage, signed in ((OPEN, ()), (EFFECT, (brought.party, new.broker.party)))
         )
         opening.record(session, tx)
-        against = next((one for one in (opening, effect) if not one.allow), None)
-        if against is not None:
-            return Taken(indexes=(tx.add(brought.event),), refusal=refusal_of(against))
-        tx.add(_proposed(new))
-        index = tx.add(brought.event)
-        self._keep(session, brought, at_ms=tx.now_ms)
-        tx.add(_finalized(new, self._sign(session, brought)))
-        return Taken(indexes=(index,), ended=self._end_negotiation(session, tx, new))
+        return refusal_of(opening) or refusal_of(effect)
 
-    def _keep(self, session: Session, brought: Brought, *, at_ms: int) -> None:
+    def _keep(
+        self, session: Session, old: Contract, proposal: Proposal, verdict: bytes, *, at_ms: int
+    ) -> None:
         """Text, recipes, the predecessor's text for people, and the verdict."""
-        old, new, verdict = brought.old, brought.proposal.contract, brought.verdict.to_bytes()
-        self._offers.keep(session, brought.proposal, at_ms=at_ms)
+        new = proposal.contract
+        self._offers.keep(session, proposal, at_ms=at_ms)
         of = contract_document.c.digest == new.digest
         session.execute(update(contract_document).where(of).values(state=FINALIZED, at_ms=at_ms))
         where = (contract_annex.c.contract == old.digest) & (contract_annex.c.sha256 == PROSE)
@@ -208,9 +236,8 @@ class Tightenings:
         row = {"digest": digest(verdict), "bytes": verdict}
         session.execute(insert(statement).on_conflict_do_nothing(), row)
 
-    def _sign(self, session: Session, brought: Brought) -> Envelope:
+    def _sign(self, session: Session, brought: Brought, new: Contract) -> Envelope:
         """Keeps both signatures; gives the envelope."""
-        new = brought.proposal.contract
         own = Envelope.seal(new.canonical, CONTRACT_TYPE, self._key).signatures[0][1]
         for party, signature in ((brought.party, brought.signature), (new.broker.party, b64(own))):
             again = insert(contract_signature).on_conflict_do_update(
@@ -247,32 +274,34 @@ class Tightenings:
         return data
 
 
-def _check_free(session: Session, old: Contract, new: Contract, *, at_ms: int) -> None:
-    """1. in time; 2. what it supersedes is final; 3. nothing else supersedes it; 4. it was not closed."""
+def _in_the_way(session: Session, old: Contract, new: Contract, *, at_ms: int) -> IriaiError | None:
+    """1. too late; 2. what it supersedes is not final; 3. something else supersedes it; 4. it was closed."""
     # 1.
     if to_ms(new.sign_by) <= at_ms:
-        raise DeadlineError(
+        return DeadlineError(
             need=f"signatures before {new.sign_by}",
             found=iso_s(at_ms),
             remedy="give the text a later sign_by, and a term that begins after it",
         )
     # 2.
     if state_of(session, old.digest) != FINALIZED:
-        raise _conflict("a contract that is final", f"{old.digest}, which is not", "refuse the offer instead")
+        return _conflict(
+            "a contract that is final", f"{old.digest}, which is not", "refuse the offer instead"
+        )
     # 3.
-    same = (contract_document.c.supersedes == old.digest) & (contract_document.c.state == FINALIZED)
-    other: str | None = session.scalar(select(contract_document.c.digest).where(same))
+    other = final_successor(session, old.digest)
     if other is not None:
-        raise _conflict(
+        return _conflict(
             f"no other successor of {old.digest}", f"{other}, which is final", "amend that one once it rules"
         )
     # 4.
     if state_of(session, new.digest) is not None:
-        raise _conflict(
+        return _conflict(
             "a text that nobody has offered",
             f"{new.digest}, which was",
             "propose it with a later sign_by: that is another text",
         )
+    return None
 
 
 def _conflict(need: str, found: str, remedy: str) -> OfferConflictError:

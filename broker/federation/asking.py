@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from broker.contracts.lineage import scopes_of
 from broker.federation.engine import Expect, Request
+from broker.federation.participants import under_present_key
 from broker.federation.replies import read_reply
 from policies.encoding import b64, digest
 from policies.exchange import ExchangeType, TensorSpec, seal_request
@@ -43,6 +45,8 @@ class Asking:
         self._run = run
         self._contract = contract
         self._recipe = recipe
+        with tools.store.read() as session:
+            self._scopes = scopes_of(session, run)
         self._seen: dict[str, int] = {}
         self._receipts: dict[str, Sequence[int]] = {}
 
@@ -117,11 +121,12 @@ class Asking:
         """
         found = read_reply(
             reply,
-            sender=sender,
+            sender=under_present_key(self._tools.contracts, self._contract, sender),
             contract=self._contract,
             recipe=self._recipe,
             origin=self._tools.writer.origin,
             now_ms=self._tools.clock.now_ms(),
+            scopes=self._scopes,
         )
         for one in found.signed:
             seen = int(one.payload["seen"]["size"])

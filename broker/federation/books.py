@@ -8,6 +8,8 @@ with the auditor's own rules, before it gets its entry:
 - one submission for a slot, one evaluation of a candidate, one entry for a decision;
 - a vote on a known candidate is of its contract and run.
 
+A member's books are kept under its first key (`broker.log.rotations`): a new key begins no new budget.
+
 Entries up to the signed head are read once and kept; what a transaction wrote behind it is read each time.
 """
 
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from broker.contracts.lineage import scopes_of, versions
+from broker.log.rotations import Rotations
 from broker.store.tables import candidate, decision, log_entry, log_envelope, run
 from policies.identity import key_id, parse_key
 from policies.log.entries import EntryType
@@ -74,7 +78,8 @@ class Books:
         self._upto = 0
         self._kept: dict[str, Book] = {}
         self._decided: set[str] = set()
-        self._plans: dict[str, tuple[str, Plans]] = {}
+        self._rotations = Rotations()
+        self._plans: dict[str, Plans] = {}
         self._caps: dict[tuple[str, str], Cap | None] = {}
         with store.read() as session:
             self._catch_up(session)
@@ -82,14 +87,15 @@ class Books:
     def page(self, session: Session, sender: Participant) -> Page:
         """A member's books as they stand in this transaction, to try envelopes on, in their order."""
         self._catch_up(session)
-        kid = key_id(sender.node_key)
+        rotations = Rotations.read(session)
+        kid = rotations.first(key_id(sender.node_key))
         book, decided = self._kept.get(kid, Book()).copy(), set(self._decided)
         for row in _rows(session, self._upto, _OPEN_ENDED):
-            self._take(session, book if row.signer == kid else Book(), decided, row)
-        return Page(self, session, kid, book=book, decided=decided)
+            self._take(session, book if rotations.first(row.signer) == kid else Book(), decided, row)
+        return Page(self, session, kid, book=book, decided=decided, kids=rotations.line(kid))
 
-    def plans_of(self, session: Session, run_id: str) -> tuple[str, Plans] | None:
-        """Contract and plans of a run; None if nobody opened it."""
+    def plans_of(self, session: Session, run_id: str) -> Plans | None:
+        """Plans of a run's recipe; None if nobody opened it."""
         found = self._plans.get(run_id)
         if found is None:
             row = session.execute(
@@ -101,16 +107,20 @@ class Books:
             recipe = load_recipe(self._contracts.annex(session, contract, row.recipe_digest))
             train = None if recipe.plan is None else recipe.plan.document
             plans = Plans(train=train, evaluation=recipe.evaluation.document)
-            found = self._plans[run_id] = row.contract, plans
+            found = self._plans[run_id] = plans
         return found
 
-    def cap(self, scope: str, kid: str) -> Cap | None:
-        """The caps of a contract for the party that holds a key."""
+    def cap(self, session: Session, scope: str, kid: str) -> Cap | None:
+        """The caps of a contract for the member whose first key this is.
+
+        Spends under its earlier versions count.
+        """
         if (scope, kid) not in self._caps:
-            contract = self._contracts.get(scope)
-            party = next((one.party for one in contract.contributors if _kid(one.key) == kid), None)
+            contract, first = self._contracts.get(scope), self._rotations.first
+            party = next((one.party for one in contract.contributors if first(_kid(one.key)) == kid), None)
             caps = None if party is None else contract.caps(party)
-            self._caps[(scope, kid)] = None if caps is None else _cap(scope, caps)
+            before = versions(session, scope)[1:]
+            self._caps[(scope, kid)] = None if caps is None else _cap(scope, caps, before)
         return self._caps[(scope, kid)]
 
     def try_budget(self, session: Session, book: Book, payload: Mapping[str, Json], kid: str) -> None:
@@ -120,23 +130,25 @@ class Books:
             BudgetError: An audit would call it an error.
         """
         found = self.plans_of(session, payload["run"])
-        if found is None or found[0] != payload["scope"]:
+        if found is None or payload["scope"] not in scopes_of(session, payload["run"]):
             raise BudgetError(need="a run of the envelope's contract", found="another", remedy="none")
         if payload["kind"] == EntryType.BUDGET_OPENED:
-            book.opened(payload["body"], plans=found[1])
+            book.opened(payload["body"], plans=found)
             return
         book.spent(
             payload["body"],
             slot=(payload["run"], payload["round"]),
             scope=payload["scope"],
-            cap=self.cap(payload["scope"], kid),
-            plans=found[1],
+            cap=self.cap(session, payload["scope"], kid),
+            plans=found,
         )
 
     def _catch_up(self, session: Session) -> None:
         size = self._writer.head().size
+        self._rotations = Rotations.read(session)
         for row in _rows(session, self._upto, size):
-            self._take(session, self._kept.setdefault(row.signer, Book()), self._decided, row)
+            kid = self._rotations.first(row.signer)
+            self._take(session, self._kept.setdefault(kid, Book()), self._decided, row)
         self._upto = max(self._upto, size)
 
     def _take(self, session: Session, book: Book, decided: set[str], row: Row[Any]) -> None:
@@ -145,16 +157,26 @@ class Books:
             decided.add(payload["body"]["decision"])
             return
         with contextlib.suppress(BudgetError):  # it is in the log, and counts
-            self.try_budget(session, book, payload, row.signer)
+            self.try_budget(session, book, payload, self._rotations.first(row.signer))
 
 
 class Page:
     """One member's books, to try the envelopes of one reply on, in their order."""
 
-    def __init__(self, books: Books, session: Session, kid: str, *, book: Book, decided: set[str]) -> None:
+    def __init__(
+        self,
+        books: Books,
+        session: Session,
+        kid: str,
+        *,
+        book: Book,
+        decided: set[str],
+        kids: tuple[str, ...],
+    ) -> None:
         self._books = books
         self._session = session
         self._kid = kid
+        self._kids = kids
         self._book = book
         self._decided = decided
         self._once: set[tuple[object, ...]] = set()
@@ -181,14 +203,14 @@ class Page:
             self._fit_vote(payload)
 
     def _fit_once(self, one: Signed, name: str, reason: str, need: str) -> None:
-        """No other envelope of this kind by this key has the same run, round and value."""
+        """No other envelope of this kind by this member has the same run, round and value."""
         payload = one.payload
         slot = (one.kind, payload["run"], payload["round"], payload["body"][name])
         of = (log_entry.c.run == payload["run"]) & (log_entry.c.type == one.kind.value)
         query = (
             select(log_entry.c.round, log_entry.c.body)
             .join(log_envelope, log_envelope.c.idx == log_entry.c.idx)
-            .where(of & (log_envelope.c.signer == self._kid))
+            .where(of & log_envelope.c.signer.in_(self._kids))
         )
         if one.kind is EntryType.SUBMISSION_RECEIVED:
             query = query.where(log_entry.c.round == payload["round"])
@@ -209,11 +231,11 @@ class Page:
 
     def _fit_vote(self, payload: Mapping[str, Json]) -> None:
         row = self._session.execute(
-            select(candidate.c.run_id, run.c.contract)
-            .join(run, run.c.run_id == candidate.c.run_id)
-            .where(candidate.c.digest == payload["body"]["subject"])
+            select(candidate.c.run_id).where(candidate.c.digest == payload["body"]["subject"])
         ).one_or_none()
-        if row is not None and (row.run_id, row.contract) != (payload["run"], payload["scope"]):
+        if row is None:
+            return
+        if row.run_id != payload["run"] or payload["scope"] not in scopes_of(self._session, row.run_id):
             raise MisfitError(_MISPLACED, need="a vote in the candidate's own run", found="in another")
 
 
@@ -228,12 +250,13 @@ def _rows(session: Session, since: int, until: int) -> list[Row[Any]]:
     return list(session.execute(query)) if since < until else []
 
 
-def _cap(scope: str, caps: Caps) -> Cap:
+def _cap(scope: str, caps: Caps, before: tuple[str, ...]) -> Cap:
     return Cap(
         scope=scope,
         epsilon_total=caps.epsilon_total,
         epsilon_per_release=caps.epsilon_per_release,
         delta=caps.delta,
+        before=before,
     )
 
 

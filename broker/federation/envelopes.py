@@ -21,9 +21,10 @@ from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.decisions import keep
+from broker.contracts.lineage import scopes_of, versions
 from broker.federation.books import DIFFERS, MisfitError
 from broker.federation.signed import ABOUT_CONTRACTS, slot_of_mechanism
-from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run, statement, vote
+from broker.store.tables import candidate, ledger_mirror, log_entry, round_, statement, vote
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.log.entries import EntryType, Event, from_envelope
@@ -119,7 +120,7 @@ def add_envelopes(
     Raises:
         EnvelopesRefusedError: The log does not take one of them.
     """
-    found, page = [], books.page(session, sender)
+    found, page, mine = [], books.page(session, sender), versions(session, contract)
     for one in reply.signed:
         payload = one.payload
         actor = sender.alias(payload["scope"], payload["run"], payload["round"])
@@ -128,7 +129,7 @@ def add_envelopes(
             known = tx.known(event)
             if known is None:
                 _check_kind(sender, one)
-                _check_place(session, sender, one, slot)
+                _check_place(session, sender, one, slot, contract)
                 page.fit(one)
             found.append(tx.add(event) if known is None else known)
         except LogError as error:
@@ -138,7 +139,7 @@ def add_envelopes(
             raise EnvelopesRefusedError(
                 sender, need=error.need, found=error.found, reason=error.reason, evidence=evidence
             ) from error
-        if payload["scope"] == contract:
+        if payload["scope"] in mine:
             _mirror(session, sender, one)
         late = one.kind is EntryType.SUBMISSION_RECEIVED and one is not reply.submission
         if late and _is_settled(session, one) and not _is_judged(session, one, found[-1]):
@@ -162,8 +163,10 @@ def _check_kind(sender: Participant, one: Signed) -> None:
         raise EnvelopesRefusedError(sender, need=f"the notice of {one.kind.value} first", found="none")
 
 
-def _check_place(session: Session, sender: Participant, one: Signed, slot: Slot) -> None:
+def _check_place(session: Session, sender: Participant, one: Signed, slot: Slot, contract: str) -> None:
     """An envelope about a run is about one of its contract; one about an attempt, about one that was opened.
+
+    A submission is under the contract that its attempt was opened with.
 
     What is about the exchange's own slot was checked when the reply was read.
     """
@@ -174,16 +177,18 @@ def _check_place(session: Session, sender: Participant, one: Signed, slot: Slot)
         attempt = None if of is None else of[2]
         if of is not None and of[:2] != (payload["run"], payload["round"]):
             raise EnvelopesRefusedError(sender, need="a mechanism run of this run and round", found="another")
-    if payload["run"] is None or (payload["run"], payload["round"], attempt) == slot:
+    submits = one.kind is EntryType.SUBMISSION_RECEIVED
+    if payload["run"] is None:
         return
-    if payload["run"] != slot[0]:
-        contract = session.scalar(select(run.c.contract).where(run.c.run_id == payload["run"]))
-        if contract is None or contract != payload["scope"]:
-            raise EnvelopesRefusedError(sender, need="a run of the envelope's contract", found="another")
+    if (payload["run"], payload["round"], attempt) == slot and (not submits or payload["scope"] == contract):
+        return
+    if payload["run"] != slot[0] and payload["scope"] not in scopes_of(session, payload["run"]):
+        raise EnvelopesRefusedError(sender, need="a run of the envelope's contract", found="another")
     if attempt is None:
         return
     opened = opened_attempt(session, payload["run"], payload["round"], attempt)
-    if opened is None or opened["pub"]["plan"] != body["plan"]:
+    strange = opened is None or (submits and opened["scope"] != payload["scope"])
+    if opened is None or strange or opened["pub"]["plan"] != body["plan"]:
         raise EnvelopesRefusedError(sender, need="an attempt that was opened, and its plan", found="another")
 
 
@@ -238,7 +243,7 @@ def store_votes(
 
     The last vote of a party counts, in the order of the log, until the candidate is decided.
     """
-    found = set()
+    found, mine = set(), versions(session, contract)
     for one in reply.signed:
         if one.kind is not EntryType.VOTE_CAST:
             continue
@@ -253,7 +258,7 @@ def store_votes(
         if waits is None:
             continue
         found.add(name)
-        if one.payload["scope"] != contract:
+        if one.payload["scope"] not in mine:
             continue  # the gate reads it from the log; what this party is called there is not known here
         row = {"candidate": name, "party": sender.party, "verdict": body["vote"], "at_ms": tx.now_ms}
         new = insert(vote)

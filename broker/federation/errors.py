@@ -15,6 +15,7 @@
       RunUnknownError         run.unknown               nobody opened this run
       RunNotAllowedError      run.refused               the contract does not allow the run
       RunHaltedError          run.halted                a party stopped the contract; the run waits
+      RunSupersededError      run.superseded            a successor rules; the run goes on under it
 
 `FAILURES` are not exceptions: nothing that one node does raises in a round. `ABSENCES` are those of them in
 which nothing came.
@@ -41,6 +42,7 @@ __all__ = [
     "RunHaltedError",
     "RunLimitError",
     "RunNotAllowedError",
+    "RunSupersededError",
     "RunUnknownError",
     "StoreFullError",
 ]
@@ -157,5 +159,13 @@ class RunHaltedError(RunError):
     """The run's contract is halted: the run waits, and goes on when every contributor has resumed."""
 
     code = "run.halted"
+    exit_code = 75
+    http_status = 409
+
+
+class RunSupersededError(RunError):
+    """A successor of the run's contract rules: the run goes on under it from its next round."""
+
+    code = "run.superseded"
     exit_code = 75
     http_status = 409

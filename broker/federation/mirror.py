@@ -4,16 +4,17 @@
 The node's own ledger decides; the mirror accuses. Both use the fixed-order filter of the contract's caps, so
 that they
 give the same digits for the same history: closed runs count the steps that were taken, an open run counts
-its whole plan.
+its whole plan. What was spent under the versions that a contract superseded counts under its caps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select
 
+from broker.contracts.lineage import versions
 from broker.store.tables import ledger_mirror, run
 from policies.contract import EpsilonAfter
 from policies.privacy.accounting import epsilon_filter, epsilon_text, filter_order
@@ -45,12 +46,12 @@ def spent_by(session: Session, contracts: Contracts, contract: Contract, party: 
     order = _order(contract, party)
     rows = _rows(session, contract, party)
     rho = sum(
-        steps * _plan(session, contracts, contract, recipe).rho_step_nano(order=order)
-        for recipe, steps, _, _ in rows
+        one.steps * _plan(session, contracts, one.contract, one.recipe).rho_step_nano(order=order)
+        for one in rows
     )
     return Spent(
         party=party,
-        steps=sum(steps for _, steps, _, _ in rows),
+        steps=sum(one.steps for one in rows),
         rho_nano=rho,
         epsilon=_epsilon(rho, contract, party, order),
     )
@@ -62,11 +63,11 @@ def epsilon_after(
     """Both figures of one party if this run goes on: its whole plan counts as spent."""
     order = _order(contract, party)
     rho = plan.steps * plan.rho_step_nano(order=order)
-    for recipe, steps, other, state in _rows(session, contract, party):
-        if other == run_id:
+    for row in _rows(session, contract, party):
+        if row.run == run_id:
             continue
-        one = _plan(session, contracts, contract, recipe)
-        rho += (one.steps if state in OPEN_STATES else steps) * one.rho_step_nano(order=order)
+        one = _plan(session, contracts, row.contract, row.recipe)
+        rho += (one.steps if row.state in OPEN_STATES else row.steps) * one.rho_step_nano(order=order)
     return EpsilonAfter(release=epsilon_text(plan.epsilon_rdp), total=_epsilon(rho, contract, party, order))
 
 
@@ -86,19 +87,30 @@ def _order(contract: Contract, party: str) -> int:
     )
 
 
-def _rows(session: Session, contract: Contract, party: str) -> list[tuple[str, int, str, str]]:
-    """(recipe digest, steps taken, run id, state) of each run of the contract that this party trained in."""
+class _Run(NamedTuple):
+    """A run of some version of a contract, and the steps that a party took in it."""
+
+    contract: str
+    recipe: str
+    run: str
+    state: str
+    steps: int
+
+
+def _rows(session: Session, contract: Contract, party: str) -> list[_Run]:
+    """Each run, under any version of the contract up to this one, that this party trained in."""
+    columns = (run.c.contract, run.c.recipe_digest, run.c.run_id, run.c.state)
     query = (
-        select(run.c.recipe_digest, func.sum(ledger_mirror.c.steps), run.c.run_id, run.c.state)
+        select(*columns, func.sum(ledger_mirror.c.steps))
         .join(ledger_mirror, ledger_mirror.c.run_id == run.c.run_id)
-        .where((run.c.contract == contract.digest) & (ledger_mirror.c.party == party))
-        .group_by(run.c.run_id, run.c.recipe_digest, run.c.state)
+        .where(run.c.contract.in_(versions(session, contract.digest)) & (ledger_mirror.c.party == party))
+        .group_by(*columns)
     )
-    return [(row[0], int(row[1]), row[2], row[3]) for row in session.execute(query)]
+    return [_Run(*row[:4], int(row[4])) for row in session.execute(query)]
 
 
-def _plan(session: Session, contracts: Contracts, contract: Contract, recipe_digest: str) -> DpPlan:
-    plan = load_recipe(contracts.annex(session, contract, recipe_digest)).plan
+def _plan(session: Session, contracts: Contracts, contract: str, recipe_digest: str) -> DpPlan:
+    plan = load_recipe(contracts.annex(session, contracts.get(contract), recipe_digest)).plan
     if plan is None:
         from policies.errors import InvariantError
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from policies.contract import PlanFacts
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["Participant", "participants", "plan_facts"]
+__all__ = ["Participant", "participants", "plan_facts", "under_present_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,12 @@ def participants(
             )
         )
     return tuple(found)
+
+
+def under_present_key(contracts: Contracts, contract: Contract, sender: Participant) -> Participant:
+    """A participant with the key that its node has by now: a round may have been opened under another."""
+    key = contracts.member_of(contract, sender.party).key
+    return sender if key == sender.node_key else replace(sender, key=key_text(key), node_key=key)
 
 
 def plan_facts(recipe: Recipe) -> PlanFacts:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
+from broker.contracts.lineage import versions
 from broker.federation.errors import RunUnknownError
 from broker.store.tables import round_, run
 from policies.limits import ATTEMPTS_PER_ROUND
@@ -31,7 +32,8 @@ class Progress:
         last_model_round: The newest of them, 0 before the first.
         model: Digest of the newest model, None before the first.
         lost_in_a_row: Rounds lost since the last model.
-        before: Rounds of earlier runs of the same recipe under the same contract.
+        before: Rounds of earlier runs of the same recipe under the same contract, in all its versions: an
+            amendment does not begin the count anew.
     """
 
     run: str
@@ -67,7 +69,7 @@ def progress(session: Session, run_id: str) -> Progress:
     newest = models[-1] if models else 0
     earlier = session.scalar(
         select(func.coalesce(func.sum(run.c.round), 0)).where(
-            (run.c.contract == row.contract)
+            run.c.contract.in_(versions(session, row.contract))
             & (run.c.recipe_digest == row.recipe_digest)
             & (run.c.run_id != run_id)
             & (run.c.opened_ms <= row.opened_ms)

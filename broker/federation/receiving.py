@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from broker.contracts.lineage import versions
 from broker.federation.aggregate import inspect
 from broker.federation.engine import Failure
 from broker.federation.errors import ABSENCES, FAILURES
@@ -112,8 +113,12 @@ def _verdict_of(code: str) -> str:
 
 
 def _submitted(store: Store, contract: Contract) -> dict[str, str]:
-    """Digest of every update that was submitted under the contract → digest of the envelope that named it."""
-    of = (log_entry.c.type == EntryType.SUBMISSION_RECEIVED.value) & (log_entry.c.scope == contract.digest)
+    """Digest of every update that was submitted under the contract → digest of the envelope that named it.
+
+    In all versions of it: no update counts twice because of an amendment.
+    """
+    kind = log_entry.c.type == EntryType.SUBMISSION_RECEIVED.value
     with store.read() as session:
+        of = kind & log_entry.c.scope.in_(versions(session, contract.digest))
         entries = [json.loads(body) for body in session.scalars(select(log_entry.c.body).where(of))]
     return {one["pub"]["update"]: one["env"] for one in entries}

@@ -69,6 +69,7 @@ class Opening:
         judged: The broker's decision for each participant that is online.
         groups_needed: Independent groups without which there is no aggregate.
         barred: Nodes that are out of the run: they are not asked, and count as refused.
+        asked: Who was asked, where the decisions are on record already and the attempt is only to be ended.
     """
 
     run: str
@@ -81,10 +82,13 @@ class Opening:
     judged: tuple[tuple[Participant, Judgement], ...]
     groups_needed: int
     barred: frozenset[str] = frozenset()
+    asked: tuple[Participant, ...] | None = None
 
     @property
     def cohort(self) -> tuple[Participant, ...]:
         """Who takes part in the attempt."""
+        if self.asked is not None:
+            return self.asked
         return tuple(one for one, judgement in self.judged if judgement.allow)
 
     @property

@@ -74,7 +74,14 @@ class NodeReply:
 
 
 def read_reply(
-    reply: Reply, *, sender: Participant, contract: Contract, recipe: Recipe, origin: str, now_ms: int
+    reply: Reply,
+    *,
+    sender: Participant,
+    contract: Contract,
+    recipe: Recipe,
+    origin: str,
+    now_ms: int,
+    scopes: tuple[str, ...] = (),
 ) -> NodeReply:
     """The checked content of a reply; see the module for the checks.
 
@@ -85,14 +92,16 @@ def read_reply(
         recipe: Of the run.
         origin: Of the log.
         now_ms: Time of the broker's clock.
+        scopes: Contracts that the run has been under.
 
     Raises:
         ReplyRefusedError: With a reason of the log's vocabulary.
     """
     body = reply.header.body
-    place = Place(reply=reply, sender=sender, contract=contract, recipe=recipe, origin=origin)
+    place = Place(reply=reply, sender=sender, contract=contract, recipe=recipe, origin=origin, scopes=scopes)
     signed = tuple(place.envelopes(body.get("envelopes", [])))  # 1.
-    mine = [one for one in signed if one.belongs_to(reply.header.run, reply.round)]
+    here = [one for one in signed if one.belongs_to(reply.header.run, reply.round)]
+    mine = [one for one in here if one.payload["scope"] == contract.digest]
     trained = reply.type is ExchangeType.CONTRIBUTE
     found = NodeReply(
         raw=reply.raw,

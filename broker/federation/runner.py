@@ -5,6 +5,7 @@
   settled attempt; other runs and all members go on meanwhile. So does the gate.
 - A run whose contract is halted waits for everybody's resume, in nobody's way, and then goes on
   (`broker.federation.standing`).
+- A run whose contract has a successor goes on under it from its next round (`broker.federation.moving`).
 - A run that its contract or its nodes refuse, or whose contract has ended, is closed as ``failed`` or
   ``stopped``, with its entry.
 - At start every run that is not closed goes on, and every candidate with a tier that waits is looked at
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
+from broker.federation.moving import move, ruling
 from broker.federation.session import RunSession
 from broker.federation.standing import Standing
 from broker.log import LogFrozenError, LogUnavailableError
@@ -149,6 +151,7 @@ class RoundRunner:
             await asyncio.sleep(RUN_RETRY_S)
 
     async def _once(self, run_id: str) -> None:
+        await move(self._tools, run_id)
         session = RunSession(self._tools, run_id)
         at = session.progress
         if at.state not in (RUNNING, JUDGING):
@@ -202,11 +205,17 @@ class RoundRunner:
     async def _close(self, run_id: str, outcome: str, final_round: int) -> None:
         def work(session: Session, tx: LogTx) -> None:
             row = session.execute(
-                select(run.c.contract, run.c.round, run.c.outcome).where(run.c.run_id == run_id)
+                select(run.c.contract, run.c.recipe_digest, run.c.round, run.c.outcome).where(
+                    run.c.run_id == run_id
+                )
             ).one()
             if row.outcome is not None:
                 return
-            session.execute(update(run).where(run.c.run_id == run_id).values(state=outcome, outcome=outcome))
+            now = {"state": outcome, "outcome": outcome}
+            if outcome == COMPLETED:  # its candidate waits: what is released is released under what rules
+                under = self._tools.contracts.get(row.contract)
+                now["contract"] = ruling(self._tools, session, under, row.recipe_digest).digest
+            session.execute(update(run).where(run.c.run_id == run_id).values(now))
             tx.add(
                 Event(
                     type=EntryType.RUN_CLOSED,

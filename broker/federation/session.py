@@ -94,6 +94,7 @@ class RunSession:
 
         Raises:
             RunHaltedError: A party stopped the contract; the attempt is settled.
+            RunSupersededError: A successor rules; the attempt is settled.
         """
         if self.progress.attempts_used:
             await self._rejoined()
@@ -101,15 +102,17 @@ class RunSession:
         opening = await self._open_next(checkpoint)
         while opening is not None:
             checkpoint, opening = await self._attempt(engine_run, checkpoint, opening)
+        self._standing.require_current(self.contract, self.recipe.digest)
         return checkpoint if self.progress.aggregated and not self._standing.over(self.contract) else None
 
     def require_running(self) -> None:
-        """Returns unless a halt is in force.
+        """Returns unless a halt is in force, or a successor rules.
 
         Raises:
-            RunHaltedError: It is.
+            RunHaltedError, RunSupersededError: It is so.
         """
         self._standing.require_running(self.contract)
+        self._standing.require_current(self.contract, self.recipe.digest)
 
     async def _start(self, engine_run: EngineRun) -> Checkpoint:
         done = self.progress.last_model_round
@@ -223,8 +226,10 @@ class RunSession:
 
         Raises:
             RunHaltedError: A halt is in force: nothing is judged or logged.
+            RunSupersededError: A successor rules: likewise.
         """
         self.require_running()
+        self._standing.require_current(self.contract, self.recipe.digest)
         if self._finished(self.progress) or self._standing.over(self.contract):
             return None
         asked = await self.quorum()
@@ -234,6 +239,7 @@ class RunSession:
 
         def work(session: Session, tx: LogTx) -> Opening:
             self._standing.require_running(self.contract, session)
+            self._standing.require_current(self.contract, self.recipe.digest, session)
             opening = self._permits.opening(session, self.progress, checkpoint.weights, asked, self.barred)
             open_attempt(session, tx, opening)
             return opening
@@ -301,10 +307,9 @@ class RunSession:
             kept = self._judged_again(session, outcome)
             written = close_attempt(session, tx, kept, self.books)
             now = progress(session, self.run)
-            if out or self._standing.stopped(
-                self.contract, session
-            ):  # looked at afresh, once this is written
-                return kept, written, now, None
+            stopped = self._standing.stopped(self.contract, session)
+            if out or stopped or self._standing.superseded(self.contract, session):
+                return kept, written, now, None  # looked at afresh, once this is written
             asked = self._online()
             if not self._enough(asked) or self._finished(now):
                 return kept, written, now, None
@@ -328,6 +333,9 @@ class RunSession:
         if outcome.model is None:
             return outcome
         opening = outcome.opening
+        if self._standing.may_not_count(self.contract, outcome.survivors, session):
+            self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=[])
+            return Outcome(opening=opening, received=outcome.received)
         judgement = self._permits.aggregate(self.progress, opening.round, outcome.survivors, session)
         if judgement.allow:
             return replace(outcome, judgement=judgement)

@@ -118,13 +118,17 @@ def _malformed(need: str, found: str) -> ReplyRefusedError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the envelopes of one reply belong."""
+    """Where the envelopes of one reply belong.
+
+    ``scopes``: contracts that the run has been under. What waits for a receipt may be of an earlier one.
+    """
 
     reply: Reply
     sender: Participant
     contract: Contract
     recipe: Recipe
     origin: str
+    scopes: tuple[str, ...] = ()
 
     def envelopes(self, items: object) -> Iterable[Signed]:
         """Envelopes of the reply, each checked.
@@ -172,7 +176,7 @@ class Place:
 
     def _check_own_run(self, one: Signed) -> None:
         payload, body = one.payload, one.payload["body"]
-        if payload["scope"] != self.contract.digest:
+        if payload["scope"] not in {self.contract.digest, *self.scopes}:
             raise _malformed("the contract of the run", "another")
         if one.kind in _OF_ROUNDS and payload["round"] is None:
             raise _malformed("the round that an envelope belongs to", "none")

@@ -6,6 +6,9 @@
   resumed, and goes on from its last settled attempt. Budget that nodes reserved or spent stays so.
 - **End** (terminated, or the term is over) and **exit** of a party whose update is in the run's model: the
   run is over, and its model is no candidate. Without that party another run gives another model.
+- **Successor**: a round ends under the contract that it was opened with, yet a halt or an exit under the
+  successor binds it too. Then the run moves (`broker.federation.moving`), or ends, if its recipe is not
+  listed.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from broker.contracts.lineage import trained
-from broker.federation.errors import RunHaltedError
+from broker.contracts.lineage import final_successor, trained
+from broker.federation.errors import RunHaltedError, RunSupersededError
 from policies.contract.lifecycle import HALTED, run_over
 from policies.limits import HALT_POLL_S
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from broker.federation.tools import Tools
     from broker.store import Session
@@ -40,7 +43,53 @@ class Standing:
 
     def halted(self, contract: Contract, session: Session | None = None) -> bool:
         """Whether a halt is in force; as a transaction sees it, if its session is given."""
-        return self._tools.contracts.standing(contract, session) == HALTED
+        return self._tools.contracts.standing(self._newest(contract, session), session) == HALTED
+
+    def _newest(self, contract: Contract, session: Session | None) -> Contract:
+        """The newest successor in effect; the contract itself without one."""
+        contracts = self._tools.contracts
+        while (named := contracts.life(contract, session).superseded_by) is not None:
+            contract = contracts.get(named)
+        return contract
+
+    def may_not_count(self, contract: Contract, parties: Iterable[str], session: Session) -> bool:
+        """Whether an open round may give no model because of what was said under a successor."""
+        newest = self._newest(contract, session)
+        if newest is contract:
+            return False
+        gone = self._tools.contracts.life(newest, session).exited
+        return self.halted(newest, session) or any(one in gone for one in parties)
+
+    def superseded(self, contract: Contract, session: Session | None = None) -> bool:
+        """Whether a successor rules, or is about to: its term has begun, and its entry is on its way."""
+        tools = self._tools
+        if session is None:
+            with tools.store.read() as own:
+                return self.superseded(contract, own)
+        if tools.contracts.life(contract, session).superseded_by is not None:
+            return True
+        named = final_successor(session, contract.digest)
+        now = iso_s(tools.clock.now_ms())
+        return named is not None and tools.contracts.read_in(session, named).term.effective <= now
+
+    def require_current(self, contract: Contract, recipe: str, session: Session | None = None) -> None:
+        """Returns unless a successor rules under which the run is to go on.
+
+        Raises:
+            RunSupersededError: One does; the runner moves the run.
+        """
+        if self.superseded(contract, session) and not self._unlisted(contract, recipe, session):
+            raise RunSupersededError(
+                need="the contract that rules",
+                found=f"{contract.digest}, which was superseded",
+                remedy="nothing: the run goes on under its successor",
+                clause=contract.amendment.clause,
+            )
+
+    def _unlisted(self, contract: Contract, recipe: str, session: Session | None) -> bool:
+        """Whether the successor in effect does not list the recipe."""
+        named = self._tools.contracts.life(contract, session).superseded_by
+        return named is not None and self._tools.contracts.get(named).recipe(recipe) is None
 
     def require_running(self, contract: Contract, session: Session | None = None) -> None:
         """Returns unless a halt is in force.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, insert, or_, select, update
 
+from broker.log.rotations import Rotations
 from broker.membership.approvals import APPROVAL_TYPE, approval_subject
 from broker.membership.directory import ACTIVE, REVOKED, WAITING, Directory, Member, Operator, member_of_row
 from broker.membership.errors import (
@@ -206,7 +207,8 @@ class Membership:
             organisation.c.fleet_key == fleet_key,
         )
         taken = session.scalar(select(func.count()).select_from(organisation).where(same))
-        if taken or self._directory.knows(key_id(request.node_key)):
+        kid = key_id(request.node_key)
+        if taken or self._directory.knows(kid) or Rotations.read(session).gave_up(kid):
             raise AlreadyEnrolledError(
                 need="organisation, node and keys that are new here",
                 found="one that is enrolled",

@@ -22,6 +22,7 @@ from broker.federation.engine import Reply
 from broker.federation.envelopes import WAITING, EnvelopesRefusedError, add_envelopes, declare, store_votes
 from broker.federation.participants import participants
 from broker.federation.signed import ReplyRefusedError
+from broker.log.rotations import Rotations
 from broker.store.tables import candidate, log_entry, log_envelope, model, statement
 from policies.encoding import canonical, digest
 from policies.exchange import ExchangeType
@@ -187,7 +188,8 @@ def _is_evaluation(payload: Mapping[str, Any], run_id: str, name: str) -> bool:
 def _logged(session: Session, run: RunSession, name: str) -> dict[int, tuple[Participant, str]]:
     """Evaluations of the candidate that are in the log already: index → sender, digest of what it signed."""
     everybody = participants(run.tools.contracts, run.contract, run.recipe, active=False)
-    senders = {key_id(one.node_key): one for one in everybody}
+    rotations = Rotations.read(session)
+    senders = {kid: one for one in everybody for kid in rotations.line(key_id(one.node_key))}
     of = (log_entry.c.run == run.run) & (log_entry.c.type == EntryType.EVALUATION_RECEIVED.value)
     rows = session.execute(
         select(log_entry.c.idx, log_envelope.c.signer, log_envelope.c.dsse)

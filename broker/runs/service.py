@@ -25,7 +25,7 @@ from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, TooFewSeatsError
 from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
-from policies.contract.errors import NotExecutedError
+from policies.contract.errors import NotExecutedError, RefusedError
 from policies.contract.findings import HOUR_MS
 from policies.encoding import Json, new_id
 from policies.limits import LIST_ROWS
@@ -92,6 +92,7 @@ class Runs:
                 remedy=f"iriai-broker contract show {contract.digest} lists who has not signed",
             )
         _may_begin(contract, self._contracts.state(contract))
+        self._check_rules(contract)
         found = next((one for one in contract.recipes if one.id == recipe_id), None)
         if found is None:
             raise RecipeUnknownError(
@@ -110,6 +111,23 @@ class Runs:
                 clause=contract.aggregation.clause,
             )
         return found
+
+    def _check_rules(self, contract: Contract) -> None:
+        """Returns if a successor has taken effect; a first version has, once it is final.
+
+        Raises:
+            RefusedError: It has not: its predecessor rules.
+        """
+        if contract.supersedes is None:
+            return
+        old = self._contracts.get(contract.supersedes)
+        if self._contracts.life(old).superseded_by != contract.digest:
+            raise RefusedError(
+                need="a contract that rules",
+                found=f"a successor of {old.digest}, which rules still",
+                remedy="wait for the moment at which it takes effect",
+                clause=contract.term.clause,
+            )
 
     def open(
         self,

@@ -186,5 +186,8 @@ def _url(path: Path) -> URL:
 
 
 def _make_file(path: Path) -> None:
+    """Closing any descriptor of an open database would give up its locks in this process: new files only."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists():
+        return
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE))

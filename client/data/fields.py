@@ -165,10 +165,11 @@ def open_view(
         if name not in local_allow:
             raise _refused(name, "local", "this node's allow-list does not name it")
     if contracts is not None and not set(contracts) & set(entry.rights):
+        present = next(iter(contracts), "DIGEST")
         raise NoRightsError(
             need="an import under this contract",
             found="one under other rights",
-            remedy="iriai-node data add PATH --dataset NAME --contract DIGEST",
+            remedy=f"iriai-node data add PATH --dataset {dataset} --contract {present}",
         )
     columns = tuple(c for c in entry.columns if c.split(".", 1)[1] in set(recipe_inputs))
     lacking = sorted(set(recipe_inputs) - {c.split(".", 1)[1] for c in columns})

@@ -56,6 +56,7 @@ from policies.exchange import (
     tensor_bytes,
 )
 from policies.log.kinds import ID
+from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from client.federation.ledger import FleetLedger, Stored
@@ -200,10 +201,13 @@ class Desk:
         admit: Admit,
         ledger: FleetLedger,
         clock: Clock,
+        former: tuple[bytes, ...] = (),
     ) -> None:
+        """Takes what `client.worker` composes; ``former`` are public keys that the node had before."""
         self.node = node
         self.admit = admit
         self._key = key
+        self._former = former
         self._handlers = dict(handlers)
         self._ledger = ledger
         self._clock = clock
@@ -359,11 +363,13 @@ class Desk:
     def _again(self, request: RequestHeader, stored: Stored) -> Answer:
         """The stored answer.
 
-        Its header is sealed again where only deadline or news of the request are new.
+        Its header is sealed again where only deadline or news of the request are new, or this node's key is.
         """
-        old = open_reply(stored.header, self._key.public)
+        sealed = Envelope.from_bytes(stored.header)
+        by = next((key for key in self._former if sealed.signed_by(key)), self._key.public)
+        old = open_reply(stored.header, by)
         header = stored.header
-        if old.request != request.digest:
+        if old.request != request.digest or by != self._key.public:
             header = seal_reply(
                 self._key, request, status=old.status, code=old.code, tensor=old.tensor, body=old.body
             )

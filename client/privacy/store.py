@@ -130,6 +130,8 @@ class BudgetStore:
         path: The file; it must exist.
         clock: Wall clock.
         key: The node's signing key; signs each entry's digest.
+        former: Keys that the node had before, each with the first entry that is not its own any more, oldest
+            first.
         at_least: Position and digest of the newest entry that somebody else has seen (the broker's mirror).
             A ledger that
             does not hold it is an old backup.
@@ -139,11 +141,17 @@ class BudgetStore:
     """
 
     def __init__(
-        self, path: Path, *, clock: Clock, key: SigningKey, at_least: tuple[int, str] | None = None
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        key: SigningKey,
+        former: tuple[tuple[int, bytes], ...] = (),
+        at_least: tuple[int, str] | None = None,
     ) -> None:
         if not path.is_file():
             raise _unknown(f"the ledger file {path.name}", "none")
-        self._open(path, clock, key)
+        self._open(path, clock, key, former)
         try:
             with self._wrapped():
                 self._load_all()
@@ -153,8 +161,10 @@ class BudgetStore:
             self.close()
             raise
 
-    def _open(self, path: Path, clock: Clock, key: SigningKey) -> None:
-        self._path, self._clock, self._key = path, clock, key
+    def _open(
+        self, path: Path, clock: Clock, key: SigningKey, former: tuple[tuple[int, bytes], ...] = ()
+    ) -> None:
+        self._path, self._clock, self._key, self._former = path, clock, key, former
         self._lock = threading.Lock()
         self._state = LedgerState()
         with self._wrapped():
@@ -433,7 +443,18 @@ class BudgetStore:
             raise _unknown("a genesis entry", "an empty ledger")
 
     def _catch_up(self) -> None:
-        """Applies what another process appended; checks digests, signatures and the recorded head."""
+        """Applies what another process appended, as one moment shows it: entries and head belong together."""
+        if self._db.in_transaction:
+            self._apply_new()
+            return
+        self._db.execute("BEGIN")
+        try:
+            self._apply_new()
+        finally:
+            self._db.execute("ROLLBACK")  # nothing was written
+
+    def _apply_new(self) -> None:
+        """Checks digests, signatures and the recorded head."""
         rows = self._db.execute(
             "SELECT seq, body, signature FROM entry WHERE seq >= ? ORDER BY seq", (self._state.seq,)
         ).fetchall()
@@ -444,7 +465,7 @@ class BudgetStore:
                 if canonical(entry) != body or seq != state.seq:
                     raise _unknown("canonical entries in order", f"another at {state.seq}")
                 state = ledger.apply(state, entry)
-                verify(self._key.public, signature, entry["digest"].encode())
+                verify(self._signer(seq), signature, entry["digest"].encode())
             except (SignatureInvalidError, BudgetError, KeyError, TypeError) as error:
                 raise _unknown(
                     f"a chain signed by this node at entry {state.seq}", str(error)[:200]
@@ -453,6 +474,10 @@ class BudgetStore:
         if head != (state.seq - 1, state.head):
             raise _unknown("the recorded head", "a shorter or longer chain")
         self._state = state
+
+    def _signer(self, seq: int) -> bytes:
+        """The key that signs an entry: a former one below its end, else the present one."""
+        return next((key for end, key in self._former if seq < end), self._key.public)
 
     def _check_mirror(self, seq: int, digest: str) -> None:
         row = self._db.execute("SELECT body FROM entry WHERE seq = ?", (seq,)).fetchone()

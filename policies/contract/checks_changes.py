@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from policies.contract.case import Case, only_if
@@ -127,8 +128,8 @@ def _keys(request: Join, clause: str) -> Finding:
     need = "a key of its own for each party"
     if request.keys is None:
         return unknown(clause, "keys", "keys", need=need)
-    given = list(request.keys.values())
-    shared = [name for name, key in request.keys.items() if given.count(key) > 1]
+    holders = Counter(request.keys.values())
+    shared = [name for name, key in request.keys.items() if holders[key] > 1]
     found = listed(shared) or "all differ"
     return holds(clause, "keys", ok=not shared, need=need, found=found, remedy="make-another-key")
 

@@ -33,6 +33,8 @@ def _halt(contract: Contract, life: Life, notice: Notice) -> Life:
     if who not in contract.halt.who:
         raise _not_entitled(contract.halt.clause, "a halt by " + " ".join(contract.halt.who), who)
     _require_present(life, notice, contract.halt.clause)
+    if notice.party in {one.party for one in life.halts}:
+        raise void("one open halt of each party", f"a second one of {notice.party}", "the first one is in force")
     return replace(
         life,
         halts=(*life.halts, notice),
@@ -50,7 +52,8 @@ def _resume(contract: Contract, life: Life, notice: Notice) -> Life:
     if notice.party in said:
         raise void("one resume of each party", f"a second one of {notice.party}", "wait for the others")
     resumed = {**life.resumed_by, named: tuple(sorted((*said, notice.party)))}
-    return _lift(contract, replace(life, resumed_by=resumed), notice.at)
+    count = {**life.resumes, notice.party: life.resumes.get(notice.party, 0) + 1}
+    return _lift(contract, replace(life, resumed_by=resumed, resumes=count), notice.at)
 
 
 def _exit(contract: Contract, life: Life, notice: Notice) -> Life:

@@ -260,4 +260,6 @@ def inherited(before: Life, new: Contract, *, finalized_at: str) -> Life:
         attested=_NOTHING,
         admitted=_NOTHING,
         seqs=_NOTHING,
+        said_at=_NOTHING,
+        resumes=_NOTHING,
     )

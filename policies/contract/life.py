@@ -6,7 +6,7 @@ How a life comes about is in `policies.contract.lifecycle`, which hands all of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -88,6 +88,8 @@ class Life:
         terminated: Why it ended.
         changed_at: Time of the last change between halted, not halted and ended.
         seqs: Number of each party's last notice.
+        said_at: Time of each party's last notice.
+        resumes: How many resumes of each party had their effect; they are not counted against its room.
     """
 
     contract: str
@@ -103,6 +105,8 @@ class Life:
     terminated: Ending | None = None
     changed_at: str | None = None
     seqs: Mapping[str, int] = field(default_factory=lambda: _EMPTY)
+    said_at: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    resumes: Mapping[str, int] = field(default_factory=lambda: _EMPTY)
 
     @property
     def ended(self) -> bool:
@@ -112,6 +116,14 @@ class Life:
     def next_seq(self, party: str) -> int:
         """The number of the party's next notice."""
         return self.seqs.get(party, 0) + 1
+
+    def next_at(self, party: str, now: str) -> str:
+        """The time for the party's next notice: now, or its last notice's where a clock went back."""
+        return max(now, self.said_at.get(party, now))
+
+    def heard(self, party: str, seq: int, at: str) -> Life:
+        """The life with a notice counted: its number and time are used."""
+        return replace(self, seqs={**self.seqs, party: seq}, said_at={**self.said_at, party: at})
 
 
 def standing(contract: Contract, life: Life, now: str) -> str:
@@ -205,6 +217,8 @@ def exit_request(contract: Contract, life: Life, notice: Notice) -> Exit:
 def run_over(contract: Contract, life: Life, now: str, trained: Iterable[str]) -> tuple[str, str] | None:
     """Why a run under the contract is over for good, as clause and words; None if it may go on.
 
+    A run goes on under the successor of its contract; one that is under a superseded one still could not.
+
     Args:
         contract: Of the run.
         life: Of the contract.
@@ -213,6 +227,8 @@ def run_over(contract: Contract, life: Life, now: str, trained: Iterable[str]) -
     """
     if life.terminated is not None:
         return life.terminated.clause, f"the contract was terminated: {life.terminated.code}"
+    if life.superseded_by is not None and str(life.changed_at) <= now:
+        return contract.amendment.clause, f"its successor {life.superseded_by} does not list the recipe"
     if now >= contract.term.expires:
         return contract.term.clause, f"the term ended at {contract.term.expires}"
     gone = sorted(name for name in trained if name in life.exited and life.exited[name].at <= now)

@@ -10,7 +10,11 @@
   just ended). `absorb` gives such a notice its number and no effect, so that its party's numbers go on.
   Broker, node and auditor fold histories with it (`follow`): equal histories give equal lives.
 - **Halt.** One notice of a party that the halt clause names stops everything. It ends when every contributor
-  that has not exited signed a resume naming that halt; several halts end one by one.
+  that has not exited signed a resume naming that halt; halts of several parties end one by one. A party's
+  second halt is void while its first one is open.
+- **Numbers and times.** A party's notices are numbered without a gap, and none is dated before the one that it
+  said last. There is room for `NOTICES_PER_PARTY`, and beside them for each resume that had its effect: who
+  halts again and again uses up its own room and nobody else's.
 - **Exit.** Judged by the evaluator (`Exit`). The leaver's influence ends with the notice, and its word is not
   needed any more for a resume. If fewer than k groups remain, the contract ends, by the aggregation clause.
 - **Rotation.** From the next notice on, the party is known by the new key. A key that any party of the
@@ -55,7 +59,8 @@ from policies.contract.life import (
     standing,
 )
 from policies.contract.notices import Notice, open_notice
-from policies.limits import NOTICES_PER_PARTY
+from policies.limits import NOTICE_EARLY_S, NOTICES_PER_PARTY
+from policies.ports import to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,6 +98,7 @@ __all__ = [
     "standing",
     "superseded",
     "take",
+    "too_early",
 ]
 
 
@@ -131,7 +137,7 @@ def absorb(contract: Contract, life: Life, envelope: Envelope) -> tuple[Life, No
 
     Raises:
         NoticeMalformedError, SignatureInvalidError, WeakKeyError: It is nobody's notice: see `open_notice`.
-        NoticeOrderError: Its number is used, or one before it is missing.
+        NoticeOrderError: Its number is used, one before it is missing, or one that is dated later.
     """
     notice = open_notice(envelope, contract, rotated=life.rotated, exited=life.exited)
     try:
@@ -139,7 +145,7 @@ def absorb(contract: Contract, life: Life, envelope: Envelope) -> tuple[Life, No
     except NoticeOrderError:
         raise
     except (LifecycleError, RefusedError) as error:
-        return replace(life, seqs={**life.seqs, notice.party: notice.seq}), notice, error
+        return life.heard(notice.party, notice.seq, notice.at), notice, error
 
 
 def follow(contract: Contract, envelopes: Iterable[Envelope], *, finalized_at: str | None) -> Life:
@@ -157,8 +163,8 @@ def follow(contract: Contract, envelopes: Iterable[Envelope], *, finalized_at: s
 def advance(contract: Contract, life: Life, notice: Notice) -> Life:
     """The life after a notice that `open_notice` verified.
 
-    1. the contract is final, and this is its life; 2. the party's next number; 3. the contract has not ended;
-    4. what the kind asks for.
+    1. the contract is final, and this is its life; 2. the party's next number, not dated back; 3. the contract
+    has not ended; 4. what the kind asks for.
 
     Raises:
         NoticeOrderError: Step 2.
@@ -176,14 +182,28 @@ def advance(contract: Contract, life: Life, notice: Notice) -> Life:
         raise void("a contract in force", _ended_words(life), "nothing is left to stop, resume or leave")
     # 4.
     after = EFFECTS[notice.kind](contract, life, notice)
-    return replace(after, seqs={**life.seqs, notice.party: notice.seq})
+    return after.heard(notice.party, notice.seq, notice.at)
+
+
+def too_early(life: Life, notice: Notice) -> bool:
+    """Whether a notice is dated before the contract was final, further than clocks are apart.
+
+    For broker and auditor, who know when that was; a node knows only by when it must have been.
+    """
+    final = life.finalized_at
+    return final is not None and to_ms(notice.at) + NOTICE_EARLY_S * 1000 < to_ms(final)
 
 
 def _check_seq(life: Life, notice: Notice) -> None:
     expected = life.next_seq(notice.party)
-    if notice.seq == expected and expected <= NOTICES_PER_PARTY:
+    used_up = expected - life.resumes.get(notice.party, 0) > NOTICES_PER_PARTY
+    last = life.said_at.get(notice.party, notice.at)
+    if notice.seq == expected and notice.at >= last and not used_up:
         return
-    if expected > NOTICES_PER_PARTY:
+    if notice.seq == expected and not used_up:
+        need, remedy = f"a time from {last} on, that of the notice before it", "set the node's clock (NTP)"
+        raise NoticeOrderError(need=need, found=f"{notice.at} of {notice.party}", remedy=remedy)
+    if used_up:
         need, remedy = f"at most {NOTICES_PER_PARTY} notices of one party", "make a successor contract"
     elif notice.seq < expected:
         need, remedy = f"number {expected}", "it was used: was contracts/ restored from a copy?"

@@ -5,7 +5,8 @@
   never means "does not apply".
 - All facts are required by name, so that a caller cannot leave one out by accident.
 - `request_to_json` and `request_from_json` are inverse to each other; the auditor replays decisions from that
-  JSON. The readers are strict: exactly the keys of the type, exactly the types.
+  JSON. The readers are strict: exactly the keys of the type, exactly the types, and no more of each than a
+  contract can be about.
 
     TrainRound  the node's guard before it reads data; the broker before it schedules    point node, broker
     Aggregate   the broker before it opens and averages the accepted updates             point broker
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from policies.contract.errors import RequestMalformedError
+from policies.limits import FACT_ITEMS, FACT_LISTS, INTEGER_MAX, PARTIES
 
 __all__ = [
     "PUBLIC",
@@ -377,8 +379,8 @@ def _text(value: Json) -> str:
 
 
 def _integer(value: Json) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _malformed("an integer", value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > INTEGER_MAX:
+        raise _malformed(f"an integer up to {INTEGER_MAX}", value)
     return value
 
 
@@ -389,9 +391,15 @@ def _boolean(value: Json) -> bool:
 
 
 def _texts(value: Json) -> tuple[str, ...]:
+    return tuple(_text(one) for one in _bounded(value, FACT_ITEMS))
+
+
+def _bounded(value: Json, most: int) -> list[Json]:
     if not isinstance(value, list):
-        raise _malformed("a list of strings", value)
-    return tuple(_text(one) for one in value)
+        raise _malformed("a list", value)
+    if len(value) > most:
+        raise _malformed(f"a list of at most {most}", f"{len(value)} items")
+    return value
 
 
 def _object(value: Json) -> dict[str, Json]:
@@ -400,18 +408,24 @@ def _object(value: Json) -> dict[str, Json]:
     return value
 
 
+def _by_party(value: Json) -> dict[str, Json]:
+    """One value for each of some parties."""
+    found = _object(value)
+    if len(found) > PARTIES:
+        raise _malformed(f"an object of at most {PARTIES} parties", f"{len(found)} keys")
+    return found
+
+
 def _text_map(value: Json) -> dict[str, str]:
-    return {key: _text(one) for key, one in _object(value).items()}
+    return {key: _text(one) for key, one in _by_party(value).items()}
 
 
 def _text_lists(value: Json) -> tuple[tuple[str, ...], ...]:
-    if not isinstance(value, list):
-        raise _malformed("a list of lists of strings", value)
-    return tuple(_texts(one) for one in value)
+    return tuple(_texts(one) for one in _bounded(value, FACT_LISTS))
 
 
 def _flag_map(value: Json) -> dict[str, bool]:
-    return {key: _boolean(one) for key, one in _object(value).items()}
+    return {key: _boolean(one) for key, one in _by_party(value).items()}
 
 
 def _plan(value: Json) -> PlanFacts:
@@ -419,7 +433,7 @@ def _plan(value: Json) -> PlanFacts:
 
 
 def _epsilons(value: Json) -> dict[str, EpsilonAfter]:
-    return {key: _read(EpsilonAfter, one) for key, one in _object(value).items()}
+    return {key: _read(EpsilonAfter, one) for key, one in _by_party(value).items()}
 
 
 _READERS: dict[str, Callable[[Json], object]] = {
@@ -472,7 +486,7 @@ def request_from_json(value: Json) -> Request:
     """The request behind `request_to_json`.
 
     Raises:
-        RequestMalformedError: Another type name, other keys, other types.
+        RequestMalformedError: Another type name, other keys, other types, or more than a fact may hold.
     """
     tree = dict(_object(value))
     name = tree.pop("type", None)

@@ -255,8 +255,11 @@ def _cap(contract: Contract, party: str) -> Cap | None:
 def _check_contract_caps(
     history: History, plans: dict[str, dict[str, Json]], spends: list[Spend], report: Report
 ) -> None:
-    """The contract's half of AUD-063, from the plans alone: no disclosure is needed for it."""
-    totals: dict[tuple[str, str, str], int] = defaultdict(int)
+    """The contract's half of AUD-063, from the plans alone: no disclosure is needed for it.
+
+    Under a successor everything counts that was spent under the versions before it, at the order of its caps.
+    """
+    taken: dict[tuple[str, str, str], dict[tuple[float, float], int]] = defaultdict(dict)
     shown: dict[str, Json] = {}
     for one in spends:
         contract, clause = history.contracts.get(one.scope or ""), history.party(one.scope, one.org)
@@ -269,19 +272,24 @@ def _check_contract_caps(
                 report.add("AUD-063", "a spend under a contract without caps", index=one.index)
                 continue
             q, sigma, steps, _ = plan_facts(plan)
-            key = (contract.digest, clause.party, one.block)
-            totals[key] += one.steps * rho_step_nano(q=q, sigma=sigma, order=cap.order)
+            mine = taken[(contract.digest, one.org, one.block)]
+            mine[(q, sigma)] = mine.get((q, sigma), 0) + one.steps
+            total = sum(
+                count * rho_step_nano(q=each[0], sigma=each[1], order=cap.order)
+                for scope in history.versions(contract.digest)
+                for each, count in taken[(scope, one.org, one.block)].items()
+            )
             delta = float(cap.delta)
             release = epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=delta)
-            after = epsilon_filter(rho_nano=totals[key], delta=delta, order=cap.order)
+            after = epsilon_filter(rho_nano=total, delta=delta, order=cap.order)
             most = cap.rho_max_nano
         except _NUMBERS as error:
             report.add("AUD-063", f"the plan's numbers: {type(error).__name__}", index=one.index)
             continue
-        if totals[key] > most:
-            report.add("AUD-063", f"{clause.party} at {totals[key]} of {most} nano-rho", index=one.index)
+        if total > most:
+            report.add("AUD-063", f"{clause.party} at {total} of {most} nano-rho", index=one.index)
         if one.block == "train" and float(epsilon_text(release)) > float(cap.epsilon_per_release):
             report.add("AUD-063", f"one release costs {epsilon_text(release)}", index=one.index)
         if one.block == "train":
-            shown[clause.party] = {"epsilon_after": epsilon_text(after), "rho_nano": totals[key]}
+            shown[clause.party] = {"epsilon_after": epsilon_text(after), "rho_nano": total}
     report.facts["spent"] = dict(sorted(shown.items()))

@@ -2,22 +2,25 @@
 """Step 5: contracts are signed by everybody and in force; runs and rounds keep to them.
 
 A successor that only tightens is signed by its initiator and the broker (`policies.verify.successions`).
-A run goes on under the successor of its contract from the next round on; a round keeps the digest that it
-opened with, and so do its entries.
+Until a successor takes effect, nothing happens under it but what its parties say about it. A run goes on
+under the successor of its contract from the next round on; a round keeps the digest that it opened with, and
+so do its entries.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from policies.contract.entering import TIGHTEN, is_executed, who_signed
 from policies.contract.signatures import executed
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.identity import key_id, key_text, parse_key
 from policies.log.entries import EntryType
-from policies.verify.successions import TIGHTEN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from policies.contract.clauses import Contract
     from policies.log.entries import Entry
     from policies.verify.history import History
@@ -49,22 +52,68 @@ def check_contracts(history: History, report: Report) -> None:
         if entry.pub["kind"] == TIGHTEN
     }
     for named, index in finalized.items():
-        _check_finalized(history, named, index, report, alone=named in tightened)
-    finalized = tightened | finalized
+        alone = named in tightened or _waits(history, named, report)
+        _check_finalized(history, named, index, report, alone=alone)
     for pinned in history.policy.contracts:
         if pinned not in finalized:
             report.not_checked(f"contract {pinned} of your policy: it is not finalized in this log")
+    ruling = _ruling_from(history, finalized)
     for index, entry in history.of(EntryType.RUN_OPENED):
-        if finalized.get(entry.pub["contract"], index) >= index:
+        if ruling.get(entry.pub["contract"], index) >= index:
             report.add("AUD-050", "the run's contract was not finalized before", index=index)
     for named in sorted(set(history.signatures) - set(history.contracts)):
         report.add("AUD-050", f"signatures without a contract: {named}")
-    _check_scopes(history, finalized, report)
+    _check_scopes(history, finalized, ruling, report)
     report.facts["contracts"] = sorted(finalized)
 
 
-def _check_scopes(history: History, finalized: dict[str, int], report: Report) -> None:
-    """Nothing but offers, signatures and their end happens under a contract that is not final."""
+def _ruling_from(history: History, finalized: Mapping[str, int]) -> dict[str, int]:
+    """From which entry on each contract rules: it is final, and a successor has taken effect."""
+    effect = {entry.pub["new"]: index for index, entry in history.of(EntryType.CONTRACT_AMENDED)}
+    found = {}
+    for named, index in finalized.items():
+        contract = history.contracts.get(named)
+        if contract is None or contract.supersedes is None:
+            found[named] = index
+        elif named in effect:
+            found[named] = effect[named]
+    return found
+
+
+def _waits(history: History, named: str, report: Report) -> bool:
+    """Whether this is a tightening that has not taken effect yet: then the log names no proof of it."""
+    contract, envelope = history.contracts.get(named), history.signatures.get(named)
+    old = None if contract is None else history.contracts.get(contract.supersedes or "")
+    if contract is None or envelope is None or old is None or is_executed(contract, envelope):
+        return False
+    if any(entry.pub["new"] == named for _, entry in history.of(EntryType.CONTRACT_AMENDED)):
+        return False
+    life = history.life_before(old.digest, history.size)
+    signed = set(who_signed(old, contract, envelope, {} if life is None else life.rotated))
+    by_one = contract.broker.party in signed and bool(signed & {one.party for one in old.contributors})
+    if by_one:
+        report.not_checked(f"AUD-058: the tightening {named}: it has not taken effect")
+    return by_one
+
+
+_ABOUT_IT = frozenset(
+    {
+        EntryType.CONTRACT_HALTED,
+        EntryType.CONTRACT_RESUMED,
+        EntryType.CONTRACT_EXITED,
+        EntryType.CONTRACT_EXPIRED,
+        EntryType.KEY_ROTATED,
+    }
+)
+
+
+def _check_scopes(
+    history: History, finalized: Mapping[str, int], ruling: Mapping[str, int], report: Report
+) -> None:
+    """Nothing but offers, signatures and their end happens under a contract that is not final.
+
+    Under a successor that has not taken effect, only what its parties say about it.
+    """
     early = {
         EntryType.CONTRACT_PROPOSED,
         EntryType.CONTRACT_SIGNED,
@@ -76,7 +125,8 @@ def _check_scopes(history: History, finalized: dict[str, int], report: Report) -
             continue
         if entry.type in (EntryType.DECISION_RECORDED, EntryType.INCIDENT_DECLARED):
             continue  # a decision may well refuse because the contract is not final
-        if finalized.get(entry.scope, index) >= index:
+        since = finalized if entry.type in _ABOUT_IT else ruling
+        if since.get(entry.scope, index) >= index:
             report.add("AUD-050", f"{entry.type} under a contract that is not final", index=index)
 
 
@@ -104,7 +154,9 @@ def _check_finalized(history: History, named: str, index: int, report: Report, *
             executed(contract, envelope)
     except IriaiError as error:
         report.add("AUD-050", f"{error.code}: needs {error.need}; found {error.found}", index=index)
-    known = {key_id(parse_key(one.key)): one for one in contract.parties}
+    life = history.life_before(contract.supersedes, index)
+    keys = [one.key for one in contract.parties] + list(() if life is None else life.rotated.values())
+    known = {key_id(parse_key(one)) for one in keys}
     if [hint for hint, _ in envelope.signatures if hint not in known]:
         report.add("AUD-050", "a signature by nobody that the contract names", index=index)
     if digest(envelope.to_bytes()) != entry.pub["signatures"]:  # 4.

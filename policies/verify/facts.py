@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from policies.contract.entering import who_signed
 from policies.contract.lifecycle import begin, contract_state
 from policies.contract.requests import (
     Aggregate,
@@ -24,7 +25,6 @@ from policies.contract.requests import (
     Release,
     TrainRound,
 )
-from policies.contract.signatures import signers
 from policies.errors import IriaiError
 from policies.log.entries import EntryType
 from policies.privacy.accounting import epsilon_rdp, epsilon_text
@@ -199,7 +199,7 @@ def _exit(history: History, _index: int, _entry: Entry, request: Exit) -> list[s
     return [] if said == (known[0].party, known[0].at, known[0].choice) else ["notice"]
 
 
-def _join(history: History, _index: int, entry: Entry, request: Join) -> list[str]:
+def _join(history: History, index: int, entry: Entry, request: Join) -> list[str]:
     """An amendment is about a successor in the bundle; one that came to nothing is not there."""
     found = [
         one
@@ -215,8 +215,10 @@ def _join(history: History, _index: int, entry: Entry, request: Join) -> list[st
     known = {one.party for one in history.contracts[entry.scope or ""].parties}
     newcomers = {one.party for one in new.parties} - known
     wrong += ["newcomers"] if request.newcomers is not None and set(request.newcomers) != newcomers else []
-    envelope = history.signatures.get(new.digest)
-    signed = set() if envelope is None else set(signers(new, envelope))
+    envelope, old = history.signatures.get(new.digest), history.contracts[entry.scope or ""]
+    life = history.life_before(entry.scope, index)
+    rotated = {} if life is None else life.rotated
+    signed = set() if envelope is None else set(who_signed(old, new, envelope, rotated))
     wrong += ["signers"] if not set(request.signers or ()) <= signed else []
     orgs = {one.party: one.org for one in new.parties}
     vouched = {

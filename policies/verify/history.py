@@ -187,12 +187,12 @@ class History:
     def votes(self, release: Entry, *, before: int) -> dict[str, str]:
         """Contributors' votes on a release's model, in its contract and run, in entries below an index.
 
-        The last vote of each counts.
+        The last vote of each counts, also one from before a successor took effect.
         """
         votes = {}
-        contract = self.contracts.get(release.scope or "")
+        contract, scopes = self.contracts.get(release.scope or ""), self.versions(release.scope)
         for index, entry in self.of(EntryType.VOTE_CAST):
-            party, fits = self.sender_party(index), (entry.scope, entry.run) == (release.scope, release.run)
+            party, fits = self.sender_party(index), entry.scope in scopes and entry.run == release.run
             if index < before and fits and entry.pub["subject"] == release.pub["model"] and contract:
                 clause = contract.party(party)
                 if clause is not None and clause.role == "contributor":

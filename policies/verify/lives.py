@@ -12,17 +12,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from policies.contract.lifecycle import absorb, begin, superseded
+from policies.contract.entering import TIGHTEN, inherited
+from policies.contract.lifecycle import absorb, begin, superseded, too_early
 from policies.contract.notices import read_notice
 from policies.encoding import digest
 from policies.errors import EncodingError, IriaiError
 from policies.identity import parse_key
 from policies.log.entries import EntryType
 from policies.signing import Envelope, parse_envelope_json
-from policies.verify.successions import TIGHTEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,6 +65,7 @@ class _Reader:
         self._notices: dict[str, tuple[Notice, Envelope]] = {}
         self._unlogged: dict[tuple[str, str], dict[int, Envelope]] = defaultdict(dict)
         self._used: set[str] = set()
+        self._taken: dict[str, list[Envelope]] = defaultdict(list)
 
     def read(self) -> None:
         """Every notice, then every entry that changes a life."""
@@ -104,12 +106,21 @@ class _Reader:
             self._take(index, entry)
 
     def _amend(self, index: int, entry: Entry) -> None:
-        """The old contract is superseded; a new one that only tightens is in force from here on."""
+        """The old contract is superseded; one that only tightens it goes on with its life from here on.
+
+        What was said about the successor while it waited comes after that.
+        """
         before, new = self._lives.get(entry.pub["old"]), self._history.contracts.get(entry.pub["new"])
         if before is not None and not before.ended:
             self._set(entry.pub["old"], index, superseded(before, entry.pub["new"], entry.ts))
-        if entry.pub["kind"] == TIGHTEN and new is not None and new.digest not in self._lives:
-            self._set(new.digest, index, begin(new, finalized_at=entry.ts))
+        known = None if new is None else self._lives.get(new.digest)
+        if entry.pub["kind"] != TIGHTEN or new is None or known is None or before is None:
+            return
+        life = inherited(before, new, finalized_at=str(known.finalized_at))
+        for envelope in self._taken[new.digest]:
+            with contextlib.suppress(IriaiError):  # it held once, and there is a finding if it did not
+                life, _, _ = absorb(new, life, envelope)
+        self._set(new.digest, index, life)
 
     def _finalize(self, index: int, entry: Entry) -> None:
         contract = self._history.contracts.get(entry.pub["contract"])
@@ -138,9 +149,12 @@ class _Reader:
         try:
             life = self._unlogged_before(notice, life)
             life, _, void = absorb(contract, life, envelope)  # a void one uses its number and nothing else
+            self._taken[contract.digest].append(envelope)
         except IriaiError as error:
             self._report.add(rule, f"{error.code}: needs {error.need}; found {error.found}", index=index)
             return
+        if too_early(life, notice):
+            self._report.add(rule, f"a notice of {notice.at}, before the contract was final", index=index)
         if void is not None:
             self._history.void[index] = void.code
         self._set(contract.digest, index, life)
@@ -149,7 +163,9 @@ class _Reader:
         contract = self._history.contracts[notice.contract]
         waiting = self._unlogged[(notice.contract, notice.party)]
         while life.next_seq(notice.party) < notice.seq and life.next_seq(notice.party) in waiting:
-            life, _, _ = absorb(contract, life, waiting[life.next_seq(notice.party)])
+            earlier = waiting[life.next_seq(notice.party)]
+            life, _, _ = absorb(contract, life, earlier)
+            self._taken[contract.digest].append(earlier)
         return life
 
     def _notice_of(self, entry: Entry) -> tuple[Notice, Envelope] | None:
@@ -200,14 +216,28 @@ def check_lives(history: History, report: Report) -> None:
         if life is not None:
             for why in _stopped(entry, life, expired=over.get(entry.scope, index) < index):
                 report.add("AUD-057", f"{entry.type} {why}", index=index)
-    for index, entry in history.of(_T.CONTRIBUTION_ACCEPTED):
-        life = history.life_before(entry.scope, index)
-        sent = {history.sender_party(ref) or "" for ref in entry.refs}
-        for name in sorted(sent & set(life.exited)) if life is not None else ():
-            report.add("AUD-057", f"an update of {name}, which has left", index=index)
+    for index, _ in history.of(_T.AGGREGATE_RELEASED):
+        halts = [one for life in _lives(history, index)[1:] for one in life.halts]
+        if halts:
+            report.add("AUD-057", f"averaged while {halts[0].digest} halts the successor", index=index)
+    _check_gone(history, report)
     report.facts["halted"] = sorted(
         name for name, steps in history.lives.items() if steps and steps[-1][1].halts
     )
+
+
+def _check_gone(history: History, report: Report) -> None:
+    for index, entry in history.of(_T.CONTRIBUTION_ACCEPTED):
+        gone = {name for life in _lives(history, index) for name in life.exited}
+        sent = {history.sender_party(ref) or "" for ref in entry.refs}
+        for name in sorted(sent & gone):
+            report.add("AUD-057", f"an update of {name}, which has left", index=index)
+
+
+def _lives(history: History, index: int) -> list[Life]:
+    """Lives that bind what an entry says: its contract's, then those of the successors in effect by then."""
+    chain = history.successors(history.entries[index].scope or "", before=index)
+    return [life for one in chain if (life := history.life_before(one, index)) is not None]
 
 
 def _stopped(entry: Entry, life: Life, *, expired: bool) -> Iterator[str]:

@@ -64,7 +64,10 @@ def _candidates(history: History, entry: Entry, index: int) -> Iterator[tuple[st
     """Organisations with a key in force, whose alias fits first: (org, key text, alias fits)."""
     wanted = history.org_of(entry.actor, entry)
     scoped = history.contracts.get(entry.scope or "")
-    contracts = [scoped] if scoped is not None else list(history.contracts.values())
+    before = None if scoped is None else history.contracts.get(scoped.supersedes or "")
+    contracts = list(history.contracts.values())
+    if scoped is not None:  # who signs a successor may have changed its key under the contract that rules
+        contracts = [one for one in (scoped, before) if one is not None]
     moments = (
         (index, index + 1) if entry.type is EntryType.KEY_ROTATED else (index,)
     )  # by the old key or the new

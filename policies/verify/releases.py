@@ -29,7 +29,7 @@ def check_releases(history: History, report: Report) -> None:
     """AUD-070 to AUD-072 and AUD-076."""
     released: dict[tuple[str | None, str, str], int] = {}
     for index, entry in history.of(EntryType.MODEL_RELEASED):
-        released.setdefault(_subject(entry), index)
+        released.setdefault((entry.scope, *_subject(entry)), index)
         contract = history.contracts.get(entry.scope or "")
         if contract is None:
             report.add("AUD-070", "its contract is not in the bundle", index=index)
@@ -37,15 +37,16 @@ def check_releases(history: History, report: Report) -> None:
         _check_gate(history, index, entry, contract, report)
         check_statement(history, index, entry, report)
     for index, entry in history.of(EntryType.MODEL_EXPORTED):
-        if released.get(_subject(entry), index) >= index:
+        before = [released.get((scope, *_subject(entry)), index) for scope in history.versions(entry.scope)]
+        if min(before, default=index) >= index:
             report.add("AUD-070", "delivered without a release before it", index=index)
     _check_lineage(history, report)
     report.facts["releases"] = sorted(f"{tier} {model}" for _, model, tier in released)
 
 
-def _subject(entry: Entry) -> tuple[str | None, str, str]:
-    """Contract, model and tier of a release or a delivery."""
-    return entry.scope, entry.pub["model"], entry.pub["tier"]
+def _subject(entry: Entry) -> tuple[str, str]:
+    """Model and tier of a release or a delivery."""
+    return entry.pub["model"], entry.pub["tier"]
 
 
 def _check_candidate(history: History, index: int, entry: Entry, report: Report) -> None:
@@ -68,11 +69,13 @@ def _check_candidate(history: History, index: int, entry: Entry, report: Report)
 
 def _check_gate(history: History, index: int, entry: Entry, contract: Contract, report: Report) -> None:
     """1. evaluated before; 2. nothing failed; 3. evidence complete; 4. approvals; 5. no veto."""
+    scopes = history.versions(entry.scope)
     evaluated = [
         one
         for at, one in history.of(EntryType.CANDIDATE_EVALUATED)
         if at < index
-        and (one.scope, one.run, one.pub["candidate"]) == (entry.scope, entry.run, entry.pub["model"])
+        and one.scope in scopes
+        and (one.run, one.pub["candidate"]) == (entry.run, entry.pub["model"])
     ]
     if not evaluated:  # 1.
         report.add("AUD-070", "no candidate.evaluated before it", index=index)

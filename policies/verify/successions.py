@@ -3,7 +3,7 @@
 
 1. the contract that it follows was final, in force and not superseded before; the entry's scope is it;
 2. both are in the bundle; the successor has the same id, the next version, and names the other's digest;
-3. ``change``: final, by the signatures of everybody (AUD-050), before it took effect;
+3. it was final (AUD-050) before it took effect, a ``change`` by the signatures of everybody;
 4. ``tighten``: signed by the initiator and the broker; the verdict that the entry names is in the bundle, is
    about these two, and is found again here. What rests on a proof needs the prover: without it the report
    says that the proof itself was not checked.
@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from policies.contract.amendment import recheck
+from policies.contract.entering import TIGHTEN, who_signed
 from policies.contract.entitlements import entitlements_kept
 from policies.contract.errors import ProofMissingError
-from policies.contract.signatures import signers
 from policies.contract.succession import check_succession
 from policies.contract.verdict import read_verdict
 from policies.errors import IriaiError
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from policies.verify.report import Report
 
 __all__ = ["check_successions"]
-
-TIGHTEN = "tighten"
 
 
 def check_successions(history: History, report: Report) -> None:
@@ -45,10 +43,14 @@ def check_successions(history: History, report: Report) -> None:
             check_succession(old, new)
         except IriaiError as error:
             report.add("AUD-058", f"needs {error.need}; found {error.found}", index=index)
+        if history.life_before(new.digest, index) is None:  # 3.
+            report.add("AUD-058", "a successor that was not final before it took effect", index=index)
+        if entry.ts[:16] < new.term.effective[:16]:
+            report.add(
+                "AUD-058", f"in effect at {entry.ts}, its term begins {new.term.effective}", index=index
+            )
         if entry.pub["kind"] == TIGHTEN:
             _check_tighten(history, index, entry, old, new, report=report)  # 4.
-        elif history.life_before(new.digest, index) is None:  # 3.
-            report.add("AUD-058", "a change that was not final before it took effect", index=index)
     report.facts["successions"] = sum(1 for _ in history.of(EntryType.CONTRACT_AMENDED))
 
 
@@ -85,7 +87,7 @@ def _check_tighten(
                 "AUD-058", "the verdict is about something else, or does not call it no looser", index=index
             )
             return
-        _check_signers(history, index, new, tree["initiator"], report)
+        _check_signers(history, index, old, new, tree["initiator"], report=report)
         if not recheck(old, new, data).no_looser:
             report.add("AUD-058", "looked at again, it is looser", index=index)
     except ProofMissingError:
@@ -106,10 +108,14 @@ def _check_without_prover(
 
 
 def _check_signers(
-    history: History, index: int, new: Contract, initiator: str | None, report: Report
+    history: History, index: int, old: Contract, new: Contract, initiator: str | None, *, report: Report
 ) -> None:
-    envelope = history.signatures.get(new.digest)
-    signed = set() if envelope is None else set(signers(new, envelope))
+    envelope, life = history.signatures.get(new.digest), history.life_before(old.digest, index)
+    rotated = {} if life is None else life.rotated
+    signed = set() if envelope is None else set(who_signed(old, new, envelope, rotated))
+    by_whom = old.party(initiator)
+    if by_whom is None or by_whom.role != "contributor":
+        report.add("AUD-058", "nobody who may tighten started it", index=index)
     missing = {new.broker.party, initiator or new.broker.party} - signed
     if missing:
         report.add("AUD-058", "not signed by " + " ".join(sorted(missing)), index=index)

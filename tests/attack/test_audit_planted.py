@@ -1404,11 +1404,36 @@ def a_tightening_without_its_verdict() -> tuple[bytes, Any]:
     return sim.bundle(statements=sim.statements), sim.policy
 
 
-@planted("AUD-058", "AUD-059")
+@planted("AUD-058", "AUD-050", "AUD-059")
 def a_tightening_that_its_initiator_never_signed() -> tuple[bytes, Any]:
     sim = PoolSim(successor="tighten").build()
     unsigned = seal(sim.contract, sim.broker_key)
     return sim.bundle(contracts=[*sim.earlier, (sim.contract.canonical, unsigned)]), sim.policy
+
+
+@planted("AUD-058", "AUD-050", "AUD-059", "AUD-067")
+def a_tightening_that_was_never_final() -> tuple[bytes, Any]:
+    sim = PoolSim(successor="tighten")
+    sim.tamper = lambda at, event: None if at == "finalized again" else event
+    return out(sim.build())
+
+
+@planted("AUD-058", "AUD-050", "AUD-059")
+def a_successor_that_rules_before_its_term() -> tuple[bytes, Any]:
+    class Early(PoolSim):
+        def terms(self, kind: str) -> dict[str, Any]:
+            tree = super().terms(kind)
+            tree["term"] = tree["term"] | {"effective": tree["term"]["expires"][:8] + "01T00:00:00Z"}
+            return tree
+
+    return out(Early(successor="tighten").build())
+
+
+@planted("AUD-051", "AUD-050", "AUD-059")
+def a_run_that_goes_on_under_a_contract_that_is_no_successor() -> tuple[bytes, Any]:
+    sim = PoolSim(successor="change")
+    sim.tamper = lambda at, event: None if at == "amended" else event
+    return out(sim.build())
 
 
 @planted("AUD-058", "AUD-059")

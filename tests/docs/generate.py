@@ -282,6 +282,7 @@ def settings_page() -> str:
     ]
     heads = {
         ("broker.toml", ""): "## broker.toml\n\nIn the broker's folder; `iriai-broker init` writes it.\n",
+        ("broker.toml", "dsp"): "### [dsp]: connectors of dataspaces\n\nOr one line, `dsp.enabled = true`.\n",
         (
             "node.toml",
             "",

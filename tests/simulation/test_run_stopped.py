@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from broker.federation.earlier import add_earlier, read_earlier
+from client.notices import Notices
 from policies.contract.notices import Notice, seal_notice
 from policies.log.entries import EntryType
 from policies.ports import iso_s
+from policies.signing import Envelope
 from tests.federationsim import NAMES, ROUNDS, Pool, Said, running
 
 KIND = {"halt": "contract.halted", "resume": "contract.resumed", "exit": "contract.exited"}
@@ -60,6 +62,19 @@ def resume_all(pool: Pool, halt: Notice) -> None:
     for name in NAMES:
         if name not in pool.services.contracts.life(pool.contract).exited:
             speak(pool, name, "resume", refers=halt.digest)
+
+
+def hear_all(pool: Pool) -> None:
+    """Every node fetches what the parties said, as its worker does now and then."""
+    services = pool.services
+    with services.store.read() as session:
+        names = [one["digest"] for one in services.lives.view(session, pool.contract)["notices"]]
+        said = [
+            Envelope.from_bytes(services.lives.notice_bytes(session, pool.contract, name)) for name in names
+        ]
+    for node in pool.nodes.values():
+        shelf = node.worker.shelf
+        Notices(shelf).learn(shelf.get(pool.contract.digest), names, said)
 
 
 async def heard(pool: Pool, act: Any) -> Any:
@@ -187,6 +202,22 @@ def test_a_candidate_with_the_leavers_updates_is_refused_and_a_new_run_gives_ano
         assert sorted(pool.candidates().values()) == sorted([state, "released"])
         pool.check_books(run)
         pool.check_audit()
+
+
+@pytest.mark.parametrize("heard_by", ["nobody yet", "every node"])
+def test_after_an_exit_the_remaining_three_train_and_release_without_the_leaver(heard_by):
+    with running() as (pool, go):
+        left = speak(pool, "hanbit", "exit", choice="retrain")
+        if heard_by == "every node":
+            hear_all(pool)
+        run = go(pool.run())
+        assert pool.row(run).state == "completed", pool.journal.lines
+        assert pool.verdicts(run) == [dict.fromkeys(("iber", "kita", "nord"), "accepted")] * ROUNDS
+        assert list(pool.candidates().values()) == ["released"]
+        assert pool.nodes["hanbit"].learner.trained == []
+        assert left.party in pool.services.contracts.life(pool.contract).exited
+        pool.check_books(run)
+        assert pool.check_audit().findings == []
 
 
 def test_a_run_with_the_leavers_updates_in_its_model_ends_and_gives_no_candidate():

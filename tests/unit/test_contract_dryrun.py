@@ -366,6 +366,26 @@ def test_the_broker_shows_a_witness_for_what_is_looser(tmp_path: Path) -> None:
     assert lines[-1] == "LOOSER"
 
 
+def test_a_field_that_is_looser_taken_alone_is_told_so_where_the_proof_shows_that_nothing_is_won(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("z3", reason="the extra prove is not installed")
+    names = []
+    for share in ("0.95", "0.96"):  # with equal weights no share is ever so large
+        tree = OLD.document
+        tree["aggregation"]["max_share"] = share
+        tree |= {"version": 2, "supersedes": names and OLD.digest} if names else {}
+        names.append(written(tmp_path, f"{share}.json", from_tree(tree)))
+    done = CliRunner().invoke(broker_app, ["contract", "diff", *names])
+    lines = done.stderr.splitlines()
+    assert "k-1 LOOSER max_share 0.95 -> 0.96" in lines
+    assert lines[-1] == (
+        "NO LOOSER: k-1 max_share is looser taken alone, but it is proven that there is no request that only"
+        " the new text allows"
+    )
+    assert done.exit_code == 0
+
+
 def test_a_name_that_is_neither_file_nor_digest_is_refused(tmp_path: Path) -> None:
     old = written(tmp_path, "old.json", OLD)
     done = CliRunner().invoke(broker_app, ["contract", "diff", old, "nowhere.yaml"])

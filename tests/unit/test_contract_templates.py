@@ -613,6 +613,25 @@ def test_members_can_be_chosen_by_group_or_organisation(desk):
     assert [one.party for one in pool.contributors] == ["iber", "kita", "m2"]
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("hambit", "hambit: none of them"),
+        ("gone", "gone: none of them"),
+        ("", ": none of them"),
+        ("KITA", "KITA: none of them"),
+        ("nord", "nord: 2 of them, org_nordnordnordnord org_hanbithanbithanb"),
+    ],
+)
+def test_a_member_that_is_not_exactly_one_is_refused_with_the_list(desk, name, found):
+    with pytest.raises(UsageError) as refused:
+        from_office(desk, members=("kita", name, "iber"))
+    assert refused.value.found == found
+    assert "org_ibe" in refused.value.need
+    assert "Hanbit Automation" in refused.value.need
+    assert "Gone AG" not in refused.value.need
+
+
 def test_the_brokers_name_is_a_blank_too(desk):
     draft = Draft(
         template="anomaly",

@@ -34,6 +34,7 @@ from policies.contract.lanes import read_message
 from policies.contract.lint import lint
 from policies.encoding import digest
 from policies.signing import Envelope
+from tests.contractsim import authored
 from tests.learnsim import small_recipe
 from tests.nodelanes import RefusedInLaneError
 from tests.nodeworld import PROSE, YES, World
@@ -401,7 +402,8 @@ def test_two_processes_do_not_answer_one_lane_at_once(world: World):
 
 
 def no(world: World, **changes):
-    facts = {"code": "terms.too-loose", "clause": "dp-1", "text": "epsilon is too large for us"} | changes
+    facts = {"code": "terms.too-loose", "clause": "dp-1", "text": "epsilon is too large for us", "confirm": YES}
+    facts |= changes
     with desk(world) as outbox:
         return refuse(world.member, world.shelf(), outbox, world.contract.digest, **facts)
 
@@ -417,6 +419,18 @@ def test_a_refusal_names_reason_clause_and_text_and_ends_the_round(world: World)
     }
     with pytest.raises(NotSignedError, match=r"terms\.too-loose"):
         world.sign()
+
+
+def test_a_refusal_ends_the_round_for_all_and_so_a_person_is_asked_first(world: World):
+    world.broker.lanes.others_accept = False
+    world.sign()
+    asked: list[str] = []
+    with pytest.raises(NotConfirmedError):
+        no(world, confirm=lambda shown: bool(asked.append(shown)))
+    assert asked == [world.contract.digest.removeprefix("sha256:")[:12]]
+    assert said(world) == ["accept"]
+    assert consent_of(world.shelf(), world.contract) is not None  # what was accepted stands
+    assert page(world).refusal is None
 
 
 def test_a_refusal_after_accepting_waits_for_agreed_and_nothing_is_signed(world: World):
@@ -536,6 +550,89 @@ def test_a_counter_offer_that_nobody_could_sign_is_not_sent(world: World):
         with pytest.raises(error):
             counter(world.member, world.shelf(), world.outbox(), text, confirm=YES)
     assert said(world) == []
+
+
+def test_a_counter_offer_is_bound_to_the_text_that_the_person_saw(world: World):
+    """Another node's counter-offer arrives while the person reads: theirs is not overwritten unseen."""
+    theirs = world.hold(world.draft(**{"privacy.epsilon_total": "18"}))
+    told: list[str] = []
+
+    def meanwhile(_shown: str) -> bool:
+        world.broker.lanes.counter(world.talk, theirs.digest)
+        return True
+
+    with pytest.raises(OvertakenError) as raised:
+        put(world, world.draft(title="Ours"), confirm=meanwhile, tell=told.extend)
+    assert raised.value.code == "negotiation.superseded"
+    assert world.contract.digest in raised.value.need
+    assert f"{theirs.digest} in round 2" in raised.value.found
+    assert "dp-1 tighter" in raised.value.found
+    assert "20" in raised.value.found
+    assert "18" in raised.value.found
+    assert f"--instead-of {theirs.digest[7:19]}" in raised.value.remedy
+    assert any("dp-1" in line and "TIGHTER" in line for line in told)
+    assert said(world) == []
+    assert page(world).outgoing is None
+
+
+def test_what_a_counter_offer_replaces_is_the_text_of_the_lane_and_not_of_an_older_list(world: World):
+    """The lane moves on between the list of contracts and the look at the lane: the newer text is shown."""
+    theirs = world.hold(world.draft(**{"privacy.epsilon_total": "18"}))
+    listed = world.member.client.get("/contracts")
+
+    def stale(_request, _body):
+        del world.broker.routes["/contracts"]
+        world.broker.lanes.counter(world.talk, theirs.digest)
+        return listed
+
+    world.broker.routes["/contracts"] = stale
+    told: list[str] = []
+    done = put(world, world.draft(title="Ours"), tell=told.extend)
+    assert (done.data["base"], done.data["round"]) == (theirs.digest, 3)
+    assert f"open text {theirs.digest}" in told
+    assert any("dp-1 LOOSER" in line for line in told)  # from 18 back to 20
+
+
+def test_a_counter_offer_that_names_its_text_is_refused_once_another_is_open(world: World):
+    world.shelf().put(world.contract, {world.recipe.digest: world.recipe.canonical})
+    theirs = world.hold(world.draft(**{"privacy.epsilon_total": "18"}))
+    world.broker.lanes.counter(world.talk, theirs.digest)
+    mine = world.draft(title="Ours")
+    for name in (world.contract.digest, world.contract.digest[7:19]):
+        with pytest.raises(OvertakenError, match="dp-1 tighter"):
+            put(world, mine, instead_of=name)
+    assert said(world) == []
+    done = put(world, mine, instead_of=theirs.digest)
+    assert (done.data["base"], done.data["round"]) == (theirs.digest, 3)
+    body = json.loads(world.broker.lanes.posted[-1])
+    assert read_message(Envelope.from_json(body["message"]).payload).round == 2  # of the lane that it answers
+
+
+def test_what_this_node_accepted_meanwhile_is_not_countered(world: World):
+    world.broker.lanes.others_accept = False
+
+    def meanwhile(_shown: str) -> bool:
+        world.sign()
+        return True
+
+    with pytest.raises(BadTransitionError, match="ACCEPTED"):
+        put(world, world.draft(title="Ours"), confirm=meanwhile)
+    assert said(world) == ["accept"]
+
+
+@pytest.mark.parametrize("origin", ["other.example/log", "pool.example/log"])
+def test_a_text_that_names_another_log_is_neither_signed_nor_countered(world: World, origin: str):
+    audit = {**authored()["audit"], "witness_quorum": 0}
+    world.offer(audit=audit | {"log_origin": origin})
+    with pytest.raises(NotSignedError) as raised:
+        world.sign()
+    assert (raised.value.clause, raised.value.found) == ("audit-1", origin)
+    assert world.member.broker.origin in raised.value.need
+    with pytest.raises(NotSignedError, match="log_origin"):
+        put(world, world.draft(title="Ours", audit=audit | {"log_origin": origin}))
+    assert said(world) == []
+    world.offer(audit=audit | {"log_origin": world.member.broker.origin})
+    assert world.sign().data["lane"] == "VERIFIED"
 
 
 def test_what_was_accepted_is_not_countered_any_more(world: World):

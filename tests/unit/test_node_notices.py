@@ -34,7 +34,13 @@ from client.shelf import ContractShelf
 from client.signing import sign
 from client.stopping import attest, halt, leave, lifecycle, resume
 from policies.contract import Contract
-from policies.contract.errors import HaltedError, LifecycleError, RefusedError
+from policies.contract.errors import (
+    HaltedError,
+    LifecycleError,
+    NotExecutedError,
+    NoticeMalformedError,
+    RefusedError,
+)
 from policies.contract.lifecycle import standing
 from policies.contract.notices import Notice, seal_notice
 from policies.exchange import ExchangeType
@@ -265,6 +271,18 @@ class Dead:
         """Nothing to close."""
 
 
+class Broken:
+    """Something answers that is no broker."""
+
+    def handle_request(self, _request: Any) -> Any:
+        import httpx
+
+        return httpx.Response(200, content=b"[]")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 @dataclass
 class Ours:
     """This node as the broker's simulators see one."""
@@ -427,6 +445,48 @@ def test_an_exit_that_the_contract_refuses_is_refused_before_anything_is_signed(
     assert Notices(here.shelf).unsent(here.shelf.get(here.digest)) == ()
 
 
+@pytest.mark.parametrize("kind", ["halt", "exit"])
+def test_a_notice_that_the_log_refuses_has_no_effect_at_the_broker_and_the_command_says_so(
+    here: Here, kind: str
+) -> None:
+    backup = (here.home.outbox).read_bytes()
+    assert here.lines(halt, code="first.one").data["failed"] is None
+    here.outbox.close()
+    here.home.outbox.write_bytes(backup)  # planted: an outbox from before, so that the number is used
+    here.outbox = outbox_of(here.home, here.member)
+    before = here.street.run(here.others["nord"].get(f"/contracts/{here.digest}/lifecycle")).json()
+    if kind == "halt":
+        answer = here.lines(halt, code="second.one")
+    else:
+        terms = {"choice": "retrain", "code": "party.leaves", "tell": lambda _lines: None}
+        answer = here.lines(leave, confirm=YES, **terms)
+    row = answer.data["notices"][0]
+    assert (answer.exit_code, row["broker"]) == (7, "not taken: log.slot-taken")
+    assert answer.data["failed"]["code"] == "log.slot-taken"
+    assert any("counts here from now on" in line for line in answer.text)
+    assert any("compare it with the receipts" in line for line in answer.text)
+    after = here.street.run(here.others["nord"].get(f"/contracts/{here.digest}/lifecycle")).json()
+    assert after == before
+    assert here.broker_life().exited == {}
+    assert [one.digest for one in Notices(here.shelf).unsent(here.shelf.get(here.digest))] == [row["digest"]]
+
+
+def test_a_notice_that_was_taken_is_said_to_be_although_a_later_step_failed(here: Here) -> None:
+    post = here.member.client.post
+
+    def then_dead(*arguments: Any, **options: Any) -> Any:
+        found = post(*arguments, **options)
+        here.member.client._http._transport = Broken()
+        return found
+
+    here.member.client.post = then_dead  # type: ignore[method-assign]
+    answer = here.lines(halt, code="cell.incident")
+    assert (answer.data["notices"][0]["broker"], answer.data["failed"]["code"]) == ("taken", "peer.answer")
+    assert answer.exit_code == 5
+    assert any("the broker has it" in line for line in answer.text)
+    assert len(here.broker_life().halts) == 1
+
+
 def test_an_attestation_is_with_the_broker_and_counts(here: Here) -> None:
     answer = here.lines(attest, use="weld-inspection", country="JP")
     assert answer.data["notices"][0]["broker"] == "taken"
@@ -499,7 +559,118 @@ def test_a_damaged_own_notice_is_put_aside_by_the_restore(here: Here) -> None:
     file.write_bytes(b"{}")
     here.lines(lifecycle, restore=True)
     assert here.stands() == "ACTIVE"
-    assert [one.name for one in folder_of(here).glob(".damaged-*")] == [f".damaged-{file.name}"]
+    assert [one.name for one in (folder_of(here) / "rejected").iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    ("terms", "named"),
+    [
+        ({"clause": "nix-1"}, "fields-1"),
+        ({"clause": "Fields 1"}, "fields-1"),
+        ({"code": "Cell Incident"}, "--reason"),
+        ({"text": "two\nlines"}, "--text"),
+        ({"text": "x" * 501}, "500"),
+    ],
+)
+def test_a_halt_with_a_bad_term_says_what_would_fit_and_keeps_nothing(
+    here: Here, terms: dict[str, str], named: str
+) -> None:
+    with pytest.raises(NoticeMalformedError) as caught:
+        here.lines(halt, **({"code": "cell.incident"} | terms))
+    assert named in caught.value.need
+    assert "nothing was said" in caught.value.remedy
+    assert [one.name for one in folder_of(here).glob("*.json")] == ["taken.json"]
+    assert here.lines(lifecycle).data["standing"] == "ACTIVE"
+    assert here.lines(halt, code="cell.incident").data["notices"][0] | {"digest": ""} == {
+        "kind": "halt",
+        "seq": 1,
+        "broker": "taken",
+        "digest": "",
+    }
+
+
+def test_an_exit_with_a_bad_reason_asks_nobody(here: Here) -> None:
+    def confirm(_shown: str) -> bool:
+        raise AssertionError
+
+    with pytest.raises(NoticeMalformedError):
+        here.lines(leave, choice="retrain", code="Bye", confirm=confirm, tell=lambda _lines: None)
+
+
+def planted(here: Here, **terms: Any) -> Notice:
+    """An own notice that an older version, or a copy of the folder, left there: signed, and never taken."""
+    base = {"kind": "halt", "contract": here.digest, "party": "kita", "seq": 1, "code": "cell.incident"}
+    said = Notice(**(base | {"at": iso_s(here.street.house.clock.ms)} | terms))
+    sealed = seal_notice(said, here.member.identity.key)
+    (folder_of(here) / f"{said.digest.removeprefix('sha256:')}.json").write_bytes(sealed.to_bytes())
+    return said
+
+
+def test_an_own_notice_that_is_invalid_refuses_all_until_a_person_restores(here: Here) -> None:
+    said = planted(here, clause="nix-1")
+    held, now = here.shelf.get(here.digest), iso_s(here.street.house.clock.ms)
+    for command in (lifecycle, halt, resume):
+        with pytest.raises(NoticesUnknownError):
+            here.lines(command, **({} if command is lifecycle else {"code": "cell.incident"}))
+    assert Notices(here.shelf).state(held, now).halted is None  # unknown: the guard refuses
+    shown = here.lines(lifecycle, restore=True)
+    assert shown.data["standing"] == "ACTIVE"
+    (aside,) = shown.data["rejected"]
+    assert (aside["kind"], "nix-1" in aside["found"]) == ("halt", True)
+    assert any("notices/rejected/" in line for line in shown.text)
+    assert [one.name for one in (folder_of(here) / "rejected").iterdir()] == [f"{said.digest[7:]}.json"]
+    assert here.lines(lifecycle).data["rejected"] == []
+    assert here.lines(halt, code="cell.incident").data["notices"][0]["broker"] == "taken"
+
+
+def test_an_own_notice_whose_number_the_broker_took_for_another_is_put_aside(here: Here) -> None:
+    here.lines(attest, use="weld-inspection", country="JP")
+    planted(here, code="log.disputed")
+    with pytest.raises(NoticesUnknownError):
+        here.lines(lifecycle)
+    shown = here.lines(lifecycle, restore=True)
+    assert [one["kind"] for one in shown.data["rejected"]] == ["halt"]
+    assert here.stands() == "ACTIVE"
+
+
+def test_a_restore_keeps_a_good_halt_that_nobody_took_and_sends_it(here: Here) -> None:
+    here.cut(off=True)
+    here.lines(halt, code="cell.incident")
+    (folder_of(here) / "taken.json").write_bytes(b"{")
+    here.cut(off=False)
+    shown = here.lines(lifecycle, restore=True)
+    assert (shown.data["standing"], shown.data["rejected"], shown.data["unsent"]) == ("HALTED", [], [])
+    assert len(here.broker_life().halts) == 1
+
+
+def test_without_the_broker_a_restore_changes_nothing(here: Here) -> None:
+    planted(here, clause="nix-1")
+    here.cut(off=True)
+    with pytest.raises(NoticesUnknownError):
+        here.lines(lifecycle, restore=True)
+    assert not (folder_of(here) / "rejected").exists()
+
+
+def test_the_signatures_that_came_a_moment_ago_are_fetched_by_the_command(here: Here) -> None:
+    (here.shelf.folder(here.digest) / "envelope.json").unlink()
+    here.shelf = ContractShelf(here.home, own_key=here.member.identity.key.public)
+    assert here.lines(lifecycle).data["standing"] == "ACTIVE"
+
+
+def test_an_offer_says_whom_it_waits_for_and_never_to_refuse_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.add_data()
+    world.sign()
+    work = (world.member, world.shelf(), world.outbox(), world.contract.digest)
+    with pytest.raises(NotExecutedError) as caught:
+        lifecycle(*work)
+    assert "contract refuse" not in caught.value.remedy
+    assert "contract list" in caught.value.remedy
+    assert "signatures" in caught.value.found or "waits for" in caught.value.found
+    world.broker.down = True
+    with pytest.raises(NotExecutedError):
+        lifecycle(*work)
+    work[2].close()
 
 
 def folder_of(here: Here) -> Path:

@@ -23,12 +23,15 @@ from client.settings import Home, LocalRules
 from client.shelf import ContractShelf
 from client.showing import contract_show
 from client.signing import sign
+from client.stopping import halt
 from client.tending import tend
 from policies.contract import Contract, from_tree
 from policies.contract.errors import OvertakenError
 from policies.identity import SigningKey, fingerprint, key_text
+from policies.ports import to_ms
 from tests.brokersim import URL, draft, pool
 from tests.nodehouse import Street, open_street
+from tests.nodeprocess import run_process
 from tests.nodesim import SeedEntropy
 from tests.nodeworld import FIELDS, YES, sha, write_recording
 
@@ -146,6 +149,32 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
         pull(member, shelf, sha("no such model"))
 
 
+def test_what_the_worker_signed_is_there_for_the_commands_beside_it(street: Street, home: Home):
+    member = _enrol(street, home)
+    contract, others = _contract(street, member)
+    shelf = ContractShelf(home, own_key=member.identity.key.public)
+    desk, tidy = _outbox(member, home), _outbox(member, home)  # the two of a running worker
+    sign(member, shelf, desk, contract.digest, confirm=YES, acknowledge=YES)
+    beside = {"key": member.identity.key, "origin": member.broker.origin}
+    assert run_process(home.root, **beside)["kinds"] == []
+    for one in others:
+        assert street.run(one.accept(contract)).status_code == 200
+    assert [event for event, _ in tend(member, shelf, tidy)] == ["contract-said"]
+    for _ in range(2):  # each command closes the file; the second sees what the first one left
+        assert run_process(home.root, **beside)["kinds"] == ["contract.signed"]
+    for one in others:
+        assert street.run(one.verify(contract)).status_code == 200
+    assert [event for event, _ in tend(member, shelf, tidy)] == ["contract-final"]
+    street.house.clock.ms = to_ms(contract.term.effective)
+    desk.close()
+    tidy.close()
+    command = _outbox(member, home)
+    said = halt(member, shelf, command, contract.digest, code="cell.incident")
+    assert (said.exit_code, said.data["notices"][0]["broker"]) == (0, "taken")
+    assert [one.kind for one in command.envelopes()] == ["contract.signed", "contract.halted"]
+    command.close()
+
+
 def test_counter_offers_and_a_refusal_reach_every_party(street: Street, home: Home):
     member = _enrol(street, home)
     contract, others = _contract(street, member)
@@ -169,7 +198,14 @@ def test_counter_offers_and_a_refusal_reach_every_party(street: Street, home: Ho
     assert sign(member, shelf, outbox, ours.digest, confirm=YES, acknowledge=YES).data["lane"] == "ACCEPTED"
     # this node thinks better of it while it waits
     said = refuse(
-        member, shelf, outbox, ours.digest, code="terms.changed-mind", clause="dp-1", text="too loose"
+        member,
+        shelf,
+        outbox,
+        ours.digest,
+        code="terms.changed-mind",
+        confirm=YES,
+        clause="dp-1",
+        text="too loose",
     )
     assert said.data["said"] is False
     for one in others:
@@ -180,6 +216,55 @@ def test_counter_offers_and_a_refusal_reach_every_party(street: Street, home: Ho
     assert (view["state"], view["closed"]) == ("terminated", closed)
     assert outbox.envelopes(kind="contract.signed") == ()
     outbox.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_of_two_nodes_that_counter_at_once_the_second_is_told_what_the_first_changed(
+    street: Street, home: Home, late: bool
+):
+    """The first is heard while the second's person reads, or, later still, after its node looked once more."""
+    member = _enrol(street, home)
+    contract, others = _contract(street, member)
+    shelf, outbox = ContractShelf(home, own_key=member.identity.key.public), _outbox(member, home)
+    theirs = _changed(contract, privacy=contract.document["privacy"] | {"epsilon_total": "9"})
+    ours = _changed(contract, title="Our text")
+
+    def first(*_anything: object) -> bool:
+        view = street.run(others[0].view(contract))
+        assert street.run(others[0].counter(view, theirs)).status_code == 200
+        return True
+
+    if late:
+        post = member.client.post
+        member.client.post = lambda *args, **options: first() and post(*args, **options)  # type: ignore[method-assign]
+    told: list[str] = []
+    with pytest.raises(OvertakenError) as raised:
+        counter(
+            member,
+            shelf,
+            outbox,
+            ours.canonical.decode(),
+            confirm=YES if late else first,
+            tell=told.extend,
+        )
+    assert f"{theirs.digest} in round 2" in raised.value.found
+    assert "epsilon_total" in raised.value.found
+    assert any(theirs.digest in line for line in told)
+    assert street.run(others[1].view(theirs))["lane"]["digest"] == theirs.digest
+    assert late or ours.digest not in shelf.digests()
+    outbox.close()
+
+
+def test_an_offer_or_counter_offer_that_names_another_log_is_refused(street: Street, home: Home):
+    member = _enrol(street, home)
+    contract, others = _contract(street, member)
+    elsewhere = _changed(contract, audit=contract.document["audit"] | {"log_origin": "other.example/log"})
+    answer = street.run(street.house.alice.offer(elsewhere))
+    view = street.run(others[0].view(contract))
+    for one in (answer, street.run(others[0].counter(view, elsewhere))):
+        problem = one.json()
+        assert (one.status_code, problem["code"]) == (422, "contract.party-mismatch")
+        assert (problem["clause"], problem["found"]) == ("audit-1", "other.example/log")
 
 
 def _changed(contract: Contract, **changes) -> Contract:

@@ -16,7 +16,7 @@ from broker.cli import app
 from broker.commands import Where
 from broker.errors import AnsweredError, UnreachableError, UsageError
 from broker.remote import OperatorClient, Target
-from policies.contract.errors import OdrlRefusedError, ViewDisagreesError
+from policies.contract.errors import NotExecutedError, OdrlRefusedError, ViewDisagreesError
 from policies.contract.odrl import export
 from tests.brokersim import URL, SeedEntropy, operator_key
 from tests.connectorsim import made_once
@@ -79,6 +79,14 @@ def test_an_export_is_one_file_for_each_policy_and_comes_back(here, tmp_path):
         work.contract_export(here, final.digest, form="odrl", out=tmp_path / "view")
     with pytest.raises(UsageError):
         work.contract_export(here, final.digest, form="yaml", out=None)
+
+
+def test_a_text_that_is_not_final_is_not_exported_as_agreements(here, tmp_path):
+    draft = made_once()[2]
+    with pytest.raises(NotExecutedError) as refused:
+        work.contract_export(here, draft.digest, form="odrl", out=tmp_path / "view")
+    assert refused.value.found == f"{draft.digest}: offered"
+    assert not (tmp_path / "view").exists()
 
 
 def test_an_export_to_standard_output_is_a_bundle_that_imports(here, tmp_path):
