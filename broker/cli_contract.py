@@ -18,25 +18,33 @@ __all__ = ["contract"]
 
 contract = typer_group("Contracts: draft, check, offer, watch.")
 
+_TEMPLATES = "weld-pick (recipes weld, pick), anomaly (anomaly) or open-research (common)."
+
 
 @contract.command("new")
 def contract_new(
     *,
-    template: Annotated[str, typer.Option("--template", help="weld-pick, anomaly or open-research.")],
+    template: Annotated[str, typer.Option("--template", help=_TEMPLATES)],
+    outline: Annotated[
+        bool, typer.Option("--list", help="Only tell the template's recipes and blanks; nothing is made.")
+    ] = False,
     recipes: Annotated[
         list[str] | None,
-        typer.Option("--recipe", help="SLOT=FILE, bytes of a recipe; one for each of the template's."),
+        typer.Option("--recipe", help="SLOT=FILE, bytes of a recipe; one for each slot of the template."),
     ] = None,
     parties: Annotated[
         Path | None, typer.Option("--parties", help="YAML list of parties; else the broker's members.")
     ] = None,
     members: Annotated[
         list[str] | None,
-        typer.Option("--member", help="Organisation or group to take, repeatable; else all active members."),
+        typer.Option("--member", help="Organisation or group of a member, repeatable; else all active ones."),
     ] = None,
     answers: Annotated[Path | None, typer.Option("--answers", help="YAML file of answers.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, an answer; repeatable.")
+    ] = None,
+    prose: Annotated[
+        Path | None, typer.Option("--prose", help="The text for people (PDF or text); its hash is bound.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="New file for the text; else stdout.")] = None,
     directory: Dir = None,
@@ -46,9 +54,11 @@ def contract_new(
     as_json: Json = False,
 ) -> None:
     """Drafts a contract from a template; asks for what is still blank."""
-    from broker.drafting import Draft
+    from broker.drafting import Draft, contract_outline
     from broker.drafting import contract_new as work
 
+    if outline:
+        finish(lambda: contract_outline(template), as_json=as_json)
     where = where_of(directory, url, pin, key)
     draft = Draft(
         template=template,
@@ -58,6 +68,7 @@ def contract_new(
         members=tuple(members or ()),
         recipes=tuple(recipes or ()),
         out=out,
+        prose=prose,
     )
     at_terminal = sys.stdin.isatty() and not as_json
     finish(lambda: work(where, draft, _ask if at_terminal else None), as_json=as_json)
@@ -74,7 +85,7 @@ def _ask(blank: Blank) -> str:
             raise typer.BadParameter(f"needs {error.need}") from error
         return text
 
-    answer: str = typer.prompt(f"{blank.asks} [{blank.name}]", err=True, value_proc=checked)
+    answer: str = typer.prompt(f"{blank.question} [{blank.name}]", err=True, value_proc=checked)
     return answer
 
 

@@ -34,7 +34,7 @@ def contract_lifecycle(
 def contract_halt(
     digest: str,
     *,
-    code: Annotated[str, typer.Option("--code", help="Reason code, like log.disputed.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason code, like log.disputed.")],
     clause: Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="One line for the parties.")] = None,
     directory: Dir = None,
@@ -48,6 +48,6 @@ def contract_halt(
 
     where = where_of(directory, url, pin, key)
     finish(
-        lambda: commands_life.contract_halt(where, digest, code=code, clause=clause, text=text),
+        lambda: commands_life.contract_halt(where, digest, code=reason, clause=clause, text=text),
         as_json=as_json,
     )

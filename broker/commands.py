@@ -250,7 +250,10 @@ def run_open(where: Where, *, contract: str, recipe: str) -> Result:
         done = client.post("/operator/runs", {"contract": contract, "recipe": recipe})
     return Result(
         data=done,
-        text=(f"run          {plain(done['run'])} of {plain(recipe)}", "next: iriai-broker run show RUN"),
+        text=(
+            f"run          {plain(done['run'])} of {plain(recipe)}",
+            f"next: iriai-broker run show {plain(done['run'])}",
+        ),
         plain_output=str(done["run"]),
     )
 
@@ -293,6 +296,7 @@ def run_show(where: Where, run: str) -> Result:
         f"contract     {plain(found['contract'])}",
         f"round        {found['round']}{steps}",
         *_why(found["ended"]),
+        *_waits(found.get("waiting")),
         *table(("ROUND", "ATTEMPT", "ACCEPTED", "REFUSED", "MODEL"), rows, empty="no round closed yet"),
     )
     return Result(data=found, text=text)
@@ -310,6 +314,14 @@ def _why(ended: Any) -> list[str]:  # noqa: ANN401  a JSON document
             for one in ended["findings"]
         ),
     ]
+
+
+def _waits(waiting: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """A line about a run that pauses because members said no."""
+    if waiting is None:
+        return []
+    until, who = iso_s(int(waiting["until_ms"])), ", ".join(map(plain, waiting.get("parties", ())))
+    return [f"waiting      until {until}: {plain(waiting['reason'])}" + (f" ({who})" if who else "")]
 
 
 def release_list(where: Where) -> Result:

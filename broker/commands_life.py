@@ -32,10 +32,13 @@ def contract_halt(where: Where, name: str, *, code: str, clause: str | None, tex
 
 
 def _shown(life: dict[str, Any]) -> tuple[str, ...]:
-    lines = [
-        f"contract  {plain(life['digest'])}",
-        f"standing  {plain(life['standing'])} since {plain(life['since'])}",
-    ]
+    since = "" if life["since"] is None else f" since {plain(life['since'])}"
+    lines = [f"contract  {plain(life['digest'])}", f"standing  {plain(life['standing'])}{since}"]
+    closed = life.get("closed")
+    if closed is not None:
+        where = f"in round {closed['round']} of {plain(closed['negotiation'])} by {plain(closed['party'])}"
+        why = plain(closed["code"]) + (f" [{plain(closed['clause'])}]" if closed["clause"] else "")
+        lines.append(f"ended     {where}: {why}")
     for halt, parties in sorted(life["resumed_by"].items()):
         lines.append(f"halt      {short(plain(halt))} resumed by {plain(', '.join(parties)) or 'nobody yet'}")
     lines += [

@@ -19,8 +19,8 @@ from broker.contract_names import whole_digest
 from broker.errors import UnreachableError, UsageError
 from policies.contract import parse
 from policies.contract.catenax import read_catenax
-from policies.contract.errors import NotExecutedError
 from policies.contract.dsp_messages import read_json
+from policies.contract.errors import NotExecutedError
 from policies.contract.odrl import export, pairs
 from policies.contract.odrl_import import View, confirm, read_bundle
 from policies.contract.pool import FINALIZED
@@ -74,7 +74,9 @@ def _fetch(where: Where, digest: str, *, final: bool = False) -> Contract:
             found=contract.digest,
             remedy="this is no answer of that broker; look at it",
         )
-    state = next((str(one["state"]) for one in rows if one["digest"] == digest), "replaced by a counter-offer")
+    state = next(
+        (str(one["state"]) for one in rows if one["digest"] == digest), "replaced by a counter-offer"
+    )
     if final and state != FINALIZED:
         raise NotExecutedError(
             need="a contract that everybody signed: its policies are agreements",

@@ -81,7 +81,7 @@ def _lines(changes: tuple[Change, ...], verdict: Verdict | None) -> Iterator[str
                 if one.clause == change.clause and one.why in ("witness", "not-proven")
             )
     yield from (
-        f"{one.clause} {one.why}: {one.words}"
+        f"{one.clause} {one.words if one.words.startswith(one.why) else f'{one.why}: {one.words}'}"
         for one in objections
         if one.clause not in told and one.why in ("witness", "not-proven")
     )

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands about the text of a contract that need no broker: lint it, show it in words, print the schema."""
 
+# ruff: noqa: RUF001  full-width punctuation is how Japanese is written
+
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain
+from broker.clock import SystemClock
 from broker.errors import UsageError
 from policies.contract import enforcement_map, load, plain_words
 from policies.contract.lint import finding_words, lint
 from policies.contract.render import LANGUAGES, LAW_ONLY, head_words
+from policies.ports import iso_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from policies.contract import Contract
     from policies.contract.lint import LintFinding
+    from policies.ports import Clock
 
 __all__ = [
     "check_language",
@@ -26,6 +31,7 @@ __all__ = [
     "contract_show_file",
     "finding_lines",
     "read_text",
+    "too_late_lines",
     "word_lines",
 ]
 
@@ -57,7 +63,7 @@ def check_language(lang: str) -> str:
     return lang
 
 
-def contract_lint(file: Path, *, lang: str = "en") -> Result:
+def contract_lint(file: Path, *, lang: str = "en", clock: Clock | None = None) -> Result:
     """Loads a contract and lists what the linter finds; exit code 3 if an error is among it.
 
     Raises:
@@ -69,22 +75,56 @@ def contract_lint(file: Path, *, lang: str = "en") -> Result:
     errors = sum(1 for one in findings if one.severity == "error")
     law_only = [one.clause for one in enforcement_map(contract) if one.label == LAW_ONLY]
     total = sum(1 for _ in contract.clauses())
+    late = too_late_lines(contract, clock or SystemClock(), lang)
     return Result(
         data={
             "digest": contract.digest,
             "errors": errors,
             "warnings": len(findings) - errors,
             "findings": [one.to_json() for one in findings],
+            "too_late": bool(late),
             "clauses": total,
             "law_only": law_only,
         },
         text=(
             *finding_lines(findings, lang),
-            f"{contract.digest}: {errors} errors, {len(findings) - errors} warnings",
-            f"law only, {len(law_only)} of {total} clauses: {' '.join(law_only) or 'none'}",
+            *late,
+            f"{contract.digest}{_colon(lang)}{_counts(errors, len(findings) - errors, lang)}",
+            _law_only_line(law_only, total, lang),
         ),
         exit_code=_FAILED if errors else 0,
     )
+
+
+def _colon(lang: str) -> str:
+    return "：" if lang == "ja" else ": "
+
+
+def _counts(errors: int, warnings: int, lang: str) -> str:
+    """How many there are, as a person says it."""
+    if lang == "ja":
+        return f"エラー {errors} 件、警告 {warnings} 件"
+    said = ((errors, "error"), (warnings, "warning"))
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in said)
+
+
+def _law_only_line(law_only: list[str], total: int, lang: str) -> str:
+    if lang == "ja":
+        return f"法的拘束のみの条項（全 {total} 件中 {len(law_only)} 件）：{' '.join(law_only) or 'なし'}"
+    return f"law only, {len(law_only)} of {total} clauses: {' '.join(law_only) or 'none'}"
+
+
+def too_late_lines(contract: Contract, clock: Clock, lang: str = "en") -> tuple[str, ...]:
+    """Says that nobody can sign the text any more; no finding of the linter, which knows no time."""
+    now = iso_s(clock.now_ms())
+    if now < contract.sign_by:
+        return ()
+    form = (
+        "期限切れ sign_by: 必要 現在（{now}）より後の時刻、実際 {sign_by}。対処 sign_by を後の時刻にする"
+        if lang == "ja"
+        else "too late sign_by: needs a time after now ({now}), found {sign_by}; write a later one"
+    )
+    return (form.format(now=now, sign_by=contract.sign_by),)
 
 
 def finding_lines(findings: Iterable[LintFinding], lang: str = "en") -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.errors import UsageError
 from policies.contract.errors import AnswerError
 from policies.contract.grammar import Prose, Word
-from policies.contract.templates import Blank, PartyRow, RecipeFacts
-from policies.encoding import digest, new_id
+from policies.contract.templates import Blank, PartyRow, RecipeFacts, broker_org
+from policies.encoding import digest
 from policies.privacy.accounting import epsilon_text
 from policies.recipe import load as load_recipe
 
@@ -47,11 +47,22 @@ BROKER_BLANKS: Final = (
 
 
 def read_recipes(template: Template, named: Sequence[str]) -> dict[str, RecipeFacts]:
-    """Facts of each slot's recipe, in the template's order."""
+    """Facts of each slot's recipe, in the template's order.
+
+    Raises:
+        UsageError: A slot that the template has not, or one too many.
+        RecipeError, AnswerError: A file is no recipe with a plan.
+    """
     files: dict[str, str] = {}
     free = [one for one in template.slots if not any(text.startswith(f"{one}=") for text in named)]
     for text in named:
         slot, equals, file = text.partition("=")
+        if equals and slot not in template.slots and not Path(text).exists():
+            raise UsageError(
+                need=f"a slot of {template.name}: {' '.join(template.slots)}",
+                found=slot,
+                remedy=f"write --recipe {template.slots[0]}=FILE",
+            )
         if not equals or slot not in template.slots:
             slot, file = (free.pop(0), text) if free else ("", text)
         if not slot or slot in files:
@@ -123,9 +134,7 @@ def enrolled(where: Where, wanted: Sequence[str]) -> tuple[tuple[PartyRow, ...],
     rows.append(
         PartyRow(
             party=_BROKER,
-            org=new_id(
-                "org", bytes.fromhex(digest(status["broker_key"].encode()).removeprefix("sha256:"))[:10]
-            ),
+            org=broker_org(status["broker_key"]),
             role=_BROKER,
             group=_BROKER,
             legal_name="",
@@ -144,7 +153,7 @@ def _chosen(active: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> list[
         found = [str(one["org"]) for one in active if name in {one["org"], one["group"]}]
         if len(found) != 1:
             raise UsageError(
-                need=f"--member with the organisation or group of one active member: {known or 'there are none'}",
+                need=f"--member with organisation or group of one active member: {known or 'there are none'}",
                 found=f"{name}: " + (f"{len(found)} of them, {' '.join(found)}" if found else "none of them"),
                 remedy="correct the name; where a group has several organisations, name each by its org_ id",
             )

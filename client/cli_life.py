@@ -92,6 +92,10 @@ def contract_exit(  # noqa: PLR0917  a command line
         Unreleased, typer.Option("--unreleased", help="What becomes of unreleased models with your updates.")
     ],
     reason: Annotated[str, typer.Option("--reason", help="Reason code.")] = "party.leaves",
+    absent: Annotated[
+        str | None,
+        typer.Option("--for", help="An absent contributor that is to leave, once all others say so."),
+    ] = None,
     folder: Dir = FOLDER,
     yes: Yes = False,  # noqa: FBT002
     json: Json = False,  # noqa: FBT002
@@ -111,6 +115,7 @@ def contract_exit(  # noqa: PLR0917  a command line
                 code=reason,
                 confirm=ask("You are about to leave the contract whose digest begins with:", yes=yes),
                 tell=tell,
+                absent=absent,
             )
 
     end(work, json)

@@ -96,7 +96,9 @@ def retype(question: str, *, yes: bool) -> Callable[[str], bool]:
             return True
         if not sys.stdin.isatty():
             return False
-        typed: str = typer.prompt(f"Type these {len(shown)} digits, or nothing to stop", default="", show_default=False, err=True)
+        typed: str = typer.prompt(
+            f"Type these {len(shown)} digits, or nothing to stop", default="", show_default=False, err=True
+        )
         return typed.strip().lower() == shown
 
     return confirm

@@ -87,7 +87,9 @@ def _proof(before: Contract, after: Contract) -> Verdict | None:
 def _witnesses(verdict: Verdict | None) -> tuple[tuple[str, str], ...]:
     """Clause and words of each request that only the second text allows; none without the prover."""
     objections = () if verdict is None else verdict.objections
-    return tuple((one.clause, one.words) for one in objections if one.why == "witness")
+    return tuple(
+        (one.clause, one.words.removeprefix("witness: ")) for one in objections if one.why == "witness"
+    )
 
 
 def _seen_before(shelf: ContractShelf, new: Held) -> str:

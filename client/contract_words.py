@@ -59,7 +59,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "untouched": ("Nothing of your budget is spent.", "予算は未消費。"),
     "receives": (
         "Model {model} goes to {recipients} (tier {tier}, {licence}){when}.",
-        "モデル {model} は {recipients} へ（区分 {tier}、{licence}）{when}。",
+        "モデル {model} は{recipients}へ（区分 {tier}、{licence}）{when}。",
     ),
     "stays": (
         "Model {model} of tier private stays with its owner.",
@@ -75,7 +75,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
             " {choice}. Your influence on released models is bounded, it is not erased."
         ),
         (
-            "{days} 日前の通知で脱退できる：公開済みモデルは残り、未公開モデルは {choice}。"
+            "{days} 日前の通知で脱退できる：公開済みモデルは残り、未公開モデルは{choice}。"
             "公開済みモデルへの影響は抑えられるが、消去はされない。"
         ),
     ),
@@ -110,7 +110,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "no-change": ("No clause differs.", "条項の違いはない。"),
     "witness": ("for example: {words}", "例：{words}"),
     "proven": (
-        "Proven: {fields} looser taken alone, but there is no request that only the new text allows.",
+        "Proven: {fields} reads looser taken alone, but there is no request that only the new text allows.",
         "証明済み：{fields} は単独では緩和だが、新しい文書だけが許す要求は存在しない。",
     ),
     "tighter": ("TIGHTER", "厳格化"),
@@ -137,6 +137,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "judged on held-out episodes; only the vote left",
         "評価用エピソードで判定；送ったのは投票のみ",
     ),
+    "rounds": ("rounds {rounds}, {attempts} attempts, {kind}", "ラウンド {rounds}、計 {attempts} 回、{kind}"),
     "round": ("round {round}, attempt {attempt}, {kind}", "第{round}ラウンド、{attempt} 回目、{kind}"),
     "who-owner": ("you, in this node's settings", "貴社（このノードの設定）"),
     "who-broker": ("the broker's operators", "ブローカーの運用者"),

@@ -187,15 +187,17 @@ class _Told:
         """The refusal that names the text seen, the open one, and what lies between; all of it is told."""
         changes = changes_for(seen.contract, now.contract, self.party)
         before, after = seen.contract.digest, lane.digest
-        self.tell((f"seen      {before}", f"open now  {after}", *change_lines(changes, self.party, self.lang)))
+        self.tell(
+            (f"seen      {before}", f"open now  {after}", *change_lines(changes, self.party, self.lang))
+        )
         lines = [f"{one['clause']} {one['direction']} {one['words']}" for one in changes]
         more = f"; and {len(lines) - _MOST_CHANGES} more" if len(lines) > _MOST_CHANGES else ""
         said = "; ".join(lines[:_MOST_CHANGES]) or "the same terms again"
         return OvertakenError(
             need=f"{before} as the open text, which your counter-offer answers",
             found=f"{after} in round {lane.round}, by a counter-offer that changed: {said}{more}",
-            remedy=f"nothing was sent; read iriai-node contract diff {short(before)} {short(after)}, change your "
-            f"text, then counter it with --instead-of {short(after)}, or sign or refuse the open one",
+            remedy=f"nothing was sent; read iriai-node contract diff {short(before)} {short(after)}, change "
+            f"your text, then counter it with --instead-of {short(after)}, or sign or refuse the open one",
         )
 
 

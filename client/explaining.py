@@ -4,8 +4,8 @@
 The kept facts are judged once more and give the same bytes as the record; a decision that does not replay
 is not explained (`DecisionDiffersError`), because its words would be about something else.
 
-    explain_run(outbox, shelf, "run_…")           every decision about a run explain_decision(outbox,
-    shelf, "sha256:…")   one, by the digest that the log names, or its first 12 digits
+    explain_run(outbox, shelf, "run_…")          # all about a run; what is said in the same words only once
+    explain_decision(outbox, shelf, "sha256:…")  # one, by the digest in the log, or its first 12 hex digits
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from policies.contract import (
     state_from_json,
 )
 from policies.contract.render import remedy_text, value_words
-from policies.encoding import digest, unb64
+from policies.encoding import canonical, digest, unb64
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -137,15 +137,42 @@ def _digest_of(one: Decided) -> str:
 
 def _answer(about: dict[str, Any], shown: list[dict[str, Any]], lang: str) -> Answer:
     lines: list[str] = []
-    for one in shown:
-        lines.append(
-            word(lang, "round", round=one["round"], attempt=one["attempt"], kind=one["kind"])
-            + (f"  {one['decision']}" if one["decision"] else "")
-        )
-        lines += [f"  {line}" for line in one["words"]]
-        for finding in one["findings"]:
+    for group in _alike(shown):
+        newest = group[0]
+        lines.append(_heading(group, lang) + (f"  {newest['decision']}" if newest["decision"] else ""))
+        lines += [f"  {line}" for line in newest["words"]]
+        for finding in newest["findings"]:
             lines += [f"  {line}" for line in _finding_lines(finding, lang)]
     return Answer(data={**about, "decisions": shown}, text=tuple(lines))
+
+
+def _alike(shown: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The decisions that would be told in the same words together, newest first."""
+    groups: dict[bytes, list[dict[str, Any]]] = {}
+    for one in shown:
+        said = canonical({name: one[name] for name in ("kind", "words", "findings")})
+        groups.setdefault(said, []).append(one)
+    return list(groups.values())
+
+
+def _heading(group: list[dict[str, Any]], lang: str) -> str:
+    """Which rounds and attempts it is about, and what was asked."""
+    newest = group[0]
+    if len(group) == 1:
+        return word(lang, "round", round=newest["round"], attempt=newest["attempt"], kind=newest["kind"])
+    rounds = _ranges(sorted({int(one["round"]) for one in group}))
+    return word(lang, "rounds", rounds=rounds, attempts=len(group), kind=newest["kind"])
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """``1-3, 5`` for 1, 2, 3 and 5, which are in ascending order."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in found)
 
 
 def _finding_lines(finding: Mapping[str, Any], lang: str) -> Iterator[str]:

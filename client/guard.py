@@ -11,14 +11,17 @@
 - **Explained.** Record, request, state and salt are kept, so that `iriai-node guard explain` and an auditor
   replay them.
 - **Halts, exits and ends** are this node's own copies of the parties' notices (`client.notices`), an own halt
-  from the moment it was signed. Where they are lost, nothing is known, and everything is refused.
+  from the moment it was signed. Where they are lost, nothing is known, and everything is refused. Where the
+  broker's were taken over longer ago than `HALT_ASK_S`, they are asked for first; longer ago than
+  `HALT_FRESH_S`, nobody knows whether a halt is in force, and everything is refused as well: so it ends
+  where a broker asks for rounds and shows no notices, and where this node's own hearing is broken.
 - Budget is looked at here (`Budgets`); it is reserved and spent by the worker, durably, before the first
   gradient.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +46,7 @@ from policies.contract.errors import ExpiredError, HaltedError, NotExecutedError
 from policies.contract.lifecycle import IN_FORCE
 from policies.encoding import b64, digest
 from policies.identity import key_text
+from policies.limits import HALT_ASK_S, HALT_FRESH_S
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_text
 
@@ -197,6 +201,7 @@ class Guard:
         lineage: Callable[[str], str],
         clock: Clock,
         entropy: Entropy,
+        ask: Callable[[Held], None] = lambda _held: None,
     ) -> None:
         """Sets the gate up.
 
@@ -209,6 +214,7 @@ class Guard:
             lineage: Lineage of a data set; raises if there is none.
             clock: Time of the decision.
             entropy: Salts.
+            ask: Takes over what the broker shows of a contract's notices, if it can; never raises.
         """
         self._shelf = shelf
         self._notices = Notices(shelf)
@@ -219,6 +225,8 @@ class Guard:
         self._lineage = lineage
         self._clock = clock
         self._entropy = entropy
+        self._ask = ask
+        self._asked: dict[str, int] = {}
 
     def seat(self, contract: str, recipe: str) -> Seat:
         """This node's place under a contract and recipe, from local files.
@@ -340,8 +348,24 @@ class Guard:
             return error.code
         return None
 
+    def hear(self, held: Held) -> None:
+        """Asks for the notices of a contract if what is known is not new, and nobody asked just now."""
+        recent = (self._notices.heard(held), self._asked.get(held.contract.digest))
+        if held.is_executed and not any(self._within(one, HALT_ASK_S) for one in recent):
+            self._asked[held.contract.digest] = self._clock.now_ms()
+            self._ask(held)
+
+    def _within(self, at_ms: int | None, seconds: int) -> bool:
+        """Whether a time is past, and no longer ago than this; after a clock was set back nothing is."""
+        return at_ms is not None and 0 <= self._clock.now_ms() - at_ms <= seconds * 1000
+
     def _state(self, held: Held) -> ContractState:
-        return self._notices.state(held, iso_s(self._clock.now_ms()))
+        """The facts of the contract's life; whether a halt is in force is unknown where nothing was heard."""
+        self.hear(held)
+        state = self._notices.state(held, iso_s(self._clock.now_ms()))
+        if state.halted is False and not self._within(self._notices.heard(held), HALT_FRESH_S):
+            return replace(state, halted=None)
+        return state
 
     def _epsilon_after(self, seat: Seat, run: str) -> tuple[str | None, str | None]:
         """Epsilon of this party's release and total if the run goes on; None without plan or cap."""

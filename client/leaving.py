@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.contract.lifecycle import Life
 
-__all__ = ["consequences", "gets"]
+__all__ = ["consequences", "consequences_for", "gets"]
 
 _UNRELEASED = {
     "retrain": "they are refused at the release gate; the others may train anew without your data",
@@ -70,6 +70,20 @@ def consequences(
         yield (
             own.clause,
             "you remain a party for what was agreed beyond the term, and may read the contract's log",
+        )
+
+
+def consequences_for(contract: Contract, life: Life, absent: str, choice: str) -> Iterator[tuple[str, str]]:
+    """Clause and sentence of what follows if an absent contributor is asked out by all the others."""
+    leaves, others = contract.exit, [name for name in remaining(contract, life) if name != absent]
+    yield leaves.clause, f"{absent} leaves once each of {', '.join(others)} said so; nobody takes it back"
+    yield leaves.clause, "its halts stay in force until those who remain resume; its word is not waited for"
+    yield leaves.clause, f"models that are not released and hold its updates: {_UNRELEASED[choice]}"
+    groups, needed = len(contract.groups(others)), contract.aggregation.min_parties
+    if groups < needed:
+        yield (
+            contract.aggregation.clause,
+            f"the contract ends for everybody: {groups} groups remain, {needed} are needed",
         )
 
 

@@ -276,9 +276,9 @@ def refuse(
 ) -> Answer:
     """Withdraws the consent and ends the lane, and with it the round for all, with a reason.
 
-    The no is kept on this node, and what was on its way is dropped, before anything is asked: while the broker
-    is away nothing is said by the earlier word, and the worker says the no later. A lane in ACCEPTED only the
-    broker can end: the refusal is said as soon as it has AGREED.
+    The no is kept on this node, and what was on its way is dropped, before anything is asked: while the
+    broker is away nothing is said by the earlier word, and the worker says the no later. A lane in ACCEPTED
+    only the broker can end: the refusal is said as soon as it has AGREED.
 
     Args:
         member: Identity and the way to the broker.

@@ -16,6 +16,7 @@ one JSON object.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -42,7 +43,7 @@ from client.shelf import ContractShelf
 from client.tending import tend
 from client.worker import Worker, say
 from policies.errors import IriaiError
-from policies.limits import RECEIPT_POLL_S
+from policies.limits import RECEIPT_POLL_S, WORKER_BACKOFF_CAP_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,6 +60,43 @@ def _prepare(worker: Worker) -> None:
         time.sleep(RECEIPT_POLL_S)
 
 
+class _Tidying:
+    """What the worker does beside its rounds, with files and a connection of its own; `turn` does it once."""
+
+    def __init__(self, home: Home, clock: Clock, entropy: Entropy) -> None:
+        self._clock = clock
+        self._member = member = open_member(home, clock=clock, entropy=entropy)
+        key, origin = member.identity.key, member.broker.origin
+        former = member.identity.former
+        self._outbox = Outbox(
+            home.outbox, key=key, origin=origin, clock=clock, entropy=entropy, former=former
+        )
+        self._budgets = Budgets(home, key=key, clock=clock)
+        self._shelf = ContractShelf(home, own_key=key.public)
+        self._view = LogView(self._outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+
+    def close(self) -> None:
+        self._budgets.close()
+        self._outbox.close()
+        self._member.client.close()
+
+    def turn(self) -> None:
+        """Notices first: a halt is heard whatever else goes wrong."""
+        member, outbox = self._member, self._outbox
+        _heed(member, self._shelf, outbox)
+        try:
+            since_ms = self._clock.now_ms() - RECEIPT_POLL_S * 1000
+            receipted = collect(member.client, outbox, self._view, older_than_ms=since_ms)
+            settled = self._budgets.settle(lambda run: run_is_over(member.client, run))
+            for event, facts in tend(member, self._shelf, outbox):
+                say(event, facts)
+        except IriaiError as error:
+            say("tidying-waits", {"code": error.code})
+            return
+        if receipted or settled:
+            say("tidied", {"receipts": receipted, "reservations": settled})
+
+
 def _heed(member: Member, shelf: ContractShelf, outbox: Outbox) -> None:
     """Hears what the parties of this node's contracts said, whatever else goes wrong."""
     try:
@@ -71,29 +109,25 @@ def _heed(member: Member, shelf: ContractShelf, outbox: Outbox) -> None:
 def _tidy_for_ever(home: Home, clock: Clock, entropy: Entropy) -> None:
     """Asks for missing receipts, closes the budget of runs that are over, goes on with negotiations.
 
-    Notices about contracts go out and come in: a halt of another party is known here after one turn.
+    Notices about contracts go out and come in: a halt of another party is known here after one turn. It never
+    ends: an error that nobody foresaw is a line in the log, and everything is opened anew after a while.
     """
-    member = open_member(home, clock=clock, entropy=entropy)
-    key, origin = member.identity.key, member.broker.origin
-    former = member.identity.former
-    outbox = Outbox(home.outbox, key=key, origin=origin, clock=clock, entropy=entropy, former=former)
-    budgets = Budgets(home, key=key, clock=clock)
-    shelf = ContractShelf(home, own_key=key.public)
-    view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+    tidying: _Tidying | None = None
+    pause: float = RECEIPT_POLL_S
     while True:
-        time.sleep(RECEIPT_POLL_S)
-        _heed(member, shelf, outbox)
+        time.sleep(pause)
         try:
-            since_ms = clock.now_ms() - RECEIPT_POLL_S * 1000
-            receipted = collect(member.client, outbox, view, older_than_ms=since_ms)
-            settled = budgets.settle(lambda run: run_is_over(member.client, run))
-            for event, facts in tend(member, shelf, outbox):
-                say(event, facts)
-        except IriaiError as error:
-            say("tidying-waits", {"code": error.code})
-            continue
-        if receipted or settled:
-            say("tidied", {"receipts": receipted, "reservations": settled})
+            tidying = tidying or _Tidying(home, clock, entropy)
+            tidying.turn()
+            pause = RECEIPT_POLL_S
+        except Exception as error:  # noqa: BLE001  the edge of the process: whoever hears halts may not end
+            code = error.code if isinstance(error, IriaiError) else None
+            say("tidying-failed", {"error": type(error).__name__, "code": code})
+            pause = min(2 * pause, WORKER_BACKOFF_CAP_S)
+            if tidying is not None:
+                with contextlib.suppress(Exception):
+                    tidying.close()
+                tidying = None
 
 
 def serve(home: Home) -> None:

@@ -5,6 +5,7 @@
 
     contracts/<64 hex>/notices/taken.json       digests of the notices that the broker took, in its order
     contracts/<64 hex>/notices/<64 hex>.json    a notice (DSSE), by the digest of what was signed
+    contracts/<64 hex>/notices/.heard           when the broker's notices were last taken over, in ms
     contracts/<64 hex>/notices/rejected/        what a person's restore put aside: it counts no more
 
 - **The node stops itself first.** An own notice is a file here before anybody else hears of it, and counts
@@ -57,6 +58,7 @@ __all__ = ["Notices", "Rejected", "make_folder"]
 
 FOLDER: Final = "notices"
 _TAKEN: Final = "taken.json"
+_HEARD: Final = ".heard"
 _REJECTED: Final = "rejected"
 _SCHEMA: Final = "iriai-notices-taken/1"
 _RESTORE = "iriai-node contract lifecycle DIGEST --restore, once it is known why"
@@ -137,7 +139,25 @@ class Notices:
         """
         return self._file(self._folder(held), digest)
 
+    def heard(self, held: Held) -> int | None:
+        """When everything that the broker showed was taken over last, in ms; None: nobody knows."""
+        try:
+            return int((self._folder(held) / _HEARD).read_bytes())
+        except (OSError, ValueError):
+            return None
+
     # --- writing ---
+
+    def hear(self, held: Held, at_ms: int) -> None:
+        """Notes when the broker's notices were taken over. A power cut may undo it: then it is asked anew.
+
+        Raises:
+            NoticesUnknownError: See `life`.
+        """
+        with _alone(self._folder(held)):
+            fresh = self._folder(held) / f"{_HEARD}.new"
+            fresh.write_bytes(str(at_ms).encode("ascii"))
+            fresh.replace(fresh.with_name(_HEARD))
 
     def say(self, held: Held, notice: Notice, *keys: SigningKey) -> Notice:
         """Signs an own notice and makes it count from now on; nothing is written if it would be void.

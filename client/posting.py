@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from client.shelf import ContractShelf, Held
     from policies.contract.notices import Notice
 
-__all__ = ["Told", "exchange", "keep_up"]
+__all__ = ["Told", "exchange", "hear", "keep_up"]
 
 _LOGGED: Final = {
     "halt": "contract.halted",
@@ -60,6 +60,8 @@ def keep_up(member: Member, shelf: ContractShelf, outbox: Outbox) -> list[Told]:
             raise
         except IriaiError as error:
             told.append(("notices-wait", {"contract": name, "code": error.code}))
+        except Exception as error:  # noqa: BLE001  whatever is wrong with one, the halts of the others are heard
+            told.append(("notices-wait", {"contract": name, "error": type(error).__name__}))
     return told
 
 
@@ -110,16 +112,33 @@ def exchange(
 
 
 def _fetch(member: Member, notices: Notices, held: Held, *, anew: bool = False) -> tuple[Rejected, ...]:
-    base = f"/contracts/{held.contract.digest}"
+    base, asked_ms = f"/contracts/{held.contract.digest}", member.clock.now_ms()
     order = _order(member.client.get(f"{base}/lifecycle"))
     fetched = [
         Envelope.from_bytes(member.client.get_bytes(f"{base}/notices/{one.removeprefix('sha256:')}"))
         for one in notices.missing(held, order)
     ]
+    rejected: tuple[Rejected, ...] = ()
     if anew:
-        return notices.restore(held, order, fetched)
-    notices.learn(held, order, fetched)
-    return ()
+        rejected = notices.restore(held, order, fetched)
+    else:
+        notices.learn(held, order, fetched)
+    notices.hear(held, asked_ms)
+    return rejected
+
+
+def hear(member: Member, shelf: ContractShelf, held: Held) -> Told | None:
+    """Takes over what the broker shows of a contract now; gives a line for the worker's log if that failed.
+
+    It never raises: who asks goes by what is known afterwards (`client.notices.Notices.heard`).
+    """
+    try:
+        _fetch(member, Notices(shelf), held)
+    except IriaiError as error:
+        return "notices-wait", {"contract": held.contract.digest, "code": error.code}
+    except Exception as error:  # noqa: BLE001  whatever a broker sends: nothing new is known
+        return "notices-wait", {"contract": held.contract.digest, "error": type(error).__name__}
+    return None
 
 
 def _rejected(held: Held, one: Rejected) -> Told:

@@ -9,9 +9,9 @@ Each statement goes in this order:
 
 Where the broker is away, 2 and 3 are done by the worker, or by the next of these commands. Where it refuses,
 or something fails after it has taken a notice, the command ends with that error's exit code, and says what
-was said and whether the broker has it. While this
-node's key changes (`client.rotating`), 1 is done and the rest waits until it has changed. A notice that
-changes nothing any more (the contract ended meanwhile) is taken and logged all the same; the answer says so.
+was said and whether the broker has it. While this node's key changes (`client.rotating`), 1 is done and the
+rest waits until it has changed. A notice that changes nothing any more (the contract ended meanwhile) is
+taken and logged all the same; the answer says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from client.answers import Answer, short, table
 from client.contracts import NOT_YET, broker_rows, fetch_envelope, resolve
 from client.errors import NotConfirmedError, PeerAnswerError, PeerUnreachableError, RotationOpenError
-from client.leaving import consequences, gets
+from client.leaving import consequences, consequences_for, gets
 from client.notice_terms import check_terms
 from client.notices import Notices
 from client.posting import Told, exchange
@@ -112,8 +112,12 @@ def leave(
     code: str,
     confirm: Callable[[str], bool],
     tell: Callable[[Iterable[str]], None],
+    absent: str | None = None,
 ) -> Answer:
     """Leaves a contract, once a person has read what follows, clause by clause.
+
+    With ``absent``, says instead that another contributor is to leave, which has its effect when all the
+    others have said so.
 
     Args:
         member: Identity and the way to the broker.
@@ -124,8 +128,10 @@ def leave(
         code: Reason code.
         confirm: Shows the digest to a person and gives their answer.
         tell: Shows lines to a person before they are asked.
+        absent: Short name of a contributor that is absent for good; None: this party leaves.
 
     Raises:
+        LifecycleError: The absent one has left, or this party said so before.
         RefusedError: The contract does not allow this exit; the clause is named.
         NotConfirmedError: Nobody said yes.
     """
@@ -133,13 +139,18 @@ def leave(
     desk.exchange()
     check_terms(desk.held.contract, {"code": code})
     held, life = desk.held, desk.life()
-    follows = consequences(held.contract, life, held.party.party, choice, desk.now)
+    if absent is None:
+        follows = consequences(held.contract, life, held.party.party, choice, desk.now)
+    else:
+        follows = consequences_for(held.contract, life, absent, choice)
     tell([f"[{clause}] {words}" for clause, words in follows])
     if not confirm(short(held.contract.digest)):
         raise NotConfirmedError(
             need="a person's word", found="no", remedy="read it again: iriai-node contract show"
         )
-    said = desk.say("exit", code=code, choice=choice)
+    said = desk.say("exit", code=code, choice=choice, subject=absent)
+    if absent is not None:
+        return desk.answer([said], (f"asks out {absent} of {held.contract.digest}",))
     return desk.answer([said], (f"left     {held.contract.digest}", "you get", *gets(member.home, held)))
 
 

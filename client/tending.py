@@ -70,10 +70,10 @@ def _over(row: Mapping[str, Any]) -> bool:
     return isinstance(lane, dict) and lane.get("state") in {"FINALIZED", "TERMINATED"}
 
 
-def _signed(row: Mapping[str, Any]) -> tuple[str, int] | None:
+def _signed(row: Mapping[str, Any]) -> tuple[str, Any] | None:
     """Digest and round of a lane that ended by being signed."""
     lane = row["lane"]
-    return (str(row["digest"]), lane["round"]) if lane.get("state") == "FINALIZED" else None
+    return (str(row["digest"]), lane.get("round")) if lane.get("state") == "FINALIZED" else None
 
 
 def _fetched(member: Member, shelf: ContractShelf, contract: str) -> Iterator[Told]:

@@ -21,6 +21,7 @@ from client.guard import Guard
 from client.learner import HomeLearner
 from client.membership import open_member
 from client.outbox import Outbox
+from client.posting import hear
 from client.receipts import LogView, fetch_consistency
 from client.refusals import keep_unadmitted
 from client.settings import Home, load_settings
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from client.guard import Seat
     from client.membership import Member
     from client.settings import LocalRules
+    from client.shelf import Held
     from policies.exchange import RequestHeader
     from policies.ports import Clock, Entropy
 
@@ -119,6 +121,7 @@ class Worker:
             lineage=self.lineage,
             clock=clock,
             entropy=entropy,
+            ask=self._ask_notices,
         )
         desktop = Desktop(
             guard=self.guard,
@@ -193,6 +196,7 @@ class Worker:
             if not held.is_executed:
                 held = fetch_envelope(self.member, self.shelf, config.contract)
             recipe = self.shelf.recipe(config.contract, config.recipe)
+            self.guard.hear(held)
         except IriaiError as error:
             keep_unadmitted(self.outbox, config, error, at_ms=self.outbox.clock.now_ms())
             raise RunRefusedError(
@@ -203,6 +207,11 @@ class Worker:
         return Admission(
             broker_key=parse_key(held.contract.broker.key), tensor_bytes=recipe.parameters * _FLOAT_BYTES
         )
+
+    def _ask_notices(self, held: Held) -> None:
+        failed = hear(self.member, self.shelf, held)
+        if failed is not None:
+            say(*failed)
 
     def reconcile(self) -> None:
         """Compares the ledgers with what was told to the log; what was spent and not told is sealed now.

@@ -24,7 +24,9 @@ CLAUSES: Final = 500
 CONTRACT_SIGNATURES: Final = 128  # twice the parties: the auditor and a repeated one fit, a flood does not
 NOTICE_BYTES: Final = 8 * 1024  # of one statement about a contract: the text and twelve short fields
 NOTICE_TEXT_CHARS: Final = 500
-NOTICES_PER_PARTY: Final = 1_000  # in one contract, beside resumes that others make necessary; all are replayed
+NOTICES_PER_PARTY: Final = (
+    1_000  # in one contract, beside resumes that others make necessary; all are replayed
+)
 NOTICE_EARLY_S: Final = 120  # before the contract was final: a slow clock, and an entry that shows the minute
 FACT_ITEMS: Final = 1_024  # of one list in a request to the evaluator: 512 signals, 64 parties, consents
 FACT_LISTS: Final = 10_000  # of one list of cohorts: each is of a model or number that was given out
@@ -132,6 +134,12 @@ LANE_POLLS: Final = 64  # questions of one command, also where a broker answers 
 OUTBOX_PENDING: Final = 12  # envelopes that one reply header has room for beside its own
 RECEIPT_POLL_S: Final = 10  # an envelope without a receipt after this is asked for over HTTP
 
+# what a node knows of halts (client/guard.py)
+HALT_ASK_S: Final = 60  # before a round, notices older than this are asked for; the worker hears every 10 s
+HALT_FRESH_S: Final = (
+    3_600  # a node that could hear nothing for so long trains no more; a reconnect takes less
+)
+
 # the broker's edge (broker/api)
 IDEMPOTENCY_KEY_CHARS: Final = 128
 LEGAL_NAME_CHARS: Final = 200
@@ -139,6 +147,7 @@ BODY_READ_S: Final = 30  # a slow sender holds one connection, and not for longe
 DESCRIPTORS_PER_NODE: Final = 64  # data sets of one organisation in the catalogue
 FLEET_KEY_CHARS: Final = 1_000  # a P-256 public key in PEM has 178
 LIST_ROWS: Final = 1_000  # of one answer that is a list
+APART_AT_ONCE: Final = 2  # texts that are read beside the event loop; more would only share its processor
 
 # rounds
 DECISION_AHEAD_MS: Final = 5 * 60_000  # a node's clock may be this far ahead in a decision of its guard
@@ -148,5 +157,8 @@ ROUND_GRACE_S: Final = 2  # after enough replies, how long the others are waited
 LOST_ROUNDS_MAX: Final = 3  # lost rounds in a row after which a run stops
 REJOIN_S: Final = 5  # how long a run that goes on waits for all its nodes, where enough are there
 HALT_POLL_S: Final = 5  # how often a run that a halt paused, or an open exchange, looks at its contract
+REFUSED_WAIT_S: Final = 30  # pause of a run that too many refused; the next ones are twice as long each
+REFUSED_WAIT_MAX_S: Final = 3_600  # the longest of these pauses
+REFUSED_ATTEMPTS: Final = 2  # that the same members refused in a row end a run: each costs the others budget
 RUN_RETRY_S: Final = 5  # pause before a run goes on after a full disk or a log that does not answer
 PERSONALISE_S: Final = 1_800  # fine-tuning a pulled model at home

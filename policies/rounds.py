@@ -12,6 +12,9 @@
   ``aggregation``).
 - A party has one verdict per attempt. A refusal costs its sender this attempt and nobody else anything.
 - Every attempt is a step of the privacy plan; ``steps_left`` bounds the attempts of a run.
+- Whoever trains in an attempt pays for it, also where it comes to nothing. Silence passes by itself; a member
+  that says no goes on saying it. So an attempt that refusals leave below ``groups_needed`` is not followed at
+  once by the next one (`wait_s`), and the same refusal twice in a row ends the run (`refused_for_good`).
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from policies.errors import invariant
-from policies.limits import ATTEMPTS_PER_ROUND
+from policies.limits import ATTEMPTS_PER_ROUND, REFUSED_ATTEMPTS, REFUSED_WAIT_MAX_S, REFUSED_WAIT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Again", "Attempt", "Closed", "Lost"]
+__all__ = ["Again", "Attempt", "Closed", "Lost", "refused_for_good", "too_few", "wait_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +116,44 @@ class Attempt:
         if self.number < ATTEMPTS_PER_ROUND:
             return Again(self.number + 1, self.groups)
         return Lost("too-few-groups", self.groups)
+
+
+def too_few(groups: Mapping[str, str], without: Collection[str], needed: int) -> bool:
+    """Whether fewer independent groups than needed are left without some parties.
+
+    Args:
+        groups: party → group, of everybody who could be asked.
+        without: Parties that do not take part.
+        needed: ``min_parties`` of the contract.
+    """
+    return len({group for party, group in groups.items() if party not in without}) < needed
+
+
+def wait_s(declined: Sequence[Collection[str]], groups: Mapping[str, str], needed: int) -> int:
+    """Seconds between the last attempt and the next one; 0 where refusals are not what it came to nothing by.
+
+    Args:
+        declined: Parties that said no, for each attempt since the last model, oldest first.
+        groups: party → group, of everybody who could be asked now.
+        needed: ``min_parties`` of the contract.
+    """
+    if not declined or not declined[-1] or not too_few(groups, declined[-1], needed):
+        return 0
+    before = 0
+    for one in reversed(declined[:-1]):
+        if not one:
+            break
+        before += 1
+    return int(min(REFUSED_WAIT_S * 2**before, REFUSED_WAIT_MAX_S))
+
+
+def refused_for_good(declined: Sequence[Collection[str]], groups: Mapping[str, str], needed: int) -> bool:
+    """Whether the same parties said no in as many attempts in a row as end a run, and too few are left.
+
+    Takes what `wait_s` takes, with everybody who takes part in ``groups``, online or not.
+    """
+    last = [frozenset(one) for one in declined[-REFUSED_ATTEMPTS:]]
+    if len(last) < REFUSED_ATTEMPTS:
+        return False
+    same = frozenset.intersection(*last)
+    return bool(same) and too_few(groups, same, needed)

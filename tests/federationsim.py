@@ -31,8 +31,10 @@ from typing import Any, TypeVar
 
 import httpx
 import numpy as np
+from anyio import to_thread
 from sqlalchemy import select
 
+from broker.api import apart
 from broker.app import build
 from broker.boot import open_services
 from broker.federation.checkpoints import ModelFiles
@@ -125,6 +127,19 @@ class SimLoop(asyncio.SelectorEventLoop):
                 self._now += ahead
                 self._hands.ms += round(ahead * 1000)
         super()._run_once()
+
+
+class _Threads:
+    """`anyio.to_thread` of the API; in a simulation no thread takes part, or virtual time would run away meanwhile."""
+
+    @staticmethod
+    async def run_sync(work: Callable[[], T], **named: Any) -> T:
+        if isinstance(asyncio.get_running_loop(), SimLoop):
+            return work()
+        return await to_thread.run_sync(work, **named)
+
+
+apart.to_thread = _Threads  # type: ignore[assignment]
 
 
 @dataclass
@@ -442,6 +457,8 @@ class Wire(httpx.BaseTransport):
             proof = writer.consistency(old, head.size) if 0 < old < head.size else []
             answer = {"note": head.note, "proof": [b64(one) for one in proof], "old_size": old}
             return httpx.Response(200, content=canonical(answer))
+        if parts[0] == "contracts" and parts[2:3] in (["lifecycle"], ["notices"]):
+            return self._said(parts[1], parts[3:])
         later = parts[0] == "contracts" and len(parts) > 1 and parts[1] != self._pool.contract.digest
         if later:  # a successor; what all signed first is on every site already
             return self._contract(parts[1], parts[2:])
@@ -465,6 +482,15 @@ class Wire(httpx.BaseTransport):
                 case _:
                     return self._nothing(f"{name} {rest}")
         return httpx.Response(200, content=data)
+
+    def _said(self, name: str, rest: list[str]) -> httpx.Response:
+        """The notices about a contract, or one of them."""
+        services = self._pool.services
+        contract = services.contracts.get(name)
+        with services.store.read() as session:
+            if rest:
+                return httpx.Response(200, content=services.lives.notice_bytes(session, contract, rest[0]))
+            return httpx.Response(200, content=canonical(services.lives.view(session, contract)))
 
     def _nothing(self, path: str) -> httpx.Response:
         problem = {

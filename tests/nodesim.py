@@ -291,6 +291,9 @@ class BrokerSim:
                 return self._known(self.annexes, name)
             case ["contracts", name, "envelope"]:
                 return self._known({**self.partial, **self.envelopes}, name).to_bytes()
+            case ["contracts", name, "lifecycle"]:
+                self._known(self.contracts, name)
+                return {"notices": []}
             case ["contracts", name, "prose"]:
                 return self._known(self.prose, name)
             case ["negotiations", name]:

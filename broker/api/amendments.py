@@ -17,6 +17,7 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
+from broker.api.apart import apart
 from broker.api.bodies import Body
 from broker.api.contracts import Base64, ContractText  # noqa: TC001  pydantic reads the annotations
 from broker.api.once import JSON, Answer
@@ -71,16 +72,13 @@ async def _tighten(call: Call, old: Contract, body: AmendmentBody) -> Response:
             found="something else",
             remedy="iriai-node contract amend --kind tighten",
         )
-    brought = services.tightenings.read(
-        old,
-        call.member,
-        Parts(
-            text=body.contract,
-            recipes=[unb64(one) for one in body.recipes],
-            signature=body.signature,
-            envelope=Envelope.from_json(body.envelope),
-        ),
+    parts = Parts(
+        text=body.contract,
+        recipes=[unb64(one) for one in body.recipes],
+        signature=body.signature,
+        envelope=Envelope.from_json(body.envelope),
     )
+    brought = await apart(lambda: services.tightenings.read(old, call.member, parts))
 
     def effect(session: Session, tx: LogTx) -> Answer:
         taken = services.tightenings.take(session, tx, brought)
@@ -117,11 +115,13 @@ async def _change(call: Call, old: Contract, body: AmendmentBody) -> Response:
         )
     with services.store.read() as session:
         held = services.contracts.recipes(session, old.digest)
-    proposal = services.offers.read(
-        body.contract,
-        recipes=[unb64(one) for one in body.recipes],
-        prose=None if body.prose is None else unb64(body.prose),
-        held=held,
+    proposal = await apart(
+        lambda: services.offers.read(
+            body.contract,
+            recipes=[unb64(one) for one in body.recipes],
+            prose=None if body.prose is None else unb64(body.prose),
+            held=held,
+        )
     )
     check_succession(old, proposal.contract)
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
+from broker.api.apart import apart
 from broker.api.bodies import Body
 from broker.api.once import JSON, Answer
 from broker.api.signed import OperatorCall, PartyCall, json_response
@@ -49,10 +50,13 @@ def _exact(data: bytes, media_type: str = JSON) -> Response:
 async def offer(call: OperatorCall) -> Response:
     """Puts a contract to its parties: opens its negotiation."""
     body, services = call.read(OfferBody), call.services
-    proposal = services.offers.read(
-        body.contract,
-        recipes=[unb64(one) for one in body.recipes],
-        prose=None if body.prose is None else unb64(body.prose),
+    proposal = await apart(
+        lambda: services.offers.read(
+            body.contract,
+            recipes=[unb64(one) for one in body.recipes],
+            prose=None if body.prose is None else unb64(body.prose),
+            full=True,
+        )
     )
     contract = proposal.contract
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter
 from pydantic import StringConstraints
 
+from broker.api.apart import apart
 from broker.api.bodies import Body
 from broker.api.contracts import ContractText  # noqa: TC001  pydantic reads the annotations
 from broker.api.once import store_nonce
@@ -37,11 +37,11 @@ class DryRunBody(Body):
 async def try_on_the_past(call: OperatorCall) -> Response:
     """What the proposal would have refused and allowed, by clause, and what nobody can tell."""
     body, services = call.read(DryRunBody), call.services
-    proposal = load(body.contract)
+    proposal = await apart(lambda: load(body.contract))
     await store_nonce(services, call.request)
 
     def work() -> DryRun:
         return dry_run_here(services.store, services.contracts, proposal, against=body.against)
 
-    found = await to_thread.run_sync(work)
+    found = await apart(work)
     return json_response({**found.to_json(), "lines": list(found.lines)})

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field, StringConstraints
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.apart import apart
 from broker.api.bodies import Body
 from broker.api.contracts import Base64, ContractText  # noqa: TC001  pydantic reads the annotations
 from broker.api.once import Answer
@@ -79,7 +80,7 @@ async def negotiation(
 async def message(call: MemberCall, name: str) -> Response:
     """Takes one message of a contributor; the last signature makes the contract final."""
     body, services = call.read(MessageBody), call.services
-    arrived = services.arrivals.read(call.member, name, _parts(body))
+    arrived = await apart(lambda: services.arrivals.read(call.member, name, _parts(body)))
 
     def effect(session: Session, tx: LogTx) -> Answer:
         done = services.negotiations.receive(session, tx, arrived)

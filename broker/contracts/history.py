@@ -4,8 +4,8 @@
 The same order and the same code as an auditor's (`policies.contract.lifecycle`), so that broker and auditor
 cannot come to two lives. Attestations and admissions have no entry: each is taken before the first later
 number of its party, and what is left at the end. A tightening goes on with the life that its predecessor had
-when it took effect. A life is kept, and reading goes on where it stopped: a notice costs the same however many
-came before it.
+when it took effect. A life is kept, and reading goes on where it stopped: a notice costs the same however
+many came before it.
 
     histories = Histories()
     histories.life(session, contract)             # sees what this transaction has committed, or written
@@ -32,8 +32,6 @@ from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from sqlalchemy import Row
 
     from broker.store import Session
     from policies.contract import Contract
@@ -182,7 +180,9 @@ def _gone_on(session: Session, contract: Contract, mark: Mark, known: _Reading |
         notices = _Notices(session, contract, known.done)
         if notices.begins_with(known.done) and _is_there(session, contract.digest, known.tip):
             after = None if known.tip is None else known.tip[0]
-            tip, life = notices.follow(known.life, _entries(session, contract.digest, after=after, until=None))
+            tip, life = notices.follow(
+                known.life, _entries(session, contract.digest, after=after, until=None)
+            )
             if life.ended == known.life.ended:
                 life = notices.rest(life)
                 return _Reading(mark=mark, tip=tip or known.tip, life=life, done=frozenset(notices.done))
@@ -198,12 +198,21 @@ def _is_there(session: Session, contract: str, tip: Tip | None) -> bool:
     return session.scalar(select(log_entry.c.idx).where(of)) is not None
 
 
-def _entries(session: Session, contract: str, *, after: int | None, until: int | None) -> Iterator[Row[Any]]:
+def _entries(session: Session, contract: str, *, after: int | None, until: int | None) -> Iterator[Any]:
     of = (log_entry.c.scope == contract) & log_entry.c.type.in_(_FOLLOWED)
     of = of if after is None else of & (log_entry.c.idx > after)
     of = of if until is None else of & (log_entry.c.idx < until)
     columns = (log_entry.c.idx, log_entry.c.event_id, log_entry.c.type, log_entry.c.body, log_entry.c.ts_ms)
     yield from session.execute(select(*columns).where(of).order_by(log_entry.c.idx)).all()
+
+
+class _Said(NamedTuple):
+    """What a notice's row tells without its bytes."""
+
+    digest: str
+    kind: str
+    party: str
+    seq: int
 
 
 class _Notices:
@@ -214,11 +223,12 @@ class _Notices:
         self._contract = contract
         self.done = set(done)
         table = contract_notice.c
-        self._rows = session.execute(
+        rows = session.execute(
             select(table.digest, table.kind, table.party, table.seq)
             .where(table.contract == contract.digest)
             .order_by(table.at_ms, table.party, table.seq)
-        ).all()
+        )
+        self._rows = [_Said(*row) for row in rows]
         self._by_digest = {row.digest: row for row in self._rows}
         self._unlogged = {
             (row.party, row.seq): row
@@ -230,7 +240,7 @@ class _Notices:
         """Whether all of these are here: what was read in a transaction that failed is not."""
         return done <= self._by_digest.keys()
 
-    def follow(self, life: Life, entries: Iterable[Row[Any]]) -> tuple[Tip | None, Life]:
+    def follow(self, life: Life, entries: Iterable[Any]) -> tuple[Tip | None, Life]:
         """The last of these entries, and the life after them."""
         tip = None
         for row in entries:
@@ -258,24 +268,24 @@ class _Notices:
                 life = self._absorb(life, row)
         return life
 
-    def _before(self, life: Life, party: str, seq: int) -> Iterator[Row[Any]]:
+    def _before(self, life: Life, party: str, seq: int) -> Iterator[_Said]:
         for number in range(life.next_seq(party), seq):
             row = self._unlogged.pop((party, number), None)
             if row is not None:
                 yield row
 
-    def _rotation(self, new: str) -> Row[Any] | None:
+    def _rotation(self, new: str) -> _Said | None:
         rotations = [row for row in self._rows if row.kind == "rotate"]
         rotations.sort(key=lambda row: row.digest in self.done)  # what was not taken yet is looked at first
         return next((row for row in rotations if new == _kid(self._bytes(row))), None)
 
-    def _bytes(self, row: Row[Any]) -> bytes:
+    def _bytes(self, row: _Said) -> bytes:
         data: bytes | None = self._session.scalar(
             select(contract_notice.c.bytes).where(contract_notice.c.digest == row.digest)
         )
         return data or b""
 
-    def _absorb(self, life: Life, row: Row[Any]) -> Life:
+    def _absorb(self, life: Life, row: _Said) -> Life:
         self.done.add(row.digest)
         after, _, _ = absorb(self._contract, life, Envelope.from_bytes(self._bytes(row)))
         return after

@@ -27,6 +27,7 @@ from broker.contracts.decisions import judge
 from broker.contracts.entries import end_event, entry_body
 from broker.contracts.errors import NotPartyError
 from broker.contracts.history import ENTRY_OF, FINALIZED
+from broker.contracts.pools import pool_of_text
 from broker.log.rotations import Rotations
 from broker.membership.errors import AlreadyEnrolledError
 from broker.membership.records import console_action
@@ -41,6 +42,7 @@ from policies.contract.errors import (
 )
 from policies.contract.lifecycle import absorb, contract_state, exit_request, key_of, life_view, too_early
 from policies.contract.notices import Notice, read_notice, seal_notice
+from policies.contract.pool import TERMINATED as CLOSED
 from policies.identity import key_id, key_text, parse_key
 from policies.limits import CLOCK_SKEW_S
 from policies.log.entries import EntryType, Event, alias, from_envelope
@@ -125,7 +127,30 @@ class Lives:
             .order_by(contract_notice.c.at_ms)
         )
         said = [read_notice(Envelope.from_bytes(data).payload).to_json() for data in rows]
-        return {**life_view(contract, life, self._now()), "notices": said}
+        ended = self._never_signed(session, contract) if life.finalized_at is None else {"closed": None}
+        return {**life_view(contract, life, self._now()), **ended, "notices": said}
+
+    def _never_signed(self, session: Session, contract: Contract) -> dict[str, Json]:
+        """What the view says about a text that is not final: the end of its negotiation, if it has ended."""
+        pool = pool_of_text(session, contract.digest)
+        if pool is None or pool.state != CLOSED or pool.closed is None:
+            return {"closed": None}
+        of = (log_entry.c.type == EntryType.CONTRACT_TERMINATED.value) & (
+            log_entry.c.scope == contract.digest
+        )
+        at_ms = session.scalar(select(func.max(log_entry.c.ts_ms)).where(of))
+        ended = pool.closed
+        return {
+            "standing": lifecycle.TERMINATED,
+            "since": None if at_ms is None else iso_s(at_ms),
+            "closed": {
+                "negotiation": pool.id,
+                "round": pool.round,
+                "party": ended.party or contract.broker.party,
+                "code": ended.code,
+                "clause": ended.clause,
+            },
+        }
 
     def notice_bytes(self, session: Session, contract: Contract, sha256: str) -> bytes:
         """The signed notice of a digest, with or without its prefix.
@@ -253,9 +278,7 @@ class Lives:
         if after.terminated is not None and before.terminated is None and index is not None:
             tx.add(end_event(contract, EntryType.CONTRACT_TERMINATED, *after.terminated, refs=(index,)))
         indexes = (index,) if index is not None and brought.event is not None else ()
-        return Taken(
-            view=self._view_of(contract, after, said), indexes=indexes, refusal=refusal, org=org
-        )
+        return Taken(view=self._view_of(contract, after, said), indexes=indexes, refusal=refusal, org=org)
 
     def _again(self, session: Session, tx: LogTx, brought: Brought) -> Taken:
         """A notice that is kept: its entry is there, and the log names each notice once.

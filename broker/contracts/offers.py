@@ -6,6 +6,7 @@
   does the text for people, where it is sent.
 - Contributors are active members with exactly the pinned key, organisation, name, country and group; the
   broker's key is ours, and so is the log that an audit clause names.
+- What is enrolled is told to operators only: who drafts guesses nobody's name or group by our refusals.
 - A text with a lint error is not put to anybody; its warnings travel with it.
 
     proposal = offers.read(text, recipes=[...], prose=None)       # pure, before any transaction
@@ -97,6 +98,7 @@ class Offers:
         prose: bytes | None,
         held: Mapping[str, bytes] = _NOTHING,
         present: Mapping[str, str] = _NO_KEYS,
+        full: bool = False,
     ) -> Proposal:
         """The text as it would be stored.
 
@@ -111,6 +113,7 @@ class Offers:
             held: Recipes that were sent before, by digest; they need not be sent again.
             present: Keys in force by the pinned ones that they replaced: a tightening pins what its
                 predecessor does.
+            full: Whether a refusal tells what is enrolled: to operators. A member is told the field only.
 
         Raises:
             ContractError: Step 1.
@@ -128,7 +131,7 @@ class Offers:
         self._check_log(contract)
         # 3.
         for party in contract.contributors:
-            self._check_contributor(party, present.get(party.key, party.key))
+            self._check_contributor(party, present.get(party.key, party.key), full=full)
         # 4.
         found = _recipes_of(contract, recipes, held)
         # 5.
@@ -157,11 +160,16 @@ class Offers:
                 return error
         return None
 
-    def _check_contributor(self, party: PartyClause, key: str) -> None:
+    def _check_contributor(self, party: PartyClause, key: str, *, full: bool = False) -> None:
         try:
             member = self._directory.active_by_key(parse_key(key))
         except IriaiError as error:
-            raise _mismatch(party, "the key of an active member", error.found) from error
+            need, found = "the key of an active member", "another key"
+            if full:
+                holder = self._directory.of_org(party.org)
+                need += f"; {holder.org} has {key_text(holder.key)}" if holder and holder.active else ""
+                found = party.key
+            raise _mismatch(party, need, found) from error
         for name, pinned, enrolled in (
             ("org", party.org, member.org),
             ("group", party.group, member.group),
@@ -169,7 +177,8 @@ class Offers:
             ("country", party.country, member.country),
         ):
             if pinned != enrolled:
-                raise _mismatch(party, f"{name} {enrolled}, as enrolled", pinned)
+                need = f"{name} {enrolled}, as enrolled" if full else f"{name} as enrolled"
+                raise _mismatch(party, need, pinned)
 
     def keep(self, session: Session, proposal: Proposal, *, at_ms: int) -> None:
         """Stores the text and its annexes; a text that was here before is offered again."""

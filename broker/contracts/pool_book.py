@@ -12,10 +12,11 @@ it is effects like all others.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.service import COUNTERED, FINALIZED, SIGNED, TERMINATED
@@ -24,11 +25,12 @@ from broker.store.tables import (
     contract_signature,
     lane,
     lane_message,
+    log_entry,
     negotiation,
     statement,
 )
 from policies.contract import CONTRACT_TYPE, Contract, executed
-from policies.contract.lanes import seal_message
+from policies.contract.lanes import read_message, seal_message
 from policies.contract.negotiation import (
     Agreed,
     Closed,
@@ -120,6 +122,8 @@ class PoolBook:
 
     def _incident(self, write: Write, effect: Incident) -> None:
         invariant(write.received is not None, "an incident of a message that was received")
+        if _declared(write, effect.kind):
+            return
         evidence = write.received.to_bytes() if write.received is not None else b""
         named = digest(evidence)
         write.session.execute(
@@ -196,6 +200,16 @@ class PoolBook:
             )
         )
         self.on_finalized(write.session, write.tx, contract)
+
+
+def _declared(write: Write, kind: str) -> bool:
+    """Whether an incident of this kind is on record about a message of the same id: one is enough."""
+    wanted = None if write.received is None else read_message(write.received.payload).id
+    of = log_entry.c.type == EntryType.INCIDENT_DECLARED.value
+    pubs = [json.loads(body)["pub"] for body in write.session.scalars(select(log_entry.c.body).where(of))]
+    named = [one["evidence"] for one in pubs if one["kind"] == kind]
+    kept = write.session.scalars(select(statement.c.bytes).where(statement.c.digest.in_(named)))
+    return any(read_message(Envelope.from_bytes(data).payload).id == wanted for data in kept)
 
 
 def _nothing_more(_session: Session, _tx: LogTx, _contract: Contract) -> None:

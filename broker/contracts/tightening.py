@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -131,6 +132,7 @@ class Tightenings:
         self._amendments = amendments
         self._store = store
         self._key = broker_key
+        self._proving = threading.Lock()  # the prover's own state is not for two threads at once
 
     def read(self, old: Contract, member: Member, parts: Parts) -> Brought:
         """A tightening as it would be taken; before any transaction, nothing is changed.
@@ -184,7 +186,8 @@ class Tightenings:
             parts.text, recipes=parts.recipes, prose=None, held=held, present=present
         )
         check_succession(old, proposal.contract)
-        return proposal, no_looser(old, proposal.contract, initiator)
+        with self._proving:
+            return proposal, no_looser(old, proposal.contract, initiator)
 
     def take(self, session: Session, tx: LogTx, brought: Brought) -> Taken:
         """Makes a tightening final, or says why not; the same one again changes nothing.

@@ -16,6 +16,7 @@
       RunNotAllowedError      run.refused               the contract does not allow the run
       RunHaltedError          run.halted                a party stopped the contract; the run waits
       RunSupersededError      run.superseded            a successor rules; the run goes on under it
+      RunDeclinedError        run.declined              members said no, too few are left; the run waits
 
 `FAILURES` are not exceptions: nothing that one node does raises in a round. `ABSENCES` are those of them in
 which nothing came.
@@ -38,6 +39,7 @@ __all__ = [
     "FleetKeyTakenError",
     "FlowerVersionError",
     "NotRunningError",
+    "RunDeclinedError",
     "RunError",
     "RunHaltedError",
     "RunLimitError",
@@ -159,6 +161,14 @@ class RunHaltedError(RunError):
     """The run's contract is halted: the run waits, and goes on when every contributor has resumed."""
 
     code = "run.halted"
+    exit_code = 75
+    http_status = 409
+
+
+class RunDeclinedError(RunError):
+    """Members said no, and too few groups are left without them: the run waits before it asks again."""
+
+    code = "run.declined"
     exit_code = 75
     http_status = 409
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from broker.contracts.lineage import versions
 from broker.federation.errors import RunUnknownError
+from broker.runs.verdicts import declined_of
 from broker.store.tables import round_, run
 from policies.limits import ATTEMPTS_PER_ROUND
 
@@ -32,6 +33,8 @@ class Progress:
         last_model_round: The newest of them, 0 before the first.
         model: Digest of the newest model, None before the first.
         lost_in_a_row: Rounds lost since the last model.
+        declined: Parties that said no, for each settled attempt since the last model, oldest first.
+        settled_ms: When the last attempt was settled; None before the first.
         before: Rounds of earlier runs of the same recipe under the same contract, in all its versions: an
             amendment does not begin the count anew.
     """
@@ -47,6 +50,8 @@ class Progress:
     last_model_round: int
     model: str | None
     lost_in_a_row: int
+    declined: tuple[frozenset[str], ...]
+    settled_ms: int | None
     before: int
 
 
@@ -60,7 +65,7 @@ def progress(session: Session, run_id: str) -> Progress:
     if row is None:
         raise RunUnknownError(need="a run of this broker", found=run_id[:60], remedy="iriai-broker run list")
     settled = session.execute(
-        select(round_.c.round, round_.c.attempt, round_.c.model)
+        select(round_.c.round, round_.c.attempt, round_.c.model, round_.c.verdicts, round_.c.at_ms)
         .where(round_.c.run_id == run_id)
         .order_by(round_.c.round, round_.c.attempt)
     ).all()
@@ -89,6 +94,8 @@ def progress(session: Session, run_id: str) -> Progress:
         lost_in_a_row=len(
             {one.round for one in settled if one.round > newest and one.attempt == ATTEMPTS_PER_ROUND}
         ),
+        declined=tuple(declined_of(one.verdicts) for one in settled if one.round > newest),
+        settled_ms=settled[-1].at_ms if settled else None,
         before=int(earlier or 0),
     )
 

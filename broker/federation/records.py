@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.federation.envelopes import add_envelopes, declare, opened_attempt, refusal, store_votes
+from broker.runs.verdicts import DECLINED
 from broker.store.tables import log_entry, round_, run
 from policies.log.entries import EntryType, Event
 from policies.ports import iso_minute
@@ -33,11 +34,19 @@ if TYPE_CHECKING:
     from broker.store import Session
     from policies.recipe import Recipe
 
-__all__ = ["Opening", "Outcome", "Received", "Written", "close_attempt", "final_verdicts", "open_attempt"]
+__all__ = [
+    "DECLINED",
+    "Opening",
+    "Outcome",
+    "Received",
+    "Written",
+    "close_attempt",
+    "final_verdicts",
+    "open_attempt",
+]
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
-DECLINED = "declined"
 SILENT = "silent"
 
 

@@ -5,6 +5,8 @@
   settled attempt; other runs and all members go on meanwhile. So does the gate.
 - A run whose contract is halted waits for everybody's resume, in nobody's way, and then goes on
   (`broker.federation.standing`).
+- A run that members refused, so that too few are left, pauses before it asks again
+  (`broker.federation.willing`).
 - A run whose contract has a successor goes on under it from its next round (`broker.federation.moving`).
 - A run that its contract or its nodes refuse, or whose contract has ended, is closed as ``failed`` or
   ``stopped``, with its entry.
@@ -25,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from broker.federation.moving import move, ruling
 from broker.federation.session import RunSession
 from broker.federation.standing import Standing
+from broker.federation.willing import waited_out
 from broker.log import LogFrozenError, LogUnavailableError
 from broker.release.gate import Gate
 from broker.release.judging import WAITING, evaluate_candidate, open_candidate
@@ -35,8 +38,10 @@ from policies.log.entries import EntryType, Event
 from policies.server_step import released_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
+    from broker.federation.checkpoints import Checkpoint
+    from broker.federation.engine import EngineRun
     from broker.federation.tools import Tools
     from broker.log import LogTx
     from broker.store import Session
@@ -160,9 +165,7 @@ class RoundRunner:
         engine_run = await self._tools.engine.open_run(run=run_id, contract=at.contract, recipe=at.recipe)
         ok = False
         try:
-            checkpoint = await session.train(engine_run)
-            for name in sorted(session.voted):
-                self.voted(name)
+            checkpoint = await self._train(session, engine_run)
             if checkpoint is None:
                 await self._close(run_id, STOPPED, 0)
                 return
@@ -178,12 +181,27 @@ class RoundRunner:
             await self._tools.engine.close_run(engine_run, ok=ok)
         await self._decide_waiting(run_id)
 
+    async def _train(self, session: RunSession, engine_run: EngineRun) -> Checkpoint | None:
+        """The run's rounds; votes that came with replies are looked at, also where it pauses now."""
+        try:
+            checkpoint = await session.train(engine_run)
+        except IriaiError:
+            self._voted_all(session.voted)
+            raise
+        self._voted_all(session.voted)
+        return checkpoint
+
+    def _voted_all(self, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            self.voted(name)
+
     async def _resumed(self, run_id: str) -> None:
-        """Returns once no halt of its contract keeps a run that is not closed."""
+        """Returns once neither a halt of its contract nor a pause keeps a run that is not closed."""
         with self._tools.store.read() as session:
             row = session.execute(select(run.c.contract, run.c.outcome).where(run.c.run_id == run_id)).first()
         if row is not None and row.outcome is None:
             await Standing(self._tools, run_id).resumed(self._tools.contracts.get(row.contract))
+            await waited_out(self._tools, run_id)
 
     async def _decide_waiting(self, run_id: str) -> None:
         """Lets the gate look at the candidate of a closed run, unless it was decided."""

@@ -32,6 +32,7 @@ from broker.federation.progress import progress
 from broker.federation.receiving import Receiving
 from broker.federation.records import ACCEPTED, SILENT, Outcome, Received, close_attempt, open_attempt
 from broker.federation.standing import Standing
+from broker.federation.willing import Willing
 from policies.encoding import digest
 from policies.exchange import ExchangeType
 from policies.limits import LOST_ROUNDS_MAX, REJOIN_S, RUN_RETRY_S
@@ -85,6 +86,7 @@ class RunSession:
         )
         self._permits = Permits(tools, run_id, self.contract, self.recipe)
         self._standing = Standing(tools, run_id)
+        self._willing = Willing(tools, run_id, self.contract, self.recipe)
         self._checkpoints = Checkpoints(tools.settings.dir / "runs" / run_id)
 
     # --- training ---
@@ -95,6 +97,7 @@ class RunSession:
         Raises:
             RunHaltedError: A party stopped the contract; the attempt is settled.
             RunSupersededError: A successor rules; the attempt is settled.
+            RunDeclinedError: Members said no, and too few are left; the attempt is settled.
         """
         if self.progress.attempts_used:
             await self._rejoined()
@@ -219,6 +222,7 @@ class RunSession:
             now.aggregated >= self.recipe.rounds
             or now.lost_in_a_row >= LOST_ROUNDS_MAX
             or (left is not None and left <= 0)
+            or self._willing.over(now, self.barred)
         )
 
     async def _open_next(self, checkpoint: Checkpoint) -> Opening | None:
@@ -227,11 +231,17 @@ class RunSession:
         Raises:
             RunHaltedError: A halt is in force: nothing is judged or logged.
             RunSupersededError: A successor rules: likewise.
+            RunDeclinedError: Members said no, and too few are left: likewise.
         """
         self.require_running()
         self._standing.require_current(self.contract, self.recipe.digest)
         if self._finished(self.progress) or self._standing.over(self.contract):
+            if self._willing.over(self.progress, self.barred):
+                self.tools.journal.note(
+                    "run.declined", run=self.run, parties=sorted(self.progress.declined[-1])
+                )
             return None
+        self._willing.require(self.progress, self.barred)
         asked = await self.quorum()
         if not self._enough(asked):
             self.tools.journal.note("run.too-few", run=self.run, out=sorted(self.barred))
@@ -311,7 +321,7 @@ class RunSession:
             if out or stopped or self._standing.superseded(self.contract, session):
                 return kept, written, now, None  # looked at afresh, once this is written
             asked = self._online()
-            if not self._enough(asked) or self._finished(now):
+            if not self._enough(asked) or self._finished(now) or self._willing.wait_ms(now, self.barred):
                 return kept, written, now, None
             weights = (checkpoint if kept.model is None else following).weights
             opening = self._permits.opening(session, now, weights, asked, self.barred)

@@ -3,8 +3,9 @@
 
 1. the contract had ended when the run was closed, or a party had left whose updates are in its model;
 2. decisions that refused in the newest round that came to no model: the clauses;
-3. no model in as many attempts in a row as end a run: how many answered in the last one;
-4. anything else is an error of the broker's own, or too few nodes that derive the same initial weights; the
+3. the same members said no, attempt after attempt, and too few groups were left;
+4. no model in as many attempts in a row as end a run: how many answered in the last one;
+5. anything else is an error of the broker's own, or too few nodes that derive the same initial weights; the
    broker's output has the line.
 """
 
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from broker.contracts.lineage import trained
+from broker.runs.verdicts import declined_of
 from broker.store.tables import decision, log_entry, round_
 from policies.contract.lifecycle import run_over
-from policies.limits import LOST_ROUNDS_MAX
+from policies.limits import LOST_ROUNDS_MAX, REFUSED_ATTEMPTS
 from policies.log.entries import EntryType, check_entry
 from policies.ports import iso_s
 
@@ -71,7 +73,7 @@ def why_it_ended(
             "clauses": clauses,
             "findings": _findings(session, refused) if whole else [],
         }
-    return {"reason": _otherwise(session, row), "round": None, "clauses": [], "findings": []}
+    return {"reason": _otherwise(session, row, whole=whole), "round": None, "clauses": [], "findings": []}
 
 
 def _closed_at(session: Session, run_id: str) -> str:
@@ -114,13 +116,26 @@ def _findings(session: Session, refused: list[Entry]) -> list[Json]:
     return [shown[key] for key in sorted(shown)][:_FINDINGS]
 
 
-def _otherwise(session: Session, row: RowMapping) -> str:
+def _declined_again(verdicts: list[str]) -> frozenset[str]:
+    """Members that said no in as many of the newest attempts as end a run."""
+    newest = [declined_of(one) for one in verdicts[:REFUSED_ATTEMPTS]]
+    return frozenset.intersection(*newest) if len(newest) == REFUSED_ATTEMPTS else frozenset()
+
+
+def _otherwise(session: Session, row: RowMapping, *, whole: bool) -> str:
     last = session.execute(
-        select(round_.c.model, round_.c.accepted, round_.c.refused, round_.c.round, round_.c.attempt)
+        select(round_.c.model, round_.c.accepted, round_.c.refused, round_.c.verdicts)
         .where(round_.c.run_id == row["run_id"])
         .order_by(round_.c.round.desc(), round_.c.attempt.desc())
         .limit(LOST_ROUNDS_MAX)
     ).all()
+    same = _declined_again([one.verdicts for one in last])
+    if same:
+        who = ", ".join(sorted(same)) if whole else f"{len(same)} of its members"
+        return (
+            f"{who} said no in {REFUSED_ATTEMPTS} attempts in a row, and too few groups were left; "
+            f"in the last one {last[0].accepted} updates held; iriai-node guard explain says why at the node"
+        )
     if len(last) == LOST_ROUNDS_MAX and all(one.model is None for one in last):
         return (
             f"{LOST_ROUNDS_MAX} attempts in a row came to no model; "

@@ -4,7 +4,8 @@
 - Opening a run is one transaction: its row, ``run.opened`` and the operator's action. The runner finds the
   row afterwards, also after a crash; a run that nobody moves waits. A contract that is halted, has ended or
   is outside its term lets none begin.
-- A run that is not closed shows as ``suspended`` while its contract is halted.
+- A run that is not closed shows as ``suspended`` while its contract is halted, and while it waits because
+  members said no and too few are left; then ``waiting`` says until when and, to operators, for whom.
 - Where the contract names the views that may be asked for (`broker.contracts.queries`), a member's view of a
   run ends with the rounds that are older than the contract's delay. Refused the status, a member that may
   know its own budget is still told whether the run holds it: state and outcome, no counts.
@@ -23,6 +24,7 @@ from broker.membership.directory import Operator
 from broker.membership.records import console_action
 from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, TooFewSeatsError
+from broker.runs.verdicts import declined_of, paused_until_ms
 from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
 from policies.contract.errors import NotExecutedError, RefusedError
@@ -193,7 +195,11 @@ class Runs:
                 rounds_wanted=recipe.rounds,
                 whole=isinstance(caller, Operator),
             )
-        more = {"plan": recipe.plan.digest if recipe.plan is not None else None, "ended": ended}
+        waiting = self._waiting(contract, row, view.rounds)
+        if waiting is not None and not isinstance(caller, Operator):
+            waiting = {name: waiting[name] for name in ("until_ms", "reason")}
+        plan = recipe.plan.digest if recipe.plan is not None else None
+        more = {"plan": plan, "ended": ended, "waiting": waiting}
         return replace(view, body={**view.body, **more, "rounds": [_round(one) for one in view.rounds]})
 
     def list_for(self, session: Session, caller: Member | Operator) -> list[Shown]:
@@ -213,11 +219,11 @@ class Runs:
     ) -> Shown:
         """What the caller may see of a run, with the decisions about it."""
         rounds = _rounds(session, row["run_id"])
-        line = self._line(session, contract, row)
         if isinstance(caller, Operator) or contract.queries is None:
-            return Shown(body=line, rounds=rounds)
+            return Shown(body=self._line(session, contract, row, rounds), rounds=rounds)
         delay_ms = contract.aggregation.delay_hours * HOUR_MS
         old = [one for one in rounds if one["at_ms"] + delay_ms <= self._clock.now_ms()]
+        line = self._line(session, contract, row, tuple(old))
         made_ms = max([row["opened_ms"], *(one["at_ms"] for one in old)])
         status = self._queries.status(
             session, contract, caller, run_id=row["run_id"], recipe=row["recipe_digest"], made_ms=made_ms
@@ -232,19 +238,42 @@ class Runs:
         kept = {name: line[name] for name in ("run", "contract", "recipe", "recipe_id", "state", "outcome")}
         return Shown(body={**kept, "budget_only": True}, asked=(status, own))
 
-    def _line(self, session: Session, contract: Contract, row: RowMapping) -> dict[str, Json]:
+    def _line(
+        self, session: Session, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...]
+    ) -> dict[str, Json]:
+        """A run's line; of its attempts, the caller may know these."""
         halted = row["outcome"] is None and bool(self._contracts.life(contract, session).halts)
+        suspended = halted or self._waiting(contract, row, rounds) is not None
         return {
             "run": row["run_id"],
             "contract": row["contract"],
             "recipe": row["recipe_digest"],
             "recipe_id": row["recipe_id"],
-            "state": SUSPENDED if halted else row["state"],
+            "state": SUSPENDED if suspended else row["state"],
             "round": row["round"],
             "steps": row["steps"],
             "model": row["model_digest"],
             "opened_ms": row["opened_ms"],
             "outcome": row["outcome"],
+        }
+
+    def _waiting(
+        self, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...]
+    ) -> dict[str, Json] | None:
+        """Why a run asks nobody just now, though no halt keeps it; None if it goes on, or is closed."""
+        recipe = contract.recipe(row["recipe_digest"])
+        if not rounds or recipe is None or row["outcome"] is not None:
+            return None
+        seats = {one.party for one in self._contracts.seats(contract)}
+        until_ms = paused_until_ms(contract, seats & set(recipe.participants), rounds)
+        if until_ms is None or until_ms <= self._clock.now_ms():
+            return None
+        gone = sorted(declined_of(rounds[-1]["verdicts"]))
+        return {
+            "until_ms": until_ms,
+            "reason": f"{len(gone)} of its members said no in round {rounds[-1]['round']}, and too few "
+            "groups are left; iriai-node guard explain says why at the node",
+            "parties": gone,
         }
 
 

@@ -33,6 +33,7 @@ from policies.contract.clauses import (
 )
 from policies.contract.coherence_numbers import check_numbers, check_privacy, check_reports, check_shares
 from policies.contract.errors import ContractInvalidError, EnforcementOverclaimedError
+from policies.contract.grammar import remedy_at
 from policies.contract.registry import KINDS, LAW, RECIPIENTS, most_claims
 from policies.limits import PARTIES
 
@@ -74,16 +75,15 @@ def owner_of(contract: Contract, clause_id: str) -> str | None:
 
 
 def _refuse(clause: str | None, need: str, found: object) -> ContractInvalidError:
-    return ContractInvalidError(
-        clause=clause, need=need, found=str(found)[:160], remedy="change the named clause"
-    )
+    return ContractInvalidError(clause=clause, need=need, found=str(found)[:160], remedy=remedy_at(clause))
 
 
 def _each_once(what: str, named: Iterable[tuple[object, str]]) -> None:
     seen: dict[object, str] = {}
     for value, clause in named:
         if value in seen:
-            raise _refuse(clause, f"each {what} once", f"{value} also in {seen[value]}")
+            where = "twice" if value == seen[value] else f"also in {seen[value]}"
+            raise _refuse(clause, f"each {what} once", f"{value} {where}")
         seen[value] = clause
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from policies.contract.checks_pooling import HIDING
 from policies.contract.checks_privacy import PROTECTED_GROUPS
 from policies.contract.errors import ColludersTooManyError, ContractInvalidError
+from policies.contract.grammar import remedy_at
 from policies.contract.registry import CANARY_REPORT, MEMBERSHIP_REPORT, PROPERTY_REPORT
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _REPORT_OF_USE: Final[Mapping[str, str]] = {
 def _refuse(
     clause: str, need: str, found: object, *, kind: type[ContractInvalidError] = ContractInvalidError
 ) -> ContractInvalidError:
-    return kind(clause=clause, need=need, found=str(found)[:160], remedy="change the named clause")
+    return kind(clause=clause, need=need, found=str(found)[:160], remedy=remedy_at(clause))
 
 
 # --- 6. privacy ---

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what people write to signed bytes: the authoring boundary.
 
-    text ── strict YAML ──► tree ── 1 known keys ── 2 shape (pydantic) ── 3 fill in ── 4 normalise ──►
-    canonical bytes ── parse ──► Contract
+    text ── strict YAML ──► tree ── 1 known keys ── 2 shape (pydantic), each clause id once ── 3 fill in ──
+    4 normalise ──► canonical bytes ── parse ──► Contract
 
 1. Every key is known; another one is refused by its name, never ignored.
 2. The pydantic models, made from the same dataclasses as the parser, check the JSON types: strict, frozen,
-   nothing extra.
+   nothing extra. Then each clause id must stand once: what is filled in refers to clauses by their ids.
 3. What the author may leave out (``enforced_by``, ``requires``, empty lists, null) is filled in. Software
    writes nothing else into a contract, and nothing at all once it has a digest.
 4. Sets are sorted, decimals written plainly, clauses ordered by id: order and spelling never change the
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
@@ -40,6 +40,7 @@ from policies.contract.grammar import (
     omissions_of,
     read_fields,
     refuse_key,
+    remedy_at,
     rules_of,
 )
 from policies.contract.registry import SCHEMA
@@ -94,6 +95,7 @@ def from_tree(tree: Json) -> Contract:
         model = _model(Contract).model_validate(tree)
     except ValidationError as error:
         raise _shape_error(tree, error) from error
+    _ids_once(tree)
     drafted = model.model_dump(exclude_unset=True, by_alias=True)
     _fill(Contract, drafted, drafted)
     normal = Struct(Contract).normal(drafted)
@@ -129,6 +131,32 @@ def _known_keys(kind: type, tree: Json, at: At) -> None:
             for index, row in enumerate(rows):
                 place = at.key(key).row(index, row) if isinstance(value, list) else at.key(key)
                 _known_keys(below, row, place)
+
+
+def _ids_once(tree: Mapping[str, Json]) -> None:
+    """Refuses a clause id that stands twice, with both places as the author wrote them."""
+    seen: dict[str, str] = {}
+    for place, own in _ids(tree, ""):
+        if own in seen:
+            raise ContractInvalidError(
+                clause=own,
+                need="each clause id once",
+                found=f"clause id {own} twice: {seen[own]} and {place}",
+                remedy="give one of the two clauses another id",
+            )
+        seen[own] = place
+
+
+def _ids(node: Json, path: str) -> Iterator[tuple[str, str]]:
+    """Place and clause id of every object that has one, as in the text."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get("clause"), str):
+            yield path, node["clause"]
+        for key, below in node.items():
+            yield from _ids(below, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, below in enumerate(node):
+            yield from _ids(below, f"{path}[{index}]")
 
 
 @functools.cache
@@ -181,7 +209,7 @@ def _shape_error(tree: Json, error: ValidationError) -> ContractInvalidError:
         clause = own if isinstance(own, str) and CLAUSE_ID.fullmatch(own) else clause
     found = "no such key" if first["type"] == "missing" else ascii(first["input"])[:80]
     return ContractInvalidError(
-        clause=clause, need=f"{path}: {first['msg']}", found=found, remedy="change the named clause"
+        clause=clause, need=f"{path}: {first['msg']}", found=found, remedy=remedy_at(clause)
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["EFFECTS", "TOO_FEW_GROUPS", "void"]
 
 TOO_FEW_GROUPS: Final = "exit.too-few-groups"
+_OTHERS: Final = 2
 
 
 def _halt(contract: Contract, life: Life, notice: Notice) -> Life:
@@ -34,7 +35,9 @@ def _halt(contract: Contract, life: Life, notice: Notice) -> Life:
         raise _not_entitled(contract.halt.clause, "a halt by " + " ".join(contract.halt.who), who)
     _require_present(life, notice, contract.halt.clause)
     if notice.party in {one.party for one in life.halts}:
-        raise void("one open halt of each party", f"a second one of {notice.party}", "the first one is in force")
+        raise void(
+            "one open halt of each party", f"a second one of {notice.party}", "the first one is in force"
+        )
     return replace(
         life,
         halts=(*life.halts, notice),
@@ -57,20 +60,51 @@ def _resume(contract: Contract, life: Life, notice: Notice) -> Life:
 
 
 def _exit(contract: Contract, life: Life, notice: Notice) -> Life:
-    """The evaluator judges the notice; then the leaver is out, and perhaps the contract ends."""
+    """The evaluator judges the notice; then the leaver is out, and perhaps the contract ends.
+
+    An exit that names somebody else is one voice: it has its effect when every other contributor said so.
+    """
     from policies.contract.decision import evaluate
 
-    if notice.party in life.exited:
-        raise void("a party that has not left", notice.party, "it has left already")
+    leaver, choice = notice.subject or notice.party, str(notice.choice)
+    if notice.subject is not None:
+        _require_contributor(contract, life, notice, contract.exit.clause)
+    if leaver in life.exited:
+        raise void("a party that has not left", leaver, "it has left already")
+    said = life.asked_out.get((leaver, choice), ())
+    if notice.subject is not None and notice.party in said:
+        raise void("one word of each party", f"a second one of {notice.party}", "wait for the others")
     evaluate(
         contract, contract_state(contract, life, notice.at), exit_request(contract, life, notice)
     ).require()
-    gone = replace(life, exited={**life.exited, notice.party: Departure(notice.at, str(notice.choice))})
+    if notice.subject is None:
+        return _depart(contract, life, leaver, choice, notice.at)
+    voices = {**life.asked_out, (leaver, choice): tuple(sorted((*said, notice.party)))}
+    return _settle(contract, replace(life, asked_out=voices), notice.at)
+
+
+def _depart(contract: Contract, life: Life, party: str, choice: str, at: str) -> Life:
+    """The life without a contributor: its word is not waited for any more, and perhaps too few are left."""
+    gone = replace(
+        life,
+        exited={**life.exited, party: Departure(at, choice)},
+        asked_out={key: voices for key, voices in life.asked_out.items() if key[0] != party},
+    )
     left = contract.groups(remaining(contract, gone))
     if len(left) < contract.aggregation.min_parties:
         ending = Ending(TOO_FEW_GROUPS, contract.aggregation.clause)
-        return replace(gone, terminated=ending, changed_at=notice.at)
-    return _lift(contract, gone, notice.at)
+        return replace(gone, terminated=ending, changed_at=at)
+    return _settle(contract, _lift(contract, gone, at), at)
+
+
+def _settle(contract: Contract, life: Life, at: str) -> Life:
+    """Lets go whom all the others asked out, two at least: who is alone with somebody decides for itself."""
+    here = set(remaining(contract, life))
+    for (party, choice), voices in sorted(life.asked_out.items()):
+        others = here - {party}
+        if len(others) >= _OTHERS and others <= set(voices):
+            return _depart(contract, life, party, choice, at)
+    return life
 
 
 def _rotate(contract: Contract, life: Life, notice: Notice) -> Life:

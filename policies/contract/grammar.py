@@ -47,6 +47,7 @@ __all__ = [
     "Time",
     "Word",
     "read_fields",
+    "remedy_at",
     "ruled",
     "rules_of",
     "strange_character",
@@ -114,8 +115,13 @@ class At:
             clause=self.clause,
             need=f"{self.path or 'contract'}: {need}",
             found=ascii(found)[:120],
-            remedy="change the named clause",
+            remedy=remedy_at(self.clause),
         )
+
+
+def remedy_at(clause: str | None) -> str:
+    """What to do about a value: there is a clause to change, or, outside all of them, a key."""
+    return "change the named key" if clause is None else "change the named clause"
 
 
 class Rule:
@@ -359,7 +365,9 @@ class Rows(Rule):
         order = [tuple(getattr(row, key) for key in self.by) for row in rows]
         for before, after in itertools.pairwise(rows):
             if all(getattr(before, key) == getattr(after, key) for key in self.by):
-                raise at.row(0, {"clause": getattr(after, "clause", None)}).invalid("each row once", order)
+                twice = " ".join(str(getattr(after, key)) for key in self.by)
+                place = at.row(rows.index(after), {"clause": getattr(after, "clause", None)})
+                raise place.invalid("each row once", f"{twice} twice")
         if order != sorted(order):
             raise at.invalid("sorted by " + ", ".join(self.by), order)
         if len(rows) < self.least:
@@ -434,4 +442,4 @@ def read_fields(kind: type, tree: Json, at: At) -> dict[str, Any]:
 
 def refuse_key(kind: type, key: str, at: At) -> NoReturn:
     """Raises the error of a key that a class does not have."""
-    raise at.key(key).invalid("only the keys " + " ".join(rules_of(kind)), "an unknown key")
+    raise at.key(key).invalid("only the keys " + " ".join(rules_of(kind)), f"the key {key}")

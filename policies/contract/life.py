@@ -54,6 +54,7 @@ SUPERSEDED: Final = "SUPERSEDED"
 IN_FORCE: Final = "in-force"
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+_NOBODY: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({})
 
 
 class Departure(NamedTuple):
@@ -80,6 +81,7 @@ class Life:
         halts: Open halts, oldest first.
         resumed_by: Parties that signed a resume, by the digest of each open halt.
         exited: Contributors that left.
+        asked_out: Who said that an absent contributor is to leave, by its name and choice.
         rotated: Present key of each party that changed the pinned one.
         former_keys: Keys that were rotated away or to, in that order; none of them comes back.
         attested: Latest attestation of each party.
@@ -97,6 +99,7 @@ class Life:
     halts: tuple[Notice, ...] = ()
     resumed_by: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _EMPTY)
     exited: Mapping[str, Departure] = field(default_factory=lambda: _EMPTY)
+    asked_out: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: _NOBODY)
     rotated: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     former_keys: tuple[str, ...] = ()
     attested: Mapping[str, Attestation] = field(default_factory=lambda: _EMPTY)
@@ -197,6 +200,10 @@ def life_view(contract: Contract, life: Life, now: str) -> dict[str, Json]:
         "halts": [one.digest for one in life.halts],
         "resumed_by": {name: list(parties) for name, parties in life.resumed_by.items()},
         "exited": {name: one._asdict() for name, one in life.exited.items()},
+        "asked_out": [
+            {"party": party, "choice": choice, "by": list(voices)}
+            for (party, choice), voices in sorted(life.asked_out.items())
+        ],
         "rotated": dict(life.rotated),
         "superseded_by": life.superseded_by,
         "terminated": None if life.terminated is None else life.terminated._asdict(),
@@ -204,10 +211,11 @@ def life_view(contract: Contract, life: Life, now: str) -> dict[str, Json]:
 
 
 def exit_request(contract: Contract, life: Life, notice: Notice) -> Exit:
-    """The evaluator's question about a notice of exit."""
+    """The evaluator's question about a notice of exit: may who leaves by it leave?"""
+    leaver = notice.subject or notice.party
     return Exit(
-        party=notice.party,
-        key=key_of(contract, life, notice.party),
+        party=leaver,
+        key=key_of(contract, life, leaver),
         notice=notice.digest,
         notice_at=notice.at,
         unreleased_models=notice.choice,

@@ -12,11 +12,15 @@
 - **Halt.** One notice of a party that the halt clause names stops everything. It ends when every contributor
   that has not exited signed a resume naming that halt; halts of several parties end one by one. A party's
   second halt is void while its first one is open.
-- **Numbers and times.** A party's notices are numbered without a gap, and none is dated before the one that it
-  said last. There is room for `NOTICES_PER_PARTY`, and beside them for each resume that had its effect: who
-  halts again and again uses up its own room and nobody else's.
+- **Numbers and times.** A party's notices are numbered without a gap, and none is dated before the one that
+  it said last. There is room for `NOTICES_PER_PARTY`, and beside them for each resume that had its effect:
+  who halts again and again uses up its own room and nobody else's.
 - **Exit.** Judged by the evaluator (`Exit`). The leaver's influence ends with the notice, and its word is not
   needed any more for a resume. If fewer than k groups remain, the contract ends, by the aggregation clause.
+  Who is absent for good (its key lost or its membership revoked) leaves when every other contributor, two at
+  least, said an exit that names it, with the same choice. Operators have no part in that: whom they revoke
+  keeps its halt in force until then. All the others could rotate its key as well, so this gives them nothing
+  new.
 - **Rotation.** From the next notice on, the party is known by the new key. A key that any party of the
   contract has or had is refused.
 - **Expiry** needs no notice: at the first second of ``term.expires`` the contract is EXPIRED.
@@ -163,8 +167,8 @@ def follow(contract: Contract, envelopes: Iterable[Envelope], *, finalized_at: s
 def advance(contract: Contract, life: Life, notice: Notice) -> Life:
     """The life after a notice that `open_notice` verified.
 
-    1. the contract is final, and this is its life; 2. the party's next number, not dated back; 3. the contract
-    has not ended; 4. what the kind asks for.
+    1. the contract is final, and this is its life; 2. the party's next number, not dated back; 3. the
+    contract has not ended; 4. what the kind asks for.
 
     Raises:
         NoticeOrderError: Step 2.
@@ -176,7 +180,7 @@ def advance(contract: Contract, life: Life, notice: Notice) -> Life:
     if life.contract != notice.contract or life.finalized_at is None:
         raise void("a contract that everybody signed", "one that is not final", "wait for the signatures")
     # 2.
-    _check_seq(life, notice)
+    _check_seq(contract, life, notice)
     # 3.
     if life.ended and notice.kind not in ("rotate", "attest"):
         raise void("a contract in force", _ended_words(life), "nothing is left to stop, resume or leave")
@@ -194,9 +198,17 @@ def too_early(life: Life, notice: Notice) -> bool:
     return final is not None and to_ms(notice.at) + NOTICE_EARLY_S * 1000 < to_ms(final)
 
 
-def _check_seq(life: Life, notice: Notice) -> None:
+def _is_waited_for(contract: Contract, life: Life, notice: Notice) -> bool:
+    """Whether a notice is a resume that an open halt needs; there is always room for it."""
+    said = life.resumed_by.get(str(notice.refers))
+    needed = notice.kind == "resume" and said is not None and notice.party not in said
+    return needed and not life.ended and notice.party in remaining(contract, life)
+
+
+def _check_seq(contract: Contract, life: Life, notice: Notice) -> None:
     expected = life.next_seq(notice.party)
-    used_up = expected - life.resumes.get(notice.party, 0) > NOTICES_PER_PARTY
+    counted = expected - life.resumes.get(notice.party, 0)
+    used_up = counted > NOTICES_PER_PARTY and not _is_waited_for(contract, life, notice)
     last = life.said_at.get(notice.party, notice.at)
     if notice.seq == expected and notice.at >= last and not used_up:
         return

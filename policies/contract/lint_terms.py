@@ -214,6 +214,16 @@ def _law_of_one(contract: Contract) -> Iterator[tuple[str, str]]:
         yield clause.clause, f"{clause.governing} (home of {names(at_home)}), {clause.forum}"
 
 
+def _embargoes_a_party(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.export_control
+    if clause is None:
+        return
+    for country in clause.embargoed:
+        at_home = [one.party for one in contract.contributors if one.country == country]
+        if at_home:
+            yield clause.clause, f"{country} (home of {names(at_home)})"
+
+
 def _term_long(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.term
     if to_ms(clause.expires) - to_ms(clause.effective) > _YEARS * _YEAR_MS:
@@ -446,6 +456,18 @@ TERMS: Final = (
         (
             "choose a neutral law and forum, or know whose home it is",
             "中立な準拠法と紛争解決の場を選ぶ。選ばないなら、誰の地元かを承知しておく",
+        ),
+    ),
+    warning(
+        "embargoes-a-party",
+        _embargoes_a_party,
+        (
+            "no contributor at home in an embargoed country",
+            "禁輸国を本国とする提供者がいないこと",
+        ),
+        (
+            "take the country off embargoed, or know that this contributor receives no model",
+            "embargoed からその国を外す。外さないなら、その提供者はモデルを受け取らないと承知しておく",
         ),
     ),
     warning(

@@ -9,7 +9,8 @@ A notice is a DSSE envelope (payload type `NOTICE_TYPE`) over canonical bytes::
 
 - ``seq`` counts a party's notices about one contract, from 1, without gaps: one that is left out shows.
 - ``refers`` is the digest of the halt that a resume ends. ``choice`` belongs to an exit. ``subject`` is the
-  new key of a rotation, use and country of an attestation, or the organisation that an admission is about.
+  new key of a rotation, use and country of an attestation, the organisation that an admission is about, or
+  the contributor that an exit is about where it is not the one who says it.
 - The digest of a notice is that of its payload; signatures are not part of it.
 - ``text`` is for people who may read the contract. It never enters the log, which holds digest, clause, code.
 - ``keyid`` decides nothing: the key in force of the party is tried, the pinned one or the one that it rotated
@@ -100,7 +101,8 @@ class Notice:
         text: One line for people, or None.
         refers: Digest of the halt that a resume names; else None.
         choice: ``retrain`` or ``discard`` of an exit; else None.
-        subject: New key, attestation or organisation id; None for halt, resume and exit.
+        subject: New key, attestation or organisation id; None for halt and resume. Of an exit, the short name
+            of an absent contributor; None if its party leaves itself.
     """
 
     kind: str
@@ -317,8 +319,7 @@ def _check_kind(tree: Mapping[str, Json]) -> None:
     if (tree["choice"] in CHOICES) != (kind == "exit") or (kind != "exit" and tree["choice"] is not None):
         raise _malformed("choice: retrain or discard, for an exit and only there", tree["choice"])
     if kind in ("halt", "resume", "exit"):
-        if subject is not None:
-            raise _malformed(f"subject: null for {kind}", subject)
+        _check_leaver(kind, tree["party"], subject)
     elif not isinstance(subject, str):
         raise _malformed(f"subject: a text for {kind}", subject)
     elif kind == "rotate":
@@ -328,6 +329,16 @@ def _check_kind(tree: Mapping[str, Json]) -> None:
             raise _malformed("subject: use:<words>;country:<two letters>", subject)
     elif _ORG.fullmatch(subject) is None:
         raise _malformed("subject: an organisation id", subject)
+
+
+def _check_leaver(kind: str, party: str, subject: Json) -> None:
+    """Nobody, or who is absent and leaves by an exit of somebody else: another party, by its short name."""
+    if subject is None:
+        return
+    if kind != "exit":
+        raise _malformed(f"subject: null for {kind}", subject)
+    if not isinstance(subject, str) or _TEXTS["party"].fullmatch(subject) is None or subject == party:
+        raise _malformed("subject: the short name of another party, or null for exit", subject)
 
 
 def _malformed(need: str, found: object) -> NoticeMalformedError:

@@ -249,7 +249,7 @@ class ChainState:
             raise SlotTakenError(
                 need=f"seq {self.next_seq}",
                 found=str(seq),
-                remedy="was the outbox restored from a backup? compare it with the receipts, tell the operator",
+                remedy="was the outbox restored from a backup? compare it with the receipts; tell the others",
             )
         if seq > self.next_seq:
             raise SeqGapError(

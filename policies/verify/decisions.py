@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.decision import replay
 from policies.contract.requests import (
@@ -32,6 +32,7 @@ from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.log.entries import EntryType
 from policies.verify.facts import request_facts, state_facts
+from policies.verify.recount import Recount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,19 +59,24 @@ class Decided:
 def check_decisions(history: History, report: Report) -> None:
     """AUD-059."""
     decided: dict[int, Decided] = {}
+    counted = Recount(history)
     for index, entry in history.of(EntryType.DECISION_RECORDED):
         if (entry.pub["point"] == "node") != (entry.env is not None):  # whose word it is, allowed or refused
             report.add("AUD-059", f"point {entry.pub['point']} by {entry.actor}", index=index)
         one = _replayed(history, index, entry, report)
         if one is not None:
             decided[index] = one
-            _check_told(history, index, entry, one, report)
+            _check_told(history, counted, index, one, report)
     for index in sorted(set(history.decisions)):
         entry_or_none = history.entries.get(index)
         if entry_or_none is not None and entry_or_none.type is not EntryType.DECISION_RECORDED:
             report.add("AUD-059", "a record for an entry that is no decision", index=index)
+    for index, found in counted.too_many():
+        report.add("AUD-059", found, index=index)
     _check_submissions(history, decided, report)
     _check_steps(history, decided, report)
+    for what in _NOT_TOLD if decided else ():
+        report.not_checked(f"AUD-059: {what}")
     report.facts["decisions"] = {
         "replayed": len(decided),
         "refused": sum(not d.allow for d in decided.values()),
@@ -126,17 +132,27 @@ def _outcome(record: bytes) -> tuple[bool, list[str]]:
     return document["allow"], sorted(against)
 
 
-def _check_told(history: History, index: int, entry: Entry, one: Decided, report: Report) -> None:
+_NOT_TOLD: Final = (
+    "epsilon_after_total of a decision (the spends themselves: AUD-060 to 063)",
+    "that updates were finite and within norm_bound (no update is in the log)",
+    "that an attestation was made before what it permitted (attestations are no entries)",
+)
+"""Facts of decisions that nothing in the log can bear out."""
+
+
+def _check_told(history: History, counted: Recount, index: int, one: Decided, report: Report) -> None:
     """The state and the facts are the log's.
 
     A node may refuse by what it knows and the log does not: its own halt, which is on its way.
     """
+    entry = history.entries[index]
     told = one.allow or entry.env is None
     whole = told and history.grade == "auditor"  # a member's bundle lacks notices of others
     wrong = state_facts(history, index, entry, one.state, whole=whole)
     if wrong:
         report.add("AUD-059", "judged in another state: " + " ".join(wrong), index=index)
     wrong = request_facts(history, index, entry, one.request, one.point) if told else []
+    wrong += counted.facts(index, entry, one.request, one.point) if told else []
     if wrong:
         report.add("AUD-059", "facts differ from the log: " + " ".join(wrong), index=index)
 

@@ -163,6 +163,7 @@ def _train(history: History, _index: int, entry: Entry, request: TrainRound) -> 
     }
     wrong += [name for name, value in told.items() if None not in (value, said[name]) and said[name] != value]
     kept = {"secure_aggregation": request.secure_aggregation, "group_mac": request.group_mac}
+    wrong += [] if request.reply_slot_ms in (None, 0) else ["reply_slot_ms"]  # this version has no slots
     return wrong + [name for name, value in kept.items() if value not in (None, "off")]
 
 
@@ -182,8 +183,21 @@ def _epsilon(history: History, request: TrainRound) -> list[str]:
 def _aggregate(history: History, _index: int, entry: Entry, request: Aggregate) -> list[str]:
     wrong = [*_recipe(history, entry, request), *origin_facts(history, request.log_origin)]
     wrong += [] if request.secure_aggregation in (None, "off") else ["secure_aggregation"]
+    wrong += _set_by_contract(history.contracts[entry.scope or ""], request)
     # no silo votes on the model of a round in this version: a figure would be made up
     return wrong + [name for name in ("validation", "rejected_rounds") if getattr(request, name) is not None]
+
+
+def _set_by_contract(contract: Contract, request: Aggregate) -> list[str]:
+    """Weights and bound are the contract's: nothing else is ever averaged by."""
+    wrong = [] if request.norm_bound in (None, contract.aggregation.update_norm_max) else ["norm_bound"]
+    if request.weights is None or request.survivors is None:
+        return wrong
+    try:
+        same = dict(request.weights) == contract.weights(request.survivors)
+    except IriaiError:
+        same = False
+    return wrong if same else [*wrong, "weights"]
 
 
 def _released(history: History, index: int, entry: Entry, request: Release) -> list[str]:
@@ -196,7 +210,8 @@ def _exit(history: History, _index: int, _entry: Entry, request: Exit) -> list[s
     if not known:
         return []
     said = (request.party, request.notice_at, request.unreleased_models)
-    return [] if said == (known[0].party, known[0].at, known[0].choice) else ["notice"]
+    leaver = known[0].subject or known[0].party
+    return [] if said == (leaver, known[0].at, known[0].choice) else ["notice"]
 
 
 def _join(history: History, index: int, entry: Entry, request: Join) -> list[str]:

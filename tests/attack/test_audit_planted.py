@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from policies.contract import from_tree, seal
+from policies.contract import Query, from_tree, seal
 from policies.contract.amendment import proves
 from policies.encoding import canonical, digest, digest_of
-from policies.identity import SigningKey
+from policies.identity import SigningKey, key_text
 from policies.log.bundle import files_of
 from policies.log.checkpoint import Checkpoint, VerifierKey, parse_policy, policy_text, sign_checkpoint
 from policies.log.entries import EntryType, Event, from_envelope
@@ -31,6 +31,7 @@ from tests.auditsim import (
     EVALUATION,
     ORDER,
     ORIGIN,
+    PARTIES,
     PLAN,
     RUN,
     MakerSim,
@@ -1625,6 +1626,19 @@ _FACTS: dict[str, tuple[str, Callable[[PoolSim], tuple[Any, str]], dict[str, Any
     ),
     "validation": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"validation": {"kita": True}}),
     "rejected_rounds": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"rejected_rounds": 0}),
+    "round": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"round": 2}),
+    "weights": (
+        "aggregate decision 1",
+        lambda sim: (_agg(sim), "broker"),
+        {"weights": {"hanbit": "2", "kita": "2", "nord": "2"}},
+    ),
+    "norm_bound": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"norm_bound": "0.1"}),
+    "cohort": (
+        "asked kita 1",
+        lambda sim: (sim._train("kita", 1), "broker"),
+        {"cohort": ("hanbit", "kita")},
+    ),
+    "reply_slot_ms": ("asked kita 1", lambda sim: (sim._train("kita", 1), "broker"), {"reply_slot_ms": 77}),
     "secure_aggregation": (
         "aggregate decision 1",
         lambda sim: (_agg(sim), "broker"),
@@ -1926,3 +1940,123 @@ def test_a_member_who_kept_the_receipt_of_its_veto_proves_that_it_was_left_out()
 def test_a_members_grade_that_is_asked_for_must_be_the_bundles() -> None:
     sim = PoolSim().build()
     assert set(verify(sim.bundle(), sim.policy, grade="member").counts) == {"AUD-004"}
+
+
+# --- rounds and cohorts, counted again ---
+
+
+@pytest.mark.parametrize("step", ["asked kita 2", "aggregate decision 2", "decision kita 2"])
+def test_a_later_round_that_is_told_as_the_first_is_named(step: str) -> None:
+    point = "node" if step.startswith("decision") else "broker"
+
+    class Lying(PoolSim):
+        def decide(self, request: Any, at: str, **state: Any) -> dict[str, Any]:
+            if (at, request.party, getattr(request, "round", 0)) == (point, who, 2):
+                request = replace(request, round=1)
+            return super().decide(request, at, **state)
+
+    who = "broker" if step.startswith("aggregate") else "kita"
+    sim = Lying(eventful=True).build()
+    report = verify(sim.bundle(), sim.policy)
+    assert set(report.counts) == {"AUD-059"}, report.lines()
+    assert any("round" in one.evidence for one in report.findings), report.lines()
+
+
+class _TooMany(PoolSim):
+    """More rounds than the contract allows, each decided as if it were the first."""
+
+    def _tree(self) -> dict[str, Any]:
+        tree = super()._tree()
+        for one in tree["recipes"]:
+            one["max_rounds"] = 1
+        return tree
+
+    def _train(self, party: str, number: int) -> Any:
+        return replace(super()._train(party, number), round=1)
+
+    def _aggregate(self, number: int, survivors: list[str]) -> Any:
+        return replace(super()._aggregate(number, survivors), round=1)
+
+
+@pytest.mark.parametrize("grade", ["auditor", "member"])
+def test_rounds_beyond_max_rounds_are_counted_again_whatever_was_told(grade: str) -> None:
+    sim = _TooMany().build()
+    report = verify(sim.bundle(grade=grade), sim.policy, grade=grade)
+    assert any("max_rounds 1" in one.evidence for one in report.findings), report.lines()
+    assert report.exit_code == 3
+
+
+class _Viewed(PoolSim):
+    """Parties look at the run, under a contract that says who may see what."""
+
+    lies: tuple[dict[str, Any], ...] = ({},)
+    asked_run: str | None = RUN
+
+    def _tree(self) -> dict[str, Any]:
+        views = ["run-status", "own-share", "own-budget", "own-receipts", "released-model-metrics"]
+        return super()._tree() | {"queries": {"clause": "query-1", "allow": views, "min_groups": 3}}
+
+    def view(self, party: str, **changes: Any) -> Query:
+        closed = [json.loads(one) for one in self.bodies]
+        at = [one["ts"] for one in closed if one["type"] == "round.closed"][-1]
+        asked = {
+            "party": party,
+            "key": key_text(self.makers[party].key.public),
+            "view": "run-status",
+            "subject": "all",
+            "cohort": PARTIES,
+            "earlier_cohorts": (),
+            "made_at": at,
+            "dp_noised": True,
+        }
+        return Query(**asked | changes)
+
+    def interlude(self) -> None:
+        for number, lie in enumerate(self.lies):
+            event = self.by_broker(T.DECISION_RECORDED, self.decide(self.view("kita", **lie), "broker"))
+            self.add(f"view {number}", replace(event, run=self.asked_run))
+        super().interlude()
+
+
+def _views(*lies: dict[str, Any], run: str | None = RUN) -> Report:
+    sim = _Viewed(eventful=True)
+    sim.lies, sim.asked_run = lies, run
+    sim.build()
+    return verify(sim.bundle(), sim.policy)
+
+
+_OWN_VIEW: dict[str, Any] = {"view": "own-budget", "subject": "kita", "cohort": ("kita",), "dp_noised": False}
+
+
+def test_views_of_the_parties_who_are_there_are_clean() -> None:
+    before = {"earlier_cohorts": (PARTIES,)}
+    report = _views({}, before, {}, _OWN_VIEW)  # the own cohort may be left out: two asked at once
+    assert (report.exit_code, report.findings) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("lies", "fact"),
+    [
+        (({"cohort": ("hanbit", "kita")},), "cohort"),
+        (({**_OWN_VIEW, "cohort": PARTIES},), "cohort"),
+        (({"earlier_cohorts": (("hanbit",),)},), "earlier_cohorts"),
+        (({"view": "released-model-metrics", "earlier_cohorts": (("hanbit",),)},), "earlier_cohorts"),
+        (({**_OWN_VIEW, "earlier_cohorts": (("hanbit",),)},), "earlier_cohorts"),
+    ],
+)
+def test_a_view_of_other_parties_than_the_log_shows_is_named(lies: tuple[Any, ...], fact: str) -> None:
+    report = _views(*lies)
+    assert set(report.counts) == {"AUD-059"}, report.lines()
+    assert any(fact in one.evidence for one in report.findings), report.lines()
+
+
+def test_a_view_of_no_run_cannot_be_compared_and_is_named() -> None:
+    report = _views({}, run=None)
+    assert any("run" in one.evidence for one in report.findings), report.lines()
+
+
+def test_what_no_log_can_bear_out_is_listed_as_not_checked() -> None:
+    sim = PoolSim(eventful=True).build()
+    unchecked = "\n".join(verify(sim.bundle(), sim.policy).unchecked)
+    for fact in ("epsilon_after_total", "norm_bound", "attestation"):
+        assert fact in unchecked

@@ -53,7 +53,11 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("beside", [None, 1.5, "é", object()])  # the slow way, and what has no canonical form
 def test_a_deep_value_has_no_canonical_form_whatever_stands_beside_it(kind: str, depth: int, beside: Any):
-    for value in (nested(depth, kind), [beside, nested(depth, kind)], {"é": beside, "z": nested(depth, kind)}):
+    for value in (
+        nested(depth, kind),
+        [beside, nested(depth, kind)],
+        {"é": beside, "z": nested(depth, kind)},
+    ):
         with pytest.raises(EncodingError):
             canonical(value)
 
@@ -101,7 +105,17 @@ def pool_sim() -> PoolSim:
     return PoolSim(eventful=True).build()
 
 
-_READ = ("contracts/", "annexes/", "notices/", "statements/", "envelopes/", "decisions/", "receipts/", "keys/", "BUNDLE")
+_READ = (
+    "contracts/",
+    "annexes/",
+    "notices/",
+    "statements/",
+    "envelopes/",
+    "decisions/",
+    "receipts/",
+    "keys/",
+    "BUNDLE",
+)
 
 
 @pytest.mark.parametrize("depth", [100, 700, 980, 20_000])

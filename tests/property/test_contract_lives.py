@@ -37,6 +37,7 @@ class Model:
 
     def __init__(self) -> None:
         self.halts: dict[str, set[str]] = {}
+        self.by: dict[str, str] = {}
         self.gone: set[str] = set()
         self.ended = False
 
@@ -52,8 +53,8 @@ class Model:
         if self.ended or one.party in self.gone:
             return
         contributor = one.party in CONTRIBUTORS
-        if one.kind == "halt":
-            self.halts[one.digest] = set()
+        if one.kind == "halt" and one.party not in {self.by[name] for name in self.halts}:
+            self.halts[one.digest], self.by[one.digest] = set(), one.party
         elif one.kind == "resume" and contributor and one.refers in self.halts:
             self.halts[str(one.refers)].add(one.party)
             self.lift()

@@ -19,6 +19,7 @@ from broker.remote import OperatorClient, Target
 from policies.contract import Contract, from_tree
 from policies.encoding import digest
 from tests.brokersim import RECIPE, URL, NodeSim, SeedEntropy, all_sign, draft, operator_key, pool
+from tests.contractsim import key
 from tests.nodehouse import Street, open_street
 
 PDF = b"%PDF-1.7 the text for people"
@@ -111,6 +112,44 @@ def test_a_text_too_large_to_go_along_is_refused_before_anything_is_sent(desk: D
     assert refused.exit_code == 2
     assert "without --prose" in refused.stderr
     assert desk.told("list")["contracts"] == []
+
+
+# --- lifecycle ---
+
+
+def test_the_lifecycle_of_a_terminated_offer_says_when_by_whom_and_why(desk: Desk):
+    contract, iber = desk.offer(), next(one for one in desk.nodes if one.name == "iber")
+    before = desk.command("lifecycle", short(contract)).stderr
+    assert "standing  OFFERED\n" in before
+    view = desk.do(iber.view(contract))
+    desk.do(iber.say(view, "terminate", code="price-too-high", clause="fees-1", text="Too much."))
+    shown = desk.command("lifecycle", short(contract)).stderr
+    assert "None" not in shown
+    assert "standing  TERMINATED since 20" in shown
+    assert f"ended     in round 1 of {view['id']} by iber: price-too-high [fees-1]" in shown
+    life = desk.told("lifecycle", short(contract))
+    assert life["closed"]["round"] == 1
+    assert life["terminated"] is None  # no contract was in force
+
+
+def test_the_broker_halts_by_a_reason_as_a_node_does(desk: Desk):
+    contract = desk.offer()
+    refused = desk.command("halt", short(contract), "--reason", "log.disputed")
+    assert "contract.not-executed" in refused.stderr
+    assert desk.command("halt", short(contract), "--code", "log.disputed").exit_code == 2
+
+
+def test_a_wrong_key_of_a_member_is_told_as_the_list_of_members_shows_keys(desk: Desk):
+    contract, _ = desk.write()
+    tree = contract.document
+    kita = next(one for one in tree["parties"] if one["party"] == "kita")
+    right, kita["key"] = kita["key"], key("somebody else")
+    text = desk.folder / "wrong.json"
+    text.write_bytes(from_tree(tree).canonical)
+    refused = desk.command("offer", str(text), "--recipe", str(desk.folder / "recipe.json"))
+    assert "contract.party-mismatch [clause party-kita]" in refused.stderr
+    assert f"{kita['org']} has {right}" in refused.stderr
+    assert f"found:  {kita['key']}" in refused.stderr
 
 
 # --- list and show ---

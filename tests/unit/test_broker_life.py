@@ -140,7 +140,8 @@ async def test_the_brokers_own_halt_is_signed_by_it_and_names_the_operator(house
     for node in nodes.values():
         view = (await say(node, contract, "resume", refers=halt)).json()
     assert view["standing"] == "ACTIVE"
-    assert "standing  ACTIVE" in _shown(view)[1]
+    shown = await house.alice.get(f"/contracts/{contract.digest}/lifecycle")
+    assert "standing  ACTIVE" in _shown(shown.json())[1]
 
 
 async def test_a_broker_that_the_clause_leaves_out_cannot_halt(house, nodes):

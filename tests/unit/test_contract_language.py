@@ -507,6 +507,52 @@ def test_enforcement_map_has_three_labels():
     assert labels["purpose-3"] == "law only"
 
 
+@pytest.mark.parametrize(
+    ("path", "own", "places"),
+    [
+        ("forbidden.1", "forbid-1", "forbidden[0] and forbidden[1]"),
+        ("privacy", "k-1", "privacy and aggregation"),
+        ("release", "party-kita", "parties[{kita}] and release"),
+    ],
+)
+def test_a_clause_id_that_stands_twice_is_named_with_both_places(path, own, places):
+    """Before anything is filled in that refers to clauses by id: the id is at fault, not who refers to it."""
+    tree = authored()
+    for tier in tree["tiers"]:
+        tier.pop("requires", None)
+    kita = next(n for n, one in enumerate(tree["parties"]) if one["clause"] == "party-kita")
+    node = tree
+    for part in path.split("."):
+        node = node[int(part)] if part.isdigit() else node[part]
+    node["clause"] = own
+    with pytest.raises(ContractInvalidError) as refused:
+        from_tree(tree)
+    assert (refused.value.clause, refused.value.need) == (own, "each clause id once")
+    assert refused.value.found == f"clause id {own} twice: " + places.format(kita=kita)
+
+
+def test_a_clause_id_that_stands_twice_in_signed_bytes_is_named_too():
+    tree = contract().document
+    tree["forbidden"][1] = {**tree["forbidden"][0], "use": "another-use"}
+    with pytest.raises(ContractInvalidError) as refused:
+        parse(canonical(tree))
+    assert refused.value.clause == "forbid-1"
+    assert refused.value.found == "'forbid-1 twice'"
+
+
+def test_a_key_that_the_language_has_not_is_named_and_so_is_what_to_change():
+    tree = authored()
+    with pytest.raises(ContractInvalidError) as refused:
+        from_tree(tree | {"titel": "x"})
+    assert (refused.value.clause, refused.value.found) == (None, "'the key titel'")
+    assert refused.value.remedy == "change the named key"
+    tree["aggregation"]["max_sharee"] = "1"
+    with pytest.raises(ContractInvalidError) as refused:
+        from_tree(tree)
+    assert (refused.value.clause, refused.value.found) == ("k-1", "'the key max_sharee'")
+    assert refused.value.remedy == "change the named clause"
+
+
 def test_json_schema_refuses_what_is_not_there():
     schema = json_schema()
     assert schema["additionalProperties"] is False

@@ -478,7 +478,7 @@ def test_a_void_notice_uses_its_number_and_nothing_else() -> None:
     late = signed(notice("halt", "iber"))
     after, said, why = absorb(CONTRACT, life, late)
     assert isinstance(why, LifecycleError)
-    assert after == replace(life, seqs={**life.seqs, "iber": 1})
+    assert after == life.heard("iber", 1, AT)
     assert said.party == "iber"
     assert take(CONTRACT, after, signed(notice("attest", "iber", seq=2)))[0].attested
 

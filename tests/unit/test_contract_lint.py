@@ -112,6 +112,7 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.halt-closed": (planted(("halt.who", ["auditor", "broker"])), "halt-1"),
     "lint.test-only": (planted(("test_only", True)), "@document"),
     "lint.secure-aggregation-off": (planted(), "k-1"),
+    "lint.embargoes-a-party": (planted(("export_control.embargoed", ["KP", "NO"])), "export-1"),
     "lint.colluders-uncovered": (planted(("aggregation.max_colluders", 1)), "k-1"),
     "lint.one-can-end": (planted(("aggregation.min_parties", 4)), "recipe-1"),
     "lint.share-large": (planted(("aggregation.max_share", "0.61")), "k-1"),

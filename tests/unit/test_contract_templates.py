@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +21,7 @@ from typer.testing import CliRunner
 from broker import cli_contract
 from broker.cli import app
 from broker.commands import Where
+from broker.contract_files import contract_lint
 from broker.contracts.errors import LintError
 from broker.draft_sources import recipe_facts
 from broker.drafting import Draft, contract_new
@@ -34,13 +38,19 @@ from policies.contract.templates import (
     PartyRow,
     RecipeFacts,
     blanks_of,
+    broker_org,
     fill,
     plain_answers,
     read_parties,
     template_text,
 )
+from policies.encoding import digest
+from policies.ports import to_ms
 from sandbox.recipes import plain_recipe, private_recipe
 from tests.contractsim import MODEL, NOTICE, STATE, aggregate, authored, deliver, key, release, train_round
+from tests.docs.commandlines import blocks, command_lines
+from tests.docs.facts import ROOT
+from tests.nodesim import HandClock
 
 CONTRACT_ID = "ctr_aaaaaaaaaaaaaaaa"
 ANSWERS: dict[str, Any] = {
@@ -331,6 +341,57 @@ def test_a_recipe_that_costs_more_than_a_release_may_is_refused():
         filled("anomaly", {"epsilon_per_release": "0.5"})
 
 
+def test_a_default_that_is_less_than_the_plan_spends_is_none_and_the_figure_is_named():
+    dear = {"anomaly": replace(facts(), epsilon="7.999802")}
+    with pytest.raises(UnansweredError) as refused:
+        filled("anomaly", recipes=dear)
+    for name in ("epsilon_per_release", "epsilon_total"):
+        words = f"{name} (at least 7.999802, which the plan of recipe anomaly spends)"
+        assert words in refused.value.need
+        with pytest.raises(AnswerError, match=f"{name}: at least 7.999802"):
+            filled(
+                "anomaly", {"epsilon_per_release": "8", "epsilon_total": "8"} | {name: "7.9"}, recipes=dear
+            )
+    made = filled("anomaly", {"epsilon_per_release": "8", "epsilon_total": "10"}, recipes=dear)
+    pool = load(made.text)
+    assert (pool.privacy.epsilon_per_release, pool.privacy.epsilon_total) == ("8", "10")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_comments_repeat_no_figure_that_an_answer_decides(name):
+    answers = {"epsilon_per_release": "8", "epsilon_total": "10", "min_parties": 4, "approvals": 4}
+    comments = [line.split("#", 1)[1] for line in filled(name, answers).text.splitlines() if "#" in line]
+    assert not [
+        line
+        for line in comments
+        if re.search(r"epsilon [0-9]|\b(three|five|30|90|180)\b", line, re.IGNORECASE)
+    ]
+    assert not [line for line in comments if "prose" in line and "Later" in line]
+
+
+def test_the_text_for_people_is_bound_by_its_hash():
+    for data, kind in ((b"%PDF-1.7 terms", "application/pdf"), ("条項".encode(), "text/plain")):
+        bound = load(filled("anomaly", prose=data).text).prose
+        assert bound is not None
+        assert (bound.media_type, bound.prevails) == (kind, True)
+        assert bound.sha256 == digest(data).removeprefix("sha256:")
+    assert drafted("anomaly").prose is None
+
+
+def test_a_broker_without_an_organisation_gets_that_of_its_key():
+    rows = [{k: v for k, v in one.items() if k != "clause"} for one in authored()["parties"]]
+    left_out = [{k: v for k, v in one.items() if (one["role"], k) != ("broker", "org")} for one in rows]
+    first, second = (
+        next(one for one in read_parties(tree) if one.role == "broker") for tree in (left_out, left_out)
+    )
+    assert first == second
+    assert first.org == broker_org(first.key)
+    kept = next(one for one in read_parties(rows) if one.role == "broker")
+    assert kept.org == next(one["org"] for one in rows if one["role"] == "broker")
+    with pytest.raises(AnswerError, match="exactly the keys"):
+        read_parties([{k: v for k, v in one.items() if k != "org"} for one in rows])
+
+
 def test_two_recipes_need_the_same_kind_of_plan():
     other = replace(facts(1), delta="0.000001")
     with pytest.raises(AnswerError, match="recipe pick: delta"):
@@ -469,6 +530,93 @@ def test_a_bad_answer_is_named_before_missing_ones(desk):
 )
 def test_a_command_line_that_means_nothing_is_refused(desk, words):
     assert new(desk, "--answers", desk / "answers.yaml", *words).exit_code == 2
+
+
+def test_a_slot_that_the_template_has_not_is_refused_with_those_that_it_has(desk):
+    made = run("new", "--template", "weld-pick", "--recipe", f"foo={desk / 'weld.json'}", "--json")
+    error = json.loads(made.stdout)["error"]
+    assert (made.exit_code, error["code"], error["found"]) == (2, "broker.usage", "foo")
+    assert error["need"] == "a slot of weld-pick: weld pick"
+
+
+def test_recipes_are_looked_at_before_answers_and_members(desk):
+    for words in ((), ("--recipe", f"weld={desk / 'weld.json'}")):
+        made = run("new", "--template", "weld-pick", "--set", "nonsense", *words, "--json")
+        error = json.loads(made.stdout)["error"]
+        assert error["code"] == "contract.answer-invalid"
+        assert error["need"] == "one recipe for each of weld pick"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_list_tells_every_recipe_and_blank_of_a_template(name):
+    template = TEMPLATES[name]
+    told = run("new", "--template", name, "--list")
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert "recipes: " + " ".join(f"--recipe {slot}=FILE" for slot in template.slots) in told.stderr
+    data = json.loads(run("new", "--template", name, "--list", "--json").stdout)["data"]
+    recipes = {slot: facts(n) for n, slot in enumerate(template.slots)}
+    blanks = {re.sub(r"\.(kita)$", ".PARTY", one.name) for one in blanks_of({}, parties(0)[:1], recipes)}
+    assert {one["name"] for one in data["blanks"]} == blanks | {"broker_name", "broker_country"}
+    unanswered = {one["name"] for one in data["blanks"] if one["default"] is None}
+    assert unanswered == {*NEEDED, "broker_name", "broker_country"}
+    assert all(slot in cli_contract._TEMPLATES for slot in template.slots)
+
+
+def test_members_are_not_chosen_of_a_file_of_parties(desk):
+    made = new(desk, "--answers", desk / "answers.yaml", "--member", "kita", "--json")
+    assert json.loads(made.stdout)["error"]["code"] == "broker.usage"
+
+
+def test_an_answer_without_a_blank_is_named_before_what_is_missing(desk):
+    made = new(desk, "--set", "broker_nam=x", "--json")
+    error = json.loads(made.stdout)["error"]
+    assert (error["code"], error["found"]) == ("contract.answer-invalid", "broker_nam")
+
+
+def test_new_says_that_a_date_alone_is_its_first_second_and_that_nobody_can_sign_in_the_past(desk):
+    made = new(desk, "--answers", desk / "answers.yaml", "--set", "sign_by=2020-12-10")
+    assert made.exit_code == 0, made.stderr
+    assert "taken        sign_by = 2020-12-10T00:00:00Z: a date alone is its first second" in made.stderr
+    assert "too late sign_by: needs a time after now" in made.stderr
+    made = new(desk, "--answers", desk / "answers.yaml", "--set", "sign_by=2026-11-30T12:00:00Z")
+    assert "sign_by =" not in made.stderr
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_lint_tells_the_time_to_sign_by_the_clock_of_the_command(tmp_path, lang):
+    file = tmp_path / "pool.yaml"
+    file.write_text(filled("weld-pick").text, "utf-8")
+    for now, late in (("2026-11-29T23:59:59Z", False), ("2026-11-30T00:00:00Z", True)):
+        told = contract_lint(file, lang=lang, clock=HandClock(to_ms(now)))
+        assert told.data["too_late"] is late
+        lines = [line for line in told.text if "sign_by" in line]
+        assert len(lines) == late
+        assert all(now in line and "2026-11-30T00:00:00Z" in line for line in lines)
+        assert told.exit_code == 0
+
+
+def test_new_binds_a_text_for_people_and_says_to_send_it_along(desk):
+    (desk / "terms.pdf").write_bytes(b"%PDF-1.7 terms")
+    made = new(desk, "--answers", desk / "answers.yaml", "--prose", desk / "terms.pdf")
+    bound = load(made.stdout).prose
+    assert bound is not None
+    assert bound.sha256 == digest(b"%PDF-1.7 terms").removeprefix("sha256:")
+    assert f"--recipe FILE --recipe FILE --prose {desk / 'terms.pdf'}" in made.stderr
+
+
+def test_the_first_commands_of_the_how_to_work_word_for_word(tmp_path, monkeypatch):
+    """Section 1 of docs/how-to/contract.md, in a copy of the folder that it works in."""
+    shutil.copytree(ROOT / "docs/how-to/example", tmp_path / "example")
+    monkeypatch.chdir(tmp_path / "example")
+    text = (ROOT / "docs/how-to/contract.md").read_text("utf-8").split("## 2.")[0]
+    block = next(one.text for one in blocks(text) if one.language == "sh")
+    lines = [shlex.split(one) for one in command_lines(block)]
+    assert [one[:3] for one in lines] == [
+        ["iriai-broker", "contract", name] for name in ("new", "new", "lint", "show")
+    ]
+    for words in lines:
+        done = CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, (words, done.stderr)
 
 
 def test_an_unknown_template_is_answered_with_the_known_ones():
@@ -666,9 +814,15 @@ def draft_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lint_lists_warnings_and_what_is_law_only(draft_file):
     done = run("lint", draft_file)
     assert (done.exit_code, done.stdout) == (0, "")
-    assert "0 errors, 1 warnings" in done.stderr
+    assert "0 errors, 1 warning\n" in done.stderr
     assert "law only, 6 of " in done.stderr
     assert "deriv-1" in done.stderr.splitlines()[-1]
+
+
+def test_the_summary_of_lint_is_in_the_language_that_was_asked_for(draft_file):
+    lines = run("lint", draft_file, "--lang", "ja").stderr.splitlines()
+    assert lines[-2].endswith("：エラー 0 件、警告 1 件")
+    assert lines[-1].startswith("法的拘束のみの条項（全 35 件中 6 件）：deriv-1 ")
 
 
 def test_lint_ends_with_3_and_names_clause_need_found_and_remedy(draft_file, tmp_path):

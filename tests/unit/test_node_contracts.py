@@ -149,6 +149,20 @@ def test_a_diff_names_what_touches_this_party_first(world: World):
     assert (same.data["changes"], same.data["no_looser"]) == ([], True)
 
 
+def test_a_field_that_is_looser_taken_alone_is_told_so_once_it_is_proven_that_nothing_is_won(world: World):
+    pytest.importorskip("z3", reason="the extra prove is not installed")
+    aggregation = world.contract.document["aggregation"]
+    world.offer(aggregation=aggregation | {"max_share": "0.95"})  # with equal weights no share is so large
+    show(world)
+    world.offer(aggregation=aggregation | {"max_share": "0.96"})
+    shown = contract_diff(world.member, world.shelf(), None, None)
+    assert (shown.data["no_looser"], shown.data["witnesses"]) == (True, [])
+    assert any("k-1 LOOSER max_share" in line for line in shown.text)
+    assert shown.text[-1] == (
+        "Proven: k-1 max_share reads looser taken alone, but there is no request that only the new text allows."
+    )
+
+
 def test_the_first_text_of_a_contract_has_nothing_to_be_compared_with(world: World):
     with pytest.raises(NoSuchThingError, match="another text"):
         contract_diff(world.member, world.shelf(), None, None)

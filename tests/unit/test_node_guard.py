@@ -261,6 +261,24 @@ def test_why_a_round_was_refused_can_be_read_afterwards(world: World):
     assert guard_log(world.worker.outbox, None).data["decisions"][0]["allow"] is False
 
 
+def test_decisions_that_read_the_same_are_told_once_for_all_their_rounds(world: World):
+    for number in (1, 2, 3, 5):
+        world.ask(round=number)
+    world.clock.ms = IN_TERM_MS + 3 * 365 * 86_400_000
+    for number, attempt in ((6, 1), (6, 2), (7, 1)):
+        world.ask(round=number, attempt=attempt)
+    shown = explain_run(world.worker.outbox, world.shelf(), "run_aaaaaaaaaaaaaaaa")
+    heads = [line for line in shown.text if line.startswith("round")]
+    assert [line.split("  ")[0] for line in heads] == [
+        "rounds 6-7, 3 attempts, train.contribute",
+        "rounds 1-3, 5, 4 attempts, train.contribute",
+    ]
+    assert len(shown.data["decisions"]) == 7  # programs get each
+    assert heads[0].endswith(shown.data["decisions"][0]["decision"])
+    japanese = explain_run(world.worker.outbox, world.shelf(), "run_aaaaaaaaaaaaaaaa", lang="ja").text
+    assert any(line.startswith("ラウンド 6-7、計 3 回、train.contribute") for line in japanese)
+
+
 def test_the_kept_record_is_the_one_that_was_signed(world: World):
     _, reply = world.ask()
     kept = world.worker.outbox.decisions()[0].document

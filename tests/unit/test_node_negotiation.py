@@ -228,7 +228,8 @@ def test_before_verified_everything_is_checked_once_more(world: World):
 
 
 def _facts(given: Consent) -> dict:
-    return {name: getattr(given, name) for name in ("contract", "party", "at", "acknowledged", "prose")}
+    names = ("contract", "party", "at", "acknowledged", "prose", "negotiation", "round")
+    return {name: getattr(given, name) for name in names}
 
 
 def test_who_acknowledges_other_warnings_later_says_so_in_an_entry_of_its_own(world: World):
@@ -402,7 +403,12 @@ def test_two_processes_do_not_answer_one_lane_at_once(world: World):
 
 
 def no(world: World, **changes):
-    facts = {"code": "terms.too-loose", "clause": "dp-1", "text": "epsilon is too large for us", "confirm": YES}
+    facts = {
+        "code": "terms.too-loose",
+        "clause": "dp-1",
+        "text": "epsilon is too large for us",
+        "confirm": YES,
+    }
     facts |= changes
     with desk(world) as outbox:
         return refuse(world.member, world.shelf(), outbox, world.contract.digest, **facts)

@@ -445,18 +445,18 @@ def test_an_exit_that_the_contract_refuses_is_refused_before_anything_is_signed(
     assert Notices(here.shelf).unsent(here.shelf.get(here.digest)) == ()
 
 
-@pytest.mark.parametrize("kind", ["halt", "exit"])
+@pytest.mark.parametrize("kind", ["resume", "exit"])
 def test_a_notice_that_the_log_refuses_has_no_effect_at_the_broker_and_the_command_says_so(
     here: Here, kind: str
 ) -> None:
     backup = (here.home.outbox).read_bytes()
-    assert here.lines(halt, code="first.one").data["failed"] is None
+    assert here.lines(halt, code="cell.incident").data["failed"] is None
     here.outbox.close()
     here.home.outbox.write_bytes(backup)  # planted: an outbox from before, so that the number is used
     here.outbox = outbox_of(here.home, here.member)
     before = here.street.run(here.others["nord"].get(f"/contracts/{here.digest}/lifecycle")).json()
-    if kind == "halt":
-        answer = here.lines(halt, code="second.one")
+    if kind == "resume":
+        answer = here.lines(resume, code="cause.removed")
     else:
         terms = {"choice": "retrain", "code": "party.leaves", "tell": lambda _lines: None}
         answer = here.lines(leave, confirm=YES, **terms)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from broker.federation.participants import participants, under_present_key
 from client import cli_life, rotating
+from client.contracts import fetch
 from client.doctor import doctor
 from client.errors import (
     KeyFileError,
@@ -440,12 +441,14 @@ def tightened(pool, go):
     return new
 
 
-def heard(pool, go, name):
-    """What the worker does now and then: it hears what the others said."""
+def heard(pool, go, name, new):
+    """What the worker does now and then: it hears what the others said, and fetches a successor."""
     home = pool.nodes[name].home
     member = member_of(pool, go, home, f"{name} hears {len(pool.entries())}")
     outbox = outbox_of(member)
-    keep_up(member, ContractShelf(home, own_key=member.identity.key.public), outbox)
+    shelf = ContractShelf(home, own_key=member.identity.key.public)
+    keep_up(member, shelf, outbox)
+    assert fetch(member, shelf, new.digest).is_executed
     outbox.close()
 
 
@@ -464,7 +467,7 @@ def test_a_tightening_goes_on_under_the_new_key(order):
         if order == "once it rules":
             rotated(pool, go, "kita")
         for name in NAMES:
-            heard(pool, go, name)
+            heard(pool, go, name, new)
         assert pool.services.contracts.state(new).rotated_keys == {"kita": key_text(key_at(pool))}
         kita.worker.budgets.settle(lambda run: run == first)
         pool.contract = new

@@ -2,7 +2,8 @@
 import pytest
 
 from policies.errors import InvariantError
-from policies.rounds import Again, Attempt, Closed, Lost
+from policies.limits import REFUSED_WAIT_MAX_S, REFUSED_WAIT_S
+from policies.rounds import Again, Attempt, Closed, Lost, refused_for_good, too_few, wait_s
 
 COHORT = {"kita": "kita", "nord": "nord", "iber": "iber", "hanbit": "hanbit"}
 
@@ -50,3 +51,38 @@ def test_a_party_has_one_verdict_and_a_stranger_none(again):
         one.accept("kita") if again == "accept" else one.refuse("kita", "x.y")
     with pytest.raises(InvariantError):
         one.accept("stranger")
+
+
+# --- refusals ---
+
+FOUR = {"a": "a", "b": "b", "c": "c", "d": "d"}
+
+
+def test_a_refusal_that_leaves_enough_groups_asks_for_no_pause():
+    assert wait_s([{"a"}], FOUR, 3) == 0
+    assert wait_s([], FOUR, 3) == 0
+    assert wait_s([set()], {"a": "a"}, 3) == 0  # silence: nobody said no
+
+
+def test_pauses_double_up_to_a_bound_and_silence_begins_anew():
+    two = {"a", "b"}
+    assert [wait_s([two] * n, FOUR, 3) for n in (1, 2, 3)] == [
+        REFUSED_WAIT_S,
+        2 * REFUSED_WAIT_S,
+        4 * REFUSED_WAIT_S,
+    ]
+    assert wait_s([two] * 50, FOUR, 3) == REFUSED_WAIT_MAX_S
+    assert wait_s([two, set(), two], FOUR, 3) == REFUSED_WAIT_S
+
+
+def test_two_parties_of_one_group_count_once():
+    assert too_few(FOUR | {"b": "a"}, {"c"}, 3)
+    assert wait_s([{"d"}], FOUR | {"b": "a"}, 3) == REFUSED_WAIT_S
+
+
+def test_only_the_same_refusal_in_a_row_is_for_good():
+    assert refused_for_good([{"a", "b"}, {"a", "b", "c"}], FOUR, 3)
+    assert not refused_for_good([{"a", "b"}], FOUR, 3)
+    assert not refused_for_good([{"a", "b"}, {"c", "d"}], FOUR, 3)
+    assert not refused_for_good([{"a", "b"}, {"b", "c"}], FOUR, 3)  # without b alone, enough are left
+    assert not refused_for_good([{"a", "b"}, set()], FOUR, 3)

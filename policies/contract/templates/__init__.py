@@ -10,7 +10,6 @@
     2. no answer without a blank
     3. every answer by the rule of its blank; the blank is named
     4. no blank without an answer, unless the template has a default; all that are missing are named
-    5. what the recipes spend per release is within ``epsilon_per_release``
 - The text that comes out is only text: whoever asked for it loads and lints it.
 
     filled = fill(
@@ -22,28 +21,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import Decimal
 from importlib.resources import files
 from string import Template as Form
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.errors import AnswerError, UnansweredError
-from policies.contract.templates.blanks import Blank, blanks_of, plain_answers
-from policies.contract.templates.blocks import PartyRow, RecipeFacts, blocks, read_parties
+from policies.contract.templates.blanks import Blank, Outline, blanks_of, outline, plain_answers
+from policies.contract.templates.blocks import (
+    PartyRow,
+    RecipeFacts,
+    blocks,
+    broker_org,
+    prose_block,
+    read_parties,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "TEMPLATES",
     "Blank",
     "Filled",
+    "Outline",
     "PartyRow",
     "RecipeFacts",
     "Template",
     "blanks_of",
+    "broker_org",
+    "check_recipes",
+    "check_strangers",
     "fill",
+    "outline",
     "plain_answers",
     "read_parties",
     "template_text",
@@ -167,6 +177,7 @@ def fill(
     answers: Mapping[str, Any],
     parties: Sequence[PartyRow],
     recipes: Mapping[str, RecipeFacts],
+    prose: bytes | None = None,
 ) -> Filled:
     """The template with all blanks filled in; the steps are those of the module.
 
@@ -176,29 +187,24 @@ def fill(
         answers: By name of the blank: text, or the YAML value. `plain_answers` flattens nested ones.
         parties: Everybody, the broker too.
         recipes: By the template's slot.
+        prose: Bytes of the text for people, whose hash is bound; None if there is none.
 
     Raises:
-        AnswerError: Steps 1, 2, 3 and 5; the blank is named.
+        AnswerError: Steps 1 to 3; the blank is named.
         UnansweredError: Step 4.
     """
     # 1.
-    _check_recipes(template, recipes)
+    check_recipes(template, recipes)
     # 2.
     blanks = {one.name: one for one in blanks_of(template.defaults, parties, recipes)}
-    strangers = sorted(set(answers) - set(blanks))
-    if strangers:
-        raise AnswerError(
-            need="answers to blanks of the template: " + " ".join(blanks),
-            found=" ".join(strangers),
-            remedy="correct the name, or leave the answer out",
-        )
+    check_strangers(answers, blanks)
     # 3.
     given = {name: blanks[name].read(value) for name, value in answers.items()}
     # 4.
     missing = [one for one in blanks.values() if one.name not in given and one.default is None]
     if missing:
         raise UnansweredError(
-            need="answers: " + ", ".join(one.name for one in missing),
+            need="answers: " + ", ".join(one.needed for one in missing),
             found="none",
             remedy="name each with --set NAME=VALUE or in --answers FILE, or run it at a terminal",
         )
@@ -206,11 +212,11 @@ def fill(
         name: one.default for name, one in blanks.items() if name not in given and one.default is not None
     }
     values = given | {name: blanks[name].read(text) for name, text in assumed.items()}
-    # 5.
-    _check_epsilon(values["epsilon_per_release"], recipes)
     written = {name: blanks[name].written(value) for name, value in values.items() if "." not in name}
     text = Form(template_text(template)).substitute(
-        written | blocks(values, parties, recipes, purpose=template.purpose) | {"contract_id": contract_id}
+        written
+        | blocks(values, parties, recipes, purpose=template.purpose)
+        | {"contract_id": contract_id, "prose": prose_block(prose)}
     )
     return Filled(
         text=text, assumed={name: one for name, one in assumed.items() if _counts(name, one, values)}
@@ -223,7 +229,27 @@ def _counts(name: str, default: str, values: Mapping[str, Any]) -> bool:
     return bool(default) and (kind != "basis" or bool(values[f"secret.{party}"]))
 
 
-def _check_recipes(template: Template, recipes: Mapping[str, RecipeFacts]) -> None:
+def check_strangers(answers: Iterable[str], blanks: Iterable[str]) -> None:
+    """Returns if every answer has a blank.
+
+    Raises:
+        AnswerError: One has none; all are named, and all blanks.
+    """
+    strangers = sorted(set(answers) - set(blanks))
+    if strangers:
+        raise AnswerError(
+            need="answers to blanks of the template: " + " ".join(blanks),
+            found=" ".join(strangers),
+            remedy="correct the name, or leave the answer out",
+        )
+
+
+def check_recipes(template: Template, recipes: Mapping[str, RecipeFacts]) -> None:
+    """Returns if there is a recipe for each slot, all with the same kind of plan.
+
+    Raises:
+        AnswerError: A slot has none, or a term of two plans differs.
+    """
     if set(recipes) != set(template.slots):
         raise AnswerError(
             need="one recipe for each of " + " ".join(template.slots),
@@ -240,13 +266,3 @@ def _check_recipes(template: Template, recipes: Mapping[str, RecipeFacts]) -> No
                     found=str(found),
                     remedy="take recipes with the same kind of plan: the contract has one privacy clause",
                 )
-
-
-def _check_epsilon(most: str, recipes: Mapping[str, RecipeFacts]) -> None:
-    for slot, one in recipes.items():
-        if Decimal(one.epsilon) > Decimal(most):
-            raise AnswerError(
-                need=f"epsilon_per_release: at least {one.epsilon}, which the plan of recipe {slot} spends",
-                found=most,
-                remedy="choose a recipe with a cheaper plan, or agree on a larger epsilon_per_release",
-            )

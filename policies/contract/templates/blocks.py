@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 from policies.contract.clauses import PartyClause
 from policies.contract.errors import AnswerError, ContractInvalidError
 from policies.contract.grammar import At, rules_of
+from policies.encoding import digest, new_id
 from policies.errors import WeakKeyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["PartyRow", "RecipeFacts", "blocks", "read_parties"]
+__all__ = ["PartyRow", "RecipeFacts", "blocks", "broker_org", "prose_block", "read_parties"]
 
 _CONTRIBUTOR: Final = "contributor"
+_BROKER: Final = "broker"
+_PDF: Final = b"%PDF-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,9 @@ class RecipeFacts:
 
 
 def read_parties(tree: Any) -> tuple[PartyRow, ...]:  # noqa: ANN401  a YAML value
-    """The parties of a file: a list of objects with the keys of `PartyRow`; ``role`` may be left out.
+    """The parties of a file: a list of objects with the keys of `PartyRow`.
+
+    ``role`` may be left out, and so may ``org`` of the broker, which is then the one of its key.
 
     Raises:
         AnswerError: Another form; the party and the key are named.
@@ -78,6 +83,8 @@ def _read_party(index: int, tree: Any) -> PartyRow:  # noqa: ANN401  a YAML valu
     if not isinstance(tree, Mapping):
         raise _refuse(f"{where}: the keys {' '.join(wanted)}", type(tree).__name__)
     row = {"role": _CONTRIBUTOR, **tree}
+    if row["role"] == _BROKER and isinstance(row.get("key"), str):
+        row = {"org": broker_org(row["key"]), **row}
     if set(row) != set(wanted):
         raise _refuse(f"{where}: exactly the keys {' '.join(wanted)}", " ".join(sorted(map(str, row))))
     return PartyRow(**{name: _read_term(name, row[name], f"{where}.{name}") for name in wanted})
@@ -90,6 +97,20 @@ def _read_term(name: str, value: Any, where: str) -> str:  # noqa: ANN401  a YAM
         raise _refuse(error.need, error.found) from error
     except WeakKeyError as error:
         raise _refuse(f"{where}: {error.need}", error.found) from error
+
+
+def broker_org(key: str) -> str:
+    """The organisation id of the broker of a key: the same in each of its contracts, whoever drafts it."""
+    return new_id("org", bytes.fromhex(digest(key.encode("utf-8")).removeprefix("sha256:"))[:10])
+
+
+def prose_block(data: bytes | None) -> str:
+    """The clause that binds the text for people by its hash, or ``null``."""
+    if data is None:
+        return "null"
+    kind = "application/pdf" if data.startswith(_PDF) else "text/plain"
+    sha256 = digest(data).removeprefix("sha256:")
+    return f'{{clause: prose-1, media_type: {kind}, prevails: true, sha256: "{sha256}"}}'
 
 
 def _refuse(need: str, found: str) -> AnswerError:
