@@ -20,7 +20,7 @@ IriaiError
       UnansweredError              contract.unanswered               a blank that nobody filled in
     LifecycleError                 contract.notice-void              a notice that can change nothing here
       NoticeMalformedError         contract.notice-malformed         not a notice about this contract
-      NoticeOrderError             contract.notice-order             used, or an earlier one is missing
+      NoticeOrderError             contract.notice-order             used, dated back, or one is missing
       NoticeEntitlementError       contract.notice-entitlement       this party may not say this
     AmendmentError                   contract.amendment-refused        the root of amendments
       NotASuccessorError             contract.not-a-successor          another pool, version or predecessor
@@ -204,7 +204,7 @@ class NoticeMalformedError(LifecycleError):
 
 
 class NoticeOrderError(LifecycleError):
-    """A party's notices are numbered without gaps; this number was used, or an earlier one is missing."""
+    """A notice whose number was used, that is dated before the last one, or before which one is missing."""
 
     code = "contract.notice-order"
     exit_code = 7

@@ -522,6 +522,7 @@ def test_the_view_names_everything_that_is_in_force() -> None:
         "halts": [halt.digest],
         "resumed_by": {halt.digest: ["nord"]},
         "exited": {},
+        "asked_out": [],
         "rotated": {},
         "superseded_by": None,
         "terminated": None,

@@ -821,8 +821,8 @@ def test_lint_lists_warnings_and_what_is_law_only(draft_file):
 
 def test_the_summary_of_lint_is_in_the_language_that_was_asked_for(draft_file):
     lines = run("lint", draft_file, "--lang", "ja").stderr.splitlines()
-    assert lines[-2].endswith("：エラー 0 件、警告 1 件")
-    assert lines[-1].startswith("法的拘束のみの条項（全 35 件中 6 件）：deriv-1 ")
+    assert lines[-2].endswith("：エラー 0 件、警告 1 件")  # noqa: RUF001
+    assert lines[-1].startswith("法的拘束のみの条項（全 35 件中 6 件）：deriv-1 ")  # noqa: RUF001
 
 
 def test_lint_ends_with_3_and_names_clause_need_found_and_remedy(draft_file, tmp_path):

@@ -215,10 +215,44 @@ def test_a_site_rule_is_named_only_where_the_contract_does_not_refuse(world: Wor
 
 def test_two_commands_cannot_give_two_notices_one_number(world: World) -> None:
     stop(world)
-    stop(world, code="log.disputed")
+    with pytest.raises(LifecycleError):  # a second halt is void while the first one is open
+        stop(world, code="log.disputed")
+    where = (world.member, world.shelf(), world.outbox(), world.contract.digest)
+    line = attest(*where, use="test", country="JP")
     held = world.shelf().get(world.contract.digest)
+    assert line.data["notices"][0]["seq"] == 2
     assert [one.seq for one in Notices(world.shelf()).unsent(held)] == [1, 2]
-    assert len(Notices(world.shelf()).life(held).halts) == 2
+
+
+def test_an_absent_party_is_asked_out_by_name_and_nothing_happens_before_all_said_so(world: World) -> None:
+    told: list[str] = []
+    line = leave(
+        world.member,
+        world.shelf(),
+        world.outbox(),
+        world.contract.digest,
+        choice="retrain",
+        code="party.absent",
+        confirm=lambda _digest: True,
+        tell=told.extend,
+        absent="nord",
+    )
+    held = world.shelf().get(world.contract.digest)
+    (said,) = Notices(world.shelf()).unsent(held)
+    assert (said.kind, said.party, said.subject) == ("exit", held.party.party, "nord")
+    life = Notices(world.shelf()).life(held)
+    assert (dict(life.exited), life.asked_out) == ({}, {("nord", "retrain"): (held.party.party,)})
+    assert any("nord leaves once each of" in one for one in told)
+    assert line.data["standing"] == "ACTIVE"
+
+
+def test_a_clock_that_went_back_does_not_keep_this_node_from_stopping(world: World) -> None:
+    attest(world.member, world.shelf(), world.outbox(), world.contract.digest, use="test", country="JP")
+    world.clock.ms -= 20_000
+    stop(world)
+    held = world.shelf().get(world.contract.digest)
+    first, second = Notices(world.shelf()).unsent(held)
+    assert (second.kind, second.at) == ("halt", first.at)
 
 
 # --- with the real broker ---
