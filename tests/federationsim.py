@@ -848,7 +848,7 @@ def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: M
         at = tree
         *parents, last = path.split(".")
         for part in parents:
-            at = at[part]
+            at = at[int(part) if part.isdecimal() else part]
         at[last] = value
     return from_tree(tree)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the evaluator is asked: seven requests and the state of the contract. Facts only; nothing here decides.
+"""What the evaluator is asked: seven requests, and the state of the contract. Facts; nothing here decides.
 
 - Every fact that can be missing is typed ``X | None``. ``None`` means *not known* and always refuses; it
   never means "does not apply".

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contract text that people write: YAML that two readers cannot read differently. The only PyYAML user.
 
-A plain (unquoted) scalar is one of four things: ``null``, ``true`` or ``false``, a whole number without sign or
-leading zero, or text. So ``NO`` is Norway, ``off`` is a word and ``12:30`` and ``2026-11-30`` are text. Refused, with the
-line:
+A plain (unquoted) scalar is one of four things: ``null``, ``true`` or ``false``, a whole number without
+sign or leading zero, or text. So ``NO`` is Norway, ``off`` is a word, ``12:30`` and ``2026-11-30`` are text.
+Refused, with the line:
 - numbers that YAML readers understand differently (``8.0``, ``1e3``, ``007``, ``0x1F``, ``1_000``, ``-5``,
   ``.inf``): decimals are strings;
 - ``True``, ``TRUE``, ``~`` and an empty value: a truth value is ``true`` or ``false``, nothing is ``null``;

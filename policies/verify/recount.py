@@ -4,6 +4,9 @@
 - A recipe's rounds count over all runs of it, in all versions of the contract: an amendment or another run
   does not begin anew. The broker counts the newest averaged round of each run that was opened before; a node
   counts the rounds of other runs that its guard allowed.
+- Several runs may be open at once, and a count is taken before it is logged. So the least that must have
+  been counted is what stood in the log when the run's last attempt was closed (broker), or when the round was
+  opened (node); the most is what stands there when it is logged.
 - A run moves to a successor between two entries. So under a contract that was superseded already only the own
   run's rounds are certain.
 - Whom the broker asks, it decides about in one go: the cohort of each of these decisions is all of them. A
@@ -23,13 +26,12 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from policies.contract import request_from_json
-from policies.contract.requests import Aggregate, Query, TrainRound
+from policies.contract.requests import Aggregate, Query, TrainRound, request_from_json
 from policies.errors import IriaiError
 from policies.log.entries import EntryType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from policies.contract.requests import Request
     from policies.log.entries import Entry
@@ -40,6 +42,18 @@ __all__ = ["Recount"]
 _T = EntryType
 _Place = tuple[str | None, int | None]  # run and round
 _OWN: Final = frozenset({"own-share", "own-budget", "own-receipts"})
+
+
+def _last(indexes: list[int], index: int) -> int:
+    """The last of these before an index; -1 without one."""
+    found = bisect_left(indexes, index)
+    return indexes[found - 1] if found else -1
+
+
+def _newest(averaged: list[tuple[int, int, str | None]], index: int) -> tuple[int, int, str | None]:
+    """Index, number and contract of the last averaged round before an index; number 0 without one."""
+    found = bisect_left(averaged, index, key=lambda one: one[0])
+    return averaged[found - 1] if found else (-1, 0, None)
 
 
 class Recount:
@@ -55,6 +69,9 @@ class Recount:
             if entry.run in self._averaged and entry.round is not None:
                 self._averaged[entry.run].append((index, entry.round, entry.scope))
         self._order = {run: at for at, run in enumerate(self._averaged)}
+        # when the broker counted at the latest, and when a node counted at the earliest
+        self._settled = self._places(lambda entry: entry.run, _T.RUN_OPENED, _T.ROUND_CLOSED)
+        self._opened = self._places(lambda entry: (entry.run, entry.round), _T.ROUND_OPENED)
         self._ended = {
             entry.pub["old"]: index for index, entry in reversed(list(history.of(_T.CONTRACT_AMENDED)))
         }
@@ -68,6 +85,12 @@ class Recount:
         self._read_decisions()
 
     # --- tables ---
+
+    def _places(self, key: Callable[[Entry], Hashable], *kinds: EntryType) -> dict[Hashable, list[int]]:
+        found: dict[Hashable, list[int]] = defaultdict(list)
+        for index, entry in self._history.of(*kinds):
+            found[key(entry)].append(index)
+        return found
 
     def _read_decisions(self) -> None:
         asked: list[tuple[int, TrainRound]] = []
@@ -145,14 +168,13 @@ class Recount:
         """Rounds of the recipe in other runs before an entry: of those opened earlier, and of all."""
         recipe, scopes = self._history.recipe_of(entry.run), self._history.versions(entry.scope)
         certain = self._ended.get(entry.scope or "", index) >= index
-        own = self._order.get(entry.run, 0)
+        own, since = self._order.get(entry.run, 0), _last(self._settled.get(entry.run, []), index)
         least = most = 0
         for run, averaged in self._averaged.items():
-            found = bisect_left(averaged, index, key=lambda one: one[0])
-            if run == entry.run or not found or self._history.recipe_of(run) != recipe:
+            if run == entry.run or self._history.recipe_of(run) != recipe:
                 continue
-            _, number, scope = averaged[found - 1]
-            most += number
+            most += _newest(averaged, index)[1]
+            _, number, scope = _newest(averaged, since)
             least += number if certain and self._order[run] < own and scope in scopes else 0
         return least, most
 
@@ -162,8 +184,9 @@ class Recount:
         if sender is None:
             return 0
         recipe, scopes = self._history.recipe_of(entry.run), self._history.versions(entry.scope)
+        since = _last(self._opened.get((entry.run, entry.round), []), index)
         return sum(
-            sum(at < index and scope in scopes for at, scope in rounds.values())
+            sum(at < since and scope in scopes for at, scope in rounds.values())
             for run, rounds in self._allowed[sender.org].items()
             if run != entry.run and self._history.recipe_of(run) == recipe
         )

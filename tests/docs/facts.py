@@ -278,6 +278,7 @@ _OPEN_ROLES = {
 def routers() -> list[Any]:
     """The routers of the API's rooms, in the order in which the application takes them in."""
     from broker.api import (
+        amendments,
         catalogue,
         contracts,
         decisions,
@@ -290,7 +291,19 @@ def routers() -> list[Any]:
         runs,
     )
 
-    rooms = (membership, catalogue, contracts, decisions, dryrun, negotiations, lifecycle, runs, log, dsp)
+    rooms = (
+        membership,
+        catalogue,
+        contracts,
+        decisions,
+        dryrun,
+        negotiations,
+        amendments,
+        lifecycle,
+        runs,
+        log,
+        dsp,
+    )
     return [*(one.router for one in rooms), dsp.operator_router]
 
 
