@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-import broker.federation.session as session
+from broker.federation import session
 from tests.federationsim import ROUNDS, Pool, running
-
-TWO_RUNS = {"privacy.epsilon_total": "20", "privacy.epsilon_per_release": "10"}
 
 
 async def story(pool: Pool) -> tuple[str, str]:
@@ -49,7 +47,9 @@ def test_a_broker_that_counts_each_run_alone_is_found(monkeypatch: pytest.Monkey
     assert "facts differ from the log: round" in found
 
 
-def test_rounds_beyond_the_bound_are_found_even_if_every_node_forgot_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_beyond_the_bound_are_found_even_if_every_node_forgot_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     forgetful(monkeypatch)
     with running(private=False, **{"recipes.0.max_rounds": ROUNDS}) as (pool, go):
         for one in pool.nodes.values():

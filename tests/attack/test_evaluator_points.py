@@ -318,7 +318,6 @@ async def test_a_halt_between_two_rounds_opens_no_round(house: House) -> None:
 
 AT_THE_AVERAGE: dict[str, tuple[dict[str, Any], str]] = {
     "validation": ({"validation": VALIDATION}, "validate-1"),
-    "audit": ({"audit": {"log_origin": "another.example/log"}}, "audit-1"),
     "term": ({}, "term-1"),
     "party: a survivor that has left": ({}, "k-1"),
 }
@@ -328,10 +327,7 @@ AT_THE_AVERAGE: dict[str, tuple[dict[str, Any], str]] = {
 async def test_nothing_is_averaged_against_a_clause(house: House, kind: str) -> None:
     changes, clause = AT_THE_AVERAGE[kind]
     nodes = await pool(house, "kita", "nord", "iber", "hanbit")
-    sections = dict(changes)
-    if "audit" in sections:
-        sections = _section(house, nodes, "audit", **sections["audit"])
-    stage = await staged(house, nodes, **sections)
+    stage = await staged(house, nodes, **changes)
     survivors = ("iber", "kita", "nord")
     if kind == "term":
         house.clock.ms = to_ms(stage.contract.term.expires)
