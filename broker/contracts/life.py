@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from broker.store import Session, Store
     from policies.contract import Contract
     from policies.contract.lifecycle import Life
-    from policies.contract.notices import Attestation
     from policies.encoding import Json
     from policies.errors import IriaiError
     from policies.identity import SigningKey
@@ -167,12 +166,6 @@ class Lives:
                 remedy="contract lifecycle lists them",
             )
         return data
-
-    def attestation_of(
-        self, contract: Contract, party: str, session: Session | None = None
-    ) -> Attestation | None:
-        """What a party said last about its use of what it is given, or None."""
-        return self._contracts.life(contract, session).attested.get(party)
 
     def waiting_candidates(self, session: Session, contract: Contract) -> tuple[str, ...]:
         """Candidates of the contract with a tier that may wait at the gate: it looks at them again."""

@@ -232,9 +232,9 @@ async def test_an_attestation_is_kept_without_an_entry_and_the_latest_counts(hou
     for country in ("ES", "PT"):
         answer = await say(nodes["iber"], contract, "attest", subject=f"use:inspection;country:{country}")
         assert answer.status_code == 200, answer.text
-    found = house.services.lives.attestation_of(contract, "iber")
+    found = house.services.contracts.life(contract).attested.get("iber")
     assert (found.use, found.country) == ("inspection", "PT")
-    assert house.services.lives.attestation_of(contract, "kita") is None
+    assert house.services.contracts.life(contract).attested.get("kita") is None
     assert len(house.entries()) == before
     view = await life(nodes["iber"], contract)
     assert [one["seq"] for one in view["notices"]] == [1, 2]

@@ -524,7 +524,7 @@ def test_a_notice_that_was_taken_is_said_to_be_although_a_later_step_failed(here
 def test_an_attestation_is_with_the_broker_and_counts(here: Here) -> None:
     answer = here.lines(attest, use="weld-inspection", country="JP")
     assert answer.data["notices"][0]["broker"] == "taken"
-    found = here.street.house.services.lives.attestation_of(here.contract, "kita")
+    found = here.street.house.services.contracts.life(here.contract).attested.get("kita")
     assert (found.use, found.country) == ("weld-inspection", "JP")
 
 
