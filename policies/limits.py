@@ -119,6 +119,7 @@ RECIPE_BYTES: Final = 64 * 1024
 RECIPE_ROUNDS: Final = 10_000
 MODEL_PARAMETERS: Final = 2_000_000  # a flat float32 update of 8 MiB
 PLAN_STEPS: Final = 100_000
+HONEST_MIN: Final = 3  # noise shares of fewer silos: the rest of two would be half of what is claimed
 FRAMES_PER_UNIT: Final = 128  # beyond this, frames of one episode add time and nothing else
 ACTION_CHUNK: Final = 64
 LEDGER_ENTRIES: Final = 1_000_000

@@ -154,6 +154,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 UnitName = Literal["m", "rad", "N", "Nm", "A", "s", "K", "1", "m/s", "rad/s"]
 Size = Annotated[int, Field(strict=True, ge=1, le=_FIELD_SIZE)]
+DigestText = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Whole = Annotated[int, Field(strict=True, ge=1, le=RECIPE_ROUNDS)]
 
 
@@ -290,6 +291,19 @@ class TensorSpec(_Block):
         return math.prod(self.shape)
 
 
+class Start(_Block):
+    """Where training begins, if not at weights drawn from the architecture's seed.
+
+    Attributes:
+        seed_set: Digest of the openly donated episodes (`policies.seeds`).
+        model: Digest of the weights that were fitted to them, little-endian float32: what every node begins
+            with. They come from open data alone, so they cost no budget.
+    """
+
+    seed_set: DigestText
+    model: DigestText
+
+
 class TrainDp(_Block):
     """Private rounds: one noisy step of the plan; no other knob touches the data."""
 
@@ -341,7 +355,13 @@ class ServerAdam(_Block):
 
 
 class Recipe(_Block):
-    """A loaded recipe; make it with `load`."""
+    """A loaded recipe; make it with `load`.
+
+    Attributes:
+        rate_hz: Time base that every node brings its episodes to before frames are drawn, so that their
+            number says nothing about a cycle time; null takes them as recorded.
+        start: The model that training begins with; null: weights drawn from the architecture's seed.
+    """
 
     schema_: Literal["iriai-recipe/1"] = Field(alias="schema")
     task: Task
@@ -353,6 +373,8 @@ class Recipe(_Block):
     ]
     outputs: Annotated[Sequence[Output], Field(min_length=1, max_length=_FIELD_SIZE)]
     clip: PositiveDec
+    rate_hz: PositiveDec | None
+    start: Start | None
     tensors: Annotated[Sequence[TensorSpec], Field(min_length=1, max_length=1024)]
     train: Annotated[TrainDp | TrainAdam, Field(discriminator="kind")]
     server: Annotated[ServerMean | ServerMomentum | ServerAdam, Field(discriminator="kind")]

@@ -79,6 +79,7 @@ PLAN: dict[str, Any] = {
     "steps": 200,
     "steps_per_round": 1,
     "normalizer": "200",
+    "clipping": "flat",
     "strata_target": None,
     "frames_per_unit": 32,
     "delta": "0.00001",

@@ -24,7 +24,7 @@ from policies.privacy.errors import ModelRefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ClippedSum", "LoopEngine", "OpacusHooksEngine", "UnitFrames", "frame_loss"]
+__all__ = ["ClippedSum", "FrameLoss", "LoopEngine", "OpacusHooksEngine", "UnitFrames", "frame_loss"]
 
 CLIP_FACTOR: Final = 1 - 1e-4
 
@@ -36,6 +36,14 @@ class UnitFrames:
     inputs: torch.Tensor
     targets: torch.Tensor
     mask: torch.Tensor
+
+
+class FrameLoss(Protocol):
+    """A loss that looks at each frame alone: no mean over units, no statistic of a batch."""
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Loss per frame ``[..., F]`` of outputs, targets and mask ``[..., F, o]``."""
+        ...
 
 
 class ClippedSum(Protocol):
@@ -58,15 +66,16 @@ def _zeros(model: nn.Module) -> list[torch.Tensor]:
 class LoopEngine:
     """One backward pass per unit: slow, small in memory, for any layer; the oracle of the tests."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, loss: FrameLoss) -> None:
         self._model = model
+        self._loss = loss
         self._parameters = list(model.parameters())
 
     def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
         """See `ClippedSum`."""
         total = _zeros(self._model)
         for unit in units:
-            loss = frame_loss(self._model(unit.inputs), unit.targets, unit.mask).mean()
+            loss = self._loss(self._model(unit.inputs), unit.targets, unit.mask).mean()
             gradients = [g.double() for g in torch.autograd.grad(loss, self._parameters)]
             norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
             if not bool(torch.isfinite(norm)):
@@ -82,15 +91,17 @@ class OpacusHooksEngine:
 
     Args:
         model: Layers with an Opacus rule only.
+        loss: Loss per frame.
 
     Raises:
         ModelRefusedError: A layer has no rule, or mixes units.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, loss: FrameLoss) -> None:
         from opacus.grad_sample import GradSampleModule
 
         self._model = model
+        self._loss = loss
         try:
             self._hooked = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
         except NotImplementedError as error:
@@ -106,7 +117,7 @@ class OpacusHooksEngine:
             return _zeros(self._model)
         inputs, targets, mask, share = _padded(units)
         inputs.requires_grad_(True)  # noqa: FBT003  torch's own name; full backward hooks need it
-        loss = frame_loss(self._hooked(inputs), targets, mask)
+        loss = self._loss(self._hooked(inputs), targets, mask)
         torch.autograd.backward((loss * share).sum())
         parameters = list(self._model.parameters())
         samples = [_grad_sample(p).reshape(len(units), -1).double() for p in parameters]
@@ -139,7 +150,7 @@ def _padded(units: Sequence[UnitFrames]) -> tuple[torch.Tensor, torch.Tensor, to
     return inputs, targets, mask, share
 
 
-ENGINES: Final[dict[str, Callable[[nn.Module], ClippedSum]]] = {
+ENGINES: Final[dict[str, Callable[[nn.Module, FrameLoss], ClippedSum]]] = {
     "loop": LoopEngine,
     "opacus-hooks": OpacusHooksEngine,
 }

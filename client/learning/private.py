@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of private training, in this order and no other.
 
-1. The plan's sampler draws units, each on its own with probability q. 2. At most K frames of each, without
-replacement.
-3. The loss of a unit is the mean over its own frames. 4. Each unit's gradient is clipped. 5. Sum. 6. Noise
-N(0, (sigma C)^2) in float64. 7. Division by the public normaliser. 8. The step is counted, also when no unit
-was drawn.
+1. The plan's sampler draws units, each on its own, with at most probability q.
+2. At most K frames of each, without replacement.
+3. The loss of a unit is the mean over its own frames.
+4. Each unit's gradient is clipped.
+5. Sum.
+6. Noise N(0, (sigma C)^2) in float64, or this node's share of it.
+7. Division by the public normaliser.
+8. The step is counted, also when no unit was drawn.
 
 The caller has spent the budget of the step, durably, before it calls
 (`client.privacy.store.BudgetStore.touch`).
@@ -65,7 +68,7 @@ class PrivateSteps:
         self._engine = engine
         self._parameters = parameters
         self._noise = noise
-        self._sampler = sampler(plan, len(frames), noise.choice)
+        self._sampler = sampler(plan, [unit.stratum for unit in frames], noise.choice)
 
     def gradient(self) -> Array32:
         """The next step's noisy mean gradient, ``[P] float32``.
@@ -77,7 +80,7 @@ class PrivateSteps:
         plan = self._plan
         choice = self._noise.choice
         drawn = [self._choose(self._units[index], choice) for index in self._sampler.draw()]
-        total = self._noise.gaussian(plan.noise_std, self._parameters)
+        total = self._noise.gaussian(plan.added_std, self._parameters)
         for start in range(0, len(drawn), _UNITS_AT_ONCE):
             part = self._engine(drawn[start : start + _UNITS_AT_ONCE], float(plan.clip_norm))
             total += flatten(part)

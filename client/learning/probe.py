@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.learning.engines import LoopEngine, OpacusHooksEngine, UnitFrames
+from client.learning.engines import LoopEngine, OpacusHooksEngine, UnitFrames, frame_loss
 from client.learning.registry import build, flatten
 from policies.privacy.errors import ModelRefusedError
 
@@ -66,8 +66,8 @@ def check_independence(model: nn.Module, units: list[UnitFrames]) -> None:
         ModelRefusedError: The gradient of a unit depends on another, or the clip does not bound it.
     """
     loop, engine = (
-        LoopEngine(copy.deepcopy(model)),
-        OpacusHooksEngine(model),
+        LoopEngine(copy.deepcopy(model), frame_loss),
+        OpacusHooksEngine(model, frame_loss),
     )  # hooks stay with the engine's own
     whole = flatten(engine(units, _CLIP))
     alone = sum(flatten(engine([unit], _CLIP)) for unit in units)

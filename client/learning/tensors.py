@@ -51,6 +51,11 @@ class Episode(Protocol):
         """The unit of protection; never leaves the site."""
         ...
 
+    @property
+    def stratum(self) -> str:
+        """The task that the episode is an attempt at; never leaves the site."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeArrays:
@@ -59,6 +64,7 @@ class EpisodeArrays:
     observation: FieldArrays
     action: FieldArrays
     unit_id: bytes
+    stratum: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +76,14 @@ class Frames:
         targets: ``[T, H * a] float32``, normalised.
         mask: ``[T, H * a] float32``, 1 where the target lies inside the episode.
         unit_id: The unit.
+        stratum: What the plan's strata are told apart by (the task); never leaves the site.
     """
 
     inputs: Array32
     targets: Array32
     mask: Array32
     unit_id: bytes
+    stratum: str = ""
 
 
 def _constants(normalisers: Sequence[Normaliser]) -> tuple[Array64, Array64]:
@@ -168,4 +176,5 @@ def frames_of(recipe: Recipe, episode: Episode, features: Features | None = None
         targets=targets.reshape(length, chunk * size),
         mask=mask.reshape(length, chunk * size),
         unit_id=episode.unit_id,
+        stratum=episode.stratum,
     )

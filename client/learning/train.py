@@ -103,7 +103,7 @@ class Trainer:
             self._steps = PrivateSteps(
                 plan=recipe.plan,
                 frames=frames,
-                engine=OpacusHooksEngine(self._model),
+                engine=OpacusHooksEngine(self._model, frame_loss),
                 parameters=recipe.parameters,
                 noise=self._noise,
             )

@@ -5,7 +5,11 @@
 - Every number is a decimal string, every field is spelled out: software writes no default into a signed
   document.
 - There is no "sensitivity" field, by design: noise is ``noise_multiplier * clip_norm`` and nothing else.
-- Noise ``shares`` needs secure aggregation and is refused until that exists; so are strata.
+- ``noise: local-full``: each node adds all of it. ``noise: shares``: each node adds a part whose variance is
+  one ``honest_min``-th; only a sum that nobody can take apart is protected then (`policies.privacy.shares`),
+  one step a round.
+- ``clipping: normalised`` gives every unit the norm ``clip_norm`` (arXiv 2206.07136, with a small constant so
+  that a zero gradient stays zero): no budget and no search go into that number.
 
     plan = DpPlan.load(document)          # PlanIncompleteError, UnitRefusedError, SharesUnfitError
     plan.digest, plan.noise_std, plan.epsilon_rdp, plan.rho_step_nano(order=4)
@@ -13,13 +17,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from policies.encoding import Json, canonical, decimal_text, digest
 from policies.errors import EncodingError
-from policies.limits import FRAMES_PER_UNIT, PLAN_STEPS
+from policies.limits import FRAMES_PER_UNIT, HONEST_MIN, PARTIES, PLAN_STEPS
 from policies.privacy.accounting import epsilon_rdp, gaussian_rho_nano, rho_step_nano
 from policies.privacy.errors import (
     DeltaTooLargeError,
@@ -89,7 +94,7 @@ class _Plan(BaseModel):
         Raises:
             PlanIncompleteError: A field is missing, unknown, of another type, not finite or out of range.
             UnitRefusedError: The unit is the frame or the silo.
-            SharesUnfitError: Noise shares are asked for.
+            SharesUnfitError: Noise shares without ``honest_min``, or with more than one step per round.
         """
         facts = document if isinstance(document, dict) else {}
         _refuse_by_name(facts)
@@ -135,6 +140,12 @@ class DpPlan(_Plan):
         unit: What is clipped, sampled and counted; the frame never is.
         adjacency: ``zero-out``: neighbours differ by replacing one unit with nothing.
         noise: ``local-full``: each node adds the whole noise; the guarantee rests on no other party.
+            ``shares``: each adds a part of it; the guarantee rests on ``honest_min`` honest silos.
+        honest_min: Silos whose parts together are the whole noise; null with ``local-full``.
+        clipping: ``flat`` scales a gradient down to at most ``clip_norm``; ``normalised`` scales every one to
+            it.
+        strata_target: Public number of units that each stratum gives per step on average, or null: a stratum
+            of n units is drawn with ``min(sampling_prob, strata_target / n)``. Sound for ``zero-out`` only.
         sampling_prob: q, per unit and step.
         noise_multiplier: Sigma, in units of ``clip_norm``.
         clip_norm: C, bound of one unit's gradient norm.
@@ -147,26 +158,34 @@ class DpPlan(_Plan):
 
     schema_: Literal["iriai-dp-plan/1"] = Field(alias="schema")
     mechanism: Literal["poisson-gaussian"]
-    noise: Literal["local-full"]
-    honest_min: None
+    noise: Literal["local-full", "shares"]
+    honest_min: Annotated[int, Field(strict=True, ge=HONEST_MIN, le=PARTIES)] | None
     sampling_prob: ProbabilityDec
     clip_norm: PositiveDec
+    clipping: Literal["flat", "normalised"]
     frames_per_unit: Frames
     steps: Count
     steps_per_round: Count
-    strata_target: None
+    strata_target: PositiveDec | None
     test_only: Annotated[bool, Field(strict=True)]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.steps_per_round > self.steps:
             raise ValueError("steps_per_round at most steps")
+        if self.strata_target is not None and self.adjacency != "zero-out":
+            raise ValueError("strata_target under adjacency zero-out only: the size of a stratum shows")
         return self
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise on the clipped sum."""
+        """Standard deviation of the noise that protects the clipped sum."""
         return float(self.noise_multiplier) * float(self.clip_norm)
+
+    @property
+    def added_std(self) -> float:
+        """Standard deviation of what one node adds: all of `noise_std`, or its share."""
+        return self.noise_std if self.honest_min is None else self.noise_std / math.sqrt(self.honest_min)
 
     @property
     def epsilon_rdp(self) -> float:
@@ -228,9 +247,16 @@ def _refuse_by_name(facts: dict[str, Any]) -> None:
             found=str(facts["unit"]),
             remedy="choose the unit whose owner could be harmed; frames of one episode are one unit",
         )
-    if facts.get("noise") == "shares":
+    shared, honest = facts.get("noise") == "shares", facts.get("honest_min")
+    if "noise" in facts and shared != (honest is not None):
         raise SharesUnfitError(
-            need="noise local-full",
-            found="shares, which comes with secure aggregation",
-            remedy="use local-full until this version has secure aggregation",
+            need=f"honest_min of at least {HONEST_MIN} with noise shares, and null with local-full",
+            found=f"noise {facts.get('noise')}, honest_min {honest}",
+            remedy="use local-full, or say how many honest silos the noise rests on",
+        )
+    if shared and (not isinstance(honest, int) or honest < HONEST_MIN or facts.get("steps_per_round") != 1):
+        raise SharesUnfitError(
+            need=f"honest_min of at least {HONEST_MIN}, and steps_per_round 1",
+            found=f"honest_min {honest}, steps_per_round {facts.get('steps_per_round')}",
+            remedy="one step per round: a second would run on a path that carries a share of the noise only",
         )

@@ -3,12 +3,16 @@
 
 - Each unit is drawn on its own with probability q, in each of exactly T steps. An empty draw is a step like
   any other.
+- With ``strata_target`` m a unit of a stratum of n units is drawn with ``min(q, m / n)``: every stratum
+  weighs the same, whatever its volume. A unit's loss depends on its own probability, at most q, only; so the run is
+  accounted at q (zero-out adjacency).
 - No loader, shuffle, epoch or fixed batch size exists: each of them would void the claimed epsilon (up to 4
   times).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +22,7 @@ from policies.encoding import digest
 from policies.privacy.errors import BudgetExhaustedError, UnitRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from policies.privacy.plan import DpPlan
 
@@ -29,15 +33,14 @@ class PoissonUnitSampler:
     """Draws the units of each step; at most ``plan.steps`` times.
 
     Args:
-        plan: Gives q and T.
-        n_units: Size of the frozen set; private.
+        plan: Gives q, T and the public target per stratum.
+        strata: Stratum of each unit of the frozen set, ``[N]``; its length is private, and so are the names.
         rng: Unpredictable generator of the run, kept in memory only.
     """
 
-    def __init__(self, plan: DpPlan, n_units: int, rng: np.random.Generator) -> None:
-        self._q = float(plan.sampling_prob)
+    def __init__(self, plan: DpPlan, strata: Sequence[str], rng: np.random.Generator) -> None:
+        self._q = _probabilities(plan, strata)
         self._left = plan.steps
-        self._n = n_units
         self._rng = rng
 
     @property
@@ -56,12 +59,21 @@ class PoissonUnitSampler:
                 need="a step of the plan", found="all were drawn", remedy="a new plan under a new reservation"
             )
         self._left -= 1
-        return np.flatnonzero(self._rng.random(self._n) < self._q)
+        return np.flatnonzero(self._rng.random(len(self._q)) < self._q)
 
 
-def sampler(plan: DpPlan, n_units: int, rng: np.random.Generator) -> PoissonUnitSampler:
-    """The plan's sampler over ``n_units`` units."""
-    return PoissonUnitSampler(plan, n_units, rng)
+def _probabilities(plan: DpPlan, strata: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Probability of each unit: q, or less in a stratum of more units than the target needs."""
+    q = float(plan.sampling_prob)
+    if plan.strata_target is None:
+        return np.full(len(strata), q)
+    sizes = Counter(strata)
+    return np.array([min(q, float(plan.strata_target) / sizes[one]) for one in strata])
+
+
+def sampler(plan: DpPlan, strata: Sequence[str], rng: np.random.Generator) -> PoissonUnitSampler:
+    """The plan's sampler over units, given the stratum of each (the same for all, where there are none)."""
+    return PoissonUnitSampler(plan, strata, rng)
 
 
 def unit_manifest(unit_ids: Iterable[bytes]) -> str:
