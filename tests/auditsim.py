@@ -54,7 +54,7 @@ from policies.log.proofs import receipt_text
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text, filter_order, rho_step_nano
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
-from policies.privacy.statement import build_statement, claim, statement_bytes
+from policies.privacy.statement import Subject, Terms, build_statement, claim, statement_bytes
 from policies.signing import Envelope
 
 ORIGIN = "pool.example/log/sim"
@@ -782,16 +782,20 @@ class PoolSim:
     def statement(self, candidate: str, **changes: Any) -> bytes:
         """The signed privacy statement; ``changes`` replace what is told of its subject or claims."""
         told = {
-            "run": RUN,
-            "model": candidate,
-            "contract": self.contract.digest,
-            "recipe": digest(RECIPE),
+            "subject": Subject(
+                run=RUN, model=candidate, contract=self.contract.digest, recipe=digest(RECIPE)
+            ),
             "claims": [
                 claim(maker.alias(self.contract.digest, RUN), PLAN, epsilon_pld="1.834000")
                 for maker in self.makers.values()
             ],
             "evaluation": digest_of(EVALUATION),
+            "terms": Terms(reply_slot_ms=self.contract.privacy.reply_slot_ms or 0),
         }
+        about = {
+            name: changes.pop(name) for name in ("run", "model", "contract", "recipe") if name in changes
+        }
+        told["subject"] = replace(told["subject"], **about)
         document = build_statement(**(told | changes))
         return Envelope.seal(statement_bytes(document), STATEMENT_TYPE, self.broker_key).to_bytes()
 

@@ -32,7 +32,14 @@ from broker.store.tables import candidate, release, statement
 from policies.encoding import digest
 from policies.log.entries import EntryType, Event
 from policies.privacy.accounting import epsilon_text
-from policies.privacy.statement import PAYLOAD_TYPE, build_statement, claim, statement_bytes
+from policies.privacy.statement import (
+    PAYLOAD_TYPE,
+    Subject,
+    Terms,
+    build_statement,
+    claim,
+    statement_bytes,
+)
 from policies.privacy.tight import epsilon_pld
 from policies.signing import Envelope
 
@@ -180,12 +187,15 @@ class Gate:
     def _statement(self, case: Case) -> bytes:
         document = statement_bytes(
             build_statement(
-                run=case.run,
-                model=case.candidate,
-                contract=case.contract.digest,
-                recipe=case.recipe.digest,
+                subject=Subject(
+                    run=case.run,
+                    model=case.candidate,
+                    contract=case.contract.digest,
+                    recipe=case.recipe.digest,
+                ),
                 claims=[self._claim(one, case) for one in case.cohort],
                 evaluation=case.recipe.evaluation.digest,
+                terms=_terms(case),
             )
         )
         return Envelope.seal(document, PAYLOAD_TYPE, self._tools.broker_key).to_bytes()
@@ -194,7 +204,7 @@ class Gate:
         shown, plan = one.alias(case.contract.digest, case.run, None), case.recipe.plan
         if plan is None:
             return claim(shown, None)
-        return claim(shown, plan.document, epsilon_pld=self._tight[plan.digest])
+        return claim(shown, plan.document, parties=len(case.cohort), epsilon_pld=self._tight[plan.digest])
 
     def _write_tier(
         self,
@@ -233,6 +243,16 @@ class Gate:
                     "at_ms": tx.now_ms,
                 },
             )
+
+
+def _terms(case: Case) -> Terms:
+    """What else the claims of a release depend on."""
+    start = case.recipe.start
+    return Terms(
+        secure_aggregation="off",  # every update arrives on its own in this version
+        reply_slot_ms=case.contract.privacy.reply_slot_ms or 0,
+        seed_set=None if start is None else start.seed_set,
+    )
 
 
 def _is_known(pair: tuple[TierClause, Judgement], known: Mapping[str, Recorded]) -> bool:

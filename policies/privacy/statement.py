@@ -2,77 +2,133 @@
 """The privacy statement of a model: the claim, what it rests on, and what it does not cover.
 
 Order of fields follows the pyramid of NIST SP 800-226. Standard library only: an auditor rebuilds every
-figure from the plan with `check_statement`. The broker signs the canonical bytes (DSSE), the statement
-travels with every model.
+figure from the plan with `check_statement`. The broker signs the canonical bytes of a model's statement
+(DSSE), which travels with every model; a node signs one about its own run, with its ledger's figures.
 
 - One row per contributor; no single epsilon is averaged over them.
 - The claim is over the *planned* steps, also after an early stop.
-- ``NOT PRIVATE`` if any contributor trained without a plan or under a test-only plan.
+- Noise shares: the claim rests on ``honest_min`` honest silos, and stands beside `epsilon_by_colluders`: the
+  figure for each number of other silos that collude with the broker. Its last row, own share only, is also
+  the figure if secure aggregation fails.
+- ``NOT PRIVATE`` if any contributor trained without a plan, under a test-only plan, with an engine that
+  failed its conformance audit, or with noise shares that no secure aggregation summed.
+- What is not protected stands in the same signed document (`policies.privacy.statement_words`).
 
     row = claim("A1b2…", plan.document, epsilon_pld="1.834000")
-    document = build_statement(run=…, model=…, contract=…, recipe=…, claims=[row], evaluation=plan_digest)
+    document = build_statement(subject=Subject(run=…, model=…, contract=…, recipe=…), claims=[row],
+                               evaluation=plan_digest, terms=Terms())
     check_statement(document)
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import canonical, digest_of
+from policies.limits import HONEST_MIN
 from policies.privacy.accounting import epsilon_rdp, epsilon_text
 from policies.privacy.errors import StatementError
+from policies.privacy.statement_words import holds_against, not_protected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["NOT_PRIVATE", "PAYLOAD_TYPE", "PRIVATE", "build_statement", "check_statement", "claim", "verdict"]
+__all__ = [
+    "NOT_PRIVATE",
+    "PAYLOAD_TYPE",
+    "PRIVATE",
+    "Subject",
+    "Terms",
+    "build_statement",
+    "check_statement",
+    "claim",
+    "verdict",
+]
 
 Json = dict[str, Any]
 PAYLOAD_TYPE: Final = "application/vnd.iriai.privacy-statement.v1+json"
 SCHEMA: Final = "iriai-privacy-statement/1"
 PRIVATE: Final = "PRIVATE"
 NOT_PRIVATE: Final = "NOT PRIVATE"
+PASSED: Final = "pass"
+SHARES: Final = "shares"
+REQUIRED: Final = "required"
 _PLD_TOLERANCE: Final = 0.01
 
 _FIXED: Final[Json] = {
     "accountant": {"rdp": "iriai-rdp/1", "pld": "dp-accounting 0.6, interval 1e-4"},
-    "trust": {
-        "holds_against": ["auditor", "broker", "other members", "recipient"],
-        "needs_secure_aggregation": False,
-        "broker_verified": ["plan", "steps"],
-    },
-    "not_protected": [
-        "product mix and other facts about many units",
-        "existence of the membership",
-        "time of replies",
-        "data that the owner enrols twice unseen",
-    ],
     "randomness": {"generator": "ChaCha20 (randomgen)", "keyed_by": "operating system"},
     "floating_point": "double-precision Gaussian; rounding to float32 after noise",
     "search": "none on private data",
-    "silo": "No silo-level privacy: facts about a whole silo are protected by policy and audit only.",
+    "silo": (
+        "No silo-level privacy. Contents are protected per unit; facts about a whole silo by secure "
+        "aggregation, policy and audit only."
+    ),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a statement is about: digests, and the run's id; ``model`` is None for a node's own run."""
+
+    run: str
+    model: str | None
+    contract: str
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What else the claim depends on.
+
+    Raises:
+        ValueError: ``secure_aggregation`` is neither, or a slot below 0.
+
+    Attributes:
+        secure_aggregation: ``off`` or ``required``, as the contract says and as it was done.
+        reply_slot_ms: Slots in which nodes answered; 0 at once.
+        seed_set: Digest of the openly donated episodes that training started from, or None.
+        leak_report: Digest of the leak tests of the candidate, or None where none was asked for.
+        mia_auc: Area under the curve of membership inference in that report.
+    """
+
+    secure_aggregation: str = "off"
+    reply_slot_ms: int = 0
+    seed_set: str | None = None
+    leak_report: str | None = None
+    mia_auc: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.secure_aggregation not in {"off", REQUIRED} or self.reply_slot_ms < 0:
+            raise ValueError("secure_aggregation off or required, a slot of at least 0 ms")
 
 
 def claim(
     party: str,
     plan: Mapping[str, Any] | None,
     *,
+    parties: int | None = None,
     epsilon_pld: str | None = None,
     lifetime: Mapping[str, Any] | None = None,
+    audit: Mapping[str, Any] | None = None,
 ) -> Json:
     """One contributor's row.
 
     Args:
         party: Alias of the contributor.
         plan: Document of its plan (`DpPlan.document`), or None for training without one.
+        parties: How many silos were summed; needed with noise shares.
         epsilon_pld: The tight figure, where somebody computed it.
         lifetime: The contributor's own ledger figures, where it gives them: ``alpha_star, rho_spent_nano,
-            rho_max_nano,
-            epsilon_filter, ledger_head``.
+            rho_max_nano, epsilon_filter, ledger_head``.
+        audit: Its conformance audit: ``mu, mu_expected, epsilon_low, verdict``.
     """
+    row: Json = {"party": party, "claim": None, "plan": None, "lifetime": None, "audit": None}
     if plan is None:
-        return {"party": party, "claim": None, "plan": None, "lifetime": None}
+        return row
+    shared = plan["noise"] == SHARES
     return {
         "party": party,
         "claim": {
@@ -81,54 +137,89 @@ def claim(
             "epsilon_rdp": epsilon_text(_epsilon(plan)),
             "epsilon_pld": epsilon_pld,
             "delta": plan["delta"],
+            "rests_on_honest_silos": plan["honest_min"],
+            "epsilon_by_colluders": _by_colluders(plan, parties or 0) if shared else [],
         },
         "plan": {"digest": digest_of(dict(plan)), "document": dict(plan)},
         "lifetime": dict(lifetime) if lifetime is not None else None,
+        "audit": dict(audit) if audit is not None else None,
     }
 
 
-def _epsilon(plan: Mapping[str, Any]) -> float:
+def _epsilon(plan: Mapping[str, Any], *, noise: float = 1.0) -> float:
+    """Best-order epsilon of all planned steps where ``noise`` times the planned deviation protects."""
     return epsilon_rdp(
         q=float(plan["sampling_prob"]),
-        sigma=float(plan["noise_multiplier"]),
+        sigma=float(plan["noise_multiplier"]) * noise,
         steps=int(plan["steps"]),
         delta=float(plan["delta"]),
     )
 
 
-def verdict(claims: Sequence[Mapping[str, Any]]) -> str:
-    """``PRIVATE`` if there is a contributor and each has a plan that is not for tests."""
-    plans = [row["plan"] for row in claims]
-    private = bool(plans) and all(p is not None and not p["document"]["test_only"] for p in plans)
+def _by_colluders(plan: Mapping[str, Any], parties: int) -> list[Json]:
+    """Epsilon while 0, 1, … others collude with the broker: noise of k honest silos is sqrt(k / h) of it."""
+    honest_min = int(plan["honest_min"])
+    if parties <= HONEST_MIN:
+        raise _wrong(f"more than {HONEST_MIN} silos in a sum of noise shares", str(parties))
+    return [
+        {
+            "colluders": bad,
+            "epsilon_rdp": epsilon_text(_epsilon(plan, noise=math.sqrt((parties - bad) / honest_min))),
+        }
+        for bad in range(parties)
+    ]
+
+
+def verdict(claims: Sequence[Mapping[str, Any]], terms: Terms | None = None) -> str:
+    """``PRIVATE`` if there is a contributor and every one's claim holds; see the module."""
+    summed = (terms or Terms()).secure_aggregation == REQUIRED
+    private = bool(claims) and all(_holds(row, summed=summed) for row in claims)
     return PRIVATE if private else NOT_PRIVATE
+
+
+def _holds(row: Mapping[str, Any], *, summed: bool) -> bool:
+    if row["plan"] is None:
+        return False
+    plan = row["plan"]["document"]
+    passed = row["audit"] is None or row["audit"].get("verdict") == PASSED
+    return not plan["test_only"] and passed and (plan["noise"] != SHARES or summed)
 
 
 def build_statement(
     *,
-    run: str,
-    model: str,
-    contract: str,
-    recipe: str,
+    subject: Subject,
     claims: Sequence[Mapping[str, Any]],
     evaluation: str,
+    terms: Terms,
 ) -> Json:
-    """The statement as a JSON value; `canonical` of it is what the broker signs.
+    """The statement as a JSON value; `canonical` of it is what is signed.
 
     Args:
-        run: The run.
-        model: Digest of the model.
-        contract: Digest of the contract.
-        recipe: Digest of the recipe.
+        subject: What it is about.
         claims: Rows of `claim`, one per contributor; sorted here.
         evaluation: Digest of the evaluation plan.
+        terms: What else the claim depends on.
     """
     rows = sorted((dict(row) for row in claims), key=lambda row: row["party"])
+    shared = any(row["plan"] is not None and row["plan"]["document"]["noise"] == SHARES for row in rows)
     return {
         "schema": SCHEMA,
-        "subject": {"run": run, "model": model, "contract": contract, "recipe": recipe},
+        "subject": asdict(subject),
+        "verdict": verdict(rows, terms),
         "contributors": rows,
+        "terms": asdict(terms),
+        "trust": {
+            "holds_against": holds_against(shared=shared),
+            "needs_secure_aggregation": shared,
+            "broker_verified": ["plan", "steps"] + (["canary reveal"] if terms.leak_report else []),
+        },
+        "not_protected": not_protected(
+            shared=shared,
+            summed=terms.secure_aggregation == REQUIRED,
+            slotted=terms.reply_slot_ms > 0,
+            seeded=terms.seed_set is not None,
+        ),
         "evaluation": {"plan": evaluation, "block": "held-out"},
-        "verdict": verdict(rows),
         **_FIXED,
     }
 
@@ -141,6 +232,9 @@ def statement_bytes(document: Mapping[str, Any]) -> bytes:
 def check_statement(document: Mapping[str, Any]) -> None:
     """Recomputes every figure that follows from the plans.
 
+    1. each row's claim follows from its plan; 2. the tight figure is not above the recomputed one;
+    3. verdict, texts and all other fields follow from the rows.
+
     Raises:
         StatementError: A figure, digest or verdict is not the one that follows, or a fixed text was changed.
     """
@@ -148,9 +242,12 @@ def check_statement(document: Mapping[str, Any]) -> None:
         rows = document["contributors"]
         _check_rows(rows)
         expected = build_statement(
-            claims=rows, evaluation=document["evaluation"]["plan"], **document["subject"]
+            subject=Subject(**document["subject"]),
+            claims=rows,
+            evaluation=document["evaluation"]["plan"],
+            terms=Terms(**document["terms"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _wrong("a complete statement", type(error).__name__) from error
     if expected != dict(document):
         changed = sorted(k for k in expected.keys() | document.keys() if expected.get(k) != document.get(k))
@@ -160,10 +257,19 @@ def check_statement(document: Mapping[str, Any]) -> None:
 def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         plan = row["plan"]["document"] if row["plan"] is not None else None
-        tight = row["claim"]["epsilon_pld"] if row["claim"] is not None else None
-        if claim(row["party"], plan, epsilon_pld=tight, lifetime=row["lifetime"]) != dict(row):
+        told = row["claim"] or {}
+        tight = told.get("epsilon_pld")
+        again = claim(
+            row["party"],
+            plan,
+            parties=len(told.get("epsilon_by_colluders", ())),
+            epsilon_pld=tight,
+            lifetime=row["lifetime"],
+            audit=row["audit"],
+        )
+        if again != dict(row):
             raise _wrong(f"the claim of {row['party']} that follows from its plan", "another")
-        if plan is not None and tight is not None and float(tight) > _epsilon(plan) + _PLD_TOLERANCE:
+        if plan is not None and tight is not None and not float(tight) <= _epsilon(plan) + _PLD_TOLERANCE:
             raise _wrong("epsilon_pld at most epsilon_rdp + 0.01", str(tight))
 
 

@@ -160,6 +160,7 @@ def _check_subject(
     plan = history.plan_of(recipe)
     if any((row["plan"] or {}).get("document") != plan for row in document["contributors"]):
         wrong.append("plan")
+    wrong += _wrong_terms(history, entry, document)
     if history.grade != "auditor":
         report.not_checked("AUD-071: whom the statement leaves out (this is a member's bundle)")
     else:  # 4.
@@ -169,6 +170,29 @@ def _check_subject(
         wrong += sorted({name for row in document["contributors"] for name in _unfounded(row)})
     if wrong:
         report.add("AUD-071", "the statement differs from the log: " + " ".join(wrong), index=index)
+
+
+def _wrong_terms(history: History, entry: Entry, document: Mapping[str, Json]) -> list[str]:
+    """Terms that are not those of contract, recipe and evaluation; tables of another number of silos."""
+    contract, terms = history.contracts.get(entry.scope or ""), document["terms"]
+    start = history.recipes.get(history.recipe_of(entry.run) or "", {}).get("start") or {}
+    reports = {
+        one.pub["report"]
+        for _, one in history.of(EntryType.CANDIDATE_EVALUATED)
+        if (one.run, one.pub["candidate"]) == (entry.run, entry.pub["model"])
+    }
+    wrong = [] if terms["seed_set"] == start.get("seed_set") else ["seed_set"]
+    if contract is not None:
+        summed = contract.aggregation.secure_aggregation
+        wrong += [] if terms["secure_aggregation"] == summed else ["secure_aggregation"]
+        slot = contract.privacy.reply_slot_ms or 0
+        wrong += [] if terms["reply_slot_ms"] == slot else ["reply_slot_ms"]
+    if terms["leak_report"] is not None and terms["leak_report"] not in reports:
+        wrong.append("leak_report")
+    tables = [row["claim"]["epsilon_by_colluders"] for row in document["contributors"] if row["claim"]]
+    if any(table and len(table) != len(document["contributors"]) for table in tables):
+        wrong.append("epsilon_by_colluders")
+    return wrong
 
 
 def _unfounded(row: Mapping[str, Json]) -> list[str]:

@@ -19,7 +19,7 @@ from policies.exchange import ExchangeType
 from policies.identity import SigningKey
 from policies.log.envelope import open_envelope
 from policies.privacy.errors import StatementError
-from policies.privacy.statement import build_statement, claim
+from policies.privacy.statement import Subject, Terms, build_statement, claim
 from policies.signing import Envelope
 from tests.learnsim import small_recipe
 from tests.nodesim import RefusedBySimError
@@ -43,7 +43,12 @@ def _release(
     given = {"model": model, "contract": world.contract.digest, "run": RUN, "recipe": world.recipe.digest}
     given |= {"plan": world.recipe.plan.document, "evaluation": world.recipe.evaluation.digest} | changes
     plan, forged = given.pop("plan"), given.pop("forged", {})
-    document = build_statement(claims=[claim("A1b2", plan), claim("C3d4", plan)], **given) | forged
+    evaluation = given.pop("evaluation")
+    claims = [claim("A1b2", plan), claim("C3d4", plan)]
+    document = (
+        build_statement(subject=Subject(**given), claims=claims, evaluation=evaluation, terms=Terms())
+        | forged
+    )
     statement = Envelope.seal(canonical(document), STATEMENT_TYPE, key or world.broker.key).to_bytes()
     row = {
         "model": model,

@@ -7,10 +7,19 @@ import json
 import pytest
 
 from policies.privacy.errors import StatementError
-from policies.privacy.statement import build_statement, check_statement, claim, statement_bytes
+from policies.privacy.statement import (
+    Subject,
+    Terms,
+    build_statement,
+    check_statement,
+    claim,
+    statement_bytes,
+)
+from policies.privacy.statement_words import page
 from tests.learnsim import small_recipe
 
 PLAN = small_recipe().plan.document
+SHARES = small_recipe(noise="shares", honest_min=3).plan.document
 LIFETIME = {
     "alpha_star": 4,
     "rho_spent_nano": 1,
@@ -18,20 +27,18 @@ LIFETIME = {
     "epsilon_filter": "3.5",
     "ledger_head": "sha256:1",
 }
+AUDIT = {"mu": "0.45", "mu_expected": "0.454", "epsilon_low": "1.31", "verdict": "pass"}
+SUBJECT = Subject(run="run_a", model="sha256:m", contract="sha256:c", recipe="sha256:r")
 
 
-def statement(*claims):
-    return build_statement(
-        run="run_a",
-        model="sha256:m",
-        contract="sha256:c",
-        recipe="sha256:r",
-        claims=claims,
-        evaluation="sha256:e",
-    )
+def statement(*claims, **terms):
+    return build_statement(subject=SUBJECT, claims=claims, evaluation="sha256:e", terms=Terms(**terms))
 
 
-GOOD = statement(claim("b2", PLAN, lifetime=LIFETIME), claim("a1", PLAN, epsilon_pld="7.5"))
+GOOD = statement(claim("b2", PLAN, lifetime=LIFETIME, audit=AUDIT), claim("a1", PLAN, epsilon_pld="7.5"))
+SHARED = statement(
+    claim("a1", SHARES, parties=4), claim("b2", SHARES, parties=4), secure_aggregation="required"
+)
 
 
 def test_a_statement_has_a_claim_per_contributor_and_says_what_it_does_not_cover():
@@ -39,7 +46,7 @@ def test_a_statement_has_a_claim_per_contributor_and_says_what_it_does_not_cover
     assert [row["party"] for row in GOOD["contributors"]] == ["a1", "b2"]
     assert GOOD["contributors"][0]["claim"]["epsilon_rdp"] == "7.999802"
     assert GOOD["verdict"] == "PRIVATE"
-    assert GOOD["not_protected"]
+    assert {one["code"] for one in GOOD["not_protected"]} >= {"many-units", "single-updates", "reply-times"}
 
 
 def test_without_a_plan_or_under_a_test_plan_it_says_not_private():
@@ -48,6 +55,57 @@ def test_without_a_plan_or_under_a_test_plan_it_says_not_private():
         assert document["verdict"] == "NOT PRIVATE"
         check_statement(document)
     assert statement()["verdict"] == "NOT PRIVATE"
+
+
+def test_an_engine_that_failed_its_audit_makes_the_model_not_private():
+    document = statement(claim("a1", PLAN), claim("b2", PLAN, audit=AUDIT | {"verdict": "fail"}))
+    assert document["verdict"] == "NOT PRIVATE"
+    check_statement(document)
+
+
+def test_noise_shares_give_both_figures_and_every_step_between():
+    check_statement(json.loads(statement_bytes(SHARED)))
+    told = SHARED["contributors"][0]["claim"]
+    table = [float(one["epsilon_rdp"]) for one in told["epsilon_by_colluders"]]
+    assert told["rests_on_honest_silos"] == 3
+    assert table == sorted(table)
+    assert len(table) == 4
+    assert table[1] == float(told["epsilon_rdp"]) == 7.999802  # one of four colludes: three are honest
+    assert table[0] < 7.9
+    assert 8.1 < table[2] < table[3]
+    assert SHARED["verdict"] == "PRIVATE"
+    assert "colluding-silos" in {one["code"] for one in SHARED["not_protected"]}
+
+
+def test_noise_shares_without_secure_aggregation_are_not_private():
+    assert statement(claim("a1", SHARES, parties=4))["verdict"] == "NOT PRIVATE"
+
+
+def test_noise_shares_of_too_few_silos_have_no_claim():
+    with pytest.raises(StatementError, match="more than 3 silos"):
+        claim("a1", SHARES, parties=3)
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize(
+    "document", [GOOD, SHARED, statement(claim("c3", None))], ids=["full", "shares", "none"]
+)
+def test_the_page_has_every_figure_of_the_claims_and_what_is_open(document, lang):
+    shown = dict(page(document, lang=lang))
+    text = "\n".join(line for lines in shown.values() for line in lines)
+    assert document["verdict"] in text
+    assert len(shown) == len(document["contributors"]) + 6
+    for row in document["contributors"]:
+        if row["claim"] is not None:
+            assert row["claim"]["epsilon_rdp"] in text
+            assert all(one["epsilon_rdp"] in text for one in row["claim"]["epsilon_by_colluders"])
+    assert "{" not in text
+
+
+def test_the_page_says_in_both_languages_what_was_signed_as_open():
+    english, japanese = ([lines for _, lines in page(GOOD, lang=lang)] for lang in ("en", "ja"))
+    assert [one["text"] for one in GOOD["not_protected"]] in english
+    assert [len(lines) for lines in english] == [len(lines) for lines in japanese]
 
 
 def leaves(value, path=()):
@@ -62,10 +120,17 @@ def leaves(value, path=()):
 
 
 # what a statement takes from elsewhere and a verifier compares with the log
-GIVEN = {"subject", "evaluation", "party", "lifetime"}
+GIVEN = {"subject", "evaluation", "party", "lifetime", "audit", "leak_report", "mia_auc"}
 
 
-@pytest.mark.parametrize("path", [p for p in leaves(GOOD) if not GIVEN & set(p) and p[-1] != "epsilon_pld"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        p
+        for p in leaves(GOOD)
+        if not GIVEN & set(p) and p[-1] != "epsilon_pld" and p[-2:] != ("terms", "reply_slot_ms")
+    ],
+)
 def test_any_figure_or_text_that_is_changed_is_found(path):
     document = copy.deepcopy(GOOD)
     at = document

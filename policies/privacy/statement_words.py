@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of a privacy statement: what it holds against, what it leaves open, and a page for people.
+
+Standard library only. Codes and their English sentence stand in the signed document; other languages are
+looked up by code, so that a page in Japanese says what was signed. `page` gives lines of plain text, each
+with a heading or none; whoever shows them escapes them.
+"""
+
+# ruff: noqa: RUF001  full-width punctuation is how Japanese is written
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from policies.privacy.accounting import epsilon_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["LANGUAGES", "holds_against", "not_protected", "page"]
+
+Json = dict[str, Any]
+LANGUAGES: Final = ("en", "ja")
+
+_OPEN: Final = {
+    "many-units": (
+        "Product mix and other facts about many units of one site: the claim is about one unit at a time.",
+        "一つの拠点の多数の単位にわたる事実（製品構成など）。主張は一つの単位についてのものである。",
+    ),
+    "single-updates": (
+        "Without secure aggregation the broker sees the noised update of each site.",
+        "セキュア集約がないため、ブローカーは各拠点のノイズ付き更新を見ることができる。",
+    ),
+    "membership": ("That a party takes part.", "当事者が参加しているという事実。"),
+    "reply-times": ("The times of replies.", "応答の時刻。"),
+    "reply-slots": (
+        "In which slot of time a reply falls; a slot hides how long the work took inside it.",
+        "応答がどの時間枠に入るか。枠の中での処理時間は分からない。",
+    ),
+    "enrolled-twice": (
+        "Data that their owner enrols twice unseen: they count as two units.",
+        "所有者が気付かれずに二度登録したデータ。二つの単位として数えられる。",
+    ),
+    "colluding-silos": (
+        "The claim in full, while silos collude with the broker: it weakens as its table says.",
+        "サイロがブローカーと結託する間の完全な主張。表のとおりに弱くなる。",
+    ),
+    "donated-episodes": (
+        "Episodes that were openly donated to the seed set: they are public.",
+        "シードセットに公開で提供されたエピソード。これらは公開されている。",
+    ),
+    "individual-models": (
+        "Models that were trained on at home: nothing is added to them, and they are outside this claim.",
+        "手元で追加学習したモデル。ノイズは加えられず、この主張の対象外である。",
+    ),
+    "descriptors": (
+        "Descriptors of data sets: coarse, signed by their owner, outside this claim.",
+        "データセットの記述子。粗い内容で所有者が署名したものであり、この主張の対象外である。",
+    ),
+}
+
+
+def holds_against(*, shared: bool) -> list[str]:
+    """Whom the claim holds against; with noise shares only as long as enough silos are honest."""
+    if shared:
+        return [
+            "auditor",
+            "broker and silos that collude with it, as long as enough silos are honest",
+            "recipient",
+        ]
+    return ["auditor", "broker", "other members", "recipient"]
+
+
+def not_protected(*, shared: bool, summed: bool, slotted: bool, seeded: bool) -> list[Json]:
+    """What the claim does not cover, as code and sentence; sorted by code."""
+    codes = {"many-units", "membership", "enrolled-twice", "individual-models", "descriptors"}
+    codes.add("reply-slots" if slotted else "reply-times")
+    if shared:
+        codes.add("colluding-silos")
+    if not summed:
+        codes.add("single-updates")
+    if seeded:
+        codes.add("donated-episodes")
+    return [{"code": code, "text": _OPEN[code][0]} for code in sorted(codes)]
+
+
+_EN: Final = {
+    "title": "Privacy statement",
+    "verdict": "Verdict",
+    "PRIVATE": "PRIVATE: every contributor trained under a plan of differential privacy.",
+    "NOT PRIVATE": "NOT PRIVATE: do not rely on any protection of the training data.",
+    "subject": "About",
+    "run": "run {run}",
+    "model": "model {model}",
+    "claim": "What is promised to {party}",
+    "none": "Nothing: {party} trained without a plan.",
+    "promise": (
+        "Had any one {unit} of {party} not been there, what left its site would have looked almost the same:"
+        " the chance of any outcome differs by at most a factor e^{epsilon}, up to a probability of {delta}."
+    ),
+    "tight": "The tight figure of the same plan is epsilon {tight}.",
+    "rests": (
+        "This rests on at least {honest} honest silos, and on secure aggregation: each silo added a share of"
+        " the noise."
+    ),
+    "alone": "This rests on no other party: the site added all of the noise itself.",
+    "colluders": "With {bad} other silos on the broker's side: epsilon {epsilon}.",
+    "last": "With all {bad} others on the broker's side, or if secure aggregation fails: epsilon {epsilon}.",
+    "lifetime": (
+        "Of the budget of these data {spent} of {most} nano-rho is spent at order {order}: epsilon {filter}"
+        " by the filter, which starts near {start} with the first run by construction."
+    ),
+    "audit": (
+        "The training engine passed its audit: measured {mu} where {expected} is expected; it shows at least"
+        " epsilon {low}."
+    ),
+    "audit-failed": "The training engine FAILED its audit.",
+    "leak": (
+        "Leak tests of the model: membership inference reaches an AUC of {auc} (0.5 is guessing). They are an"
+        " alarm, never a proof."
+    ),
+    "holds": "Whom this holds against",
+    "open": "What this does NOT protect",
+    "how": "How it was done",
+    "steps": (
+        "{steps} noisy steps; each unit is drawn with probability {q}; its gradient is clipped to norm"
+        " {clip}; the noise has {sigma} times that norm; at most {frames} frames of a unit."
+    ),
+    "silo": "Whole silos",
+}
+_JA: Final = {
+    "title": "プライバシー・ステートメント",
+    "verdict": "判定",
+    "PRIVATE": "PRIVATE：すべての提供者が差分プライバシーの計画のもとで学習した。",
+    "NOT PRIVATE": "NOT PRIVATE：学習データの保護に依拠してはならない。",
+    "subject": "対象",
+    "run": "実行 {run}",
+    "model": "モデル {model}",
+    "claim": "{party} に対する約束",
+    "none": "約束なし：{party} は計画なしで学習した。",
+    "promise": (
+        "{party} の{unit}のうち任意の一つがなかったとしても、拠点から出たものはほとんど同じに見える。"
+        "どの結果の確率も、確率 {delta} を除いて高々 e^{epsilon} 倍しか変わらない。"
+    ),
+    "tight": "同じ計画の厳密な値は ε {tight} である。",
+    "rests": "これは少なくとも {honest} の誠実なサイロとセキュア集約に依拠する。各サイロがノイズを分担した。",
+    "alone": "これは他の当事者に依拠しない。拠点自身がすべてのノイズを加えた。",
+    "colluders": "他の {bad} サイロがブローカー側につく場合：ε {epsilon}。",
+    "last": "他の {bad} サイロすべてがブローカー側につくか、セキュア集約が破れた場合：ε {epsilon}。",
+    "lifetime": (
+        "このデータの予算は次数 {order} で {most} ナノρのうち {spent} が使われた。フィルターでは ε {filter}"
+        "（最初の実行で構造上 {start} 付近から始まる）。"
+    ),
+    "audit": "学習エンジンは監査に合格した：期待値 {expected} に対し測定値 {mu}、少なくとも ε {low} を示す。",
+    "audit-failed": "学習エンジンは監査に不合格であった。",
+    "leak": (
+        "モデルの漏えい試験：メンバーシップ推論の AUC は {auc}（0.5 は当て推量）。警報であって証明ではない。"
+    ),
+    "holds": "誰に対して成り立つか",
+    "open": "保護されないもの",
+    "how": "方法",
+    "steps": (
+        "ノイズ付きステップ {steps} 回。各単位は確率 {q} で選ばれ、勾配のノルムは {clip} に抑えられ、"
+        "ノイズはその {sigma} 倍、一単位あたり最大 {frames} フレーム。"
+    ),
+    "silo": "サイロ全体",
+}
+_UNITS: Final = {
+    "episode": ("episode", "エピソード"),
+    "work-piece": ("work-piece", "ワークピース"),
+    "order": ("order", "注文"),
+}
+
+
+def page(document: Mapping[str, Any], *, lang: str = "en") -> Iterator[tuple[str, list[str]]]:
+    """Headings with their sentences, in the order of the pyramid: verdict, claims, trust, what is open, how.
+
+    Args:
+        document: A statement that `policies.privacy.statement.check_statement` passed.
+        lang: ``en`` or ``ja``.
+    """
+    words, at = (_JA, 1) if lang == "ja" else (_EN, 0)
+    subject = document["subject"]
+    yield words["verdict"], [words[document["verdict"]]]
+    about = [words["run"].format(run=subject["run"])]
+    if subject["model"]:
+        about.append(words["model"].format(model=subject["model"]))
+    yield words["subject"], about
+    for row in document["contributors"]:
+        yield words["claim"].format(party=row["party"]), list(_claim(row, words, at))
+    auc = document["terms"]["mia_auc"]
+    held = list(document["trust"]["holds_against"])
+    yield words["holds"], held + ([words["leak"].format(auc=auc)] if auc else [])
+    yield words["open"], [_OPEN[one["code"]][at] for one in document["not_protected"]]
+    yield (
+        words["how"],
+        list(dict.fromkeys(_how(row, words) for row in document["contributors"] if row["plan"])),
+    )
+    yield words["silo"], [document["silo"]]
+
+
+def _claim(row: Mapping[str, Any], words: Mapping[str, str], at: int) -> Iterator[str]:
+    told, party = row["claim"], row["party"]
+    if told is None:
+        yield words["none"].format(party=party)
+        return
+    unit = _UNITS[told["unit"]][at]
+    yield words["promise"].format(unit=unit, party=party, epsilon=told["epsilon_rdp"], delta=told["delta"])
+    if told["epsilon_pld"]:
+        yield words["tight"].format(tight=told["epsilon_pld"])
+    honest = told["rests_on_honest_silos"]
+    yield words["alone"] if honest is None else words["rests"].format(honest=honest)
+    table = told["epsilon_by_colluders"]
+    for one in table:
+        key = "last" if one is table[-1] else "colluders"
+        yield words[key].format(bad=one["colluders"], epsilon=one["epsilon_rdp"])
+    yield from _measured(row, words)
+
+
+def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
+    life, audit, delta = row["lifetime"], row["audit"], row["claim"]["delta"]
+    if life is not None:
+        yield words["lifetime"].format(
+            spent=life["rho_spent_nano"],
+            most=life["rho_max_nano"],
+            order=life["alpha_star"],
+            filter=life["epsilon_filter"],
+            start=f"{epsilon_filter(rho_nano=0, delta=float(delta), order=life['alpha_star']):.2f}",
+        )
+    if audit is not None:
+        passed = audit.get("verdict") == "pass"
+        facts = {"mu": audit.get("mu"), "expected": audit.get("mu_expected"), "low": audit.get("epsilon_low")}
+        yield words["audit"].format(**facts) if passed else words["audit-failed"]
+
+
+def _how(row: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    plan = row["plan"]["document"]
+    return words["steps"].format(
+        steps=plan["steps"],
+        q=plan["sampling_prob"],
+        clip=plan["clip_norm"],
+        sigma=plan["noise_multiplier"],
+        frames=plan["frames_per_unit"],
+    )
