@@ -4,6 +4,7 @@
 ::
 
     models/<64 hex>/weights.f32   little-endian float32, one flat vector in the order of the recipe's manifest
+    models/<64 hex>/statement.dsse   what the broker signed about its privacy
     models/<64 hex>/model.json    model, tier, contract, recipe, statement, when
     models/individual-<64 hex>/   the same for an individual model, beside the model that it came from
 
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
     from client.membership import Member
     from client.settings import Home
     from client.shelf import ContractShelf, Held
+    from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["keep_individual", "models_list", "personalise", "pull", "read_model"]
+__all__ = ["keep_individual", "model_folder", "models_list", "personalise", "pull", "read_model"]
 
 STATEMENT_TYPE = PAYLOAD_TYPE
 NO_ATTESTATION = "none"
@@ -65,7 +67,12 @@ class _Sink:
         return len(data)
 
 
-def _folder(home: Home, model: str, *, individual: bool = False) -> Path:
+def model_folder(home: Home, model: str, *, individual: bool = False) -> Path:
+    """Where a model lies, or will.
+
+    Raises:
+        NoSuchThingError: It is no digest.
+    """
     if not is_digest(model):
         raise NoSuchThingError(
             need="sha256: and 64 hex digits", found=ascii(model)[:80], remedy="iriai-node models list"
@@ -83,8 +90,8 @@ def models_list(member: Member) -> Answer:
     """Released models of this node's contracts, and which of them are here."""
     rows = _releases(member)
     for one in rows:
-        one["here"] = (_folder(member.home, one["model"]) / "model.json").exists()
-        one["individual"] = (_folder(member.home, one["model"], individual=True) / "model.json").exists()
+        one["here"] = (model_folder(member.home, one["model"]) / "model.json").exists()
+        one["individual"] = (model_folder(member.home, one["model"], individual=True) / "model.json").exists()
     lines = table(
         ("model", "tier", "recipe", "run", "here", "individual"),
         [
@@ -114,7 +121,7 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
         DigestMismatchError: Other bytes.
         RemoteRefusalError: The broker refuses; the clause is named.
     """
-    folder = _folder(member.home, model)
+    folder = model_folder(member.home, model)
     # 1.
     row = next((one for one in _releases(member) if one["model"] == model), None)
     if row is None:
@@ -128,7 +135,7 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
     state = Notices(shelf).state(held, iso_s(member.clock.now_ms()))
     evaluate(held.contract, state, _asked(member, shelf, held, row)).require()
     # 3.
-    statement = _statement(member, row, recipe)
+    statement, signed = _statement(member, row, held.contract, recipe)
     found_verdict = verdict(statement["contributors"])
     # 4.
     sink = _Sink(bytearray())
@@ -152,6 +159,7 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
     }
     write_durably(folder / "weights.f32", bytes(sink.data))
     write_durably(folder / "statement.json", json.dumps(statement, sort_keys=True).encode())
+    write_durably(folder / "statement.dsse", signed)
     write_durably(folder / "model.json", json.dumps(facts, sort_keys=True).encode())
     return Answer(
         data={**facts, "file": str(folder / "weights.f32")},
@@ -196,11 +204,15 @@ def _time(row: dict[str, Any], name: str) -> str | None:
         return None
 
 
-def _statement(member: Member, row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """The privacy statement of a release: the broker's, about this release, and following from itself.
+def _statement(
+    member: Member, row: dict[str, Any], contract: Contract, recipe: Recipe
+) -> tuple[dict[str, Any], bytes]:
+    """The privacy statement of a release, and its signed bytes.
+
+    It is the broker's, about this release, and follows from itself.
 
     Raises:
-        DigestMismatchError: Other bytes, or about another model, contract, recipe, run or plan.
+        DigestMismatchError: Other bytes, or about another model, contract, recipe, run, plan or term.
         SignatureInvalidError: Not the broker's.
         StatementError: A figure or the verdict is not the one that follows from the plans.
     """
@@ -219,13 +231,21 @@ def _statement(member: Member, row: dict[str, Any], recipe: Recipe) -> dict[str,
     check_statement(document)
     plan = None if recipe.plan is None else recipe.plan.digest
     plans = {None if one["plan"] is None else one["plan"]["digest"] for one in document["contributors"]}
-    wanted = {name: row[name] for name in ("model", "contract", "recipe", "run")}
+    wanted = {
+        **{name: row[name] for name in ("model", "contract", "recipe", "run")},
+        "plan": str(plan),
+        "evaluation": recipe.evaluation.digest,
+        "secure_aggregation": contract.aggregation.secure_aggregation,
+        "reply_slot_ms": contract.privacy.reply_slot_ms or 0,
+        "seed_set": None if recipe.start is None else recipe.start.seed_set,
+    }
     said = {
         **document["subject"],
+        **document["terms"],
         "plan": " ".join(sorted(map(str, plans))),
         "evaluation": document["evaluation"]["plan"],
     }
-    for name, value in (wanted | {"plan": str(plan), "evaluation": recipe.evaluation.digest}).items():
+    for name, value in wanted.items():
         if said[name] != value:
             raise DigestMismatchError(
                 need=f"a statement about this {name}, {short(str(value))}",
@@ -233,7 +253,7 @@ def _statement(member: Member, row: dict[str, Any], recipe: Recipe) -> dict[str,
                 remedy="report it to the operator; do not rely on this model",
             )
     found: dict[str, Any] = document
-    return found
+    return found, data
 
 
 def read_model(home: Home, model: str, *, individual: bool = False) -> tuple[dict[str, Any], np.ndarray]:
@@ -243,7 +263,7 @@ def read_model(home: Home, model: str, *, individual: bool = False) -> tuple[dic
         NoSuchThingError: It was not pulled.
         DigestMismatchError: The file was changed.
     """
-    folder = _folder(home, model, individual=individual)
+    folder = model_folder(home, model, individual=individual)
     try:
         facts: dict[str, Any] = json.loads((folder / "model.json").read_bytes())
         data = (folder / "weights.f32").read_bytes()
@@ -261,7 +281,7 @@ def keep_individual(
     home: Home, pulled: dict[str, Any], weights: np.ndarray, *, improved: bool, losses: tuple[float, float]
 ) -> dict[str, Any]:
     """Stores an individual model beside the one that it came from; gives what is known of it."""
-    folder = _folder(home, pulled["model"], individual=True)
+    folder = model_folder(home, pulled["model"], individual=True)
     data = np.ascontiguousarray(weights, dtype=_FLOAT).tobytes()
     facts = {
         **pulled,
