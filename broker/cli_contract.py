@@ -112,6 +112,10 @@ def contract_offer(
         list[Path] | None, typer.Option("--recipe", help="Bytes of a recipe, repeatable.")
     ] = None,
     *,
+    annexes: Annotated[
+        list[Path] | None,
+        typer.Option("--annex", help="A seed set, consent or start model that it names; repeatable."),
+    ] = None,
     prose: Annotated[
         Path | None, typer.Option("--prose", help="The text for people, as the contract's hash binds it.")
     ] = None,
@@ -125,7 +129,12 @@ def contract_offer(
     from broker import commands_contract
 
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands_contract.contract_offer(where, file, recipes or [], prose=prose), as_json=as_json)
+    finish(
+        lambda: commands_contract.contract_offer(
+            where, file, recipes or [], annexes=annexes or (), prose=prose
+        ),
+        as_json=as_json,
+    )
 
 
 @contract.command("withdraw")

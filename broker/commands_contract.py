@@ -17,7 +17,7 @@ from broker.contract_names import whole_digest
 from broker.errors import UsageError
 from policies.contract import parse
 from policies.encoding import b64, canonical
-from policies.limits import BODY_BYTES_JSON
+from policies.limits import OFFER_BODY_BYTES
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
@@ -37,25 +37,34 @@ _NEGOTIATION: Final = re.compile(r"neg_[a-z2-7]{16}", re.ASCII)
 _LANE_HEAD: Final = ("LANE", "STATE", "DIGEST", "UNTIL")
 
 
-def contract_offer(where: Where, file: Path, recipes: Sequence[Path], *, prose: Path | None = None) -> Result:
-    """Offers a contract with its recipes, and its text for people, to its parties.
+def contract_offer(
+    where: Where,
+    file: Path,
+    recipes: Sequence[Path],
+    *,
+    annexes: Sequence[Path] = (),
+    prose: Path | None = None,
+) -> Result:
+    """Offers a contract with its recipes, what they start from, and its text for people, to its parties.
 
     Raises:
-        UsageError: The text for people is too large to go along.
+        UsageError: A file cannot be read, or all together are too large to go along.
     """
     body: dict[str, Any] = {
         "contract": read_text(file),
-        "recipes": [b64(one.read_bytes()) for one in recipes],
+        "recipes": [b64(_bytes(one)) for one in recipes],
+        "annexes": [b64(_bytes(one)) for one in annexes],
     }
     if prose is not None:
-        body["prose"] = b64(prose.read_bytes())
-        size = len(canonical(body))
-        if size > BODY_BYTES_JSON:
-            raise UsageError(
-                need=f"an offer of at most {BODY_BYTES_JSON} bytes",
-                found=f"{size}, with {prose.name}",
-                remedy="offer without --prose and hand the file over by another way: its hash is bound",
-            )
+        body["prose"] = b64(_bytes(prose))
+    size = len(canonical(body))
+    if size > OFFER_BODY_BYTES:
+        raise UsageError(
+            need=f"an offer of at most {OFFER_BODY_BYTES} bytes",
+            found=f"{size}",
+            remedy="offer without --prose and hand the file over by another way, its hash is bound; or take "
+            "fewer episodes into the seed set",
+        )
     with where.client() as client:
         done = client.post("/operator/contracts", body)
     return Result(
@@ -68,6 +77,15 @@ def contract_offer(where: Where, file: Path, recipes: Sequence[Path], *, prose: 
         ),
         plain_output=str(done["digest"]),
     )
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            need=f"the file {path}", found=type(error).__name__, remedy="check its name"
+        ) from error
 
 
 def contract_list(where: Where) -> Result:

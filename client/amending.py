@@ -28,6 +28,7 @@ from client.negotiating import signed_body
 from client.receipts import LogView, collect, fetch_consistency
 from client.shelf import Held, check_prose
 from client.signable import check_before_signing
+from client.starts import annexes_for
 from policies.contract import CONTRACT_TYPE, load
 from policies.contract.entering import CHANGE, TIGHTEN, no_looser
 from policies.contract.succession import check_succession
@@ -58,6 +59,7 @@ def amend(
     kind: str,
     confirm: Callable[[str], bool],
     recipes: Iterable[bytes] = (),
+    annexes: Iterable[bytes] = (),
     prose: bytes | None = None,
     tell: Callable[[tuple[str, ...]], None] = lambda _lines: None,
     lang: str = "en",
@@ -72,6 +74,7 @@ def amend(
         kind: ``tighten`` or ``change``.
         confirm: Shows the first 12 hex digits to a person and gives their answer.
         recipes: Bytes of recipes that the contract in force does not have.
+        annexes: Seed sets, consents and start models that it does not have.
         prose: The text for people, if a change binds another one.
         tell: Takes what stands above the question.
         lang: ``en`` or ``ja``.
@@ -89,11 +92,12 @@ def amend(
     check_succession(old.contract, new)
     # 2.
     warnings = warnings_of(new)
-    annexes = annexes_of(shelf, old, new, recipes)
+    found = annexes_of(shelf, old, new, recipes)
+    opens = annexes_for(shelf, old, new, found, annexes)
     if prose is not None and new.prose is not None:
         check_prose(new.prose, prose)
     party = shelf.own_party(new)
-    check_before_signing(member, shelf, Held(contract=new, party=party, envelope=None), annexes)
+    check_before_signing(member, shelf, Held(contract=new, party=party, envelope=None), found, opens)
     # 3.
     verdict = no_looser(old.contract, new, party.party) if kind == TIGHTEN else None
     # 4.
@@ -103,13 +107,15 @@ def amend(
     if not confirm(short(new.digest)):
         raise NotConfirmedError(need="a person's word", found="no", remedy="nothing was sent")
     # 5.
-    shelf.put(new, annexes)
+    shelf.put(new, found, opens)
+    known = set(shelf.annex_names(old.contract.digest))
     if prose is not None:
         shelf.put_prose(new, prose)
     body: dict[str, Any] = {
         "kind": kind,
         "contract": new.canonical.decode("utf-8"),
-        "recipes": [b64(data) for name, data in annexes.items() if old.contract.recipe(name) is None],
+        "recipes": [b64(data) for name, data in found.items() if old.contract.recipe(name) is None],
+        "annexes": [b64(data) for name, data in opens.items() if name not in known],
     }
     if verdict is None:
         body["prose"] = None if prose is None else b64(prose)

@@ -5,6 +5,7 @@
   own order: with it something is refused earlier, never later. The first contract that charges a lineage
   opens its ledger with the tighter of the two, for the life of the data.
 - A ledger that should be there and is not is an unknown budget: refused, never started again.
+- A unit belongs to one lineage: known by another ledger, it is refused (``budget.lineage-unknown``).
 - Entries that a former key of the node signed count as before (`client.keyring`).
 - Without a privacy clause in the contract (NOT PRIVATE) there is no cap and nothing is charged.
 """
@@ -14,17 +15,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from client.keyring import read_history
 from client.privacy.store import BudgetStore
 from policies.privacy.accounting import epsilon_text
-from policies.privacy.errors import BudgetUnknownError
-from policies.privacy.ledger import TRAIN, Cap, LedgerState, apply, epsilon_after
+from policies.privacy.blocks import TRAIN, split_charged
+from policies.privacy.errors import BudgetUnknownError, LineageUnknownError
+from policies.privacy.ledger import Cap, LedgerState, apply, epsilon_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from client.privacy.units import Units
     from client.settings import Home, LocalRules
     from policies.contract import Contract
     from policies.identity import SigningKey
@@ -53,7 +56,8 @@ class Touched:
     run: str
     round: int
     attempt: int
-    block: str
+    split: str
+    blocks: tuple[str, ...]
     plan_digest: str
     steps: int
     rho_nano: int
@@ -63,7 +67,7 @@ class Touched:
     @property
     def mechanism(self) -> str:
         """Its name in budget entries."""
-        if self.block == TRAIN:
+        if self.split == TRAIN:
             return training_mechanism(self.run, self.round, self.attempt)
         return judging_mechanism(self.run, self.subject or "")
 
@@ -170,6 +174,26 @@ class Budgets:
             )
         return self.find(stem)
 
+    def check_units(self, lineage: str, units: Units) -> None:
+        """Returns if a lineage may be charged for these units: no other ledger was ever charged for one.
+
+        Raises:
+            LineageUnknownError: No lineage, or units of another one.
+        """
+        if not lineage or not units.blocks:
+            raise LineageUnknownError(
+                need="units with a lineage", found="none", remedy="iriai-node data add PATH --dataset NAME"
+            )
+        for stem in self.lineages():
+            state = self.find(stem).state
+            if state.lineage.scope != lineage and units.fingerprints & set(state.units):
+                raise LineageUnknownError(
+                    need=f"units of {lineage} alone",
+                    found=f"some that were charged to {state.lineage.scope}",
+                    remedy="restore the folder data from the backup; or empty it, and import first and by "
+                    "itself what was imported first before: it has its old lineage then",
+                )
+
     def _handed_over(self, stem: str) -> bool:
         """Whether an earlier key of the node charged this ledger."""
         return read_history(self._home.keys).newest_mark(stem, self._key.public) is not None
@@ -196,9 +220,9 @@ class Budgets:
             store = self.find(stem)
             store.figures()  # what other processes appended is read first
             waiting = [key for key, hold in store.state.holds.items() if hold.open]
-            for run, block in waiting:
+            for run, split in waiting:
                 if is_over(run):
-                    store.commit(run, block=block)
+                    store.commit(run, split=split)
                     done += 1
         return done
 
@@ -218,21 +242,27 @@ def _touches(store: BudgetStore) -> Iterator[Touched]:
         body = entry["body"]
         if entry["kind"] == "reserve":
             recipes[body["run"]] = body["recipe"]
-        if entry["kind"] != "touch":
-            continue
-        hold = state.holds[(body["run"], body["block"])]
-        after = epsilon_after(state, state.lineage, block=body["block"])
-        yield Touched(
-            lineage=state.lineage.scope,
-            contract=hold.contract.scope,
-            recipe=recipes[body["run"]],
-            run=body["run"],
-            round=body["round"],
-            attempt=body["attempt"],
-            block=body["block"],
-            plan_digest=hold.plan_digest,
-            steps=body["steps"],
-            rho_nano=body["steps"] * hold.lineage_step,
-            epsilon_after=epsilon_text(after),
-            subject=body.get("subject"),
-        )
+        elif entry["kind"] == "touch":
+            yield _touched(state, body, body["split"], recipes[body["run"]])
+        elif entry["kind"] == "incident":
+            for one in body["missing"]:
+                yield _touched(state, one, split_charged(one["plan"]), one["recipe"])
+
+
+def _touched(state: LedgerState, body: Mapping[str, Any], split: str, recipe: str) -> Touched:
+    hold = state.holds[(body["run"], split)]
+    return Touched(
+        lineage=state.lineage.scope,
+        contract=hold.contract.scope,
+        recipe=recipe,
+        run=body["run"],
+        round=body["round"],
+        attempt=body["attempt"],
+        split=split,
+        blocks=hold.blocks,
+        plan_digest=hold.plan_digest,
+        steps=body["steps"],
+        rho_nano=body["steps"] * hold.lineage_step,
+        epsilon_after=epsilon_text(epsilon_in(state, hold.blocks)),
+        subject=body.get("subject"),
+    )

@@ -79,6 +79,7 @@ def data_add(
         node_key=member.identity.unit_key,
         clock=member.clock,
         required=frozenset(field for one in recipes for field in one.fields),
+        units={one.plan.unit for one in recipes if one.plan is not None},
         source_format=source_format,
     )
     facts = {

@@ -18,6 +18,7 @@ import typer
 from client.answers import Answer
 from client.cli_life import contract
 from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened
+from client.cli_privacy import privacy
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.settings import PRIVATE_UMASK, Home, load_settings
@@ -40,6 +41,7 @@ for _name, _one in (
     ("contract", contract),
     ("guard", guard),
     ("budget", budget),
+    ("privacy", privacy),
     ("outbox", outbox),
     ("receipts", receipts),
     ("release", release),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003  typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +35,12 @@ contract = group("The contract: read it, negotiate it, sign it, stop it, leave i
 _WAIT_S = 20
 _ENDS = "You are about to end this round for ALL parties, by refusing the text whose digest begins with:"
 _PROSE = "The text for people (PDF), as you hold it; its hash is compared."
+
+
+Annexes = Annotated[
+    list[Path] | None,
+    typer.Option("--annex", help="A new seed set, consent or start model that it names; repeatable."),
+]
 
 
 class AmendmentKind(StrEnum):
@@ -172,6 +178,7 @@ def contract_counter(  # noqa: PLR0917  a command line
     recipes: Annotated[
         list[Path] | None, typer.Option("--recipe", help="A recipe that the open text lacks; repeatable.")
     ] = None,
+    annexes: Annexes = None,
     prose: Annotated[Path | None, typer.Option("--prose", help="The text for people that it binds.")] = None,
     lang: Lang = Language.EN,
     folder: Dir = FOLDER,
@@ -192,6 +199,7 @@ def contract_counter(  # noqa: PLR0917  a command line
                 confirm=retype("You are about to put this text to all parties:", yes=yes),
                 instead_of=instead_of,
                 recipes=[_bytes(path) for path in recipes or ()],
+                annexes=[_bytes(path) for path in annexes or ()],
                 prose=None if prose is None else _bytes(prose),
                 tell=tell,
                 lang=lang,
@@ -210,6 +218,7 @@ def contract_amend(  # noqa: PLR0917  a command line
     recipes: Annotated[
         list[Path] | None, typer.Option("--recipe", help="A recipe that is new; repeatable.")
     ] = None,
+    annexes: Annexes = None,
     prose: Annotated[
         Path | None, typer.Option("--prose", help="The text for people that a change binds.")
     ] = None,
@@ -232,6 +241,7 @@ def contract_amend(  # noqa: PLR0917  a command line
                 kind=kind.value,
                 confirm=retype("You are about to amend the contract by this text:", yes=yes),
                 recipes=[_bytes(path) for path in recipes or ()],
+                annexes=[_bytes(path) for path in annexes or ()],
                 prose=None if prose is None else _bytes(prose),
                 tell=tell,
                 lang=lang,

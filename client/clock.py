@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's wall clock: the only place of the client that reads the time of the machine."""
+"""The node's wall clock: the only place of the client that reads the time of the machine, or waits for it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ __all__ = ["SystemClock"]
 
 
 class SystemClock:
-    """`policies.ports.Clock` of a real process."""
+    """`policies.ports.Timer` of a real process."""
 
     __slots__ = ()
 
     def now_ms(self) -> int:
         """Milliseconds since 1970-01-01T00:00:00Z."""
         return time.time_ns() // 1_000_000
+
+    def pause_ms(self, milliseconds: int) -> None:
+        """Returns after so many milliseconds."""
+        time.sleep(milliseconds / 1000)

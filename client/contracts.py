@@ -24,6 +24,7 @@ from client.errors import (
 )
 from client.notices import Notices
 from client.shelf import ContractShelf, Held, check_digest, check_prose
+from client.starts import fetch_missing
 from client.succession import check_effect, predecessor
 from policies.contract import parse
 from policies.contract.errors import ProofMissingError, RefusedError
@@ -55,7 +56,9 @@ _PREFIX: Final = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 
 
 def fetch(member: Member, shelf: ContractShelf, contract: str) -> Held:
-    """The contract with all its recipes, its text for people and its signatures; fetched where missing.
+    """The contract with its recipes and what they start from, its text for people and its signatures.
+
+    What is missing here is fetched.
 
     Raises:
         RemoteRefusalError: The broker has no such contract of which this node is a party.
@@ -67,6 +70,7 @@ def fetch(member: Member, shelf: ContractShelf, contract: str) -> Held:
         if not is_digest(contract):
             raise
         held = _fetch_new(member, shelf, contract)
+    fetch_missing(member, shelf, held.contract)
     if not held.is_executed:
         with contextlib.suppress(*NOT_YET):
             held = fetch_envelope(member, shelf, contract)

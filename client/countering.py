@@ -4,7 +4,7 @@
 1. the text loads, as the author wrote it;
 2. it is the same contract and version, and this node could sign it;
 3. the linter has no error;
-4. every recipe is here, byte for byte;
+4. every recipe is here, byte for byte, and so is what it starts from;
 5. the text for people is the one that it binds, if a file is given;
 6. the lane is OFFERED, holds another text, and holds the text that it is meant to replace: the named one, or
    the one that the person is shown now;
@@ -30,6 +30,7 @@ from client.errors import NoSuchThingError, NotConfirmedError, NotSignedError, R
 from client.lane_book import LaneBook
 from client.shelf import Held, check_prose
 from client.signable import check_before_signing
+from client.starts import annexes_for
 from policies.contract import load
 from policies.contract.errors import BadTransitionError, OvertakenError
 from policies.contract.pool import LaneState
@@ -58,6 +59,7 @@ def counter(
     confirm: Callable[[str], bool],
     instead_of: str | None = None,
     recipes: Iterable[bytes] = (),
+    annexes: Iterable[bytes] = (),
     prose: bytes | None = None,
     tell: Callable[[tuple[str, ...]], None] = lambda _lines: None,
     lang: str = "en",
@@ -72,6 +74,7 @@ def counter(
         confirm: Shows the first 12 hex digits to a person and gives their answer.
         instead_of: Digest of the text that it answers, or its first 12 hex digits; else the open one.
         recipes: Bytes of recipes that the open text does not have.
+        annexes: Seed sets, consents and start models that the open text does not have.
         prose: The text for people, if the counter-offer binds another one.
         tell: Takes the changes that stand above the question.
         lang: ``en`` or ``ja``.
@@ -80,6 +83,7 @@ def counter(
         ContractError: Step 1.
         NotSignedError, BrokerKeyError, StaleOfferError: Steps 2 and 3.
         NoSuchThingError: Steps 2 and 4.
+        ContractInvalidError, SeedError: What a recipe starts from does not hold.
         ProseMismatchError: Step 5.
         BadTransitionError: Step 6.
         NotConfirmedError: Step 7.
@@ -95,11 +99,12 @@ def counter(
     # 3.
     warnings = warnings_of(contract)
     # 4.
-    annexes = annexes_of(shelf, base, contract, recipes)
+    found = annexes_of(shelf, base, contract, recipes)
+    opens = annexes_for(shelf, base, contract, found, annexes)
     # 5.
     if prose is not None and contract.prose is not None:
         check_prose(contract.prose, prose)
-    check_before_signing(member, shelf, Held(contract=contract, party=party, envelope=None), annexes)
+    check_before_signing(member, shelf, Held(contract=contract, party=party, envelope=None), found, opens)
     # 6.
     told = _Told(tell=tell, party=party.party, lang=lang)
     if instead_of is not None and (seen := resolve(member, shelf, instead_of)) != shown.digest:
@@ -112,10 +117,13 @@ def counter(
     shelf.mark_shown(base.contract)
     if not confirm(short(contract.digest)):
         raise NotConfirmedError(need="a person's word", found="no", remedy="nothing was sent")
-    known = {one.recipe_digest for one in base.contract.recipes}
+    known = {one.recipe_digest for one in base.contract.recipes} | set(
+        shelf.annex_names(base.contract.digest)
+    )
     extras = {
         "contract": contract.canonical.decode("utf-8"),
-        "recipes": [b64(data) for name, data in annexes.items() if name not in known],
+        "recipes": [b64(data) for name, data in found.items() if name not in known],
+        "annexes": [b64(data) for name, data in opens.items() if name not in known],
         "prose": None if prose is None else b64(prose),
     }
     with LaneBook(member.home).alone(wait=True):
@@ -125,7 +133,7 @@ def counter(
         if _moved(shown, now):
             raise told.overtaken(base, fetch(member, shelf, now.digest), now)
         _check_counterable(now, contract)
-        shelf.put(contract, annexes)
+        shelf.put(contract, found, opens)
         if prose is not None:
             shelf.put_prose(contract, prose)
         try:

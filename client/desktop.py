@@ -14,7 +14,9 @@ from policies.encoding import decimal_text, digest
 from policies.exchange import seal_reply, tensor_spec
 from policies.limits import OUTBOX_PENDING
 from policies.log.errors import MemberEnvelopeError
+from policies.privacy.blocks import block_number
 from policies.privacy.errors import BudgetUnknownError, PlanMismatchError
+from policies.reply_body import check_reply_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
     from client.guard import Guard, Judged, Seat
     from client.outbox import Letters, Outbox
     from client.privacy.store import BudgetStore, Spend
+    from client.privacy.units import Units
     from client.receipts import LogView
     from client.settings import LocalRules
     from policies.exchange import RequestHeader
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
+    from policies.privacy.canaries import CanarySecret
     from policies.privacy.plan import DpPlan, EvalPlan
+    from policies.privacy.receipts import MadeWith
     from policies.recipe import Recipe
     from policies.signing import Envelope
 
@@ -45,17 +50,32 @@ class Learner(Protocol):
         """The weights that every node derives from the recipe, ``[P] float32``."""
         ...
 
-    def units(self, seat: Seat, block: str) -> tuple[str, int]:
-        """Manifest and number of the frozen units of a block; both stay on the site."""
+    def units(self, seat: Seat, split: str, canaries: CanarySecret | None = None) -> Units:
+        """The frozen units of a split, with the blocks that they are in; they stay on the site.
+
+        The manifest is that of the units and of the canaries that are trained on beside them.
+        """
         ...
 
     def update(
-        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[str], None]
+        self,
+        seat: Seat,
+        run: str,
+        slot: tuple[int, int],
+        weights: np.ndarray,
+        spend: Callable[[str], None],
+        *,
+        canaries: CanarySecret | None = None,
     ) -> np.ndarray:
         """The update of a round and attempt, ``[P] float32``.
 
-        Calls ``spend`` with the manifest of the units that it will read, before the first gradient.
+        Calls ``spend`` with the manifest of the units that it will read, before the first gradient. Canaries
+        whose coin says so are among them.
         """
+        ...
+
+    def made_with(self, seat: Seat) -> MadeWith:
+        """Names of the code that made the last private update of a seat."""
         ...
 
     def judge(self, seat: Seat, weights: np.ndarray) -> tuple[float, bool]:
@@ -117,10 +137,11 @@ class Desktop:
         seat: Seat,
         header: RequestHeader,
         plan: DpPlan | EvalPlan,
-        block: str,
+        split: str,
         *,
         manifest: str,
         subject: str | None = None,
+        canaries: CanarySecret | None = None,
     ) -> Spend | None:
         """Reserves a run's plan if it is not, and touches; durable when it returns.
 
@@ -128,37 +149,32 @@ class Desktop:
             seat: Whose data and caps.
             header: The request.
             plan: What is charged.
-            block: Of units.
+            split: Of the units.
             manifest: Of the units that are about to be read.
             subject: The candidate that is judged.
+            canaries: Of the run, if some are read beside the units; they cost nothing.
 
         Raises:
             BudgetExhaustedError: A cap does not hold the plan, or no step is left.
             PlanMismatchError: Other units than the reserved ones would be read.
+            LineageUnknownError: The units have no lineage, or belong to another one.
         """
         store = self.ledger(seat, plan)
         if store is None or seat.cap is None:
             return None
-        reserved = store.reserved(header.run, block=block)
-        units = 0
+        reserved = store.reserved(header.run, split=split)
         if reserved is None:
-            reserved, units = self.learner.units(seat, block)
-        check_units(header, reserved, manifest)
-        if store.reserved(header.run, block=block) is None:
-            store.reserve(
-                plan,
-                seat.cap,
-                run=header.run,
-                recipe=seat.recipe.digest,
-                manifest=manifest,
-                units=units,
-                own=seat.own,
-            )
+            units = self.learner.units(seat, split, canaries)
+            check_units(header, units.manifest, manifest)
+            self.budgets.check_units(seat.lineage, units)
+            recipe = seat.recipe.digest
+            store.reserve(plan, seat.cap, run=header.run, recipe=recipe, units=units, own=seat.own)
         else:  # a successor, or the owner, may have tightened the cap since
+            check_units(header, reserved, manifest)
             for cap in (seat.own, seat.cap if seat.before else None):
                 if cap is not None:
-                    store.check_holds(cap, block=block)
-        return store.touch(header.run, header.round, header.attempt, block=block, subject=subject)
+                    store.check_holds(cap, split=split)
+        return store.touch(header.run, header.round, header.attempt, split=split, subject=subject)
 
     @contextmanager
     def telling(self, header: RequestHeader) -> Iterator[Letters]:
@@ -179,9 +195,14 @@ class Desktop:
         *,
         clause: str | None,
     ) -> HandlerReply:
-        """The reply with all envelopes that need a receipt, and the note of what leaves with it."""
+        """The reply with all envelopes that need a receipt, and the note of what leaves with it.
+
+        Raises:
+            ReplyFieldError: It would say more than a reply may; nothing is noted, and nothing leaves.
+        """
         envelopes = [one.to_json() for one in (*letters.pending(), *sealed)]
         body = {**reply.body, "envelopes": envelopes} if envelopes else reply.body
+        check_reply_body(header.type, body)
         made = HandlerReply(status=reply.status, code=reply.code, body=body, tensor=reply.tensor)
         spec = None if made.tensor is None else tensor_spec(made.tensor)
         data = seal_reply(self.key, header, status=made.status, code=made.code, tensor=spec, body=body)
@@ -240,6 +261,7 @@ class Told:
     run: str
     round: int
     lineage: str
+    blocks: tuple[str, ...]
     mechanism: str
     plan_digest: str
     steps: int
@@ -254,6 +276,7 @@ class Told:
             run=one.run,
             round=one.round,
             lineage=one.lineage,
+            blocks=one.blocks,
             mechanism=one.mechanism,
             plan_digest=one.plan_digest,
             steps=one.steps,
@@ -285,6 +308,7 @@ def seal_spend(letters: Letters, outbox: Outbox, budgets: Budgets, told: Told) -
         "plan": told.plan_digest,
         "steps": told.steps,
         "lineage": told.lineage,
+        "blocks": sorted(map(block_number, told.blocks)),
         "rho_nano": told.rho_nano,
         "epsilon_after": decimal_text(told.epsilon_after),
     }

@@ -8,16 +8,19 @@ error code and by nothing else.
 
 1. the guard decides, before the tensor is pulled;
 2. plan and base model are those of recipe and request;
-3. budget is reserved once per run and touched, durably, before the first gradient;
-4. training; a halt that was said meanwhile keeps the update here, and the spend is told;
-5. one transaction seals ``decision.recorded``, ``epsilon.spent`` (before the first one ``budget.opened``) and
+3. where the contract asks for canaries, the run's are drawn and committed to, durably (`client.canaries`);
+4. budget is reserved once per run and touched, durably, before the first gradient;
+5. training; a halt that was said meanwhile keeps the update here, and the spend is told;
+6. one transaction seals ``decision.recorded``, ``epsilon.spent`` (before the first one ``budget.opened``) and
    ``submission.received``, and notes what leaves. Only then the reply exists.
 
 ``evaluate.judge``: one noised query of the recipe's evaluation plan on held-out units; only the vote leaves.
+Training is over then: the run's canaries are revealed, and nothing more is trained in it.
 A candidate is judged once: asked again, the same envelopes go out. A query that was paid for and whose figure
 was never kept is made again under the same spend: the figure that is kept is the only one.
 
-``query.ping``: the initial weights that follow from the recipe's seed.
+``query.ping``: the weights that training begins with: the recipe's start model, or what follows from its
+seed.
 
 A reply carries the envelopes that have no receipt yet before its own: a number is never skipped. What is
 refused outside the guard is kept beside its decisions (`client.refusals`).
@@ -27,15 +30,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from client import canaries
 from client.budgets import judging_mechanism, training_mechanism
 from client.desktop import Desktop, Told, check_units, seal_spend
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
 from client.rows import Decided
+from client.starts import first_weights
 from policies.encoding import digest_of
 from policies.exchange import tensor_spec
+from policies.privacy.blocks import HELD_OUT, TRAIN
 from policies.privacy.errors import PlanMismatchError
-from policies.privacy.ledger import HELD_OUT, TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from client.outbox import Letters
     from client.privacy.store import Spend
     from policies.exchange import RequestHeader
+    from policies.privacy.receipts import MadeWith
     from policies.signing import Envelope
 
 __all__ = ["ContributeDuty", "JudgeDuty", "PingDuty"]
@@ -59,6 +65,7 @@ def _told(header: RequestHeader, seat: Seat, spent: Spend, mechanism: str) -> To
         run=header.run,
         round=header.round,
         lineage=seat.lineage,
+        blocks=spent.blocks,
         mechanism=mechanism,
         plan_digest=spent.plan_digest,
         steps=spent.steps,
@@ -81,9 +88,10 @@ class PingDuty:
         return None
 
     def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:  # noqa: ARG002
-        """The initial weights; public, because they follow from the recipe."""
+        """The first weights; public, because they follow from the recipe or are open."""
         seat = self._top.guard.seat(header.contract, header.recipe)
-        reply = HandlerReply(tensor=self._top.learner.initial(seat.recipe))
+        initial = self._top.learner.initial(seat.recipe) if seat.recipe.start is None else None
+        reply = HandlerReply(tensor=first_weights(seat.recipe, seat.start, initial))
         with self._top.outbox.writing() as letters:
             return self._top.finish(letters, header, reply, [], clause=seat.clause.clause)
 
@@ -132,14 +140,23 @@ class ContributeDuty:
     def _train(self, header: RequestHeader, judged: Judged, weights: np.ndarray) -> HandlerReply:
         top, seat = self._top, judged.seat
         spends: list[Spend] = []
+        planted = canaries.drawn(
+            top.outbox,
+            top.entropy,
+            seat.held.contract,
+            run=header.run,
+            units=lambda: top.learner.units(seat, TRAIN).count,
+        )
 
         def spend(manifest: str) -> None:
             plan = seat.recipe.plan
-            spent = None if plan is None else top.spend(seat, header, plan, TRAIN, manifest=manifest)
-            spends.extend([] if spent is None else [spent])
+            if plan is not None:
+                spent = top.spend(seat, header, plan, TRAIN, manifest=manifest, canaries=planted)
+                spends.extend([] if spent is None else [spent])
             top.phase(header, "training")
 
-        update = top.learner.update(seat, header.run, (header.round, header.attempt), weights, spend)
+        slot = header.round, header.attempt
+        update = top.learner.update(seat, header.run, slot, weights, spend, canaries=planted)
         top.phase(header, "trained")
         body, code = {"decision": judged.disclosed}, top.guard.stopped(header.contract)
         reply = HandlerReply(body=body, tensor=update)
@@ -152,7 +169,8 @@ class ContributeDuty:
             for one in spends:
                 sealed += seal_spend(letters, top.outbox, top.budgets, _told(header, seat, one, mechanism))
             if code is None:
-                sealed.append(_seal_submission(letters, header, seat, update))
+                receipt = _receipt(top.learner.made_with(seat) if spends else None, spends)
+                sealed.append(_seal_submission(letters, header, seat, update, receipt))
             made = top.finish(letters, header, reply, sealed, clause=seat.clause.clause)
         top.phase(header, "sealed")
         return made
@@ -197,10 +215,13 @@ class JudgeDuty:
         seat, candidate = top.guard.seat(header.contract, header.recipe), str(header.body["candidate"])
         vote_slot, seen_slot = f"vote.cast {candidate}", f"evaluation.received {candidate}"
         clause = seat.held.contract.release.clause
-        known = [top.outbox.find(one) for one in (seen_slot, vote_slot)]
+        contract, revealed_slot = seat.held.contract, canaries.revealed_slot(header.run)
+        known = [top.outbox.find(one) for one in (seen_slot, vote_slot, revealed_slot)]
         if known[0] is not None:
             old = [one.envelope for one in known if one is not None and one.receipt is not None]
             with top.outbox.writing() as letters:
+                if known[-1] is None:
+                    old += canaries.reveal(letters, top.outbox, contract, run=header.run)
                 return top.finish(letters, header, HandlerReply(), old, clause=clause)
         told = self._spend(seat, header, candidate)
         top.phase(header, "judging")
@@ -217,6 +238,7 @@ class JudgeDuty:
             sealed: list[Envelope] = []
             if told is not None:
                 sealed += seal_spend(letters, top.outbox, top.budgets, told)
+            sealed += canaries.reveal(letters, top.outbox, contract, run=header.run)
             body = {"candidate": candidate, "evaluation": digest_of(figures)}
             sealed.append(_seal_own(letters, header, "evaluation.received", body, seen_slot))
             if top.rules().vote == "auto":
@@ -227,11 +249,11 @@ class JudgeDuty:
     def _spend(self, seat: Seat, header: RequestHeader, candidate: str) -> Told | None:
         """The spend of a query about a candidate, from before a crash if it was paid for already."""
         top, mechanism = self._top, judging_mechanism(header.run, candidate)
-        manifest, _ = top.learner.units(seat, HELD_OUT)
+        manifest = top.learner.units(seat, HELD_OUT).manifest
         for one in top.budgets.touches():
             if one.mechanism == mechanism and one.lineage == seat.lineage:
                 store = top.budgets.ledger_of(seat.lineage)
-                check_units(header, store.reserved(header.run, block=HELD_OUT), manifest)
+                check_units(header, store.reserved(header.run, split=HELD_OUT), manifest)
                 return Told.of(one)
         spent = top.spend(
             seat, header, seat.recipe.evaluation, HELD_OUT, manifest=manifest, subject=candidate
@@ -268,7 +290,17 @@ def _seal_decision(letters: Letters, header: RequestHeader, judged: Judged) -> E
     )
 
 
-def _seal_submission(letters: Letters, header: RequestHeader, seat: Seat, update: np.ndarray) -> Envelope:
+def _receipt(made_with: MadeWith | None, spends: list[Spend]) -> dict[str, Any]:
+    """The step receipt as it stands in a submission; nothing without a private step."""
+    if made_with is None:
+        return {}
+    last = spends[-1]
+    return {"receipt": made_with.receipt(steps_total=last.steps_total, ledger_head=last.ledger_head)}
+
+
+def _seal_submission(
+    letters: Letters, header: RequestHeader, seat: Seat, update: np.ndarray, receipt: Mapping[str, Any]
+) -> Envelope:
     plan = seat.recipe.plan
     return letters.seal(
         "submission.received",
@@ -277,6 +309,7 @@ def _seal_submission(letters: Letters, header: RequestHeader, seat: Seat, update
             "plan": None if plan is None else plan.digest,
             "steps": seat.recipe.local_steps,
             "attempt": header.attempt,
+            **receipt,
         },
         scope=header.contract,
         run=header.run,

@@ -21,14 +21,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from client.budgets import cap_of, own_cap_of
 from client.errors import LocalRefusedError
 from client.notices import Notices
 from client.rows import Decided
+from client.starts import Start, start_of
 from policies.contract import (
     ContractState,
     Decision,
@@ -49,6 +50,7 @@ from policies.identity import key_text
 from policies.limits import HALT_ASK_S, HALT_FRESH_S
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_text
+from policies.privacy.errors import SharesUnfitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +66,9 @@ if TYPE_CHECKING:
     from policies.privacy.plan import DpPlan
     from policies.recipe import Recipe
 
-__all__ = ["Guard", "Judged", "Seat", "plan_facts"]
+__all__ = ["SECURE_AGGREGATION", "Guard", "Judged", "Seat", "check_noise", "plan_facts"]
 
+SECURE_AGGREGATION: Final = "off"  # what this version of the node can say of its updates
 _SALT_BYTES = 16
 _RESUME = "iriai-node contract lifecycle shows who halted it; every contributor has to resume"
 _OTHER = "stop, or go on under a new contract"
@@ -76,6 +79,7 @@ class Seat:
     """This node's place in a run: contract, recipe, data set, the contract's cap, the owner's tighter one.
 
     ``before`` are the versions that the contract superseded: their rounds, budget and imports count.
+    ``start`` is what training begins with.
     """
 
     held: Held
@@ -86,6 +90,7 @@ class Seat:
     cap: Cap | None
     own: Cap | None = None
     before: tuple[str, ...] = ()
+    start: Start = field(default_factory=Start)
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -183,8 +188,27 @@ def plan_facts(plan: DpPlan | None) -> PlanFacts:
         adjacency=plan.adjacency,
         delta=plan.delta,
         noise=plan.noise,
+        honest_min=plan.honest_min,
         filter="rdp-fixed-order",
     )
+
+
+def check_noise(plan: DpPlan | None, secure_aggregation: str, clause: str) -> None:
+    """Refuses a plan with noise shares where the broker would see each update by itself.
+
+    A share protects nothing alone. The contract asks for secure aggregation with it; this is the node's own
+    word, whatever contract and broker say.
+
+    Raises:
+        SharesUnfitError: It is so.
+    """
+    if plan is not None and plan.noise == "shares" and secure_aggregation != "required":
+        raise SharesUnfitError(
+            need="secure aggregation, so that only a sum of many shares is seen",
+            found=f"secure aggregation {secure_aggregation}",
+            remedy="a plan with noise: local-full, under a contract that says so",
+            clause=clause,
+        )
 
 
 class Guard:
@@ -256,6 +280,7 @@ class Guard:
             cap=cap_of(held.contract, held.party.party, before),
             own=own_cap_of(held.contract, held.party.party, self._rules(), before),
             before=before,
+            start=start_of(self._shelf, held, found),
         )
 
     def judge_round(self, header: RequestHeader) -> Judged:
@@ -265,6 +290,7 @@ class Guard:
             NoSuchThingError: Contract, recipe or data set is not here.
             RefusedError: This party is none of the recipe's.
             BudgetUnknownError: The ledger is missing or does not verify.
+            SharesUnfitError: The plan shares its noise, and nothing hides the single updates.
         """
         seat = self.seat(header.contract, header.recipe)
         state = self._state(seat.held)
@@ -283,13 +309,15 @@ class Guard:
             privacy=plan_facts(seat.recipe.plan),
             epsilon_after_release=release,
             epsilon_after_total=total,
-            secure_aggregation="off",
+            secure_aggregation=SECURE_AGGREGATION,
             group_mac="off",
-            reply_slot_ms=0,
-            seed_set="none",  # no recipe of this version starts from one
-            seed_consents=(),
+            reply_slot_ms=seat.held.contract.privacy.reply_slot_ms or 0,  # kept by the desk
+            seed_set=seat.start.seed_set,
+            seed_consents=seat.start.consents,
         )
         decision = evaluate(seat.held.contract, state, request)
+        if decision.allow:
+            check_noise(seat.recipe.plan, SECURE_AGGREGATION, seat.held.contract.privacy.clause)
         salt = self._entropy.token_bytes(_SALT_BYTES)
         record = decision_bytes(
             decision,

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training and judging on this site's own store. torch is loaded when the first trainer is made."""
+"""Training and judging on this site's own store. torch is loaded when the first trainer is made.
+
+- The unit of the data is the unit of the recipe's plan; another is refused before anything is reserved.
+- Episodes come at the recipe's time base, with unit, stratum (the task) and block; units are pooled in
+  `client.learning.tensors`.
+- Held-out units are never those of training; episodes that were openly donated are neither.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +13,31 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from client.donated import withheld
+from client.learning.canary_units import canary_units
 from client.learning.evaluate import judge
 from client.learning.tensors import EpisodeArrays
 from client.learning.weights import initial_weights
-from policies.privacy.ledger import TRAIN
+from client.privacy.units import Units
+from policies.privacy.blocks import TRAIN
+from policies.privacy.errors import UnitRefusedError
 from policies.privacy.sampling import unit_manifest
+from policies.seeds import episode_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
 
+    from client.data.fields import Episode
     from client.data.series import Split
     from client.guard import Seat
+    from client.learning.tensors import Frames
     from client.learning.train import Trainer
     from client.settings import Home, LocalRules
     from policies.ports import Entropy
+    from policies.privacy.canaries import CanarySecret
+    from policies.privacy.receipts import MadeWith
     from policies.recipe import Recipe
 
 __all__ = ["HomeLearner", "episodes_of"]
@@ -34,6 +49,7 @@ def episodes_of(home: Home, seat: Seat, split: Split, rules: LocalRules) -> list
     Raises:
         DataError: A field may not be opened, is not there, or the data set was not imported under the
             contract.
+        UnitRefusedError: The plan protects another unit than the data have.
     """
     from client.data import open_view
 
@@ -46,11 +62,42 @@ def episodes_of(home: Home, seat: Seat, split: Split, rules: LocalRules) -> list
         recipe_inputs=seat.recipe.fields,
         local_allow=rules.fields if rules.fields is not None else fields.allow,
         contracts=seat.versions,
+        rate_hz=seat.recipe.rate_hz,
+        withheld=withheld(home),
     )
+    _check_unit(seat, view.unit, split)
     return [
-        EpisodeArrays(observation=one.fields, action=one.actions, unit_id=one.unit_id)
+        EpisodeArrays(
+            observation=one.fields,
+            action=one.actions,
+            unit_id=one.unit_id,
+            stratum=one.stratum,
+            block=one.block,
+        )
         for one in view.episodes(split)
+        if not _is_public(seat, one)
     ]
+
+
+def _is_public(seat: Seat, episode: Episode) -> bool:
+    """Whether an episode is in the seed set of the recipe, whatever this node remembers of giving it."""
+    donated = seat.start.donated
+    if not donated:
+        return False
+    seen = {one.field: episode.fields[one.field] for one in seat.recipe.inputs}
+    done = {one.field: episode.actions[one.field] for one in seat.recipe.outputs}
+    return episode_digest(seen, done) in donated
+
+
+def _check_unit(seat: Seat, unit: str, split: Split) -> None:
+    plan = seat.recipe.plan if split == "train" else seat.recipe.evaluation
+    if plan is not None and plan.unit != unit:
+        raise UnitRefusedError(
+            need=f"data of unit {plan.unit}, as the plan of the recipe protects it",
+            found=f"{seat.dataset} of unit {unit}",
+            remedy="agree on a recipe for the unit of the data, or bring other data that have the key",
+            clause=seat.clause.clause,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +115,8 @@ def _place(seat: Seat) -> Place:
     return seat.held.contract.digest, seat.recipe.digest, seat.dataset, seat.lineage
 
 
-def _manifest(episodes: Sequence[EpisodeArrays]) -> str:
-    return unit_manifest(one.unit_id for one in episodes)
+def _manifest(episodes: Sequence[EpisodeArrays], planted: Sequence[Frames] = ()) -> str:
+    return unit_manifest({one.unit_id for one in episodes} | {one.unit_id for one in planted})
 
 
 class HomeLearner:
@@ -94,28 +141,43 @@ class HomeLearner:
             self._initial[recipe.digest] = initial_weights(recipe)
         return self._initial[recipe.digest]
 
-    def units(self, seat: Seat, block: str) -> tuple[str, int]:
-        """Manifest and number of the units of a block."""
+    def units(self, seat: Seat, split: str, canaries: CanarySecret | None = None) -> Units:
+        """The units of a split, and the blocks of the lineage that they lie in."""
         with self._lock:
-            episodes = self._train(seat) if block == TRAIN else self._judging(seat)
-        return _manifest(episodes), len(episodes)
+            episodes = self._train(seat) if split == TRAIN else self._judging(seat)
+        beside = [one.unit_id for one in canary_units(seat.recipe, canaries)]
+        return Units.of(split, ((one.block, one.unit_id) for one in episodes), beside=beside)
 
     def update(
-        self, seat: Seat, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Callable[[str], None]
+        self,
+        seat: Seat,
+        run: str,
+        slot: tuple[int, int],
+        weights: np.ndarray,
+        spend: Callable[[str], None],
+        *,
+        canaries: CanarySecret | None = None,
     ) -> np.ndarray:
         """The update of a round and attempt; ``spend`` gets the trainer's units before the first gradient."""
         with self._lock:
             key = (run, _place(seat))
-            ready = self._trainers.get(key) or self._fresh(seat)
+            ready = self._trainers.get(key) or self._fresh(seat, canary_units(seat.recipe, canaries))
             self._trainers = {key: ready}  # one run at a time; a new run freezes its units anew
         spend(ready.manifest)
         return ready.trainer.update(weights, *slot)
 
+    def made_with(self, seat: Seat) -> MadeWith:
+        """Names of the code behind the last private update."""
+        ready = next(one for (_, place), one in self._trainers.items() if place == _place(seat))
+        return ready.trainer.made_with
+
     def judge(self, seat: Seat, weights: np.ndarray) -> tuple[float, bool]:
         """One noised query on the held-out units."""
         with self._lock:
-            held_out = self._judging(seat)
-        verdict = judge(seat.recipe, weights, held_out, seat.recipe.evaluation, self._entropy)
+            held_out, trained = self._judging(seat), {one.unit_id for one in self._train(seat)}
+        verdict = judge(
+            seat.recipe, weights, held_out, seat.recipe.evaluation, self._entropy, trained=trained
+        )
         return verdict.noised_loss, verdict.accept
 
     def warm(self, seats: Sequence[Seat]) -> None:
@@ -125,21 +187,22 @@ class HomeLearner:
                 if _place(seat) not in self._spare and not self._trainers:
                     self._spare[_place(seat)] = self._make(seat, self._train(seat))
 
-    def _fresh(self, seat: Seat) -> _Ready:
+    def _fresh(self, seat: Seat, planted: Sequence[Frames]) -> _Ready:
         """The trainer that was prepared for a seat if the store holds its units still, else a new one."""
         episodes = self._train(seat)
         spare = self._spare.pop(_place(seat), None)
-        if spare is not None and spare.manifest == _manifest(episodes):
+        if spare is not None and spare.manifest == _manifest(episodes, planted):
             return spare
-        return self._make(seat, episodes)
+        return self._make(seat, episodes, planted)
 
-    def _make(self, seat: Seat, episodes: list[EpisodeArrays]) -> _Ready:
+    def _make(self, seat: Seat, episodes: list[EpisodeArrays], planted: Sequence[Frames] = ()) -> _Ready:
         import torch
 
         from client.learning.train import Trainer
 
         torch.set_num_threads(self._threads)
-        return _Ready(Trainer(seat.recipe, episodes, self._entropy), _manifest(episodes))
+        trainer = Trainer(seat.recipe, episodes, self._entropy, canaries=planted)
+        return _Ready(trainer, _manifest(episodes, planted))
 
     def _train(self, seat: Seat) -> list[EpisodeArrays]:
         return episodes_of(self._home, seat, "train", self._rules())

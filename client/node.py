@@ -211,11 +211,31 @@ def personalise(home: Home, model: str) -> dict[str, Any]:
     )
 
 
+def fit_seed(recipe: Path, seed_set: Path, weights: Path, *, steps: int, write: bool) -> dict[str, Any]:
+    """Fits a model to a seed set, here; keeps it in a file, or compares it with the one in the file.
+
+    Raises:
+        IriaiError: A file does not hold what it should.
+    """
+    from client.learning.seeding import compare, fit
+
+    loaded, seeds = load_recipe(recipe.read_bytes()), read_seed_set(seed_set.read_bytes())
+    own = fit(loaded, seeds, steps=steps)
+    given = own if write else np.frombuffer(weights.read_bytes(), dtype="<f4")
+    if write:
+        write_durably(weights, np.ascontiguousarray(own, dtype="<f4").tobytes())
+    found = compare(loaded, seeds, given, own)
+    return {"loss": found.given, "loss_own": found.own, "loss_first": found.first, "holds": found.holds}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the worker; gives its exit code."""
     parser = argparse.ArgumentParser(prog="python -m client.node")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--personalise", metavar="MODEL")
+    parser.add_argument("--fit-seed", type=Path, nargs=3, metavar=("RECIPE", "SEED_SET", "OUT"))
+    parser.add_argument("--check-seed", type=Path, nargs=3, metavar=("RECIPE", "SEED_SET", "WEIGHTS"))
+    parser.add_argument("--steps", type=int, default=0)
     options = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.ERROR, stream=sys.stderr, format='{"event":"log","message":"%(message)s"}'
@@ -227,6 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.personalise:
             print(json.dumps(personalise(home, options.personalise)))  # noqa: T201  the answer for the command
+        elif options.fit_seed or options.check_seed:
+            files, write = options.fit_seed or options.check_seed, bool(options.fit_seed)
+            print(json.dumps(fit_seed(*files, steps=options.steps, write=write)))  # noqa: T201  likewise
         else:
             serve(home)
     except IriaiError as error:

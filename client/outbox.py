@@ -146,6 +146,10 @@ class Letters:
             ),
         )
 
+    def keep(self, name: str, value: str) -> None:
+        """Keeps a value of this node's own under a name, with this transaction's envelopes; only once."""
+        self._db.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
+
     def pending(self) -> tuple[Envelope, ...]:
         """Envelopes of earlier transactions that have no receipt yet, oldest first."""
         before = self._first if self._first is not None else 2**62
@@ -319,6 +323,11 @@ class Outbox:
     def pending(self, limit: int = OUTBOX_PENDING) -> tuple[Stored, ...]:
         """Envelopes without a receipt on disk, oldest first."""
         return tuple(self._stored("WHERE receipt IS NULL ORDER BY seq LIMIT ?", (limit,)))
+
+    def kept(self, name: str) -> str | None:
+        """The value that was kept under a name (`Letters.keep`), or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
 
     def find(self, slot: str) -> Stored | None:
         """The envelope of a slot, if there is one."""

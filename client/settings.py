@@ -70,6 +70,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def donations(self) -> Path:
+        """Which episodes were openly given away (`client.donated`)."""
+        return self.root / "donations.json"
+
+    @property
     def models(self) -> Path:
         """Released models that were pulled, and individual ones."""
         return self.root / "models"

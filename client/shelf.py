@@ -5,7 +5,8 @@
 
     contracts/<64 hex>/contract.json     canonical bytes; their digest is the folder's name contracts/<64
     hex>/envelope.json     DSSE with the signatures, once it is executed contracts/<64 hex>/recipe-<64
-    hex>.json contracts/<64 hex>/prose.pdf|.txt    the text for people, once its hash is the one that the
+    hex>.json contracts/<64 hex>/annex-<64 hex>     seed set, consent or start model (`client.starts`)
+    contracts/<64 hex>/prose.pdf|.txt    the text for people, once its hash is the one that the
     contract binds contracts/<64 hex>/notices/          halts, exits and other notices (`client.notices`)
     contracts/<64 hex>/consent.json      a person's word on exactly this digest (`client.consent`)
     contracts/shown.json                 per contract, the digests that a person was shown, in order
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from client.answers import short
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.settings import Home
+    from client.starts import Start
     from policies.contract import Contract
     from policies.contract.clauses import PartyClause, ProseClause
     from policies.recipe import Recipe
@@ -49,6 +52,7 @@ __all__ = ["ContractShelf", "Held", "check_digest", "check_prose"]
 
 _SUFFIX: Final = {"application/pdf": ".pdf", "text/plain": ".txt"}
 _SHOWN: Final = 64  # digests per contract; an offer has at most 20 rounds
+_NONE: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,7 @@ class ContractShelf:
         self._own = own_key
         self._held: dict[str, Held] = {}
         self._recipes: dict[str, Recipe] = {}
+        self.starts: dict[tuple[str, str], Start] = {}  # kept by `client.starts`
 
     def digests(self) -> tuple[str, ...]:
         """Digests of the contracts that are here, in order."""
@@ -187,11 +192,33 @@ class ContractShelf:
             return None
         return self.folder(contract.digest) / f"prose{_SUFFIX[contract.prose.media_type]}"
 
-    def put(self, contract: Contract, annexes: dict[str, bytes]) -> Held:
-        """Stores a contract and its annexes, which the caller has checked by digest."""
+    def annex_names(self, contract: str) -> tuple[str, ...]:
+        """Digests of the seed sets, consents and start models that lie here, by the names of their files."""
+        names = (one.name.removeprefix("annex-") for one in self.folder(contract).glob("annex-*"))
+        return tuple(sorted(f"sha256:{name}" for name in names))
+
+    def annexes(self, contract: str) -> dict[str, bytes]:
+        """Bytes of what lies here beside the recipes; a file that was changed is left out."""
+        folder = self.folder(contract)
+        found = {
+            name: (folder / f"annex-{name.removeprefix('sha256:')}").read_bytes()
+            for name in self.annex_names(contract)
+        }
+        return {name: data for name, data in found.items() if digest(data) == name}
+
+    def put_annex(self, contract: str, data: bytes) -> None:
+        """Stores a seed set, consent or start model, named by its digest."""
+        write_durably(self.folder(contract) / f"annex-{digest(data).removeprefix('sha256:')}", data)
+
+    def put(
+        self, contract: Contract, annexes: Mapping[str, bytes], opens: Mapping[str, bytes] = _NONE
+    ) -> Held:
+        """Stores a contract, its recipes and what they start from, which the caller has checked by digest."""
         folder = self.folder(contract.digest)
         for name, data in annexes.items():
             write_durably(folder / f"recipe-{name.removeprefix('sha256:')}.json", data)
+        for data in opens.values():
+            self.put_annex(contract.digest, data)
         write_durably(folder / "contract.json", contract.canonical)
         return self.get(contract.digest)
 

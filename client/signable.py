@@ -9,6 +9,7 @@ from client.answers import short
 from client.contracts import known_of
 from client.errors import BrokerKeyError, NotSignedError, StaleOfferError
 from client.succession import check_opening, predecessor
+from policies.contract.starts import check_starts
 from policies.identity import fingerprint, key_text, parse_key
 from policies.ports import iso_s
 from policies.recipe import load as load_recipe
@@ -24,15 +25,20 @@ __all__ = ["check_before_signing"]
 
 
 def check_before_signing(
-    member: Member, shelf: ContractShelf, held: Held, annexes: Mapping[str, bytes] | None = None
+    member: Member,
+    shelf: ContractShelf,
+    held: Held,
+    annexes: Mapping[str, bytes] | None = None,
+    opens: Mapping[str, bytes] | None = None,
 ) -> None:
     """Refuses what must not be signed. Asked before a person is, and again before VERIFIED is sent.
 
-    ``annexes`` are the recipes of a text that is not on the shelf, by digest.
+    ``annexes`` are the recipes of a text that is not on the shelf, by digest; ``opens`` what they start from.
 
     1. the broker is the one that this node joined, and so is the log that an audit clause names;
     2. this node's key is pinned for its own organisation, as a contributor;
-    3. every recipe is here and reads allowed fields only;
+    3. every recipe is here, reads allowed fields only, and starts from what the contract says: seed set,
+       consents and start model are here and hold;
     4. ``sign_by`` is not over;
     5. no version of the contract that is as new, or newer, rules already;
     6. the version that rules lets this successor be opened.
@@ -40,6 +46,7 @@ def check_before_signing(
     Raises:
         BrokerKeyError: Step 1.
         NotSignedError: Steps 1 to 4.
+        ContractInvalidError, SeedError: Step 3: what a recipe starts from; the clause is named.
         NoSuchThingError, DigestMismatchError: Step 3: a recipe is missing or differs.
         StaleOfferError: Step 5.
         RefusedError: Step 6; the clause is named.
@@ -70,8 +77,9 @@ def check_before_signing(
             clause=party.clause,
         )
     # 3.
+    recipes = {}
     for one in contract.recipes:
-        recipe = (
+        recipe = recipes[one.recipe_digest] = (
             shelf.recipe(contract.digest, one.recipe_digest)
             if annexes is None
             else load_recipe(annexes[one.recipe_digest])
@@ -84,6 +92,7 @@ def check_before_signing(
                 remedy=f"do not sign: {contract.fields.clause} and recipe {one.id} contradict each other",
                 clause=contract.fields.clause,
             )
+    check_starts(contract, recipes, shelf.annexes(contract.digest) if opens is None else opens)
     # 4.
     if iso_s(member.clock.now_ms()) >= contract.sign_by:
         raise NotSignedError(

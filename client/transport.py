@@ -25,7 +25,7 @@ from client.pin import (
 )
 from policies.encoding import canonical
 from policies.errors import EncodingError
-from policies.limits import BODY_BYTES_JSON, BROKER_ANSWER_BYTES, BROKER_ATTEMPTS
+from policies.limits import BROKER_ANSWER_BYTES, BROKER_ATTEMPTS, OFFER_BODY_BYTES
 from policies.signing import sign_request
 
 if TYPE_CHECKING:
@@ -212,9 +212,9 @@ class BrokerClient:
     def _exchange(self, method: str, path: str, body: bytes, idem: str | None) -> httpx.Response:
         import httpx
 
-        if len(body) > BODY_BYTES_JSON:
+        if len(body) > OFFER_BODY_BYTES:  # the broker takes so much where a text is offered, elsewhere less
             raise EncodingError(
-                need=f"a body of at most {BODY_BYTES_JSON} bytes",
+                need=f"a body of at most {OFFER_BODY_BYTES} bytes",
                 found=f"{len(body)}",
                 remedy="send its digest",
             )

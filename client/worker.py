@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from client.settings import LocalRules
     from client.shelf import Held
     from policies.exchange import RequestHeader
-    from policies.ports import Clock, Entropy
+    from policies.ports import Entropy, Timer
 
 __all__ = ["Worker", "say"]
 
@@ -71,7 +71,7 @@ class Worker:
         self,
         home: Home,
         *,
-        clock: Clock,
+        clock: Timer,
         entropy: Entropy,
         member: Member | None = None,
         learner: Learner | None = None,
@@ -80,7 +80,7 @@ class Worker:
 
         Args:
             home: The node's folder.
-            clock: Of all decisions, envelopes and entries.
+            clock: Of all decisions, envelopes and entries; replies wait on it for their slot.
             entropy: Of nonces, salts and noise.
             member: Identity and the way to the broker, opened from the folder if left out.
             learner: Trains and judges; this site's own if left out.
@@ -205,7 +205,9 @@ class Worker:
                 remedy=f"iriai-node contract show {config.contract}",
             ) from error
         return Admission(
-            broker_key=parse_key(held.contract.broker.key), tensor_bytes=recipe.parameters * _FLOAT_BYTES
+            broker_key=parse_key(held.contract.broker.key),
+            tensor_bytes=recipe.parameters * _FLOAT_BYTES,
+            reply_slot_ms=held.contract.privacy.reply_slot_ms or 0,
         )
 
     def _ask_notices(self, held: Held) -> None:

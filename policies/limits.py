@@ -120,9 +120,27 @@ RECIPE_ROUNDS: Final = 10_000
 MODEL_PARAMETERS: Final = 2_000_000  # a flat float32 update of 8 MiB
 PLAN_STEPS: Final = 100_000
 HONEST_MIN: Final = 3  # noise shares of fewer silos: the rest of two would be half of what is claimed
+SHARES_GROUPS: Final = 4  # independent contributors under noise shares: three honest ones and one to doubt
+SILO_CLAIM_MIN: Final = 50  # below this, noise that hides a whole silo is many times what the mean can carry
 FRAMES_PER_UNIT: Final = 128  # beyond this, frames of one episode add time and nothing else
+CANARIES_MIN: Final = 64  # over a cohort; one AUC of fewer has a standard error that hides everything
+UNITS_PER_CANARY: Final = 50  # canaries are at most 2 % of what a node trains on
+CANARY_FRAMES: Final = 32  # of one canary, all alike: as heavy as an ordinary unit
+MIA_AUC_MAX: Final = 0.65  # above it canaries fired, where the contract names no bound of its own
+REVEAL_WAIT_S: Final = 86_400  # how long a candidate waits for the reveal of a party whose update is in it
+REVEAL_RETRY_S: Final = 60  # how often such a party is asked again, where it is online
 ACTION_CHUNK: Final = 64
 LEDGER_ENTRIES: Final = 1_000_000
+LEDGER_BLOCKS: Final = 512  # that one run reads: each of its spends names them all
+
+# open seed sets (privacy.md, section 8)
+SEED_SET_BYTES: Final = 2 * 1024**2  # 150 attempts of ten seconds; more is no seed
+SEED_EPISODES: Final = 256
+CONSENT_BYTES: Final = 64 * 1024  # digests of 256 episodes in a signed envelope
+SEED_FIT_STEPS: Final = 20_000  # ordinary steps of the model that is fitted to a seed set
+SEED_FIT_S: Final = 1_800
+OFFER_BODY_BYTES: Final = 16 * 1024**2  # a text with seed sets and start models of 8 MB, in base64
+OFFER_ANNEXES: Final = 4 * 64  # of one text: for each of 64 parties' consents, with room for sets and models
 
 # the node's requests (client/transport.py)
 BROKER_ANSWER_BYTES: Final = 16 * 1024 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Protocol
 
-__all__ = ["Clock", "Entropy", "from_ms", "iso_minute", "iso_ms", "iso_s", "to_ms"]
+__all__ = ["Clock", "Entropy", "Timer", "from_ms", "iso_minute", "iso_ms", "iso_s", "to_ms"]
 
 
 class Clock(Protocol):
@@ -17,6 +17,14 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Milliseconds since 1970-01-01T00:00:00Z."""
+        ...
+
+
+class Timer(Clock, Protocol):
+    """A clock that can also wait; tests pass one that moves itself."""
+
+    def pause_ms(self, milliseconds: int) -> None:
+        """Returns after so many milliseconds."""
         ...
 
 

@@ -43,8 +43,9 @@ from policies.limits import (
     RECIPE_ROUNDS,
     ROUND_DEADLINE_S,
 )
+from policies.privacy.constants import asked_statistic, private_statistic
 from policies.privacy.errors import EvalUnplannedError, PlanIncompleteError
-from policies.privacy.plan import DpPlan, EvalPlan, PositiveDec, ProbabilityDec
+from policies.privacy.plan import DpPlan, EvalPlan, PositiveDec, ProbabilityDec, refuse_search
 
 __all__ = [
     "FIELD_NAMES",
@@ -93,6 +94,7 @@ FIELD_NAMES = frozenset(
         "outcome",
     ]
 )
+_NO_CONSTANTS = frozenset({"a", "architecture", "b", "field", "server", "task", "tensors", "train"})
 _FIELD_SIZE = 64
 _WIDTH = 1024
 _SIGNIFICANT = 3
@@ -461,6 +463,7 @@ def load(data: bytes) -> Recipe:
         RecipeInvalidError: Not canonical, incomplete, or blocks that do not fit.
         UnknownArchitectureError: The id is not installed.
         RecipeNormaliserError: Constants do not follow from their rule.
+        PrivateStatisticError: A constant is asked for by the name of a statistic ("auto", mean, min, max).
         RecipeManifestError: The tensors are not those of the architecture.
         EvalUnplannedError: No evaluation plan.
         PrivacyError: The plan is refused (`DpPlan.load`).
@@ -525,6 +528,11 @@ def _check_heads(document: Json) -> None:
             found="no such key",
             remedy='write "plan": null for a recipe without privacy',
         )
+    if document["plan"] is not None:
+        refuse_search(document)
+    asked = asked_statistic(document, names=_NO_CONSTANTS)
+    if asked:
+        raise private_statistic(asked, "write the number; its digest is what the parties sign")
     architecture = document.get("architecture")
     name = architecture.get("id") if isinstance(architecture, dict) else None
     if isinstance(name, str) and name != "mlp-chunk/1":

@@ -193,6 +193,7 @@ def _good(contract: Contract) -> TrainRound:
             adjacency=plan.adjacency,
             delta=plan.delta,
             noise=plan.noise,
+            honest_min=plan.honest_min,
             filter=plan.filter,
         ),
         epsilon_after_release="1.499999",

@@ -221,6 +221,8 @@ def _of_plan(term: str, want: str) -> str:
 
 def _promises(contract: Contract, clause: PrivacyClause) -> Iterator[Rule]:
     if clause.honest_min is not None:
+        share = f"{_has('privacy')} && context.privacy has honest_min"
+        yield Rule(clause.clause, "share", f"{share} && context.privacy.honest_min == {clause.honest_min}")
         least = clause.honest_min + contract.aggregation.max_colluders
         yield Rule(clause.clause, "honest-min", _at_least("groups", least))
     if clause.protected_properties:
@@ -293,7 +295,7 @@ def _up(value: str | None) -> int | None:
     return None if number is None else ceil(number * _MILLION)
 
 
-def _plan(request: TrainRound) -> dict[str, str] | None:
+def _plan(request: TrainRound) -> dict[str, Json] | None:
     plan = request.privacy
     if plan is None:
         return None
@@ -304,6 +306,7 @@ def _plan(request: TrainRound) -> dict[str, str] | None:
         "adjacency": plan.adjacency,
         "filter": plan.filter,
         "noise": plan.noise,
+        "honest_min": plan.honest_min,
         "delta": delta,
     }
     return {name: value for name, value in facts.items() if value is not None}

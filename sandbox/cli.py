@@ -143,6 +143,41 @@ def bench_decide(
     _print(found, as_json=as_json)
 
 
+@bench.command("pooling")
+def bench_pooling(
+    *,
+    epsilon: Annotated[str, typer.Option(help="Of the whole run; `inf` runs without privacy.")] = "8",
+    noise: Annotated[str, typer.Option(help="local-full, or shares in a plain sum.")] = "local-full",
+    seed_episodes: Annotated[
+        int, typer.Option(min=0, max=100, help="Openly donated episodes per maker; 0: no seed set.")
+    ] = 0,
+    seeds: Annotated[
+        str, typer.Option(help="Of recordings and placements, separated by commas.")
+    ] = "0,1,2,3,4",
+    episodes: Annotated[int, typer.Option(min=1, max=5000, help="Training episodes per cell.")] = 250,
+    rollouts: Annotated[int, typer.Option(min=1, max=1000, help="Per model and cell.")] = 50,
+    folder: Annotated[Path, typer.Option("--dir", help="Where recordings are kept.")] = Path("build/study"),
+    as_json: Json = False,
+) -> None:
+    """Mean success of the common model in all four cells, trained in one process: what privacy costs."""
+    from sandbox.study import StudyOptions, run
+
+    found = run(
+        StudyOptions(
+            folder=folder.resolve(),
+            epsilon=None if epsilon == "inf" else epsilon,
+            noise=noise,
+            seed_episodes=seed_episodes,
+            seeds=tuple(int(one) for one in seeds.split(",")),
+            episodes=episodes,
+            rollouts=rollouts,
+        )
+    )
+    if not as_json:
+        typer.echo(json.dumps(found, indent=2))
+    _print(found, as_json=as_json)
+
+
 def main() -> None:
     """Entry point: errors become one envelope or five lines, and their exit code."""
     as_json = "--json" in sys.argv[1:]

@@ -101,6 +101,7 @@ FACTS = PlanFacts(
     adjacency="zero-out",
     delta="0.00001",
     noise="local-full",
+    honest_min=None,
     filter="rdp-fixed-order",
 )
 DELTA = "0.00001"

@@ -53,6 +53,9 @@ class HandClock:
     def now_ms(self) -> int:
         return self.ms
 
+    def pause_ms(self, milliseconds: int) -> None:
+        self.ms += milliseconds
+
 
 class SeedEntropy:
     """Bytes from a seed."""

@@ -357,6 +357,7 @@ PLAN = PlanFacts(
     adjacency="zero-out",
     delta="0.00001",
     noise="local-full",
+    honest_min=None,
     filter="rdp-fixed-order",
 )
 
@@ -529,7 +530,7 @@ def shared_noise_allowed() -> dict[str, Request]:
     pool = shared_noise()
     everybody = {"cohort": CONTRIBUTORS, "survivors": CONTRIBUTORS, "supersedes": pool.digest}
     everybody |= {
-        "privacy": replace(PLAN, noise="shares"),
+        "privacy": replace(PLAN, noise="shares", honest_min=3),
         "weights": dict.fromkeys(CONTRIBUTORS, "1"),
         "secure_aggregation": "required",
     }

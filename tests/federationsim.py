@@ -47,9 +47,12 @@ from broker.services import Services
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run
 from client.catalogue import data_add
 from client.contracts import fetch_envelope
+from client.learning.canary_units import canary_units
+from client.learning.tensors import Frames
 from client.learning.weights import initial_weights
 from client.membership import initialise, join, membership, open_member
 from client.outbox import Outbox
+from client.privacy.units import Units
 from client.settings import Home, LocalRules, load_settings, save_settings
 from client.shelf import ContractShelf
 from client.signing import sign
@@ -61,7 +64,9 @@ from policies.identity import SigningKey, key_text
 from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType, alias
 from policies.log.envelope import PAYLOAD_TYPE
+from policies.privacy.canaries import CanarySecret
 from policies.privacy.ledger import TRAIN
+from policies.privacy.receipts import MadeWith
 from policies.recipe import Recipe, manifest
 from policies.recipe import load as load_recipe
 from policies.signing import Envelope
@@ -69,6 +74,7 @@ from policies.verify import Report, verify
 from sandbox.recipes import plain_recipe, private_recipe
 from tests.brokersim import ORIGIN, URL, HandClock, House, SeedEntropy, Signer
 from tests.contractsim import runnable
+from tests.learnsim import made_units
 from tests.nodehouse import Street, open_street
 from tests.nodeworld import BEFORE_MS, FIELDS, IN_TERM_MS, write_recording
 
@@ -262,21 +268,36 @@ class SimLearner:
         self.accept = True
         self.trained: list[tuple[str, int, int]] = []
         self.judged = 0
+        self.episodes = 20
+        self.engine = "loop"
+        self.planted: list[Frames] = []
         self.spoil: Callable[[np.ndarray], np.ndarray] = lambda update: update
         self.first: Callable[[np.ndarray], np.ndarray] = lambda weights: weights
 
     def initial(self, recipe: Recipe) -> np.ndarray:
         return self.first(initial_weights(recipe))
 
-    def units(self, _seat: Any, block: str) -> tuple[str, int]:
-        return digest(f"{self.name} {block}".encode()), 20
+    def units(self, seat: Any, split: str, canaries: CanarySecret | None = None) -> Units:
+        planted = [one.unit_id for one in canary_units(seat.recipe, canaries)]
+        return made_units(split, self.episodes, seed=self.name, beside=planted)
 
     def update(
-        self, seat: Any, run_id: str, slot: tuple[int, int], weights: np.ndarray, spend: Any
+        self,
+        seat: Any,
+        run_id: str,
+        slot: tuple[int, int],
+        weights: np.ndarray,
+        spend: Any,
+        *,
+        canaries: CanarySecret | None = None,
     ) -> np.ndarray:
-        spend(self.units(seat, TRAIN)[0])
+        spend(self.units(seat, TRAIN, canaries).manifest)
         self.trained.append((run_id, *slot))
+        self.planted = canary_units(seat.recipe, canaries)
         return self.spoil(true_update(self.name, run_id, slot, len(weights)))
+
+    def made_with(self, _seat: Any) -> MadeWith:
+        return MadeWith(engine=self.engine)
 
     def judge(self, _seat: Any, _weights: np.ndarray) -> tuple[float, bool]:
         self.judged += 1
@@ -421,7 +442,7 @@ class SimNode:
         """Steps per (round, attempt) of a run as this node's own ledger counts them."""
         counted: Counter[tuple[int, int]] = Counter()
         for one in self.worker.budgets.touches():
-            if one.run == run_id and one.block == TRAIN:
+            if one.run == run_id and one.split == TRAIN:
                 counted[(one.round, one.attempt)] += one.steps
         return counted
 

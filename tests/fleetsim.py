@@ -53,10 +53,16 @@ class HandClock:
     def now_ms(self) -> int:
         return self.ms
 
+    def pause_ms(self, milliseconds: int) -> None:
+        self.ms += milliseconds
+
 
 class WallClock:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def pause_ms(self, milliseconds: int) -> None:
+        time.sleep(milliseconds / 1000)
 
 
 def node_key(index: int) -> SigningKey:
@@ -147,7 +153,7 @@ class AddOne:
         if self.reply is not None:
             return self.reply
         return HandlerReply(
-            body={"round": header.round}, tensor=None if tensor is None else tensor + np.float32(1)
+            body={"envelopes": []}, tensor=None if tensor is None else tensor + np.float32(1)
         )
 
 
@@ -359,7 +365,7 @@ def main() -> None:
         reply = HandlerReply(tensor=np.zeros(7, np.float32))
     if behaviour == "dtype":
         reply = HandlerReply(tensor=np.zeros(250, np.uint32))
-    refusal = Refusal(code="contract.refused", body={"clause": "C5"}) if behaviour == "refuse" else None
+    refusal = Refusal(code="contract.refused", body={"decision": {"salt": "C5"}}) if behaviour == "refuse" else None
     handler = AddOne(before=before, reply=reply, refusal=refusal)
     serve_node(home, dict.fromkeys(ExchangeType, handler))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from client.learning.tensors import EpisodeArrays
 from client.privacy.store import BudgetStore
+from client.privacy.units import Units
 from policies.encoding import canonical
 from policies.identity import SigningKey
 from policies.privacy.ledger import Cap
@@ -19,6 +20,7 @@ from policies.recipe import Recipe, load, manifest
 from sandbox.recipes import plain_recipe, private_recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 KEY = SigningKey.from_seed(b"B" * 32)
@@ -118,6 +120,15 @@ def cap(scope: str = "lin_parts", total: str = "8", release: str = "8") -> Cap:
     return Cap(scope=scope, epsilon_total=total, epsilon_per_release=release, delta=DELTA)
 
 
+def made_units(
+    split: str, count: int, *, block: int | None = None, seed: object = "", beside: Sequence[bytes] = ()
+) -> Units:
+    """Made-up units of one block: the first of its split, if none is named."""
+    number = block or {"train": 1, "held-out": 2}[split]
+    ids = (hashlib.sha256(f"{seed} {split} {number} {one}".encode()).digest() for one in range(count))
+    return Units.of(split, [(number, one) for one in ids], beside=beside)
+
+
 CONTRACT = cap("sha256:" + "c" * 64)
 
 
@@ -134,9 +145,10 @@ class Budget:
     def open(self, at_least: tuple[int, str] | None = None) -> BudgetStore:
         return BudgetStore(self.path, clock=StillClock(), key=KEY, at_least=at_least)
 
-    def reserve(self, store: BudgetStore, run: str = "run_a", contract: Cap = CONTRACT) -> None:
+    def reserve(
+        self, store: BudgetStore, run: str = "run_a", contract: Cap = CONTRACT, *, block: int = 1
+    ) -> None:
         plan = self.recipe.plan
         assert plan is not None
-        store.reserve(
-            plan, contract, run=run, recipe=self.recipe.digest, manifest="sha256:" + "0" * 64, units=80
-        )
+        units = made_units("train", 80, block=block)
+        store.reserve(plan, contract, run=run, recipe=self.recipe.digest, units=units)

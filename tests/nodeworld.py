@@ -20,12 +20,12 @@ from client.catalogue import data_add
 from client.federation.handlers import Answer, RunConfig
 from client.membership import Member, initialise, join, membership, open_member
 from client.outbox import Outbox
+from client.privacy.units import Units
 from client.settings import Home, LocalRules, load_settings, save_settings
 from client.shelf import ContractShelf
 from client.signing import sign
 from client.worker import Worker
 from policies.contract import CONTRACT_TYPE, Contract, from_tree
-from policies.encoding import digest
 from policies.exchange import (
     ExchangeType,
     ReplyHeader,
@@ -37,11 +37,12 @@ from policies.exchange import (
     tensor_spec,
 )
 from policies.identity import SigningKey, key_text
+from policies.privacy.receipts import MadeWith
 from policies.recipe import Recipe
 from policies.signing import Envelope
 from sandbox.lerobot_writer import Feature, Frames, write_dataset
 from tests.contractsim import runnable
-from tests.learnsim import episode, small_plain, small_recipe
+from tests.learnsim import episode, made_units, small_plain, small_recipe
 from tests.nodelanes import Talk
 from tests.nodesim import URL, BrokerSim, HandClock, SeedEntropy
 
@@ -70,13 +71,16 @@ class FixedLearner:
     def initial(self, recipe: Recipe) -> np.ndarray:
         return np.zeros(recipe.parameters, dtype=np.float32)
 
-    def units(self, seat: Any, block: str) -> tuple[str, int]:
-        return digest(block.encode()), 20
+    def units(self, seat: Any, split: str, canaries: Any = None) -> Units:
+        return made_units(split, 20)
+
+    def made_with(self, seat: Any) -> MadeWith:
+        return MadeWith(engine="loop")
 
     def update(
-        self, seat: Any, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Any
+        self, seat: Any, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Any, *, canaries: Any = None
     ) -> np.ndarray:
-        spend(self.units(seat, "train")[0])
+        spend(self.units(seat, "train").manifest)
         if self.fail is not None:
             raise self.fail
         self.trained.append((run, slot))

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from broker.api.apart import apart
 from broker.api.bodies import Body
-from broker.api.contracts import Base64, ContractText  # noqa: TC001  pydantic reads the annotations
+from broker.api.contracts import Annexes, Base64, ContractText  # noqa: TC001  pydantic reads the annotations
 from broker.api.once import JSON, Answer
 from broker.api.signed import MemberCall, PartyCall  # noqa: TC001  FastAPI reads the annotations
 from broker.contracts.rows import row_of
@@ -48,6 +48,7 @@ class AmendmentBody(Body):
     kind: Literal["tighten", "change"]
     contract: ContractText
     recipes: Annotated[list[Base64], Field(max_length=PARTIES)] = Field(default_factory=list)
+    annexes: Annexes = Field(default_factory=list)
     prose: Base64 | None = None
     signature: Annotated[str, StringConstraints(max_length=100)] | None = None
     envelope: dict[str, Json] | None = None
@@ -75,6 +76,7 @@ async def _tighten(call: Call, old: Contract, body: AmendmentBody) -> Response:
     parts = Parts(
         text=body.contract,
         recipes=[unb64(one) for one in body.recipes],
+        annexes=[unb64(one) for one in body.annexes],
         signature=body.signature,
         envelope=Envelope.from_json(body.envelope),
     )
@@ -114,11 +116,12 @@ async def _change(call: Call, old: Contract, body: AmendmentBody) -> Response:
             clause=old.amendment.clause,
         )
     with services.store.read() as session:
-        held = services.contracts.recipes(session, old.digest)
+        held = services.contracts.held(session, old.digest)
     proposal = await apart(
         lambda: services.offers.read(
             body.contract,
             recipes=[unb64(one) for one in body.recipes],
+            annexes=[unb64(one) for one in body.annexes],
             prose=None if body.prose is None else unb64(body.prose),
             held=held,
         )

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Request bodies: bounded in size and time before they are read, canonical JSON, exactly the named fields.
 
+Where a text is offered, seed sets and start models may come along: those routes take more (`largest_body`).
+
 A refusal names fields and kinds of error, never the values that were sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 
 from broker.errors import BodyTooLargeError, BodyTooSlowError, RequestInvalidError
-from policies.limits import BODY_BYTES_JSON, BODY_READ_S
+from policies.limits import BODY_BYTES_JSON, BODY_READ_S, OFFER_BODY_BYTES
 from policies.signing import parse_envelope_json
 
 if TYPE_CHECKING:
@@ -21,7 +24,17 @@ if TYPE_CHECKING:
 
     from policies.encoding import Json
 
-__all__ = ["Body", "read_body", "read_document", "read_raw"]
+__all__ = ["Body", "largest_body", "read_body", "read_document", "read_raw"]
+
+
+_OFFERS: Final = re.compile(
+    r"/api/v1/(operator/contracts|contracts/[^/]+/amendments|negotiations/[^/]+/messages)"
+)
+
+
+def largest_body(method: str, path: str) -> int:
+    """The most bytes that a route takes."""
+    return OFFER_BODY_BYTES if method == "POST" and _OFFERS.fullmatch(path) else BODY_BYTES_JSON
 
 
 class Body(BaseModel):

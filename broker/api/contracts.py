@@ -19,24 +19,31 @@ from broker.api.signed import OperatorCall, PartyCall, json_response
 from broker.contracts.rows import row_of, rows_for
 from broker.membership.records import console_action
 from policies.encoding import unb64
-from policies.limits import BODY_BYTES_JSON, PARTIES
+from policies.limits import BODY_BYTES_JSON, OFFER_ANNEXES, OFFER_BODY_BYTES, PARTIES
 
 if TYPE_CHECKING:
     from broker.log import LogTx
     from broker.store import Session
 
-__all__ = ["Base64", "ContractText", "router"]
+__all__ = ["Annexes", "Base64", "ContractText", "router"]
 
 router = APIRouter()
 Base64 = Annotated[str, StringConstraints(max_length=BODY_BYTES_JSON)]
 ContractText = Annotated[str, StringConstraints(min_length=1, max_length=BODY_BYTES_JSON)]
 
 
+Annexes = Annotated[
+    list[Annotated[str, StringConstraints(max_length=OFFER_BODY_BYTES)]], Field(max_length=OFFER_ANNEXES)
+]
+"""Seed sets, consents and start models, base64."""
+
+
 class OfferBody(Body):
-    """A contract as YAML or canonical JSON text, the bytes of its recipes and of its text for people."""
+    """A contract as YAML or canonical JSON text, and the bytes of what it names by digest."""
 
     contract: ContractText
     recipes: Annotated[list[Base64], Field(max_length=PARTIES)]
+    annexes: Annexes = Field(default_factory=list)
     prose: Base64 | None = None
 
 
@@ -54,6 +61,7 @@ async def offer(call: OperatorCall) -> Response:
         lambda: services.offers.read(
             body.contract,
             recipes=[unb64(one) for one in body.recipes],
+            annexes=[unb64(one) for one in body.annexes],
             prose=None if body.prose is None else unb64(body.prose),
             full=True,
         )
@@ -97,7 +105,7 @@ async def envelope(call: PartyCall, digest: str) -> Response:
 
 @router.get("/contracts/{digest}/annexes/{sha256}")
 async def annex(call: PartyCall, digest: str, sha256: str) -> Response:
-    """The bytes of a recipe that travels with the contract."""
+    """The bytes of a recipe, seed set, consent or start model that travels with the contract."""
     contract = call.services.contracts.for_caller(digest, call.known)
     with call.services.store.read() as session:
         return _exact(call.services.contracts.annex(session, contract, sha256))

@@ -19,7 +19,7 @@ from starlette.responses import Response  # noqa: TC002  FastAPI reads the annot
 
 from broker.api.apart import apart
 from broker.api.bodies import Body
-from broker.api.contracts import Base64, ContractText  # noqa: TC001  pydantic reads the annotations
+from broker.api.contracts import Annexes, Base64, ContractText  # noqa: TC001  pydantic reads the annotations
 from broker.api.once import Answer
 from broker.api.signed import Call, MemberCall, OperatorCall, PartyCall, json_response
 from broker.contracts.arrivals import Parts
@@ -54,6 +54,7 @@ class MessageBody(Body):
     envelope: dict[str, Json] | None = None
     contract: ContractText | None = None
     recipes: Annotated[list[Base64], Field(max_length=PARTIES)] = Field(default_factory=list)
+    annexes: Annexes = Field(default_factory=list)
     prose: Base64 | None = None
 
 
@@ -109,6 +110,7 @@ def _parts(body: MessageBody) -> Parts:
         envelope=None if body.envelope is None else Envelope.from_json(body.envelope),
         text=body.contract,
         recipes=[unb64(one) for one in body.recipes],
+        annexes=[unb64(one) for one in body.annexes],
         prose=None if body.prose is None else unb64(body.prose),
     )
 

@@ -24,7 +24,7 @@ from fastapi import Depends
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response
 
-from broker.api.bodies import Body, read_body, read_raw
+from broker.api.bodies import Body, largest_body, read_body, read_raw
 from broker.api.once import JSON, Answer, Slot, claim_nonce, idempotency_key, store_nonce
 from broker.errors import RequestInvalidError, WrongRoleError
 from broker.log import LogTx
@@ -36,6 +36,7 @@ from broker.store import Session
 from policies.encoding import Json, canonical, digest, digest_of
 from policies.errors import IriaiError, RequestReplayedError
 from policies.identity import key_id
+from policies.limits import BODY_BYTES_JSON
 from policies.signing import WRITES, VerifiedRequest, claimed_key_id, verify_request
 
 __all__ = [
@@ -191,7 +192,10 @@ def _verify(services: Services, request: Request, body: bytes, public_key: bytes
 async def _call(request: Request) -> Call:
     """Steps 1 to 3, and for reads 5."""
     services = services_of(request)
-    body = await read_raw(request)
+    most = largest_body(request.method, request.url.path)
+    if most > BODY_BYTES_JSON:  # who is not even enrolled sends no more than anywhere else
+        services.directory.find(claimed_key_id(request.headers))
+    body = await read_raw(request, most=most)
     caller = services.directory.find(claimed_key_id(request.headers))
     verified = _verify(services, request, body, caller.key)
     call = Call(

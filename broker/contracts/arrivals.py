@@ -3,7 +3,8 @@
 
 - What can be wrong with a message by itself is refused here: its sender, its signatures, the text that it
   brings. Whether it may follow in its lane is the machine's to say (`policies.contract.negotiation`).
-- A counter-offer is read by the rules of an offer. Recipes that the negotiation holds need not come again.
+- A counter-offer is read by the rules of an offer. Recipes and annexes that the negotiation holds need not
+  come again.
 
     arrived = arrivals.read(member, name, Parts(message=envelope))
 """
@@ -48,6 +49,7 @@ class Parts:
     envelope: Envelope | None = None
     text: str | None = None
     recipes: Sequence[bytes] = ()
+    annexes: Sequence[bytes] = ()
     prose: bytes | None = None
 
 
@@ -93,7 +95,7 @@ class Arrivals:
             lanes = pool.lanes_of_key(key_text(member.key))
             if not lanes:
                 raise no_negotiation(name)
-            held = self._contracts.recipes(session, lanes[-1].digest)
+            held = self._contracts.held(session, lanes[-1].digest)
         # 2.
         message = open_message(parts.message, member.key)
         # 3.
@@ -101,7 +103,9 @@ class Arrivals:
         arrived = Arrived(member=member, message=message, envelope=parts.message)
         if parts.text is not None:
             # 4.
-            proposal = self._offers.read(parts.text, recipes=parts.recipes, prose=parts.prose, held=held)
+            proposal = self._offers.read(
+                parts.text, recipes=parts.recipes, annexes=parts.annexes, prose=parts.prose, held=held
+            )
             _check_same_name(pool, proposal.contract)
             return replace(arrived, proposal=proposal)
         if parts.signature is not None and parts.envelope is not None:
@@ -128,10 +132,11 @@ def _check_parts(name: str, message: LaneMessage, parts: Parts) -> None:
         "envelope": parts.envelope is not None,
         "contract": parts.text is not None,
         "recipes": bool(parts.recipes),
+        "annexes": bool(parts.annexes),
         "prose": parts.prose is not None,
     }
     needed = {"verify": {"signature", "envelope"}, "request": {"contract"}}.get(message.type, set())
-    allowed = needed | ({"recipes", "prose"} if message.type == "request" else set())
+    allowed = needed | ({"recipes", "annexes", "prose"} if message.type == "request" else set())
     sent = {part for part, here in there.items() if here}
     if not needed <= sent <= allowed:
         raise RequestInvalidError(

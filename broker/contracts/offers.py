@@ -4,6 +4,8 @@
 - An offer of the operators and a counter-offer of a contributor are read by the same rules.
 - The recipes travel as annexes; their bytes hash to the digests in the contract, or nothing is stored. So
   does the text for people, where it is sent.
+- So do the seed sets that recipes start from, the donors' consents and the start models
+  (`policies.contract.starts`): all of them are there and say the same, or nobody is offered the text.
 - Contributors are active members with exactly the pinned key, organisation, name, country and group; the
   broker's key is ours, and so is the log that an audit clause names.
 - What is enrolled is told to operators only: who drafts guesses nobody's name or group by our refusals.
@@ -15,7 +17,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -23,11 +25,12 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.errors import AnnexMismatchError, AnnexMissingError, LintError, PartyMismatchError
-from broker.contracts.service import OFFERED, PROSE
+from broker.contracts.service import OFFERED, OPEN_DATA, PROSE
 from broker.store.tables import contract_annex, contract_document
 from policies.contract import Contract, load
 from policies.contract.lint import LintFinding, lint
 from policies.contract.pool import Draft
+from policies.contract.starts import check_said, check_starts, named_annexes
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.identity import SigningKey, key_text, parse_key
@@ -55,11 +58,13 @@ class Proposal:
         contract: The text.
         recipes: Bytes of its recipes, by digest.
         prose: Bytes of the text for people, or None.
+        opens: Bytes of seed sets, consents and start models, by digest.
     """
 
     contract: Contract
     recipes: Mapping[str, bytes]
     prose: bytes | None
+    opens: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def draft(self) -> Draft:
@@ -96,6 +101,7 @@ class Offers:
         *,
         recipes: Iterable[bytes],
         prose: bytes | None,
+        annexes: Iterable[bytes] = (),
         held: Mapping[str, bytes] = _NOTHING,
         present: Mapping[str, str] = _NO_KEYS,
         full: bool = False,
@@ -103,14 +109,16 @@ class Offers:
         """The text as it would be stored.
 
         1. the language, strictly; 2. the broker's key and the log are ours; 3. each contributor is the member
-           that it says; 4. each annex is a recipe of the contract, byte for byte, and none is missing; 5. the
-           prose is the one that the contract binds; 6. no lint error.
+           that it says; 4. each recipe is one of the contract, byte for byte, none is missing, and each
+           starts from what the contract says; 5. the prose is the one that the contract binds; 6. no lint
+           error.
 
         Args:
             text: YAML or canonical JSON.
             recipes: Bytes that were sent along.
             prose: The text for people, or None.
-            held: Recipes that were sent before, by digest; they need not be sent again.
+            annexes: Seed sets, consents and start models that were sent along.
+            held: Recipes and annexes that were sent before, by digest; they need not be sent again.
             present: Keys in force by the pinned ones that they replaced: a tightening pins what its
                 predecessor does.
             full: Whether a refusal tells what is enrolled: to operators. A member is told the field only.
@@ -119,6 +127,7 @@ class Offers:
             ContractError: Step 1.
             PartyMismatchError: Steps 2 and 3, naming the clause.
             AnnexMismatchError, AnnexMissingError: Steps 4 and 5.
+            ContractInvalidError, SeedError: Step 4, what a recipe starts from; the clause is named.
             IriaiError: Step 4, the recipe itself is not sound.
             LintError: Step 6.
         """
@@ -134,11 +143,12 @@ class Offers:
             self._check_contributor(party, present.get(party.key, party.key), full=full)
         # 4.
         found = _recipes_of(contract, recipes, held)
+        opens = _opens_of(contract, found, annexes, held)
         # 5.
         _check_prose(contract, prose)
         # 6.
         _check_lint(contract)
-        return Proposal(contract=contract, recipes=found, prose=prose)
+        return Proposal(contract=contract, recipes=found, prose=prose, opens=opens)
 
     def _check_log(self, contract: Contract) -> None:
         """A contract that names another log would refuse every average and release, once it is signed."""
@@ -197,6 +207,7 @@ class Offers:
             insert(contract_document).on_conflict_do_update(index_elements=["digest"], set_=again), row
         )
         annexes = {**proposal.recipes, **({} if proposal.prose is None else {PROSE: proposal.prose})}
+        annexes |= {OPEN_DATA + name: data for name, data in proposal.opens.items()}
         for name, data in sorted(annexes.items()):
             session.execute(
                 insert(contract_annex).on_conflict_do_nothing(),
@@ -224,6 +235,33 @@ def _recipes_of(contract: Contract, sent: Iterable[bytes], held: Mapping[str, by
                 remedy="send each recipe file along",
                 clause=recipe.clause,
             )
+    return whole
+
+
+def _opens_of(
+    contract: Contract, recipes: Mapping[str, bytes], sent: Iterable[bytes], held: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """What the recipes start from, once it is all there and holds."""
+    loaded = {name: load_recipe(data) for name, data in recipes.items()}
+    named, by_digest = named_annexes(contract, loaded), {digest(data): data for data in sent}
+    strangers = sorted(set(by_digest) - set(named))
+    if strangers:
+        raise AnnexMismatchError(
+            need="annexes that a seed clause or a recipe's start names: " + (", ".join(named) or "none"),
+            found=", ".join(strangers)[:200],
+            remedy="send the files that iriai-node seed join and seed fit wrote, unchanged",
+        )
+    check_said(contract, loaded)
+    whole = {**{name: data for name, data in held.items() if name in named}, **by_digest}
+    for name, wanted in named.items():
+        if name not in whole:
+            raise AnnexMissingError(
+                need=f"{wanted.what} ({name})",
+                found="none",
+                remedy="send the file along: iriai-broker contract offer --annex FILE",
+                clause=wanted.clause,
+            )
+    check_starts(contract, loaded, whole)
     return whole
 
 

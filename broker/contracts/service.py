@@ -41,6 +41,7 @@ __all__ = [
     "COUNTERED",
     "FINALIZED",
     "OFFERED",
+    "OPEN_DATA",
     "PROSE",
     "SIGNED",
     "TERMINATED",
@@ -57,6 +58,8 @@ VOID: Final = "void"
 """A successor that was final and that its predecessor did not let take effect."""
 PROSE: Final = "prose"
 """Name of the annex that is the text for people; recipes have their digest as name."""
+OPEN_DATA: Final = "open:"
+"""Before the digest, in the name of an annex that is a seed set, a consent or a start model."""
 VERDICT: Final = "verdict"
 """Name of the annex that is the verdict about a tightening."""
 SIGNED: Final = "signed"
@@ -228,13 +231,19 @@ class Contracts:
         return envelope
 
     def annex(self, session: Session, contract: Contract, sha256: str) -> bytes:
-        """Bytes of a recipe that travels with the contract; ``sha256`` with or without its prefix.
+        """Bytes of a recipe, seed set, consent or start model that travels with the contract.
+
+        Args:
+            session: To read with.
+            contract: The contract.
+            sha256: Digest of the bytes, with or without its prefix.
 
         Raises:
             NotPartyError: No such annex.
         """
         name = sha256 if sha256.startswith("sha256:") else f"sha256:{sha256}"
-        where = (contract_annex.c.contract == contract.digest) & (contract_annex.c.sha256 == name)
+        names = contract_annex.c.sha256.in_((name, OPEN_DATA + name))
+        where = (contract_annex.c.contract == contract.digest) & names
         data: bytes | None = session.scalar(select(contract_annex.c.bytes).where(where))
         if data is None:
             raise _no_contract(name)
@@ -248,6 +257,19 @@ class Contracts:
             )
         )
         return {row.sha256: row.bytes for row in rows}
+
+    def opens(self, session: Session, contract: str) -> dict[str, bytes]:
+        """Bytes of the seed sets, consents and start models that travel with a text, by digest."""
+        rows = session.execute(
+            select(contract_annex.c.sha256, contract_annex.c.bytes).where(
+                (contract_annex.c.contract == contract) & contract_annex.c.sha256.startswith(OPEN_DATA)
+            )
+        )
+        return {row.sha256.removeprefix(OPEN_DATA): row.bytes for row in rows}
+
+    def held(self, session: Session, contract: str) -> dict[str, bytes]:
+        """Bytes of everything that travels with a text and needs not be sent again with another one."""
+        return {**self.recipes(session, contract), **self.opens(session, contract)}
 
     def prose(self, session: Session, contract: Contract) -> bytes:
         """The text for people, if somebody sent it.

@@ -69,6 +69,7 @@ class Parts:
 
     text: str
     recipes: Sequence[bytes]
+    annexes: Sequence[bytes] = ()
     signature: str
     envelope: Envelope
 
@@ -179,11 +180,11 @@ class Tightenings:
 
     def _proven(self, old: Contract, parts: Parts, initiator: str) -> tuple[Proposal, Verdict]:
         with self._store.read() as session:
-            held = self._contracts.recipes(session, old.digest)
+            held = self._contracts.held(session, old.digest)
             rotated = self._contracts.life(old, session).rotated
         present = {one.key: rotated[one.party] for one in old.contributors if one.party in rotated}
         proposal = self._offers.read(
-            parts.text, recipes=parts.recipes, prose=None, held=held, present=present
+            parts.text, recipes=parts.recipes, annexes=parts.annexes, prose=None, held=held, present=present
         )
         check_succession(old, proposal.contract)
         with self._proving:

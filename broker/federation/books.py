@@ -6,6 +6,7 @@ with the auditor's own rules, before it gets its entry:
 
 - budget entries by `policies.privacy.spending`;
 - one submission for a slot, one evaluation of a candidate, one entry for a decision;
+- one commitment to canaries in a run, and a reveal of exactly those (`policies.privacy.canaries`);
 - a vote on a known candidate is of its contract and run.
 
 A member's books are kept under its first key (`broker.log.rotations`): a new key begins no new budget.
@@ -26,7 +27,8 @@ from broker.log.rotations import Rotations
 from broker.store.tables import candidate, decision, log_entry, log_envelope, run
 from policies.identity import key_id, parse_key
 from policies.log.entries import EntryType
-from policies.privacy.errors import BudgetError
+from policies.privacy.canaries import check_reveal, per_party
+from policies.privacy.errors import AuditFailedError, BudgetError
 from policies.privacy.ledger import Cap
 from policies.privacy.spending import Book, Plans
 from policies.recipe import load as load_recipe
@@ -47,13 +49,14 @@ if TYPE_CHECKING:
 __all__ = ["DIFFERS", "Books", "MisfitError", "Page"]
 
 Json = Any
-SPEND, SUBMISSION, EVALUATION, DECISION = (
+SPEND, SUBMISSION, EVALUATION, DECISION, CANARY = (
     "spend-differs",
     "submission-differs",
     "evaluation-differs",
     "decision-differs",
+    "privacy.audit-failed",
 )
-DIFFERS = frozenset({SPEND, SUBMISSION, EVALUATION, DECISION})
+DIFFERS = frozenset({SPEND, SUBMISSION, EVALUATION, DECISION, CANARY})
 """Reasons behind which stands what a node signed and an audit would refuse: the node is out of the run."""
 _MISPLACED = "envelope-malformed"
 _BUDGET = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT})
@@ -143,6 +146,11 @@ class Books:
             plans=found,
         )
 
+    def canaries(self, scope: str) -> int:
+        """How many canaries a contract asks of each party."""
+        contract = self._contracts.get(scope)
+        return per_party(contract.release.evidence, contract.aggregation.min_parties)
+
     def _catch_up(self, session: Session) -> None:
         size = self._writer.head().size
         self._rotations = Rotations.read(session)
@@ -180,6 +188,7 @@ class Page:
         self._book = book
         self._decided = decided
         self._once: set[tuple[object, ...]] = set()
+        self._canaries: dict[str, Mapping[str, Json]] = {}
 
     def fit(self, one: Signed) -> None:
         """Takes an envelope that is not in the log yet.
@@ -201,6 +210,12 @@ class Page:
             self._fit_decision(body["decision"])
         elif one.kind is EntryType.VOTE_CAST:
             self._fit_vote(payload)
+        elif one.kind is EntryType.CANARY_COMMITTED:
+            if self._committed(payload["run"]) is not None:
+                raise MisfitError(CANARY, need="one commitment to canaries in a run", found="a second one")
+            self._canaries[payload["run"]] = payload
+        elif one.kind is EntryType.CANARY_REVEALED:
+            self._fit_reveal(payload)
 
     def _fit_once(self, one: Signed, name: str, reason: str, need: str) -> None:
         """No other envelope of this kind by this member has the same run, round and value."""
@@ -228,6 +243,31 @@ class Page:
         if kept is not None or named in self._decided:
             raise MisfitError(DECISION, need="one entry for a decision", found="a second one")
         self._decided.add(named)
+
+    def _committed(self, run_id: str) -> Mapping[str, Json] | None:
+        """This member's commitment in a run: one that was tried before in this reply, or one in the log."""
+        of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.CANARY_COMMITTED.value)
+        query = (
+            select(log_envelope.c.dsse)
+            .join(log_entry, log_envelope.c.idx == log_entry.c.idx)
+            .where(of & log_envelope.c.signer.in_(self._kids))
+        )
+        logged = self._session.scalars(query).first()
+        return self._canaries.get(run_id) if logged is None else _payload(logged)
+
+    def _fit_reveal(self, payload: Mapping[str, Json]) -> None:
+        committed = self._committed(payload["run"])
+        if committed is None:
+            raise MisfitError(CANARY, need="a commitment before the reveal", found="none")
+        try:
+            check_reveal(
+                run=payload["run"],
+                body=payload["body"],
+                commitment=committed["body"]["commitment"],
+                count=self._books.canaries(committed["scope"]),
+            )
+        except AuditFailedError as error:
+            raise MisfitError(CANARY, need=error.need, found=error.found) from error
 
     def _fit_vote(self, payload: Mapping[str, Json]) -> None:
         row = self._session.execute(
@@ -258,6 +298,11 @@ def _cap(scope: str, caps: Caps, before: tuple[str, ...]) -> Cap:
         delta=caps.delta,
         before=before,
     )
+
+
+def _payload(dsse: bytes) -> dict[str, Json]:
+    found: dict[str, Json] = json.loads(Envelope.from_bytes(dsse).payload)
+    return found
 
 
 def _kid(key: str) -> str:

@@ -100,5 +100,6 @@ def plan_facts(recipe: Recipe) -> PlanFacts:
         adjacency=plan.adjacency,
         delta=plan.delta,
         noise=plan.noise,
+        honest_min=plan.honest_min,
         filter="rdp-fixed-order",
     )

@@ -4,9 +4,9 @@
 The nodes' guards decide again, each for itself; the broker asks nobody whom the contract lets it not ask.
 
 Facts are what the broker itself knows: the key that a node is enrolled with, the origin of its own log, its
-mirror of the budgets. Rounds of this version have no secure aggregation, no group MAC, no reply slots, no
-seed set, and no silo judges their models on held-out episodes: validation of a round is not known, so a
-contract that asks for it refuses to average.
+mirror of the budgets, the seed sets and consents that travelled with the contract. Rounds of this version
+have no secure aggregation, no group MAC, no reply slots, and no silo judges their models on held-out
+episodes: validation of a round is not known, so a contract that asks for it refuses to average.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from broker.federation.mirror import epsilon_after
 from broker.federation.participants import plan_facts
 from broker.federation.records import Opening
 from policies.contract import Aggregate, EpsilonAfter, TrainRound
+from policies.contract.checks_training import NO_SEED
+from policies.contract.starts import consents_on_record, seed_clause_of
 from policies.identity import key_text
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Permits:
         self._run = run
         self._contract = contract
         self._recipe = recipe
+        self._consents: tuple[str, ...] | None = None
 
     def opening(
         self,
@@ -110,11 +113,21 @@ class Permits:
             epsilon_after_total=after.total,
             secure_aggregation="off",
             group_mac="off",
-            reply_slot_ms=0,
-            seed_set="none",
-            seed_consents=(),
+            reply_slot_ms=self._contract.privacy.reply_slot_ms or 0,  # the nodes' desks keep it
+            seed_set=NO_SEED if recipe.start is None else recipe.start.seed_set,
+            seed_consents=self._on_record(session),
         )
         return judge(self._contract, point="broker", request=request, state=state, entropy=tools.entropy)
+
+    def _on_record(self, session: Session) -> tuple[str, ...]:
+        """Consents that are here and hold, for what the recipe starts from; looked at once per run."""
+        if self._consents is None:
+            contract, recipe = self._contract, self._recipe.digest
+            opens = {}
+            if seed_clause_of(contract, recipe) is not None:
+                opens = self._tools.contracts.opens(session, contract.digest)
+            self._consents = consents_on_record(contract, recipe, opens)
+        return self._consents
 
     def aggregate(
         self, at: Progress, number: int, survivors: tuple[str, ...], session: Session | None = None

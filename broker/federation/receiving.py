@@ -3,6 +3,7 @@
 
 - Silent: nothing came in time. Refused: something came that is not what was asked for; its sender is out of
   this attempt. Declined: the node itself said no.
+- An update is looked at beside what its node did in the run: canaries, step receipt (`Counters`).
 - The vector is judged by its own numbers: finite, norm within the contract's bound, not counted before.
 """
 
@@ -16,6 +17,7 @@ from sqlalchemy import select
 
 from broker.contracts.lineage import versions
 from broker.federation.aggregate import inspect
+from broker.federation.counters import Counters
 from broker.federation.engine import Failure
 from broker.federation.errors import ABSENCES, FAILURES
 from broker.federation.records import ACCEPTED, DECLINED, REFUSED, SILENT, Received
@@ -23,6 +25,7 @@ from broker.federation.signed import ReplyRefusedError
 from broker.store.tables import log_entry
 from policies.encoding import digest
 from policies.log.entries import EntryType
+from policies.privacy.errors import PrivacyError
 
 if TYPE_CHECKING:
     from broker.federation.asking import Asking
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from broker.federation.tools import Journal
     from broker.store import Store
     from policies.contract import Contract
+    from policies.recipe import Recipe
 
 __all__ = ["Receiving"]
 
@@ -42,9 +46,10 @@ class Receiving:
     """Judges the outcomes of one run's exchanges."""
 
     def __init__(
-        self, asking: Asking, contract: Contract, *, run: str, store: Store, journal: Journal
+        self, asking: Asking, contract: Contract, recipe: Recipe, *, run: str, store: Store, journal: Journal
     ) -> None:
         self._asking = asking
+        self._counters = Counters(store, run, contract, recipe)
         self._run = run
         self._bound = contract.aggregation.update_norm_max
         self._journal = journal
@@ -66,6 +71,10 @@ class Receiving:
                 "reply.declined", run=self._run, node=outcome.node, code=code or "", clauses=clauses
             )
             return Received(verdict=DECLINED, reason=code, reply=reply)
+        try:
+            self._counters.check(sender, reply)
+        except PrivacyError as error:
+            return self.refused(sender, error.code, need=error.need, found=error.found, reply=reply)
         return await self._inspect(sender, outcome.tensor, reply)
 
     def refused(

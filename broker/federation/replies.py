@@ -2,6 +2,7 @@
 """What a node's reply says besides its vector: its signed envelopes and the decision of its own guard.
 
 `read_reply`, in this order; whatever fails refuses this one reply and nothing else:
+0. nothing stands in it that is not of the closed list (`policies.reply_body`): a count, a loss, a duration;
 1. every envelope is signed by the node's key, for this log, of a kind that replies carry, and fits its place:
    its contract, recipe and plan; older ones that wait for a receipt may stand before this slot's;
 2. the guard's decision, made again from the request that the node discloses, has the digest that its
@@ -30,6 +31,8 @@ from policies.limits import DECISION_AHEAD_MS
 from policies.log.entries import EntryType
 from policies.ports import to_ms
 from policies.privacy.accounting import epsilon_text
+from policies.privacy.errors import ReplyFieldError
+from policies.reply_body import check_reply_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,6 +101,10 @@ def read_reply(
         ReplyRefusedError: With a reason of the log's vocabulary.
     """
     body = reply.header.body
+    try:
+        check_reply_body(reply.type, body)  # 0.
+    except ReplyFieldError as error:
+        raise refuse(error.code, error.need, error.found) from error
     place = Place(reply=reply, sender=sender, contract=contract, recipe=recipe, origin=origin, scopes=scopes)
     signed = tuple(place.envelopes(body.get("envelopes", [])))  # 1.
     here = [one for one in signed if one.belongs_to(reply.header.run, reply.round)]
@@ -191,7 +198,8 @@ def _check_submission(found: NodeReply, reply: Reply, recipe: Recipe) -> None:
     if found.submission is None or tensor is None:
         raise refuse("submission-missing", "a signed submission of this slot", "none")
     plan = recipe.plan
-    says = found.submission.payload["body"]
+    said = found.submission.payload["body"]
+    says = {name: value for name, value in said.items() if name != "receipt"}
     needed = {
         "update": tensor.digest,
         "plan": plan.digest if plan else None,
@@ -203,6 +211,8 @@ def _check_submission(found: NodeReply, reply: Reply, recipe: Recipe) -> None:
     if found.decision is None or not found.decision.allow:
         raise refuse("decision-missing", "the guard's decision that allowed it", "none")
     if plan is None:
+        if "receipt" in said:
+            raise refuse("submission-differs", "no step receipt without a plan", "one")
         return
     if found.spend is None:
         raise refuse("spend-missing", "the budget entry of this slot", "none")

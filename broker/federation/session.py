@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run, from its first round to its last. Everything it knows is in the database or in a checkpoint.
 
-1. start: the nodes derive the initial weights from the recipe's seed; enough of them must agree;
+1. start: the nodes derive the initial weights from the recipe's seed, or read its start model; enough of
+   them must agree, and on nothing but the start model where the recipe names one;
 2. each round: judge who may be asked, ask, judge the replies, average, step, checkpoint, close in one
 transaction;
 3. the last model goes to `broker.release.judging`; the release gate takes over.
@@ -82,7 +83,7 @@ class RunSession:
         self.asking = Asking(tools, run_id, self.contract, self.recipe)
         self.voted: set[str] = set()
         self._receiving = Receiving(
-            self.asking, self.contract, run=run_id, store=tools.store, journal=tools.journal
+            self.asking, self.contract, self.recipe, run=run_id, store=tools.store, journal=tools.journal
         )
         self._permits = Permits(tools, run_id, self.contract, self.recipe)
         self._standing = Standing(tools, run_id)
@@ -125,7 +126,9 @@ class RunSession:
         return Checkpoint(round=0, weights=weights, state=initial_state(weights, self.recipe.server))
 
     async def _initial_weights(self, engine_run: EngineRun) -> np.ndarray:
-        """The weights that every node derives from the recipe's seed: those on which enough groups agree.
+        """The weights that every node derives from the recipe: those on which enough groups agree.
+
+        A recipe that starts from a model names it by digest: no other weights count, whoever agrees on them.
 
         Raises:
             RunNotAllowedError: Too few agree, asked again and again: some do not run this recipe.
@@ -135,8 +138,11 @@ class RunSession:
             if again:
                 await asyncio.sleep(RUN_RETRY_S)
             said = await self._derived(engine_run, await self.quorum())
-            agreed = [one for one in said.values() if len(one.groups) >= needed]
-            found = max((len(one.groups) for one in said.values()), default=0)
+            counted = said
+            if self.recipe.start is not None:
+                counted = {name: one for name, one in said.items() if name == self.recipe.start.model}
+            agreed = [one for one in counted.values() if len(one.groups) >= needed]
+            found = max((len(one.groups) for one in counted.values()), default=0)
             if len(agreed) == 1:
                 others = [node for one in said.values() if one is not agreed[0] for node in one.nodes]
                 if others:
@@ -144,9 +150,10 @@ class RunSession:
                 return agreed[0].weights
             self.tools.journal.note("run.waiting", run=self.run, groups=found, needed=needed)
         raise RunNotAllowedError(
-            need=f"{needed} groups that derive the same initial weights from the recipe's seed",
+            need=f"{needed} groups that begin with "
+            + ("the same weights" if self.recipe.start is None else f"the model {self.recipe.start.model}"),
             found=f"{found}",
-            remedy="bring all nodes to the same version",
+            remedy="bring all nodes to the same version; iriai-node contract show fetches a start model",
         )
 
     async def _derived(self, engine_run: EngineRun, cohort: Sequence[Participant]) -> dict[str, _Derived]:
@@ -174,7 +181,7 @@ class RunSession:
         everybody = participants(self.tools.contracts, self.contract, self.recipe)
         until = loop.time() + REJOIN_S
         while True:
-            if len(self._online()) >= len(everybody) or loop.time() >= until:
+            if len(self.online()) >= len(everybody) or loop.time() >= until:
                 return
             await asyncio.sleep(_POLL_S)
 
@@ -186,7 +193,7 @@ class RunSession:
         loop, told = asyncio.get_running_loop(), 0.0
         since = loop.time()
         while True:
-            found = self._online()
+            found = self.online()
             if self._enough(found) or self._hopeless():
                 return found
             waited = loop.time() - since
@@ -196,7 +203,8 @@ class RunSession:
                 self.tools.journal.note("run.waiting", run=self.run, groups=groups, needed=needed)
             await asyncio.sleep(_POLL_S)
 
-    def _online(self) -> tuple[Participant, ...]:
+    def online(self) -> tuple[Participant, ...]:
+        """Participants that are online now."""
         online = self.tools.engine.online()
         everybody = participants(self.tools.contracts, self.contract, self.recipe)
         return tuple(one for one in everybody if one.node in online)
@@ -320,7 +328,7 @@ class RunSession:
             stopped = self._standing.stopped(self.contract, session)
             if out or stopped or self._standing.superseded(self.contract, session):
                 return kept, written, now, None  # looked at afresh, once this is written
-            asked = self._online()
+            asked = self.online()
             if not self._enough(asked) or self._finished(now) or self._willing.wait_ms(now, self.barred):
                 return kept, written, now, None
             weights = (checkpoint if kept.model is None else following).weights

@@ -57,6 +57,8 @@ CARRIED = frozenset(
         EntryType.SUBMISSION_RECEIVED,
         EntryType.EVALUATION_RECEIVED,
         EntryType.VOTE_CAST,
+        EntryType.CANARY_COMMITTED,
+        EntryType.CANARY_REVEALED,
     }
 )
 """What a reply may carry; a key's revocation or a contract's end comes in by another door, or not at all."""

@@ -7,15 +7,16 @@ Everything comes from the log and from rows that the log backs, so that an audit
 - a silo accepted the candidate if it judged it on its held-out episodes and its last vote approves;
 - `made_ms` is the time of the run's last aggregate; cohorts of earlier releases are those of every version of
   the contract under the same recipe;
-- reports of membership inference, canaries and property leaks do not exist in this version: their figures are
-  not known, and no witness has cosigned the log.
+- evidence and figures of leaks are those of the candidate's last evaluation (`policies.privacy.leakage`): a
+  report that failed is no evidence, and what it did not measure is not known;
+- no witness has cosigned the log.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -23,12 +24,13 @@ from broker.contracts.lineage import earlier_cohorts, made_ms, trained, versions
 from broker.federation.errors import RunUnknownError
 from broker.federation.mirror import epsilon_after
 from broker.federation.participants import participants, plan_facts
-from broker.release.judging import EVALUATION
-from broker.store.tables import candidate, log_entry, run
+from broker.store.tables import candidate, log_entry, run, statement
 from policies.contract import EpsilonAfter, Release
+from policies.encoding import parse
 from policies.identity import key_text
 from policies.log.entries import EntryType, alias
 from policies.ports import iso_s
+from policies.privacy.leakage import leak_facts
 from policies.recipe import load as load_recipe
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.contract.clauses import TierClause
     from policies.privacy import DpPlan
+    from policies.privacy.leakage import LeakFacts
     from policies.recipe import Recipe
 
 __all__ = ["DISCARDED", "REFUSED", "RELEASED", "Case", "read_case"]
@@ -57,6 +60,7 @@ class Case:
     Attributes:
         state: As its row says.
         votes: Party → ``approve`` or ``veto``.
+        leaks: Figures of the last evaluation's report.
         accepted: Party → whether it accepted the candidate on its own held-out episodes.
         decided: Tier → ``released`` or ``refused``, as the log says.
         judging: Whether silos are still asked.
@@ -73,6 +77,7 @@ class Case:
     votes: Mapping[str, str]
     accepted: Mapping[str, bool]
     evidence: tuple[str, ...]
+    leaks: LeakFacts
     after: Mapping[str, EpsilonAfter]
     decided: Mapping[str, str]
     judging: bool
@@ -110,9 +115,9 @@ class Case:
             privacy=plan_facts(self.recipe),
             made_at=None if self.made_ms is None else iso_s(self.made_ms),
             validation=self.accepted,
-            mia_auc=None,
-            property_skill=None,
-            canaries_fired=None,
+            mia_auc=self.leaks.mia_auc,
+            property_skill=self.leaks.property_skill,
+            canaries_fired=self.leaks.canaries_fired,
             earlier_cohorts=self.earlier,
             log_origin=tools.writer.origin,
             witnesses=0,
@@ -143,6 +148,7 @@ def read_case(tools: Tools, session: Session, name: str) -> Case:
     votes = spoken.votes(name)
     heard = spoken.heard(name)
     scopes = versions(session, contract.digest)
+    evaluated = _evaluated(session, row.run_id, name)
     return Case(
         candidate=name,
         state=str(row.state),
@@ -152,7 +158,8 @@ def read_case(tools: Tools, session: Session, name: str) -> Case:
         cohort=cohort,
         votes=votes,
         accepted={party: verdict == "approve" for party, verdict in votes.items() if party in heard},
-        evidence=_evidence(session, row.run_id, name, logged=tools.writer.head().size > 0),
+        evidence=_evidence(evaluated, logged=tools.writer.head().size > 0),
+        leaks=_leaks(session, evaluated, contract, recipe),
         after=_after(tools, session, contract, recipe.plan, cohort=cohort, run_id=row.run_id),
         decided=_decided(session, row.run_id, name),
         judging=row.outcome is None,
@@ -228,15 +235,33 @@ def _decided(session: Session, run_id: str, name: str) -> dict[str, str]:
     return found
 
 
-def _evidence(session: Session, run_id: str, name: str, *, logged: bool) -> tuple[str, ...]:
-    """Names of the evidence that exists; the statement is built with every decision."""
-    found = {"privacy-statement"} | ({"log-root"} if logged else set())
+def _evaluated(session: Session, run_id: str, name: str) -> dict[str, Any] | None:
+    """The last ``candidate.evaluated`` of a candidate; None before the first."""
     of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.CANDIDATE_EVALUATED.value)
     told = [
-        pub["checks"]
+        pub
         for body in session.scalars(select(log_entry.c.body).where(of).order_by(log_entry.c.idx))
         if (pub := json.loads(body)["pub"])["candidate"] == name
     ]
-    if told and told[-1].get(EVALUATION) == "pass":
-        found.add(EVALUATION)
-    return tuple(sorted(found))
+    return told[-1] if told else None
+
+
+def _evidence(evaluated: Mapping[str, Any] | None, *, logged: bool) -> tuple[str, ...]:
+    """Names of the evidence that exists; the statement is built with every decision."""
+    found = {"privacy-statement"} | ({"log-root"} if logged else set())
+    checks = {} if evaluated is None else evaluated["checks"]
+    return tuple(sorted(found | {check for check, outcome in checks.items() if outcome == "pass"}))
+
+
+def _leaks(
+    session: Session, evaluated: Mapping[str, Any] | None, contract: Contract, recipe: Recipe
+) -> LeakFacts:
+    """What the report of an evaluation says of leaks; nothing is known before there is one."""
+    data = None
+    if evaluated is not None:
+        data = session.scalar(select(statement.c.bytes).where(statement.c.digest == evaluated["report"]))
+    return leak_facts(
+        {} if data is None else parse(data),
+        fields=(one.field for one in recipe.inputs),
+        secrets=(field for one in contract.fields.trade_secret for field in one.fields),
+    )

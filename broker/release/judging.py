@@ -3,13 +3,16 @@
 
 1. the candidate becomes a file and a row, and waits for votes;
 2. every participant that is online is asked once; a silo may also answer later, by its owner's own vote;
-3. what came back is logged: ``evaluation.received`` and ``vote.cast`` of each silo, then
-``candidate.evaluated``, which refers to every evaluation of this candidate in the log and to the last
-aggregate; its report names their senders and digests.
+3. what came back is logged: ``canary.revealed``, ``evaluation.received`` and ``vote.cast`` of each silo;
+4. where the contract asks for canaries, silos that owe a reveal are asked again until all have come, or their
+time is up (`broker.release.leaks`);
+5. ``candidate.evaluated`` refers to every evaluation of this candidate in the log and to the last aggregate;
+its report names their senders and digests, and has the leak report and the silos' own audits in it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,19 +22,29 @@ from sqlalchemy.dialects.sqlite import insert
 
 from broker.federation.checkpoints import model_bytes
 from broker.federation.engine import Reply
-from broker.federation.envelopes import WAITING, EnvelopesRefusedError, add_envelopes, declare, store_votes
+from broker.federation.envelopes import (
+    WAITING,
+    EnvelopesRefusedError,
+    add_envelopes,
+    barred,
+    declare,
+    store_votes,
+)
 from broker.federation.participants import participants
 from broker.federation.signed import ReplyRefusedError
 from broker.log.rotations import Rotations
+from broker.release.leaks import leaks, owing, trained_participants
 from broker.store.tables import candidate, log_entry, log_envelope, model, statement
 from policies.encoding import canonical, digest
 from policies.exchange import ExchangeType
 from policies.identity import key_id
+from policies.limits import REVEAL_RETRY_S
 from policies.log.entries import EntryType, Event
+from policies.privacy.leakage import CODE_MISSING, PROPERTY, audits_hold, leak_checks
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -79,16 +92,26 @@ async def open_candidate(run: RunSession, weights: np.ndarray) -> str:
 
 async def evaluate_candidate(run: RunSession, engine_run: EngineRun, name: str, weights: np.ndarray) -> None:
     """Asks the silos and logs what they say; see the module."""
-    answers = await _ask(run, engine_run, name, model_bytes(weights))
-    refused: list[EnvelopesRefusedError] = []
-    while (error := await _write(run, name, answers, refused)) is not None:
-        _refused(run, error.sender, error.reason)
-        refused.append(error)
-        answers = [one for one in answers if one.sender != error.sender]
+    model, asked = model_bytes(weights), await run.quorum()
+    while True:
+        answers = await _ask(run, engine_run, name, model, asked)
+        refused: list[EnvelopesRefusedError] = []
+        while (error := await _write(run, answers, refused)) is not None:
+            _refused(run, error.sender, error.reason)
+            refused.append(error)
+            answers = [one for one in answers if one.sender != error.sender]
+        owed, _ = await run.tools.writer.run(lambda session, tx: _conclude(session, tx, run, name, weights))
+        if not owed:
+            return
+        run.tools.journal.note("candidate.owed", run=run.run, code=CODE_MISSING, parties=len(owed))
+        await asyncio.sleep(REVEAL_RETRY_S)
+        run.require_running()
+        there = {one.party for one in run.online()}
+        asked = tuple(one for one in owed if one.party in there)
 
 
 async def _write(
-    run: RunSession, name: str, answers: list[_Answer], refused: list[EnvelopesRefusedError]
+    run: RunSession, answers: list[_Answer], refused: list[EnvelopesRefusedError]
 ) -> EnvelopesRefusedError | None:
     """Logs the answers; gives the refusal of the one that the log does not take, and then wrote nothing."""
 
@@ -104,7 +127,7 @@ async def _write(
                     run_id=run.run,
                     number=run.progress.last_model_round,
                 )
-        _record(session, tx, run, name, answers)
+        _record(session, tx, run, answers)
 
     try:
         await run.tools.writer.run(work)
@@ -113,11 +136,13 @@ async def _write(
     return None
 
 
-async def _ask(run: RunSession, engine_run: EngineRun, name: str, model: bytes) -> list[_Answer]:
+async def _ask(
+    run: RunSession, engine_run: EngineRun, name: str, model: bytes, asked: Sequence[Participant]
+) -> list[_Answer]:
     plan, deadline_ms = run.recipe.evaluation, run.asking.deadline_ms()
     body = {"candidate": name, "plan": plan.digest, "final": True}
     slot = run.progress.last_model_round, 1
-    by_node = {one.node: one for one in await run.quorum() if one.node not in run.barred}
+    by_node = {one.node: one for one in asked if one.node not in run.barred}
     requests = [
         run.asking.request(one, ExchangeType.JUDGE, slot, body=body, model=model, deadline_ms=deadline_ms)
         for one in by_node.values()
@@ -142,29 +167,31 @@ def _refused(run: RunSession, sender: Participant, reason: str) -> None:
     run.tools.journal.note("judge.refused", run=run.run, node=sender.node, code=reason)
 
 
-def _record(session: Session, tx: LogTx, run: RunSession, name: str, answers: list[_Answer]) -> None:
-    contract = run.contract.digest
-    seen = _logged(session, run, name)
+def _record(session: Session, tx: LogTx, run: RunSession, answers: list[_Answer]) -> None:
+    contract, slot = run.contract.digest, (run.run, None, None)
     for answer in answers:
         sender, reply = answer.sender, answer.reply
-        added = add_envelopes(
-            session,
-            tx,
-            sender,
-            reply,
-            contract=contract,
-            slot=(run.run, None, None),
-            books=run.books,
-        )
+        add_envelopes(session, tx, sender, reply, contract=contract, slot=slot, books=run.books)
         store_votes(session, tx, sender, reply, contract=contract)
-        for one, index in zip(reply.signed, added, strict=True):
-            if _is_evaluation(one.payload, run.run, name):
-                seen[index] = sender, one.payload["body"]["evaluation"]
-    evaluations = {sender.alias(contract, run.run, None): said for sender, said in seen.values()}
-    groups = {sender.group for sender, _ in seen.values()}
-    enough = len(groups) >= run.contract.aggregation.min_parties
-    report = _report(run, name, evaluations, enough=enough)
-    session.execute(insert(statement).on_conflict_do_nothing(), {"digest": digest(report), "bytes": report})
+
+
+def _conclude(
+    session: Session, tx: LogTx, run: RunSession, name: str, weights: np.ndarray
+) -> tuple[Participant, ...]:
+    """``candidate.evaluated``, with its report; or who still owes a reveal, and then nothing is written.
+
+    It is a transaction of its own: what another one adds to the log is seen once that is written.
+    """
+    out = barred(session, run.run)  # nothing comes from them any more
+    owed = owing(run, session, now_ms=run.tools.clock.now_ms())
+    if waiting := tuple(one for one in owed if one.node not in out):
+        return waiting
+    contract = run.contract.digest
+    seen = _logged(session, run, name)
+    report = _report(session, run, name, weights, seen)
+    data = canonical(report)
+    session.execute(insert(statement).on_conflict_do_nothing(), {"digest": digest(data), "bytes": data})
+    checks = {EVALUATION: "pass" if report["passed"] else "fail"}
     tx.add(
         Event(
             type=EntryType.CANDIDATE_EVALUATED,
@@ -173,11 +200,12 @@ def _record(session: Session, tx: LogTx, run: RunSession, name: str, answers: li
             refs=tuple(sorted({*seen, *_last_aggregate(session, run.run)})),
             pub={
                 "candidate": name,
-                "checks": {EVALUATION: "pass" if enough else "fail"},
-                "report": digest(report),
+                "checks": checks | leak_checks(report, run.contract.release.evidence),
+                "report": digest(data),
             },
         )
     )
+    return ()
 
 
 def _is_evaluation(payload: Mapping[str, Any], run_id: str, name: str) -> bool:
@@ -185,8 +213,8 @@ def _is_evaluation(payload: Mapping[str, Any], run_id: str, name: str) -> bool:
     return said == (EntryType.EVALUATION_RECEIVED, run_id, name)
 
 
-def _logged(session: Session, run: RunSession, name: str) -> dict[int, tuple[Participant, str]]:
-    """Evaluations of the candidate that are in the log already: index → sender, digest of what it signed."""
+def _logged(session: Session, run: RunSession, name: str) -> dict[int, tuple[Participant, dict[str, Any]]]:
+    """Evaluations of the candidate that are in the log: index → sender, what it signed."""
     everybody = participants(run.tools.contracts, run.contract, run.recipe, active=False)
     rotations = Rotations.read(session)
     senders = {kid: one for one in everybody for kid in rotations.line(key_id(one.node_key))}
@@ -200,7 +228,7 @@ def _logged(session: Session, run: RunSession, name: str) -> dict[int, tuple[Par
     for row in rows:
         payload = json.loads(Envelope.from_bytes(row.dsse).payload)
         if row.signer in senders and _is_evaluation(payload, run.run, name):
-            found[row.idx] = senders[row.signer], payload["body"]["evaluation"]
+            found[row.idx] = senders[row.signer], payload["body"]
     return found
 
 
@@ -211,18 +239,32 @@ def _last_aggregate(session: Session, run_id: str) -> list[int]:
     return [] if last is None else [last]
 
 
-def _report(run: RunSession, name: str, evaluations: Mapping[str, str], *, enough: bool) -> bytes:
-    """What lies with the candidate as evidence: who evaluated it, and digests of what they signed."""
-    return canonical(
-        {
-            "schema": "iriai-evaluation-report/1",
-            "candidate": name,
-            "run": run.run,
-            "contract": run.contract.digest,
-            "recipe": run.recipe.digest,
-            "plan": run.recipe.evaluation.digest,
-            "evaluations": dict(evaluations),
-            "min_parties": run.contract.aggregation.min_parties,
-            "passed": enough,
-        }
-    )
+def _report(
+    session: Session,
+    run: RunSession,
+    name: str,
+    weights: np.ndarray,
+    seen: Mapping[int, tuple[Participant, Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """What lies with the candidate as evidence: who evaluated it, what they signed, the tests for leaks."""
+    contract, least = run.contract, run.contract.aggregation.min_parties
+    told = {sender.alias(contract.digest, run.run, None): body for sender, body in seen.values()}
+    report = {
+        "schema": "iriai-evaluation-report/1",
+        "candidate": name,
+        "run": run.run,
+        "contract": contract.digest,
+        "recipe": run.recipe.digest,
+        "plan": run.recipe.evaluation.digest,
+        "evaluations": {shown: body["evaluation"] for shown, body in told.items()},
+        "min_parties": least,
+        "passed": len({sender.group for sender, _ in seen.values()}) >= least,
+    }
+    tested = leaks(run, session, name, weights)
+    audits = {shown: body["figures"] for shown, body in told.items() if audits_hold(body.get("figures"))}
+    there = {one.alias(contract.digest, run.run, None) for one in trained_participants(run, session)}
+    report |= {} if tested is None else {"leaks": tested}
+    report |= {"audits": audits} if audits else {}
+    if PROPERTY in contract.release.evidence:
+        report |= {"trained": sorted(there), "property_max": contract.release.max_property_skill}
+    return report

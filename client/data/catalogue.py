@@ -4,7 +4,8 @@
 - Budget belongs to data, not to the name of a data set. A lineage is opened by the first import of some
   episodes; a copy under another name, with other labels, stamps or fewer fields, or cut from a file that was
   imported before, inherits it.
-- New episodes open a new block of the lineage, one per split. Blocks are disjoint and never change.
+- New units open a new block of the lineage, one per split. Blocks are disjoint. A unit stays in its block:
+  episodes that come later with its key join it, and its split, because what was spent on it was spent there.
 - Lineages stay when a data set is removed.
 - The lineage of given episodes is the same on every import with one node key, so that it survives the loss of
   the store.
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
     from client.data.series import Split
 
-__all__ = ["Block", "Catalogue", "Dataset", "Known", "check_dataset_name", "lineage_id"]
+__all__ = ["Block", "Catalogue", "Dataset", "Index", "Known", "check_dataset_name", "lineage_id"]
 
 _SCHEMA: Final = "iriai-store/1"
 _NAME: Final = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,39}(/[a-z0-9][a-z0-9_.-]{0,39})?$")
-EpisodeKey = tuple[str, str]  # content digest, place in the source
+EpisodeKey = tuple[str, str, str]  # content digest, place in the source, unit if it has a key (hex)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class Dataset:
     labels: tuple[str, ...]
     rate_hz: str
     embodiment: Mapping[str, Any] | None
+    unit: str = "episode"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON value."""
@@ -58,12 +60,13 @@ class Dataset:
             "labels": list(self.labels),
             "rate_hz": self.rate_hz,
             "embodiment": None if self.embodiment is None else dict(self.embodiment),
+            "unit": self.unit,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Episodes that came in together, of one split. ``episodes``: (content digest, file digest:rows)."""
+    """Episodes of one split whose units came in together. ``episodes``: content, file digest:rows, unit."""
 
     block: int
     split: Split
@@ -78,11 +81,22 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Where an episode was seen before."""
+    """Where an episode or unit was seen before; ``unit`` is empty where each episode is its own."""
 
     lineage: str
     block: int
     split: Split
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What was seen before: by content, by place in a source, by unit with a key; lineages by source file."""
+
+    by_content: dict[str, Known] = field(default_factory=dict)
+    by_place: dict[str, Known] = field(default_factory=dict)
+    by_unit: dict[str, Known] = field(default_factory=dict)
+    by_file: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,23 +120,32 @@ class Catalogue:
             )
         return self.datasets[name]
 
-    def index(self) -> tuple[dict[str, Known], dict[str, Known], dict[str, set[str]]]:
-        """Episodes seen before: by content, by place in a source, and lineages by source file."""
-        by_content: dict[str, Known] = {}
-        by_place: dict[str, Known] = {}
-        by_file: dict[str, set[str]] = {}
+    def index(self) -> Index:
+        """What was seen before."""
+        index = Index()
         for lineage, blocks in self.lineages.items():
             for block in blocks:
-                known = Known(lineage, block.block, block.split)
-                for content, place in block.episodes:
-                    by_content[content] = known
-                    by_place[place] = known
-                    by_file.setdefault(place.split(":", 1)[0], set()).add(lineage)
-        return by_content, by_place, by_file
+                for content, place, unit in block.episodes:
+                    known = Known(lineage, block.block, block.split, unit)
+                    index.by_content[content] = index.by_place[place] = known
+                    index.by_file.setdefault(place.split(":", 1)[0], set()).add(lineage)
+                    if unit:
+                        index.by_unit[unit] = known
+        return index
 
-    def with_blocks(self, lineage: str, new: Mapping[Split, Iterable[EpisodeKey]], opened: str) -> Catalogue:
-        """The catalogue with one more block per split that has new episodes."""
-        blocks = list(self.lineages.get(lineage, ()))
+    def with_blocks(
+        self,
+        lineage: str,
+        new: Mapping[Split, Iterable[EpisodeKey]],
+        opened: str,
+        *,
+        joining: Mapping[int, Iterable[EpisodeKey]],
+    ) -> Catalogue:
+        """The catalogue with new episodes of known units, and one more block per split that has new units."""
+        blocks = [
+            replace(block, episodes=(*block.episodes, *joining.get(block.block, ())))
+            for block in self.lineages.get(lineage, ())
+        ]
         for split, episodes in sorted(new.items()):
             rows = tuple(episodes)
             if rows:
@@ -169,7 +192,10 @@ class Catalogue:
 
 
 def _block(row: Mapping[str, Any]) -> Block:
-    episodes = tuple((str(content), str(place)) for content, place in row["episodes"])
+    # a store of the version before units had keys has rows of two
+    episodes = tuple(
+        (str(content), str(place), str(*unit) if unit else "") for content, place, *unit in row["episodes"]
+    )
     split: Literal["train", "held-out"] = "train" if row["split"] == "train" else "held-out"
     return Block(block=row["block"], split=split, opened=row["opened"], episodes=episodes)
 

@@ -3,9 +3,10 @@
 
 - A field can be opened if the contract's ``fields`` clause, the recipe and this node's own allow-list all
   name it. Any other name raises `FieldNotAllowedError` with the clause, also on an episode's mapping.
-- Excluded episodes are not there. A frame in which an opened field is missing is left out of all opened
-  fields.
+- Excluded episodes are not there, nor are those that the owner gave away (``withheld``). A frame in which
+  an opened field is missing is left out of all opened fields.
 - Episodes come in the order of their unit ids, which says nothing about when they were recorded.
+- With a time base (``rate_hz``) each episode is brought to it by its own stamps (client.data.timebase).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import pyarrow.parquet as pq
 
 from client.data.errors import FieldNotAllowedError, MissingColumnError, NoRightsError, StoreDamagedError
 from client.data.series import Array32, Split
-from client.data.store import Store, StoredEpisode
+from client.data.store import STAMPS, Store, StoredEpisode
+from client.data.timebase import resampled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,10 +58,12 @@ class Episode:
     """One episode: ``[T, k] float32`` per field in SI; ``unit_id`` is 32 bytes that never leave the site.
 
     Where a field is both observed and commanded, ``fields`` holds the observation and ``actions`` the
-    command.
+    command. Episodes of one unit have one ``unit_id`` and one ``block``; ``stratum`` is the task.
     """
 
     unit_id: bytes
+    block: int
+    stratum: str
     fields: FieldMap
     actions: FieldMap
     length: int
@@ -71,7 +75,9 @@ class EpisodeView:
 
     dataset: str
     lineage: str
+    unit: str
     clause: str
+    rate_hz: float | None
     fields: tuple[str, ...]
     columns: tuple[str, ...]
     folder: Path
@@ -86,6 +92,7 @@ class EpisodeView:
 
         Raises:
             StoreDamagedError: The store's files contradict their index.
+            UnitRefusedError: An episode has several owners.
         """
         wanted = [e for e in self.stored if e.meta.split == split and not e.meta.excluded]
         tables: dict[tuple[int, int], pa.Table] = {}
@@ -103,7 +110,7 @@ class EpisodeView:
         path = self.folder / _DATA_PATH.format(chunk, file)
         try:
             with pq.ParquetFile(path) as opened:
-                return opened.read(columns=[*self.columns, "index"], use_threads=False)
+                return opened.read(columns=[*self.columns, "index", STAMPS], use_threads=False)
         except (OSError, pa.ArrowInvalid) as error:
             raise _damaged(f"{path.name}: {type(error).__name__}") from error
 
@@ -119,13 +126,17 @@ class EpisodeView:
             values[column] = flat.reshape(length, -1).astype(np.float32)
         whole = np.all([np.isfinite(v).all(axis=1) for v in values.values()], axis=0)
         values = {column: np.ascontiguousarray(v[whole]) for column, v in values.items()}
+        if self.rate_hz is not None:
+            values = resampled(values, rows[STAMPS].to_numpy()[whole], self.rate_hz)
         seen = {c.split(".", 1)[1]: v for c, v in values.items() if c.startswith("observation.")}
         done = {c.split(".", 1)[1]: v for c, v in values.items() if c.startswith("action.")}
         return Episode(
             unit_id=episode.meta.unit_id,
+            block=episode.meta.block,
+            stratum=episode.meta.task,
             fields=FieldMap({**done, **seen}, self.clause),
             actions=FieldMap(done, self.clause),
-            length=int(whole.sum()),
+            length=len(next(iter(values.values()))),
         )
 
 
@@ -138,6 +149,8 @@ def open_view(
     recipe_inputs: Collection[str],
     local_allow: Collection[str],
     contracts: Collection[str] | None = None,
+    rate_hz: str | None = None,
+    withheld: Collection[str] = (),
 ) -> EpisodeView:
     """Opens the fields that a recipe needs.
 
@@ -150,6 +163,8 @@ def open_view(
         local_allow: This node's own list.
         contracts: Digests of the contract and of the versions that it superseded; if given, the data set must
             have been imported under one of them.
+        rate_hz: Time base of the recipe; None opens episodes as they were recorded.
+        withheld: Content digests and places in a source (`client.donated`) of episodes that are left out.
 
     Raises:
         DatasetUnknownError: No such data set.
@@ -182,12 +197,19 @@ def open_view(
     return EpisodeView(
         dataset=dataset,
         lineage=entry.lineage,
+        unit=entry.unit,
         clause=fields_clause,
+        rate_hz=None if rate_hz is None else float(rate_hz),
         fields=tuple(sorted(set(recipe_inputs))),
         columns=columns,
         folder=store.folder(dataset, entry),
-        stored=tuple(store.episodes(dataset)),
+        stored=tuple(one for one in store.episodes(dataset) if not _is_withheld(one, withheld)),
     )
+
+
+def _is_withheld(episode: StoredEpisode, withheld: Collection[str]) -> bool:
+    meta = episode.meta
+    return bool({meta.content, f"{meta.file_sha256}:{meta.first_row}-{meta.last_row}"} & set(withheld))
 
 
 def _refused(name: str, clause: str, found: str) -> FieldNotAllowedError:

@@ -6,9 +6,10 @@ Order, and nothing is stored before the last step:
 2. needed and allowed fields are there;
 3. each series is cut into episodes, converted to SI, checked; NaN, infinity and a missing column refuse the
    import;
-4. an episode that the data set has already is counted as a duplicate and left alone;
-5. the split is fixed: as it was if the episode was seen before, else as the format declares it, else by
-   ``HMAC(node key, unit) mod 100 < held_out_percent``;
+4. its one owner is found (client.data.owners); an episode that the data set has already is the same unit: it
+   is counted as a duplicate and left alone, and refused where another owner claims it;
+5. the split is fixed: as it was if the episode or its unit was seen before, else as the format declares it
+   for the unit's first episode, else by ``HMAC(node key, unit) mod 100 < held_out_percent``;
 6. lineage and block are found (client.data.catalogue);
 7. the store switches over to the new generation in one step. If nothing is new, nothing is written.
 """
@@ -23,6 +24,7 @@ import numpy as np
 
 from client.data.catalogue import (
     Catalogue,
+    EpisodeKey,
     Known,
     check_dataset_name,
     episode_id,
@@ -38,6 +40,7 @@ from client.data.errors import (
     TooLargeError,
 )
 from client.data.frames import Frames, frames_of
+from client.data.owners import EPISODE, owners, unit_of
 from client.data.quality import failed_checks
 from client.data.readers import claimed
 from client.data.segment import cut
@@ -48,9 +51,10 @@ from policies.errors import invariant
 from policies.limits import EPISODE_FRAMES
 from policies.messages import EMBODIMENT_CLASSES
 from policies.ports import Clock, iso_s
+from policies.privacy.errors import UnitRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from client.data.series import Probe, Series, Split
@@ -96,6 +100,7 @@ def import_path(
     node_key: bytes,
     clock: Clock,
     required: frozenset[str] = frozenset(),
+    units: Collection[str] = (),
     held_out_percent: int = 20,
     source_format: str | None = None,
     fields_clause: str = "fields-1",
@@ -113,6 +118,7 @@ def import_path(
         node_key: Secret bytes of this node, at least 16; unit ids, split and names hang on them.
         clock: Dates the block.
         required: Fields that the contract's recipes need; an import without one is refused.
+        units: Units of protection that the contract's recipes have; an import with another is refused.
         held_out_percent: Share of units that are never trained on, where the format declares no split.
         source_format: Name of the reader, where two claim the path.
         fields_clause: Clause of the contract that lists the fields; named in refusals.
@@ -122,6 +128,8 @@ def import_path(
 
     Raises:
         DataError: With its code (client.data.errors); the store is as it was.
+        UnitRefusedError: Another unit than the recipes' or the data set's; an episode of no owner, or of two.
+        PrivateStatisticError: The signal map asks for a statistic of the recordings.
     """
     check_dataset_name(dataset)
     invariant(len(node_key) >= _KEY_BYTES, f"a node key of at least {_KEY_BYTES} bytes")
@@ -130,9 +138,11 @@ def import_path(
     probe = reader.probe(source, signals)
     signals = signals or _map_of(probe)
     _check_fields(signals, allow, required, fields_clause)
+    _check_unit(signals, units, "the recipes of the contract")
     store = Store(root)
     notes: Counter[str] = Counter()
     with store.locked(), store.draft(dataset, signals, rate_hz="1") as draft:
+        _check_unit(signals, (draft.current.unit,) if draft.current else (), f"data set {dataset}")
         work = _Import(
             draft,
             signals,
@@ -171,7 +181,9 @@ class _Import:
     ) -> None:
         self._draft, self._signals, self._allow, self._rights = draft, signals, allow, rights
         self._key, self._held_out_percent, self._notes = node_key, held_out_percent, notes
-        self._by_content, self._by_place, self._by_file = draft.catalogue.index()
+        self._index = draft.catalogue.index()
+        self._unit = unit_of(signals)
+        self._splits: dict[bytes, Split] = {}
         self._added: list[EpisodeMeta] = []
         self._touched: set[str] = set()
         self._duplicates = 0
@@ -192,13 +204,16 @@ class _Import:
             self._add(frames, series, first)
 
     def _add(self, frames: Frames, series: Series, first: int) -> None:
-        digest = frames.digest
-        if digest in self._draft.digests:
+        digest, last = frames.digest, first + frames.length
+        mine = owners(series, self._signals, first, last, node_key=self._key, content=frames.content)
+        at = series.source.first + first
+        if digest in self._draft.owners:
+            self._check_owner(self._unit == EPISODE or self._draft.owners[digest] == mine, series, at)
             self._duplicates += 1
             return
-        at = series.source.first + first
+        (unit,) = mine
         known = self._known(frames.content, series.source.file_sha256, at, at + frames.length)
-        unit = keyed(self._key, "iriai-unit/1", bytes.fromhex(frames.content))
+        self._check_owner(known is None or known.unit == self._name(unit), series, at)
         failed = failed_checks(frames)
         self._notes.update(f"excluded-by-{check}" for check in failed)
         meta = EpisodeMeta(
@@ -207,7 +222,7 @@ class _Import:
             content=frames.content,
             lineage="",
             block=0,
-            unit_id=unit,
+            unit_ids=mine,
             split=known.split if known else self._split(series, unit),
             task=series.declared.task if series.declared else self._signals.task,
             outcome=frames.outcome,
@@ -226,15 +241,35 @@ class _Import:
         self._added.append(meta)
 
     def _known(self, content: str, file_sha256: str, first: int, last: int) -> Known | None:
-        known = self._by_content.get(content) or self._by_place.get(_place(file_sha256, first, last))
-        self._touched |= {known.lineage} if known else self._by_file.get(file_sha256, set())
+        index, place = self._index, _place(file_sha256, first, last)
+        known = index.by_content.get(content) or index.by_place.get(place)
+        self._touched |= {known.lineage} if known else index.by_file.get(file_sha256, set())
         return known
 
+    def _name(self, unit: bytes) -> str:
+        """How the catalogue names a unit: an episode that is its own unit goes by its content."""
+        return "" if self._unit == EPISODE else unit.hex()
+
+    def _check_owner(self, holds: bool, series: Series, first: int) -> None:  # noqa: FBT001  the check itself
+        if not holds:
+            raise UnitRefusedError(
+                need=f"for each episode one owner, the same ever since its first import ({self._unit})",
+                found=f"another: {series.name}, the episode of row {first}",
+                remedy="import it as before; budget and held-out set hang on the unit",
+            )
+
     def _split(self, series: Series, unit: bytes) -> Split:
-        if series.declared and series.declared.split:
-            return series.declared.split
-        draw = int.from_bytes(keyed(self._key, "iriai-split/1", unit), "big") % 100
-        return "held-out" if draw < self._held_out_percent else "train"
+        """Split of an episode that was not seen before; all episodes of a unit have one."""
+        wanted = series.declared.split if series.declared else None
+        known = self._index.by_unit.get(self._name(unit))
+        if known is not None:
+            self._touched.add(known.lineage)
+            self._splits[unit] = known.split
+        if unit not in self._splits:
+            draw = int.from_bytes(keyed(self._key, "iriai-split/1", unit), "big") % 100
+            self._splits[unit] = wanted or ("held-out" if draw < self._held_out_percent else "train")
+        self._notes["split-follows-unit"] += wanted not in (None, self._splits[unit])
+        return self._splits[unit]
 
     def finish(
         self, dropped: tuple[str, ...], embodiment: Mapping[str, Any] | None, opened: str, dataset: str
@@ -280,18 +315,24 @@ class _Import:
 
     def _blocks(self, lineage: str, opened: str) -> tuple[Catalogue, dict[str, int]]:
         """The catalogue with the blocks of new episodes, and the block of each added one."""
-        new: dict[Split, list[tuple[str, str]]] = {"train": [], "held-out": []}
+        index = self._index
+        new: dict[Split, list[EpisodeKey]] = {"train": [], "held-out": []}
+        joining: dict[int, list[EpisodeKey]] = {}
         blocks: dict[str, int] = {}
         for meta in self._added:
             place = _place(meta.file_sha256, meta.first_row, meta.last_row)
-            known = self._by_content.get(meta.content) or self._by_place.get(place)
-            if known:
-                blocks[meta.content] = known.block
-            else:
-                new["train" if meta.split == "train" else "held-out"].append((meta.content, place))
-        catalogue = self._draft.catalogue.with_blocks(lineage, new, opened)
+            row = (meta.content, place, self._name(meta.unit_id))
+            known = index.by_content.get(meta.content) or index.by_place.get(place)
+            home = known or index.by_unit.get(row[2])
+            if home is None:
+                new["train" if meta.split == "train" else "held-out"].append(row)
+                continue
+            blocks[meta.content] = home.block
+            if known is None:
+                joining.setdefault(home.block, []).append(row)
+        catalogue = self._draft.catalogue.with_blocks(lineage, new, opened, joining=joining)
         for block in catalogue.lineages.get(lineage, ()):
-            blocks |= {content: block.block for content, _ in block.episodes if content not in blocks}
+            blocks |= {content: block.block for content, *_ in block.episodes if content not in blocks}
         return catalogue, blocks
 
 
@@ -332,6 +373,20 @@ def _check_fields(signals: SignalMap, allow: frozenset[str], required: frozenset
             found="only " + ", ".join(sorted(mapped)),
             remedy="map the fields that the contract names",
             clause=clause,
+        )
+
+
+def _check_unit(signals: SignalMap, allowed: Collection[str], whose: str) -> None:
+    """Refuses data whose unit is another than somebody's.
+
+    Raises:
+        UnitRefusedError: It is.
+    """
+    if allowed and unit_of(signals) not in allowed:
+        raise UnitRefusedError(
+            need=f"unit {' or '.join(sorted(allowed))}, as {whose} protects it",
+            found=unit_of(signals),
+            remedy='name the key in the signal map: unit = {kind = "work-piece", column = ...}',
         )
 
 

@@ -7,6 +7,7 @@
     segment = {by = "column", column = "cycle", max_gap_s = 5.0, min_frames = 10}
     signal  = [{field = "joint_current", columns = ["Current_J{0..5}"], unit = "A", role = "observation"}]
     label   = [{field = "grip_lost", column = "grip_lost", values = {"True" = true, "False" = false}}]
+    unit    = {kind = "work-piece", column = "cycle", space = "cell-2"}
     embodiment = {class = "6r-arm", dof = 6, action_space = "none"}
     task    = "pick-place"
 
@@ -15,8 +16,13 @@
 - A row counter is no clock: ``unit = "count"`` needs ``rate_hz`` and gives kind ``derived``, as does a clock
   without a column.
 - ``secret`` columns are dropped while reading; a map that also maps one is refused.
+- ``unit`` names the column that says whose an episode is: all episodes with one value are one unit of
+  protection. The value itself is never stored. ``space`` tells equal numbers of unrelated counters apart.
+  Without ``unit`` each episode is a unit of its own.
 - Refused as well: an unknown unit or field, a unit that does not fit the field, a field or column mapped
   twice, a wrong number of columns for the field or the robot's ``dof``. The message names the line.
+- A map holds public constants only: one that asks for a statistic of the recordings ("auto", mean, min, max)
+  is refused, because one unit would change what another is turned into.
 - Formats whose channels already bear canonical names (``tcp_pos_0`` ...) need no map: `canonical_map` writes
   one.
 """
@@ -36,6 +42,7 @@ from client.data.errors import DataError, MapInvalidError, MissingColumnError
 from client.data.units import FIELD_RULES, UNITS
 from policies.encoding import digest
 from policies.limits import SIGNALMAP_BYTES, SIGNALS
+from policies.privacy.constants import asked_statistic, private_statistic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,6 +55,7 @@ __all__ = [
     "Segment",
     "Signal",
     "SignalMap",
+    "UnitKey",
     "canonical_map",
     "load_map",
     "parse_map",
@@ -59,6 +67,9 @@ _ROTVEC: Final = 3
 _RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CANONICAL: Final = re.compile(r"^(?P<field>[a-z_]+?)(?:_(?P<index>\d+))?$")
 _NAME = r"^[a-z][a-z0-9_]{0,39}$"
+_WORDS_OF_THE_SOURCE: Final = frozenset(
+    ("column", "columns", "field", "high", "profile", "secret", "space", "task", "values")
+)
 
 FieldName = Annotated[str, StringConstraints(pattern=_NAME)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -140,6 +151,14 @@ class Label(_Part):
     values: dict[str, bool]
 
 
+class UnitKey(_Part):
+    """Whose an episode is: all episodes with one value of a column are one unit of protection."""
+
+    kind: Literal["work-piece", "order"]
+    column: Column
+    space: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
 class _RawSignal(_Part):
     field: FieldName
     columns: list[Column] = Field(min_length=1)
@@ -156,6 +175,7 @@ class _RawMap(_Part):
     segment: Segment = Segment()
     signal: list[_RawSignal] = Field(min_length=1)
     label: list[Label] = Field(default_factory=list)
+    unit: UnitKey | None = None
     embodiment: Embodiment | None = None
     task: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "task"
 
@@ -191,6 +211,7 @@ class SignalMap:
     segment: Segment
     signals: tuple[Signal, ...]
     labels: tuple[Label, ...]
+    unit: UnitKey | None
     embodiment: Embodiment | None
     task: str
 
@@ -206,9 +227,10 @@ class SignalMap:
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """Columns that are read as words: labels and the segment column."""
-        segment = [self.segment.column] if self.segment.column else []
-        return tuple(dict.fromkeys([*segment, *(label.column for label in self.labels)]))
+        """Columns that are read as words: labels, the segment column and the key of the unit."""
+        named = [self.segment.column, self.unit.column if self.unit else None]
+        words = [column for column in named if column]
+        return tuple(dict.fromkeys([*words, *(label.column for label in self.labels)]))
 
     def is_secret(self, column: str) -> bool:
         """Whether a column must be dropped while reading."""
@@ -252,6 +274,7 @@ def parse_map(data: bytes) -> SignalMap:
 
     Raises:
         MapInvalidError: See the module docstring.
+        PrivateStatisticError: It asks for a statistic of the recordings.
     """
     try:
         text = data.decode("utf-8")
@@ -260,6 +283,9 @@ def parse_map(data: bytes) -> SignalMap:
         raise _refuse("TOML", str(error)) from error
     if "profile" in document:
         document = {**_profile(str(document["profile"]), text), **document}
+    asked = asked_statistic(document, names=_WORDS_OF_THE_SOURCE)
+    if asked:
+        raise private_statistic(f"{asked}{_line(text, asked.split(':')[0].rsplit('.', 1)[-1])}", _REMEDY)
     try:
         raw = _RawMap.model_validate(document)
     except ValidationError as error:
@@ -365,6 +391,7 @@ def _checked(raw: _RawMap, data: bytes, text: str) -> SignalMap:
         segment=raw.segment,
         signals=signals,
         labels=tuple(raw.label),
+        unit=raw.unit,
         embodiment=raw.embodiment,
         task=raw.task,
     )

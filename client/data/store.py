@@ -33,7 +33,9 @@ import pyarrow.parquet as pq
 
 from client.data.catalogue import Catalogue, Dataset, check_dataset_name
 from client.data.errors import ShapeChangedError, StorageFullError, StoreDamagedError
+from client.data.owners import unit_of
 from policies.limits import STORE_FILE_BYTES
+from policies.privacy.errors import UnitRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,12 +44,12 @@ if TYPE_CHECKING:
     from client.data.frames import Frames
     from client.data.signalmap import SignalMap
 
-__all__ = ["Draft", "EpisodeMeta", "Store", "StoredEpisode"]
+__all__ = ["STAMPS", "Draft", "EpisodeMeta", "Store", "StoredEpisode"]
 
 _CHUNKS_SIZE: Final = 1000
 _DATA_PATH: Final = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _INDEX: Final = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-_STAMPS: Final = "observation.stamp_ns"
+STAMPS: Final = "observation.stamp_ns"
 _EPISODES: Final = "meta/episodes/chunk-000/file-000.parquet"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -61,7 +63,7 @@ class EpisodeMeta:
     content: str
     lineage: str
     block: int
-    unit_id: bytes
+    unit_ids: tuple[bytes, ...]  # owners; this version has exactly one
     split: str
     task: str
     outcome: str
@@ -80,6 +82,21 @@ class EpisodeMeta:
         """Row of ``iriai/episodes.parquet``."""
         return {name: getattr(self, name) for name in self.__slots__}
 
+    @property
+    def unit_id(self) -> bytes:
+        """The one unit that the episode belongs to.
+
+        Raises:
+            UnitRefusedError: It has several owners: a later version may bound that, this one cannot.
+        """
+        if len(self.unit_ids) != 1:
+            raise UnitRefusedError(
+                need="one owner for each episode",
+                found=f"{len(self.unit_ids)}",
+                remedy="update the node, or import the episode with another key",
+            )
+        return self.unit_ids[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEpisode:
@@ -92,20 +109,13 @@ class StoredEpisode:
 
 
 _META_TYPES: Final = {
-    "block": pa.int64(),
-    "first_row": pa.int64(),
-    "last_row": pa.int64(),
-    "start_ns": pa.int64(),
+    "unit_ids": pa.list_(pa.binary()),
+    **dict.fromkeys(("block", "first_row", "last_row", "start_ns", "length"), pa.int64()),
 }
 _META_SCHEMA: Final = pa.schema(
     [
         ("episode_index", pa.int64()),
-        *(
-            (name, pa.binary() if name == "unit_id" else _META_TYPES.get(name, pa.string()))
-            if name != "length"
-            else (name, pa.int64())
-            for name in EpisodeMeta.__slots__
-        ),
+        *((name, _META_TYPES.get(name, pa.string())) for name in EpisodeMeta.__slots__),
     ]
 )
 _EPISODE_SCHEMA: Final = pa.schema(
@@ -189,11 +199,10 @@ class Draft:
     def __init__(self, store: Store, name: str, aside: Path, signals: SignalMap, rate_hz: str) -> None:
         self.catalogue = store.catalogue()
         self.current = self.catalogue.datasets.get(name)
-        self.digests: set[str] = set()
         self._store, self._name, self._aside, self._signals = store, name, aside, signals
         self._rate_hz = self.current.rate_hz if self.current else rate_hz
         self._old = _read_episodes(store.folder(name, self.current)) if self.current else []
-        self.digests.update(episode.meta.digest for episode in self._old)
+        self.owners = {episode.meta.digest: episode.meta.unit_ids for episode in self._old}
         self._new: list[StoredEpisode] = []
         self._columns: dict[str, int] = dict(self.current.columns) if self.current else {}
         self._labels: tuple[str, ...] | None = self.current.labels if self.current else None
@@ -226,7 +235,7 @@ class Draft:
         chunk, file = divmod(self._file, _CHUNKS_SIZE)
         self._new.append(StoredEpisode(chunk=chunk, file=file, start=self._rows, meta=meta))
         self._rows += frames.length
-        self.digests.add(meta.digest)
+        self.owners[meta.digest] = meta.unit_ids
 
     def commit(
         self,
@@ -256,6 +265,7 @@ class Draft:
             labels=self._labels or (),
             rate_hz=self._rate_hz,
             embodiment=embodiment,
+            unit=unit_of(self._signals),
         )
         self._new = [
             replace(e, meta=replace(e.meta, lineage=lineage, block=blocks[e.meta.content])) for e in self._new
@@ -306,7 +316,7 @@ class Draft:
         return pa.schema(
             [
                 *((key, pa.list_(pa.float32(), size)) for key, size in self._columns.items()),
-                (_STAMPS, pa.int64()),
+                (STAMPS, pa.int64()),
                 *((f"label.{name}", pa.int8()) for name in self._labels or ()),
                 *((name, pa.float32() if name == "timestamp" else pa.int64()) for name in _INDEX),
             ]
@@ -395,7 +405,7 @@ class Draft:
             }
             for key, size in self._columns.items()
         }
-        features[_STAMPS] = {"dtype": "int64", "shape": [1], "names": None}
+        features[STAMPS] = {"dtype": "int64", "shape": [1], "names": None}
         features |= {f"label.{name}": {"dtype": "int8", "shape": [1], "names": None} for name in entry.labels}
         features |= {
             name: {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
@@ -420,7 +430,7 @@ class Draft:
 
 def _read_episodes(folder: Path) -> list[StoredEpisode]:
     try:
-        metas = pq.read_table(folder / "iriai/episodes.parquet", schema=_META_SCHEMA).to_pylist()
+        metas = _read_metas(folder / "iriai/episodes.parquet")
         places = pq.read_table(folder / _EPISODES, schema=_EPISODE_SCHEMA).to_pylist()
     except (OSError, pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
         raise StoreDamagedError(
@@ -440,6 +450,20 @@ def _read_episodes(folder: Path) -> list[StoredEpisode]:
             )
         )
     return found
+
+
+def _read_metas(path: Path) -> list[dict[str, Any]]:
+    """Rows of EpisodeMeta; a store of the version before units had keys names one unit per episode."""
+    if "unit_ids" in pq.read_schema(path).names:
+        rows: list[dict[str, Any]] = pq.read_table(path, schema=_META_SCHEMA).to_pylist()
+    else:
+        at = _META_SCHEMA.get_field_index("unit_ids")
+        rows = pq.read_table(path, schema=_META_SCHEMA.set(at, pa.field("unit_id", pa.binary()))).to_pylist()
+        for row in rows:
+            row["unit_ids"] = [row.pop("unit_id")]
+    for row in rows:
+        row["unit_ids"] = tuple(row["unit_ids"])
+    return rows
 
 
 def _write_json(path: Path, value: Mapping[str, Any] | None) -> None:

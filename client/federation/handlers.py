@@ -19,7 +19,9 @@ closed is refused;
 5. `Handler.decide`; a refusal is signed and kept like any reply;
 6. the tensor is pulled and has the digest that the header names; receipt is confirmed;
 7. the ledger says RUNNING, on disk; then `Handler.run`;
-8. the reply is signed and on disk; then it is handed out.
+8. the reply says nothing that is not of the closed list (`policies.reply_body`); it is signed and on disk;
+9. where the contract asks for slots, a training request is answered at the next one
+   (`client.federation.slots`), whatever the answer is.
 
 What fails before step 2 has no signed header to answer to: `FleetError` is raised and its code, nothing
 else, goes to the broker.
@@ -44,6 +46,7 @@ from client.federation.errors import (
     TooLargeError,
     UnknownTypeError,
 )
+from client.federation.slots import wait_ms
 from policies.encoding import digest, is_digest
 from policies.errors import EncodingError, IriaiError, SignatureInvalidError
 from policies.exchange import (
@@ -56,12 +59,13 @@ from policies.exchange import (
     tensor_bytes,
 )
 from policies.log.kinds import ID
+from policies.reply_body import check_reply_body
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from client.federation.ledger import FleetLedger, Stored
     from policies.identity import SigningKey
-    from policies.ports import Clock
+    from policies.ports import Timer
 
 __all__ = [
     "Admission",
@@ -96,11 +100,12 @@ class RunConfig:
 class Admission:
     """The node's consent to a run, from local files only.
 
-    Whose signature counts and how large a tensor may be.
+    Whose signature counts, how large a tensor may be, and at which slots training is answered (0: at once).
     """
 
     broker_key: bytes
     tensor_bytes: int
+    reply_slot_ms: int = 0
 
 
 Admit = Callable[[RunConfig], Admission]  # raises an IriaiError, best RunRefusedError, to refuse
@@ -200,7 +205,7 @@ class Desk:
         handlers: Mapping[ExchangeType, Handler],
         admit: Admit,
         ledger: FleetLedger,
-        clock: Clock,
+        clock: Timer,
         former: tuple[bytes, ...] = (),
     ) -> None:
         """Takes what `client.worker` composes; ``former`` are public keys that the node had before."""
@@ -223,7 +228,7 @@ class Desk:
         pull: Callable[[TensorSpec], bytes],
         confirm: Callable[[], None],
     ) -> Answer:
-        """The signed answer to a request, after the eight steps of the module.
+        """The signed answer to a request, after the nine steps of the module.
 
         Args:
             config: Of the run, as admitted.
@@ -237,7 +242,22 @@ class Desk:
         Raises:
             FleetError: Steps 1 and 2; there is nothing signed to answer to.
         """
+        arrived_ms = self._clock.now_ms()
         request = self._verified(config, admission, header, kind=kind, slot=slot)
+        answer = self._answered(request, admission, pull, confirm)
+        if request.type is ExchangeType.CONTRIBUTE:
+            now_ms, slot_ms = self._clock.now_ms(), admission.reply_slot_ms
+            self._clock.pause_ms(wait_ms(arrived_ms=arrived_ms, now_ms=now_ms, slot_ms=slot_ms))
+        return answer
+
+    def _answered(
+        self,
+        request: RequestHeader,
+        admission: Admission,
+        pull: Callable[[TensorSpec], bytes],
+        confirm: Callable[[], None],
+    ) -> Answer:
+        """Steps 3 to 8."""
         try:
             stored = None if request.type is ExchangeType.PING else self._ledger.look(request)
             if stored is not None:
@@ -246,6 +266,7 @@ class Desk:
             refusal = handler.decide(request)
             if refusal is None:
                 return self._work(handler, request, pull, confirm)
+            check_reply_body(request.type, refusal.body)
         except IriaiError as error:
             return self._refuse(request, error.code, {})
         except Exception:  # noqa: BLE001  the boundary behind which foreign code runs; its text stays here
@@ -339,6 +360,7 @@ class Desk:
             self._ledger.running(request)
         try:
             reply = handler.run(request, tensor)
+            check_reply_body(request.type, reply.body)
         except IriaiError as error:
             reply = HandlerReply(status="refused", code=error.code)
         except Exception:  # noqa: BLE001  the boundary behind which foreign code runs; its text stays here

@@ -3,6 +3,8 @@
 
 - A unit's loss is the mean over its frames, clipped to [0, B]; units are summed, Gaussian noise sigma B is
   added, the public normaliser divides. The vote is a threshold of that noised figure.
+- No unit that was trained on is judged on: what the model learned by heart would vote for it, and the query
+  would be charged to a block that never paid for it.
 - The caller has charged one step of the plan to the held-out block before it calls.
 """
 
@@ -14,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from client.learning.noise import SecureNoise
-from client.learning.policy import Forward
-from client.learning.tensors import Features, frames_of
+from client.learning.tensors import unit_frames
+from client.learning.weights import check_weights
+from policies.forward import Forward
 from policies.privacy.errors import EvalUnplannedError
-from policies.privacy.sampling import unit_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from client.learning.tensors import Episode
     from policies.ports import Entropy
@@ -41,18 +43,17 @@ class Verdict(NamedTuple):
 
 
 def unit_losses(recipe: Recipe, weights: AnyArray, episodes: Sequence[Episode]) -> Array64:
-    """Loss of each episode, ``[U]``: mean over its own frames. Stays on the site."""
-    forward, features = Forward(recipe, weights), Features(recipe)
+    """Loss of each unit, ``[U]``: mean over its own frames. Stays on the site."""
+    forward = Forward(recipe, check_weights(recipe, weights))
     losses = []
-    for episode in episodes:
-        frames = frames_of(recipe, episode, features)
+    for frames in unit_frames(recipe, episodes):
         error = (forward(frames.inputs) - frames.targets) ** 2 * frames.mask
         losses.append(float(error.sum(axis=1).mean() / error.shape[1]))
     return np.array(losses)
 
 
 def mean_loss(recipe: Recipe, weights: AnyArray, episodes: Sequence[Episode]) -> float:
-    """Mean loss over episodes, without noise: for decisions at home. Infinite for no episode."""
+    """Mean loss over units, without noise: for decisions at home. Infinite for none."""
     losses = unit_losses(recipe, weights, episodes)
     return float(losses.mean()) if len(losses) else float("inf")
 
@@ -63,12 +64,21 @@ def judge(
     held_out: Sequence[Episode],
     plan: EvalPlan,
     entropy: Entropy,
+    *,
+    trained: Collection[bytes],
 ) -> Verdict:
     """One noised query on the held-out units.
 
+    Args:
+        recipe: Of the candidate.
+        weights: The candidate.
+        held_out: Episodes that are judged on; those of one unit are pooled.
+        plan: The recipe's evaluation plan.
+        entropy: The operating system's.
+        trained: Ids of all units that this node ever trains on.
+
     Raises:
-        EvalUnplannedError: The plan is not the recipe's.
-        UnitRefusedError: A unit occurs twice.
+        EvalUnplannedError: The plan is not the recipe's, or a unit was trained on.
         WeightsUnfitError: The candidate does not fit the recipe.
     """
     if plan.digest != recipe.evaluation.digest:
@@ -77,7 +87,12 @@ def judge(
             found=plan.digest[:19],
             remedy="judge candidates under the signed recipe only",
         )
-    unit_manifest(episode.unit_id for episode in held_out)
+    if not set(trained).isdisjoint(episode.unit_id for episode in held_out):
+        raise EvalUnplannedError(
+            need="units that are never trained on",
+            found="a unit of the training set among those that are judged on",
+            remedy="import the data again; the held-out set is fixed by unit, at its first import",
+        )
     bound = float(plan.loss_bound)
     losses = unit_losses(recipe, weights, held_out)
     clipped = np.clip(np.where(np.isfinite(losses), losses, bound), 0.0, bound)

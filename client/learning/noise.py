@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpredictable numbers for sampling and noise: ChaCha20, keyed by the operating system.
+"""Numbers for sampling and noise: unpredictable ones from ChaCha20, keyed by the operating system.
 
 - Keys are drawn once per run, live in memory, are never logged and never come from configuration.
-- After a fork both processes would draw the same noise, and two sums with the same noise give the data away:
+- After a fork both processes would draw the same noise, and two sums with the same noise give the data
+  away:
   a forked child refuses (`privacy.rng-refused`).
+- `SeededNoise` repeats itself, for tests and simulations. It says so (``predictable``), and private steps
+  take it under a plan that is ``test_only`` and NOT PRIVATE in every statement, and under no other.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +22,7 @@ from policies.privacy.errors import RngRefusedError
 if TYPE_CHECKING:
     from policies.ports import Entropy
 
-__all__ = ["SecureNoise", "secure_generator"]
+__all__ = ["NoiseSource", "SecureNoise", "SeededNoise", "secure_generator"]
 
 _KEY_BYTES = 32
 _ROUNDS = 20
@@ -33,8 +36,28 @@ def secure_generator(entropy: Entropy) -> np.random.Generator:
     return np.random.Generator(ChaCha(key=key, rounds=_ROUNDS))
 
 
+class NoiseSource(Protocol):
+    """Noise and choices of one run, from two generators: one tells nothing about the other."""
+
+    @property
+    def predictable(self) -> bool:
+        """Whether somebody could draw the same numbers."""
+        ...
+
+    def gaussian(self, std: float, size: int) -> npt.NDArray[np.float64]:
+        """``size`` values of N(0, std^2), float64."""
+        ...
+
+    @property
+    def choice(self) -> np.random.Generator:
+        """Generator of the sampled units and frames."""
+        ...
+
+
 class SecureNoise:
-    """Noise and secret choices of one run; two generators, so that one tells nothing about the other."""
+    """`NoiseSource` that nobody can predict or repeat."""
+
+    predictable: ClassVar[bool] = False
 
     def __init__(self, entropy: Entropy) -> None:
         self._noise = secure_generator(entropy)
@@ -66,4 +89,24 @@ class SecureNoise:
             RngRefusedError: Called in a forked child.
         """
         self._check()
+        return self._choice
+
+
+class SeededNoise:
+    """`NoiseSource` that gives the same numbers for the same seed: NOT PRIVATE."""
+
+    predictable: ClassVar[bool] = True
+
+    def __init__(self, seed: int) -> None:
+        noise, choice = np.random.SeedSequence(seed).spawn(2)
+        self._noise = np.random.Generator(np.random.PCG64(noise))
+        self._choice = np.random.Generator(np.random.PCG64(choice))
+
+    def gaussian(self, std: float, size: int) -> npt.NDArray[np.float64]:
+        """``size`` values of N(0, std^2), float64."""
+        return self._noise.normal(0.0, std, size)
+
+    @property
+    def choice(self) -> np.random.Generator:
+        """Generator of the sampled units and frames."""
         return self._choice

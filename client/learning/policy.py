@@ -17,34 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from client.learning.tensors import Features, action_constants
-from client.learning.weights import split_weights
+from client.learning.weights import check_weights
+from policies.forward import Forward
 
 if TYPE_CHECKING:
     from policies.recipe import Recipe
 
-__all__ = ["Forward", "Policy"]
+__all__ = ["Policy"]
 
 Array64 = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[np.floating[Any]]
-
-
-class Forward:
-    """``mlp-chunk/1`` in numpy, float64: normalised inputs ``[..., d]`` to chunks ``[..., H * a]``."""
-
-    def __init__(self, recipe: Recipe, weights: AnyArray) -> None:
-        tensors = {name: t.astype(np.float64) for name, t in split_weights(recipe, weights).items()}
-        self._layers = [
-            (np.ascontiguousarray(tensors[f"{layer}.weight"].T), tensors[f"{layer}.bias"])
-            for layer in ("stem", "trunk", "head")
-        ]
-
-    def __call__(self, inputs: AnyArray) -> Array64:
-        """Outputs of the head."""
-        (stem, stem_bias), (trunk, trunk_bias), (head, head_bias) = self._layers
-        hidden = np.tanh(inputs @ stem + stem_bias)
-        hidden = np.tanh(hidden @ trunk + trunk_bias)
-        outputs: Array64 = hidden @ head + head_bias
-        return outputs
 
 
 class Policy:
@@ -55,7 +37,7 @@ class Policy:
     """
 
     def __init__(self, recipe: Recipe, weights: AnyArray) -> None:
-        self._forward = Forward(recipe, weights)
+        self._forward = Forward(recipe, check_weights(recipe, weights))
         self._features = Features(recipe)
         self._centre, self._scale, limit = action_constants(recipe)
         self._low, self._high = self._centre - limit, self._centre + limit

@@ -8,8 +8,9 @@
 5. Sum.
 6. Noise N(0, (sigma C)^2) in float64, or this node's share of it.
 7. Division by the public normaliser.
-8. The step is counted, also when no unit was drawn.
+8. The step is counted, also when no unit was drawn: an empty draw is noise like any other.
 
+A large draw is summed in parts of `_UNITS_AT_ONCE` units before noise is added; nothing is left out.
 The caller has spent the budget of the step, durably, before it calls
 (`client.privacy.store.BudgetStore.touch`).
 """
@@ -24,19 +25,21 @@ import torch
 
 from client.learning.engines import ClippedSum, UnitFrames
 from client.learning.registry import flatten
+from policies.privacy.errors import RngRefusedError
+from policies.privacy.receipts import ENGINES
 from policies.privacy.sampling import sampler, unit_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from client.learning.noise import SecureNoise
+    from client.learning.noise import NoiseSource
     from client.learning.tensors import Frames
     from policies.privacy.plan import DpPlan
 
 __all__ = ["PrivateSteps"]
 
 Array32 = npt.NDArray[np.float32]
-_UNITS_AT_ONCE: Final = 512  # a larger draw is summed in parts; nothing is left out
+_UNITS_AT_ONCE: Final = 128  # bounds memory; past some thousand frames a larger batch is no faster
 
 
 class PrivateSteps:
@@ -48,6 +51,10 @@ class PrivateSteps:
         engine: Bound to the model whose weights the caller sets before each step.
         parameters: Length of the flat vector.
         noise: Generators of the run.
+
+    Raises:
+        RngRefusedError: Predictable noise under a plan that is not ``test_only``.
+        UnitRefusedError: A unit occurs twice, or has no identifier.
     """
 
     def __init__(
@@ -57,8 +64,14 @@ class PrivateSteps:
         frames: Sequence[Frames],
         engine: ClippedSum,
         parameters: int,
-        noise: SecureNoise,
+        noise: NoiseSource,
     ) -> None:
+        if noise.predictable and not plan.test_only:
+            raise RngRefusedError(
+                need="noise that nobody can predict or repeat",
+                found="a seeded source under a plan that is not test_only",
+                remedy="leave the seed out; or set test_only, and the result is NOT PRIVATE",
+            )
         self.manifest = unit_manifest(unit.unit_id for unit in frames)
         self._plan = plan
         self._units = [
@@ -70,6 +83,11 @@ class PrivateSteps:
         self._noise = noise
         self._sampler = sampler(plan, [unit.stratum for unit in frames], noise.choice)
 
+    @property
+    def engine(self) -> str:
+        """Name of the engine in step receipts."""
+        return ENGINES.get(type(self._engine).__name__, "unknown")
+
     def gradient(self) -> Array32:
         """The next step's noisy mean gradient, ``[P] float32``.
 
@@ -80,10 +98,10 @@ class PrivateSteps:
         plan = self._plan
         choice = self._noise.choice
         drawn = [self._choose(self._units[index], choice) for index in self._sampler.draw()]
-        total = self._noise.gaussian(plan.added_std, self._parameters)
+        total = np.zeros(self._parameters)
         for start in range(0, len(drawn), _UNITS_AT_ONCE):
-            part = self._engine(drawn[start : start + _UNITS_AT_ONCE], float(plan.clip_norm))
-            total += flatten(part)
+            total += flatten(self._engine(drawn[start : start + _UNITS_AT_ONCE], float(plan.clip_norm)))
+        total += self._noise.gaussian(plan.added_std, self._parameters)
         return (total / float(plan.normalizer)).astype(np.float32)
 
     def _choose(self, unit: UnitFrames, choice: np.random.Generator) -> UnitFrames:

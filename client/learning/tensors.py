@@ -3,7 +3,8 @@
 
 - Inputs are float32, normalised and clipped; targets are normalised actions, a chunk per frame, with a mask
   beyond the end.
-- Nothing here looks at two episodes at once: no statistic, no filter, no order.
+- Nothing here looks at two units at once: no statistic, no filter, no order. Episodes of one unit are pooled:
+  their frames stand side by side, each with its own end of episode (`unit_frames`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "action_constants",
     "frames_of",
     "split_observation",
+    "unit_frames",
 ]
 
 Array32 = npt.NDArray[np.float32]
@@ -65,6 +67,7 @@ class EpisodeArrays:
     action: FieldArrays
     unit_id: bytes
     stratum: str = ""
+    block: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,33 @@ def _column(source: FieldArrays, name: str, size: int, length: int | None) -> Ar
             remedy="import the episode with a signal map that gives this field",
         )
     return np.asarray(values, dtype=np.float64)
+
+
+def unit_frames(recipe: Recipe, episodes: Sequence[Episode]) -> list[Frames]:
+    """Training arrays of each unit, in the order in which units first occur; frames of its episodes pooled.
+
+    A unit whose episodes are of several strata is of one of its own, so that no other unit decides about it.
+
+    Raises:
+        EpisodeUnfitError: A field is missing or has another shape.
+    """
+    features = Features(recipe)
+    units: dict[bytes, list[Frames]] = {}
+    for episode in episodes:
+        units.setdefault(episode.unit_id, []).append(frames_of(recipe, episode, features))
+    return [_pooled(parts) for parts in units.values()]
+
+
+def _pooled(parts: Sequence[Frames]) -> Frames:
+    if len(parts) == 1:
+        return parts[0]
+    return Frames(
+        inputs=np.concatenate([one.inputs for one in parts]),
+        targets=np.concatenate([one.targets for one in parts]),
+        mask=np.concatenate([one.mask for one in parts]),
+        unit_id=parts[0].unit_id,
+        stratum=" + ".join(sorted({one.stratum for one in parts})),
+    )
 
 
 def frames_of(recipe: Recipe, episode: Episode, features: Features | None = None) -> Frames:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a node computes in a round, and what it trains for itself.
 
-    trainer = Trainer(recipe, episodes, entropy)            # once per run; imports torch and Opacus, which
-    takes seconds
+    trainer = Trainer(recipe, episodes, entropy)            # once per run; imports torch: takes seconds
     update = trainer.update(weights, round_number, attempt) # [P] float32
 
 - With a plan the update is a noisy mean gradient; the server descends it. Without one it is the difference of
@@ -22,16 +21,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.learning.engines import OpacusHooksEngine, frame_loss
+from client.learning.engines import choose_engine, frame_loss
 from client.learning.errors import AttemptRepeatedError, EpisodeUnfitError
 from client.learning.evaluate import mean_loss
 from client.learning.noise import SecureNoise
 from client.learning.private import PrivateSteps
 from client.learning.probe import probe
 from client.learning.registry import build, read_weights, write_weights
-from client.learning.tensors import Features, frames_of
+from client.learning.tensors import unit_frames
 from client.learning.weights import check_weights
 from policies.errors import invariant
+from policies.privacy.receipts import MadeWith
 from policies.recipe import TrainAdam
 
 if TYPE_CHECKING:
@@ -54,11 +54,8 @@ _FINE_TUNE_RATE: Final = 3e-4
 
 
 def warm_up() -> None:
-    """Imports torch and Opacus: a worker calls it at its start, so that no round waits for them."""
-    import opacus.grad_sample
-
+    """Imports torch: a worker calls it at its start, so that no round waits for it."""
     torch.set_num_threads(1)
-    invariant(opacus.grad_sample.GradSampleModule, "Opacus with its per-unit rules")
 
 
 class Trainer:
@@ -66,11 +63,13 @@ class Trainer:
 
     Args:
         recipe: The recipe of the run.
-        episodes: Training episodes of this node, opened through the contract's field list.
+        episodes: Training episodes of this node, opened through the contract's field list; those of one
+            unit are pooled.
         entropy: The operating system's.
         spend: Called with round and attempt before the first gradient of a private round; it returns only
             when the spend is
             durable (`BudgetStore.touch`). Leave it out only where the caller has touched already.
+        canaries: Made-up units of the run that are trained on beside the node's own.
 
     Raises:
         EpisodeUnfitError: No episode, or one that lacks a field.
@@ -85,11 +84,12 @@ class Trainer:
         entropy: Entropy,
         *,
         spend: Callable[[int, int], object] | None = None,
+        canaries: Sequence[Frames] = (),
     ) -> None:
-        features = Features(recipe)
-        frames = [frames_of(recipe, episode, features) for episode in episodes]
+        frames = unit_frames(recipe, episodes)
         if not frames:
             raise EpisodeUnfitError(need="an episode", found="none", remedy="add data, or leave the run")
+        frames += canaries
         self._recipe = recipe
         self._spend = spend
         self._model = build(recipe)
@@ -103,7 +103,9 @@ class Trainer:
             self._steps = PrivateSteps(
                 plan=recipe.plan,
                 frames=frames,
-                engine=OpacusHooksEngine(self._model, frame_loss),
+                engine=choose_engine(
+                    self._model, frame_loss, recipe.plan.frames_per_unit, clipping=recipe.plan.clipping
+                ).engine,
                 parameters=recipe.parameters,
                 noise=self._noise,
             )
@@ -112,6 +114,12 @@ class Trainer:
     def manifest(self) -> str | None:
         """Digest of the frozen set of units of a private run; stays on the site."""
         return self._steps.manifest if self._steps else None
+
+    @property
+    def made_with(self) -> MadeWith:
+        """Names of the code behind a private update."""
+        invariant(self._steps is not None, "a step receipt of a recipe without plan")
+        return MadeWith(engine=self._steps.engine if self._steps else "")
 
     def update(self, weights: npt.NDArray[np.float32], round_number: int, attempt: int) -> Array32:
         """The node's update of one round, ``[P] float32``.
@@ -209,8 +217,7 @@ class _Pool:
 
 
 def _all_frames(recipe: Recipe, episodes: Sequence[Episode]) -> _Pool:
-    features = Features(recipe)
-    return _Pool.of([frames_of(recipe, episode, features) for episode in episodes])
+    return _Pool.of(unit_frames(recipe, episodes))
 
 
 class _LocalAdam:

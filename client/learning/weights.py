@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.learning.errors import WeightsUnfitError
+from policies import forward
 
 if TYPE_CHECKING:
     from policies.recipe import Recipe
@@ -56,10 +57,9 @@ def check_weights(recipe: Recipe, weights: npt.NDArray[np.floating[Any]]) -> Arr
 
 
 def split_weights(recipe: Recipe, weights: npt.NDArray[np.floating[Any]]) -> dict[str, Array32]:
-    """Tensors by name, views of the flat vector."""
-    flat = check_weights(recipe, weights)
-    tensors, start = {}, 0
-    for spec in recipe.tensors:
-        tensors[spec.name] = flat[start : start + spec.size].reshape(tuple(spec.shape))
-        start += spec.size
-    return tensors
+    """Tensors by name, views of the flat vector.
+
+    Raises:
+        WeightsUnfitError: The vector does not fit the recipe.
+    """
+    return forward.split_weights(recipe, check_weights(recipe, weights))

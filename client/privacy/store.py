@@ -4,14 +4,18 @@
 - `BudgetStore.create` writes the genesis; it never replaces a file. `BudgetStore` opens one: the whole chain
   is verified, with every digest, every signature and the recorded head, else ``budget.unknown`` and no
   training.
-- Each call is one ``BEGIN IMMEDIATE`` transaction, durable at commit (``synchronous FULL``; a rollback
-  journal, so that no part of the ledger lies in a second file that could get lost alone). The state that
-  decides is read inside the transaction, so a second process cannot spend the same steps.
+- Each call is one ``BEGIN IMMEDIATE`` transaction, durable at commit: a rollback journal, so that no part of
+  the ledger lies in a second file that could get lost alone, and ``synchronous EXTRA``. Under FULL the folder
+  is not synced once the journal was removed: after a loss of power it could be back, and undo the last touch.
+- The state that decides is read inside the transaction, so a second process cannot spend the same steps.
 - A crash after `touch` costs the round: the steps are spent, whether they ran or not.
+- `reserve` charges every block that the units are in. The ledger remembers the block of each unit that it
+  ever charged, and goes by that, whatever the data catalogue says by then; unknown units open the block that
+  the catalogue names, or join it.
 
     with BudgetStore(path, clock=clock, key=key) as store:
         store.preview(plan, cap)                              # what the guard shows the contract
-        store.reserve(plan, cap, run=run, recipe=digest, manifest=manifest)
+        store.reserve(plan, cap, run=run, recipe=digest, units=units)
         store.touch(run, round_number, attempt)               # before the round's first gradient
         store.commit(run)
 """
@@ -27,23 +31,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from policies.encoding import canonical
-from policies.errors import IriaiError, SignatureInvalidError
+from policies.errors import IriaiError
 from policies.identity import SigningKey, verify
 from policies.privacy import ledger
 from policies.privacy.accounting import epsilon_text
-from policies.privacy.errors import BudgetError, BudgetUnknownError
-from policies.privacy.ledger import HELD_OUT, TRAIN, Cap, LedgerState
+from policies.privacy.blocks import HELD_OUT, TRAIN, split_of
+from policies.privacy.errors import BudgetUnknownError, EvalUnplannedError
+from policies.privacy.ledger import Cap, LedgerState, Total
 from policies.privacy.plan import DpPlan, EvalPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from client.privacy.units import Units
     from policies.ports import Clock
 
 __all__ = ["BudgetFigures", "BudgetStore", "Spend"]
 
-_PRAGMAS: Final = ("journal_mode=DELETE", "synchronous=FULL", "locking_mode=NORMAL", "trusted_schema=OFF")
+_PRAGMAS: Final = ("journal_mode=DELETE", "synchronous=EXTRA", "locking_mode=NORMAL", "trusted_schema=OFF")
 _SCHEMA: Final = (
     "CREATE TABLE entry (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, signature BLOB NOT NULL) STRICT",
     "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, digest TEXT) STRICT",
@@ -57,17 +63,20 @@ class Spend:
     """Receipt of one touch; the node sends its facts as ``epsilon.spent``.
 
     Attributes:
-        mechanism: ``run/block/round/attempt``, unique in the ledger.
+        mechanism: ``run/split/round/attempt``, unique in the ledger.
+        blocks: Blocks that it charged.
         plan_digest: The plan that is charged.
         steps: Steps of this touch.
         steps_total: Steps of the plan so far, this one included.
         ledger_head: Digest of the entry.
         ledger_seq: Its position.
         rho_nano: Cost at the lineage's order.
-        epsilon_after: Lineage filter after it, spent and held, six decimals rounded up.
+        epsilon_after: Lineage filter after it, spent and held, in the fullest of its blocks, six decimals,
+            rounded up.
     """
 
     mechanism: str
+    blocks: tuple[str, ...]
     plan_digest: str
     steps: int
     steps_total: int
@@ -79,11 +88,11 @@ class Spend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetFigures:
-    """Where a cap stands in one block; for the local page, the guard and the statement.
+    """Where a cap stands; for the local page, the guard and the statement.
 
     Attributes:
         scope: Lineage or contract digest.
-        block: Block of units.
+        part: Block of the lineage (``train-1``), or split that the contract's cap is about (``train``).
         order: Filter order.
         delta: Delta of the cap.
         epsilon_max: The cap.
@@ -97,7 +106,7 @@ class BudgetFigures:
     """
 
     scope: str
-    block: str
+    part: str
     order: int
     delta: str
     epsilon_max: str
@@ -110,8 +119,8 @@ class BudgetFigures:
     ledger_head: str
 
 
-def block_of(plan: DpPlan | EvalPlan) -> str:
-    """Block that a plan charges: training units, or held-out units."""
+def split_read(plan: DpPlan | EvalPlan) -> str:
+    """Split of the units that a plan reads and charges."""
     return TRAIN if isinstance(plan, DpPlan) else HELD_OUT
 
 
@@ -182,9 +191,8 @@ class BudgetStore:
         cap: Cap,
         unit: str = "episode",
         adjacency: str = "zero-out",
-        blocks: tuple[str, ...] = (TRAIN, HELD_OUT),
     ) -> Self:
-        """Starts the ledger of a new lineage; ``cap.scope`` is the lineage.
+        """Starts the ledger of a new lineage, without any block; ``cap.scope`` is the lineage.
 
         Raises:
             BudgetUnknownError: There is a file already: a budget never starts again.
@@ -198,21 +206,19 @@ class BudgetStore:
         store = cls.__new__(cls)
         store._open(new, clock, key)  # noqa: SLF001  own constructor
         with store._wrapped():  # noqa: SLF001
-            store._write_new(cap, unit, adjacency, blocks)  # noqa: SLF001
+            store._write_new(cap, unit, adjacency)  # noqa: SLF001
         store.close()
         new.chmod(0o600)
         new.replace(path)
         _sync_directory(path.parent)
         return cls(path, clock=clock, key=key)
 
-    def _write_new(self, cap: Cap, unit: str, adjacency: str, blocks: tuple[str, ...]) -> None:
+    def _write_new(self, cap: Cap, unit: str, adjacency: str) -> None:
         self._db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         self._db.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
             self._db.execute(statement)
         self._append("genesis", ledger.genesis_body(cap, unit=unit, adjacency=adjacency))
-        for block in blocks:
-            self._append("block", {"block": block})
         self._db.execute("COMMIT")
 
     def close(self) -> None:
@@ -230,67 +236,95 @@ class BudgetStore:
         """The state as of the last call; pure value."""
         return self._state
 
-    def open_block(self, block: str) -> None:
-        """Opens a block for new units, with nothing spent.
+    def tighten(self, epsilon_total: str) -> None:
+        """Lowers the lineage's cap for the rest of its life.
 
         Raises:
-            BudgetError: The block is there.
+            BudgetError: It is not lower than the cap now.
         """
         with self._transaction():
-            self._append("block", {"block": block})
+            self._append("tighten", {"epsilon_total": epsilon_total})
+
+    def append_missing(self, spends: Sequence[Mapping[str, Any]]) -> None:
+        """Appends spends that this copy of the ledger lacks, as an incident; no cap refuses the truth.
+
+        Args:
+            spends: From `policies.privacy.ledger.missing_spend`; a block that is not here is opened.
+
+        Raises:
+            BudgetError: One of them is in the ledger.
+        """
+        with self._transaction():
+            for block in sorted({block for one in spends for block in one["blocks"]}):
+                if block not in self._state.blocks:
+                    self._append("block", ledger.block_body(block))
+            self._append("incident", ledger.incident_body([dict(one) for one in spends]))
 
     def preview(self, plan: DpPlan | EvalPlan, contract: Cap) -> BudgetFigures:
         """Figures of the contract's cap as they would be with this plan reserved; changes nothing.
 
         If the plan's reservation is already in the ledger (same run going on), pass `figures` instead.
         """
-        return self._figures(contract, block_of(plan), plan)
+        return self._figures(contract, split_read(plan), plan)
 
-    def figures(self, contract: Cap | None = None, *, block: str = TRAIN) -> BudgetFigures:
-        """Where the lineage's cap (default) or a contract's cap stands."""
-        return self._figures(contract or self._state.lineage, block, None)
+    def figures(self, contract: Cap | None = None, *, split: str = TRAIN) -> BudgetFigures:
+        """Where a contract's cap stands in a split; without one, the lineage's in its fullest block there."""
+        return self._figures(contract, split, None)
 
-    def _figures(self, cap: Cap, block: str, plan: DpPlan | EvalPlan | None) -> BudgetFigures:
+    def figures_of(self, block: str) -> BudgetFigures:
+        """Where the lineage's cap stands in a block."""
+        with self._lock, self._wrapped():
+            self._catch_up()
+        cap, total = self._state.lineage, self._state.in_block(block)
+        return self._shown(cap, block, total, ledger.epsilon_of(cap, total.both))
+
+    def _figures(self, contract: Cap | None, split: str, plan: DpPlan | EvalPlan | None) -> BudgetFigures:
         with self._lock, self._wrapped():
             self._catch_up()
         state = self._state
-        total = state.total(cap, block)
+        if contract is None:
+            mine = [one for one in sorted(state.blocks) if split_of(one) == split]
+            block = max(mine, key=lambda one: state.in_block(one).both, default=split)
+            return self.figures_of(block)
         document = plan.document if plan is not None else None
-        after = ledger.epsilon_after(state, cap, block=block, plan=document)
-        spent = ledger.epsilon_of(cap, total.spent)
+        after = ledger.epsilon_after(state, contract, split=split, plan=document)
+        release = epsilon_text(plan.epsilon_rdp) if plan is not None else ""
+        return self._shown(contract, split, state.under(contract, split), after, release)
+
+    def _shown(self, cap: Cap, part: str, total: Total, after: float, release: str = "") -> BudgetFigures:
         return BudgetFigures(
             scope=cap.scope,
-            block=block,
+            part=part,
             order=cap.order,
             delta=cap.delta,
             epsilon_max=cap.epsilon_total,
             rho_spent_nano=total.spent,
             rho_held_nano=total.held,
             rho_max_nano=cap.rho_max_nano,
-            epsilon_spent=epsilon_text(spent),
+            epsilon_spent=epsilon_text(ledger.epsilon_of(cap, total.spent)),
             epsilon_total=epsilon_text(after),
-            epsilon_release=epsilon_text(plan.epsilon_rdp) if plan is not None else "",
-            ledger_head=state.head,
+            epsilon_release=release,
+            ledger_head=self._state.head,
         )
 
-    def is_reserved(self, run: str, *, block: str = TRAIN) -> bool:
+    def is_reserved(self, run: str, *, split: str = TRAIN) -> bool:
         """Whether a run holds an open reservation."""
-        return self.reserved(run, block=block) is not None
+        return self.reserved(run, split=split) is not None
 
-    def reserved(self, run: str, *, block: str = TRAIN) -> str | None:
+    def reserved(self, run: str, *, split: str = TRAIN) -> str | None:
         """Manifest of the units that a run's open reservation is about; None without one."""
         with self._lock, self._wrapped():
             self._catch_up()
-        hold = self._state.holds.get((run, block))
+        hold = self._state.holds.get((run, split))
         return hold.manifest if hold is not None and hold.open else None
 
-    def check_holds(self, cap: Cap, *, block: str = TRAIN) -> None:
+    def check_holds(self, cap: Cap, *, split: str = TRAIN) -> None:
         """Returns if all that is spent and held fits under a cap, which may be newer than the entries.
 
         Raises:
             BudgetExhaustedError: It does not.
         """
-        figures = self.figures(cap, block=block)
+        figures = self.figures(cap, split=split)
         if figures.rho_spent_nano + figures.rho_held_nano > figures.rho_max_nano:
             raise ledger.exhausted_total(cap, figures.epsilon_total)
 
@@ -301,46 +335,62 @@ class BudgetStore:
         *,
         run: str,
         recipe: str,
-        manifest: str,
-        units: int,
+        units: Units,
         own: Cap | None = None,
     ) -> BudgetFigures:
         """Holds all steps of a plan under every cap; durable when it returns.
 
         Args:
-            plan: A `DpPlan` charges the training block, an `EvalPlan` the held-out block.
+            plan: A `DpPlan` charges training units, an `EvalPlan` held-out ones.
             contract: The contract's cap for this party.
             run: The run.
             recipe: Digest of its recipe.
-            manifest: Digest of the frozen set of units (`policies.privacy.unit_manifest`).
-            units: Their number; checks delta and stays on the site.
+            units: What it will read, frozen; their number checks delta.
             own: The owner's tighter cap on the same contract, where there is one.
 
         Raises:
             BudgetExhaustedError: One of the caps does not hold it.
             DeltaTooLargeError: Delta is too large for so many units.
             PlanMismatchError: Another unit or adjacency than the lineage's.
+            EvalUnplannedError: Held-out units would be trained on, or trained ones judged on.
             BudgetError: The run has a reservation.
         """
-        plan.check_units(units)
+        split = split_read(plan)
+        if units.split != split:
+            raise EvalUnplannedError(
+                need=f"a plan that reads {units.split} units",
+                found=f"one that reads {split} units",
+                remedy="held-out units are never trained on, and trained ones never judged on",
+            )
+        plan.check_units(units.count)
         for cap in (contract,) if own is None else (contract, own):
             if plan.epsilon_rdp > float(cap.epsilon_per_release):
                 raise ledger.exhausted_release(cap, epsilon_text(plan.epsilon_rdp))
-        body = ledger.reserve_body(
-            contract,
-            run=run,
-            recipe=recipe,
-            block=block_of(plan),
-            plan=plan.document,
-            manifest=manifest,
-            own=own,
-        )
         with self._transaction():
+            blocks = self._enrol(units)
+            body = ledger.reserve_body(
+                contract,
+                run=run,
+                recipe=recipe,
+                blocks=blocks,
+                plan=plan.document,
+                manifest=units.manifest,
+                own=own,
+            )
             self._append("reserve", body)
-        return self._figures(contract, block_of(plan), None)
+        return self._figures(contract, split, None)
+
+    def _enrol(self, units: Units) -> tuple[str, ...]:
+        """The blocks that these units are in: those that the ledger knows, else those of the catalogue."""
+        known = self._state.units
+        for block, found in units.blocks.items():
+            new = [one for one in found if one not in known]
+            if new:
+                self._append("block", ledger.block_body(block, new))
+        return tuple(sorted({self._state.units[one] for one in units.fingerprints}))
 
     def touch(
-        self, run: str, round_number: int, attempt: int, *, block: str = TRAIN, subject: str | None = None
+        self, run: str, round_number: int, attempt: int, *, split: str = TRAIN, subject: str | None = None
     ) -> Spend:
         """Spends one round's steps; durable when it returns, so call it before the first gradient.
 
@@ -348,7 +398,7 @@ class BudgetStore:
             run: The run.
             round_number: Its round.
             attempt: The round's attempt.
-            block: Of the plan.
+            split: Of the plan's units.
             subject: Digest of the candidate that a query judges; names the spend in the log.
 
         Raises:
@@ -356,34 +406,35 @@ class BudgetStore:
             BudgetUnknownError: The write could not be made durable.
         """
         with self._transaction():
-            hold = self._state.holds.get((run, block))
+            hold = self._state.holds.get((run, split))
             steps = hold.steps_per_touch if hold is not None else 1
-            body: dict[str, Any] = {"run": run, "block": block, "round": round_number, "attempt": attempt}
+            body: dict[str, Any] = {"run": run, "split": split, "round": round_number, "attempt": attempt}
             body |= {"steps": steps} if subject is None else {"steps": steps, "subject": subject}
             self._append("touch", body)
         state = self._state
-        hold = state.holds[(run, block)]
+        hold = state.holds[(run, split)]
         return Spend(
-            mechanism=f"{run}/{block}/{round_number}/{attempt}",
+            mechanism=f"{run}/{split}/{round_number}/{attempt}",
+            blocks=hold.blocks,
             plan_digest=hold.plan_digest,
             steps=hold.steps_per_touch,
             steps_total=hold.steps_spent,
             ledger_head=state.head,
             ledger_seq=state.seq - 1,
             rho_nano=hold.steps_per_touch * hold.lineage_step,
-            epsilon_after=epsilon_text(ledger.epsilon_after(state, state.lineage, block=block)),
+            epsilon_after=epsilon_text(ledger.epsilon_in(state, hold.blocks)),
         )
 
-    def commit(self, run: str, *, block: str = TRAIN) -> None:
+    def commit(self, run: str, *, split: str = TRAIN) -> None:
         """Closes a run's reservation; steps that never ran are released.
 
         Raises:
             BudgetExhaustedError: No open reservation.
         """
         with self._transaction():
-            self._append("commit", {"run": run, "block": block})
+            self._append("commit", {"run": run, "split": split})
 
-    def cancel(self, run: str, *, block: str = TRAIN) -> None:
+    def cancel(self, run: str, *, split: str = TRAIN) -> None:
         """Gives back a reservation that was never touched.
 
         Raises:
@@ -391,7 +442,7 @@ class BudgetStore:
             BudgetExhaustedError: No open reservation.
         """
         with self._transaction():
-            self._append("cancel", {"run": run, "block": block})
+            self._append("cancel", {"run": run, "split": split})
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """All entries in order, as JSON values."""
@@ -466,7 +517,7 @@ class BudgetStore:
                     raise _unknown("canonical entries in order", f"another at {state.seq}")
                 state = ledger.apply(state, entry)
                 verify(self._signer(seq), signature, entry["digest"].encode())
-            except (SignatureInvalidError, BudgetError, KeyError, TypeError) as error:
+            except (IriaiError, KeyError, TypeError, ValueError) as error:
                 raise _unknown(
                     f"a chain signed by this node at entry {state.seq}", str(error)[:200]
                 ) from error

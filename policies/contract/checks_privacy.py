@@ -50,6 +50,8 @@ def _plan(request: TrainRound | Aggregate | Release, clause: PrivacyClause) -> I
     for term in ("unit", "adjacency", "filter", "noise"):
         fact = getattr(plan, term) if plan else None
         yield equal(name, term, f"privacy.{term}", fact, getattr(clause, term), remedy="use-the-plan")
+    if clause.honest_min is not None:
+        yield _share(clause, clause.honest_min, plan.honest_min if plan else None)
     yield _delta(clause, plan.delta if plan else None)
 
 
@@ -71,6 +73,15 @@ def _reply_slot(request: TrainRound, clause: PrivacyClause) -> Iterator[Finding]
         return
     ok, found = fact == clause.reply_slot_ms, str(fact)
     yield holds(clause.clause, "reply-slot", ok=ok, need=need, found=found, remedy="answer-in-slots")
+
+
+def _share(clause: PrivacyClause, want: int, fact: int | None) -> Finding:
+    """Each share is sized for exactly the honest silos that the contract counts on."""
+    check, need = "share", f"= {want}"
+    if fact is None:
+        return unknown(clause.clause, check, "privacy.honest_min", need=need)
+    ok = fact == want
+    return holds(clause.clause, check, ok=ok, need=need, found=str(fact), remedy="use-the-plan")
 
 
 def _delta(clause: PrivacyClause, value: str | None) -> Finding:

@@ -10,7 +10,7 @@ import z3
 from policies.contract.checks_privacy import PROTECTED_GROUPS
 from policies.contract.registry import METRICS
 from policies.contract.terms import Term, View, at_most, equal, flag, groups_at_least, holds, only_if, when
-from policies.contract.variables import Epsilons, Number, Plan, Text, decimal_value
+from policies.contract.variables import Epsilons, Number, Plan, Text, Whole, decimal_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,9 @@ def _plan(plan: Plan, clause: PrivacyClause) -> Iterator[Term]:
         return
     for term in ("unit", "adjacency", "filter", "noise"):
         yield _of_plan(plan, name, term, getattr(clause, term))
+    share = plan.facts["honest_min"]
+    if clause.honest_min is not None and isinstance(share, Whole):
+        yield holds(name, "share", share.number == clause.honest_min, plan.known, share.known)
     delta = plan.facts["delta"]
     if isinstance(delta, Number):
         same = delta.number == decimal_value(clause.delta or "0")

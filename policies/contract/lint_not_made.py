@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_MADE"]
 
-_REPORTS: Final = frozenset({"canary", "membership-inference", "property-leak"})
-
-
 def _secure_aggregation(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.aggregation
     if clause.secure_aggregation == "required":
@@ -43,17 +40,6 @@ def _noise_shares(contract: Contract) -> Iterator[tuple[str, str]]:
         yield clause.clause, "shares"
 
 
-def _reply_slot(contract: Contract) -> Iterator[tuple[str, str]]:
-    clause = contract.privacy
-    if clause.reply_slot_ms is not None:
-        yield clause.clause, str(clause.reply_slot_ms)
-
-
-def _seed(contract: Contract) -> Iterator[tuple[str, str]]:
-    for clause in contract.seed_sets:
-        yield clause.clause, clause.recipe
-
-
 def _validation(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.validation
     if clause is not None:
@@ -64,20 +50,6 @@ def _evidence(contract: Contract) -> Iterator[tuple[str, str]]:
     missing = [one for one in contract.release.evidence if one not in EVIDENCE_MADE]
     if missing:
         yield contract.release.clause, names(missing)
-
-
-def _measures(contract: Contract) -> Iterator[tuple[str, str]]:
-    clause = contract.release
-    bounds = {"max_mia_auc": clause.max_mia_auc, "max_property_skill": clause.max_property_skill}
-    asked = [f"{name} {value}" for name, value in bounds.items() if value is not None]
-    if asked:
-        yield clause.clause, names(asked)
-
-
-def _reports(contract: Contract) -> Iterator[tuple[str, str]]:
-    for clause in contract.forbidden:
-        if clause.check in _REPORTS:
-            yield clause.clause, clause.check
 
 
 def _contribution(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -124,24 +96,6 @@ NOT_MADE: Final = (
         ),
     ),
     warning(
-        "reply-slot-not-made",
-        _reply_slot,
-        ("no reply_slot_ms, in this version", "この版では reply_slot_ms を定めないこと"),
-        (
-            "leave it out: nodes answer at once, so every round would be refused",
-            "定めない。ノードは直ちに応答するため、すべてのラウンドが拒否される",
-        ),
-    ),
-    warning(
-        "seed-not-made",
-        _seed,
-        ("no seed set, in this version", "この版ではシードセットを定めないこと"),
-        (
-            "leave it out: no recipe starts from one, so every round of the recipe would be refused",
-            "定めない。シードセットから始まるレシピがないため、そのレシピのラウンドはすべて拒否される",
-        ),
-    ),
-    warning(
         "validation-not-made",
         _validation,
         ("no validation clause, in this version", "この版では検証条項を定めないこと"),
@@ -160,30 +114,6 @@ NOT_MADE: Final = (
         (
             "leave the named evidence out: every release would be refused",
             "挙げた証拠資料を外す。さもなければ公開はすべて拒否される",
-        ),
-    ),
-    warning(
-        "measure-not-made",
-        _measures,
-        (
-            "no bound on a figure that nothing of this version measures",
-            "この版で測れない数値に上限を定めないこと",
-        ),
-        (
-            "leave the bound out: every release would be refused",
-            "上限を外す。さもなければ公開はすべて拒否される",
-        ),
-    ),
-    warning(
-        "report-not-made",
-        _reports,
-        (
-            "no machine check by a report that this version does not make",
-            "この版で作られない報告書による検査を定めないこと",
-        ),
-        (
-            "take another check: every release would be refused",
-            "別の検査を選ぶ。さもなければ公開はすべて拒否される",
         ),
     ),
     warning(

@@ -68,7 +68,7 @@ ORDER: Final[dict[str, dict[str, Order]]] = {
         epsilon_total=_DOWN,
         filter=_CHANGED,
         noise=_CHANGED,
-        honest_min=_UP,
+        honest_min=_CHANGED,  # a plan fits one number only: another means another plan
         protected_properties=_LARGER,
         reply_slot_ms=_CHANGED,
     ),

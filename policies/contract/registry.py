@@ -152,7 +152,7 @@ EVIDENCE: Final = (
     PROPERTY_REPORT,
 )
 # What a release gate of this version can put beside a candidate. The rest may be asked for, and is missing.
-EVIDENCE_MADE: Final = frozenset({"federated-evaluation", "log-root", "privacy-statement"})
+EVIDENCE_MADE: Final = frozenset(EVIDENCE) - {"model-card"}
 # Views that a query may ask for. Nothing else exists.
 METRICS: Final = "released-model-metrics"
 VIEWS: Final = ("own-budget", "own-receipts", "own-share", METRICS, "run-status")

@@ -61,7 +61,8 @@ class PlanFacts:
         unit: What one clip covers (``episode``).
         adjacency: ``zero-out`` or ``add-remove``.
         delta: Decimal.
-        noise: ``local-full``.
+        noise: ``local-full`` or ``shares``.
+        honest_min: With ``shares``: how many honest silos each share is sized for; else not looked at.
         filter: Stop rule of the node's ledger (``rdp-fixed-order``).
     """
 
@@ -70,12 +71,15 @@ class PlanFacts:
     adjacency: str | None
     delta: str | None
     noise: str | None
+    honest_min: int | None
     filter: str | None
 
     @classmethod
     def none(cls) -> PlanFacts:
         """The facts of a recipe whose plan is null."""
-        return cls(mode="none", unit=None, adjacency=None, delta=None, noise=None, filter=None)
+        return cls(
+            mode="none", unit=None, adjacency=None, delta=None, noise=None, honest_min=None, filter=None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +199,9 @@ class Release:
         privacy: The recipe's plan.
         made_at: When the candidate's last aggregate was made (``2026-12-02T00:00:00Z``).
         validation: Whether each party accepted the candidate on its held-out episodes.
-        mia_auc: Decimal; area under the curve of the membership-inference report.
+        mia_auc: Decimal; the 95 % lower end of the area under the curve of the membership-inference report.
         property_skill: Decimal; skill of the property-leak report.
-        canaries_fired: Secret fields whose canary fired in the canary report.
+        canaries_fired: None of the fields if the canary report passed, else every field that it is about.
         earlier_cohorts: Cohorts of what was released before under this recipe.
         log_origin: Origin of the log that this goes into.
         witnesses: How many witnesses cosigned the log's latest checkpoint.

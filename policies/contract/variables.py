@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import z3
 
@@ -305,7 +305,8 @@ class Plan(Fact):
             yield from one.bounds()
 
     def value(self, model: z3.ModelRef) -> PlanFacts:  # noqa: D102
-        return PlanFacts(**{name: _maybe_text(one.read(model)) for name, one in self.facts.items()})
+        read: dict[str, Any] = {name: one.read(model) for name, one in self.facts.items()}
+        return PlanFacts(**read)
 
 
 def _maybe_text(value: object) -> str | None:

@@ -165,7 +165,7 @@ SENTENCES: Final = {
     "no-veto": "Nobody may veto a release alone.",
     "evidence": "With a release lies this evidence: {evidence}.",
     "no-evidence": "With a release lies no evidence.",
-    "max-mia-auc": "The area under the curve of the membership-inference report is at most {bound}.",
+    "max-mia-auc": "The lower bound of the area under the curve in the membership report is at most {bound}.",
     "max-property-skill": "The skill of the property-leak report is at most {bound}.",
     "fine-tune": "Fine-tuning a released model: {how}.",
     "distil": "Distilling a released model: {how}.",

@@ -170,7 +170,7 @@ SENTENCES: Final = {
     "no-veto": "単独で公開を拒否できる者はいない。",
     "evidence": "公開には次の証拠資料を添える：{evidence}。",
     "no-evidence": "公開に証拠資料を要しない。",
-    "max-mia-auc": "メンバーシップ推定報告書の AUC は {bound} を上限とする。",
+    "max-mia-auc": "メンバーシップ推定報告書の AUC（信頼下限）は {bound} を上限とする。",
     "max-property-skill": "属性漏えい報告書の数値は {bound} を上限とする。",
     "fine-tune": "公開済みモデルの追加学習：{how}。",
     "distil": "公開済みモデルの蒸留：{how}。",

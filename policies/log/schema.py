@@ -17,6 +17,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from policies.limits import LEDGER_BLOCKS
 from policies.log.kinds import (
     ALIAS,
     CLAUSE,
@@ -57,6 +58,7 @@ REFUSALS = frozenset(
         "update.not-finite",
         "update.norm",
         "envelope-malformed",
+        "privacy.reply-field",  # it says more than its update: a count, a loss, a key that nobody knows
         "decision-missing",
         "decision-malformed",
         "decision-differs",
@@ -64,6 +66,8 @@ REFUSALS = frozenset(
         "submission-differs",  # another tensor, plan or number of steps
         "spend-missing",
         "spend-differs",
+        "privacy.canary-missing",  # no commitment to canaries before it, where the contract asks for them
+        "privacy.audit-failed",  # its step receipt is not what plan and log say
         "contract-refused",  # a clause of the contract; the entry names it
     }
 )
@@ -169,6 +173,9 @@ _PREDECESSOR = record({"origin": ORIGIN, "size": INTEGER, "root": DIGEST, "note"
 _ROLE = enum("log", "broker", "operator", "node", "fleet", "auditor", "witness")
 _ALGORITHM = enum("ed25519", "ecdsa-p256", "ml-dsa-44")
 _GRADE = enum("auditor", "member")
+_RECEIPT = record(
+    {"steps_total": INTEGER, "ledger_head": DIGEST, "sampler": NAME, "engine": NAME, "generator": NAME}
+)
 
 _T = EntryType
 
@@ -276,6 +283,7 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
             by="M",
             pub={"update": DIGEST, "plan": nullable(DIGEST), "steps": INTEGER, "attempt": INTEGER},
             sd=MEMBER_SET,
+            sd_optional={"receipt": _RECEIPT},  # absent: a recipe without plan
         ),
         _T.CONTRIBUTION_ACCEPTED: Schema(by="B", pub={}, key=("ref",)),
         _T.CONTRIBUTION_REFUSED: Schema(
@@ -319,6 +327,7 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
             by="M",
             pub={"mechanism": MECHANISM, "plan": DIGEST, "steps": INTEGER},
             sd={"lineage": LABEL, "rho_nano": INTEGER, "epsilon_after": DECIMAL},
+            sd_optional={"blocks": many(INTEGER, LEDGER_BLOCKS)},  # absent: a lineage of one block
         ),
         _T.CANARY_COMMITTED: Schema(by="M", pub={"commitment": DIGEST, "audit": ID}),
         _T.CANARY_REVEALED: Schema(

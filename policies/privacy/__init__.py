@@ -21,9 +21,12 @@ if TYPE_CHECKING:
         rho_max_nano,
         rho_step_nano,
     )
+    from policies.privacy.feasibility import feasibility
     from policies.privacy.ledger import Cap, LedgerState, replay
     from policies.privacy.plan import DpPlan, EvalPlan, noise_std
     from policies.privacy.sampling import PoissonUnitSampler, sampler, unit_manifest
+    from policies.privacy.shares import delta_grid, epsilon_by_colluders, share_std
+    from policies.privacy.silo import silo_claim
     from policies.privacy.statement import build_statement, check_statement
     from policies.privacy.tight import dp_event, epsilon_pld
 
@@ -37,17 +40,22 @@ __all__ = [
     "calibrate",
     "check_statement",
     "choose_order",
+    "delta_grid",
     "dp_event",
+    "epsilon_by_colluders",
     "epsilon_filter",
     "epsilon_pld",
     "epsilon_rdp",
     "epsilon_text",
+    "feasibility",
     "filter_order",
     "noise_std",
     "replay",
     "rho_max_nano",
     "rho_step_nano",
     "sampler",
+    "share_std",
+    "silo_claim",
     "unit_manifest",
 ]
 
@@ -62,9 +70,12 @@ _HOME = {
         "rho_max_nano",
         "rho_step_nano",
     ),
+    "feasibility": ("feasibility",),
     "ledger": ("Cap", "LedgerState", "replay"),
     "plan": ("DpPlan", "EvalPlan", "noise_std"),
     "sampling": ("PoissonUnitSampler", "sampler", "unit_manifest"),
+    "shares": ("delta_grid", "epsilon_by_colluders", "share_std"),
+    "silo": ("silo_claim",),
     "statement": ("build_statement", "check_statement"),
     "tight": ("dp_event", "epsilon_pld"),
 }

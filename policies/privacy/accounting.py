@@ -39,6 +39,7 @@ __all__ = [
     "rdp_step",
     "rho_max_nano",
     "rho_step_nano",
+    "runs_that_fit",
 ]
 
 ORDERS: Final = (*range(2, 65), 80, 96, 128, 192, 256)
@@ -56,6 +57,15 @@ def _check(*, q: float, sigma: float) -> None:
         raise PlanIncompleteError(
             need="0 < sampling_prob <= 1 and a finite noise_multiplier above 0",
             found=f"sampling_prob {q}, noise_multiplier {sigma}",
+            remedy="complete the plan",
+        )
+
+
+def _check_claim(*, steps: int, delta: float) -> None:
+    if not (0 < delta < 1 and steps >= 1):
+        raise PlanIncompleteError(
+            need="0 < delta < 1 and at least one step",
+            found=f"delta {delta}, steps {steps}",
             remedy="complete the plan",
         )
 
@@ -101,8 +111,14 @@ def epsilon_at(*, rho: float, order: int, delta: float) -> float:
     return max(0.0, rho + math.log1p(-1 / order) - math.log(delta * order) / (order - 1))
 
 
-def epsilon_rdp(*, q: float, sigma: float, steps: int, delta: float) -> float:
-    """Epsilon of a whole plan by its best order; the figure that caps one release."""
+def epsilon_rdp(q: float, sigma: float, steps: int, delta: float) -> float:
+    """Epsilon of a whole plan by its best order; the figure that caps one release.
+
+    Raises:
+        PlanIncompleteError: A number is not finite or out of range.
+    """
+    _check(q=q, sigma=sigma)
+    _check_claim(steps=steps, delta=delta)
     return min(
         epsilon_at(rho=steps * rdp_step(q=q, sigma=sigma, order=a), order=a, delta=delta) for a in ORDERS
     )
@@ -134,21 +150,22 @@ def epsilon_filter(*, rho_nano: int, delta: float, order: int) -> float:
     return epsilon_at(rho=rho_nano / NANO, order=order, delta=delta)
 
 
-def calibrate(*, epsilon: float, delta: float, q: float = _REFERENCE_Q, steps: int = _REFERENCE_STEPS) -> str:
+def calibrate(epsilon: float, delta: float, q: float = _REFERENCE_Q, steps: int = _REFERENCE_STEPS) -> str:
     """Smallest noise multiplier of four decimals, rounded up, whose `epsilon_rdp` is at most ``epsilon``.
 
     Raises:
         PlanIncompleteError: A number is out of range, or no sigma below 10 000 reaches epsilon.
     """
     _check(q=q, sigma=1.0)
+    _check_claim(steps=steps, delta=delta)
     low, high = 1, _SIGMA_MAX * _SIGMA_STEPS
 
     def reaches(n: int) -> bool:
         return epsilon_rdp(q=q, sigma=n / _SIGMA_STEPS, steps=steps, delta=delta) <= epsilon
 
-    if not (0 < delta < 1 and steps >= 1 and math.isfinite(epsilon) and epsilon > 0 and reaches(high)):
+    if not (math.isfinite(epsilon) and epsilon > 0 and reaches(high)):
         raise PlanIncompleteError(
-            need="0 < delta < 1, at least one step and an epsilon that some noise reaches",
+            need="an epsilon that some noise reaches",
             found=f"epsilon {epsilon}, delta {delta}, steps {steps}",
             remedy="a larger epsilon, fewer steps or a smaller sampling_prob",
         )

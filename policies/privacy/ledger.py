@@ -3,16 +3,26 @@
 
 - An entry is a JSON object with ``seq, kind, prev, at_ms, body, digest``; ``digest`` is SHA-256 over the
   canonical bytes of the rest, ``prev`` the digest before. A hash chain; the node signs each digest.
-- Order per lineage: ``genesis``, ``block``…, then per run ``reserve``, ``touch``…, ``commit`` (or ``cancel``
-  before the first touch).
-- ``reserve`` holds all steps of a plan in one block if spent + held + cost fits under each of its filters:
-  the lineage's cap over all contracts, the contract's cap over its own entries, and, where the owner set one,
-  the owner's cap over the same entries. Held counts as spent for everybody else.
+- Order per lineage: ``genesis``, then ``block`` and ``tighten`` where needed, and per run and split
+  ``reserve``, ``touch``…, ``commit`` (or ``cancel`` before the first touch). ``incident`` at any time.
+- ``block`` opens a block of units (`policies.privacy.blocks`) with nothing spent, or adds units to one that
+  is open; they share what was spent of it. A unit is in one block for life: under another it is refused
+  (``budget.lineage-unknown``).
+- ``reserve`` holds all steps of a plan in every block that its run will read, if spent + held + cost fits
+  under each filter: the lineage's cap in *each* of the blocks; the contract's cap, and the owner's tighter
+  one where there is one, over everything of that contract in the split, whatever the blocks. Held counts as
+  spent for everybody else. A plan of training covers training blocks only, one of evaluation held-out blocks
+  only.
 - What is kept is steps per (q, sigma), not a sum of costs: a cap is always compared with what all steps cost
   at its own order, also where it was tightened after they were taken.
-- ``touch`` moves the steps of one round and attempt from held to spent, before the data are read. Each (run,
-  purpose, round, attempt) is touched at most once; nothing is ever refunded after the first touch.
-- ``commit`` closes a run and releases the steps that never ran.
+- ``touch`` moves the steps of one round and attempt from held to spent, in all blocks of the reservation,
+  before the data are read. Each (run, split, round, attempt) is touched at most once; nothing is ever
+  refunded after the first touch.
+- ``commit`` closes a run's reservation and releases the steps that never ran.
+- ``tighten`` lowers the lineage's cap for good, at the order of the genesis; nothing loosens. Reservations
+  stay, and their touches go on as long as what is spent fits under the lower cap.
+- ``incident`` appends what an older copy of the ledger lacks (``budget.diverged``): spends that were told to
+  the log. It is the truth, so no cap refuses it; it may charge more than was spent, never less.
 - Costs are recomputed from the plan on every entry; a cheaper one is refused. Amounts are integers, so replay
   is exact.
 
@@ -27,18 +37,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import digest_of
 from policies.limits import LEDGER_ENTRIES
-from policies.privacy.accounting import epsilon_filter, filter_order, rho_max_nano, rho_step_nano
+from policies.privacy.accounting import epsilon_filter, rho_step_nano
+from policies.privacy.blocks import HELD_OUT, TRAIN, blocks_of, split_charged, split_of
+from policies.privacy.caps import Cap, plan_facts
 from policies.privacy.errors import (
     BudgetError,
     BudgetExhaustedError,
     BudgetUnknownError,
     CancelAfterTouchError,
-    OrderUnfitError,
+    LineageUnknownError,
     PlanMismatchError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "HELD_OUT",
@@ -48,85 +60,18 @@ __all__ = [
     "LedgerState",
     "Total",
     "apply",
+    "block_body",
+    "genesis_body",
+    "incident_body",
     "plan_facts",
     "replay",
+    "reserve_body",
     "seal",
 ]
 
 Json = dict[str, Any]
-TRAIN: Final = "train"  # the block of training units; a plan of training charges it
-HELD_OUT: Final = "held-out"  # the block of held-out units; a plan of evaluation charges it
 START: Final = "sha256:" + "0" * 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cap:
-    """A cap on epsilon at delta, with its filter order fixed; decimal strings, as in contracts.
-
-    Attributes:
-        scope: Digest of the contract, or the lineage.
-        epsilon_total: The cap.
-        epsilon_per_release: Largest epsilon of one plan.
-        delta: Delta of both.
-        before: Digests of the versions that the contract superseded: what was spent under them counts under
-            this cap too, or an amendment would begin the budget anew.
-    """
-
-    scope: str
-    epsilon_total: str
-    epsilon_per_release: str
-    delta: str
-    before: tuple[str, ...] = ()
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """Everything whose spends this cap is about."""
-        return (self.scope, *self.before)
-
-    @property
-    def order(self) -> int:
-        """Filter order that follows from the caps."""
-        return filter_order(
-            epsilon_total=self.epsilon_total,
-            epsilon_per_release=self.epsilon_per_release,
-            delta=self.delta,
-        )
-
-    @property
-    def rho_max_nano(self) -> int:
-        """What the cap holds at its order, in billionths."""
-        return rho_max_nano(epsilon=float(self.epsilon_total), delta=float(self.delta), order=self.order)
-
-    def as_dict(self) -> Json:
-        """JSON value that a ledger entry carries."""
-        earlier = {"before": list(self.before)} if self.before else {}
-        return earlier | {
-            "scope": self.scope,
-            "epsilon_total": self.epsilon_total,
-            "epsilon_per_release": self.epsilon_per_release,
-            "delta": self.delta,
-            "order": self.order,
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Cap:
-        """The cap that an entry carries.
-
-        Raises:
-            OrderUnfitError: The order written beside it is not the one that follows from it.
-        """
-        cap = cls(
-            scope=value["scope"],
-            epsilon_total=value["epsilon_total"],
-            epsilon_per_release=value["epsilon_per_release"],
-            delta=value["delta"],
-            before=tuple(value.get("before", ())),
-        )
-        if value["order"] != cap.order:
-            raise OrderUnfitError(
-                need=f"order {cap.order}", found=str(value["order"]), remedy="the order follows from the caps"
-            )
-        return cap
+DIVERGED: Final = "budget.diverged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +85,23 @@ class Total:
         """The totals after a movement."""
         return Total(self.spent + spent, self.held + held)
 
+    @property
+    def both(self) -> int:
+        """Spent and held."""
+        return self.spent + self.held
+
 
 Mechanism = tuple[float, float]  # sampling probability, noise multiplier
+Steps = dict[Mechanism, Total]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A reservation: the steps that a run may still take in one block."""
+    """A reservation: the steps that a run may still take in the blocks that it covers."""
 
     contract: Cap
-    block: str
+    split: str
+    blocks: tuple[str, ...]
     plan_digest: str
     manifest: str
     mechanism: Mechanism
@@ -162,43 +114,65 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerState:
-    """Everything that follows from a chain of entries. ``genesis`` is None before the first."""
+    """Everything that follows from a chain of entries.
+
+    Attributes:
+        seq: Of the next entry.
+        head: Digest of the last one.
+        at_ms: Its time.
+        genesis: The cap that the lineage was opened with; None before.
+        cap: The lineage's cap now; the genesis's, or a tighter one.
+        unit: Of every plan.
+        adjacency: Likewise.
+        blocks: Steps of each mechanism, by block.
+        contracts: The same by contract (its scope) and split.
+        units: Block of each unit that was ever charged, by its fingerprint.
+        holds: Reservations by run and split, closed ones too.
+        touched: Run, split, round and attempt of every touch.
+        incidents: How many times missing entries were appended.
+    """
 
     seq: int = 0
     head: str = START
     at_ms: int = 0
     genesis: Cap | None = None
+    cap: Cap | None = None
     unit: str = ""
     adjacency: str = ""
-    steps: Mapping[tuple[str, str], Mapping[Mechanism, Total]] = field(default_factory=dict)  # scope, block
-    holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)  # (run, block)
-    touched: frozenset[tuple[str, str, int, int]] = frozenset()  # run, block, round, attempt
+    blocks: Mapping[str, Steps] = field(default_factory=dict)
+    contracts: Mapping[tuple[str, str], Steps] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
+    touched: frozenset[tuple[str, str, int, int]] = frozenset()
+    incidents: int = 0
 
-    def total(self, cap: Cap, block: str) -> Total:
-        """What a cap's scopes spent and hold in a block, in billionths of rho at this cap's order."""
-        spent = held = 0
-        for scope in cap.scopes:
-            for (q, sigma), steps in self.steps.get((scope, block), {}).items():
-                cost = rho_step_nano(q=q, sigma=sigma, order=cap.order)
-                spent, held = spent + steps.spent * cost, held + steps.held * cost
-        return Total(spent, held)
+    def in_block(self, block: str) -> Total:
+        """Spent and held in a block, in billionths of rho at the lineage's order."""
+        return _cost(self.blocks.get(block, {}), self.lineage.order)
+
+    def under(self, cap: Cap, split: str) -> Total:
+        """What a contract's scopes spent and hold in a split, in billionths of rho at this cap's order."""
+        totals = [_cost(self.contracts.get((scope, split), {}), cap.order) for scope in cap.scopes]
+        return Total(sum(one.spent for one in totals), sum(one.held for one in totals))
 
     @property
     def lineage(self) -> Cap:
-        """The lineage's cap.
+        """The lineage's cap now.
 
         Raises:
             BudgetUnknownError: The ledger is empty.
         """
-        if self.genesis is None:
+        if self.cap is None:
             raise _unknown("a genesis entry", "an empty ledger")
-        return self.genesis
+        return self.cap
 
-    @property
-    def blocks(self) -> frozenset[str]:
-        """Blocks that were opened."""
-        lineage = self.lineage.scope
-        return frozenset(block for scope, block in self.steps if scope == lineage)
+
+def _cost(steps: Mapping[Mechanism, Total], order: int) -> Total:
+    spent = held = 0
+    for (q, sigma), one in steps.items():
+        cost = rho_step_nano(q=q, sigma=sigma, order=order)
+        spent, held = spent + one.spent * cost, held + one.held * cost
+    return Total(spent, held)
 
 
 def _unknown(need: str, found: str) -> BudgetUnknownError:
@@ -207,24 +181,6 @@ def _unknown(need: str, found: str) -> BudgetUnknownError:
         found=found,
         remedy="restore the ledger file of the latest moment; never start a new one for the same data",
     )
-
-
-def plan_facts(document: Mapping[str, Any]) -> tuple[float, float, int, int]:
-    """Sampling probability, noise multiplier, steps and steps per touch of a plan's document.
-
-    Raises:
-        BudgetError: An unknown kind of plan.
-    """
-    schema = document.get("schema")
-    if schema == "iriai-dp-plan/1":
-        q, per_touch = float(document["sampling_prob"]), int(document["steps_per_round"])
-    elif schema == "iriai-eval-plan/1":
-        q, per_touch = 1.0, 1
-    else:
-        raise BudgetError(
-            need="a known plan", found=str(schema)[:60], remedy="update the verifier or the node"
-        )
-    return q, float(document["noise_multiplier"]), int(document["steps"]), per_touch
 
 
 def seal(state: LedgerState, kind: str, body: Json, *, at_ms: int) -> Json:
@@ -237,10 +193,12 @@ def apply(state: LedgerState, entry: Json) -> LedgerState:
     """State after an entry.
 
     Raises:
-        BudgetUnknownError: The chain is broken.
+        BudgetUnknownError: The chain is broken, or an entry has another shape.
         BudgetExhaustedError: A cap or a plan does not hold it.
         CancelAfterTouchError: A refund after data were read.
         PlanMismatchError: Another plan than the one reserved.
+        EvalUnplannedError: Units of the other split.
+        LineageUnknownError: A unit that belongs to another block.
         BudgetError: Any other entry that may not follow.
     """
     bare = {key: value for key, value in entry.items() if key != "digest"}
@@ -251,7 +209,10 @@ def apply(state: LedgerState, entry: Json) -> LedgerState:
     move = _MOVES.get(entry["kind"])
     if move is None or state.seq >= LEDGER_ENTRIES or (state.genesis is None) != (entry["kind"] == "genesis"):
         raise _unknown("genesis first, and once, then known kinds", str(entry["kind"])[:40])
-    moved = move(state, entry["body"])
+    try:
+        moved = move(state, entry["body"])
+    except (KeyError, TypeError) as error:  # a ledger of another version: closed, never guessed at
+        raise _unknown(f"a {entry['kind']} of this version", f"another shape: {error}"[:200]) from error
     return replace(moved, seq=state.seq + 1, head=entry["digest"], at_ms=entry["at_ms"])
 
 
@@ -275,47 +236,88 @@ def genesis_body(cap: Cap, *, unit: str, adjacency: str) -> Json:
     return {"cap": cap.as_dict(), "unit": unit, "adjacency": adjacency}
 
 
+def block_body(block: str, units: Iterable[str] = ()) -> Json:
+    """Body of a block's opening, or of units that belong to an open one; by their fingerprints."""
+    return {"block": block, "units": sorted(units)}
+
+
 def reserve_body(
     cap: Cap,
     *,
     run: str,
     recipe: str,
-    block: str,
+    blocks: Sequence[str],
     plan: Mapping[str, Any],
     manifest: str,
     own: Cap | None = None,
 ) -> Json:
-    """Body of a reservation of all steps of a plan, for one run in one block; ``own`` is the owner's cap."""
+    """Body of a reservation of all steps of a plan for one run; ``own`` is the owner's cap."""
     tighter = {} if own is None else {"own": own.as_dict()}
     return tighter | {
         "contract": cap.as_dict(),
         "run": run,
         "recipe": recipe,
-        "block": block,
+        "blocks": list(blocks),
         "plan": dict(plan),
         "plan_digest": digest_of(dict(plan)),
         "manifest": manifest,
     }
 
 
+def incident_body(missing: Sequence[Json]) -> Json:
+    """Body of an incident: spends that an older copy of the ledger lacks; see `missing_spend`."""
+    return {"code": DIVERGED, "missing": list(missing)}
+
+
+def missing_spend(
+    cap: Cap,
+    *,
+    run: str,
+    recipe: str,
+    place: tuple[int, int],
+    blocks: Sequence[str],
+    plan: Mapping[str, Any],
+    steps: int,
+    subject: str | None = None,
+) -> Json:
+    """One spend of an incident: what it was for, and where; ``place`` is its round and attempt."""
+    named = {} if subject is None else {"subject": subject}
+    body = reserve_body(cap, run=run, recipe=recipe, blocks=blocks, plan=plan, manifest="")
+    return named | body | {"round": place[0], "attempt": place[1], "steps": steps}
+
+
 def _genesis(state: LedgerState, body: Json) -> LedgerState:
     cap = Cap.from_dict(body["cap"])
-    return replace(state, genesis=cap, unit=body["unit"], adjacency=body["adjacency"])
+    return replace(state, genesis=cap, cap=cap, unit=body["unit"], adjacency=body["adjacency"])
 
 
 def _block(state: LedgerState, body: Json) -> LedgerState:
-    name = body["block"]
-    if name in state.blocks:
+    name, units = body["block"], body["units"]
+    split_of(name)
+    if name in state.blocks and not units:
         raise BudgetError(need="a new block", found=name, remedy="a block is opened once")
-    return replace(state, steps={**state.steps, (state.lineage.scope, name): {}})
+    known = [one for one in units if one in state.units]
+    if known or len(set(units)) != len(units):
+        raise LineageUnknownError(
+            need="units that are in no block yet",
+            found=f"one of {state.units[known[0]]}" if known else "a unit twice",
+            remedy="a unit stays in its first block",
+        )
+    opened = state.blocks if name in state.blocks else {**state.blocks, name: {}}
+    return replace(state, blocks=opened, units={**state.units, **{one: str(name) for one in units}})
 
 
-def _reserve(state: LedgerState, body: Json) -> LedgerState:
-    cap, run, block, plan = Cap.from_dict(body["contract"]), body["run"], body["block"], body["plan"]
-    if block not in state.blocks:
-        raise BudgetError(need=f"block {block}", found="none of that name", remedy="import the data first")
-    if (run, block) in state.holds:
-        raise BudgetError(need="one reservation per run and block", found=run, remedy="go on with it")
+def _tighten(state: LedgerState, body: Json) -> LedgerState:
+    return replace(state, cap=state.lineage.tightened(body["epsilon_total"]))
+
+
+def _new_hold(state: LedgerState, body: Json) -> Hold:
+    """The reservation that an entry is about, once its plan and blocks are what they must be."""
+    plan = body["plan"]
+    split = split_charged(plan)
+    blocks = blocks_of(split, body["blocks"])
+    if not set(blocks) <= set(state.blocks):
+        raise BudgetError(need="open blocks", found=" ".join(blocks)[:80], remedy="import the data first")
     if body["plan_digest"] != digest_of(plan):
         raise PlanMismatchError(need=body["plan_digest"], found=digest_of(plan), remedy="sync the recipe")
     if plan.get("unit") != state.unit or plan.get("adjacency") != state.adjacency:
@@ -325,15 +327,10 @@ def _reserve(state: LedgerState, body: Json) -> LedgerState:
             remedy="a plan for the lineage's own unit",
         )
     q, sigma, steps, per_touch = plan_facts(plan)
-    own = Cap.from_dict(body["own"]) if "own" in body else None
-    if own is not None and own.scope != cap.scope:
-        raise BudgetError(need=cap.scope, found=own.scope, remedy="an owner's cap is one of the contract's")
-    for filtered in (state.lineage, cap) if own is None else (state.lineage, cap, own):
-        step = rho_step_nano(q=q, sigma=sigma, order=filtered.order)
-        _check_fits(filtered, state.total(filtered, block), steps * step)
-    hold = Hold(
-        contract=cap,
-        block=block,
+    return Hold(
+        contract=Cap.from_dict(body["contract"]),
+        split=split,
+        blocks=blocks,
         plan_digest=body["plan_digest"],
         manifest=body["manifest"],
         mechanism=(q, sigma),
@@ -341,25 +338,42 @@ def _reserve(state: LedgerState, body: Json) -> LedgerState:
         steps_per_touch=per_touch,
         lineage_step=rho_step_nano(q=q, sigma=sigma, order=state.lineage.order),
     )
-    return replace(state, steps=_moved(state, hold, held=steps), holds={**state.holds, (run, block): hold})
 
 
-def _check_fits(cap: Cap, before: Total, cost: int) -> None:
-    after = before.spent + before.held + cost
-    if after > cap.rho_max_nano:
-        left = cap.rho_max_nano - before.spent - before.held
+def _reserve(state: LedgerState, body: Json) -> LedgerState:
+    hold, run = _new_hold(state, body), body["run"]
+    if (run, hold.split) in state.holds:
+        raise BudgetError(need="one reservation per run and split", found=run, remedy="go on with it")
+    own = Cap.from_dict(body["own"]) if "own" in body else None
+    if own is not None and own.scope != hold.contract.scope:
+        raise BudgetError(
+            need=hold.contract.scope, found=own.scope, remedy="an owner's cap is one of the contract's"
+        )
+    for block in hold.blocks:
+        _check_fits(state.lineage, state.in_block(block), hold, name=f"{state.lineage.scope[:19]} {block}")
+    for cap in (hold.contract,) if own is None else (hold.contract, own):
+        _check_fits(cap, state.under(cap, hold.split), hold, name=cap.scope[:19])
+    moved = _moved(state, hold, held=hold.steps_left)
+    return replace(moved, holds={**state.holds, (run, hold.split): hold})
+
+
+def _check_fits(cap: Cap, before: Total, hold: Hold, *, name: str) -> None:
+    q, sigma = hold.mechanism
+    cost = hold.steps_left * rho_step_nano(q=q, sigma=sigma, order=cap.order)
+    if before.both + cost > cap.rho_max_nano:
+        left = max(0, cap.rho_max_nano - before.both)
         raise BudgetExhaustedError(
-            need=f"{cost} of {cap.rho_max_nano} nano-rho at order {cap.order} under {cap.scope[:19]}",
-            found=f"{max(0, left)} left: this plan fits {max(0, left) // cost} times",
+            need=f"{cost} of {cap.rho_max_nano} nano-rho at order {cap.order} under {name}",
+            found=f"{left} left: this plan fits {left // cost} times",
             remedy="more noise or fewer steps, or new data; a budget does not come back",
         )
 
 
-def _open_hold(state: LedgerState, run: str, block: str) -> Hold:
-    hold = state.holds.get((run, block))
+def _open_hold(state: LedgerState, run: str, split: str) -> Hold:
+    hold = state.holds.get((run, split))
     if hold is None or not hold.open:
         raise BudgetExhaustedError(
-            need=f"an open reservation of {run} in block {block}",
+            need=f"an open reservation of {run} for {split} units",
             found="none" if hold is None else "a closed one",
             remedy="reserve before training",
         )
@@ -367,9 +381,9 @@ def _open_hold(state: LedgerState, run: str, block: str) -> Hold:
 
 
 def _touch(state: LedgerState, body: Json) -> LedgerState:
-    run, block = body["run"], body["block"]
-    mechanism = (run, block, body["round"], body["attempt"])
-    hold = _open_hold(state, run, block)
+    run, split = body["run"], body["split"]
+    mechanism = (run, split, body["round"], body["attempt"])
+    hold = _open_hold(state, run, split)
     if mechanism in state.touched:
         raise BudgetExhaustedError(
             need="each round and attempt once",
@@ -382,45 +396,44 @@ def _touch(state: LedgerState, body: Json) -> LedgerState:
             found=f"{hold.steps_left} left",
             remedy="the plan's steps are used up, retries included: commit and plan anew",
         )
-    return replace(
-        state,
-        steps=_moved(state, hold, spent=hold.steps_per_touch, held=-hold.steps_per_touch),
-        holds={
-            **state.holds,
-            (run, block): replace(
-                hold,
-                steps_left=hold.steps_left - hold.steps_per_touch,
-                steps_spent=hold.steps_spent + hold.steps_per_touch,
-            ),
-        },
-        touched=state.touched | {mechanism},
-    )
+    after = _taken(state, (run, split), hold, hold.steps_per_touch)
+    for block in hold.blocks:  # a cap that was tightened after the reservation
+        if after.in_block(block).spent > state.lineage.rho_max_nano:
+            raise exhausted_total(state.lineage, f"{block} at its cap, which was tightened")
+    return replace(after, touched=state.touched | {mechanism})
 
 
-def _moved(
-    state: LedgerState, hold: Hold, *, spent: int = 0, held: int
-) -> dict[tuple[str, str], Mapping[Mechanism, Total]]:
-    """Steps per scope and block after a movement of a hold's own."""
-    steps = dict(state.steps)
-    for scope in (state.lineage.scope, hold.contract.scope):
-        known = steps.get((scope, hold.block), {})
-        moved = known.get(hold.mechanism, Total()).add(spent=spent, held=held)
-        steps[(scope, hold.block)] = {**known, hold.mechanism: moved}
-    return steps
+def _taken(state: LedgerState, key: tuple[str, str], hold: Hold, steps: int) -> LedgerState:
+    """The state after steps of a reservation were spent; those that it does not hold any more cost anew."""
+    held = min(steps, hold.steps_left)
+    after = replace(hold, steps_left=hold.steps_left - held, steps_spent=hold.steps_spent + steps)
+    moved = _moved(state, hold, spent=steps, held=-held)
+    return replace(moved, holds={**state.holds, key: after})
+
+
+def _moved(state: LedgerState, hold: Hold, *, spent: int = 0, held: int) -> LedgerState:
+    """Steps of a hold's blocks, and of its contract, after a movement of the hold's own."""
+    blocks = dict(state.blocks)
+    for block in hold.blocks:
+        blocks[block] = _added(blocks[block], hold.mechanism, spent, held)
+    key = (hold.contract.scope, hold.split)
+    mine = _added(state.contracts.get(key, {}), hold.mechanism, spent, held)
+    return replace(state, blocks=blocks, contracts={**state.contracts, key: mine})
+
+
+def _added(steps: Steps, mechanism: Mechanism, spent: int, held: int) -> Steps:
+    return {**steps, mechanism: steps.get(mechanism, Total()).add(spent=spent, held=held)}
 
 
 def _close(state: LedgerState, body: Json) -> LedgerState:
-    hold = _open_hold(state, body["run"], body["block"])
+    key = (body["run"], body["split"])
+    hold = _open_hold(state, *key)
     closed = replace(hold, steps_left=0, open=False)
-    return replace(
-        state,
-        steps=_moved(state, hold, held=-hold.steps_left),
-        holds={**state.holds, (body["run"], body["block"]): closed},
-    )
+    return replace(_moved(state, hold, held=-hold.steps_left), holds={**state.holds, key: closed})
 
 
 def _cancel(state: LedgerState, body: Json) -> LedgerState:
-    if _open_hold(state, body["run"], body["block"]).steps_spent:
+    if _open_hold(state, body["run"], body["split"]).steps_spent:
         raise CancelAfterTouchError(
             need="a reservation whose data were never read",
             found="a touched one",
@@ -429,28 +442,59 @@ def _cancel(state: LedgerState, body: Json) -> LedgerState:
     return _close(state, body)
 
 
+def _incident(state: LedgerState, body: Json) -> LedgerState:
+    if body["code"] != DIVERGED or not body["missing"]:
+        raise BudgetError(need=f"{DIVERGED} and what was missing", found="another", remedy="none")
+    for one in body["missing"]:
+        state = _append_missing(state, one)
+    return replace(state, incidents=state.incidents + 1)
+
+
+def _append_missing(state: LedgerState, body: Json) -> LedgerState:
+    told, steps = _new_hold(state, body), body["steps"]
+    key, place = (body["run"], told.split), (body["round"], body["attempt"])
+    if (*key, *place) in state.touched or steps < told.steps_per_touch:
+        raise BudgetError(
+            need="spends that the ledger lacks, at their full steps", found=str(place), remedy="leave it out"
+        )
+    hold = state.holds.get(key, replace(told, steps_left=0, open=False))
+    if hold.plan_digest != told.plan_digest:
+        raise PlanMismatchError(need=hold.plan_digest, found=told.plan_digest, remedy="sync the recipe")
+    after = _taken(state, key, hold, steps)
+    beyond = {block: after.blocks[block] for block in told.blocks if block not in hold.blocks}
+    spent = {block: _added(known, hold.mechanism, steps, 0) for block, known in beyond.items()}
+    return replace(after, blocks={**after.blocks, **spent}, touched=state.touched | {(*key, *place)})
+
+
 _MOVES: Final = {
     "genesis": _genesis,
     "block": _block,
+    "tighten": _tighten,
     "reserve": _reserve,
     "touch": _touch,
     "commit": _close,
     "cancel": _cancel,
+    "incident": _incident,
 }
 
 
 def epsilon_after(
-    state: LedgerState, cap: Cap, *, block: str, plan: Mapping[str, Any] | None = None
+    state: LedgerState, cap: Cap, *, split: str, plan: Mapping[str, Any] | None = None
 ) -> float:
-    """Epsilon that a cap's filter stands at, spent and held; with ``plan``: as if that were reserved, too.
+    """Epsilon that a contract's filter stands at, spent and held; with ``plan`` as if that were held too.
 
     It may be above the cap: then `apply` would refuse the reservation.
     """
-    now = state.total(cap, block)
-    rho = now.spent + now.held
+    rho = state.under(cap, split).both
     if plan is not None:
         q, sigma, steps, _ = plan_facts(plan)
         rho += steps * rho_step_nano(q=q, sigma=sigma, order=cap.order)
+    return epsilon_filter(rho_nano=rho, delta=float(cap.delta), order=cap.order)
+
+
+def epsilon_in(state: LedgerState, blocks: Iterable[str]) -> float:
+    """Epsilon that the lineage's filter stands at, spent and held, in the fullest of these blocks."""
+    cap, rho = state.lineage, max(state.in_block(one).both for one in blocks)
     return epsilon_filter(rho_nano=rho, delta=float(cap.delta), order=cap.order)
 
 

@@ -4,8 +4,8 @@
 - Each unit is drawn on its own with probability q, in each of exactly T steps. An empty draw is a step like
   any other.
 - With ``strata_target`` m a unit of a stratum of n units is drawn with ``min(q, m / n)``: every stratum
-  weighs the same, whatever its volume. A unit's loss depends on its own probability, at most q, only; so the run is
-  accounted at q (zero-out adjacency).
+  weighs the same, whatever its volume. A unit's loss depends on its own probability, at most q, only; so the
+  run is accounted at q (zero-out adjacency). A stratum below m/q units still shows.
 - No loader, shuffle, epoch or fixed batch size exists: each of them would void the claimed epsilon (up to 4
   times).
 """

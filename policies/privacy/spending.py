@@ -5,11 +5,12 @@ A `Book` is told each ``budget.opened`` and ``epsilon.spent`` in the order of th
 an audit would call an error:
 
 - ``budget.opened``: its plan is one of the run's recipe, for the plan's unit and adjacency; order, delta and
-  cap are numbers, and those with which the lineage was opened before;
+  cap are numbers; order and delta are those with which the lineage was opened, the cap is no higher;
 - ``epsilon.spent``: its mechanism run is of its run and round and was not spent before; its plan is the
   recipe's, its steps those of one touch; a budget was opened for its lineage and plan before; it costs at
-  least what the plan costs at the lineage's order; and the caps of lineage and contract hold it. What was
-  spent under the versions that a contract superseded counts under its cap.
+  least what the plan costs at the lineage's order; the lineage's cap holds it in each block that it names;
+  and the contract's cap holds it beside everything of the contract, whatever its block. What was spent under
+  the versions that a contract superseded counts under its cap.
 
 Whoever raises has taken the entry all the same: a log that has it keeps it, and who only tries works on a
 `Book.copy`.
@@ -22,15 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from policies.encoding import digest_of
 from policies.privacy.accounting import ORDERS, epsilon_rdp, epsilon_text, rho_max_nano, rho_step_nano
+from policies.privacy.blocks import HELD_OUT, TRAIN, block_name
+from policies.privacy.caps import plan_facts
 from policies.privacy.errors import BudgetError
-from policies.privacy.ledger import HELD_OUT, TRAIN, plan_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from policies.privacy.ledger import Cap
+    from policies.privacy.caps import Cap
 
-__all__ = ["Account", "Book", "Plans"]
+__all__ = ["Account", "Book", "Plans", "blocks_named"]
 
 Json = Any
 Mechanism = tuple[float, float]  # sampling probability, noise multiplier
@@ -60,10 +62,10 @@ class Account:
     delta: float
     epsilon_max: float
 
-    @property
-    def limits(self) -> tuple[int, float, float]:
-        """What no later entry of the lineage may change."""
-        return self.order, self.delta, self.epsilon_max
+    def follows(self, before: Account) -> bool:
+        """Whether it may come after another one of its lineage: a cap is tightened only."""
+        fixed = (self.order, self.delta) == (before.order, before.delta)
+        return fixed and self.epsilon_max <= before.epsilon_max
 
     @property
     def rho_max_nano(self) -> int:
@@ -88,7 +90,7 @@ class Book:
     accounts: dict[str, list[Account]] = field(default_factory=dict)
     lineages: dict[tuple[str, str], int] = field(default_factory=dict)  # (lineage, block)
     contracts: dict[tuple[str, str], dict[Mechanism, int]] = field(default_factory=dict)
-    """Steps of each mechanism, by (contract, block): a cap is compared at its own order."""
+    """Steps of each mechanism, by (contract, split): a cap is compared at its own order."""
 
     def copy(self) -> Book:
         """A book to try on."""
@@ -122,8 +124,8 @@ class Book:
             raise _refuse("a budget for a plan of the recipe, in its unit", "another")
         if account.rho_max_nano <= 0:
             raise _refuse("a cap that holds something at its order", str(account.epsilon_max))
-        if before[0].limits != account.limits:
-            raise _refuse("the order, delta and cap that the lineage has", "others")
+        if any(not account.follows(one) for one in before):
+            raise _refuse("the order and delta that the lineage has, and no higher cap", "others")
 
     def spent(
         self,
@@ -150,24 +152,24 @@ class Book:
         again = mechanism in self.mechanisms
         self.mechanisms.add(mechanism)
         run, kind, *_ = mechanism.split("/")
-        block, plan = (HELD_OUT, plans.evaluation) if kind == "eval" else (TRAIN, plans.train)
-        lineage, key = (body["lineage"], block), (scope, block)
+        split, plan = (HELD_OUT, plans.evaluation) if kind == "eval" else (TRAIN, plans.train)
+        blocks, key = blocks_named(split, body), (scope, split)
         if plan is not None:
-            self._charge(lineage, key, body, plan=plan)
+            self._charge(blocks, key, body, plan=plan)
         if again:
             raise _refuse("each mechanism run once", f"{mechanism} again")
-        if run != slot[0] or (block == TRAIN and kind != str(slot[1])):
+        if run != slot[0] or (split == TRAIN and kind != str(slot[1])):
             raise _refuse("a mechanism run of its run and round", mechanism)
         if plan is None or digest_of(dict(plan)) != body["plan"]:
             raise _refuse("the plan of the recipe", str(body["plan"]))
         if steps != plan_facts(plan)[3]:
             raise _refuse(f"{plan_facts(plan)[3]} steps", str(steps))
-        self._check_cost(lineage, body, plan)
+        self._check_cost(blocks, body, plan)
         self._check_contract(key, plan, cap)
 
     def _charge(
         self,
-        lineage: tuple[str, str],
+        blocks: tuple[str, ...],
         key: tuple[str, str],
         body: Mapping[str, Json],
         *,
@@ -175,26 +177,30 @@ class Book:
     ) -> None:
         q, sigma, _, _ = plan_facts(plan)
         steps, charged = body["steps"], body["rho_nano"]
-        opened = self.accounts.get(lineage[0])
+        opened = self.accounts.get(body["lineage"])
         if opened and opened[0].order in ORDERS:
             charged = max(charged, steps * rho_step_nano(q=q, sigma=sigma, order=opened[0].order))
-        self.lineages[lineage] = self.lineages.get(lineage, 0) + charged
+        for block in blocks:
+            place = (body["lineage"], block)
+            self.lineages[place] = self.lineages.get(place, 0) + charged
         taken = self.contracts.setdefault(key, {})
         taken[(q, sigma)] = taken.get((q, sigma), 0) + steps
 
     def _check_cost(
-        self, lineage: tuple[str, str], body: Mapping[str, Json], plan: Mapping[str, Json]
+        self, blocks: tuple[str, ...], body: Mapping[str, Json], plan: Mapping[str, Json]
     ) -> None:
-        account = next((one for one in self.accounts.get(lineage[0], []) if one.plan == body["plan"]), None)
+        opened = self.accounts.get(body["lineage"], [])
+        account = next((one for one in opened if one.plan == body["plan"]), None)
         if account is None:
             raise _refuse("a budget that was opened for its lineage and plan before", "none")
-        most = account.rho_max_nano
+        most = min(one.rho_max_nano for one in opened if one.follows(opened[0]))
         q, sigma, _, _ = plan_facts(plan)
         cost = body["steps"] * rho_step_nano(q=q, sigma=sigma, order=account.order)
         if body["rho_nano"] < cost:
             raise _refuse(f"{cost} nano-rho at order {account.order}", str(body["rho_nano"]))
-        if self.lineages[lineage] > most:
-            raise _refuse(f"{most} nano-rho of the lineage", str(self.lineages[lineage]))
+        for block in blocks:
+            if (found := self.lineages[(body["lineage"], block)]) > most:
+                raise _refuse(f"{most} nano-rho of the lineage in {block}", str(found))
 
     def _check_contract(self, key: tuple[str, str], plan: Mapping[str, Json], cap: Cap | None) -> None:
         if cap is None:
@@ -207,13 +213,18 @@ class Book:
         if key[1] == TRAIN and float(release) > float(cap.epsilon_per_release):
             raise _refuse(f"epsilon {cap.epsilon_per_release} per release", release)
 
-    def _under(self, cap: Cap, block: str) -> int:
+    def _under(self, cap: Cap, split: str) -> int:
         """What was spent under a contract and the versions that it superseded, at its cap's order."""
         return sum(
             steps * rho_step_nano(q=q, sigma=sigma, order=cap.order)
             for scope in cap.scopes
-            for (q, sigma), steps in self.contracts.get((scope, block), {}).items()
+            for (q, sigma), steps in self.contracts.get((scope, split), {}).items()
         )
+
+
+def blocks_named(split: str, body: Mapping[str, Json]) -> tuple[str, ...]:
+    """The blocks that an ``epsilon.spent`` charges; one that names none is of a lineage of one block."""
+    return tuple(block_name(split, one) for one in body.get("blocks") or [0])
 
 
 def _refuse(need: str, found: str) -> BudgetError:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from policies.encoding import digest_of
@@ -18,7 +19,9 @@ from policies.privacy.accounting import (
     rho_max_nano,
     rho_step_nano,
 )
-from policies.privacy.ledger import Cap, plan_facts
+from policies.privacy.blocks import HELD_OUT, TRAIN
+from policies.privacy.caps import Cap, plan_facts
+from policies.privacy.spending import blocks_named
 
 if TYPE_CHECKING:
     from policies.contract.clauses import Contract
@@ -55,12 +58,17 @@ class Spend:
     plan: str
     steps: int
     lineage: str
+    blocks: tuple[str, ...]
     rho_nano: int
 
     @property
-    def block(self) -> str:
+    def split(self) -> str:
         """Training and held-out units are disjoint, so their budgets are apart."""
-        return "held-out" if "/eval/" in self.mechanism else "train"
+        return _split(self.mechanism)
+
+
+def _split(mechanism: str) -> str:
+    return HELD_OUT if "/eval/" in mechanism else TRAIN
 
 
 def check_budgets(history: History, report: Report) -> None:
@@ -104,6 +112,7 @@ def _spends(history: History) -> list[Spend]:
                 plan=entry.pub["plan"],
                 steps=entry.pub["steps"],
                 lineage=told["lineage"],
+                blocks=blocks_named(_split(entry.pub["mechanism"]), told),
                 rho_nano=told["rho_nano"],
             )
         )
@@ -203,9 +212,10 @@ def _account(accounts: dict[tuple[str, str], list[Account]], one: Spend, report:
     if not fitting:
         report.add("AUD-066", "no budget was opened for its lineage and plan before", index=one.index)
         return None
-    if len({(account.order, account.delta, account.epsilon_max) for account in known}) > 1:
-        report.add("AUD-066", "cap or order of the lineage changed", index=one.index)
-    return fitting[0]
+    fixed = {(account.order, account.delta) for account in known}
+    if len(fixed) > 1 or any(late.epsilon_max > early.epsilon_max for early, late in pairwise(known)):
+        report.add("AUD-066", "cap or order of the lineage changed, or its cap was loosened", index=one.index)
+    return replace(fitting[0], epsilon_max=min(account.epsilon_max for account in known))
 
 
 def _check_cost(
@@ -229,15 +239,16 @@ def _check_cost(
         return
     if one.rho_nano < one.steps * (step - _ROUNDING_NANO):
         report.add("AUD-062", f"logged {one.rho_nano}, recomputed {one.steps * step}", index=one.index)
-    key = (one.org, one.lineage, one.block)
-    lineages[key] += max(one.rho_nano, one.steps * step)
+    for block in one.blocks:
+        lineages[(one.org, one.lineage, block)] += max(one.rho_nano, one.steps * step)
     try:
         most = rho_max_nano(epsilon=account.epsilon_max, delta=account.delta, order=account.order)
     except _NUMBERS as error:
         report.add("AUD-063", f"the cap's numbers: {type(error).__name__}", index=one.index)
         return
-    if lineages[key] > most:
-        report.add("AUD-063", f"lineage at {lineages[key]} of {most} nano-rho", index=one.index)
+    for block in one.blocks:
+        if (found := lineages[(one.org, one.lineage, block)]) > most:
+            report.add("AUD-063", f"lineage at {found} of {most} nano-rho in {block}", index=one.index)
 
 
 def _cap(contract: Contract, party: str) -> Cap | None:
@@ -272,12 +283,12 @@ def _check_contract_caps(
                 report.add("AUD-063", "a spend under a contract without caps", index=one.index)
                 continue
             q, sigma, steps, _ = plan_facts(plan)
-            mine = taken[(contract.digest, one.org, one.block)]
+            mine = taken[(contract.digest, one.org, one.split)]
             mine[(q, sigma)] = mine.get((q, sigma), 0) + one.steps
             total = sum(
                 count * rho_step_nano(q=each[0], sigma=each[1], order=cap.order)
                 for scope in history.versions(contract.digest)
-                for each, count in taken[(scope, one.org, one.block)].items()
+                for each, count in taken[(scope, one.org, one.split)].items()
             )
             delta = float(cap.delta)
             release = epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=delta)
@@ -288,8 +299,8 @@ def _check_contract_caps(
             continue
         if total > most:
             report.add("AUD-063", f"{clause.party} at {total} of {most} nano-rho", index=one.index)
-        if one.block == "train" and float(epsilon_text(release)) > float(cap.epsilon_per_release):
+        if one.split == TRAIN and float(epsilon_text(release)) > float(cap.epsilon_per_release):
             report.add("AUD-063", f"one release costs {epsilon_text(release)}", index=one.index)
-        if one.block == "train":
+        if one.split == TRAIN:
             shown[clause.party] = {"epsilon_after": epsilon_text(after), "rho_nano": total}
     report.facts["spent"] = dict(sorted(shown.items()))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from policies.contract.checks_training import NO_SEED
 from policies.contract.entering import who_signed
 from policies.contract.lifecycle import begin, contract_state
 from policies.contract.requests import (
@@ -143,7 +144,7 @@ def _recipe(history: History, entry: Entry, request: TrainRound | Aggregate | Re
     plan, facts = history.plan_of(request.recipe_digest), request.privacy
     if plan is None:
         return wrong if facts.mode == "none" else [*wrong, "privacy.mode"]
-    named = ("unit", "adjacency", "delta", "noise")
+    named = ("unit", "adjacency", "delta", "noise", "honest_min")
     wrong += [f"privacy.{name}" for name in named if getattr(facts, name) != plan.get(name)]
     return wrong if facts.mode == "dp" else [*wrong, "privacy.mode"]
 
@@ -159,12 +160,29 @@ def _train(history: History, _index: int, entry: Entry, request: TrainRound) -> 
     told = {
         "fields": sorted(recipe["fields"]) if isinstance(recipe.get("fields"), list) else None,
         "local_steps": recipe.get("local_steps"),
-        "seed_set": recipe.get("seed_set", "none") if recipe else None,
+        "seed_set": _seed_set(recipe) if recipe else None,
     }
     wrong += [name for name, value in told.items() if None not in (value, said[name]) and said[name] != value]
+    wrong += _consents(history.contracts.get(entry.scope or ""), request)
     kept = {"secure_aggregation": request.secure_aggregation, "group_mac": request.group_mac}
-    wrong += [] if request.reply_slot_ms in (None, 0) else ["reply_slot_ms"]  # this version has no slots
+    slot = history.contracts[entry.scope or ""].privacy.reply_slot_ms or 0
+    wrong += [] if request.reply_slot_ms in (None, slot) else ["reply_slot_ms"]
     return wrong + [name for name, value in kept.items() if value not in (None, "off")]
+
+
+def _seed_set(recipe: Mapping[str, Json]) -> str:
+    """What a recipe starts from: open episodes, or none."""
+    start = recipe.get("start")
+    return str(start.get("seed_set")) if isinstance(start, Mapping) else NO_SEED
+
+
+def _consents(contract: Contract | None, request: TrainRound) -> list[str]:
+    """A consent on record is one that the contract names for the recipe; any other was made up."""
+    recipe = None if contract is None else contract.recipe(request.recipe_digest)
+    if contract is None or recipe is None or request.seed_consents is None:
+        return []
+    named = {one.consent for seed in contract.seed_sets if seed.recipe == recipe.id for one in seed.donations}
+    return [] if set(request.seed_consents) <= named else ["seed_consents"]
 
 
 def _epsilon(history: History, request: TrainRound) -> list[str]:

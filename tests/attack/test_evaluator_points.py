@@ -68,7 +68,6 @@ AT_THE_GUARD: dict[str, tuple[dict[str, Any], str]] = {
         "dp-2",
     ),
     "aggregation: a protocol that is not there": ({"aggregation.secure_aggregation": "required"}, "k-1"),
-    "privacy: answers in slots": ({"privacy.reply_slot_ms": 1_000}, "dp-1"),
 }
 
 

@@ -71,7 +71,7 @@ def test_nodes_answer_refuse_and_fail_each_for_itself(tmp_path: Path) -> None:
                     refusing: "contract.refused",
                 }
                 replies = {one.node: one for one in found if isinstance(one, Reply)}
-                assert replies[refusing].header.body == {"clause": "C5"}
+                assert replies[refusing].header.body == {"decision": {"salt": "C5"}}
                 assert b"SECRET" not in replies[raising].raw
                 assert (
                     "SECRET" in (fleet.folder / "node1" / "log.txt").read_text()

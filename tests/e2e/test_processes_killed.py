@@ -75,7 +75,7 @@ class Pool(Federation):
         home = Home(site.folder)
         budgets = Budgets(home, key=load_identity(home).key, clock=WallClock())
         try:
-            touched = [one for one in budgets.touches() if (one.run, one.block) == (run, TRAIN)]
+            touched = [one for one in budgets.touches() if (one.run, one.split) == (run, TRAIN)]
         finally:
             budgets.close()
         counted: Slots = Counter()

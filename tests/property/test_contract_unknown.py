@@ -94,6 +94,7 @@ plans = st.builds(
     adjacency=st.sampled_from(["zero-out", "add-remove"]),
     delta=st.sampled_from(["0.00001", "0.1"]),
     noise=st.sampled_from(["local-full", "shares"]),
+    honest_min=st.sampled_from([3, 4]),
     filter=st.just("rdp-fixed-order"),
 ) | st.just(PLAN)
 

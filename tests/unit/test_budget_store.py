@@ -23,7 +23,7 @@ from policies.privacy.errors import (
     OrderUnfitError,
     PlanMismatchError,
 )
-from tests.learnsim import CONTRACT, KEY, Budget, StillClock, cap, small_recipe
+from tests.learnsim import CONTRACT, KEY, Budget, StillClock, cap, made_units, small_recipe
 
 RECIPE = small_recipe()
 SMALL = small_recipe(noise_multiplier="6.2244")
@@ -53,7 +53,7 @@ def test_a_run_reserves_touches_and_commits_and_what_ran_not_is_released(budget,
     assert figures.rho_held_nano == 0
     assert figures.rho_spent_nano == 190 * RECIPE.plan.rho_step_nano(order=4)
     assert float(figures.epsilon_spent) < 8
-    assert store.figures(block="held-out").epsilon_spent == "0.000000"
+    assert store.figures(split="held-out").epsilon_spent == "0.000000"
 
 
 def test_preview_shows_what_a_reservation_would_cost_and_changes_nothing(budget, store):
@@ -92,7 +92,7 @@ def test_a_cap_that_was_tightened_counts_what_was_spent_at_its_own_order(tmp_pat
     contract, own = (cap("sha256:" + "d" * 64, total=total, release="2") for total in ("8", "2"))
     assert contract.order != own.order
     rest = DpPlan.load(SMALL.plan.document | {"steps": 120})
-    facts = {"recipe": SMALL.digest, "manifest": "sha256:0", "units": 80}
+    facts = {"recipe": SMALL.digest, "units": made_units("train", 80)}
     budget = Budget(tmp_path / "l.db", SMALL)
     with budget.create(cap(release="2")) as store:
         store.reserve(SMALL.plan, contract, run="run_a", **facts)
@@ -116,7 +116,7 @@ def test_a_tightened_cap_refuses_earlier_and_never_later(tmp_path, total):
         DpPlan.load(SMALL.plan.document | {"noise_multiplier": sigma, "steps": steps})
         for sigma, steps in (("9", 150), ("30", 200), ("7", 100))
     ]
-    facts = {"recipe": SMALL.digest, "manifest": "sha256:0", "units": 80}
+    facts = {"recipe": SMALL.digest, "units": made_units("train", 80)}
     budget = Budget(tmp_path / "loose.db", SMALL), Budget(tmp_path / "tight.db", SMALL)
     roomy = cap(total="40", release="2")
     with budget[0].create(roomy) as loose, budget[1].create(roomy) as tight:
@@ -135,19 +135,19 @@ def test_a_tightened_cap_refuses_earlier_and_never_later(tmp_path, total):
 def test_an_owners_cap_is_one_of_the_contract(budget, store):
     with pytest.raises(BudgetError):
         store.reserve(
-            RECIPE.plan, CONTRACT, run="run_a", recipe="r", manifest="m", units=80, own=cap("another")
+            RECIPE.plan, CONTRACT, run="run_a", recipe="r", units=made_units("train", 80), own=cap("another")
         )
 
 
 def test_a_release_over_its_cap_too_many_units_and_another_unit_are_refused(budget, store):
     with pytest.raises(BudgetExhaustedError, match="per release"):
         budget.reserve(store, contract=cap("sha256:" + "d" * 64, release="2"))
-    facts = {"run": "run_a", "recipe": RECIPE.digest, "manifest": "sha256:0"}
+    facts = {"run": "run_a", "recipe": RECIPE.digest}
     with pytest.raises(DeltaTooLargeError):
-        store.reserve(RECIPE.plan, CONTRACT, units=10_001, **facts)
+        store.reserve(RECIPE.plan, CONTRACT, units=made_units("train", 10_001), **facts)
     pieces = small_recipe(unit="work-piece")
     with pytest.raises(PlanMismatchError):
-        store.reserve(pieces.plan, CONTRACT, units=80, **facts)
+        store.reserve(pieces.plan, CONTRACT, units=made_units("train", 80), **facts)
 
 
 def test_a_cap_that_holds_no_release_cannot_be_opened(budget):
@@ -190,10 +190,11 @@ def test_a_reservation_is_cancelled_only_before_the_first_touch(budget, store):
 
 def test_evaluation_charges_the_held_out_block(budget, store):
     plan = RECIPE.evaluation
-    store.reserve(plan, CONTRACT, run="run_a", recipe=RECIPE.digest, manifest="sha256:0", units=16)
-    store.touch("run_a", 190, 1, block="held-out")
+    units = made_units("held-out", 16)
+    store.reserve(plan, CONTRACT, run="run_a", recipe=RECIPE.digest, units=units)
+    assert store.touch("run_a", 190, 1, split="held-out").blocks == ("held-out-2",)
     assert store.figures().rho_spent_nano == 0
-    assert store.figures(block="held-out").rho_spent_nano == plan.rho_step_nano(order=4)
+    assert store.figures(split="held-out").rho_spent_nano == plan.rho_step_nano(order=4)
 
 
 def test_it_opens_again_with_the_same_state(budget):
@@ -245,14 +246,14 @@ def alter(path: Path, statement: str, *values: object) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "DELETE FROM entry WHERE seq = 6",
-        "DELETE FROM entry WHERE seq = 4",
+        "DELETE FROM entry WHERE seq = 5",
+        "DELETE FROM entry WHERE seq = 3",
         "DELETE FROM entry",
         "DELETE FROM head",
-        "UPDATE entry SET seq = seq + 1 WHERE seq = 6",
+        "UPDATE entry SET seq = seq + 1 WHERE seq = 5",
         "UPDATE entry SET signature = zeroblob(64) WHERE seq = 5",
         "UPDATE entry SET body = (SELECT body FROM entry WHERE seq = 4) WHERE seq = 5",
-        "UPDATE head SET seq = 5",
+        "UPDATE head SET seq = 4",
         "PRAGMA application_id = 7",
         "DROP TABLE entry",
     ],
@@ -267,7 +268,7 @@ def test_a_ledger_that_was_changed_is_an_unknown_budget(budget, statement):
 def test_a_cheaper_entry_is_refused_even_if_its_digest_is_right(budget):
     filled(budget)
     db = sqlite3.connect(budget.path)
-    (body,) = db.execute("SELECT body FROM entry WHERE seq = 6").fetchone()
+    (body,) = db.execute("SELECT body FROM entry WHERE seq = 5").fetchone()
     db.close()
     entry = json.loads(body)
     entry["body"]["steps"] = 0
@@ -276,7 +277,7 @@ def test_a_cheaper_entry_is_refused_even_if_its_digest_is_right(budget):
     signature = KEY.sign(forged["digest"].encode())
     alter(
         budget.path,
-        "UPDATE entry SET body = ?, signature = ? WHERE seq = 6",
+        "UPDATE entry SET body = ?, signature = ? WHERE seq = 5",
         ledger_bytes(forged),
         signature,
     )

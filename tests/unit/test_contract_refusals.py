@@ -457,6 +457,10 @@ SHARED_MUTATIONS = [
         M("dp-1", "each adds the full noise", base, plan(base, SHARED_BASES, noise="local-full"))
         for base in ("TrainRound pick kita", "Aggregate", "Release consortium")
     ),
+    *(
+        M("dp-1", "a share sized for more honest silos", base, plan(base, SHARED_BASES, honest_min=4))
+        for base in ("TrainRound pick kita", "Aggregate", "Release consortium")
+    ),
     *of_the_document(),
 ]
 

@@ -171,6 +171,7 @@ def asked(pool: Contract) -> Iterator[Request]:
         adjacency="zero-out",
         delta="0.00001",
         noise="local-full",
+        honest_min=None,
         filter="rdp-fixed-order",
     )
     names = tuple(one.party for one in pool.contributors)

@@ -83,14 +83,14 @@ def test_a_request_is_decided_pulled_confirmed_worked_and_signed(tmp_path: Path)
 
 
 def test_a_refusal_is_signed_before_one_byte_is_pulled(tmp_path: Path) -> None:
-    handler = AddOne(refusal=Refusal(code="contract.refused", body={"decision": {"clause": "C5"}}))
+    handler = AddOne(refusal=Refusal(code="contract.refused", body={"decision": {"salt": "C5"}}))
     pull = Pull(VECTOR)
     answer = ask(make_desk(tmp_path, handler=handler), pull=pull)
     reply = open_reply(answer.header, node_key(0).public)
     assert (reply.status, reply.code, reply.body) == (
         "refused",
         "contract.refused",
-        {"decision": {"clause": "C5"}},
+        {"decision": {"salt": "C5"}},
     )
     assert (handler.ran, pull.calls) == (0, 0)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from client.learning import (
 from client.learning.errors import AttemptRepeatedError, EpisodeUnfitError, WeightsUnfitError
 from client.learning.evaluate import unit_losses
 from client.learning.registry import build, read_weights
-from client.learning.tensors import Features, frames_of
+from client.learning.tensors import Features, frames_of, unit_frames
 from policies.encoding import digest
 from policies.privacy.errors import (
     BudgetExhaustedError,
@@ -151,9 +152,9 @@ def test_the_update_tells_nothing_of_the_number_of_episodes_but_its_values():
     assert sizes == {RECIPE.parameters}
 
 
-def test_a_unit_twice_no_unit_and_too_many_units_are_refused():
+def test_no_unit_one_without_a_name_and_too_many_units_are_refused():
     with pytest.raises(UnitRefusedError):
-        Trainer(RECIPE, [EPISODES[0], EPISODES[0]], SeededEntropy(1))
+        Trainer(RECIPE, [replace(EPISODES[0], unit_id=b"")], SeededEntropy(1))
     with pytest.raises(EpisodeUnfitError):
         Trainer(RECIPE, [], SeededEntropy(1))
     with pytest.raises(DeltaTooLargeError):
@@ -232,7 +233,7 @@ def test_policy_and_torch_give_the_same_values():
 def test_the_vote_is_a_threshold_of_the_noised_figure():
     held_out = EPISODES[:50]
     plan = RECIPE.evaluation
-    figures = [judge(RECIPE, WEIGHTS, held_out, plan, SeededEntropy(n)) for n in range(60)]
+    figures = [judge(RECIPE, WEIGHTS, held_out, plan, SeededEntropy(n), trained=()) for n in range(60)]
     assert all(v.accept == (v.noised_loss <= float(plan.threshold)) for v in figures)
     spread = np.std([v.noised_loss for v in figures])
     assert spread == pytest.approx(plan.noise_std / float(plan.normalizer), rel=0.5)
@@ -245,12 +246,46 @@ def test_the_vote_is_a_threshold_of_the_noised_figure():
 def test_one_wild_unit_moves_the_judged_sum_by_at_most_the_bound():
     plan = RECIPE.evaluation
     wild = episode(1, scale=1e6)
-    with_it = judge(RECIPE, WEIGHTS, [EPISODES[0], wild], plan, SeededEntropy(5)).noised_loss
-    without = judge(RECIPE, WEIGHTS, [EPISODES[0]], plan, SeededEntropy(5)).noised_loss
+    with_it = judge(RECIPE, WEIGHTS, [EPISODES[0], wild], plan, SeededEntropy(5), trained=()).noised_loss
+    without = judge(RECIPE, WEIGHTS, [EPISODES[0]], plan, SeededEntropy(5), trained=()).noised_loss
     assert abs(with_it - without) <= float(plan.loss_bound) / float(plan.normalizer) + 1e-12
+
+
+def test_judging_on_a_unit_that_was_trained_on_is_refused():
+    held_out, trained = EPISODES[:3], {EPISODES[2].unit_id, EPISODES[7].unit_id}
+    with pytest.raises(EvalUnplannedError, match=r"privacy\.eval-unplanned.*trained"):
+        judge(RECIPE, WEIGHTS, held_out, RECIPE.evaluation, SeededEntropy(1), trained=trained)
+    others = {one.unit_id for one in EPISODES[3:]}
+    assert judge(RECIPE, WEIGHTS, held_out, RECIPE.evaluation, SeededEntropy(1), trained=others)
+
+
+def _of(number: int, *parts: EpisodeArrays, stratum: str = "") -> list[EpisodeArrays]:
+    return [replace(one, unit_id=bytes([number]) * 32, stratum=stratum) for one in parts]
+
+
+def test_episodes_of_one_unit_are_pooled_and_count_once():
+    quiet = small_recipe(noise_multiplier="0.0001", sampling_prob="1", delta="0.001", frames_per_unit=128)
+    work_piece = _of(1, *EPISODES[:3])
+    (pooled,) = unit_frames(quiet, work_piece)
+    parts = [frames_of(quiet, one) for one in EPISODES[:3]]
+    assert (pooled.inputs == np.concatenate([one.inputs for one in parts])).all()
+    lengths = [len(one.inputs) for one in parts]
+    assert sum(lengths) <= 128
+    loss = sum(n * unit_losses(quiet, WEIGHTS, [e])[0] for n, e in zip(lengths, EPISODES, strict=False))
+    assert unit_losses(quiet, WEIGHTS, work_piece)[0] == pytest.approx(loss / sum(lengths), rel=1e-9)
+    update = Trainer(quiet, [*work_piece, *_of(2, EPISODES[3])], SeededEntropy(1)).update(WEIGHTS, 1, 1)
+    bound = 2 * float(quiet.plan.clip_norm) / float(quiet.plan.normalizer)
+    assert np.linalg.norm(update) <= bound * 1.01  # two units, and not four episodes
+
+
+def test_a_unit_of_two_tasks_has_a_stratum_of_its_own():
+    both = _of(1, EPISODES[0], stratum="pick") + _of(1, EPISODES[1], stratum="stack")
+    frames = unit_frames(RECIPE, [*both, *_of(2, EPISODES[2], stratum="pick")])
+    assert [one.stratum for one in frames] == ["pick + stack", "pick"]
+    assert [one.stratum for one in unit_frames(RECIPE, both[::-1])] == ["pick + stack"]
 
 
 def test_judging_under_another_plan_is_refused():
     other = small_recipe().evaluation.model_copy(update={"threshold": "0.9"})
     with pytest.raises(EvalUnplannedError, match=r"privacy\.eval-unplanned"):
-        judge(RECIPE, WEIGHTS, EPISODES[:3], other, SeededEntropy(1))
+        judge(RECIPE, WEIGHTS, EPISODES[:3], other, SeededEntropy(1), trained=())

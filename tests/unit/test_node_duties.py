@@ -26,6 +26,7 @@ from policies.ports import iso_ms
 from policies.privacy.errors import BudgetUnknownError
 from policies.signing import Envelope
 from policies.verify.cli import _read_receipts
+from tests.learnsim import made_units
 from tests.nodeworld import RUN, World, kinds, ready_world
 
 
@@ -254,7 +255,7 @@ def test_a_spend_that_no_entry_can_hold_stops_its_run_only(world: World, capfd: 
 
 def test_other_units_than_the_reserved_ones_are_not_paid_for(world: World):
     _, reply = world.ask()
-    world.learner.units = lambda _seat, _block: ("sha256:" + "7" * 64, 21)
+    world.learner.units = lambda _seat, split: made_units(split, 21, seed="later")
     _, refused = world.ask(round=2, body={"receipts": world.log_reply(reply)})
     assert refused.code == "privacy.plan-mismatch"
     assert len(world.worker.budgets.touches()) == 1

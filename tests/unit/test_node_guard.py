@@ -288,7 +288,7 @@ def test_the_kept_record_is_the_one_that_was_signed(world: World):
 def test_budget_figures_are_shown(world: World):
     world.ask()
     shown = budget_show(world.home, world.member, world.shelf()).data["budgets"]
-    assert [(one["block"], one["steps_spent"]) for one in shown] == [(TRAIN, 1)]
+    assert [(one["part"], one["steps_spent"]) for one in shown] == [(TRAIN, 1)]
     left = outbox_list(world.worker.outbox).data
     assert left["total_bytes"] == sum(one["size_bytes"] for one in left["sent"])
     assert {one["kind"] for one in left["sent"]} == {

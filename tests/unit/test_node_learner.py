@@ -82,14 +82,14 @@ def test_two_contracts_with_one_recipe_read_and_charge_their_own_data(world: Wor
     assert world.worker.prepare() is True
     guard, learner = world.worker.guard, world.worker.home_learner
     seats = [guard.seat(one.digest, world.recipe.digest) for one in (first, world.contract)]
-    assert [learner.units(one, "train")[1] for one in seats] == [4, 7]
+    assert [learner.units(one, "train").count for one in seats] == [4, 7]
     for block in ("train", "held-out", "held-out"):
-        manifests = [learner.units(one, block)[0] for one in seats]
+        manifests = [learner.units(one, block).manifest for one in seats]
         assert manifests[0] != manifests[1]
     for number, seat in enumerate((seats[1], seats[0], seats[1])):
         paid = []
         learner.update(seat, RUN, (number, 1), learner.initial(seat.recipe), paid.append)
-        assert paid == [learner.units(seat, "train")[0]]
+        assert paid == [learner.units(seat, "train").manifest]
         assert learner.judge(seat, learner.initial(seat.recipe))
         assert next(iter(learner._held_out))[2:] == (seat.dataset, seat.lineage)
     receipts = []
@@ -113,7 +113,7 @@ def test_a_trainer_that_was_prepared_before_data_came_is_made_anew(world: World)
     learner._spare = {key: replace(prepared, manifest="sha256:" + "0" * 64) for key in learner._spare}
     paid: list[str] = []
     learner.update(seat, RUN, (1, 1), learner.initial(seat.recipe), paid.append)
-    assert paid == [learner.units(seat, "train")[0]]
+    assert paid == [learner.units(seat, "train").manifest]
     assert all(one.trainer is not prepared.trainer for one in learner._trainers.values())
 
 
@@ -134,7 +134,7 @@ def test_held_out_units_are_never_those_of_training(world: World):
         for split in ("train", "held-out")
     )
     assert train.isdisjoint(held_out)
-    assert learner.units(seat, "train")[0] != learner.units(seat, "held-out")[0]
+    assert learner.units(seat, "train").manifest != learner.units(seat, "held-out").manifest
 
 
 def test_the_log_of_a_node_names_no_value(world: World, capfd: pytest.CaptureFixture[str], monkeypatch):

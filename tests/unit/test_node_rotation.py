@@ -97,7 +97,7 @@ def test_the_next_run_is_accepted_under_the_new_key_and_the_budget_goes_on():
         assert pool.verdicts(second) == [ALL] * ROUNDS
         after = kita.worker.budgets.find(kita.worker.budgets.lineages()[0]).state
         assert after.seq > before.seq
-        assert after.total(after.lineage, "train").spent > before.total(before.lineage, "train").spent
+        assert after.in_block("train-1").spent > before.in_block("train-1").spent
         assert kita.worker.outbox.chain == chain
         signers = {one.envelope.signatures[0][0] for one in kita.worker.outbox.envelopes()}
         assert signers == {key_id(old), key_id(new)}

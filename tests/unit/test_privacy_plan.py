@@ -3,25 +3,28 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from policies.privacy.errors import (
-    BudgetExhaustedError,
+    AccountantRefusedError,
     DeltaTooLargeError,
     PlanIncompleteError,
+    SamplerForeignError,
+    SearchUnaccountedError,
     SharesUnfitError,
     UnitRefusedError,
 )
 from policies.privacy.plan import DpPlan, EvalPlan, noise_std
-from policies.privacy.sampling import sampler, unit_manifest
-from tests.learnsim import small_recipe
+from policies.privacy.sampling import unit_manifest
+from policies.recipe import load
+from tests.learnsim import changed, small_recipe
 
 PLAN = small_recipe().plan.document
 EVALUATION = small_recipe().evaluation.document
 NUMBERS = [key for key, value in PLAN.items() if isinstance(value, str) and value[0].isdigit()]
 COUNTS = ["steps", "steps_per_round", "frames_per_unit"]
+SHARES = {**PLAN, "noise": "shares", "honest_min": 3}
 
 
 @pytest.mark.parametrize("key", sorted(PLAN))
@@ -58,10 +61,18 @@ def test_counts_that_are_no_positive_integers_are_incomplete(key, value):
         {"sampling_prob": "1.1"},
         {"delta": "1"},
         {"adjacency": "replace-one"},
-        {"mechanism": "gdp-clt"},
+        {"adjacency": ""},
+        {"mechanism": None},
+        {"clipping": "none"},
+        {"clipping": None},
+        {"noise": "some"},
+        {"noise": "shares", "honest_min": "3"},
+        {"strata_target": "0"},
+        {"strata_target": 5},
+        {"strata_target": "NaN"},
+        {"strata_target": "5", "adjacency": "add-remove"},
         {"steps_per_round": 201},
         {"frames_per_unit": 129},
-        {"strata_target": "5"},
         {"sensitivity": "1"},
         {"test_only": 0},
     ],
@@ -77,15 +88,80 @@ def test_units_that_protect_nobody_are_refused(unit):
         DpPlan.load({**PLAN, "unit": unit})
 
 
-def test_noise_shares_are_refused_until_sums_are_secret():
-    with pytest.raises(SharesUnfitError, match="comes with secure aggregation"):
-        DpPlan.load({**PLAN, "noise": "shares", "honest_min": 3})
+def test_replace_one_adjacency_is_refused_with_its_price():
+    with pytest.raises(PlanIncompleteError, match="replace-one costs about twice the epsilon"):
+        DpPlan.load({**PLAN, "adjacency": "replace-one"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mechanism": "gdp-clt"},
+        {"mechanism": "banded-toeplitz"},
+        {"mechanism": ""},
+        {"accountant": "gdp"},
+        {"accountant": "sum"},
+    ],
+)
+def test_another_mechanism_or_accountant_is_refused(change):
+    with pytest.raises(AccountantRefusedError, match=r"privacy\.accountant-refused"):
+        DpPlan.load({**PLAN, **change})
+
+
+@pytest.mark.parametrize("key", ["sampler", "loader", "shuffle", "epochs", "batch_size"])
+def test_a_plan_that_names_a_loader_or_an_epoch_is_refused(key):
+    with pytest.raises(SamplerForeignError, match=r"privacy\.sampler-foreign"):
+        DpPlan.load({**PLAN, key: True})
+
+
+@pytest.mark.parametrize("key", ["search", "learning_rate_search"])
+def test_a_search_on_private_data_is_refused(key):
+    with pytest.raises(SearchUnaccountedError, match=r"privacy\.search-unaccounted"):
+        DpPlan.load({**PLAN, key: {"rates": ["0.1", "0.01"]}})
+
+
+def test_a_private_recipe_that_names_a_search_is_refused():
+    with pytest.raises(SearchUnaccountedError, match="search on public data"):
+        load(changed(small_recipe().canonical, "search", {"rates": ["0.1"]}))
+
+
+def test_noise_shares_are_a_plan_of_their_own():
+    plan = DpPlan.load(SHARES)
+    assert plan.honest_min == 3
+    assert plan.added_std == pytest.approx(plan.noise_std / math.sqrt(3))
+    assert plan.epsilon_rdp == DpPlan.load(PLAN).epsilon_rdp
+    assert DpPlan.load(PLAN).added_std == DpPlan.load(PLAN).noise_std
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"honest_min": None},
+        {"honest_min": 2},
+        {"honest_min": 0},
+        {"honest_min": -3},
+        {"steps_per_round": 2},
+        {"noise": "local-full"},
+    ],
+)
+def test_noise_shares_without_their_conditions_are_refused(change):
+    with pytest.raises(SharesUnfitError, match=r"privacy\.shares-unfit"):
+        DpPlan.load({**SHARES, **change})
+
+
+@pytest.mark.parametrize("document", [None, [], "plan", 3])
+def test_what_is_no_object_is_incomplete(document):
+    with pytest.raises(PlanIncompleteError):
+        DpPlan.load(document)
 
 
 def test_a_plan_cannot_be_changed():
     plan = DpPlan.load(PLAN)
-    with pytest.raises(ValidationError, match="frozen"):
-        plan.noise_multiplier = "1"  # type: ignore[misc]
+    for key in type(plan).model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(plan, key, getattr(plan, key))
+    with pytest.raises(ValidationError):
+        plan.sensitivity = "1"  # type: ignore[attr-defined]
 
 
 def test_noise_and_cost_follow_from_the_same_fields():
@@ -105,35 +181,6 @@ def test_delta_is_bounded_by_the_number_of_units():
     plan.check_units(100)
     with pytest.raises(DeltaTooLargeError, match=r"privacy\.delta-too-large"):
         plan.check_units(101)
-
-
-def test_sampler_draws_each_unit_alone_with_probability_q():
-    plan = DpPlan.load({**PLAN, "steps": 20_000})
-    n, q = 40, float(plan.sampling_prob)
-    drawer = sampler(plan, n, np.random.Generator(np.random.PCG64(5)))
-    drawn = np.zeros((plan.steps, n), dtype=bool)
-    for row in drawn:
-        row[drawer.draw()] = True
-    # six sigma: below 1e-6 over all statistics
-    rate_sd = math.sqrt(q * (1 - q) / plan.steps)
-    assert np.abs(drawn.mean(0) - q).max() < 6 * rate_sd
-    sizes = drawn.sum(1)
-    variance = n * q * (1 - q)
-    assert abs(sizes.var() / variance - 1) < 6 * math.sqrt(2 / plan.steps) * 1.1
-    pairs = np.corrcoef(drawn.T)[np.triu_indices(n, 1)]
-    assert np.abs(pairs).max() < 6 / math.sqrt(plan.steps)
-    again = np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]
-    assert abs(again) < 6 / math.sqrt(plan.steps)
-
-
-def test_sampler_ends_with_the_plan():
-    plan = DpPlan.load({**PLAN, "steps": 2})
-    drawer = sampler(plan, 3, np.random.Generator(np.random.PCG64(5)))
-    drawer.draw()
-    drawer.draw()
-    assert drawer.steps_left == 0
-    with pytest.raises(BudgetExhaustedError):
-        drawer.draw()
 
 
 def test_a_unit_twice_is_refused_and_order_does_not_matter():

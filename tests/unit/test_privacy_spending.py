@@ -66,7 +66,7 @@ def test_a_whole_plan_fits_and_nothing_twice(book):
     rounds = range(1, STEPS // TOUCH + 1)
     for number in rounds:
         spend(book, number=number, mechanism=f"{RUN}/{number}/1")
-    assert book.lineages == {(LINEAGE, "train"): len(rounds) * COST}
+    assert book.lineages == {(LINEAGE, "train-0"): len(rounds) * COST}
     for number in rounds:
         with pytest.raises(BudgetError, match="each mechanism run once"):
             spend(book, number=number, mechanism=f"{RUN}/{number}/1")
@@ -141,6 +141,6 @@ def test_what_is_refused_counts_and_a_copy_is_its_own(book):
     tried = book.copy()
     with pytest.raises(BudgetError):
         spend(tried, rho_nano=0)
-    assert tried.lineages == {(LINEAGE, "train"): COST}
+    assert tried.lineages == {(LINEAGE, "train-0"): COST}
     assert book == Book(accounts=book.accounts)
     spend(book)

@@ -68,7 +68,21 @@ def test_a_recipe_without_any_one_block_is_refused(key):
         ("features.0.normaliser.centre.0", "0.03", "recipe.private-normaliser"),
         ("features.0.normaliser.scale.0", "0", "recipe.private-normaliser"),
         ("features.0.normaliser.rule", "approach", "recipe.private-normaliser"),
-        ("features.0.normaliser.rule", "learned", "recipe.invalid"),
+        ("features.0.normaliser.rule", "quantum", "recipe.invalid"),
+        ("features.0.normaliser.rule", "learned", "privacy.private-statistic"),
+        ("features.0.normaliser", "auto", "privacy.private-statistic"),
+        ("features.0.normaliser.mean", ["0", "0", "0"], "privacy.private-statistic"),
+        ("features.0.normaliser.centre.0", "mean", "privacy.private-statistic"),
+        ("features.4.gain", "std", "privacy.private-statistic"),
+        ("outputs.0.limit", "max", "privacy.private-statistic"),
+        ("outputs.0.normaliser", {"min": ["0"], "max": ["1"]}, "privacy.private-statistic"),
+        ("clip", "auto", "privacy.private-statistic"),
+        ("rate_hz", "Median", "privacy.private-statistic"),
+        ("plan.clip_norm", "median", "privacy.private-statistic"),
+        ("plan.clipping", "adaptive", "privacy.private-statistic"),
+        ("plan.normalizer", "batch", "privacy.private-statistic"),
+        ("evaluation.loss_bound", "quantile", "privacy.private-statistic"),
+        ("statistics", {"tcp_pos": []}, "privacy.private-statistic"),
         ("features.4.normaliser.scale.0", "0.104729", "recipe.private-normaliser"),
         ("outputs.0.limit", "0", "recipe.invalid"),
         ("clip", "-5", "recipe.invalid"),
@@ -91,6 +105,10 @@ def test_a_recipe_without_any_one_block_is_refused(key):
 )
 def test_a_mutant_of_the_private_recipe_is_refused(path, value, expected):
     assert code(changed(PRIVATE, path, value)) == expected
+
+
+def test_a_name_that_is_the_word_for_a_statistic_is_a_name():
+    assert load(changed(PRIVATE, "task.name", "auto")).task.name == "auto"
 
 
 def test_local_steps_under_a_plan_and_private_steps_without_one_are_refused():

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The leak report of a candidate, made again by whoever has the model, the recipe and the reveals. numpy.
+
+    document = leak_report(subject, recipe=recipe, weights=weights, reveals={alias: secret}, missing=(), …)
+    canonical(document)                     # byte for byte what the broker stored
+
+Figures, each over the canaries of all parties: area under the curve of the scores of those that were trained
+on against those that were not, with a 95 % bound to each side; true positives at 1 % false ones; and the
+largest epsilon that the coins of this one run refute (`policies.privacy.leakage_estimates`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from policies.canary_units import canary_scores
+from policies.limits import CANARIES_MIN, MIA_AUC_MAX
+from policies.privacy.accounting import epsilon_text
+from policies.privacy.leakage import CANARIES, CODE_FAILED, CODE_MISSING, MEMBERSHIP, SAYS, SCHEMA
+from policies.privacy.leakage_estimates import auc, one_run_low, tpr_at_fpr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from policies.privacy.canaries import CanarySecret
+    from policies.recipe import Recipe
+
+__all__ = ["LeakFigures", "leak_figures", "leak_report"]
+
+Json = Any
+_LEAST: Final = 2  # scores on each side, without which there is no figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakFigures:
+    """Figures of one report, as they are written."""
+
+    auc: Mapping[str, str]
+    tpr_at_fpr: str
+    epsilon_low: str
+
+
+def leak_figures(scores: Sequence[str], flips: str, *, delta: float) -> LeakFigures | None:
+    """The figures behind scores and coins, in the same order; None where one side has fewer than two."""
+    values = np.array([float(one) for one in scores])
+    included = np.array([one == "1" for one in flips], dtype=bool)
+    members, others = values[included], values[~included]
+    if min(len(members), len(others)) < _LEAST:
+        return None
+    area = auc(members, others)
+    return LeakFigures(
+        auc={"value": f"{area.value:.6f}", "low": f"{area.low:.6f}", "high": f"{area.high:.6f}"},
+        tpr_at_fpr=f"{tpr_at_fpr(members, others):.6f}",
+        epsilon_low=f"{one_run_low(values, included, delta=delta):.6f}",
+    )
+
+
+def leak_report(
+    *,
+    candidate: str,
+    recipe: Recipe,
+    weights: npt.NDArray[Any],
+    reveals: Mapping[str, CanarySecret],
+    missing: Sequence[str],
+    auc_max: str | None,
+) -> dict[str, Json]:
+    """The ``leaks`` part of an evaluation report.
+
+    1. scores of every revealed canary; 2. figures over all of them; 3. what is missing is named, and then
+    nothing passes; 4. the verdicts.
+
+    Args:
+        candidate: Digest of the model.
+        recipe: Of the run.
+        weights: ``[P]`` float32, the model.
+        reveals: Alias of each party → its checked secret.
+        missing: Aliases of parties whose update is in the model and that revealed nothing.
+        auc_max: The contract's bound; `MIA_AUC_MAX` where it names none.
+    """
+    parties: dict[str, Json] = {}
+    plan = recipe.plan
+    for name, secret in sorted(reveals.items()):  # 1.
+        parties[name] = {
+            "audit": secret.audit,
+            "seed": secret.seed.hex(),
+            "salt": secret.salt.hex(),
+            "flips": secret.flips,
+            "scores": list(canary_scores(recipe, weights, secret)),
+        }
+    scores = [one for party in parties.values() for one in party["scores"]]
+    flips = "".join(party["flips"] for party in parties.values())
+    figures = leak_figures(scores, flips, delta=0.0 if plan is None else float(plan.delta))  # 2.
+    claim, bound = None if plan is None else epsilon_text(plan.epsilon_rdp), auc_max or str(MIA_AUC_MAX)
+    whole = not missing and len(scores) >= CANARIES_MIN and figures is not None  # 3.
+    passed = {CANARIES: False, MEMBERSHIP: False}
+    if whole and figures is not None:  # 4.
+        passed[MEMBERSHIP] = float(figures.auc["low"]) <= float(bound)
+        within = claim is None or float(figures.epsilon_low) <= float(claim)
+        passed[CANARIES] = passed[MEMBERSHIP] and within
+    code = None if all(passed.values()) else CODE_FAILED
+    return {
+        "schema": SCHEMA,
+        "says": SAYS,
+        "candidate": candidate,
+        "recipe": recipe.digest,
+        "claim": claim,
+        "auc_max": bound,
+        "canaries": len(scores),
+        "trained": flips.count("1"),
+        "parties": parties,
+        "missing": sorted(missing),
+        "auc": None if figures is None else dict(figures.auc),
+        "tpr_at_1_percent_fpr": None if figures is None else figures.tpr_at_fpr,
+        "epsilon_low": None if figures is None else figures.epsilon_low,
+        "passed": passed,
+        "code": code if whole else CODE_MISSING,
+    }

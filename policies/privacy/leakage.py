@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a candidate's evaluation report says of leaks, and what the contract is told of it. Standard library.
+
+- ``leaks`` (``iriai-leak-report/1``, `policies.leak_report`): canaries over the whole cohort, their scores
+  and figures. It passes as ``membership-inference-report`` if the lower end of the area under the curve is
+  within the contract's bound, and as ``canary-report`` if besides the epsilon that one run shows is within
+  the claim.
+- ``audits``: what each silo's own audits on synthetic data came to, as it signed them: ``conformance`` of its
+  engine before the run, ``property``: the skill of a property inference on what leaves it.
+- The contract is told the *lower* end of the area (``mia_auc``): one area of 64 canaries has a standard error
+  of 0.07, so a bare estimate above the bound would refuse honest models by luck. ``canaries_fired`` are none,
+  or every input field of the recipe and every secret of the contract: a score cannot say by which field.
+- A test that finds nothing is an alarm that stayed silent, never a proof.
+
+    facts = leak_facts(report, fields=recipe_fields, secrets=secret_fields)
+    facts.mia_auc, facts.canaries_fired, facts.property_skill      # None: not known, which refuses
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from policies.log.kinds import DECIMAL, DIGEST, enum, nullable, record
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+__all__ = [
+    "CANARIES",
+    "CODE_FAILED",
+    "CODE_MISSING",
+    "MEMBERSHIP",
+    "PROPERTY",
+    "SAYS",
+    "SCHEMA",
+    "LeakFacts",
+    "audits_hold",
+    "leak_checks",
+    "leak_facts",
+    "property_skill",
+]
+
+Json = Any
+SCHEMA: Final = "iriai-leak-report/1"
+CANARIES: Final = "canary-report"
+MEMBERSHIP: Final = "membership-inference-report"
+PROPERTY: Final = "property-leak-report"
+CODE_MISSING: Final = "privacy.canary-missing"
+CODE_FAILED: Final = "privacy.audit-failed"
+SAYS: Final = (
+    "An alarm, never a proof: canaries that were not learned by heart do not show that nothing was, and a"
+    " bound from so few guesses cannot come near the claim."
+)
+
+_VERDICT = enum("pass", "fail")
+_CONFORMANCE = record(
+    {"report": DIGEST, "mu": DECIMAL, "mu_expected": DECIMAL, "eps_low": DECIMAL, "verdict": _VERDICT}
+)
+_PROPERTY = record({"report": DIGEST, "skill": DECIMAL, "verdict": _VERDICT})
+_AUDITS = record({"conformance": nullable(_CONFORMANCE), "property": nullable(_PROPERTY)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakFacts:
+    """Facts of a release request; None is not known, and refuses."""
+
+    mia_auc: str | None
+    property_skill: str | None
+    canaries_fired: tuple[str, ...] | None
+
+
+def audits_hold(value: Json) -> bool:
+    """Whether this is what a silo may say of its own audits: exactly these figures and nothing else."""
+    return _AUDITS.holds(value)
+
+
+def property_skill(audits: Mapping[str, Mapping[str, Json]], trained: Collection[str]) -> str | None:
+    """The largest skill that property audits found; None unless everybody whose update is in it sent one."""
+    told = {name: one["property"]["skill"] for name, one in audits.items() if one["property"] is not None}
+    return max(told.values(), key=float) if trained and set(trained) <= set(told) else None
+
+
+def leak_checks(report: Mapping[str, Json], asked: Collection[str]) -> dict[str, str]:
+    """Outcome of each check that a contract asks for, as ``candidate.evaluated`` has it.
+
+    Args:
+        report: The evaluation report.
+        asked: Evidence of the contract's release clause.
+    """
+    leaks, found = report.get("leaks"), {}
+    for name in (CANARIES, MEMBERSHIP):
+        if name in asked:
+            found[name] = "pass" if leaks is not None and leaks["passed"][name] else "fail"
+    if PROPERTY in asked:
+        skill = _skill(report)
+        bound = report.get("property_max")
+        found[PROPERTY] = "pass" if skill is not None and _within(skill, bound) else "fail"
+    return found
+
+
+def leak_facts(report: Mapping[str, Json], *, fields: Iterable[str], secrets: Iterable[str]) -> LeakFacts:
+    """What the contract is told of a report; see the module.
+
+    Args:
+        report: The evaluation report.
+        fields: Input fields of the recipe.
+        secrets: Trade-secret fields of the contract.
+    """
+    leaks, skill = report.get("leaks"), _skill(report)
+    if leaks is None or leaks["code"] == CODE_MISSING or leaks["auc"] is None:
+        return LeakFacts(mia_auc=None, property_skill=skill, canaries_fired=None)
+    fired = () if leaks["passed"][CANARIES] else tuple(sorted({*fields, *secrets}))
+    return LeakFacts(mia_auc=leaks["auc"]["low"], property_skill=skill, canaries_fired=fired)
+
+
+def _skill(report: Mapping[str, Json]) -> str | None:
+    return property_skill(report.get("audits", {}), report.get("trained", ()))
+
+
+def _within(value: str, bound: str | None) -> bool:
+    return bound is None or float(value) <= float(bound)
