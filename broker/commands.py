@@ -297,6 +297,7 @@ def run_show(where: Where, run: str) -> Result:
         f"round        {found['round']}{steps}",
         *_why(found["ended"]),
         *_waits(found.get("waiting")),
+        *_out(found.get("out", ())),
         *table(("ROUND", "ATTEMPT", "ACCEPTED", "REFUSED", "MODEL"), rows, empty="no round closed yet"),
     )
     return Result(data=found, text=text)
@@ -322,6 +323,15 @@ def _waits(waiting: Any) -> list[str]:  # noqa: ANN401  a JSON document
         return []
     until, who = iso_s(int(waiting["until_ms"])), ", ".join(map(plain, waiting.get("parties", ())))
     return [f"waiting      until {until}: {plain(waiting['reason'])}" + (f" ({who})" if who else "")]
+
+
+def _out(members: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """Lines about members that are asked for no further round of a run."""
+    return [
+        f"out          {plain(one['party'] or one['node'])}: {plain(one['kind'])} in round {one['round']}; "
+        f"evidence {plain(one['evidence'])}"
+        for one in members
+    ]
 
 
 def release_list(where: Where) -> Result:

@@ -17,7 +17,7 @@ from broker.contract_names import whole_digest
 from broker.errors import UsageError
 from policies.contract import parse
 from policies.encoding import b64, canonical
-from policies.limits import OFFER_BODY_BYTES
+from policies.limits import BODY_BYTES_JSON, OFFER_BODY_BYTES
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
@@ -57,13 +57,18 @@ def contract_offer(
     }
     if prose is not None:
         body["prose"] = b64(_bytes(prose))
+        if len(body["prose"]) > BODY_BYTES_JSON:
+            raise UsageError(
+                need=f"a text for people of at most {BODY_BYTES_JSON} bytes, in base64",
+                found=f"{len(body['prose'])}, {prose.name}",
+                remedy="offer without --prose and hand the file over by another way: its hash is bound",
+            )
     size = len(canonical(body))
     if size > OFFER_BODY_BYTES:
         raise UsageError(
             need=f"an offer of at most {OFFER_BODY_BYTES} bytes",
             found=f"{size}",
-            remedy="offer without --prose and hand the file over by another way, its hash is bound; or take "
-            "fewer episodes into the seed set",
+            remedy="take fewer episodes into the seed sets, or offer without --prose",
         )
     with where.client() as client:
         done = client.post("/operator/contracts", body)

@@ -198,6 +198,10 @@ class Budgets:
         """Whether an earlier key of the node charged this ledger."""
         return read_history(self._home.keys).newest_mark(stem, self._key.public) is not None
 
+    def has(self, lineage: str) -> bool:
+        """Whether the ledger of a lineage is here."""
+        return _stem(lineage) in self.lineages()
+
     def ledger_of(self, lineage: str) -> BudgetStore:
         """The ledger of a lineage that was charged before.
 

@@ -19,6 +19,7 @@ from client.answers import Answer
 from client.cli_life import contract
 from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened
 from client.cli_privacy import privacy
+from client.cli_seed import seed
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.settings import PRIVATE_UMASK, Home, load_settings
@@ -42,6 +43,7 @@ for _name, _one in (
     ("guard", guard),
     ("budget", budget),
     ("privacy", privacy),
+    ("seed", seed),
     ("outbox", outbox),
     ("receipts", receipts),
     ("release", release),
@@ -242,13 +244,44 @@ def guard_explain(
 
 @budget.command("show")
 def budget_show(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
-    """Spent, held and left, per contract and block of data."""
+    """Spent, held and left, per block and contract; exit 7 if a ledger lacks what the log was told."""
 
     def work() -> Answer:
-        from client import ledgers
+        from client import budget_show as budgets
 
         with opened(folder) as one:
-            return ledgers.budget_show(one.home, one.member, one.shelf)
+            return budgets.budget_show(one.home, one.member, one.shelf, one.outbox)
+
+    end(work, json)
+
+
+@budget.command("tighten")
+def budget_tighten(
+    lineage: Annotated[str, typer.Option(help="Of the data, as budget show names it.")],
+    epsilon: Annotated[str, typer.Option(help="The lower cap over the life of the data.")],
+    folder: Dir = FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Lowers the cap of some data for good; nothing loosens it again."""
+
+    def work() -> Answer:
+        from client import budget_show as budgets
+
+        with opened(folder) as one:
+            return budgets.tighten(one.home, one.member, lineage=lineage, epsilon=epsilon)
+
+    end(work, json)
+
+
+@budget.command("reconcile")
+def budget_reconcile(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Appends to an old copy of a ledger the spends that the log was told of; the worker must not run."""
+
+    def work() -> Answer:
+        from client import reckoning
+
+        with opened(folder) as one:
+            return reckoning.reconcile(one.home, one.member, one.shelf, one.outbox)
 
     end(work, json)
 

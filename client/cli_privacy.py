@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``iriai-node privacy``: what a recipe's privacy plan would cost and carry here, before anybody signs."""
+"""``iriai-node privacy``: what a recipe's plan costs and carries here, and whether training keeps it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["privacy"]
 
-privacy = group("Privacy: what a plan costs and carries.")
+privacy = group("Privacy: what a plan costs and carries, and whether training here keeps it.")
 
 
 @privacy.command("plan")
@@ -44,5 +44,32 @@ def privacy_plan(  # noqa: PLR0917  a command line
             tell(found.answer.text)
         found.check()
         return found.answer
+
+    end(work, json)
+
+
+@privacy.command("audit")
+def privacy_audit(
+    recipe: Annotated[str, typer.Option("--recipe", help="A file; with --contract, the recipe's digest.")],
+    contract: Annotated[str | None, typer.Option("--contract", help="Digest of a contract here.")] = None,
+    mix: Annotated[  # noqa: FBT002
+        bool, typer.Option("--mix", help="Instead: how well updates give a site's product mix away.")
+    ] = False,
+    folder: Dir = FOLDER,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Tests engine, sampler and noise against the plan, on made-up units; exit 3 if the audit failed."""
+
+    def work() -> Answer:
+        from client import audits
+
+        home = Home(folder).need()
+        if mix:
+            return audits.audit_mix(home, recipe, contract=contract)
+        report, answer = audits.audit(home, recipe, contract=contract)
+        if not report.passed:
+            tell(answer.text)
+        report.need_passed()
+        return answer
 
     end(work, json)

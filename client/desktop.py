@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from client.audit_figures import AuditShelf
     from client.budgets import Budgets, Touched
     from client.guard import Guard, Judged, Seat
     from client.outbox import Letters, Outbox
@@ -92,6 +93,7 @@ class Desktop:
     view: LogView
     budgets: Budgets
     learner: Learner
+    audits: AuditShelf
     rules: Callable[[], LocalRules]
     key: SigningKey
     clock: Clock

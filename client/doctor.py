@@ -15,6 +15,7 @@ from client.errors import DoctorFailedError
 from client.identity import load_identity, read_secret
 from client.membership import open_member, pinned_broker
 from client.outbox import Outbox
+from client.reckoning import require_known, told_spends
 from client.settings import load_settings
 from policies.errors import IriaiError
 
@@ -52,7 +53,7 @@ def doctor(
         _try("packages", "install iriai into an environment of its own", packages),
         _try("disk", "free some space", lambda: _disk(home)),
         _try("outbox", "iriai-node receipts verify", lambda: _outbox(home, clock, entropy)),
-        _try("budget", "restore the newest copy of the budget folder", lambda: _budget(home, clock)),
+        _try("budget", "restore the newest copy of the budget folder", lambda: _budget(home, clock, entropy)),
         _try("broker", "iriai-node join URL INVITE", lambda: pinned_broker(home).url),
         _try(
             "reach", "check network, clock and certificate", lambda: _reach(home, clock, entropy, transport)
@@ -121,9 +122,9 @@ def _disk(home: Home) -> str:
     return f"{free // 1024**3} GiB free, SQLite {sqlite3.sqlite_version}"
 
 
-def _outbox(home: Home, clock: Clock, entropy: Entropy) -> str:
+def _opened_outbox(home: Home, clock: Clock, entropy: Entropy) -> Outbox:
     identity, broker = load_identity(home), pinned_broker(home)
-    outbox = Outbox(
+    return Outbox(
         home.outbox,
         key=identity.key,
         origin=broker.origin,
@@ -131,6 +132,10 @@ def _outbox(home: Home, clock: Clock, entropy: Entropy) -> str:
         entropy=entropy,
         former=identity.former,
     )
+
+
+def _outbox(home: Home, clock: Clock, entropy: Entropy) -> str:
+    outbox = _opened_outbox(home, clock, entropy)
     try:
         outbox.check_open()
         outbox.check_settled()
@@ -139,12 +144,23 @@ def _outbox(home: Home, clock: Clock, entropy: Entropy) -> str:
         outbox.close()
 
 
-def _budget(home: Home, clock: Clock) -> str:
+def _budget(home: Home, clock: Clock, entropy: Entropy) -> str:
+    """Whether every ledger verifies, and holds what the log was told."""
     budgets = Budgets(home, key=load_identity(home).key, clock=clock)
     try:
         for stem in budgets.lineages():
             budgets.find(stem)
-        return f"{len(budgets.lineages())} ledgers verify"
+        told = 0
+        if home.outbox.exists():
+            outbox = _opened_outbox(home, clock, entropy)
+            try:
+                require_known(budgets, outbox)
+                told = len(told_spends(outbox))
+            finally:
+                outbox.close()
+        return (
+            f"{len(budgets.lineages())} ledgers verify, and hold all {told} spends that the log was told of"
+        )
     finally:
         budgets.close()
 

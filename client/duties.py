@@ -15,7 +15,8 @@ error code and by nothing else.
    ``submission.received``, and notes what leaves. Only then the reply exists.
 
 ``evaluate.judge``: one noised query of the recipe's evaluation plan on held-out units; only the vote leaves.
-Training is over then: the run's canaries are revealed, and nothing more is trained in it.
+Training is over then: the run's canaries are revealed, and nothing more is trained in it. What the node's own
+audits came to goes along (`client.audit_figures`).
 A candidate is judged once: asked again, the same envelopes go out. A query that was paid for and whose figure
 was never kept is made again under the same spend: the figure that is kept is the only one.
 
@@ -140,6 +141,7 @@ class ContributeDuty:
     def _train(self, header: RequestHeader, judged: Judged, weights: np.ndarray) -> HandlerReply:
         top, seat = self._top, judged.seat
         spends: list[Spend] = []
+        top.audits.need(seat)
         planted = canaries.drawn(
             top.outbox,
             top.entropy,
@@ -226,6 +228,7 @@ class JudgeDuty:
         told = self._spend(seat, header, candidate)
         top.phase(header, "judging")
         loss, accept = top.learner.judge(seat, _tensor(tensor))
+        audits = top.audits.figures(seat)
         figures = {
             "candidate": candidate,
             "plan": seat.recipe.evaluation.digest,
@@ -239,7 +242,7 @@ class JudgeDuty:
             if told is not None:
                 sealed += seal_spend(letters, top.outbox, top.budgets, told)
             sealed += canaries.reveal(letters, top.outbox, contract, run=header.run)
-            body = {"candidate": candidate, "evaluation": digest_of(figures)}
+            body = {"candidate": candidate, "evaluation": digest_of(figures)} | _audited(audits)
             sealed.append(_seal_own(letters, header, "evaluation.received", body, seen_slot))
             if top.rules().vote == "auto":
                 vote = _vote(seat, candidate, accept=accept)
@@ -323,6 +326,11 @@ def _seal_own(
 ) -> Envelope:
     """An envelope about a run, not about one of its rounds."""
     return letters.seal(kind, body=body, slot=slot, scope=header.contract, run=header.run)
+
+
+def _audited(figures: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The node's own audits as they stand in its evaluation; they are of synthetic data alone."""
+    return {} if figures is None else {"figures": dict(figures)}
 
 
 def _vote(seat: Seat, candidate: str, *, accept: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@
       StaleOfferError        contract.superseded      an offer older than the version that rules
       DecisionDiffersError   node.decision-differs    a kept decision that its facts do not give
       PersonaliseError       node.personalise         fine-tuning ended without a result
+      SeedFitError           node.seed-fit            the fit to a seed set ended without a result
       NoticesUnknownError    contract.notices-unknown what was said about a contract is lost or damaged here
       NoticesRewrittenError  contract.notices-rewritten   the broker took back what it had taken
     KeyFileError             identity.key-file        a key file that others can read, or that is none
@@ -73,6 +74,7 @@ __all__ = [
     "RemoteRefusalError",
     "RotationOpenError",
     "RotationWaitsError",
+    "SeedFitError",
     "SettingsError",
     "StaleOfferError",
     "TlsPinError",
@@ -189,6 +191,13 @@ class PersonaliseError(NodeError):
     """The process that fine-tunes a released model ended without a result."""
 
     code = "node.personalise"
+    exit_code = 3
+
+
+class SeedFitError(NodeError):
+    """The process that fits a model to a seed set ended without a result."""
+
+    code = "node.seed-fit"
     exit_code = 3
 
 

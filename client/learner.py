@@ -13,6 +13,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from client.clock import SystemClock
+from client.conforming import Conformance
 from client.donated import withheld
 from client.learning.canary_units import canary_units
 from client.learning.evaluate import judge
@@ -134,6 +136,7 @@ class HomeLearner:
         self._spare: dict[Place, _Ready] = {}
         self._initial: dict[str, np.ndarray] = {}
         self._held_out: dict[Place, list[EpisodeArrays]] = {}
+        self._conformance = Conformance(home, entropy=entropy, clock=SystemClock())
 
     def initial(self, recipe: Recipe) -> np.ndarray:
         """The weights that follow from the recipe's seed."""
@@ -163,6 +166,7 @@ class HomeLearner:
             key = (run, _place(seat))
             ready = self._trainers.get(key) or self._fresh(seat, canary_units(seat.recipe, canaries))
             self._trainers = {key: ready}  # one run at a time; a new run freezes its units anew
+        self._conformance.need(seat.recipe)
         spend(ready.manifest)
         return ready.trainer.update(weights, *slot)
 
@@ -181,11 +185,19 @@ class HomeLearner:
         return verdict.noised_loss, verdict.accept
 
     def warm(self, seats: Sequence[Seat]) -> None:
-        """Loads torch and prepares a trainer for each seat; the probe inside runs on made-up frames only."""
+        """Loads torch, prepares a trainer for each seat and audits its parts, on made-up frames only.
+
+        Raises:
+            AuditFailedError: What is installed does not keep a recipe's plan; nothing is trained under it.
+        """
         for seat in seats:
             with self._lock:
                 if _place(seat) not in self._spare and not self._trainers:
                     self._spare[_place(seat)] = self._make(seat, self._train(seat))
+        for seat in seats:
+            report = self._conformance.prepare(seat.recipe)
+            if report is not None:
+                report.need_passed()
 
     def _fresh(self, seat: Seat, planted: Sequence[Frames]) -> _Ready:
         """The trainer that was prepared for a seat if the store holds its units still, else a new one."""

@@ -10,7 +10,9 @@ never a value of data. ``IRIAI_PHASES=1`` adds ``phase run=… round=… attempt
 number also holds each phase for so many milliseconds, so that a test can act in it.
 
 ``python -m client.node --dir D --personalise MODEL`` trains an individual model at home instead, and prints
-one JSON object.
+one JSON object; ``--fit-seed RECIPE SEED_SET OUT`` and ``--check-seed RECIPE SEED_SET WEIGHTS`` fit a model
+to open episodes, ``--audit conformance|property`` audits the recipe that it reads from standard input on
+made-up units; these need no node in D.
 """
 
 from __future__ import annotations
@@ -43,13 +45,16 @@ from client.shelf import ContractShelf
 from client.tending import tend
 from client.worker import Worker, say
 from policies.errors import IriaiError
-from policies.limits import RECEIPT_POLL_S, WORKER_BACKOFF_CAP_S
+from policies.limits import RECEIPT_POLL_S, RECIPE_BYTES, WORKER_BACKOFF_CAP_S
+from policies.recipe import load as load_recipe
+from policies.seeds import read_seed_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from client.membership import Member
     from policies.ports import Clock, Entropy
+    from policies.recipe import Recipe
 
 __all__ = ["main"]
 
@@ -228,6 +233,18 @@ def fit_seed(recipe: Path, seed_set: Path, weights: Path, *, steps: int, write: 
     return {"loss": found.given, "loss_own": found.own, "loss_first": found.first, "holds": found.holds}
 
 
+def audit(kind: str, recipe: Recipe) -> dict[str, Any]:
+    """The report of one audit of a recipe, on made-up units."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    if kind == "property":
+        from client.learning.property_audit import audit_mix
+
+        return audit_mix(recipe, entropy=entropy, clock=clock).document
+    from client.learning.conformance import audit as conformance
+
+    return conformance(recipe, entropy=entropy, clock=clock).document
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the worker; gives its exit code."""
     parser = argparse.ArgumentParser(prog="python -m client.node")
@@ -236,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fit-seed", type=Path, nargs=3, metavar=("RECIPE", "SEED_SET", "OUT"))
     parser.add_argument("--check-seed", type=Path, nargs=3, metavar=("RECIPE", "SEED_SET", "WEIGHTS"))
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--audit", choices=("conformance", "property"))
     options = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.ERROR, stream=sys.stderr, format='{"event":"log","message":"%(message)s"}'
@@ -247,6 +265,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.personalise:
             print(json.dumps(personalise(home, options.personalise)))  # noqa: T201  the answer for the command
+        elif options.audit:
+            recipe = load_recipe(sys.stdin.buffer.read(RECIPE_BYTES + 1))
+            print(json.dumps(audit(options.audit, recipe)))  # noqa: T201  likewise
         elif options.fit_seed or options.check_seed:
             files, write = options.fit_seed or options.check_seed, bool(options.fit_seed)
             print(json.dumps(fit_seed(*files, steps=options.steps, write=write)))  # noqa: T201  likewise

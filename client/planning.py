@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe's privacy plan would cost and carry at this site, before anybody signs and without a broker.
+"""What a recipe's privacy plan would cost and carry at this site, before anybody signs.
 
 `plan` gives sentences for a person, and for a program::
 
@@ -105,7 +105,8 @@ def plan(home: Home, *, recipe: Path, epsilon: float | None, units: int | None, 
     Raises:
         NoSuchThingError: No such file.
         RecipeError: It is no recipe.
-        PlanIncompleteError: No privacy plan in it, no unit to plan for, or an epsilon that no noise reaches.
+        PlanIncompleteError: No privacy plan in it, no unit to plan for, or an epsilon that no noise
+            reaches.
         SharesUnfitError: Noise shares among fewer silos than they need.
         BudgetUnknownError: The ledger of the data does not verify.
     """

@@ -80,6 +80,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def audits(self) -> Path:
+        """Reports of conformance audits, one per privacy plan."""
+        return self.root / "audits"
+
+    @property
     def outbox(self) -> Path:
         """What left this site (SQLite)."""
         return self.root / "outbox.db"

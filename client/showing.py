@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer
+from client.budget_show import budget_rows
 from client.budgets import cap_of
 from client.contract_words import terms, word
 from client.contracts import fetch, latest, resolve, standing_of
-from client.ledgers import budget_rows
 from policies.contract import enforcement_map, plain_words
 from policies.contract.render import LAW_ONLY
 

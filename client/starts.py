@@ -117,7 +117,8 @@ def fetch_missing(member: Member, shelf: ContractShelf, contract: Contract) -> N
     recipes = {
         one.recipe_digest: shelf.recipe(contract.digest, one.recipe_digest) for one in contract.recipes
     }
-    for name in set(named_annexes(contract, recipes)) - set(shelf.annex_names(contract.digest)):
+    named = named_annexes(contract, recipes)
+    for name in set(named) - set(shelf.annexes(contract.digest) if named else ()):
         with contextlib.suppress(RemoteRefusalError, PeerUnreachableError):
             data = member.client.get_bytes(f"/contracts/{contract.digest}/annexes/{name}")
             shelf.put_annex(contract.digest, check_digest(data, name))

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from client.audit_figures import AuditShelf
 from client.budgets import Budgets
 from client.clock import SystemClock
 from client.contracts import fetch, fetch_envelope
@@ -23,6 +24,7 @@ from client.membership import open_member
 from client.outbox import Outbox
 from client.posting import hear
 from client.receipts import LogView, fetch_consistency
+from client.reckoning import require_known, told_spends
 from client.refusals import keep_unadmitted
 from client.settings import Home, load_settings
 from client.shelf import ContractShelf
@@ -31,7 +33,6 @@ from policies.exchange import ExchangeType
 from policies.identity import parse_key
 from policies.log.errors import MemberEnvelopeError
 from policies.ports import iso_ms
-from policies.privacy.errors import BudgetUnknownError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,7 +89,8 @@ class Worker:
         Raises:
             EquivocationError: The log contradicted itself; a person has to act.
             RotationOpenError: A change of the node's key was begun and is not done.
-            BudgetUnknownError: A ledger is older than what was told to the log.
+            BudgetDivergedError: A ledger is older than what was told to the log.
+            BudgetUnknownError: A ledger is lost, or does not verify.
             NotJoinedError: No broker is pinned.
         """
         self.home = home
@@ -129,6 +131,7 @@ class Worker:
             view=LogView(self.outbox, broker.log_vkey, fetch=fetch_consistency(self.member.client)),
             budgets=self.budgets,
             learner=learner if learner is not None else self.home_learner,
+            audits=AuditShelf(home),
             rules=self.rules,
             key=identity.key,
             clock=clock,
@@ -222,22 +225,12 @@ class Worker:
         (``untold``), all others go on.
 
         Raises:
-            BudgetUnknownError: Something was told that no ledger holds: a ledger is an old copy.
+            BudgetDivergedError: Something was told that no ledger holds: a ledger is an old copy.
+            BudgetUnknownError: A ledger is lost, or does not verify.
         """
+        require_known(self.budgets, self.outbox)
         touched = {one.mechanism: one for one in self.budgets.touches()}
-        told = {
-            one.slot.removeprefix("epsilon.spent ")
-            for one in self.outbox.envelopes(kind="epsilon.spent")
-            if one.slot is not None
-        }
-        lost = sorted(told - set(touched))
-        if lost:
-            raise BudgetUnknownError(
-                need=f"the spend {lost[0]} in a ledger",
-                found="none: the ledger is an old copy",
-                remedy="restore the newest copy of the budget folder; nothing can be trained without it",
-            )
-        for mechanism in sorted(set(touched) - told):
+        for mechanism in sorted(set(touched) - set(told_spends(self.outbox))):
             one = touched[mechanism]
             facts = {"run": one.run, "round": one.round, "attempt": one.attempt}
             try:

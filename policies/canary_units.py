@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from policies.privacy.canaries import CanarySecret
     from policies.recipe import Normaliser, Recipe
 
-__all__ = ["canary", "canary_scores"]
+__all__ = ["canary", "canary_scores", "weights_of"]
 
 Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
@@ -53,6 +53,11 @@ def canary_scores(recipe: Recipe, weights: npt.NDArray[Any], secret: CanarySecre
     answers = Forward(recipe, np.asarray(weights, dtype=np.float32))(inputs)
     gained: Array64 = (targets**2 - (answers - targets) ** 2).mean(axis=1)
     return tuple(f"{one:.6f}" for one in gained)
+
+
+def weights_of(data: bytes) -> Array32:
+    """The flat vector behind the bytes of a model (little-endian float32)."""
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
 
 
 def _point(recipe: Recipe, secret: CanarySecret, number: int) -> tuple[Array32, Array32]:

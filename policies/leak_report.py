@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from policies.canary_units import canary_scores
-from policies.limits import CANARIES_MIN, MIA_AUC_MAX
 from policies.privacy.accounting import epsilon_text
-from policies.privacy.leakage import CANARIES, CODE_FAILED, CODE_MISSING, MEMBERSHIP, SAYS, SCHEMA
+from policies.privacy.leakage import SAYS, SCHEMA, verdicts
 from policies.privacy.leakage_estimates import auc, one_run_low, tpr_at_fpr
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from policies.privacy.canaries import CanarySecret
     from policies.recipe import Recipe
 
-__all__ = ["LeakFigures", "leak_figures", "leak_report"]
+__all__ = ["LeakFigures", "figure_fields", "leak_figures", "leak_report"]
 
 Json = Any
 _LEAST: Final = 2  # scores on each side, without which there is no figure
@@ -80,7 +79,7 @@ def leak_report(
         weights: ``[P]`` float32, the model.
         reveals: Alias of each party → its checked secret.
         missing: Aliases of parties whose update is in the model and that revealed nothing.
-        auc_max: The contract's bound; `MIA_AUC_MAX` where it names none.
+        auc_max: The contract's bound, if it names one.
     """
     parties: dict[str, Json] = {}
     plan = recipe.plan
@@ -95,28 +94,25 @@ def leak_report(
     scores = [one for party in parties.values() for one in party["scores"]]
     flips = "".join(party["flips"] for party in parties.values())
     figures = leak_figures(scores, flips, delta=0.0 if plan is None else float(plan.delta))  # 2.
-    claim, bound = None if plan is None else epsilon_text(plan.epsilon_rdp), auc_max or str(MIA_AUC_MAX)
-    whole = not missing and len(scores) >= CANARIES_MIN and figures is not None  # 3.
-    passed = {CANARIES: False, MEMBERSHIP: False}
-    if whole and figures is not None:  # 4.
-        passed[MEMBERSHIP] = float(figures.auc["low"]) <= float(bound)
-        within = claim is None or float(figures.epsilon_low) <= float(claim)
-        passed[CANARIES] = passed[MEMBERSHIP] and within
-    code = None if all(passed.values()) else CODE_FAILED
-    return {
+    report = {
         "schema": SCHEMA,
         "says": SAYS,
         "candidate": candidate,
         "recipe": recipe.digest,
-        "claim": claim,
-        "auc_max": bound,
+        "claim": None if plan is None else epsilon_text(plan.epsilon_rdp),
         "canaries": len(scores),
         "trained": flips.count("1"),
         "parties": parties,
-        "missing": sorted(missing),
+        "missing": sorted(missing),  # 3.
+        **figure_fields(figures),
+    }
+    return report | verdicts(report, auc_max=auc_max)  # 4.
+
+
+def figure_fields(figures: LeakFigures | None) -> dict[str, Json]:
+    """Figures as they stand in a report; null where there are none."""
+    return {
         "auc": None if figures is None else dict(figures.auc),
         "tpr_at_1_percent_fpr": None if figures is None else figures.tpr_at_fpr,
         "epsilon_low": None if figures is None else figures.epsilon_low,
-        "passed": passed,
-        "code": code if whole else CODE_MISSING,
     }

@@ -45,7 +45,8 @@ from policies.limits import (
 )
 from policies.privacy.constants import asked_statistic, private_statistic
 from policies.privacy.errors import EvalUnplannedError, PlanIncompleteError
-from policies.privacy.plan import DpPlan, EvalPlan, PositiveDec, ProbabilityDec, refuse_search
+from policies.privacy.plan import DpPlan, EvalPlan, PositiveDec, ProbabilityDec
+from policies.privacy.plan_refusals import refuse_search
 
 __all__ = [
     "FIELD_NAMES",

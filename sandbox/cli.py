@@ -7,9 +7,10 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from click import ClickException
 
 from policies.errors import IriaiError
 
@@ -143,11 +144,35 @@ def bench_decide(
     _print(found, as_json=as_json)
 
 
+@bench.command("dp")
+def bench_dp(
+    *,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Turns of each way.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Milliseconds and peak memory of a clipped sum: our engines, both Opacus modes, a plain gradient."""
+    from sandbox.bench_dp import run
+
+    found = run(repeats=repeats)
+    if not as_json:
+        typer.echo(json.dumps(found, indent=2))
+    _print(found, as_json=as_json)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(one) for one in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter("whole numbers, separated by commas") from error
+
+
 @bench.command("pooling")
 def bench_pooling(
     *,
     epsilon: Annotated[str, typer.Option(help="Of the whole run; `inf` runs without privacy.")] = "8",
-    noise: Annotated[str, typer.Option(help="local-full, or shares in a plain sum.")] = "local-full",
+    noise: Annotated[
+        Literal["local-full", "shares"], typer.Option(help="Shares are added in a plain sum.")
+    ] = "local-full",
     seed_episodes: Annotated[
         int, typer.Option(min=0, max=100, help="Openly donated episodes per maker; 0: no seed set.")
     ] = 0,
@@ -168,7 +193,7 @@ def bench_pooling(
             epsilon=None if epsilon == "inf" else epsilon,
             noise=noise,
             seed_episodes=seed_episodes,
-            seeds=tuple(int(one) for one in seeds.split(",")),
+            seeds=_numbers(seeds),
             episodes=episodes,
             rollouts=rollouts,
         )
@@ -186,6 +211,9 @@ def main() -> None:
         app(standalone_mode=False)
     except typer.Exit as done:
         sys.exit(done.exit_code)
+    except ClickException as error:  # an option that does not fit
+        error.show()
+        sys.exit(error.exit_code)
     except IriaiError as error:
         if as_json:
             typer.echo(json.dumps({"schema": "1", "status": "error", "error": error.as_dict()}))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from policies.recipe import Recipe
+    from sandbox.recipes import Noise
 
 __all__ = ["StudyOptions", "marking", "run", "study_recipe"]
 
@@ -63,7 +64,7 @@ class StudyOptions:
     Attributes:
         folder: Where recordings are kept; not in the repository.
         epsilon: Of the whole run, as a decimal; None runs the recipe without privacy.
-        noise: ``local-full`` or ``shares``.
+        noise: Kind of noise; without privacy there is none.
         seed_episodes: Episodes that each maker donates besides its own; 0 starts from drawn weights.
         seeds: Of recordings and placements, one run each.
         episodes: Training episodes per cell.
@@ -73,7 +74,7 @@ class StudyOptions:
 
     folder: Path
     epsilon: str | None = "8"
-    noise: str = "local-full"
+    noise: Noise = "local-full"
     seed_episodes: int = 0
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     episodes: int = 250
@@ -94,7 +95,7 @@ def run(options: StudyOptions) -> dict[str, Json]:
     """All seeds; settings, plan, one row per seed and the means.
 
     Raises:
-        UsageError: An unknown kind of noise, or no seed.
+        UsageError: No seed.
         CellError: The simulator is not installed.
     """
     recipe = load(study_recipe(options))
@@ -112,13 +113,7 @@ def run(options: StudyOptions) -> dict[str, Json]:
 
 
 def study_recipe(options: StudyOptions) -> bytes:
-    """Canonical bytes of the recipe that the options name.
-
-    Raises:
-        UsageError: An unknown kind of noise.
-    """
-    if options.noise not in {"local-full", "shares"}:
-        raise UsageError(need="noise local-full or shares", found=options.noise, remedy="--noise shares")
+    """Canonical bytes of the recipe that the options name."""
     if options.epsilon is None:
         return plain_recipe(options.episodes)
     return private_recipe(options.epsilon, options.episodes, noise=options.noise)

@@ -53,6 +53,7 @@ from policies.log.merkle import MemoryTree, leaf_hash
 from policies.log.proofs import receipt_text
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text, filter_order, rho_step_nano
+from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
 from policies.privacy.statement import Subject, Terms, build_statement, claim, statement_bytes
 from policies.signing import Envelope
@@ -654,7 +655,11 @@ class PoolSim:
         decision = self.decide(self._train(maker.party, number), "node")
         self.add(f"decision {name}", self.said(maker, T.DECISION_RECORDED, decision, **place))
         spent = self.add(f"spent {name}", self.spend(maker, f"{RUN}/{number}/1", PLAN, number))
+        receipt = MadeWith(engine="loop").receipt(
+            steps_total=number, ledger_head=digest_from(f"ledger {name}")
+        )
         body = {"update": digest_from(name), "plan": digest_of(PLAN), "steps": 1, "attempt": 1}
+        body |= {"receipt": receipt}
         submitted = self.add(f"submission {name}", self.said(maker, T.SUBMISSION_RECEIVED, body, **place))
         return submitted, spent
 

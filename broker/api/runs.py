@@ -166,6 +166,14 @@ async def statement(call: PartyCall, digest: str) -> Response:
     return Response(data, headers={"Cache-Control": "no-store"}, media_type=JSON)
 
 
+@router.get("/reports/{digest}")
+async def report(call: PartyCall, digest: str) -> Response:
+    """The evaluation report of a candidate: who judged it, and what the tests for leaks found."""
+    with call.services.store.read() as session:
+        data = call.services.delivery.report(session, digest, call.known)
+    return Response(data, headers={"Cache-Control": "no-store"}, media_type=JSON)
+
+
 @router.get("/models/{digest}/weights")
 async def weights(call: MemberCall, digest: str) -> Response:
     """The bytes of a model, if the contract lets this party have it; the decision is logged either way."""

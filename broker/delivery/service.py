@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,7 @@ from broker.contracts.lineage import made_ms, released_ms, run_of, versions
 from broker.delivery.candidates import PRIVATE, is_closed, refused_by, waits_for
 from broker.delivery.errors import VoteClosedError, VoteInvalidError
 from broker.membership.directory import Member, Operator
-from broker.store.tables import candidate, model, release, run, statement, vote
+from broker.store.tables import candidate, log_entry, model, release, run, statement, vote
 from policies.contract import Deliver
 from policies.contract.errors import RefusedError
 from policies.errors import IriaiError, invariant
@@ -230,6 +231,25 @@ class Delivery:
             select(release.c.contract).where(release.c.statement_digest == name)
         ).all()
         if not any(self._visible(one, caller) is not None for one in contracts):
+            raise _no_model(name)
+        data: bytes | None = session.scalar(select(statement.c.bytes).where(statement.c.digest == name))
+        if data is None:
+            raise _no_model(name)
+        return data
+
+    def report(self, session: Session, name: str, caller: Member | Operator) -> bytes:
+        """Bytes of the evaluation report of a candidate of the caller's contracts, leak report included.
+
+        Raises:
+            NotPartyError: None.
+        """
+        of = log_entry.c.type == EntryType.CANDIDATE_EVALUATED.value
+        scopes = {
+            row.scope
+            for row in session.execute(select(log_entry.c.scope, log_entry.c.body).where(of))
+            if json.loads(row.body)["pub"]["report"] == name
+        }
+        if not any(self._visible(one, caller) is not None for one in scopes):
             raise _no_model(name)
         data: bytes | None = session.scalar(select(statement.c.bytes).where(statement.c.digest == name))
         if data is None:

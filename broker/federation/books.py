@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from broker.store import Session, Store
     from policies.contract.clauses import Caps
 
-__all__ = ["DIFFERS", "Books", "MisfitError", "Page"]
+__all__ = ["DIFFERS", "DIVERGED", "Books", "MisfitError", "Page"]
 
 Json = Any
 SPEND, SUBMISSION, EVALUATION, DECISION, CANARY = (
@@ -58,6 +58,12 @@ SPEND, SUBMISSION, EVALUATION, DECISION, CANARY = (
 )
 DIFFERS = frozenset({SPEND, SUBMISSION, EVALUATION, DECISION, CANARY})
 """Reasons behind which stands what a node signed and an audit would refuse: the node is out of the run."""
+MISSING = "spend-missing"
+DIVERGED = frozenset({SPEND, MISSING})
+"""Budget entries that are missing, out of order or too cheap: the broker's mirror and a node's ledger differ.
+
+The incident is ``budget.diverged``. The ledger decides, the mirror accuses: the node's owner answers for it.
+"""
 _MISPLACED = "envelope-malformed"
 _BUDGET = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT})
 _READ = [*sorted(_BUDGET), EntryType.DECISION_RECORDED]

@@ -6,7 +6,8 @@
   transaction is given up and `EnvelopesRefusedError` names the sender, who is then settled as refused.
 - Nor does it take one that would be an error in every later audit (`broker.federation.books`). Nothing of
   that reply is logged but an incident, which names the reply's digest; the reply is kept, and its node is
-  out of the run: its chain has a gap that its operator must explain.
+  out of the run: its chain has a gap that its operator must explain. So is the node of an update whose budget
+  entry is missing.
 - A contribution of an attempt that was settled before is refused as ``round-closed``. One of an attempt that
   is still open, in another run, waits for that run's own verdict.
 - Every budget entry is mirrored, also one that comes after its attempt was settled.
@@ -22,14 +23,15 @@ from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.decisions import keep
 from broker.contracts.lineage import scopes_of, versions
-from broker.federation.books import DIFFERS, MisfitError
+from broker.federation.books import DIFFERS, DIVERGED, MisfitError
 from broker.federation.signed import ABOUT_CONTRACTS, slot_of_mechanism
+from broker.runs.incidents import incidents_of
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, statement, vote
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.log.entries import EntryType, Event, from_envelope
 from policies.log.errors import LogError
-from policies.signing import Envelope
+from policies.privacy.errors import BudgetDivergedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,7 +214,10 @@ def _mirror(session: Session, sender: Participant, one: Signed) -> None:
 def declare(
     session: Session, tx: LogTx, evidence: bytes, reason: str, *, contract: str, run_id: str, number: int
 ) -> None:
-    """Keeps a reply that the log cannot take, and declares the incident that puts its node out of the run."""
+    """Keeps a reply that the log cannot take, and declares the incident that puts its node out of the run.
+
+    About budget entries it is ``budget.diverged``, about all others the reason of the refusal.
+    """
     named = digest(evidence)
     session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": evidence})
     tx.add(
@@ -221,19 +226,14 @@ def declare(
             scope=contract,
             run=run_id,
             round=number,
-            pub={"kind": reason, "evidence": named},
+            pub={"kind": BudgetDivergedError.code if reason in DIVERGED else reason, "evidence": named},
         )
     )
 
 
 def barred(session: Session, run_id: str) -> set[str]:
     """Nodes that are out of a run, by the incidents in the log."""
-    of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.INCIDENT_DECLARED.value)
-    named = [
-        json.loads(body)["pub"]["evidence"] for body in session.scalars(select(log_entry.c.body).where(of))
-    ]
-    kept = session.scalars(select(statement.c.bytes).where(statement.c.digest.in_(named))).all()
-    return {str(json.loads(Envelope.from_bytes(one).payload)["node"]) for one in kept}
+    return {one.node for one in incidents_of(session, run_id)}
 
 
 def store_votes(

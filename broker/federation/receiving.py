@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from broker.contracts.lineage import versions
 from broker.federation.aggregate import inspect
+from broker.federation.books import DIVERGED
 from broker.federation.counters import Counters
 from broker.federation.engine import Failure
 from broker.federation.errors import ABSENCES, FAILURES
@@ -63,7 +64,8 @@ class Receiving:
         try:
             reply = self._asking.read(sender, outcome)
         except ReplyRefusedError as error:
-            return self.refused(sender, error.reason, need=error.need, found=error.found)
+            evidence = outcome.raw if error.reason in DIVERGED else None
+            return self.refused(sender, error.reason, need=error.need, found=error.found, evidence=evidence)
         if not outcome.ok or outcome.tensor is None:
             code = outcome.header.code
             clauses = list(reply.decision.clauses) if reply.decision is not None else []

@@ -38,7 +38,7 @@ from broker.store.tables import candidate, log_entry, log_envelope, model, state
 from policies.encoding import canonical, digest
 from policies.exchange import ExchangeType
 from policies.identity import key_id
-from policies.limits import REVEAL_RETRY_S
+from policies.limits import REVEAL_RETRY_MAX_S, REVEAL_RETRY_S
 from policies.log.entries import EntryType, Event
 from policies.privacy.leakage import CODE_MISSING, PROPERTY, audits_hold, leak_checks
 from policies.signing import Envelope
@@ -92,7 +92,7 @@ async def open_candidate(run: RunSession, weights: np.ndarray) -> str:
 
 async def evaluate_candidate(run: RunSession, engine_run: EngineRun, name: str, weights: np.ndarray) -> None:
     """Asks the silos and logs what they say; see the module."""
-    model, asked = model_bytes(weights), await run.quorum()
+    model, asked, pause_s = model_bytes(weights), await run.quorum(), REVEAL_RETRY_S
     while True:
         answers = await _ask(run, engine_run, name, model, asked)
         refused: list[EnvelopesRefusedError] = []
@@ -104,7 +104,8 @@ async def evaluate_candidate(run: RunSession, engine_run: EngineRun, name: str, 
         if not owed:
             return
         run.tools.journal.note("candidate.owed", run=run.run, code=CODE_MISSING, parties=len(owed))
-        await asyncio.sleep(REVEAL_RETRY_S)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, REVEAL_RETRY_MAX_S)
         run.require_running()
         there = {one.party for one in run.online()}
         asked = tuple(one for one in owed if one.party in there)

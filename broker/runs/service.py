@@ -6,6 +6,8 @@
   is outside its term lets none begin.
 - A run that is not closed shows as ``suspended`` while its contract is halted, and while it waits because
   members said no and too few are left; then ``waiting`` says until when and, to operators, for whom.
+- Operators see who is ``out`` of a run, and by which incident: what its node signed, no audit would accept
+  (``budget.diverged``, say).
 - Where the contract names the views that may be asked for (`broker.contracts.queries`), a member's view of a
   run ends with the rounds that are older than the contract's delay. Refused the status, a member that may
   know its own budget is still told whether the run holds it: state and outcome, no counts.
@@ -24,6 +26,7 @@ from broker.membership.directory import Operator
 from broker.membership.records import console_action
 from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, TooFewSeatsError
+from broker.runs.incidents import incidents_of
 from broker.runs.verdicts import declined_of, paused_until_ms
 from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
@@ -199,8 +202,21 @@ class Runs:
         if waiting is not None and not isinstance(caller, Operator):
             waiting = {name: waiting[name] for name in ("until_ms", "reason")}
         plan = recipe.plan.digest if recipe.plan is not None else None
-        more = {"plan": plan, "ended": ended, "waiting": waiting}
+        more: dict[str, Json] = {"plan": plan, "ended": ended, "waiting": waiting}
+        if isinstance(caller, Operator):
+            more["out"] = self._out(session, contract, run_id)
         return replace(view, body={**view.body, **more, "rounds": [_round(one) for one in view.rounds]})
+
+    def _out(self, session: Session, contract: Contract, run_id: str) -> list[dict[str, Json]]:
+        """Members that are asked for no further round of a run, each with the incident that says why."""
+        parties = {
+            self._contracts.member_of(contract, one.party).node: one.party for one in contract.contributors
+        }
+        return [
+            {"party": parties.get(one.node), "node": one.node, "kind": one.kind, "round": one.round}
+            | {"evidence": one.evidence}
+            for one in incidents_of(session, run_id)
+        ]
 
     def list_for(self, session: Session, caller: Member | Operator) -> list[Shown]:
         """The newest runs of the caller's contracts, oldest first."""

@@ -33,9 +33,9 @@ def resampled(columns: Mapping[str, Array32], stamps_ns: Int64, rate_hz: float) 
     """Columns ``[T, k]`` of one episode at ``rate_hz``, ``[N, k] float32``.
 
     Args:
-        columns: By key of the store (``observation.tcp_pos``), all of one length.
+        columns: By key of the store (``observation.tcp_pos``, ``label.grip_lost``), all of one length.
         stamps_ns: Their stamps, not falling.
-        rate_hz: Of the time base.
+        rate_hz: Of the time base; no episode gets more than `EPISODE_FRAMES` points.
     """
     rising = np.append(np.diff(stamps_ns) > 0, True)[: len(stamps_ns)]  # of equal stamps the last row counts
     seconds = (stamps_ns[rising] - stamps_ns[:1]) / 1e9
@@ -47,15 +47,22 @@ def resampled(columns: Mapping[str, Array32], stamps_ns: Int64, rate_hz: float) 
     for key, values in columns.items():
         name = key.split(".", 1)[1]
         whole = values.astype(np.float64)
-        if name in _INCREMENTS:
+        if key.startswith("label."):
+            found[key] = _held(whole[rising], seconds, grid)
+        elif name in _INCREMENTS:
             found[key] = _increments(np.cumsum(whole, axis=0)[rising], seconds, grid)
         elif name in _HELD or (name == "tcp_rot" and values.shape[1] != _QUATERNION):
-            found[key] = whole[rising][np.searchsorted(seconds, grid + 1e-9, side="right") - 1]
+            found[key] = _held(whole[rising], seconds, grid)
         elif name == "tcp_rot":
             found[key] = _rotations(whole[rising], seconds, grid)
         else:
             found[key] = _lines(whole[rising], seconds, grid)
     return {key: np.ascontiguousarray(values, dtype=np.float32) for key, values in found.items()}
+
+
+def _held(values: Array64, seconds: Array64, grid: Array64) -> Array64:
+    held: Array64 = values[np.searchsorted(seconds, grid + 1e-9, side="right") - 1]
+    return held
 
 
 def _lines(values: Array64, seconds: Array64, grid: Array64) -> Array64:

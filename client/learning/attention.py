@@ -22,10 +22,14 @@ class SelfAttention(nn.Module):
     Args:
         size: d.
         heads: A divisor of d.
+
+    Attributes:
+        span: Tokens of a frame, if several frames lie on the axis of tokens; else None: all of them.
     """
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
+        self.span: int | None = None
         self.heads = heads
         self.project = nn.Linear(size, 3 * size)
         self.merge = nn.Linear(size, size)
@@ -33,7 +37,7 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Each token's mixture of the tokens beside it."""
         *_, count, size = tokens.shape
-        parts = self.project(tokens).reshape(-1, count, 3, self.heads, size // self.heads)
+        parts = self.project(tokens).reshape(-1, self.span or count, 3, self.heads, size // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         return cast("torch.Tensor", self.merge(mixed.transpose(1, 2).reshape(tokens.shape)))

@@ -6,8 +6,9 @@
   out. So its gradient is one coordinate of the port's weights and nothing else, under the real loss, and it
   goes through the real engine as any unit does: nothing is added to a sum from outside.
 - Coordinates are orthonormal. Half of the port's are given to no canary: what is released there is noise.
-- A canary's raw gradient is 3 to 300 times the clip norm, and it has one frame to twice the K of the plan,
-  all alike: clipping, averaging over frames and the bound on frames must all work for it to weigh one norm.
+- A canary's raw gradient is 3 to 300 times the clip norm, and it has one to four frames, or twice the K of
+  the plan, all alike: clipping, averaging over frames and the bound on frames must all work for it to weigh
+  one norm.
 - The number of a canary stands in its first input, which the mask keeps out of the gradient: `Tap` stands
   between the steps and the engine and reads there who was drawn.
 """
@@ -34,6 +35,8 @@ __all__ = ["Port", "Ported", "Tap", "canaries", "others"]
 
 _RAW: Final = (3.0, 30.0, 300.0)
 _SCALES: Final = (1.0, 100.0)
+_LONG: Final = 8  # every so many canaries a long one: it is slow, and a few are enough to be seen
+_LENGTHS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,8 @@ def canaries(port: Port, *, count: int, clip: float, frames: int) -> list[Frames
     found = []
     for number in range(count):
         row, column = divmod(number % port.directions, port.width)
-        one = _frames(port, f"canary {number}", 1 + number % (2 * frames))
+        length = 2 * frames if number % _LONG == 0 else 1 + number % _LENGTHS
+        one = _frames(port, f"canary {number}", length)
         weight = clip * _RAW[number % len(_RAW)] * (port.outputs + port.width) / 2
         one.inputs[:, 0] = number + 1
         one.inputs[:, port.inputs + column] = 1

@@ -26,6 +26,7 @@ __all__ = [
     "Frames",
     "action_constants",
     "frames_of",
+    "pooled",
     "split_observation",
     "unit_frames",
 ]
@@ -166,10 +167,11 @@ def unit_frames(recipe: Recipe, episodes: Sequence[Episode]) -> list[Frames]:
     units: dict[bytes, list[Frames]] = {}
     for episode in episodes:
         units.setdefault(episode.unit_id, []).append(frames_of(recipe, episode, features))
-    return [_pooled(parts) for parts in units.values()]
+    return [pooled(parts) for parts in units.values()]
 
 
-def _pooled(parts: Sequence[Frames]) -> Frames:
+def pooled(parts: Sequence[Frames]) -> Frames:
+    """Frames of a unit's episodes side by side; ``parts`` are of one unit."""
     if len(parts) == 1:
         return parts[0]
     return Frames(

@@ -48,7 +48,7 @@ from policies.log.kinds import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MEMBER_SET", "REFUSALS", "SCHEMA", "EntryType", "Schema"]
+__all__ = ["AUDIT_FIGURES", "MEMBER_SET", "REFUSALS", "SCHEMA", "EntryType", "Schema"]
 
 REFUSALS = frozenset(
     {
@@ -173,6 +173,24 @@ _PREDECESSOR = record({"origin": ORIGIN, "size": INTEGER, "root": DIGEST, "note"
 _ROLE = enum("log", "broker", "operator", "node", "fleet", "auditor", "witness")
 _ALGORITHM = enum("ed25519", "ecdsa-p256", "ml-dsa-44")
 _GRADE = enum("auditor", "member")
+_OUTCOME = enum("pass", "fail")
+AUDIT_FIGURES = record(
+    {
+        "conformance": nullable(
+            record(
+                {
+                    "report": DIGEST,
+                    "mu": DECIMAL,
+                    "mu_expected": DECIMAL,
+                    "eps_low": DECIMAL,
+                    "verdict": _OUTCOME,
+                }
+            )
+        ),
+        "property": nullable(record({"report": DIGEST, "skill": DECIMAL, "verdict": _OUTCOME})),
+    }
+)
+"""What a node says of its own audits on made-up units, beside its evaluation of a candidate."""
 _RECEIPT = record(
     {"steps_total": INTEGER, "ledger_head": DIGEST, "sampler": NAME, "engine": NAME, "generator": NAME}
 )
@@ -297,7 +315,7 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
             by="M",
             pub={"candidate": DIGEST, "evaluation": DIGEST},
             sd=MEMBER_SET,
-            sd_optional={"figures": VALUE},
+            sd_optional={"figures": AUDIT_FIGURES},  # absent: the node has no audits of its own
         ),
         _T.VOTE_CAST: Schema(
             by="M",

@@ -68,7 +68,7 @@ FIGURES: Final = (
     "shape_chance",
     "fresh_chance",
 )
-_TEXTS: Final = ("plan", "engine", "sampler", "generator")
+_TEXTS: Final = ("plan", "recipe", "engine", "sampler", "generator")
 _COUNTS: Final = ("canaries", "directions", "steps", "parameters")
 _DIGITS: Final = 6
 _TOLERANCE: Final = 1e-3
@@ -98,6 +98,7 @@ class ConformanceReport:
 
     Attributes:
         plan: Digest of the plan.
+        recipe: Digest of the recipe whose model was used.
         engine: The engine that was audited, by its name in step receipts, or its class.
         sampler: The sampler.
         generator: Generator of noise and choices.
@@ -113,6 +114,7 @@ class ConformanceReport:
     """
 
     plan: str
+    recipe: str
     engine: str
     sampler: str
     generator: str

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether so many units carry so much privacy, before anybody signs: noise against the best possible signal.
+"""Whether so many units carry so much privacy, before anybody signs: noise against the best signal.
 
-- Ratio = norm of the noise in the mean update over the largest norm that its signal can have. With S silos of
-  N units each, D trainable parameters and h honest silos:
+- Ratio = norm of the noise in the mean update over the largest norm that its signal can have. With S silos
+  of N units each, D trainable parameters and h honest silos:
   ``local-full``: ``sigma sqrt(D) / (q N sqrt(S))``; ``shares``: ``sigma sqrt(D) sqrt(S/h) / (q N S)``.
   The normaliser cancels: it divides noise and signal alike.
 - Up to 1 is fine, up to 3 warns, above is refused (``privacy.infeasible``). Optimisers average noise over
   steps; so this is a bound of sense, not a forecast of success.
 - Remedies in the order of what they cost: fewer trainable parameters, a larger sampling probability, more
-  units, more silos, a larger epsilon. Each is one number that, alone, brings the ratio to at most 1; noise is
-  calibrated anew to the same epsilon where q changes. One that no number fulfils is left out.
+  units, more silos, a larger epsilon. Each is one number that, alone, brings the ratio to at most 1; noise
+  is calibrated anew to the same epsilon where q changes. One that no number fulfils is left out.
 
 Standard library only.
 

@@ -21,7 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.log.kinds import DECIMAL, DIGEST, enum, nullable, record
+from policies.limits import CANARIES_MIN, MIA_AUC_MAX
+from policies.log.schema import AUDIT_FIGURES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -39,6 +40,7 @@ __all__ = [
     "leak_checks",
     "leak_facts",
     "property_skill",
+    "verdicts",
 ]
 
 Json = Any
@@ -53,13 +55,6 @@ SAYS: Final = (
     " bound from so few guesses cannot come near the claim."
 )
 
-_VERDICT = enum("pass", "fail")
-_CONFORMANCE = record(
-    {"report": DIGEST, "mu": DECIMAL, "mu_expected": DECIMAL, "eps_low": DECIMAL, "verdict": _VERDICT}
-)
-_PROPERTY = record({"report": DIGEST, "skill": DECIMAL, "verdict": _VERDICT})
-_AUDITS = record({"conformance": nullable(_CONFORMANCE), "property": nullable(_PROPERTY)})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakFacts:
@@ -72,13 +67,30 @@ class LeakFacts:
 
 def audits_hold(value: Json) -> bool:
     """Whether this is what a silo may say of its own audits: exactly these figures and nothing else."""
-    return _AUDITS.holds(value)
+    return AUDIT_FIGURES.holds(value)
 
 
 def property_skill(audits: Mapping[str, Mapping[str, Json]], trained: Collection[str]) -> str | None:
     """The largest skill that property audits found; None unless everybody whose update is in it sent one."""
     told = {name: one["property"]["skill"] for name, one in audits.items() if one["property"] is not None}
     return max(told.values(), key=float) if trained and set(trained) <= set(told) else None
+
+
+def verdicts(leaks: Mapping[str, Json], *, auc_max: str | None) -> dict[str, Json]:
+    """``auc_max``, ``passed`` and ``code`` of a leak report, as they follow from its other fields.
+
+    Args:
+        leaks: With ``claim``, ``canaries``, ``missing``, ``auc`` and ``epsilon_low``.
+        auc_max: The contract's bound; `MIA_AUC_MAX` where it names none.
+    """
+    bound, passed = auc_max or str(MIA_AUC_MAX), {CANARIES: False, MEMBERSHIP: False}
+    if leaks["missing"] or leaks["canaries"] < CANARIES_MIN or leaks["auc"] is None:
+        return {"auc_max": bound, "passed": passed, "code": CODE_MISSING}
+    claim = leaks["claim"]
+    passed[MEMBERSHIP] = float(leaks["auc"]["low"]) <= float(bound)
+    within = claim is None or float(leaks["epsilon_low"]) <= float(claim)
+    passed[CANARIES] = passed[MEMBERSHIP] and within
+    return {"auc_max": bound, "passed": passed, "code": None if all(passed.values()) else CODE_FAILED}
 
 
 def leak_checks(report: Mapping[str, Json], asked: Collection[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@
   one ``honest_min``-th; only a sum that nobody can take apart is protected then (`policies.privacy.shares`),
   one step a round.
 - What would be a second place for a number, another mechanism or another sampler is refused by its name: an
-  accountant, a loader, shuffle or batch size, a search on private data.
+  accountant, a loader, shuffle or batch size, a search on private data (`policies.privacy.plan_refusals`).
 - ``clipping: normalised`` gives every unit the norm ``clip_norm`` (arXiv 2206.07136, with a small constant so
   that a zero gradient stays zero): no budget and no search go into that number.
 
@@ -20,7 +20,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,26 +28,12 @@ from policies.encoding import Json, canonical, decimal_text, digest
 from policies.errors import EncodingError
 from policies.limits import FRAMES_PER_UNIT, HONEST_MIN, PARTIES, PLAN_STEPS
 from policies.privacy.accounting import epsilon_rdp, gaussian_rho_nano, rho_step_nano
-from policies.privacy.errors import (
-    AccountantRefusedError,
-    DeltaTooLargeError,
-    PlanIncompleteError,
-    SamplerForeignError,
-    SearchUnaccountedError,
-    SharesUnfitError,
-    UnitRefusedError,
-)
+from policies.privacy.errors import DeltaTooLargeError, PlanIncompleteError
+from policies.privacy.plan_refusals import refuse_by_name
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Dec", "DpPlan", "EvalPlan", "PositiveDec", "ProbabilityDec", "noise_std", "refuse_search"]
+__all__ = ["Dec", "DpPlan", "EvalPlan", "PositiveDec", "ProbabilityDec", "noise_std"]
 
 _DIGITS = 12
-_MECHANISM: Final = "poisson-gaussian"
-_SAMPLERS: Final = frozenset(
-    ["sampler", "loader", "data_loader", "shuffle", "epoch", "epochs", "batch_size", "drop_last"]
-)
 
 
 def _plain(text: str) -> str:
@@ -112,7 +98,7 @@ class _Plan(BaseModel):
             SharesUnfitError: Noise shares without ``honest_min``, or with more than one step per round.
         """
         facts = document if isinstance(document, dict) else {}
-        _refuse_by_name(facts)
+        refuse_by_name(facts)
         try:
             return cls.model_validate(document)
         except ValidationError as error:
@@ -253,78 +239,3 @@ class EvalPlan(_Plan):
 def noise_std(plan: DpPlan | EvalPlan) -> float:
     """Standard deviation of the noise on a plan's sum: noise multiplier times bound."""
     return plan.noise_std
-
-
-def refuse_search(document: Mapping[str, Any]) -> None:
-    """Refuses a document that names a search of settings on private data.
-
-    Trying settings on private data and keeping the best is a mechanism of its own, with a price that no plan
-    of this version states (repeat-and-select, arXiv 2110.03620).
-
-    Raises:
-        SearchUnaccountedError: It names one.
-    """
-    named = sorted(key for key in document if key == "search" or key.endswith("_search"))
-    if any(document[key] is not None for key in named):
-        raise SearchUnaccountedError(
-            need="no search of settings on private data",
-            found=", ".join(named),
-            remedy="search on public data or in simulation, and write the settings that were found",
-        )
-
-
-def _refuse_by_name(facts: dict[str, Any]) -> None:
-    """What deserves an own error before the schema speaks, in this order.
-
-    1. The unit. 2. Adjacency. 3. Mechanism and accountant. 4. Sampler. 5. Search. 6. Noise shares.
-    """
-    if facts.get("unit") in {"frame", "silo"}:
-        raise UnitRefusedError(
-            need="unit episode, work-piece or order",
-            found=str(facts["unit"]),
-            remedy="choose the unit whose owner could be harmed; frames of one episode are one unit",
-        )
-    if facts.get("adjacency") == "replace-one":
-        raise PlanIncompleteError(
-            need="adjacency zero-out or add-remove",
-            found="replace-one",
-            remedy="zero-out: replace-one costs about twice the epsilon and hides nothing more of a unit",
-        )
-    _refuse_mechanism(facts)
-    foreign = sorted(_SAMPLERS & facts.keys())
-    if foreign:
-        raise SamplerForeignError(
-            need="the plan's own Poisson sampler: sampling_prob and steps say all",
-            found=", ".join(foreign),
-            remedy="remove it; a shuffle or a fixed batch may cost four times the claimed epsilon",
-        )
-    refuse_search(facts)
-    _refuse_shares(facts)
-
-
-def _refuse_mechanism(facts: dict[str, Any]) -> None:
-    other = facts.get("mechanism", _MECHANISM)
-    if (isinstance(other, str) and other != _MECHANISM) or "accountant" in facts:
-        raise AccountantRefusedError(
-            need=f"mechanism {_MECHANISM} and no accountant beside it",
-            found=str(facts.get("accountant", other))[:60],
-            remedy="remove it: epsilon_rdp, the filter and epsilon_pld follow from the plan; a central limit "
-            "figure (GDP) or a sum of epsilons is no upper bound",
-        )
-
-
-def _refuse_shares(facts: dict[str, Any]) -> None:
-    shared, honest = facts.get("noise") == "shares", facts.get("honest_min")
-    if "noise" in facts and "honest_min" in facts and shared != (honest is not None):
-        raise SharesUnfitError(
-            need=f"honest_min of at least {HONEST_MIN} with noise shares, and null with local-full",
-            found=f"noise {facts.get('noise')}, honest_min {honest}",
-            remedy="use local-full, or say how many honest silos the noise rests on",
-        )
-    few = isinstance(honest, int) and honest < HONEST_MIN
-    if shared and (few or facts.get("steps_per_round", 1) != 1):
-        raise SharesUnfitError(
-            need=f"honest_min of at least {HONEST_MIN}, and steps_per_round 1",
-            found=f"honest_min {honest}, steps_per_round {facts.get('steps_per_round')}",
-            remedy="one step per round: a second would run on a path that carries a share of the noise only",
-        )

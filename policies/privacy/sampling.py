@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Poisson sampler: built from the plan and the frozen set of units, and from nothing else.
 
-- Each unit is drawn on its own with probability q, in each of exactly T steps. An empty draw is a step like
-  any other.
+- Each unit is drawn on its own with probability q, in each of exactly T steps. An empty draw is a step
+  like any other.
 - With ``strata_target`` m a unit of a stratum of n units is drawn with ``min(q, m / n)``: every stratum
-  weighs the same, whatever its volume. A unit's loss depends on its own probability, at most q, only; so the
-  run is accounted at q (zero-out adjacency). A stratum below m/q units still shows.
-- No loader, shuffle, epoch or fixed batch size exists: each of them would void the claimed epsilon (up to 4
-  times).
+  weighs the same, whatever its volume. A unit's loss depends on its own probability, at most q, only; so
+  the run is accounted at q (zero-out adjacency). A stratum below m/q units still shows.
+- No loader, shuffle, epoch or fixed batch size exists: each of them would void the claimed epsilon (up to
+  4 times).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class PoissonUnitSampler:
 
     Args:
         plan: Gives q, T and the public target per stratum.
-        strata: Stratum of each unit of the frozen set, ``[N]``; its length is private, and so are the names.
+        strata: Stratum of each unit of the frozen set, ``[N]``; its length is private, and so are the
+            names.
         rng: Unpredictable generator of the run, kept in memory only.
     """
 
@@ -72,7 +73,7 @@ def _probabilities(plan: DpPlan, strata: Sequence[str]) -> npt.NDArray[np.float6
 
 
 def sampler(plan: DpPlan, strata: Sequence[str], rng: np.random.Generator) -> PoissonUnitSampler:
-    """The plan's sampler over units, given the stratum of each (the same for all, where there are none)."""
+    """The plan's sampler over units, given the stratum of each (all "" where there are none)."""
     return PoissonUnitSampler(plan, strata, rng)
 
 

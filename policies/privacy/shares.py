@@ -5,15 +5,16 @@
   ``honest_min``: what it cannot subtract is at least ``(sigma C)^2``.
 - The conditions (`check_conditions`, `check_survivors`): at least four contributors in independent groups;
   ``3 <= honest_min <= groups - max_colluders``; secure aggregation; one step per round; a sum opens only
-  with ``honest_min + max_colluders`` survivors. One that fails is ``privacy.shares-unfit``; then nothing was
-  opened.
-- Shares go onto the integer grid of secure aggregation by rounding once, after the noise (`noised_on_grid`).
-  Between noise and sum stand rounding and reduction modulo the ring, and nothing else: no clip, no scaling.
-- ``h`` such integers sum to what rounding the one Gaussian mechanism of the plan gives, after public uniform
-  noise, up to a distance that `grid_distance` bounds (docs/adr/0011). `delta_grid` is what it adds to delta;
-  above one hundredth of delta the grid is too coarse and the plan is refused.
-- If others collude, epsilon rises (`epsilon_by_colluders`); its last row, own share only, is also the figure
-  if secure aggregation fails. Every statement prints both ends.
+  with ``honest_min + max_colluders`` survivors. One that fails is ``privacy.shares-unfit``; then nothing
+  was opened.
+- Shares go onto the integer grid of secure aggregation by rounding once, after the noise
+  (`noised_on_grid`). Between noise and sum stand rounding and reduction modulo the ring, and nothing else:
+  no clip, no scaling.
+- ``h`` such integers sum to what rounding the one Gaussian mechanism of the plan gives, after public
+  uniform noise, up to a distance that `grid_distance` bounds (docs/adr/0011). `delta_grid` is what it adds
+  to delta; above one hundredth of delta the grid is too coarse and the plan is refused.
+- If others collude, epsilon rises (`epsilon_by_colluders`); its last row, own share only, is also the
+  figure if secure aggregation fails. Every statement prints both ends.
 
 Standard library, and numpy where shares are drawn: a verifier recomputes every figure of this file.
 
@@ -54,6 +55,7 @@ __all__ = [
 GRID_SHARE: Final = 0.01  # of delta, that the grid may cost
 _TERMS: Final = 8  # of a series, before a geometric one bounds the rest
 _SPLITS: Final = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # any gives a bound; the least is taken
+_SLACK: Final = 1 + 1e-9  # above what rounding in the sums can lose
 _EXP_MAX: Final = 700.0  # beyond this exp overflows, and no claim is left anyway
 _INTEGER_BITS: Final = 62  # of a rounded value; a larger one is no update
 
@@ -106,8 +108,8 @@ def check_survivors(plan: DpPlan, *, survivors: int, max_colluders: int) -> None
     """Returns if a sum of so many survivors may be opened.
 
     Raises:
-        SharesUnfitError: Too few: the round is aborted. Nothing was opened, so nothing more is spent when the
-            same noised vector is sent again.
+        SharesUnfitError: Too few: the round is aborted. Nothing was opened, so nothing more is spent when
+            the same noised vector is sent again.
     """
     need = _honest(plan) + max_colluders
     if survivors < need:
@@ -121,7 +123,7 @@ def check_survivors(plan: DpPlan, *, survivors: int, max_colluders: int) -> None
 def epsilon_with_honest(
     *, q: float, sigma: float, steps: int, delta: float, honest: int, honest_min: int
 ) -> float:
-    """Epsilon of a plan with shares when the shares of ``honest`` silos are all that the adversary lacks."""
+    """Epsilon of a plan with shares when ``honest`` shares are all that the adversary lacks."""
     return epsilon_rdp(q, sigma * math.sqrt(honest / honest_min), steps, delta)
 
 
@@ -156,16 +158,16 @@ def grid_distance(std_steps: float, summed: int) -> float:
     """Bound on how far one rounded coordinate of the sum is from the ideal, relative to the ideal.
 
     The ideal is the plan's one Gaussian on that coordinate, plus ``summed - 1`` uniforms on [-1/2, 1/2],
-    rounded. The real probability of every integer is the ideal one times a factor within ``1 -+`` this bound;
-    half of it bounds the total-variation distance. Proof and check: docs/adr/0011.
+    rounded. The real probability of every integer is the ideal one times a factor within ``1 -+`` this
+    bound; half of it bounds the total-variation distance. Proof and check: docs/adr/0011.
 
     Args:
         std_steps: t, standard deviation of one share in grid steps.
         summed: h, shares in the sum.
 
     Returns:
-        0 for one share; else above 0, however small: a distance is never stated as none. Infinite if the grid
-        is far too coarse.
+        0 for one share; else above 0, however small: a distance is never stated as none. Infinite if the
+        grid is far too coarse.
     """
     exponent = 2 * (math.pi * std_steps) ** 2
     if summed == 1:
@@ -179,7 +181,7 @@ def grid_distance(std_steps: float, summed: int) -> float:
         for split in _SPLITS
         if split < exponent
     ]
-    return max(min(bounds), sys.float_info.min)
+    return max(min(bounds) * _SLACK, sys.float_info.min)
 
 
 def _all_frequencies(exponent: float, summed: int) -> float:
@@ -196,8 +198,9 @@ def _all_frequencies(exponent: float, summed: int) -> float:
 def delta_grid(plan: DpPlan, *, parameters: int, parties: int, grid_step: float) -> float:
     """What rounding shares to a grid adds to delta: ``(1 + e^epsilon)`` times the distance of all steps.
 
-    The largest over every number of honest silos that a row of `epsilon_by_colluders` rests on, each with its
-    own epsilon: fewer shares are smoothed less. A single share has no distance, so no row of its own here.
+    The largest over every number of honest silos that a row of `epsilon_by_colluders` rests on, each with
+    its own epsilon: fewer shares are smoothed less. A single share has no distance, so no row of its own
+    here.
 
     Args:
         plan: With shares.
@@ -271,7 +274,11 @@ def noised_on_grid(
 
 def _honest(plan: DpPlan) -> int:
     if plan.noise != "shares" or plan.honest_min is None:
-        raise _unfit("a plan with noise shares", plan.noise, "nothing to check: local-full needs nobody else")
+        raise SharesUnfitError(
+            need="a plan with noise shares",
+            found=f"noise {plan.noise}",
+            remedy="add the whole noise on this node: local-full needs no other silo",
+        )
     return plan.honest_min
 
 

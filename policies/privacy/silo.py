@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is never claimed: privacy of a whole silo, where there are fewer than 50 of them.
 
-To hide everything of one maker, the noise has to cover a whole silo's update. With three to twenty silos it
-is 2.6 to 173 times the best signal that their mean can carry (epsilon 8, delta 1e-3; `silo_noise_ratio`), so
-the claim could be printed and the model could not be used. What is said instead is `NO_SILO_CLAIM`.
+To hide everything of one maker, the noise has to cover a whole silo's update. With three to twenty silos
+it is 2.6 to 173 times the best signal that their mean can carry (epsilon 8, delta 1e-3;
+`silo_noise_ratio`), so the claim could be printed and the model could not be used. What is said instead is
+`NO_SILO_CLAIM`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,6 @@ def silo_claim(n_silos: int) -> None:
 
 
 def silo_noise_ratio(n_silos: int, *, steps: int, parameters: int, epsilon: float, delta: float) -> float:
-    """Noise norm over the best signal of the mean update, if whole silos were protected (all take part)."""
+    """Noise norm over the best signal of the mean update, if whole silos were protected."""
     sigma = float(calibrate(epsilon, delta, 1.0, steps))
     return sigma * math.sqrt(parameters) / n_silos

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from policies.encoding import canonical, digest_of
 from policies.limits import HONEST_MIN
 from policies.privacy.accounting import epsilon_rdp, epsilon_text
-from policies.privacy.errors import StatementError
+from policies.privacy.errors import PlanIncompleteError, StatementError
 from policies.privacy.statement_words import holds_against, not_protected
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def check_statement(document: Mapping[str, Any]) -> None:
             evaluation=document["evaluation"]["plan"],
             terms=Terms(**document["terms"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (PlanIncompleteError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _wrong("a complete statement", type(error).__name__) from error
     if expected != dict(document):
         changed = sorted(k for k in expected.keys() | document.keys() if expected.get(k) != document.get(k))

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policies.encoding import b64
+from policies.encoding import b64, digest
 from policies.errors import IriaiError
-from policies.limits import BUNDLE_BYTES, BUNDLE_FILES
+from policies.limits import BUNDLE_BYTES, BUNDLE_FILES, MODEL_BYTES
 from policies.log.checkpoint import parse_policy
 from policies.log.errors import AuditError, PolicyError, QuorumError
 from policies.verify.reading import Unreadable, read_history
@@ -52,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auditor", "member"),
         default="auditor",
         help="member: look at one member's view; that is no audit, and the exit code is 7 at best",
+    )
+    audit.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        help="bytes of a model as downloaded: scores of its leak report are computed again (needs numpy)",
     )
     audit.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show = commands.add_parser("show", help="one entry: bytes, leaf hash, proof, envelope, disclosed fields")
@@ -96,12 +103,25 @@ def _read_receipts(folder: Path | None) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_bytes().decode("utf-8", "replace") for path in files}
 
 
+def _read_models(paths: Sequence[Path]) -> dict[str, bytes]:
+    models = {}
+    for path in paths:
+        if path.stat().st_size > MODEL_BYTES:
+            raise PolicyError(
+                need=f"a model of at most {MODEL_BYTES} bytes", found="more", remedy="check the path"
+            )
+        data = path.read_bytes()
+        models[digest(data)] = data
+    return models
+
+
 def _verify(options: argparse.Namespace) -> int:
     report = verify(
         _read_bundle(options.bundle),
         _read_policy(options.policy),
         receipts=_read_receipts(options.receipts),
         grade=options.grade,
+        models=_read_models(options.model),
     )
     _say(*report.lines())
     if options.json:

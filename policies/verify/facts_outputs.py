@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from policies.contract.requests import PUBLIC
 from policies.log.entries import EntryType
 from policies.ports import iso_s, to_ms
+from policies.privacy.leakage import LeakFacts, leak_facts
+from policies.verify.documents import find_report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from policies.contract.requests import Deliver, Query, Release
     from policies.log.entries import Entry
     from policies.verify.history import History
@@ -24,12 +24,8 @@ __all__ = ["deliver_facts", "ms_of", "origin_facts", "query_facts", "recipe_fact
 
 Json = Any
 _T = EntryType
-# Figures of a report that only its evidence can give.
-_REPORTED: Final[Mapping[str, str]] = {
-    "mia_auc": "membership-inference-report",
-    "property_skill": "property-leak-report",
-    "canaries_fired": "canary-report",
-}
+# Figures that only the report of the last evaluation can give.
+_REPORTED: Final = ("mia_auc", "property_skill", "canaries_fired")
 # The release names the one, the checkpoint is the other.
 _ALWAYS: Final = frozenset({"privacy-statement", "log-root"})
 
@@ -63,8 +59,8 @@ def release_facts(history: History, index: int, entry: Entry, request: Release) 
     passed = _passed(history, index, entry, request.model)
     if request.evidence is not None and set(request.evidence) - passed - _ALWAYS:
         wrong.append("evidence")
-    for name, report in _REPORTED.items():
-        wrong += [name] if getattr(request, name) is not None and report not in passed else []
+    figures = _figures(history, index, entry, request)
+    wrong += [name for name in _REPORTED if getattr(request, name) not in (None, getattr(figures, name))]
     if history.grade != "auditor":
         return wrong
     if request.validation is not None and dict(request.validation) != _accepted(
@@ -77,13 +73,37 @@ def release_facts(history: History, index: int, entry: Entry, request: Release) 
     return wrong
 
 
-def _passed(history: History, index: int, entry: Entry, model: str | None) -> set[str]:
-    """Names of evidence that the last evaluation of a candidate passed."""
-    checks: Mapping[str, Json] = {}
+def _evaluated(history: History, index: int, entry: Entry, model: str | None) -> Entry | None:
+    """The last evaluation of a candidate before an entry."""
+    found = None
     for at, one in history.of(_T.CANDIDATE_EVALUATED):
         if at < index and (one.run, one.pub["candidate"]) == (entry.run, model):
-            checks = one.pub["checks"]
-    return {name for name, outcome in checks.items() if outcome == "pass"}
+            found = one
+    return found
+
+
+def _passed(history: History, index: int, entry: Entry, model: str | None) -> set[str]:
+    """Names of evidence that the last evaluation of a candidate passed."""
+    last = _evaluated(history, index, entry, model)
+    return set() if last is None else {name for name, one in last.pub["checks"].items() if one == "pass"}
+
+
+def _figures(history: History, index: int, entry: Entry, request: Release) -> LeakFacts:
+    """What the report of the last evaluation says of leaks; nothing where it does not say it."""
+    last = _evaluated(history, index, entry, request.model)
+    report, contract = (
+        None if last is None else find_report(history, last),
+        history.contracts[entry.scope or ""],
+    )
+    recipe = history.recipes.get(history.recipe_of(entry.run) or "", {})
+    try:
+        return leak_facts(
+            report or {},
+            fields=[one["field"] for one in recipe.get("inputs", ())],
+            secrets=[field for one in contract.fields.trade_secret for field in one.fields],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):  # AUD-078 has the form
+        return LeakFacts(mia_auc=None, property_skill=None, canaries_fired=None)
 
 
 def _accepted(history: History, index: int, entry: Entry, model: str | None) -> dict[str, bool]:

@@ -224,6 +224,21 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "everybody whose update is in a released model, or who may veto it, voted, and was heard",
             "list vote.cast and evaluation.received of the run; ask who is missing for its receipts",
         ),
+        "AUD-077": Rule(
+            "error",
+            "canaries are committed to before the first update, and revealed as committed before a release",
+            "SHA256 over tag, run, seed and salt; the coins follow from the seed by HKDF-SHA256",
+        ),
+        "AUD-078": Rule(
+            "error",
+            "the leak report holds everybody's reveals; figures, verdicts and checks follow from its scores",
+            "compute scores from the model and the seeds, and the figures from the scores",
+        ),
+        "AUD-079": Rule(
+            "error",
+            "the step receipt of every used update: known code, the plan's steps, a ledger that went on",
+            "count epsilon.spent of the organisation in the run up to the update; compare with its receipt",
+        ),
         "AUD-082": Rule(
             "error",
             "a disclosed value opens its commitment; the auditor's bundle opens all but the erased",

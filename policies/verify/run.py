@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from policies.verify.budgets import check_budgets
 from policies.verify.contracts import check_contracts, check_runs
 from policies.verify.decisions import check_decisions
+from policies.verify.leaks import check_leaks
 from policies.verify.lives import check_lives, read_lives
 from policies.verify.members import check_aliases, check_chains, check_disclosed, check_envelopes
 from policies.verify.reading import Unreadable, read_history
 from policies.verify.releases import check_releases
 from policies.verify.report import Report
 from policies.verify.rounds import check_rounds
+from policies.verify.steps import check_steps
 from policies.verify.successions import check_successions
 from policies.verify.tree_rules import check_checkpoints, check_entries, check_receipts
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["audit", "verify"]
 
 
-def audit(history: History, receipts: Mapping[str, str], report: Report) -> None:
+def audit(history: History, receipts: Mapping[str, str], report: Report, models: Mapping[str, bytes]) -> None:
     """Steps 3 (second half) to 10 over a history that was read."""
     check_entries(history, report)  # 3.
     check_checkpoints(history, report)  # 4.
@@ -43,14 +45,21 @@ def audit(history: History, receipts: Mapping[str, str], report: Report) -> None
     check_rounds(history, report)  # 7.
     check_decisions(history, report)  # 8.
     check_budgets(history, report)  # 9.
+    check_steps(history, report)
     check_releases(history, report)  # 10.
+    check_leaks(history, report, models)
     if history.policy.witnesses:
         report.not_checked("cosignatures of " + " ".join(history.policy.witnesses))
     report.facts["grade"] = history.grade
 
 
 def verify(
-    data: bytes, policy: Policy, *, receipts: Mapping[str, str] | None = None, grade: str = "auditor"
+    data: bytes,
+    policy: Policy,
+    *,
+    receipts: Mapping[str, str] | None = None,
+    grade: str = "auditor",
+    models: Mapping[str, bytes] | None = None,
 ) -> Report:
     """Audits a bundle.
 
@@ -59,6 +68,7 @@ def verify(
         policy: The auditor's own, from `policies.log.checkpoint.parse_policy`.
         receipts: The auditor's own receipts: text by file name.
         grade: ``auditor``; ``member`` looks at one member's view, and its verdict is never that of an audit.
+        models: Bytes of models that the auditor has, by digest: scores of their leak reports are recomputed.
 
     Returns:
         Findings, verdict, and what was not checked. Whatever the bytes are, this returns.
@@ -68,5 +78,5 @@ def verify(
         history = read_history(data, policy, report, grade=grade)
     except Unreadable:
         return report
-    audit(history, receipts or {}, report)
+    audit(history, receipts or {}, report, models or {})
     return report

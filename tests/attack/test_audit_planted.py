@@ -21,7 +21,7 @@ from policies.log.bundle import files_of
 from policies.log.checkpoint import Checkpoint, VerifierKey, parse_policy, policy_text, sign_checkpoint
 from policies.log.entries import EntryType, Event, from_envelope
 from policies.log.envelope import Seen, open_envelope, seal_envelope
-from policies.privacy.accounting import rho_step_nano
+from policies.privacy.accounting import rho_max_nano, rho_step_nano
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
 from policies.privacy.statement import claim
 from policies.signing import Envelope
@@ -827,7 +827,7 @@ def _spend_again(sim: PoolSim, at: str, event: Event) -> Event | list[Event]:
     return [event, sim.spend(sim.makers["kita"], f"{RUN}/1/1", PLAN, 1)]
 
 
-@planted("AUD-060")
+@planted("AUD-060", "AUD-079")
 def a_spend_twice() -> tuple[bytes, Any]:
     sim = PoolSim()
     sim.tamper = lambda at, event: _spend_again(sim, at, event)
@@ -848,7 +848,7 @@ def an_aggregate_that_leaves_a_spend_out() -> tuple[bytes, Any]:
     return out(sim.build())
 
 
-@planted("AUD-061", "AUD-043")
+@planted("AUD-061", "AUD-043", "AUD-079")
 def a_spend_that_is_never_logged() -> tuple[bytes, Any]:
     return tampered(lambda at, event: None if at == "spent kita 1" else event)
 
@@ -882,7 +882,7 @@ def a_cap_is_passed() -> tuple[bytes, Any]:
     return _stating("spent kita 1", "kita", rho_nano=1 << 40)
 
 
-@planted("AUD-063")
+@planted("AUD-063", "AUD-079")
 def the_contracts_cap_is_passed_by_honest_costs() -> tuple[bytes, Any]:
     step = rho_step_nano(q=0.2, sigma=6.2244, order=ORDER)
     return _stating("spent kita 1", "kita", steps=5_000, rho_nano=5_000 * step)
@@ -914,8 +914,38 @@ def a_submission_under_another_plan() -> tuple[bytes, Any]:
 
 
 @planted("AUD-066")
-def a_cap_that_changes() -> tuple[bytes, Any]:
-    return _stating("budget kita iriai-eval-plan/1", "kita", epsilon_max="7")
+def a_cap_that_is_loosened() -> tuple[bytes, Any]:
+    return _stating("budget kita iriai-eval-plan/1", "kita", epsilon_max="9")
+
+
+@planted("AUD-066", "AUD-062")
+def an_order_that_changes() -> tuple[bytes, Any]:
+    return _stating("budget kita iriai-eval-plan/1", "kita", alpha_star=ORDER + 1)
+
+
+def _in_blocks(*blocks: list[int]) -> tuple[bytes, Any]:
+    """A member whose rounds cost six tenths of its lineage's cap each, in these blocks of its data."""
+    sim = PoolSim()
+    cost = 6 * rho_max_nano(epsilon=8.0, delta=1e-5, order=ORDER) // 10
+    stated = {f"spent kita {number}": {"blocks": of, "rho_nano": cost} for number, of in enumerate(blocks, 1)}
+
+    def tamper(at: str, event: Event) -> Event:
+        if at not in stated or event.envelope is None:
+            return event
+        old = json.loads(event.envelope.payload)["body"]
+        changed = again(sim, event, sim.makers["kita"], body=old | stated[at])
+        assert changed.envelope is not None
+        node = sim.makers["kita"]
+        node.state = replace(node.state, prev=digest(changed.envelope.payload))
+        return changed
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-063")
+def a_block_of_a_lineage_is_passed() -> tuple[bytes, Any]:
+    return _in_blocks([1, 3], [3, 5])
 
 
 @planted("AUD-066")
@@ -1786,6 +1816,19 @@ def test_the_untouched_story_is_clean() -> None:
     report = verify(sim.bundle(), sim.policy)
     assert (report.exit_code, report.findings) == (0, [])
     assert report.verdict.startswith(f"complete up to size {len(sim.bodies)}")
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        lambda: _in_blocks([1], [3]),
+        lambda: _stating("budget kita iriai-eval-plan/1", "kita", epsilon_max="7.9"),
+    ],
+    ids=["rounds in other blocks of a lineage", "a cap that is tightened"],
+)
+def test_blocks_that_hold_and_caps_that_are_tightened_are_clean(story: Case) -> None:
+    report = audited(story)
+    assert (report.exit_code, report.findings) == (0, [])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -77,19 +77,36 @@ def without(kind: str) -> Change:
     return lambda one, _said: [] if one["kind"] == kind else [one]
 
 
+def late(kind: str, after: str) -> Change:
+    """Envelopes of a kind come after the next one of another kind."""
+    kept: list[Payload] = []
+
+    def change(one: Payload, _said: Said) -> list[Payload]:
+        if one["kind"] == kind:
+            kept.append(one)
+            return []
+        if one["kind"] == after:
+            return [one, *(kept.pop() for _ in range(len(kept)))]
+        return [one]
+
+    return change
+
+
 CASES: dict[str, tuple[Change, str]] = {
-    "a spend that costs nothing": (with_body("epsilon.spent", rho_nano=0), "spend-differs"),
-    "a spend twice": (twice("epsilon.spent"), "spend-differs"),
-    "a spend of another lineage": (with_body("epsilon.spent", lineage="kita/other"), "spend-differs"),
-    "more than the cap holds": (with_body("epsilon.spent", rho_nano=10**12), "spend-differs"),
+    "a spend that is left out": (without("epsilon.spent"), "budget.diverged"),
+    "a spend before its budget": (late("budget.opened", "epsilon.spent"), "budget.diverged"),
+    "a spend that costs nothing": (with_body("epsilon.spent", rho_nano=0), "budget.diverged"),
+    "a spend twice": (twice("epsilon.spent"), "budget.diverged"),
+    "a spend of another lineage": (with_body("epsilon.spent", lineage="kita/other"), "budget.diverged"),
+    "more than the cap holds": (with_body("epsilon.spent", rho_nano=10**12), "budget.diverged"),
     "a budget of another cap": (
         with_body("budget.opened", epsilon_max="0.5", alpha_star=3),
-        "spend-differs",
+        "budget.diverged",
     ),
-    "a budget of no order": (with_body("budget.opened", alpha_star=1), "spend-differs"),
-    "a budget in another unit": (with_body("budget.opened", unit="order"), "spend-differs"),
-    "a budget opened twice, differently": (twice("budget.opened", epsilon_max="1000"), "spend-differs"),
-    "no budget opened": (without("budget.opened"), "spend-differs"),
+    "a budget of no order": (with_body("budget.opened", alpha_star=1), "budget.diverged"),
+    "a budget in another unit": (with_body("budget.opened", unit="order"), "budget.diverged"),
+    "a budget opened twice, differently": (twice("budget.opened", epsilon_max="1000"), "budget.diverged"),
+    "no budget opened": (without("budget.opened"), "budget.diverged"),
     "two submissions in one attempt": (
         twice("submission.received", update="sha256:" + "7" * 64),
         "submission-differs",
@@ -113,6 +130,12 @@ def incidents(pool: Pool, run: str) -> list[str]:
     return [one.pub["kind"] for one in found]
 
 
+def out(pool: Pool, go: Any, run: str) -> list[tuple[str, str, int]]:
+    """Whom the operator is shown as out of a run: party, incident, round."""
+    shown = go(pool.house.alice.get(f"/operator/runs/{run}")).json()["out"]
+    return [(one["party"], one["kind"], one["round"]) for one in shown]
+
+
 def asked(pool: Pool, kind: str = "train.contribute") -> list[int]:
     """Rounds for which the liar was asked."""
     return [number for name, what, number, _ in pool.fleet.asked if (name, what) == (LIAR, kind)]
@@ -125,6 +148,7 @@ def test_what_an_audit_would_refuse_gets_no_entry_and_its_node_is_out_of_the_run
         run = go(pool.run())
         assert pool.verdicts(run) == [dict.fromkeys(NAMES, "accepted") | {LIAR: "refused"}] * ROUNDS
         assert incidents(pool, run) == [reason]
+        assert out(pool, go, run) == [(LIAR, reason, 1)]
         assert asked(pool) == [1]
         assert asked(pool, "evaluate.judge") == []
         actors = {pool.alias(LIAR, run, number) for number in (None, *range(ROUNDS + 1))}
@@ -139,7 +163,7 @@ def test_who_is_out_of_one_run_is_heard_again_in_the_next_and_refused_for_what_i
     with running() as (pool, go):
         pool.nodes[LIAR].lies.append(Owner(with_body("epsilon.spent", rho_nano=0)))
         runs = [go(pool.run()), go(pool.run())]
-        assert [incidents(pool, run) for run in runs] == [["spend-differs"]] * 2
+        assert [incidents(pool, run) for run in runs] == [["budget.diverged"]] * 2
         assert asked(pool) == [1, 1]
         pool.check_audit()
 
@@ -165,7 +189,7 @@ def test_a_broker_that_starts_again_knows_who_is_out():
         pool.nodes["hanbit"].lies.append(ends)
         run = go(story(pool))
         assert [one[LIAR] for one in pool.verdicts(run)] == ["refused"] * ROUNDS
-        assert incidents(pool, run) == ["spend-differs"]
+        assert incidents(pool, run) == ["budget.diverged"]
         assert asked(pool) == []  # of the second process
         pool.check_audit()
 
@@ -241,7 +265,7 @@ def check_report(pool: Pool, run: str, evaluated: Any, names: Any) -> None:
             lambda one, said: with_body(
                 "epsilon.spent", **({"steps": 9} if said.header.type.value == "evaluate.judge" else {})
             )(one, said),
-            "spend-differs",
+            "budget.diverged",
         ),
     ],
     ids=["two evaluations", "an evaluation of more steps"],

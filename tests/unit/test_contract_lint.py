@@ -281,11 +281,14 @@ def as_this_version_asks(pool: Contract) -> dict[str, Request]:
     plan = {name: getattr(pool.privacy, name) for name in ("unit", "adjacency", "delta", "filter")}
     made = replace(train_round().privacy, noise="local-full", mode=pool.privacy.mode, **plan)  # type: ignore[type-var]
     evidence = tuple(sorted(EVIDENCE_MADE))
+    start = {one.recipe: one for one in pool.seed_sets}.get(pool.recipes[1].id)
+    seeds = {
+        "seed_set": "none" if start is None else start.seed_set,
+        "seed_consents": () if start is None else tuple(one.consent for one in start.donations),
+    }
     return {
         "TrainRound pick": train_round(seed_set="none", seed_consents=(), privacy=made),
-        "TrainRound weld": train_round(
-            recipe=pool.recipes[1].recipe_digest, seed_set="none", seed_consents=(), privacy=made
-        ),
+        "TrainRound weld": train_round(recipe=pool.recipes[1].recipe_digest, **seeds, privacy=made),
         "Aggregate": aggregate(validation=None, rejected_rounds=None, privacy=made),
         "Release": release(
             evidence=evidence,

@@ -1,22 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import nn
 
-from client.learning.engines import LoopEngine, OpacusHooksEngine, UnitFrames
-from client.learning.noise import SecureNoise
-from client.learning.probe import check_independence, check_structure, probe
-from client.learning.registry import build, flatten
-from policies.privacy.errors import ModelRefusedError, RngRefusedError
-from tests.learnsim import SeededEntropy, small_recipe
+from client.learning.attention import SelfAttention
+from client.learning.engines import (
+    GAMMA,
+    LoopEngine,
+    OpacusHooksEngine,
+    PackedEngine,
+    UnitFrames,
+    choose_engine,
+    clip_factors,
+    frame_loss,
+)
+from client.learning.models import MlpChunkModel
+from client.learning.noise import SecureNoise, SeededNoise
+from client.learning.registry import flatten
+from policies.privacy.errors import ModelRefusedError, PrecisionRefusedError, RngRefusedError
+from sandbox.bench_models import TokenTransformer
+from tests.learnsim import SeededEntropy
 
-RECIPE = small_recipe()
+CLIP = 0.2
+
+
+def mlp():
+    return MlpChunkModel(input_size=19, output_size=4, width=24, chunk=1)
+
+
+def transformer():
+    return TokenTransformer(inputs=19, outputs=4, size=8, tokens=3, layers=1, heads=2)
+
+
+def wide():
+    """Wide enough that short units are measured by Gram matrices, long ones by their products."""
+    return nn.Sequential(
+        nn.Linear(19, 150), nn.Tanh(), nn.Linear(150, 150, bias=False), nn.ReLU(), nn.Linear(150, 4)
+    )
+
+
+MODELS = {"mlp": mlp, "transformer": transformer, "wide": wide}
 
 
 def unit(frames: int, *, seed: int = 0, scale: float = 1.0) -> UnitFrames:
@@ -31,76 +58,172 @@ def unit(frames: int, *, seed: int = 0, scale: float = 1.0) -> UnitFrames:
 UNITS = [unit(count, seed=number) for number, count in enumerate([1, 3, 32, 7, 90, 400])]
 
 
-def engine(kind):
-    return kind(copy.deepcopy(build(RECIPE)))
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
 
 
-def total(kind, units, clip=0.2):
-    return flatten(engine(kind)(units, clip))
-
-
-@pytest.fixture(params=[LoopEngine, OpacusHooksEngine])
+@pytest.fixture(params=[LoopEngine, OpacusHooksEngine, PackedEngine])
 def kind(request):
     return request.param
 
 
-def test_the_two_engines_agree():
-    np.testing.assert_allclose(total(LoopEngine, UNITS), total(OpacusHooksEngine, UNITS), atol=1e-5)
-    assert np.abs(total(LoopEngine, UNITS)).max() > 0.01
+@pytest.fixture(params=MODELS)
+def build(request):
+    return MODELS[request.param]
+
+
+@pytest.fixture(params=["flat", "normalised"])
+def clipping(request):
+    return request.param
+
+
+def engine(kind, build=mlp, *, clipping="flat", loss=frame_loss):
+    torch.manual_seed(0)
+    return kind(build(), loss, clipping=clipping)
+
+
+def total(kind, units, clip=CLIP, *, build=mlp, clipping="flat"):
+    return flatten(engine(kind, build, clipping=clipping)(units, clip))
+
+
+def test_the_engines_agree(kind, build, clipping):
+    oracle = total(LoopEngine, UNITS, build=build, clipping=clipping)
+    found = total(kind, UNITS, build=build, clipping=clipping)
+    np.testing.assert_allclose(found, oracle, rtol=0, atol=1e-5 * np.linalg.norm(oracle))
+    assert np.linalg.norm(oracle) > CLIP / 2
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_one_unit_moves_the_sum_by_at_most_the_clip_norm(kind, scale):
+def test_one_unit_moves_the_sum_by_at_most_the_clip_norm(kind, build, clipping, scale):
+    whole = [UnitFrames(u.inputs * scale, u.targets * scale, u.mask) for u in UNITS]
+    sums = engine(kind, build, clipping=clipping)
     for out in range(len(UNITS)):
-        units = [
-            UnitFrames(u.inputs * scale, u.targets * scale, u.mask) if i == out else u
-            for i, u in enumerate(UNITS)
-        ]
-        moved = total(kind, units) - total(kind, units[:out] + units[out + 1 :])
-        assert np.linalg.norm(moved) <= 0.2
+        moved = flatten(sums(whole, CLIP)) - flatten(sums(whole[:out] + whole[out + 1 :], CLIP))
+        assert np.linalg.norm(moved) <= CLIP
 
 
 def test_a_loud_unit_is_clipped_to_the_norm_and_a_quiet_one_is_not_scaled_up(kind):
     loud = total(kind, [unit(20, scale=100)])
-    assert np.linalg.norm(loud) == pytest.approx(0.2, rel=2e-4)
-    assert np.linalg.norm(loud) <= 0.2
+    assert np.linalg.norm(loud) == pytest.approx(CLIP, rel=2e-4)
+    assert np.linalg.norm(loud) <= CLIP
     quiet = total(kind, [unit(20)], clip=1e6)
     assert np.linalg.norm(quiet) < 100
 
 
-def test_frames_seven_times_over_change_nothing(kind):
+def test_normalised_clipping_gives_loud_and_quiet_units_nearly_the_same_norm(kind):
+    for scale in (0.3, 1.0, 100.0):
+        norm = np.linalg.norm(total(kind, [unit(20, scale=scale)], clip=1e9))
+        found = np.linalg.norm(total(kind, [unit(20, scale=scale)], clipping="normalised"))
+        assert found == pytest.approx(CLIP * norm / (norm + GAMMA), rel=2e-4)
+        assert found <= CLIP
+    still = unit(20)
+    still.mask[:] = 0
+    assert not total(kind, [still], clipping="normalised").any()
+
+
+def test_factors_bound_every_norm_and_drop_what_is_not_finite(clipping):
+    norms = torch.tensor([0.0, 1e-30, CLIP, 1e3, 1e38, 1e39, float("inf"), float("nan")], dtype=torch.float64)
+    factors = clip_factors(norms, CLIP, clipping)
+    assert ((factors * norms)[:5] <= CLIP).all()
+    assert factors[5:].tolist() == [0, 0, 0]
+    assert (factors[:5] > 0).all()
+
+
+def test_frames_seven_times_over_change_nothing(kind, build, clipping):
     repeated = [UnitFrames(*(t.repeat(7, 1) for t in (u.inputs, u.targets, u.mask))) for u in UNITS[:4]]
-    np.testing.assert_allclose(total(kind, repeated), total(kind, UNITS[:4]), atol=1e-5)
+    np.testing.assert_allclose(
+        total(kind, repeated, build=build, clipping=clipping),
+        total(kind, UNITS[:4], build=build, clipping=clipping),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("part", ["inputs", "targets"])
-def test_a_unit_that_is_not_finite_contributes_zero(kind, part, value):
+def test_a_unit_that_is_not_finite_contributes_zero(kind, build, part, value):
     bad = UnitFrames(*(t.clone() for t in (UNITS[3].inputs, UNITS[3].targets, UNITS[3].mask)))
     getattr(bad, part)[2, 1] = value
     huge = unit(9, scale=1e12)
-    assert np.isfinite(total(kind, [bad])).all()
-    with_bad, without = total(kind, [UNITS[0], bad, huge, UNITS[2]]), total(kind, [UNITS[0], huge, UNITS[2]])
-    if part == "inputs" and not np.isnan(value):  # tanh makes an infinite input finite again
-        assert np.linalg.norm(with_bad - without) <= 0.2
+    assert np.isfinite(total(kind, [bad], build=build)).all()
+    with_bad = total(kind, [UNITS[0], bad, huge, UNITS[2]], build=build)
+    without = total(kind, [UNITS[0], huge, UNITS[2]], build=build)
+    if part == "inputs" and not np.isnan(value):  # tanh can make an infinite input finite again
+        assert np.linalg.norm(with_bad - without) <= CLIP
     else:
         np.testing.assert_allclose(with_bad, without, atol=1e-6)
 
 
-def test_a_unit_alone_has_the_gradient_that_it_has_in_a_batch(kind):
-    alone = sum(total(kind, [u]) for u in UNITS)
-    np.testing.assert_allclose(alone, total(kind, UNITS), atol=1e-5)
+def test_a_bad_long_unit_leaves_the_others_of_its_band_alone(kind):
+    units = [unit(200, seed=n) for n in range(3)]
+    bad = UnitFrames(units[1].inputs, units[1].targets * float("nan"), units[1].mask)
+    np.testing.assert_allclose(
+        total(kind, [units[0], bad, units[2]], build=wide),
+        total(kind, [units[0], units[2]], build=wide),
+        atol=1e-6,
+    )
+
+
+def test_frames_that_cancel_are_still_bounded():
+    """A frame and its mirror give gradients a million times as large as their mean: float32 would not see it."""
+    units = []
+    for seed in range(4):
+        one = unit(32, seed=seed, scale=1e3)
+        with torch.no_grad():
+            outputs = engine(PackedEngine, wide)._model(one.inputs)
+        away = 1e6 * torch.ones_like(outputs)
+        units.append(
+            UnitFrames(
+                one.inputs.repeat(2, 1), torch.cat([outputs + away, outputs - away]), one.mask.repeat(2, 1)
+            )
+        )
+    for clipping in ("flat", "normalised"):
+        for some in (units, units[:1]):
+            moved = total(PackedEngine, some, build=wide, clipping=clipping) - total(
+                PackedEngine, some[1:], build=wide, clipping=clipping
+            )
+            assert np.linalg.norm(moved) <= CLIP
+
+
+def test_a_unit_alone_has_the_gradient_that_it_has_in_a_batch(kind, build):
+    alone = sum(total(kind, [u], build=build) for u in UNITS)
+    np.testing.assert_allclose(alone, total(kind, UNITS, build=build), atol=1e-5)
+
+
+def test_a_batch_in_parts_has_the_same_sum(kind, build):
+    parts = sum(total(kind, UNITS[n : n + 2], build=build) for n in (0, 2, 4))
+    np.testing.assert_allclose(parts, total(kind, UNITS, build=build), atol=1e-6)
+
+
+def test_what_the_packed_engine_keeps_stays_small_whatever_the_batch(monkeypatch):
+    expected = total(PackedEngine, UNITS, build=wide)
+    monkeypatch.setattr("client.learning.engines.packed._KEPT", 30_000)  # one long unit at a time
+    parts = engine(PackedEngine, wide)
+    parts(UNITS, CLIP)
+    assert len(parts._parts(UNITS)) > 2
+    np.testing.assert_allclose(total(PackedEngine, UNITS, build=wide), expected, atol=1e-6)
 
 
 def test_no_unit_gives_zeros(kind):
-    assert not total(kind, []).any()
+    found = engine(kind)([], CLIP)
+    assert [t.shape for t in found] == [p.shape for p in mlp().parameters()]
+    assert not flatten(found).any()
 
 
-def test_engine_leaves_nothing_behind_between_calls():
-    used = engine(OpacusHooksEngine)
-    first = flatten(used(UNITS, 0.2))
-    used(UNITS[:2], 0.2)
-    assert (flatten(used(UNITS, 0.2)) == first).all()
+def test_engine_leaves_nothing_behind_between_calls(kind):
+    used = engine(kind)
+    first = flatten(used(UNITS, CLIP))
+    used(UNITS[:2], CLIP)
+    assert (flatten(used(UNITS, CLIP)) == first).all()
+
+
+def test_new_weights_are_seen(kind):
+    used = engine(kind)
+    before = flatten(used(UNITS, CLIP))
+    with torch.no_grad():
+        for parameter in used._model.parameters():
+            parameter.mul_(2)
+    assert np.abs(flatten(used(UNITS, CLIP)) - before).max() > 1e-3
 
 
 def test_frames_beyond_the_end_do_not_count(kind):
@@ -111,57 +234,214 @@ def test_frames_beyond_the_end_do_not_count(kind):
     np.testing.assert_allclose(total(kind, [half]), total(kind, [changed]), atol=1e-7)
 
 
-class Centred(nn.Module):
-    """Subtracts the mean of the batch: one unit reads the others."""
+class Places(nn.Module):
+    """An embedding of what stands in the inputs, with one index that is never trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(5, 6, padding_idx=2)
+        self.norm = nn.RMSNorm(6)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, indices):
+        return self.head(torch.relu_(self.norm(self.words(indices)))).mean(-2)
+
+
+def test_embeddings_of_indices_agree(kind):
+    rng = np.random.default_rng(3)
+    units = [
+        UnitFrames(torch.from_numpy(rng.integers(0, 5, (n, 3))), torch.randn(n, 4), torch.ones(n, 4))
+        for n in (1, 4, 4, 30)
+    ]
+    np.testing.assert_allclose(
+        total(kind, units, build=Places), total(LoopEngine, units, build=Places), atol=1e-6
+    )
+
+
+def test_tokens_attend_within_their_frame_only():
+    torch.manual_seed(0)
+    attention = SelfAttention(8, 2)
+    tokens = torch.randn(2, 5, 3, 8)
+    whole = attention(tokens)
+    assert whole.shape == tokens.shape
+    torch.testing.assert_close(whole[1, 2], attention(tokens[1, 2]))
+    attention.span = 3
+    torch.testing.assert_close(attention(tokens.flatten(1, 2)), whole.flatten(1, 2))
+
+
+# --- refusals in a call ---
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda outputs, targets, mask: frame_loss(outputs, targets, mask).mean(),
+        lambda outputs, targets, mask: (outputs - targets).square(),
+    ],
+)
+def test_a_loss_that_is_not_one_per_frame_is_refused(kind, loss):
+    with pytest.raises(ModelRefusedError, match="the loss"):
+        engine(kind, loss=loss)(UNITS[:2], CLIP)
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = nn.Linear(19, 4), nn.Linear(19, 4)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+class ByHand(Unused):
+    """Takes a layer's weight without calling the layer."""
+
+    def forward(self, x):
+        return nn.functional.linear(self.used(x), self.spare.weight[:, :4], self.spare.bias)
+
+
+@pytest.mark.parametrize("build", [Unused, ByHand])
+def test_a_layer_without_part_in_the_loss_is_refused_by_name(kind, build):
+    if build is ByHand and kind is LoopEngine:
+        pytest.skip("the loop takes any use of a weight")
+    with pytest.raises(ModelRefusedError, match=r"spare"):
+        engine(kind, build)(UNITS[:2], CLIP)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(19, 19), nn.Linear(19, 4)
+
+    def forward(self, x):
+        return self.head(self.layer(self.layer(x)))
+
+
+class Folded(nn.Module):
+    """Folds tokens into the axis of frames."""
 
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(19, 4)
 
     def forward(self, x):
-        out = self.layer(x)
-        return out - out.mean(0, keepdim=True) if x.dim() == 3 and len(x) > 1 else out
+        return self.layer(torch.stack([x, x], dim=-2).reshape(-1, 19)).reshape(*x.shape[:-1], 2, 4).mean(-2)
 
 
-def tied():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight = model[0].weight
-    return model
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(19, 19)
+        self.head = nn.Linear(19, 4)
 
-
-def frozen():
-    model = nn.Sequential(nn.Linear(19, 4))
-    model[0].bias.requires_grad_(False)
-    return model
+    def forward(self, x):
+        hidden = x.clone()
+        out = self.layer(hidden)
+        hidden.zero_()
+        return self.head(out)
 
 
 @pytest.mark.parametrize(
-    ("model", "leaf"),
+    ("build", "found"), [(Twice, "called twice"), (Folded, "frames as first axis"), (InPlace, "in place")]
+)
+def test_the_packed_engine_refuses_a_layer_that_it_cannot_follow(build, found):
+    with pytest.raises(ModelRefusedError, match="layer") as refused:
+        engine(PackedEngine, build)(UNITS[:2], CLIP)
+    assert found in refused.value.found
+
+
+@pytest.mark.parametrize(
+    ("layer", "advice"),
     [
-        (nn.Sequential(nn.Linear(19, 8), nn.BatchNorm1d(8)), "1.running_mean"),
-        (nn.Sequential(nn.BatchNorm1d(19, affine=False)), "0.running_mean"),
-        (nn.Sequential(nn.BatchNorm1d(19, track_running_stats=False)), "0"),
-        (nn.LSTM(19, 4), "LSTM"),
-        (nn.MultiheadAttention(4, 1), "MultiheadAttention"),
-        (tied(), "1.weight"),
-        (frozen(), "0.bias"),
+        (nn.MultiheadAttention(4, 1), "SelfAttention"),
+        (nn.Embedding(4, 2, max_norm=1.0), "plain"),
+        (nn.Embedding(4, 2, scale_grad_by_freq=True), "plain"),
+        (nn.LSTM(4, 2), "Linear"),
+        (nn.Conv1d(1, 1, 1), "loop"),
     ],
 )
-def test_models_whose_units_are_not_independent_are_refused_by_structure(model, leaf):
+def test_a_layer_without_a_packed_rule_is_refused_with_a_replacement(layer, advice):
+    model = nn.Sequential(nn.Linear(4, 4), layer)
     with pytest.raises(ModelRefusedError, match=r"privacy\.model-refused") as refused:
-        check_structure(model)
-    assert leaf in refused.value.need
+        PackedEngine(model, frame_loss)
+    assert refused.value.need.startswith("1:") or refused.value.need.startswith("1.")
+    assert type(layer).__name__ in refused.value.found
+    assert advice in refused.value.remedy
 
 
-def test_centring_by_hand_is_refused_by_the_probe():
-    model = Centred()
-    check_structure(model)
-    with pytest.raises(ModelRefusedError, match="depends on another"):
-        check_independence(model, UNITS[:4])
+def test_frozen_and_shared_parameters_are_refused(kind):
+    frozen = mlp()
+    frozen.head.bias.requires_grad_(False)
+    with pytest.raises(ModelRefusedError, match=r"head\.bias"):
+        kind(frozen, frame_loss)
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(ModelRefusedError, match=r"1\.weight"):
+        PackedEngine(tied, frame_loss)
 
 
-def test_the_recipes_model_passes_the_probe():
-    probe(RECIPE)
+def test_arithmetic_in_which_a_norm_is_no_bound_is_refused(kind):
+    used = engine(kind)
+    with torch.autocast("cpu"), pytest.raises(PrecisionRefusedError, match=r"privacy\.precision-refused"):
+        used(UNITS[:1], CLIP)
+    for setting in ("high", "medium"):
+        torch.set_float32_matmul_precision(setting)
+        try:
+            with pytest.raises(PrecisionRefusedError, match="fewer bits"):
+                used(UNITS[:1], CLIP)
+        finally:
+            torch.set_float32_matmul_precision("highest")
+    compiled = mlp()
+    compiled._compiled_call_impl = compiled._call_impl  # what Module.compile leaves
+    with pytest.raises(PrecisionRefusedError, match="compiled"):
+        kind(compiled, frame_loss)(UNITS[:1], CLIP)
+    with pytest.raises(PrecisionRefusedError, match="narrower"):
+        kind(mlp().bfloat16(), frame_loss)(UNITS[:1], CLIP)
+    assert flatten(used(UNITS[:1], CLIP)).any()
+
+
+def test_gradients_are_formed_also_where_the_caller_has_switched_them_off(kind):
+    with torch.no_grad():
+        assert total(kind, UNITS[:2]).any()
+
+
+# --- the choice ---
+
+
+def test_packed_is_chosen_unless_units_are_long_or_a_layer_has_no_rule():
+    assert choose_engine(mlp(), frame_loss, 32).name == "packed"
+    assert choose_engine(transformer(), frame_loss, 128).name == "packed"
+    assert choose_engine(mlp(), frame_loss, 129).name == "loop"
+    conv = nn.Sequential(nn.Unflatten(-1, (1, 19)), nn.Conv1d(1, 4, 19), nn.Flatten())
+    chosen = choose_engine(conv, frame_loss, 32, clipping="normalised")
+    assert (chosen.name, type(chosen.engine)) == ("loop", LoopEngine)
+    assert flatten(chosen.engine(UNITS[:3], CLIP)).any()
+
+
+# --- what a gradient gives away ---
+
+
+def test_a_raw_gradient_of_one_frame_gives_the_frame_back_and_the_released_update_does_not():
+    """dW = g x^T and db = g: their ratio is the input. The update has noise in both."""
+    sigma, seen = 6.2244, unit(1)
+    for kind in (LoopEngine, PackedEngine):
+        raw = engine(kind)([seen], 1e9)
+        weight, bias = raw[0], raw[1]
+        strongest = int(bias.abs().argmax())
+        recovered = weight[strongest] / bias[strongest]
+        torch.testing.assert_close(recovered.float(), seen.inputs[0], rtol=1e-4, atol=1e-4)
+        sums = engine(kind)([seen], CLIP)
+        noise = SecureNoise(SeededEntropy(9))
+        weight = sums[0] + torch.from_numpy(noise.gaussian(sigma * CLIP, sums[0].numel())).reshape(
+            sums[0].shape
+        )
+        bias = sums[1] + torch.from_numpy(noise.gaussian(sigma * CLIP, sums[1].numel()))
+        guesses = (weight / bias[:, None]).numpy()
+        likeness = [abs(np.corrcoef(guess, seen.inputs[0].numpy())[0, 1]) for guess in guesses]
+        assert np.mean(likeness) < 0.5
+
+
+# --- noise ---
 
 
 def test_noise_has_the_planned_variance_and_shape():
@@ -177,6 +457,16 @@ def test_noise_of_two_steps_and_of_the_choice_are_unrelated():
     other = noise.choice.normal(0, 1, 100_000)
     for a, b in ((first, second), (first, other), (second, other)):
         assert abs(np.corrcoef(a, b)[0, 1]) < 6 / 100_000**0.5
+
+
+def test_a_seeded_source_repeats_itself_and_says_so():
+    first, second = SeededNoise(5), SeededNoise(5)
+    assert (first.gaussian(1, 9) == second.gaussian(1, 9)).all()
+    assert (first.choice.random(9) == second.choice.random(9)).all()
+    assert (first.gaussian(1, 9) != SeededNoise(6).gaussian(1, 9)).all()
+    assert abs(np.corrcoef(first.gaussian(1, 10_000), first.choice.normal(0, 1, 10_000))[0, 1]) < 0.06
+    assert SeededNoise.predictable
+    assert not SecureNoise.predictable
 
 
 def test_two_runs_never_share_a_key():

@@ -47,6 +47,7 @@ COMMANDS = [
     ["guard", "log"],
     ["guard", "explain", "run_aaaaaaaaaaaaaaaa"],
     ["budget", "show"],
+    ["privacy", "plan", "--recipe", "none.json"],
     ["outbox", "list"],
     ["receipts", "fetch"],
     ["receipts", "verify"],

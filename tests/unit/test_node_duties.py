@@ -23,7 +23,7 @@ from policies.log.errors import SlotTakenError
 from policies.log.merkle import leaf_hash
 from policies.log.proofs import parse_receipt
 from policies.ports import iso_ms
-from policies.privacy.errors import BudgetUnknownError
+from policies.privacy.errors import BudgetDivergedError
 from policies.signing import Envelope
 from policies.verify.cli import _read_receipts
 from tests.learnsim import made_units
@@ -128,7 +128,7 @@ def test_an_old_copy_of_the_ledger_stops_the_node(world: World):
     world.worker.close()
     for path, data in copies.items():
         path.write_bytes(data)
-    with pytest.raises(BudgetUnknownError, match="old copy"):
+    with pytest.raises(BudgetDivergedError, match="old copy"):
         world.start()
 
 
@@ -140,7 +140,7 @@ def test_an_old_copy_of_the_ledger_is_noticed_for_held_out_units_too(world: Worl
     world.worker.close()
     for path, data in copies.items():
         path.write_bytes(data)
-    with pytest.raises(BudgetUnknownError, match="old copy"):
+    with pytest.raises(BudgetDivergedError, match="old copy"):
         world.start()
 
 

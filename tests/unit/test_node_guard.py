@@ -14,7 +14,8 @@ from client.data.errors import NoRightsError
 from client.explaining import explain_run
 from client.federation.errors import RequestInvalidError, RunRefusedError
 from client.learner import episodes_of
-from client.ledgers import budget_show, guard_log, outbox_list
+from client.budget_show import budget_show
+from client.ledgers import guard_log, outbox_list
 from client.settings import LocalRules
 from policies.contract import replay
 from policies.encoding import digest, unb64
@@ -287,7 +288,7 @@ def test_the_kept_record_is_the_one_that_was_signed(world: World):
 
 def test_budget_figures_are_shown(world: World):
     world.ask()
-    shown = budget_show(world.home, world.member, world.shelf()).data["budgets"]
+    shown = budget_show(world.home, world.member, world.shelf(), world.worker.outbox).data["budgets"]
     assert [(one["part"], one["steps_spent"]) for one in shown] == [(TRAIN, 1)]
     left = outbox_list(world.worker.outbox).data
     assert left["total_bytes"] == sum(one["size_bytes"] for one in left["sent"])

@@ -7,6 +7,7 @@ bound at `LIMIT` over all of them together has a false-alarm rate below 1e-6 (fe
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING
 
@@ -166,3 +167,13 @@ def test_the_sampler_ends_with_the_plan_and_takes_names_or_places():
     assert drawer.steps_left == 0
     with pytest.raises(BudgetExhaustedError):
         drawer.draw()
+
+
+def test_private_training_takes_no_loader_sampler_or_batch():
+    from client.learning.private import PrivateSteps
+
+    taken = set(inspect.signature(PrivateSteps).parameters)
+    assert {"plan", "frames"} <= taken
+    assert not {
+        name for name in taken for word in ("load", "sampl", "batch", "shuffle", "epoch") if word in name
+    }

@@ -124,6 +124,47 @@ def test_a_lineage_keeps_its_cap(book, changes):
         book.opened(opening(plan=RECIPE.evaluation.digest, **changes), plans=PLANS)
 
 
+def test_a_cap_that_is_tightened_binds_from_then_on(book):
+    for number in (1, 2):
+        spend(book, number=number, mechanism=f"{RUN}/{number}/1")
+    low = opening(plan=RECIPE.evaluation.digest, epsilon_max="3.2")
+    book.opened(low, plans=PLANS)
+    with pytest.raises(BudgetError, match="of the lineage in train-0"):
+        spend(book, number=3, mechanism=f"{RUN}/3/1", rho_nano=10**9)
+    with pytest.raises(BudgetError, match="no higher cap"):
+        book.opened(opening(), plans=PLANS)
+
+
+def test_each_block_of_a_lineage_has_the_whole_cap(book):
+    most = CAP.rho_max_nano
+    spend(book, blocks=[1], rho_nano=most)
+    spend(book, number=2, mechanism=f"{RUN}/2/1", blocks=[3], rho_nano=most)
+    assert book.lineages == {(LINEAGE, "train-1"): most, (LINEAGE, "train-3"): most}
+    with pytest.raises(BudgetError, match="of the lineage in train-3"):
+        spend(book, number=3, mechanism=f"{RUN}/3/1", blocks=[3, 5])
+    assert book.lineages[(LINEAGE, "train-5")] == COST
+    assert sum(book.contracts[(SCOPE, "train")].values()) == 3 * TOUCH  # the contract's cap counts them all
+
+
+def test_the_contracts_cap_counts_every_block():
+    dear = DpPlan.load(TRAIN | {"noise_multiplier": "2.4", "steps": 200})
+    plans, q = Plans(train=dear.document, evaluation=EVAL), plan_facts(dear.document)[0]
+    tight = Cap(scope=SCOPE, epsilon_total="9", epsilon_per_release="9", delta="0.00001")
+    rich = Book()
+    rich.opened(opening(plan=dear.digest, epsilon_max="900"), plans=plans)
+    cost = TOUCH * rho_step_nano(q=q, sigma=2.4, order=CAP.order)
+    fits = tight.rho_max_nano // (TOUCH * rho_step_nano(q=q, sigma=2.4, order=tight.order))
+    for number in range(1, fits + 2):
+        facts = {"plan": dear.digest, "rho_nano": cost, "mechanism": f"{RUN}/{number}/1", "blocks": [number]}
+        try:
+            spend(rich, number=number, cap=tight, plans=plans, **facts)
+        except BudgetError as error:
+            assert (number, error.need) == (fits + 1, f"{tight.rho_max_nano} nano-rho of the contract")  # noqa: PT017
+            break
+    else:
+        pytest.fail("the contract's cap held more than it holds")
+
+
 def test_the_contracts_caps_hold(book):
     with pytest.raises(BudgetError, match="a contract with caps"):
         spend(book, cap=None)

@@ -106,8 +106,6 @@ def test_a_plain_sum_and_a_run_without_privacy_are_marked(tmp_path: Path):
     assert PLAIN_SUM not in marking(load(study_recipe(replace(options, noise="local-full"))))
     assert "NOT PRIVATE" in marking(load(study_recipe(replace(options, epsilon=None))))
     assert "NOT PRIVATE" in marking(small_plain())
-    with pytest.raises(UsageError, match="local-full or shares"):
-        study_recipe(replace(options, noise="none"))
     with pytest.raises(UsageError, match="at least one seed"):
         run(replace(options, seeds=()))
 

@@ -5,7 +5,8 @@
 2. One backward pass to the layers' outputs; no gradient of a parameter is formed.
 3. Squared norm of each unit's gradient, layer by layer (`rules.py`); factors in float64 (`clipping.py`).
 4. The clipped sum: per layer one product over all rows, rows of bad units set to zero, activations too
-   (0 * NaN is NaN).
+   (0 * NaN is NaN). Where a unit is long its own product is kept from step 3 instead (`rules.py`); such
+   units go through steps 1 to 4 in parts, as many at a time as `_KEPT` allows.
 
 A product over all rows rounds in float32, in proportion to ``reach``: the sum of the norms of a unit's
 rows. That is far below `CLIP_FACTOR`'s slack unless rows cancel almost fully. Units where they do (factor
@@ -28,7 +29,7 @@ from client.learning.engines.clipping import clip_factors
 from client.learning.engines.packing import Packing
 from client.learning.engines.precision import check_precision
 from client.learning.engines.protocol import losses_of, no_gradient, trainable, zeros
-from client.learning.engines.rules import RULES, Captured, misfit
+from client.learning.engines.rules import RULES, Captured, Scratch, kept_numbers, misfit
 from policies.privacy.errors import ModelRefusedError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["PackedEngine", "leaves_without_rule"]
 
 _REACH: Final = 512.0  # times 6e-8 of float32 a third of CLIP_FACTOR's slack
+_KEPT: Final = 1 << 23  # numbers of units' products kept at a time: 32 MB
 _LEAST_FACTOR: Final = 1e-30  # below it a factor times a gradient is not exact in float32
 
 
@@ -78,13 +80,25 @@ class PackedEngine:
             raise ModelRefusedError(need=f"{name}: a layer with a packed rule", found=found, remedy=remedy)
         self._leaves = _leaves(model)
         self._order = _order(model, self._leaves)
+        self._axes: dict[str, int] | None = None
 
     def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
         """See `ClippedSum`."""
         check_precision(self._model)
-        if not units:
-            return zeros(self._model)
-        rules = self._measure(Packing.of(units))
+        total = zeros(self._model)
+        if units:
+            parts = self._parts(units)
+            most = max(numbers for _, numbers in parts)
+            scratch = Scratch(most, next(self._model.parameters()))
+            for part, _ in parts:
+                scratch.clear()
+                for into, found in zip(total, self._sum(part, clip, scratch), strict=True):
+                    into.add_(found)
+        return total
+
+    def _sum(self, units: list[UnitFrames], clip: float, scratch: Scratch) -> list[torch.Tensor]:
+        """Steps 1 to 4 for units that fit into the scratch memory together."""
+        rules = self._measure(Packing.of(units), scratch)
         norms = torch.stack([rule.squares for rule in rules]).sum(0).sqrt()
         reach = torch.stack([rule.reach for rule in rules]).sum(0)
         factors = clip_factors(norms, clip, self._clipping)
@@ -101,16 +115,44 @@ class PackedEngine:
             for into, part in zip(total, gradient, strict=True):
                 into.add_(part, alpha=factor)
 
-    def _measure(self, packing: Packing) -> list[LayerRule]:
-        """Steps 1 to 3 for each leaf, in their order."""
+    def _parts(self, units: Sequence[UnitFrames]) -> list[tuple[list[UnitFrames], int]]:
+        """Units by length, as many together as `_KEPT` allows, and the numbers that are kept of them."""
+        if self._axes is None:
+            self._axes = self._axes_of(units[0].inputs[:1])
+        parts: list[tuple[list[UnitFrames], int]] = []
+        for unit in sorted(units, key=lambda one: len(one.inputs)):
+            frames = len(unit.inputs)
+            need = sum(kept_numbers(leaf, frames * self._axes[name]) for name, leaf in self._leaves.items())
+            if parts and parts[-1][1] + need <= _KEPT:
+                parts[-1][0].append(unit)
+                parts[-1] = (parts[-1][0], parts[-1][1] + need)
+            else:
+                parts.append(([unit], need))
+        return parts
+
+    def _axes_of(self, frame: torch.Tensor) -> dict[str, int]:
+        """Rows of each leaf's input in one frame: the product of its axes between frame and feature."""
+        with torch.enable_grad():
+            calls, _ = self._forward(frame)
+        return {name: call.inputs[..., 0].numel() for name, call in calls.items()}
+
+    def _forward(self, inputs: torch.Tensor) -> tuple[dict[str, _Call], torch.Tensor]:
+        """What each leaf was called with, in their order, and the model's outputs."""
         calls: dict[str, _Call] = {}
-        with torch.enable_grad(), _Hooks(self._leaves, calls, len(packing.inputs)):
-            losses = losses_of(self._loss, self._model(packing.inputs), packing.targets, packing.mask)
+        with _Hooks(self._leaves, calls, len(inputs)):
+            outputs = self._model(inputs)
         for name in self._leaves:
             if name not in calls:
                 raise no_gradient(name)
-        edges = [calls[name].edge for name in self._leaves]
-        found = torch.autograd.grad((losses * packing.share).sum(), edges, allow_unused=True)
+        return {name: calls[name] for name in self._leaves}, outputs
+
+    def _measure(self, packing: Packing, scratch: Scratch) -> list[LayerRule]:
+        """Steps 1 to 3 for each leaf, in their order."""
+        with torch.enable_grad():
+            calls, outputs = self._forward(packing.inputs)
+            losses = losses_of(self._loss, outputs, packing.targets, packing.mask)
+            loss = (losses * packing.share).sum()
+        found = torch.autograd.grad(loss, [call.edge for call in calls.values()], allow_unused=True)
         rules = []
         for (name, leaf), gradients in zip(self._leaves.items(), found, strict=True):
             call = calls.pop(name)
@@ -118,8 +160,17 @@ class PackedEngine:
                 raise no_gradient(name)
             if call.inputs._version != call.version:  # noqa: SLF001  torch has no public name for it
                 raise _misused(name, "its input was changed in place after the call")
-            captured = Captured(leaf=leaf, inputs=call.inputs, gradients=gradients, packing=packing)
-            rules.append(RULES[type(leaf)](captured))
+            rules.append(
+                RULES[type(leaf)](
+                    Captured(
+                        leaf=leaf,
+                        inputs=call.inputs,
+                        gradients=gradients,
+                        packing=packing,
+                        scratch=scratch,
+                    )
+                )
+            )
         return rules
 
 

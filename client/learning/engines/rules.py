@@ -2,21 +2,24 @@
 """How a layer's per-unit gradients are measured and summed from what went into it and what came back.
 
 For a layer with input rows ``a_i`` and gradients ``g_i`` at its output, a unit's gradient is a sum over
-its rows; none of these rules forms it for all units at once:
+its rows:
 
-- `LinearRule`: ``sum_i g_i a_i^T``. Its norm by the Gram matrices of the unit's rows, ``sum_ij (a_i
-  a_j)(g_i g_j)``, if the unit is short (``2 T (d + p) <= d p``), else by the product itself, a few units
-  at a time. The clipped sum is one product over all rows of all units, each row of ``g`` scaled by its
-  unit's factor.
+- `LinearRule`, short units (``2 T (d + p) <= d p``): the norm from Gram matrices of the unit's rows,
+  ``sum_ij (a_i a_j)(g_i g_j)``; the clipped sum as one product over the rows of all units, each row of
+  ``g`` scaled by its unit's factor. No unit's gradient is ever formed.
+- `LinearRule`, long units: the product ``sum_i g_i a_i^T`` is cheaper than its norm by other means. It is
+  kept, and `packed.py` takes so few units at a time that what is kept stays within a fixed size.
 - `NormRule` (LayerNorm, RMSNorm) and biases: the sums per unit are as small as the layer: kept.
-- `EmbeddingRule`: sums per unit and index that occurs.
+- `EmbeddingRule`: sums per unit and index that occurs: kept.
 
-Gram matrices are float64: frames whose gradients cancel would leave nothing of a float32 one. ``reach``
-bounds what float32 products can get wrong (`packed.py` uses it); rules that sum in float64 have none.
+What is kept is measured and added as the same numbers. The product over all rows is not: it rounds in
+float32, relative to ``reach``, the sum of ``|a_i| |g_i|``, which `packed.py` watches. Gram matrices are
+float64: frames whose gradients cancel would leave nothing of a float32 one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -29,10 +32,35 @@ if TYPE_CHECKING:
 
     from client.learning.engines.packing import Band, Packing
 
-__all__ = ["RULES", "Captured", "LayerRule", "misfit"]
+__all__ = ["RULES", "Captured", "LayerRule", "Scratch", "kept_numbers", "misfit"]
 
 _AT_ONCE: Final = 1 << 17  # numbers held at a time while norms are taken: they stay in the cache
 _WITHIN: Final = 1e15  # squares of rows below it are far from the end of float32
+
+
+class Scratch:
+    """Memory that is used again for each part of a call: fresh pages cost as much as a product.
+
+    Args:
+        numbers: float32 that it holds; more are given from fresh memory.
+        like: A tensor of the type and on the device of what is kept.
+    """
+
+    def __init__(self, numbers: int, like: torch.Tensor) -> None:
+        self._room = like.new_empty(numbers)
+        self._used = 0
+
+    def clear(self) -> None:
+        """What was given may be given again."""
+        self._used = 0
+
+    def take(self, *shape: int) -> torch.Tensor:
+        """A tensor with any content."""
+        begin, end = self._used, self._used + math.prod(shape)
+        if end > len(self._room):
+            return self._room.new_empty(shape)
+        self._used = end
+        return self._room[begin:end].view(shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +72,14 @@ class Captured:
         inputs: What went in, ``[N, ..., d]`` (``[N, ...]`` for indices).
         gradients: Gradient of the packed loss at its output, ``[N, ..., p]``.
         packing: Which row belongs to which unit.
+        scratch: Room for products.
     """
 
     leaf: nn.Module
     inputs: torch.Tensor
     gradients: torch.Tensor
     packing: Packing
+    scratch: Scratch
 
 
 class LayerRule(Protocol):
@@ -58,7 +88,7 @@ class LayerRule(Protocol):
     squares: torch.Tensor
     """Squared norm of each unit's gradient, ``[U]`` float64; NaN or infinity for one that is not finite."""
     reach: torch.Tensor
-    """Sum over a unit's rows of ``|a_i| |g_i|``, ``[U]`` float64: what float32 rounding is relative to."""
+    """What float32 rounding of the sum is relative to, ``[U]`` float64; zero where there is none."""
 
     def weighted(self, factors: torch.Tensor) -> list[torch.Tensor]:
         """Sum over units of factor times gradient, float64; a unit of factor zero has no part."""
@@ -70,7 +100,7 @@ class LayerRule(Protocol):
 
 
 class LinearRule:
-    """See the module."""
+    """See the module; units lie by length, so that those measured by Gram matrices come first."""
 
     def __init__(self, captured: Captured) -> None:
         packing = captured.packing
@@ -79,7 +109,9 @@ class LinearRule:
         self._gradients = captured.gradients.reshape(
             len(captured.gradients), -1, captured.gradients.shape[-1]
         )
-        parts = [self._measure(band) for band in packing.bands]
+        self._products: list[tuple[Band, torch.Tensor]] = []
+        self._short_rows = 0
+        parts = [self._measure(band, captured.scratch) for band in packing.bands]
         self.squares = torch.cat([squares for squares, _ in parts])
         self.reach = torch.cat([reach for _, reach in parts])
         self._biases: torch.Tensor | None = None
@@ -87,28 +119,52 @@ class LinearRule:
             self._biases = packing.sums(self._gradients)
             self.squares = self.squares + self._biases.square().sum(1)
 
-    def _measure(self, band: Band) -> tuple[torch.Tensor, torch.Tensor]:
+    def _measure(self, band: Band, scratch: Scratch) -> tuple[torch.Tensor, torch.Tensor]:
         inputs, gradients = band.blocks(self._inputs), band.blocks(self._gradients)
-        rows, d, p = inputs.shape[1], inputs.shape[2], gradients.shape[2]
-        if 2 * rows * (d + p) <= d * p:  # float64 costs twice
+        if _is_short(inputs.shape[1], inputs.shape[2], gradients.shape[2]):
+            self._short_rows = band.stop
             return _by_gram(inputs, gradients)
-        return _by_product(inputs, gradients)
+        product = scratch.take(band.units, gradients.shape[2], inputs.shape[2])
+        self._products.append((band, product))
+        squares = _by_product(inputs, gradients, product)
+        return squares, torch.zeros_like(squares)
 
     def weighted(self, factors: torch.Tensor) -> list[torch.Tensor]:
         """See `LayerRule`."""
-        scale = factors.float()[self._packing.unit_of].reshape(-1, 1, 1)
-        inputs, gradients = self._inputs, self._gradients * scale
-        if bool((factors == 0).any()):
+        scale = factors.to(self._gradients.dtype)[self._packing.unit_of[: self._short_rows]].reshape(-1, 1, 1)
+        inputs, gradients = self._inputs[: self._short_rows], self._gradients[: self._short_rows] * scale
+        if bool((scale == 0).any()):
             inputs, gradients = inputs.where(scale > 0, 0.0), gradients.where(scale > 0, 0.0)
-        found = [(gradients.flatten(0, 1).T @ inputs.flatten(0, 1)).double()]
-        return found if self._biases is None else [*found, _mix(factors, self._biases)]
+        total = (gradients.flatten(0, 1).T @ inputs.flatten(0, 1)).double()
+        for band, product in self._products:
+            own = factors[band.first : band.first + band.units].to(product.dtype)
+            total += _mix(own, product.flatten(1)).reshape(total.shape)
+        return [total] if self._biases is None else [total, _mix(factors, self._biases)]
 
     def of_unit(self, unit: int) -> list[torch.Tensor]:
         """See `LayerRule`."""
+        found = [self._weight_of(unit)]
+        return found if self._biases is None else [*found, self._biases[unit]]
+
+    def _weight_of(self, unit: int) -> torch.Tensor:
+        for band, product in self._products:
+            if band.first <= unit < band.first + band.units:
+                return product[unit - band.first].double()
         rows = self._packing.rows(unit)
         gradients = self._gradients[rows].flatten(0, 1).double()
-        found = [gradients.T @ self._inputs[rows].flatten(0, 1).double()]
-        return found if self._biases is None else [*found, self._biases[unit]]
+        return gradients.T @ self._inputs[rows].flatten(0, 1).double()
+
+
+def _is_short(rows: int, d: int, p: int) -> bool:
+    """Whether Gram matrices of a unit are cheaper than its product; float64 costs twice."""
+    return 2 * rows * (d + p) <= d * p
+
+
+def kept_numbers(leaf: nn.Module, rows: int) -> int:
+    """Numbers that a rule keeps for a unit of so many rows (frames times axes), if they are many."""
+    if not isinstance(leaf, nn.Linear) or _is_short(rows, leaf.in_features, leaf.out_features):
+        return 0
+    return leaf.in_features * leaf.out_features
 
 
 def _by_gram(inputs: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,17 +179,14 @@ def _by_gram(inputs: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tenso
     return torch.cat(squares), torch.cat(reach)
 
 
-def _by_product(inputs: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same by the products ``[u, p, d]``, a few units at a time, in one buffer."""
-    size = (gradients.shape[2], inputs.shape[2])
-    buffer, squares = inputs.new_empty(0), []
-    for some in _portions(inputs, size[0] * size[1]):
-        buffer = torch.bmm(
-            gradients[some].mT, inputs[some], out=buffer.resize_(some.stop - some.start, *size)
-        )
-        squares.append(_squares(buffer))
-    lengths = torch.linalg.vector_norm(inputs, dim=2) * torch.linalg.vector_norm(gradients, dim=2)
-    return torch.cat(squares), lengths.sum(1).double()
+def _by_product(inputs: torch.Tensor, gradients: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
+    """Squares of the products, which go into ``product [u, p, d]``."""
+    return torch.cat(
+        [
+            _squares(torch.bmm(gradients[some].mT, inputs[some], out=product[some]))
+            for some in _portions(inputs, inputs.shape[2] * gradients.shape[2])
+        ]
+    )
 
 
 def _portions(inputs: torch.Tensor, numbers: int) -> list[slice]:
@@ -214,7 +267,8 @@ class EmbeddingRule:
 
 def _mix(factors: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
     """Sum over units of factor times row, without the rows of factor zero, which may be NaN."""
-    return factors @ sums.where((factors > 0)[:, None], 0.0)
+    good = factors > 0
+    return factors @ (sums if bool(good.all()) else sums.where(good[:, None], 0.0))
 
 
 RULES: Final[dict[type[nn.Module], Callable[[Captured], LayerRule]]] = {

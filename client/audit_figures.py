@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this node's kept audits say, as it signs it beside its judgement of a candidate.
+
+Nothing of an episode is in it: audits run on made-up units.
+
+- ``conformance``: figures of the newest audit of the plan (`client.conforming`), null without one.
+- ``property``: the skill of the newest audit of product mixes under the recipe, null without one. It is that
+  of single updates, or of their sum where the contract requires secure aggregation.
+- A contract that asks for a property report is not trained under before there is one: the budget would be
+  spent for a candidate that nobody may release.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from client.audits import kept, kept_mix
+from policies.privacy.errors import AuditFailedError
+from policies.privacy.leakage import PROPERTY
+
+if TYPE_CHECKING:
+    from client.guard import Seat
+    from client.settings import Home
+    from policies.contract import Contract
+    from policies.privacy.conformance import ConformanceReport
+    from policies.privacy.property_skill import PropertyReport
+
+__all__ = ["AuditShelf"]
+
+Json = Any
+_VERDICTS: Final = {True: "pass", False: "fail"}
+
+
+class AuditShelf:
+    """The kept audits of one node."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def figures(self, seat: Seat) -> dict[str, Json] | None:
+        """Figures of a seat's recipe; None where there is no audit at all.
+
+        Raises:
+            PlanIncompleteError: A kept file is no report.
+        """
+        plan = seat.recipe.plan
+        conformance = None if plan is None else kept(self._home, plan.digest)
+        mix = kept_mix(self._home, seat.recipe.digest)
+        if conformance is None and mix is None:
+            return None
+        return {
+            "conformance": None if conformance is None else _conformance(conformance),
+            "property": None if mix is None else _property(mix, seat.held.contract),
+        }
+
+    def need(self, seat: Seat) -> None:
+        """Returns if the audits that the contract's release asks for were made.
+
+        Raises:
+            AuditFailedError: The audit of product mixes is missing.
+            PlanIncompleteError: Its file is no report.
+        """
+        release = seat.held.contract.release
+        if PROPERTY not in release.evidence or kept_mix(self._home, seat.recipe.digest) is not None:
+            return
+        raise AuditFailedError(
+            need="an audit of product mixes under this recipe, for the property-leak report",
+            found="none",
+            remedy=f"iriai-node privacy audit --mix --recipe {seat.recipe.digest}"
+            f" --contract {seat.held.contract.digest}",
+            clause=release.clause,
+        )
+
+
+def _conformance(report: ConformanceReport) -> dict[str, Json]:
+    return {
+        "report": report.digest,
+        "mu": report.figures["mu"],
+        "mu_expected": report.figures["mu_expected"],
+        "eps_low": report.figures["epsilon_low"],
+        "verdict": _VERDICTS[report.passed],
+    }
+
+
+def _property(report: PropertyReport, contract: Contract) -> dict[str, Json]:
+    summed, bound = contract.aggregation.secure_aggregation == "required", contract.release.max_property_skill
+    skill = report.skills["sum" if summed else "update"]["value"]
+    within = bound is None or float(skill) <= float(bound)
+    return {"report": report.digest, "skill": skill, "verdict": _VERDICTS[within]}

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is spent, held and left of each lineage's budget, in figures and in words; and its tightening.
+
+- A share of rho leads: it is what adds up. The filter's epsilon starts high by construction, and says so.
+- Each block is counted by itself: its units are no other block's.
+- What this node told the log and no ledger holds is said before all else, as ``budget.unknown`` or
+  ``budget.diverged`` (`client.reckoning`): an empty folder is no unspent budget.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from client.answers import Answer, short, table
+from client.budgets import Budgets, cap_of, own_cap_of
+from client.reckoning import require_known, told_spends
+from client.settings import load_settings
+from policies.encoding import decimal_text
+from policies.errors import EncodingError
+from policies.ports import iso_s
+from policies.privacy.accounting import epsilon_at, epsilon_text, rho_step_nano
+from policies.privacy.blocks import HELD_OUT, TRAIN, split_charged, split_of
+from policies.privacy.caps import plan_facts
+from policies.privacy.errors import BudgetError
+from policies.privacy.plan import DpPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from client.membership import Member
+    from client.outbox import Outbox
+    from client.privacy.store import BudgetFigures, BudgetStore
+    from client.reckoning import ToldSpend
+    from client.settings import Home
+    from client.shelf import ContractShelf
+    from policies.privacy.caps import Cap
+
+__all__ = ["budget_rows", "budget_show", "tighten"]
+
+Json = dict[str, Any]
+_MINUTE_MS = 60_000
+
+
+def budget_rows(
+    home: Home, member: Member, shelf: ContractShelf, *, contract: str | None = None
+) -> list[Json]:
+    """Where each contract's cap that was charged stands, per split; of one contract if asked."""
+    budgets = Budgets(home, key=member.identity.key, clock=member.clock)
+    try:
+        return [
+            row for stem in budgets.lineages() for row in _rows(home, budgets.find(stem), shelf, contract)
+        ]
+    finally:
+        budgets.close()
+
+
+def _rows(home: Home, store: BudgetStore, shelf: ContractShelf, contract: str | None) -> Iterator[Json]:
+    rules = load_settings(home).local
+    for digest in shelf.digests() if contract is None else (contract,):
+        held = shelf.get(digest)
+        party, before = held.party.party, shelf.earlier(digest)
+        cap = own_cap_of(held.contract, party, rules, before) or cap_of(held.contract, party, before)
+        for split in (TRAIN, HELD_OUT) if cap is not None else ():
+            figures = store.figures(cap, split=split)
+            if cap is not None and (figures.rho_spent_nano or figures.rho_held_nano):
+                lineage, steps = store.state.lineage.scope, _steps(store, cap, split)
+                yield {**asdict(figures), "lineage": lineage, "steps_spent": steps}
+
+
+def _steps(store: BudgetStore, cap: Cap, split: str) -> int:
+    """Noisy steps that were really taken under a contract, or the versions before it, in a split."""
+    return sum(
+        hold.steps_spent
+        for (_, name), hold in store.state.holds.items()
+        if name == split and hold.contract.scope in cap.scopes
+    )
+
+
+def budget_show(home: Home, member: Member, shelf: ContractShelf, outbox: Outbox) -> Answer:
+    """Where each lineage stands, block by block, and each contract.
+
+    Raises:
+        BudgetUnknownError: A ledger is lost, or does not verify.
+        BudgetDivergedError: A ledger is an older copy than the log was told.
+    """
+    budgets = Budgets(home, key=member.identity.key, clock=member.clock)
+    try:
+        require_known(budgets, outbox)
+        told = told_spends(outbox).values()
+        stores = [budgets.find(stem) for stem in budgets.lineages()]
+        lineages = [_lineage(one, told, now_ms=member.clock.now_ms()) for one in stores]
+        rows = [row for one in stores for row in _rows(home, one, shelf, None)]
+    finally:
+        budgets.close()
+    if not lineages:
+        return Answer(data={"budgets": [], "lineages": []}, text=("nothing is spent",))
+    lines = [line for one in lineages for line in (*_lineage_lines(one), "")]
+    return Answer(data={"budgets": rows, "lineages": lineages}, text=(*lines, *_contract_lines(rows)))
+
+
+def tighten(home: Home, member: Member, *, lineage: str, epsilon: str) -> Answer:
+    """Lowers a lineage's cap for the rest of its life; nothing loosens it again.
+
+    Raises:
+        BudgetUnknownError: There is no such ledger, or it does not verify.
+        BudgetError: The cap is not lower than the one now.
+    """
+    budgets = Budgets(home, key=member.identity.key, clock=member.clock)
+    try:
+        store = budgets.ledger_of(lineage)
+        before = store.figures().epsilon_max
+        try:
+            wanted = decimal_text(epsilon)
+        except EncodingError as error:
+            raise BudgetError(
+                need=error.need, found=error.found, remedy=f"a number below {before}"
+            ) from error
+        store.tighten(wanted)
+        found = _lineage(store, (), now_ms=member.clock.now_ms())
+    finally:
+        budgets.close()
+    facts = {"lineage": lineage, "epsilon_before": before, "epsilon_max": wanted, "blocks": found["blocks"]}
+    first = f"{lineage}: at most epsilon {wanted} from now on, for good; it was {before}"
+    return Answer(data=facts, text=(first, *_block_lines(found)))
+
+
+# --- one lineage ---
+
+
+def _lineage(store: BudgetStore, told: Iterable[ToldSpend], *, now_ms: int) -> Json:
+    store.figures()  # what other processes appended is read first
+    cap, genesis, plans = store.state.lineage, store.state.genesis, _last_plans(store)
+    blocks = [_block(store, block, plans.get(split_of(block))) for block in sorted(store.state.blocks)]
+    mine = [one for one in told if one.lineage == cap.scope]
+    return {
+        "lineage": cap.scope,
+        "unit": store.state.unit,
+        "adjacency": store.state.adjacency,
+        "epsilon_max": cap.epsilon_total,
+        "epsilon_at_genesis": genesis.epsilon_total if genesis is not None else cap.epsilon_total,
+        "delta": cap.delta,
+        "order": cap.order,
+        "blocks": blocks,
+        "figures": _figures(store, cap, plans.get(TRAIN)),
+        "chain": {
+            "verified": True,  # opening it checked every digest and signature
+            "entries": store.state.seq,
+            "head": store.state.head,
+            "at_ms": store.state.at_ms,
+            "age_ms": max(0, now_ms - store.state.at_ms),
+            "incidents": store.state.incidents,
+        },
+        "mirror": _mirror(mine, len(store.state.touched), now_ms),
+    }
+
+
+def _last_plans(store: BudgetStore) -> dict[str, Json]:
+    """The plan that was reserved last, by split."""
+    found = {}
+    for entry in store.entries():
+        if entry["kind"] == "reserve":
+            found[split_charged(entry["body"]["plan"])] = entry["body"]["plan"]
+    return found
+
+
+def _block(store: BudgetStore, block: str, plan: Mapping[str, Any] | None) -> Json:
+    figures = store.figures_of(block)
+    left = max(0, figures.rho_max_nano - figures.rho_spent_nano - figures.rho_held_nano)
+    return {
+        "block": block,
+        "units": sum(one == block for one in store.state.units.values()),
+        "rho_spent_nano": figures.rho_spent_nano,
+        "rho_held_nano": figures.rho_held_nano,
+        "rho_left_nano": left,
+        "rho_max_nano": figures.rho_max_nano,
+        "epsilon_spent": figures.epsilon_spent,
+        "epsilon_total": figures.epsilon_total,
+        "runs_left": None if plan is None else left // _run_cost(plan, figures),
+    }
+
+
+def _run_cost(plan: Mapping[str, Any], figures: BudgetFigures) -> int:
+    q, sigma, steps, _ = plan_facts(plan)
+    return steps * rho_step_nano(q=q, sigma=sigma, order=figures.order)
+
+
+def _figures(store: BudgetStore, cap: Cap, plan: Mapping[str, Any] | None) -> Json | None:
+    """The three figures of the last plan that trained, which are never mixed."""
+    if plan is None:
+        return None
+    read, conversion = DpPlan.load(dict(plan)), epsilon_at(rho=0, order=cap.order, delta=float(cap.delta))
+    q, sigma, steps, _ = plan_facts(plan)
+    return {
+        "epsilon_rdp": epsilon_text(read.epsilon_rdp),
+        "epsilon_pld": _tight(read),
+        "epsilon_filter": store.figures().epsilon_spent,
+        "epsilon_conversion": epsilon_text(conversion),
+        "q": q,
+        "sigma": sigma,
+        "steps": steps,
+        "clip_norm": read.clip_norm,
+        "frames_per_unit": read.frames_per_unit,
+    }
+
+
+def _tight(plan: DpPlan) -> str | None:
+    """None where the accountant is not installed."""
+    if importlib.util.find_spec("dp_accounting") is None:
+        return None
+    from policies.privacy.tight import epsilon_pld
+
+    return epsilon_text(epsilon_pld(plan))
+
+
+def _mirror(told: list[ToldSpend], touched: int, now_ms: int) -> Json:
+    """How far the log is known to hold what was spent: the broker's mirror is counted from it."""
+    logged = [one for one in told if one.in_log]
+    newest = max((one.at_ms for one in logged), default=None)
+    return {
+        "agrees": len(logged) == len(told) == touched,
+        "touched": touched,
+        "told": len(told),
+        "in_log": len(logged),
+        "newest_ms": newest,
+        "age_ms": None if newest is None else max(0, now_ms - newest),
+    }
+
+
+# --- words ---
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole > 0 else "-"
+
+
+def _age(age_ms: int | None) -> str:
+    return "never" if age_ms is None else f"{age_ms // _MINUTE_MS} min ago"
+
+
+def _lineage_lines(one: Json) -> Iterator[str]:
+    yield (
+        f"lineage {one['lineage']}: at most epsilon {one['epsilon_max']} at delta {one['delta']} over its "
+        f"life, per {one['unit']}, {one['adjacency']}, counted at order {one['order']}"
+    )
+    if one["epsilon_max"] != one["epsilon_at_genesis"]:
+        yield f"  tightened: it was opened with {one['epsilon_at_genesis']}"
+    yield from (f"  {line}" for line in _block_lines(one))
+    yield from (f"  {line}" for line in _figure_lines(one))
+    chain, mirror = one["chain"], one["mirror"]
+    appended = f", {chain['incidents']} times mended" if chain["incidents"] else ""
+    yield (
+        f"  chain   verified: {chain['entries']} entries, the newest {iso_s(chain['at_ms'])}, "
+        f"{_age(chain['age_ms'])}{appended}"
+    )
+    state = "agrees" if mirror["agrees"] else "waits"
+    yield (
+        f"  mirror  {state}: {mirror['touched']} spends, {mirror['told']} of them told, "
+        f"{mirror['in_log']} in the log for certain, the newest {_age(mirror['age_ms'])}"
+    )
+
+
+def _block_lines(one: Json) -> tuple[str, ...]:
+    return table(
+        ("block", "units", "spent", "held", "left", "runs left", "epsilon spent"),
+        [
+            (
+                block["block"],
+                block["units"],
+                _percent(block["rho_spent_nano"], block["rho_max_nano"]),
+                _percent(block["rho_held_nano"], block["rho_max_nano"]),
+                _percent(block["rho_left_nano"], block["rho_max_nano"]),
+                "-" if block["runs_left"] is None else block["runs_left"],
+                block["epsilon_spent"],
+            )
+            for block in one["blocks"]
+        ],
+    )
+
+
+def _figure_lines(one: Json) -> Iterator[str]:
+    found = one["figures"]
+    if found is None:
+        return
+    start = found["epsilon_conversion"][:4]
+    rows = (
+        ("epsilon_rdp", found["epsilon_rdp"], "one run by its plan; decides the cap per release"),
+        ("epsilon_pld", found["epsilon_pld"] or "-", "the same run, tight; for statements, never added up"),
+        ("epsilon_filter", found["epsilon_filter"], "all runs so far; decides the cap over the data's life"),
+        ("", "", f"it starts above {start} with the first step, by construction: go by the shares above"),
+    )
+    yield from table(("figure", "", ""), rows)
+    yield (
+        f"last plan: q {found['q']}, sigma {found['sigma']}, steps {found['steps']}, "
+        f"clip {found['clip_norm']}, frames {found['frames_per_unit']}"
+    )
+
+
+def _contract_lines(rows: list[Json]) -> tuple[str, ...]:
+    return table(
+        ("contract", "units", "epsilon spent", "with holds", "cap", "delta"),
+        [
+            (
+                short(one["scope"]),
+                one["part"],
+                one["epsilon_spent"],
+                one["epsilon_total"],
+                one["epsilon_max"],
+                one["delta"],
+            )
+            for one in rows
+        ],
+    )

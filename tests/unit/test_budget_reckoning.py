@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledgers against what was told to the log: old copies, lost ones, and how an owner mends and reads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.answers import finish
+from client.budget_show import budget_show, tighten
+from client.budgets import Budgets
+from client.doctor import doctor
+from client.errors import NodeBusyError
+from client.reckoning import reconcile
+from client.settings import locked
+from policies.exchange import ExchangeType
+from policies.privacy.errors import BudgetDivergedError, BudgetError, BudgetExhaustedError, BudgetUnknownError
+from tests.nodesim import SeedEntropy
+from tests.nodeworld import World, ready_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return ready_world(tmp_path)
+
+
+def copies(world: World) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in world.home.budget.glob("*.db")}
+
+
+def restore(world: World, kept: dict[Path, bytes]) -> None:
+    world.worker.close()
+    for path, data in kept.items():
+        path.write_bytes(data)
+
+
+def rounds(world: World, numbers: range, receipts: list[Any] | None = None) -> list[Any]:
+    receipts = receipts or []
+    for number in numbers:
+        _, reply = world.ask(round=number, body={"receipts": receipts})
+        assert reply.status == "ok", reply.code
+        receipts = world.log_reply(reply)
+    return receipts
+
+
+def spent(world: World) -> dict[str, int]:
+    """Billionths of rho by block, as the files have it."""
+    budgets = Budgets(world.home, key=world.member.identity.key, clock=world.clock)
+    try:
+        (store,) = [budgets.find(stem) for stem in budgets.lineages()]
+        return {block: store.state.in_block(block).spent for block in sorted(store.state.blocks)}
+    finally:
+        budgets.close()
+
+
+def mend(world: World) -> Any:
+    outbox = world.outbox()
+    try:
+        return reconcile(world.home, world.member, world.shelf(), outbox)
+    finally:
+        outbox.close()
+
+
+def show(world: World) -> Any:
+    outbox = world.outbox()
+    try:
+        return budget_show(world.home, world.member, world.shelf(), outbox)
+    finally:
+        outbox.close()
+
+
+def checked(world: World) -> dict[str, Any]:
+    found = doctor(
+        world.home, clock=world.clock, entropy=SeedEntropy(b"doctor"), transport=world.broker.transport
+    )
+    return next(one for one in found.data["checks"] if one["code"] == "budget")
+
+
+@pytest.mark.parametrize("kept", ["before the reservation", "after the first round", "after the second"])
+def test_an_old_copy_stops_everything_until_what_it_lacks_is_appended(world: World, kept: str):
+    seat = world.worker.guard.seat(world.contract.digest, world.recipe.digest)
+    world.worker.budgets.of(
+        seat.lineage, seat.opening, unit="episode", adjacency="zero-out", charged_before=False
+    )
+    old = copies(world)
+    receipts = rounds(world, range(1, 2))
+    if kept == "after the first round":
+        old = copies(world)
+    receipts = rounds(world, range(2, 3), receipts)
+    if kept == "after the second":
+        old = copies(world)
+    _, reply = world.ask(round=3, body={"receipts": receipts})
+    world.ask(ExchangeType.JUDGE, round=3, body={"receipts": world.log_reply(reply)})
+    truth = spent(world)
+    restore(world, old)
+    with pytest.raises(BudgetDivergedError, match=r"budget\.diverged") as caught:
+        world.start()
+    assert "iriai-node budget reconcile" in caught.value.remedy
+    with pytest.raises(BudgetDivergedError):
+        show(world)
+    assert "budget.diverged" in checked(world)["found"]
+    appended = mend(world).data["appended"]
+    lacking = {"before the reservation": 4, "after the first round": 3, "after the second": 2}[kept]
+    assert len(appended) == lacking
+    assert spent(world) == truth
+    assert mend(world).data["appended"] == []
+    assert checked(world)["ok"]
+    (lineage,) = show(world).data["lineages"]
+    assert lineage["chain"]["incidents"] == 1
+    world.clock.ms += 1
+    world.start()
+    _, again = world.ask(round=3, attempt=2)
+    # a reservation that was in the copy goes on; one that was not is over
+    assert again.code == ("budget.refused" if kept == "before the reservation" else None)
+
+
+def test_a_ledger_that_was_deleted_is_no_unspent_budget(world: World):
+    rounds(world, range(1, 3))
+    world.worker.close()
+    shutil.rmtree(world.home.budget)
+    with pytest.raises(BudgetUnknownError, match="told of 2 spends"):
+        show(world)
+    assert finish(lambda: show(world), as_json=False) == 7
+    assert not checked(world)["ok"]
+    assert "budget.unknown" in checked(world)["found"]
+    for work in (world.start, lambda: mend(world)):
+        with pytest.raises(BudgetUnknownError, match=r"budget\.unknown"):
+            work()
+    assert not world.home.budget.exists()
+
+
+def test_nothing_is_appended_while_the_worker_runs(world: World):
+    lock = locked(world.home)
+    with pytest.raises(NodeBusyError):
+        mend(world)
+    lock.close()
+
+
+def test_a_node_that_spent_nothing_says_so(world: World):
+    world.worker.close()
+    shown = show(world)
+    assert shown.text == ("nothing is spent",)
+    assert checked(world)["found"] == "0 ledgers verify, and hold all 0 spends that the log was told of"
+
+
+def test_the_budget_is_shown_block_by_block_with_its_three_figures(world: World):
+    receipts = rounds(world, range(1, 3))
+    world.ask(ExchangeType.JUDGE, round=2, body={"receipts": receipts})
+    world.clock.ms += 300_000
+    shown = show(world)
+    (lineage,) = shown.data["lineages"]
+    plan = world.recipe.plan
+    assert plan is not None
+    train, held_out = lineage["blocks"][1], lineage["blocks"][0]
+    assert (held_out["block"], train["block"]) == ("held-out-2", "train-1")
+    cost = plan.rho_step_nano(order=lineage["order"])
+    assert train["rho_spent_nano"] == 2 * cost
+    assert train["rho_held_nano"] == (plan.steps - 2) * cost
+    assert train["rho_left_nano"] == train["rho_max_nano"] - plan.steps * cost
+    assert train["runs_left"] == train["rho_left_nano"] // (plan.steps * cost)
+    assert train["units"] == held_out["units"] == 20
+    figures = lineage["figures"]
+    assert float(figures["epsilon_pld"]) <= float(figures["epsilon_rdp"]) + 0.01
+    assert float(figures["epsilon_filter"]) > float(figures["epsilon_conversion"])
+    assert lineage["chain"]["verified"]
+    assert lineage["chain"]["age_ms"] == 300_000
+    mirror = lineage["mirror"]
+    assert (mirror["touched"], mirror["told"], mirror["in_log"]) == (3, 3, 2)
+    assert not mirror["agrees"]  # the query's receipt is not here yet
+    text = "\n".join(shown.text)
+    assert "by construction: go by the shares above" in text
+    assert "train-1" in text
+    assert [(one["part"], one["steps_spent"]) for one in shown.data["budgets"]] == [
+        ("train", 2),
+        ("held-out", 1),
+    ]
+    json.dumps(shown.data)
+
+
+def test_the_owner_tightens_and_the_next_run_is_refused(world: World):
+    rounds(world, range(1, 2))
+    (lineage,) = show(world).data["lineages"]
+    name = lineage["lineage"]
+    for epsilon in ("x", "-3", lineage["epsilon_max"]):
+        with pytest.raises(BudgetError):
+            tighten(world.home, world.member, lineage=name, epsilon=epsilon)
+    with pytest.raises(BudgetUnknownError):
+        tighten(world.home, world.member, lineage="lin_other", epsilon="1")
+    done = tighten(world.home, world.member, lineage=name, epsilon="9.50")
+    assert (done.data["epsilon_before"], done.data["epsilon_max"]) == (lineage["epsilon_max"], "9.5")
+    (after,) = show(world).data["lineages"]
+    assert (after["epsilon_max"], after["epsilon_at_genesis"]) == ("9.5", lineage["epsilon_max"])
+    assert after["order"] == lineage["order"]
+    assert any("tightened" in line for line in show(world).text)
+    _, refused = world.ask(run="run_bbbbbbbbbbbbbbbb")  # the running worker knows at once
+    assert refused.code == BudgetExhaustedError.code
