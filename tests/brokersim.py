@@ -236,10 +236,16 @@ class OperatorSim(Signer):
             {"subject_digest": digest(subject), "signature": b64(signature)},
         )
 
-    async def offer(self, contract: Contract | str, recipes: tuple[bytes, ...] = (RECIPE,)) -> httpx.Response:
+    async def offer(
+        self,
+        contract: Contract | str,
+        recipes: tuple[bytes, ...] = (RECIPE,),
+        annexes: tuple[bytes, ...] = (),
+    ) -> httpx.Response:
         text = contract if isinstance(contract, str) else contract.canonical.decode()
+        body: dict[str, Any] = {"contract": text, "recipes": [b64(one) for one in recipes]}
         return await self.post(
-            "/operator/contracts", {"contract": text, "recipes": [b64(one) for one in recipes]}
+            "/operator/contracts", body | ({"annexes": [b64(one) for one in annexes]} if annexes else {})
         )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.encoding import Json
 
-__all__ = ["PRIVATE", "is_closed", "refused_by", "waits_for"]
+__all__ = ["PRIVATE", "is_closed", "refused_by", "report_of", "waits_for"]
 
 RELEASED: Final = "released"
 WAITING: Final = "waiting"
@@ -36,6 +36,14 @@ def refused_by(session: Session, row: Row[Any]) -> list[Json]:
             decided = session.scalars(select(log_entry.c.body).where(log_entry.c.idx.in_(entry.refs)))
             clauses |= {clause for one in decided for clause in check_entry(one).pub["clauses"]}
     return sorted(clauses)
+
+
+def report_of(session: Session, row: Row[Any]) -> str | None:
+    """Digest of the report of a candidate's last evaluation, or None."""
+    of = (log_entry.c.run == row.run_id) & (log_entry.c.type == EntryType.CANDIDATE_EVALUATED.value)
+    bodies = session.scalars(select(log_entry.c.body).where(of).order_by(log_entry.c.idx.desc()))
+    pubs = (check_entry(body).pub for body in bodies)
+    return next((str(pub["report"]) for pub in pubs if pub["candidate"] == row.digest), None)
 
 
 def waits_for(session: Session, contract: Contract, row: Row[Any]) -> dict[str, Json]:

@@ -27,7 +27,7 @@ from sqlalchemy import delete, insert, select
 from broker.contracts.decisions import Judgement, judge
 from broker.contracts.errors import NotPartyError
 from broker.contracts.lineage import made_ms, released_ms, run_of, versions
-from broker.delivery.candidates import PRIVATE, is_closed, refused_by, waits_for
+from broker.delivery.candidates import PRIVATE, is_closed, refused_by, report_of, waits_for
 from broker.delivery.errors import VoteClosedError, VoteInvalidError
 from broker.membership.directory import Member, Operator
 from broker.store.tables import candidate, log_entry, model, release, run, statement, vote
@@ -112,6 +112,7 @@ class Delivery:
                     "own_vote": votes.get(mine.party) if mine is not None else None,
                     "votes": votes if isinstance(caller, Operator) else None,
                     "voted": len(votes),
+                    "report": report_of(session, row),
                     "refused_by": refused_by(session, row) if row.state in {"refused", "discarded"} else [],
                     **waits_for(session, contract, row),
                 }

@@ -18,6 +18,7 @@ figure of a plan is computed once and beside the event loop: it takes seconds.
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from broker.contracts.decisions import judge
 from broker.contracts.waiting import opens_ms, recorded, waits
 from broker.release.case import DISCARDED, REFUSED, RELEASED, read_case
 from broker.release.judging import WAITING
-from broker.store.tables import candidate, release, statement
+from broker.store.tables import candidate, log_entry, release, statement
 from policies.encoding import digest
 from policies.log.entries import EntryType, Event
 from policies.privacy.accounting import epsilon_text
@@ -166,7 +167,7 @@ class Gate:
             judgement.record(session, tx, run=case.run)
         if not now.for_good and not now.empty:
             return case.state
-        signed = self._statement(case)
+        signed = self._statement(case, summed=_fewest(session, case.run))
         named = digest(signed)
         session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": signed})
         for tier, judgement in now.for_good:
@@ -184,7 +185,7 @@ class Gate:
         exited = self._tools.contracts.life(case.contract, session).exited
         return any(exited[one.party].choice == "discard" for one in case.cohort if one.party in exited)
 
-    def _statement(self, case: Case) -> bytes:
+    def _statement(self, case: Case, *, summed: int) -> bytes:
         document = statement_bytes(
             build_statement(
                 subject=Subject(
@@ -193,18 +194,18 @@ class Gate:
                     contract=case.contract.digest,
                     recipe=case.recipe.digest,
                 ),
-                claims=[self._claim(one, case) for one in case.cohort],
+                claims=[self._claim(one, case, summed=summed) for one in case.cohort],
                 evaluation=case.recipe.evaluation.digest,
                 terms=_terms(case),
             )
         )
         return Envelope.seal(document, PAYLOAD_TYPE, self._tools.broker_key).to_bytes()
 
-    def _claim(self, one: Participant, case: Case) -> dict[str, object]:
+    def _claim(self, one: Participant, case: Case, *, summed: int) -> dict[str, object]:
         shown, plan = one.alias(case.contract.digest, case.run, None), case.recipe.plan
         if plan is None:
             return claim(shown, None)
-        return claim(shown, plan.document, parties=len(case.cohort), epsilon_pld=self._tight[plan.digest])
+        return claim(shown, plan.document, summed=summed, epsilon_pld=self._tight[plan.digest])
 
     def _write_tier(
         self,
@@ -253,6 +254,13 @@ def _terms(case: Case) -> Terms:
         reply_slot_ms=case.contract.privacy.reply_slot_ms or 0,
         seed_set=None if start is None else start.seed_set,
     )
+
+
+def _fewest(session: Session, run_id: str) -> int:
+    """Silos in the smallest sum of a run that was opened."""
+    of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.AGGREGATE_RELEASED.value)
+    bodies = session.scalars(select(log_entry.c.body).where(of))
+    return min((int(json.loads(body)["pub"]["count"]) for body in bodies), default=0)
 
 
 def _is_known(pair: tuple[TierClause, Judgement], known: Mapping[str, Recorded]) -> bool:

@@ -22,14 +22,13 @@ figure from the plan with `check_statement`. The broker signs the canonical byte
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import canonical, digest_of
-from policies.limits import HONEST_MIN
 from policies.privacy.accounting import epsilon_rdp, epsilon_text
 from policies.privacy.errors import PlanIncompleteError, StatementError
+from policies.privacy.shares import epsilon_with_honest
 from policies.privacy.statement_words import holds_against, not_protected
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def claim(
     party: str,
     plan: Mapping[str, Any] | None,
     *,
-    parties: int | None = None,
+    summed: int | None = None,
     epsilon_pld: str | None = None,
     lifetime: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
@@ -119,7 +118,7 @@ def claim(
     Args:
         party: Alias of the contributor.
         plan: Document of its plan (`DpPlan.document`), or None for training without one.
-        parties: How many silos were summed; needed with noise shares.
+        summed: Silos in the smallest sum that was opened; needed with noise shares.
         epsilon_pld: The tight figure, where somebody computed it.
         lifetime: The contributor's own ledger figures, where it gives them: ``alpha_star, rho_spent_nano,
             rho_max_nano, epsilon_filter, ledger_head``.
@@ -138,7 +137,7 @@ def claim(
             "epsilon_pld": epsilon_pld,
             "delta": plan["delta"],
             "rests_on_honest_silos": plan["honest_min"],
-            "epsilon_by_colluders": _by_colluders(plan, parties or 0) if shared else [],
+            "epsilon_by_colluders": _by_colluders(plan, summed or 0) if shared else [],
         },
         "plan": {"digest": digest_of(dict(plan)), "document": dict(plan)},
         "lifetime": dict(lifetime) if lifetime is not None else None,
@@ -146,27 +145,36 @@ def claim(
     }
 
 
-def _epsilon(plan: Mapping[str, Any], *, noise: float = 1.0) -> float:
-    """Best-order epsilon of all planned steps where ``noise`` times the planned deviation protects."""
+def _epsilon(plan: Mapping[str, Any]) -> float:
+    """Best-order epsilon of all planned steps."""
     return epsilon_rdp(
         q=float(plan["sampling_prob"]),
-        sigma=float(plan["noise_multiplier"]) * noise,
+        sigma=float(plan["noise_multiplier"]),
         steps=int(plan["steps"]),
         delta=float(plan["delta"]),
     )
 
 
-def _by_colluders(plan: Mapping[str, Any], parties: int) -> list[Json]:
-    """Epsilon while 0, 1, … others collude with the broker: noise of k honest silos is sqrt(k / h) of it."""
+def _by_colluders(plan: Mapping[str, Any], summed: int) -> list[Json]:
+    """Epsilon while 0, 1, ... other silos of the smallest sum collude with the broker."""
     honest_min = int(plan["honest_min"])
-    if parties <= HONEST_MIN:
-        raise _wrong(f"more than {HONEST_MIN} silos in a sum of noise shares", str(parties))
+    if summed < honest_min:
+        raise _wrong(f"at least {honest_min} silos in every sum of noise shares", str(summed))
+    facts = {
+        "q": float(plan["sampling_prob"]),
+        "sigma": float(plan["noise_multiplier"]),
+        "delta": float(plan["delta"]),
+    }
     return [
         {
             "colluders": bad,
-            "epsilon_rdp": epsilon_text(_epsilon(plan, noise=math.sqrt((parties - bad) / honest_min))),
+            "epsilon_rdp": epsilon_text(
+                epsilon_with_honest(
+                    **facts, steps=int(plan["steps"]), honest=summed - bad, honest_min=honest_min
+                )
+            ),
         }
-        for bad in range(parties)
+        for bad in range(summed)
     ]
 
 
@@ -262,7 +270,7 @@ def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         again = claim(
             row["party"],
             plan,
-            parties=len(told.get("epsilon_by_colluders", ())),
+            summed=len(told.get("epsilon_by_colluders", ())),
             epsilon_pld=tight,
             lifetime=row["lifetime"],
             audit=row["audit"],

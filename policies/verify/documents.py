@@ -202,7 +202,8 @@ def _wrong_terms(history: History, entry: Entry, document: Mapping[str, Json]) -
     if terms["leak_report"] is not None and terms["leak_report"] not in reports:
         wrong.append("leak_report")
     tables = [row["claim"]["epsilon_by_colluders"] for row in document["contributors"] if row["claim"]]
-    if any(table and len(table) != len(document["contributors"]) for table in tables):
+    opened = [one.pub["count"] for _, one in history.of(EntryType.AGGREGATE_RELEASED) if one.run == entry.run]
+    if any(table and len(table) != min(opened, default=0) for table in tables):
         wrong.append("epsilon_by_colluders")
     return wrong
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from broker.federation.progress import progress
 from broker.federation.records import open_attempt
 from broker.federation.tools import Journal, Tools
 from broker.release.gate import Gate
-from broker.store.tables import candidate, model, round_, run
+from broker.store.tables import candidate, contract_annex, model, round_, run
 from client.data.errors import FieldNotAllowedError
 from client.notices import Notices
 from policies.contract.notices import Notice, seal_notice
@@ -33,11 +34,12 @@ from policies.log.envelope import open_envelope
 from policies.ports import iso_s, to_ms
 from policies.recipe import load as load_recipe
 from tests import federationsim  # remembers the tight figure of a plan for all gates of the process
-from tests.brokersim import RECIPE, House, NodeSim, draft, final_contract, open_house, pool
+from tests.brokersim import RECIPE, House, NodeSim, all_sign, draft, open_house, pool
 from tests.nodeworld import FIELDS, IN_TERM_MS, World, kinds, ready_world
+from tests.seedsim import Planted, planted_world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from policies.contract import Contract
@@ -46,8 +48,6 @@ assert federationsim
 HOUR_MS = 3_600_000
 MODEL = digest(b"the average")
 SECRET = {"clause": "secret-1", "party": "nord", "fields": ["gripper_width"], "basis": "Data Act 4(6)"}
-DONOR = {"party": "nord", "dataset": "nord/open", "consent": digest(b"consent"), "licence": "CC-BY-4.0"}
-SEED = {"clause": "seed-1", "recipe": "pick", "seed_set": digest(b"seed"), "donations": [DONOR]}
 VALIDATION = {"clause": "validate-1", "quorum": "0.67", "max_rejected_rounds": 3}
 
 
@@ -61,7 +61,6 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 AT_THE_GUARD: dict[str, tuple[dict[str, Any], str]] = {
     "recipe: more steps": ({"recipes.0.max_local_steps_per_round": 0}, "recipe-1"),
-    "seed: none that the contract names": ({"seed_sets": [SEED]}, "seed-1"),
     "privacy: another delta": ({"privacy.delta": "1e-6"}, "dp-1"),
     "privacy-cap: this party's own": (
         {"privacy.per_party": [{"clause": "dp-2", "party": "kita", "epsilon_per_release": "4"}]},
@@ -81,6 +80,18 @@ def test_the_guard_refuses_a_round_by_its_clause_and_pulls_nothing(tmp_path: Pat
     body = json.loads(_envelope(reply))["body"]
     assert body["outcome"] == "refuse"
     assert clause in body["clauses"]
+
+
+def test_the_guard_refuses_a_round_whose_start_nobody_can_account_for(tmp_path: Path) -> None:
+    world, planted = planted_world(tmp_path)
+    world.ready()
+    name = digest(planted.donations[0].envelope)
+    (world.shelf().folder(world.contract.digest) / f"annex-{name[7:]}").unlink()
+    del world.broker.annexes[name]
+    world.restart()
+    _, reply = world.ask()
+    assert (reply.status, world.pulled, world.learner.trained) == ("refused", 0, [])
+    assert json.loads(_envelope(reply))["body"]["clauses"] == ["seed-1"]
 
 
 @pytest.mark.parametrize("told", ["safety-monitoring", "", 7])
@@ -184,14 +195,15 @@ class Stage:
     contract: Contract
     run: str
     tools: Tools
+    recipe: bytes = RECIPE
 
     @property
     def permits(self) -> Permits:
-        return Permits(self.tools, self.run, self.contract, load_recipe(RECIPE))
+        return Permits(self.tools, self.run, self.contract, load_recipe(self.recipe))
 
     async def open_round(self) -> Any:
         """What `broker.federation.session` does before it asks."""
-        recipe, contracts = load_recipe(RECIPE), self.tools.contracts
+        recipe, contracts = load_recipe(self.recipe), self.tools.contracts
         asked = participants(contracts, self.contract, recipe)
 
         def work(session, tx):
@@ -204,11 +216,21 @@ class Stage:
         return opening
 
 
-async def staged(house: House, nodes: list[NodeSim] | None = None, **sections: Any) -> Stage:
+async def staged(
+    house: House,
+    nodes: list[NodeSim] | None = None,
+    *,
+    recipe: bytes = RECIPE,
+    annexes: Mapping[str, bytes] = MappingProxyType({}),
+    **sections: Any,
+) -> Stage:
     nodes = nodes or await pool(house)
     fitting = _fitting(house, nodes)
     kept = {name: fitting[name] for name in ("fields", "privacy", "recipes")}
-    contract = await final_contract(house, nodes, **(kept | sections))
+    contract = draft(house, nodes, **(kept | sections))
+    answer = await house.alice.offer(contract, (recipe,), tuple(annexes.values()))
+    assert answer.status_code == 201, answer.text
+    await all_sign(nodes, contract)
     house.clock.ms = IN_TERM_MS
     body = {"contract": contract.digest, "recipe": "pick"}
     answer = await house.alice.post("/operator/runs", body)
@@ -226,7 +248,7 @@ async def staged(house: House, nodes: list[NodeSim] | None = None, **sections: A
         models=ModelFiles(services.settings.models),
         journal=Journal(),
     )
-    return Stage(house, nodes, contract, answer.json()["run"], tools)
+    return Stage(house, nodes, contract, answer.json()["run"], tools, recipe)
 
 
 def _fitting(house: House, nodes: list[NodeSim]) -> dict[str, Any]:
@@ -296,8 +318,17 @@ async def test_nobody_is_asked_whom_a_clause_keeps_out(house: House, kind: str) 
         assert house.entries(EntryType.ROUND_OPENED) == []
 
 
-async def test_a_seed_set_that_the_recipe_does_not_have_opens_no_round(house: House) -> None:
-    stage = await staged(house, seed_sets=[SEED | {"donations": [DONOR | {"party": "nord"}]}])
+async def test_a_consent_that_is_no_longer_on_record_opens_no_round(house: House) -> None:
+    nodes = await pool(house)
+    planted = Planted({one.name: one.key for one in nodes}, recipe=load_recipe(RECIPE))
+    started = planted.started.canonical
+    recipes = _section(house, nodes, "recipes", recipe_digest=digest(started))
+    stage = await staged(
+        house, nodes, recipe=started, annexes=planted.annexes, seed_sets=[planted.clause()], **recipes
+    )
+    name = "open:" + digest(planted.donations[0].envelope)
+    with house.services.store.main.begin() as session:  # past the broker
+        session.execute(contract_annex.delete().where(contract_annex.c.sha256 == name))
     opening = await stage.open_round()
     assert not opening.permitted
     assert {clause for _, one in opening.judged for clause in one.decision.clauses} == {"seed-1"}

@@ -78,11 +78,11 @@ class Stage:
         self.recipe = with_start(self.planted.recipe.canonical, seed_set=seeds.digest, model=model)
         self.clause |= {"seed_set": seeds.digest} | clause
 
-    def resign(self, party: str, key: SigningKey, numbers: tuple[int, ...], **words: Any) -> None:
+    def resign(self, party: str, signer: SigningKey, numbers: tuple[int, ...], **words: Any) -> None:
         """Another donation in the place of one party's, signed by any key, under any words."""
         donations = [one for one in self.planted.donations if one.consent.party != party]
         bare = [seed_episode(number, party=party) for number in numbers]
-        envelope = seal_consent(consent_of(key, bare, **words), key)
+        envelope = seal_consent(consent_of(signer, bare, **words), signer)
         rows = [replace(one, consent=digest(envelope)) for one in bare]
         old = next(one for one in self.planted.donations if one.consent.party == party)
         del self.annexes[digest(old.envelope)]

@@ -244,7 +244,7 @@ class Places(nn.Module):
         self.head = nn.Linear(6, 4)
 
     def forward(self, indices):
-        return self.head(torch.relu_(self.norm(self.words(indices)))).mean(-2)
+        return self.head(torch.relu(self.norm(self.words(indices)))).mean(-2)
 
 
 def test_embeddings_of_indices_agree(kind):
@@ -255,6 +255,15 @@ def test_embeddings_of_indices_agree(kind):
     ]
     np.testing.assert_allclose(
         total(kind, units, build=Places), total(LoopEngine, units, build=Places), atol=1e-6
+    )
+
+
+def test_an_activation_in_place_changes_nothing():
+    def build():
+        return nn.Sequential(nn.Linear(19, 30), nn.ReLU(inplace=True), nn.Linear(30, 4))
+
+    np.testing.assert_allclose(
+        total(PackedEngine, UNITS, build=build), total(LoopEngine, UNITS, build=build), atol=1e-6
     )
 
 

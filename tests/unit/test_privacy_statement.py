@@ -37,7 +37,7 @@ def statement(*claims, **terms):
 
 GOOD = statement(claim("b2", PLAN, lifetime=LIFETIME, audit=AUDIT), claim("a1", PLAN, epsilon_pld="7.5"))
 SHARED = statement(
-    claim("a1", SHARES, parties=4), claim("b2", SHARES, parties=4), secure_aggregation="required"
+    claim("a1", SHARES, summed=4), claim("b2", SHARES, summed=4), secure_aggregation="required"
 )
 
 
@@ -78,12 +78,12 @@ def test_noise_shares_give_both_figures_and_every_step_between():
 
 
 def test_noise_shares_without_secure_aggregation_are_not_private():
-    assert statement(claim("a1", SHARES, parties=4))["verdict"] == "NOT PRIVATE"
+    assert statement(claim("a1", SHARES, summed=4))["verdict"] == "NOT PRIVATE"
 
 
 def test_noise_shares_of_too_few_silos_have_no_claim():
-    with pytest.raises(StatementError, match="more than 3 silos"):
-        claim("a1", SHARES, parties=3)
+    with pytest.raises(StatementError, match="at least 3 silos"):
+        claim("a1", SHARES, summed=2)
 
 
 @pytest.mark.parametrize("lang", ["en", "ja"])
