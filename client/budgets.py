@@ -48,7 +48,7 @@ def judging_mechanism(run: str, candidate: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touched:
-    """One spend as the ledger holds it."""
+    """One spend as the ledger holds it; ``epsilon_max`` is the lineage's cap when it was taken."""
 
     lineage: str
     contract: str
@@ -62,6 +62,7 @@ class Touched:
     steps: int
     rho_nano: int
     epsilon_after: str
+    epsilon_max: str
     subject: str | None = None
 
     @property
@@ -268,5 +269,6 @@ def _touched(state: LedgerState, body: Mapping[str, Any], split: str, recipe: st
         steps=body["steps"],
         rho_nano=body["steps"] * hold.lineage_step,
         epsilon_after=epsilon_text(epsilon_in(state, hold.blocks)),
+        epsilon_max=state.lineage.epsilon_total,
         subject=body.get("subject"),
     )

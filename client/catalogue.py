@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, table
 from client.contracts import fetch, latest
+from client.donated import is_given, withheld
 from client.errors import NoSuchThingError
 from policies.encoding import digest
 
@@ -167,9 +168,10 @@ def data_list(home: Home) -> Answer:
     store = Store(home.data)
     catalogue = store.catalogue()
     rows: list[dict[str, Any]] = []
+    away = withheld(home)
     for name, entry in sorted(catalogue.datasets.items()):
         metas = [one.meta for one in store.episodes(name)]
-        usable = [one for one in metas if not one.excluded]
+        usable = [one for one in metas if not one.excluded and not is_given(one, away)]
         rows.append(
             {
                 "dataset": name,
@@ -177,14 +179,22 @@ def data_list(home: Home) -> Answer:
                 "contracts": list(entry.rights),
                 "train": sum(one.split == "train" for one in usable),
                 "held_out": sum(one.split == "held-out" for one in usable),
-                "excluded": len(metas) - len(usable),
+                "donated": sum(is_given(one, away) for one in metas),
+                "excluded": sum(bool(one.excluded) for one in metas),
                 "fields": sorted({column.split(".", 1)[1] for column in entry.columns}),
             }
         )
     lines = table(
-        ("data set", "train", "held out", "excluded", "fields"),
+        ("data set", "train", "held out", "donated", "excluded", "fields"),
         [
-            (one["dataset"], one["train"], one["held_out"], one["excluded"], ", ".join(one["fields"]))
+            (
+                one["dataset"],
+                one["train"],
+                one["held_out"],
+                one["donated"],
+                one["excluded"],
+                ", ".join(one["fields"]),
+            )
             for one in rows
         ],
     )

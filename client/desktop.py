@@ -269,6 +269,7 @@ class Told:
     steps: int
     rho_nano: int
     epsilon_after: str
+    epsilon_max: str
 
     @classmethod
     def of(cls, one: Touched) -> Told:
@@ -284,6 +285,7 @@ class Told:
             steps=one.steps,
             rho_nano=one.rho_nano,
             epsilon_after=one.epsilon_after,
+            epsilon_max=one.epsilon_max,
         )
 
 
@@ -300,7 +302,7 @@ def seal_spend(letters: Letters, outbox: Outbox, budgets: Budgets, told: Told) -
             "alpha_star": state.lineage.order,
             "plan": told.plan_digest,
             "lineage": told.lineage,
-            "epsilon_max": decimal_text(state.lineage.epsilon_total),
+            "epsilon_max": decimal_text(told.epsilon_max),
         }
         sealed.append(
             letters.seal("budget.opened", body=body, scope=told.contract, run=told.run, slot=opened)

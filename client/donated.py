@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from client.data.store import EpisodeMeta
     from client.settings import Home
 
-__all__ = ["Given", "given", "place_of", "remember", "withheld"]
+__all__ = ["Given", "given", "is_given", "place_of", "remember", "withheld"]
 
 _SCHEMA: Final = "iriai-donated/1"
 
@@ -88,6 +88,11 @@ def remember(home: Home, episodes: Iterable[Given]) -> None:
 def withheld(home: Home) -> frozenset[str]:
     """Contents and places of what was given away."""
     return frozenset(name for one in given(home) for name in (one.content, one.place))
+
+
+def is_given(meta: EpisodeMeta, away: frozenset[str]) -> bool:
+    """Whether an episode of the store is one of those, by content or by place."""
+    return meta.content in away or place_of(meta) in away
 
 
 def _damaged(found: str) -> StoreDamagedError:

@@ -72,6 +72,7 @@ def _told(header: RequestHeader, seat: Seat, spent: Spend, mechanism: str) -> To
         steps=spent.steps,
         rho_nano=spent.rho_nano,
         epsilon_after=spent.epsilon_after,
+        epsilon_max=spent.epsilon_max,
     )
 
 

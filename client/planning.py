@@ -26,6 +26,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer
+from client.donated import is_given, withheld
 from client.errors import NoSuchThingError
 from client.plan_words import sentences
 from client.settings import load_settings
@@ -173,12 +174,13 @@ def _own_units(home: Home, recipe: Recipe, asked: DpPlan) -> tuple[int, str, str
     """Training units of the smallest data set here that has the recipe's fields; its name and lineage."""
     from client.data import Store
 
-    store, fitting = Store(home.data), list[tuple[int, str, str]]()
+    store, fitting, away = Store(home.data), list[tuple[int, str, str]](), withheld(home)
     for name, entry in store.catalogue().datasets.items():
         fields = {column.split(".", 1)[-1] for column in entry.columns} | set(entry.labels)
         if entry.unit == asked.unit and set(recipe.fields) <= fields:
             rows = [one.meta for one in store.episodes(name)]
-            units = {one.unit_id for one in rows if one.split == "train" and not one.excluded}
+            kept = [one for one in rows if not one.excluded and not is_given(one, away)]
+            units = {one.unit_id for one in kept if one.split == "train"}
             if units:
                 fitting.append((len(units), name, entry.lineage))
     if not fitting:

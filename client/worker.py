@@ -229,9 +229,10 @@ class Worker:
             BudgetUnknownError: A ledger is lost, or does not verify.
         """
         require_known(self.budgets, self.outbox)
-        touched = {one.mechanism: one for one in self.budgets.touches()}
-        for mechanism in sorted(set(touched) - set(told_spends(self.outbox))):
-            one = touched[mechanism]
+        told = told_spends(self.outbox)
+        for one in self.budgets.touches():  # in the order of the ledger
+            if one.mechanism in told:
+                continue
             facts = {"run": one.run, "round": one.round, "attempt": one.attempt}
             try:
                 with self.outbox.writing() as letters:

@@ -25,6 +25,10 @@ app = typer.Typer(
 bench = typer.Typer(no_args_is_help=True, help="Measurements: figures and ratios, never pass or fail.")
 app.add_typer(bench, name="bench")
 
+SeedEpisodes = Annotated[
+    int,
+    typer.Option(min=0, max=250, help="Of them, openly donated by each maker: training starts from these."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One envelope on standard output.")]
 
 
@@ -38,6 +42,7 @@ def demo(
     *,
     epsilon: Annotated[str, typer.Option(help="Per release; `inf` runs without privacy and says so.")] = "8",
     episodes: Annotated[int, typer.Option(min=1, max=5000, help="Training episodes per cell.")] = 250,
+    seed_episodes: SeedEpisodes = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of recordings and placements.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of report.json and report.html.")] = Path("build/demo"),
     verifier: Annotated[
@@ -52,6 +57,7 @@ def demo(
         DemoOptions(
             epsilon=None if epsilon == "inf" else epsilon,
             episodes=episodes,
+            seed_episodes=seed_episodes,
             seed=seed,
             folder=out.resolve(),
             work=out.resolve() / "work",
@@ -76,13 +82,20 @@ def up(
     epsilon: Annotated[
         str, typer.Option(help="Per release; `inf` runs without privacy and says so.")
     ] = "inf",
+    seed_episodes: SeedEpisodes = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of recordings.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Starts a federation with a signed contract, leaves it running, and prints what to type next."""
     from sandbox.standing import bring_up
 
-    facts = bring_up(directory, episodes=episodes, epsilon=None if epsilon == "inf" else epsilon, seed=seed)
+    facts = bring_up(
+        directory,
+        episodes=episodes,
+        epsilon=None if epsilon == "inf" else epsilon,
+        seed=seed,
+        seed_episodes=seed_episodes,
+    )
     for line in facts["next"]:
         typer.echo(line, err=as_json)
     _print(facts, as_json=as_json)
@@ -160,10 +173,10 @@ def bench_dp(
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(one) for one in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter("whole numbers, separated by commas") from error
+    parts = text.split(",")
+    if not all(one.isdecimal() for one in parts) or len({int(one) for one in parts}) != len(parts):
+        raise typer.BadParameter("different whole numbers, separated by commas")
+    return tuple(int(one) for one in parts)
 
 
 @bench.command("pooling")

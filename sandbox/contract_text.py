@@ -10,12 +10,12 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["PARTIES", "RECIPE_ID", "Maker", "Signer", "contract_text"]
 
@@ -68,6 +68,7 @@ def contract_text(
     local_steps: int,
     epsilon: str | None,
     delta: str,
+    seeds: Mapping[str, Any] | None = None,
 ) -> str:
     """The YAML text.
 
@@ -82,6 +83,7 @@ def contract_text(
         local_steps: ``max_local_steps_per_round``.
         epsilon: Per release and in total; None writes ``mode: none``.
         delta: Of the claim.
+        seeds: What ``seed join`` said of the open seed set that the recipe starts from, if it does.
     """
     broker = Signer(maker=_BROKER, org=broker_org, key=broker_key)
     parties = [_party(one, "contributor") for one in signers] + [_party(broker, "broker")]
@@ -96,6 +98,7 @@ def contract_text(
         rounds=rounds,
         local_steps=local_steps,
         datasets=", ".join(datasets),
+        seed_sets=_seed_sets(seeds),
         privacy=_privacy(epsilon, delta),
     )
 
@@ -114,6 +117,13 @@ def _party(signer: Signer, role: str) -> str:
             f'    key: "{signer.key}"',
         ]
     )
+
+
+def _seed_sets(seeds: Mapping[str, Any] | None) -> str:
+    if seeds is None:
+        return "seed_sets: []"
+    clause = {"clause": "seed-1", "recipe": RECIPE_ID, "seed_set": seeds["seed_set"]}
+    return "seed_sets: " + json.dumps([clause | {"donations": seeds["donations"]}])
 
 
 def _privacy(epsilon: str | None, delta: str) -> str:

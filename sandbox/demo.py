@@ -50,6 +50,7 @@ class DemoOptions:
     Attributes:
         epsilon: Per release, as a decimal; None runs without privacy and says NOT PRIVATE everywhere.
         episodes: Training episodes per cell.
+        seed_episodes: How many of them each maker openly gives; training starts from a model of these.
         seed: Of recordings, baselines and placements; initial weights are the recipe's own.
         folder: Where the report goes.
         work: Where processes live; deleted first.
@@ -58,6 +59,7 @@ class DemoOptions:
 
     epsilon: str | None
     episodes: int
+    seed_episodes: int
     seed: int
     folder: Path
     work: Path
@@ -122,6 +124,9 @@ class _Demo:
         with phase("broker, invitations, approvals"):
             fed.start_broker()
             fed.enrol()
+        if self.options.seed_episodes:
+            with phase("episodes openly donated, a start model fitted to them"):
+                self.recipe = fed.seed(self.recipe, self.options.seed_episodes)
         start_ms = fed.start_ms()
         with phase("contract, imports, signatures"):
             fed.agree(self.recipe, epsilon=self.options.epsilon, delta=DELTA, start_ms=start_ms)

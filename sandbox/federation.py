@@ -4,6 +4,7 @@
     federation = Federation(folder)
     federation.start_broker()        iriai-broker operator new, init, serve
     federation.enrol()               invite, join, approve by two operators
+    federation.seed(recipe, 1)       optional: seed donate on each site, seed join, seed fit
     federation.agree(recipe, …)      contract offer; data add and contract sign on each site, twice
     federation.start_nodes()         iriai-node run
     run = federation.open_run()      iriai-broker run open
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policies.encoding import new_id
+from policies.recipe import load as load_recipe
 from sandbox.clock import now_ms, random_bytes
 from sandbox.contract_text import PARTIES, RECIPE_ID, Maker, Signer, contract_text
 from sandbox.errors import StartError, UsageError
@@ -43,6 +45,7 @@ _ONLINE_S = 120.0
 _POLL_S = 0.5
 _LEAD_S = 25  # from the offer until the contract begins, at least
 _LEAD_FACTOR = 2.0  # and as many times what the enrolment took
+_LICENCE = "CC0-1.0"  # of what the simulated cells give away
 _RUN_ENDS = frozenset({"run.closed", "run.broken"})
 
 
@@ -79,6 +82,7 @@ class Federation:
         self.enrol_s = 0.0
         self.url = ""
         self._orgs: dict[str, dict[str, Any]] = {}
+        self._seeds: dict[str, Any] | None = None
 
     # --- broker ---
 
@@ -157,6 +161,31 @@ class Federation:
 
     # --- contract and data ---
 
+    def seed(self, recipe: Recipe, episodes: int) -> Recipe:
+        """Each site openly gives some episodes, a model is fitted to them, and the contract names both.
+
+        Returns:
+            The recipe that starts from that model.
+        """
+        files = self.folder / "operators" / "seeds"
+        files.mkdir(parents=True, exist_ok=True)
+        (files / "recipe.json").write_bytes(recipe.canonical)
+
+        def give(site: Site) -> None:
+            words = ["--recipe", str(files / "recipe.json"), "--dataset", site.maker.dataset]
+            words += ["--party", site.name, "--licence", _LICENCE, "--count", str(episodes)]
+            words += ["--from", str(site.recordings), "--out", str(files / f"{site.name}.json"), "--yes"]
+            self.node(site, "seed", "donate", *words)
+
+        self.each(give)
+        given = [str(files / f"{site.name}.json") for site in self.sites]
+        joined = command("iriai-node", "seed", "join", *given, "--out", str(files / "seed-set.json"))
+        words = ["--recipe", str(files / "recipe.json"), "--seed-set", joined["file"]]
+        words += ["--out", str(files / "start.f32"), "--recipe-out", str(files / "started.json")]
+        fitted = command("iriai-node", "seed", "fit", *words, "--dir", str(self.sites[0].folder))
+        self._seeds = joined | {"annexes": [*joined["annexes"], fitted["file"]]}
+        return load_recipe((files / "started.json").read_bytes())
+
     def agree(self, recipe: Recipe, *, epsilon: str | None, delta: str, start_ms: int) -> str:
         """Offers the contract; each site imports its recordings, accepts, and then signs. Gives the digest.
 
@@ -190,12 +219,19 @@ class Federation:
             local_steps=recipe.local_steps,
             epsilon=epsilon,
             delta=delta,
+            seeds=self._seeds,
         )
         files = self.folder / "operators"
         (files / "contract.yaml").write_text(text, "utf-8")
         (files / "recipe.json").write_bytes(recipe.canonical)
+        annexes = [] if self._seeds is None else self._seeds["annexes"]
         offered = self.broker(
-            "contract", "offer", str(files / "contract.yaml"), "--recipe", str(files / "recipe.json")
+            "contract",
+            "offer",
+            str(files / "contract.yaml"),
+            "--recipe",
+            str(files / "recipe.json"),
+            *(word for one in annexes for word in ("--annex", one)),
         )
         self.contract = str(offered["digest"])
         self.each(self._import_and_accept)

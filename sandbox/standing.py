@@ -28,8 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["bring_down", "bring_up", "delete_folder"]
 
 
-def bring_up(directory: Path, *, episodes: int, epsilon: str | None, seed: int) -> dict[str, Any]:
+def bring_up(
+    directory: Path, *, episodes: int, epsilon: str | None, seed: int, seed_episodes: int = 0
+) -> dict[str, Any]:
     """Sets everything up to a contract in force and four nodes online; the processes go on.
+
+    Args:
+        directory: A folder that is empty, or not there.
+        episodes: Training episodes per cell.
+        epsilon: Per release; None runs without privacy.
+        seed: Of recordings.
+        seed_episodes: How many episodes each maker openly gives, for a model that training starts from.
 
     Raises:
         UsageError: The folder is in use; the command that frees it is named.
@@ -46,6 +55,9 @@ def bring_up(directory: Path, *, episodes: int, epsilon: str | None, seed: int) 
         with progress.phase("broker, invitations, approvals"):
             federation.start_broker()
             federation.enrol()
+        if seed_episodes:
+            with progress.phase("episodes openly donated, a start model fitted to them"):
+                recipe = federation.seed(recipe, seed_episodes)
         start_ms = federation.start_ms()
         with progress.phase("contract, imports, signatures"):
             federation.agree(recipe, epsilon=epsilon, delta=DELTA, start_ms=start_ms)

@@ -34,7 +34,7 @@ from sandbox.recipes import plain_recipe, private_recipe
 from sandbox.scores import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -234,9 +234,8 @@ def _success(acts: Acts) -> dict[str, Json]:
 def _over_seeds(found: list[Acts]) -> dict[str, Json]:
     """Mean over seeds and cells. The interval is of the rollouts; ``spread`` is what another seed changes."""
     means = [_whole(acts).mean for acts in found]
-    cells: Callable[[str], Rate] = lambda cell: sum((acts[cell] for acts in found), NO_ROLLOUTS)  # noqa: E731
     return sum((_whole(acts) for acts in found), NO_ROLLOUTS).to_json() | {
         "lowest_seed": round(min(means), 4),
         "spread": round(statistics.stdev(means), 4) if len(means) > 1 else None,
-        "per_cell": {cell: cells(cell).to_json() for cell in found[0]},
+        "per_cell": {cell: sum((acts[cell] for acts in found), NO_ROLLOUTS).to_json() for cell in found[0]},
     }

@@ -165,6 +165,7 @@ class PoolSim:
     fit: dict[str, Any] = field(default_factory=dict)
     notices: list[Envelope] = field(default_factory=list)
     eventful: bool = False
+    evidence: tuple[str, ...] = EVIDENCE
     successor: str | None = None
     earlier: list[tuple[bytes, Envelope]] = field(default_factory=list)
 
@@ -256,7 +257,7 @@ class PoolSim:
             "release": {
                 "clause": "release-1",
                 "approvals": {"of": "contributors", "min": 2, "veto": []},
-                "evidence": list(EVIDENCE),
+                "evidence": list(self.evidence),
             },
             "exit": {
                 "clause": "exit-1",
@@ -733,7 +734,7 @@ class PoolSim:
         report = canonical(self.report(candidate))
         checked = {
             "candidate": candidate,
-            "checks": {"federated-evaluation": "pass"},
+            "checks": self.checks(),
             "report": digest(report),
         }
         evaluated = self.add(
@@ -769,6 +770,10 @@ class PoolSim:
         }
         self.add("exported", self.by_broker(T.MODEL_EXPORTED, export, refs=self.refs(released, delivery)))
         self.add("run closed", self.by_broker(T.RUN_CLOSED, {"final_round": 2, "outcome": "completed"}))
+
+    def checks(self) -> dict[str, str]:
+        """Outcomes of the candidate's evaluation."""
+        return {"federated-evaluation": "pass"}
 
     def report(self, candidate: str, **changes: Any) -> dict[str, Any]:
         """The evaluation report; ``changes`` replace fields of it."""
@@ -815,7 +820,7 @@ class PoolSim:
             cohort=PARTIES,
             weights=dict.fromkeys(PARTIES, "1"),
             epsilon_after=dict.fromkeys(PARTIES, EpsilonAfter(release=EPSILON, total="4.5")),
-            evidence=EVIDENCE,
+            evidence=self.evidence,
             approvals=PARTIES,
             vetoes=(),
             privacy=FACTS,

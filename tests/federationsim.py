@@ -77,6 +77,7 @@ from tests.contractsim import runnable
 from tests.learnsim import made_units
 from tests.nodehouse import Street, open_street
 from tests.nodeworld import BEFORE_MS, FIELDS, IN_TERM_MS, write_recording
+from tests.seedsim import Planted
 
 T = TypeVar("T")
 NAMES = ("hanbit", "iber", "kita", "nord")
@@ -532,6 +533,7 @@ class Pool:
         self.folder = folder
         shutil.copytree(template.folder, folder, dirs_exist_ok=True)
         self.recipe, self.contract = template.recipe, template.contract
+        self.first = initial_weights(self.recipe) if template.first is None else template.first
         self.clock = HandClock(IN_TERM_MS)
         self.steps = Steps()
         self.journal = Notes()
@@ -720,7 +722,7 @@ class Pool:
         from broker.federation.checkpoints import model_digest
         from policies.server_step import initial_state, server_step
 
-        weights = initial_weights(self.recipe).astype(np.float64)
+        weights = self.first.astype(np.float64)
         state, done = initial_state(weights, self.recipe.server), 0
         for row in self.rounds(run_id):
             accepted = sorted(name for name, one in json.loads(row.verdicts).items() if one == "accepted")
@@ -773,6 +775,7 @@ class _Template:
     folder: Path
     recipe: Recipe
     contract: Contract
+    first: np.ndarray | None = None  # the start model
 
 
 def tiny_recipe(*, private: bool = True, **changes: Any) -> Recipe:
@@ -800,8 +803,14 @@ def _template(*, private: bool, changes: bytes) -> _Template:
     with open_street(folder / "broker") as street:
         street.house.clock.ms = BEFORE_MS
         homes = {name: _enrolled(street, Home(folder / "sites" / name), name) for name in NAMES}
+        planted = None
+        if asked.pop("seeded", False):  # every party openly gives two episodes
+            planted = Planted({name: _key(street, home) for name, home in homes.items()}, recipe=recipe)
+            recipe = planted.started
+            asked["seed_sets"] = [planted.clause()]
         contract = _draft(street, homes, recipe, asked)
-        offered = street.run(street.house.alice.offer(contract, (recipe.canonical,)))
+        annexes = () if planted is None else tuple(planted.annexes.values())
+        offered = street.run(street.house.alice.offer(contract, (recipe.canonical,), annexes))
         assert offered.status_code == 201, offered.text
         for number, home in enumerate(homes.values()):
             _import_and_accept(street, home, contract, folder / "recording", number)
@@ -812,7 +821,14 @@ def _template(*, private: bool, changes: bytes) -> _Template:
             fetch_envelope(member, ContractShelf(home, own_key=member.identity.key.public), contract.digest)
             member.client.close()
     shutil.rmtree(folder / "recording")
-    return _Template(folder, recipe, contract)
+    return _Template(folder, recipe, contract, None if planted is None else planted.weights)
+
+
+def _key(street: Street, home: Home) -> SigningKey:
+    member = _member(street, home, "key")
+    member.client.close()
+    key: SigningKey = member.identity.key
+    return key
 
 
 def _member(street: Street, home: Home, seed: str) -> Any:

@@ -48,14 +48,14 @@ def seed_episode(number: int, *, party: str = "kita", frames: int = 8, **changes
     )
 
 
-def consent_of(key: SigningKey, episodes: list[SeedEpisode], **changes: Any) -> Consent:
+def consent_of(signer: SigningKey, episodes: list[SeedEpisode], **changes: Any) -> Consent:
     """What the donor of these episodes says; ``changes`` replace its words."""
     first = episodes[0]
     return Consent(
         **(
             {
                 "party": first.party,
-                "key": key_text(key.public),
+                "key": key_text(signer.public),
                 "dataset": first.dataset,
                 "licence": first.licence,
                 "purpose": "pick-place",

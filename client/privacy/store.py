@@ -73,6 +73,7 @@ class Spend:
         rho_nano: Cost at the lineage's order.
         epsilon_after: Lineage filter after it, spent and held, in the fullest of its blocks, six decimals,
             rounded up.
+        epsilon_max: The lineage's cap.
     """
 
     mechanism: str
@@ -84,6 +85,7 @@ class Spend:
     ledger_seq: int
     rho_nano: int
     epsilon_after: str
+    epsilon_max: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,6 +425,7 @@ class BudgetStore:
             ledger_seq=state.seq - 1,
             rho_nano=hold.steps_per_touch * hold.lineage_step,
             epsilon_after=epsilon_text(ledger.epsilon_in(state, hold.blocks)),
+            epsilon_max=state.lineage.epsilon_total,
         )
 
     def commit(self, run: str, *, split: str = TRAIN) -> None:

@@ -5,7 +5,7 @@
   ``others`` were not and could have been.
 - Every figure comes with its bound, because a gate that compares bare estimates of 64 canaries decides by
   luck: one AUC of 64 has a standard error of 0.07.
-- The one-run bound is capped by its number of guesses (200 right ones: 4.2; 1000: 5.8; 5000: 7.1), so it is
+- The one-run bound is capped by its number of guesses (200 right ones: 4.2; 1000: 5.8; 5000: 7.3), so it is
   an alarm and never a proof that a larger claim holds.
 
 Sources: AUC and its error E. R. DeLong et al., Biometrics 44 (1988); separation Hanley and McNeil, Radiology

@@ -22,6 +22,7 @@ from policies.log.checkpoint import Checkpoint, VerifierKey, parse_policy, polic
 from policies.log.entries import EntryType, Event, from_envelope
 from policies.log.envelope import Seen, open_envelope, seal_envelope
 from policies.privacy.accounting import rho_max_nano, rho_step_nano
+from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
 from policies.privacy.statement import claim
 from policies.signing import Envelope
@@ -40,6 +41,7 @@ from tests.auditsim import (
     repacked,
     seeded,
 )
+from tests.canarysim import CanarySim
 
 T = EntryType
 CANDIDATE = digest_from("average 2")
@@ -1648,6 +1650,115 @@ def _telling(step: str, made: Callable[[PoolSim], tuple[Any, str]], **state: Any
     return verify(sim.bundle(), sim.policy)
 
 
+# --- canaries and step receipts ---
+
+
+def canaries(tamper: Callable[[str, Event], Event | list[Event] | None]) -> tuple[bytes, Any]:
+    return out(CanarySim(tamper=tamper).build())
+
+
+def reported(edit: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[bytes, Any]:
+    return out(CanarySim(edit=edit).build())
+
+
+def _other_body(sim: PoolSim, at: str, **body: Any) -> tuple[bytes, Any]:
+    """A member that states other values in one envelope, and goes on from it."""
+
+    def tamper(name: str, event: Event) -> Event:
+        if name != at:
+            return event
+        assert event.envelope is not None
+        maker = sim.makers[at.split()[1]]
+        old = json.loads(event.envelope.payload)
+        again_ = again(sim, event, maker, body=old["body"] | body)
+        assert again_.envelope is not None
+        maker.state = replace(maker.state, prev=digest(again_.envelope.payload))
+        return again_
+
+    sim.tamper = tamper
+    return out(sim.build())
+
+
+@planted("AUD-077", "AUD-043", "AUD-078")
+def canaries_that_nobody_committed_to() -> tuple[bytes, Any]:
+    return canaries(lambda at, event: None if at == "committed kita" else event)
+
+
+@planted("AUD-077", "AUD-043", "AUD-078")
+def a_reveal_that_is_withheld() -> tuple[bytes, Any]:
+    return canaries(lambda at, event: None if at == "revealed kita" else event)
+
+
+@planted("AUD-077", "AUD-078")
+def coins_that_were_turned_after_the_run() -> tuple[bytes, Any]:
+    sim = CanarySim()
+    flips = sim.secret(sim.makers["kita"]).flips
+    return _other_body(sim, "revealed kita", flips=flips[::-1])
+
+
+@planted("AUD-077", "AUD-078")
+def another_seed_than_the_one_behind_the_commitment() -> tuple[bytes, Any]:
+    sim = CanarySim()
+    return _other_body(sim, "revealed kita", **sim.secret(sim.makers["nord"]).revealed)
+
+
+@planted("AUD-078")
+def a_leak_report_that_leaves_a_party_out() -> tuple[bytes, Any]:
+    def edit(report: dict[str, Any]) -> dict[str, Any]:
+        parties = dict(sorted(report["leaks"]["parties"].items())[1:])
+        return report | {"leaks": report["leaks"] | {"parties": parties}}
+
+    return reported(edit)
+
+
+@planted("AUD-078")
+def a_leak_report_with_a_kinder_figure() -> tuple[bytes, Any]:
+    def edit(report: dict[str, Any]) -> dict[str, Any]:
+        return report | {"leaks": report["leaks"] | {"epsilon_low": "0.000000", "claim": "9.000000"}}
+
+    return reported(edit)
+
+
+@planted("AUD-078")
+def a_leak_report_with_words_of_its_own() -> tuple[bytes, Any]:
+    def edit(report: dict[str, Any]) -> dict[str, Any]:
+        return report | {"leaks": report["leaks"] | {"says": "nothing leaks"}}
+
+    return reported(edit)
+
+
+@planted("AUD-078")
+def a_leak_report_that_misses_a_party_that_is_none() -> tuple[bytes, Any]:
+    return reported(lambda report: report | {"leaks": report["leaks"] | {"missing": ["a" * 16]}})
+
+
+@planted("AUD-078")
+def audits_that_no_silo_signed() -> tuple[bytes, Any]:
+    told = {"conformance": None, "property": {"report": digest_from("x"), "skill": "0", "verdict": "pass"}}
+    return reported(lambda report: report | {"audits": {next(iter(report["evaluations"])): told}})
+
+
+def _receipt(**changes: Any) -> tuple[bytes, Any]:
+    sim = PoolSim()
+    receipt = MadeWith(engine="loop").receipt(steps_total=2, ledger_head=digest_from("ledger kita 2"))
+    return _other_body(sim, "submission kita 2", receipt=receipt | changes)
+
+
+@planted("AUD-079")
+def an_engine_that_nobody_knows() -> tuple[bytes, Any]:
+    return _receipt(engine="homemade")
+
+
+@planted("AUD-079")
+def steps_that_the_spends_do_not_show() -> tuple[bytes, Any]:
+    return _receipt(steps_total=1)
+
+
+@planted("AUD-079")
+def a_ledger_that_did_not_go_on() -> tuple[bytes, Any]:
+    return _receipt(ledger_head=digest_from("ledger kita 1"))
+
+
 _FACTS: dict[str, tuple[str, Callable[[PoolSim], tuple[Any, str]], dict[str, Any]]] = {
     "log_origin": (
         "aggregate decision 1",
@@ -1809,6 +1920,21 @@ def test_a_contract_with_a_life_is_clean() -> None:
 def audited(case: Case) -> Report:
     bundle, policy = case()
     return verify(bundle, policy)
+
+
+def test_the_untouched_story_with_canaries_is_clean() -> None:
+    report = verify(*out(CanarySim().build()))
+    assert (report.exit_code, report.findings) == (0, [])
+
+
+def test_without_numpy_the_report_says_what_was_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr("policies.verify.leaks.import_module", absent)
+    report = verify(*out(CanarySim().build()))
+    assert report.findings == []
+    assert any("numpy is not installed" in one for one in report.lines())
 
 
 def test_the_untouched_story_is_clean() -> None:

@@ -422,16 +422,6 @@ NEWS: dict[str, tuple[Lie, str]] = {
         of_kind("submission.received", within(attempt=2)),
         "submission-missing",
     ),
-    "no budget entry": (of_kind("epsilon.spent", lambda _payload: None), "spend-missing"),
-    "a budget entry of no steps": (of_kind("epsilon.spent", within(steps=0)), "spend-differs"),
-    "a budget entry of another plan": (
-        lambda said: of_kind("epsilon.spent", within(plan=another_plan(said)))(said),
-        "spend-differs",
-    ),
-    "a budget entry of the evaluation": (
-        lambda said: of_kind("epsilon.spent", within(plan=said.node.pool.recipe.evaluation.digest))(said),
-        "spend-differs",
-    ),
     "a budget entry of another round": (
         lambda said: of_kind("epsilon.spent", within(mechanism=f"{said.header.run}/99/1"))(said),
         "envelope-malformed",
@@ -447,6 +437,39 @@ NEWS: dict[str, tuple[Lie, str]] = {
 def test_a_reply_that_does_not_say_what_it_must_is_refused_with_its_reason(cases: Sequence[Case]):
     refused = check_batch(cases)
     assert {reason for _, _, reason in refused} <= {"round-closed"}  # nothing of a lie stands in the log
+
+
+# --- an update whose spend is not what plan and steps give ---
+
+SPENDS: dict[str, tuple[Lie, str]] = {
+    "no budget entry": (of_kind("epsilon.spent", lambda _payload: None), "spend-missing"),
+    "a budget entry of no steps": (of_kind("epsilon.spent", within(steps=0)), "spend-differs"),
+    "a budget entry of another plan": (
+        lambda said: of_kind("epsilon.spent", within(plan=another_plan(said)))(said),
+        "spend-differs",
+    ),
+    "a budget entry of the evaluation": (
+        lambda said: of_kind("epsilon.spent", within(plan=said.node.pool.recipe.evaluation.digest))(said),
+        "spend-differs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPENDS)
+def test_a_spend_that_is_missing_or_another_is_an_incident_and_its_node_out_of_the_run(name: str):
+    lie, code = SPENDS[name]
+    with running() as (pool, go):
+        pool.nodes[LIAR].lies.append(lambda said: lie(said) if said.contributes else said)
+        run = go(pool.run())
+        assert pool.verdicts(run) == [ALL | {LIAR: "refused"}] * ROUNDS
+        assert [one.pub["kind"] for one in pool.entries(EntryType.INCIDENT_DECLARED, run)] == [
+            "budget.diverged"
+        ]
+        refused = [one["code"] for one in pool.journal.of("reply.refused")]
+        assert refused == [code, *["incident-declared"] * (ROUNDS - 1)]
+        assert list(pool.candidates().values()) == ["released"]
+        pool.check_books(run)
+        pool.check_audit()
 
 
 # --- what the log does not take: known only when everything else was settled ---

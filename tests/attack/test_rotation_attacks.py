@@ -221,7 +221,7 @@ def test_a_ledger_entry_by_the_old_key_is_none_after_the_hand_over():
         rotated(pool, go, "kita")
         (path,) = kita.home.budget.glob("*.db")
         thief = BudgetStore(path, clock=pool.clock, key=old)
-        thief.tighten("7")
+        thief.tighten("1")
         thief.close()
         with pytest.raises(BudgetUnknownError):
             _ = kita.worker

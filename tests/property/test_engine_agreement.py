@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines agree and the clip holds, for any ragged units and widths."""
+"""Engines agree and the clip holds, for any ragged units, widths, models and both ways to clip."""
 
 from __future__ import annotations
 
@@ -9,37 +9,71 @@ import hypothesis.strategies as st
 import numpy as np
 import torch
 from hypothesis import given, settings
+from torch import nn
 
-from client.learning.engines import LoopEngine, OpacusHooksEngine, UnitFrames
+from client.learning.engines import LoopEngine, OpacusHooksEngine, PackedEngine, UnitFrames, frame_loss
 from client.learning.models import MlpChunkModel
 from client.learning.registry import flatten
+from sandbox.bench_models import TokenTransformer
+
+INPUTS, OUTPUTS = 5, 4
 
 
-@settings(max_examples=20, deadline=None)
+class Words(nn.Module):
+    """Reads the sign of two inputs as a word, and the rest as numbers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words, self.numbers = nn.Embedding(4, width), nn.Linear(INPUTS, width, bias=False)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, OUTPUTS)
+
+    def forward(self, inputs):
+        word = (inputs[..., 0] > 0).long() * 2 + (inputs[..., 1] > 0).long()
+        return self.head(self.norm(torch.tanh(self.numbers(inputs)) + self.words(word)))
+
+
+MODELS = {
+    "mlp": lambda width: MlpChunkModel(input_size=INPUTS, output_size=2, width=width, chunk=2),
+    "words": Words,
+    "transformer": lambda width: TokenTransformer(
+        inputs=INPUTS, outputs=OUTPUTS, size=2 * width, tokens=1 + width % 3, layers=1, heads=2
+    ),
+}
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8),
-    width=st.integers(1, 12),
-    chunk=st.integers(1, 3),
+    width=st.sampled_from([1, 2, 3, 8, 12, 70]),
+    model=st.sampled_from(sorted(MODELS)),
     scale=st.sampled_from([0.01, 1.0, 100.0]),
     clip=st.sampled_from([0.01, 0.2, 10.0]),
+    clipping=st.sampled_from(["flat", "normalised"]),
     seed=st.integers(0, 2**16),
 )
 def test_engines_agree_and_one_unit_moves_the_sum_by_at_most_the_clip(  # noqa: PLR0917
-    lengths, width, chunk, scale, clip, seed
+    lengths, width, model, scale, clip, clipping, seed
 ):
     rng = np.random.default_rng(seed)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    model = MlpChunkModel(input_size=5, output_size=2, width=width, chunk=chunk)
-    loop, hooks = LoopEngine(copy.deepcopy(model)), OpacusHooksEngine(model)
+    built = MODELS[model](width)
+    loop, hooks, packed = (
+        kind(copy.deepcopy(built), frame_loss, clipping=clipping)
+        for kind in (LoopEngine, OpacusHooksEngine, PackedEngine)
+    )
     units = [
         UnitFrames(
-            torch.from_numpy((scale * rng.standard_normal((n, 5))).astype(np.float32)),
-            torch.from_numpy((scale * rng.standard_normal((n, 2 * chunk))).astype(np.float32)),
-            torch.from_numpy(rng.integers(0, 2, (n, 2 * chunk)).astype(np.float32)),
+            torch.from_numpy((scale * rng.standard_normal((n, INPUTS))).astype(np.float32)),
+            torch.from_numpy((scale * rng.standard_normal((n, OUTPUTS))).astype(np.float32)),
+            torch.from_numpy(rng.integers(0, 2, (n, OUTPUTS)).astype(np.float32)),
         )
         for n in lengths
     ]
-    whole = flatten(hooks(units, clip))
-    np.testing.assert_allclose(whole, flatten(loop(units, clip)), rtol=1e-4, atol=1e-5 * clip)
-    assert np.linalg.norm(whole - flatten(hooks(units[1:], clip))) <= clip
+    oracle = flatten(loop(units, clip))
+    for engine in (hooks, packed):
+        whole = flatten(engine(units, clip))
+        np.testing.assert_allclose(whole, oracle, rtol=1e-4, atol=1e-5 * clip)
+        assert np.linalg.norm(whole - flatten(engine(units[1:], clip))) <= clip
+        parts = flatten(engine(units[:2], clip)) + flatten(engine(units[2:], clip))
+        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5 * clip)

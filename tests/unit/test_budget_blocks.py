@@ -12,6 +12,7 @@ from client.budgets import Budgets
 from client.data import import_path, open_view
 from client.privacy.units import Units, fingerprint
 from client.settings import Home
+from policies.privacy.blocks import block_number, split_charged, split_of
 from policies.privacy.errors import (
     BudgetError,
     BudgetExhaustedError,
@@ -216,6 +217,21 @@ def test_a_cap_is_tightened_at_its_own_order_and_never_loosened(site):
             )
     with pytest.raises(BudgetError):
         store.tighten("7")
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "train-01", "train--1", "test-1", "held-out", "train-1 ", "train-x", ""]
+)
+def test_a_block_has_a_split_and_a_number(name):
+    assert (split_of("held-out-2"), block_number("train-30")) == ("held-out", 30)
+    for read in (split_of, block_number):
+        with pytest.raises(BudgetError, match="a block like"):
+            read(name)
+
+
+def test_a_plan_of_an_unknown_kind_charges_nothing():
+    with pytest.raises(BudgetError, match="a known plan"):
+        split_charged({"schema": "iriai-dp-plan/9"})
 
 
 def test_a_run_reads_so_many_blocks_and_no_more(site):

@@ -47,6 +47,8 @@ COMMANDS = [
     ["guard", "log"],
     ["guard", "explain", "run_aaaaaaaaaaaaaaaa"],
     ["budget", "show"],
+    ["budget", "tighten", "--lineage", "lin_x", "--epsilon", "1"],
+    ["budget", "reconcile"],
     ["privacy", "plan", "--recipe", "none.json"],
     ["outbox", "list"],
     ["receipts", "fetch"],

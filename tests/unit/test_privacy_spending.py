@@ -127,10 +127,10 @@ def test_a_lineage_keeps_its_cap(book, changes):
 def test_a_cap_that_is_tightened_binds_from_then_on(book):
     for number in (1, 2):
         spend(book, number=number, mechanism=f"{RUN}/{number}/1")
-    low = opening(plan=RECIPE.evaluation.digest, epsilon_max="3.2")
+    low = opening(plan=RECIPE.evaluation.digest, epsilon_max="8")
     book.opened(low, plans=PLANS)
     with pytest.raises(BudgetError, match="of the lineage in train-0"):
-        spend(book, number=3, mechanism=f"{RUN}/3/1", rho_nano=10**9)
+        spend(book, number=3, mechanism=f"{RUN}/3/1", rho_nano=CAP.rho_max_nano - 2 * COST)
     with pytest.raises(BudgetError, match="no higher cap"):
         book.opened(opening(), plans=PLANS)
 

@@ -126,6 +126,15 @@ def test_means_are_over_seeds_and_cells(tmp_path: Path):
 _COUNTS = ((0, 5, 5, 10), (10, 10, 10, 10))
 
 
+@pytest.mark.parametrize("asked", [("--seeds", "0,0"), ("--seeds", "a"), ("--noise", "none")])
+def test_options_that_do_not_fit_are_refused_before_anything_is_recorded(
+    asked: tuple[str, str], tmp_path: Path
+):
+    result = CliRunner().invoke(app, ["bench", "pooling", "--dir", str(tmp_path), *asked])
+    assert result.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
 @needs_simulator
 @pytest.mark.mujoco
 def test_the_command_runs_the_whole_path(tmp_path: Path):

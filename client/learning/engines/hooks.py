@@ -32,7 +32,7 @@ class OpacusHooksEngine:
     """See the module.
 
     Args:
-        model: Layers with an Opacus rule only; put into training mode, without which Opacus captures
+        model: Layers with an Opacus rule only. They are put into training mode: outside of it Opacus keeps
             nothing.
         loss: Loss per frame.
         clipping: Of the plan.
@@ -47,7 +47,10 @@ class OpacusHooksEngine:
     def __init__(self, model: nn.Module, loss: FrameLoss, *, clipping: Clipping = "flat") -> None:
         from opacus.grad_sample import GradSampleModule
 
-        self._model = model.train()
+        self._model = model
+        for module in model.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                module.training = True
         self._loss = loss
         self._clipping = clipping
         self._parameters = trainable(model)
