@@ -172,6 +172,23 @@ def bench_dp(
     _print(found, as_json=as_json)
 
 
+@bench.command("cobotops")
+def bench_cobotops(
+    data: Annotated[Path, typer.Argument(help="CSV of UR3 CobotOps, or the folder that holds it.")],
+    *,
+    seeds: Annotated[str, typer.Option(help="Of splits and noise, separated by commas.")] = "0,1,2,3,4",
+    as_json: Json = False,
+) -> None:
+    """AUROC of grip loss on a real recording, work cycle as unit: four sites together and alone."""
+    from sandbox.bench_cobotops import run
+
+    path = next(iter(sorted(data.glob("*.csv"))), data) if data.is_dir() else data
+    found = run(path, seeds=_numbers(seeds))
+    if not as_json:
+        typer.echo(json.dumps(found, indent=2))
+    _print(found, as_json=as_json)
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(one.isdecimal() for one in parts) or len({int(one) for one in parts}) != len(parts):

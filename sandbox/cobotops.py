@@ -2,21 +2,22 @@
 """UR3 CobotOps as four makers would hold it: cycles of one cobot, each a unit of protection, cut into sites.
 
 The file is a CSV of one UR3 at about 1 Hz (M. Tyrovolas, K. Aliev, D. Antonelli, C. Stylios, "UR3 CobotOps", UCI
-Machine Learning Repository, doi 10.24432/C5J891). It is read by the node's own reader, map, segmentation and
-quality checks.
+Machine Learning Repository, doi 10.24432/C5J891). It is read by the node's own reader, signal map, segmentation
+and quality checks.
 
-- **Unit**: all rows with one value of ``cycle``: the column counts work cycles.
-- **Task**: is the grip lost in this reading? From this reading and the four before it of the same run; no label
-  is among the inputs. One reading in thirty is.
-- **Canonical**: each run is brought to 1 Hz by its own stamps; each value is centred and scaled by constants of
-  `CONSTANTS`, none of which was taken from the recording.
-- **Sites**: quarters by time, so that they differ as makers do (a cold robot, a warm one). A quarter of the
-  cycles of each site is held out, drawn by the site's own key.
+- **Unit**: all rows with one value of ``cycle``; a number that comes back belongs to the same unit.
+- **Task**: was the grip lost in this cycle? One row per cycle: mean and spread of each channel over its
+  readings. One cycle in five is positive; neither label nor length of the cycle is among the inputs.
+- **Canonical**: each run is brought to 1 Hz by its own stamps; each channel is centred and scaled by
+  `CONSTANTS`, none of which was taken from the recording. Nothing looks at two cycles.
+- **Sites**: quarters by time, so that they differ as makers do: the robot warms up. A quarter of the cycles of
+  each site is held out, drawn per site and seed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -30,7 +31,7 @@ from client.data.readers import claimed
 from client.data.segment import cut
 from client.data.signalmap import parse_map
 from client.data.timebase import resampled
-from client.learning.tensors import Frames, pooled
+from client.learning.tensors import Frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,20 +39,21 @@ if TYPE_CHECKING:
 
     from client.data.frames import Frames as Recorded
 
-__all__ = ["CONSTANTS", "FEATURES", "SIGNAL_MAP", "Cycle", "Site", "read_cycles", "sites"]
+__all__ = ["CHANNELS", "CONSTANTS", "SIGNAL_MAP", "SITES", "Cycle", "Site", "read_cycles", "sites"]
 
 Array64 = npt.NDArray[np.float64]
-LABEL: Final = "grip_lost"
+CHANNELS: Final = {"joint_current": 6, "joint_temp": 6, "joint_vel": 6, "tool_current": 1}
 SITES: Final = 4
-RATE_HZ: Final = 1.0
 HELD_OUT: Final = 0.25
-_WINDOW: Final = 5  # readings that a feature looks back on, itself among them
+_LABEL: Final = "grip_lost"
+_RATE_HZ: Final = 1.0
 _CLIP: Final = 5.0
+_KEY: Final = b"a key of the sandbox, and no secret"
 SIGNAL_MAP: Final = """
 table   = {delimiter = ";", decimal = ",", strip_names = true, drop_empty_columns = true}
 clock   = {column = "Timestamp", unit = "rfc3339", kind = "host"}
 segment = {by = "column", column = "cycle", max_gap_s = 5.0, min_frames = 10}
-unit    = {kind = "work-piece", column = "cycle", space = "ur3-cobotops"}
+unit    = {kind = "work-piece", column = "cycle"}
 signal  = [
   {field = "joint_current", columns = ["Current_J{0..5}"], unit = "A", role = "observation"},
   {field = "joint_temp", columns = ["Temperature_T0", "Temperature_J{1..5}"], unit = "degC", role = "observation"},
@@ -62,36 +64,36 @@ label   = [{field = "grip_lost", column = "grip_lost", values = {"True" = true, 
 """
 
 
-class Constant(NamedTuple):
-    """How a field is made a number about one: ``(x - centre) / scale``, and where the two come from."""
+class Interval(NamedTuple):
+    """What a channel is expected within: its middle becomes 0, half of it over sqrt 3 becomes 1."""
 
-    centre: float
-    scale: float
+    low: float
+    high: float
     why: str
 
+    def apply(self, values: Array64) -> Array64:
+        """Values as numbers about one."""
+        return (values - (self.low + self.high) / 2) / ((self.high - self.low) / 2 / math.sqrt(3))
 
-CONSTANTS: Final[dict[str, Constant]] = {
-    "joint_current": Constant(
-        0.0, 2.0, "a UR3 of 11 kg under 3 kg draws a few amperes per joint; 2 A is a round half"
+
+CONSTANTS: Final[dict[str, Interval]] = {
+    "joint_current": Interval(
+        -2.0, 2.0, "data sheet: typical consumption 100 W, from 48 V: about 2 A in all"
     ),
-    "joint_temp": Constant(
-        313.15, 10.0, "joints run warm to the touch: 40 degC, between room and the 50 degC limit"
+    "joint_temp": Interval(
+        303.15, 323.15, "joints warm up from a hall of 20 to 30 degC; data sheet: up to 50 degC"
     ),
-    "joint_vel": Constant(
-        0.0, 1.0, "data sheet: joints up to 3.14 and 6.28 rad/s; collaborative work is below 1"
+    "joint_vel": Interval(
+        -1.0, 1.0, "a third of the slowest joint's limit (data sheet: 180 deg/s), beside people"
     ),
-    "tool_current": Constant(
-        0.3, 0.173, "data sheet: the tool connector gives 0 to 0.6 A: middle, half / sqrt 3"
-    ),
+    "tool_current": Interval(0.0, 0.6, "data sheet: the tool connector gives up to 600 mA"),
 }
-"""Public constants: from the data sheet of the robot and of what its user can see, never from the recording."""
-_SIZES: Final = {"joint_current": 6, "joint_temp": 6, "joint_vel": 6, "tool_current": 1}
-FEATURES: Final = 3 * sum(_SIZES.values())
+"""Public constants, from the robot's data sheet and the hall that it stands in; never from the recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycle:
-    """One work cycle: its frames, pooled over its runs. ``lost`` says whether a reading of it is positive."""
+    """One work cycle: one row of features, its target, and its unit. ``lost``: the grip was lost in it."""
 
     frames: Frames
     lost: bool
@@ -105,68 +107,61 @@ class Site:
     held_out: tuple[Cycle, ...]
 
 
-def read_cycles(path: Path, *, key: bytes) -> list[Cycle]:
+def read_cycles(path: Path, *, leave_out: Sequence[str] = ()) -> list[Cycle]:
     """Cycles in the order in which they first occur.
 
     Args:
         path: The CSV.
-        key: Secret of the node, at least 16 bytes.
+        leave_out: Channels that are not read.
 
     Raises:
         DataError: The file is not what its map says.
     """
-    units: dict[bytes, list[Frames]] = {}
-    for unit, recorded in _runs(path, key):
-        made = _frames(recorded, unit)
+    channels = [name for name in CHANNELS if name not in leave_out]
+    units: dict[bytes, list[tuple[Array64, bool]]] = {}
+    for unit, recorded in _runs(path):
+        made = _readings(recorded, channels)
         if made is not None:
             units.setdefault(unit, []).append(made)
-    found = [pooled(parts) for parts in units.values()]
-    return [Cycle(frames=one, lost=bool((one.targets * one.mask).any())) for one in found]
+    return [_cycle(unit, parts) for unit, parts in units.items()]
 
 
-def _runs(path: Path, key: bytes) -> Iterator[tuple[bytes, Recorded]]:
+def _runs(path: Path) -> Iterator[tuple[bytes, Recorded]]:
     """Runs that pass the checks, each with its unit."""
     signals = parse_map(SIGNAL_MAP.encode())
-    allow = frozenset({*_SIZES, LABEL})
+    allow = frozenset({*CHANNELS, _LABEL})
     reader = claimed(path)
     for series in reader.read(path, reader.probe(path, signals), signals, lambda *_: None):
         for first, last in cut(series, signals).pieces:
             recorded = frames_of(series, signals, first, last, allow)
             if not failed_checks(recorded):
-                (unit,) = owners(series, signals, first, last, node_key=key, content=recorded.content)
+                (unit,) = owners(series, signals, first, last, node_key=_KEY, content=recorded.content)
                 yield unit, recorded
 
 
-def _frames(recorded: Recorded, unit: bytes) -> Frames | None:
-    """Features, target and mask of one run at the time base; None where nothing is left."""
-    columns = {name: recorded.columns[f"observation.{name}"] for name in _SIZES}
+def _readings(recorded: Recorded, channels: Sequence[str]) -> tuple[Array64, bool] | None:
+    """Readings of one run at the time base, and whether the grip was lost; None where nothing is left."""
+    columns = {f"observation.{name}": recorded.columns[f"observation.{name}"] for name in channels}
     whole = np.all([np.isfinite(values).all(axis=1) for values in columns.values()], axis=0)
-    whole &= recorded.labels[LABEL] != UNKNOWN
+    whole &= recorded.labels[_LABEL] != UNKNOWN
     if not whole.any():
         return None
-    keyed = {f"observation.{name}": values[whole] for name, values in columns.items()}
-    keyed[f"label.{LABEL}"] = recorded.labels[LABEL][whole, None].astype(np.float32)
-    made = resampled(keyed, recorded.stamps_ns[whole], RATE_HZ)
-    targets = made.pop(f"label.{LABEL}")
-    return Frames(
-        inputs=_features(made), targets=targets, mask=np.ones_like(targets), unit_id=unit, stratum=""
-    )
+    kept = {key: values[whole] for key, values in columns.items()}
+    kept[f"label.{_LABEL}"] = recorded.labels[_LABEL][whole, None].astype(np.float32)
+    made = resampled(kept, recorded.stamps_ns[whole], _RATE_HZ)
+    lost = bool(made[f"label.{_LABEL}"].any())
+    values = [CONSTANTS[name].apply(made[f"observation.{name}"].astype(np.float64)) for name in channels]
+    return np.hstack(values), lost
 
 
-def _features(columns: dict[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Values, change since the reading before, spread over the last five: ``[T, 57]``."""
-    values = np.hstack(
-        [
-            (columns[f"observation.{name}"].astype(np.float64) - one.centre) / one.scale
-            for name, one in CONSTANTS.items()
-        ]
+def _cycle(unit: bytes, parts: Sequence[tuple[Array64, bool]]) -> Cycle:
+    readings, lost = np.vstack([values for values, _ in parts]), any(lost for _, lost in parts)
+    row = np.clip(np.hstack([readings.mean(axis=0), readings.std(axis=0)]), -_CLIP, _CLIP)
+    target = np.array([[float(lost)]], dtype=np.float32)
+    frames = Frames(
+        inputs=row.astype(np.float32)[None], targets=target, mask=np.ones_like(target), unit_id=unit
     )
-    change = np.diff(values, axis=0, prepend=values[:1])
-    spread = np.array([values[max(0, at - _WINDOW + 1) : at + 1].std(axis=0) for at in range(len(values))])
-    features: npt.NDArray[np.float32] = np.clip(np.hstack([values, change, spread]), -_CLIP, _CLIP).astype(
-        np.float32
-    )
-    return features
+    return Cycle(frames=frames, lost=lost)
 
 
 def sites(cycles: Sequence[Cycle], *, seed: int) -> tuple[Site, ...]:
@@ -179,12 +174,9 @@ def sites(cycles: Sequence[Cycle], *, seed: int) -> tuple[Site, ...]:
     found = []
     for number, part in enumerate(np.array_split(np.arange(len(cycles)), SITES)):
         drawn = {int(at): _draw(seed, number, cycles[at].frames.unit_id) for at in part}
-        found.append(
-            Site(
-                train=tuple(cycles[at] for at in part if drawn[at] >= HELD_OUT),
-                held_out=tuple(cycles[at] for at in part if drawn[at] < HELD_OUT),
-            )
-        )
+        train = tuple(cycles[at] for at, one in drawn.items() if one >= HELD_OUT)
+        held_out = tuple(cycles[at] for at, one in drawn.items() if one < HELD_OUT)
+        found.append(Site(train=train, held_out=held_out))
     return tuple(found)
 
 

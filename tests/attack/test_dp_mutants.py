@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import pytest
 
+from client.audits import kept
 from client.conforming import Conformance
-from client.learning import conformance as conformance_module
-from client.learning.conformance import Parts
+from client.learning.conformance import Parts, audit
 from client.settings import Home
+from policies.privacy.conformance import ConformanceReport
 from policies.privacy.errors import AuditFailedError
 from tests.auditparts import MORE, PLANTED, NoNoise, OwnSteps, audited
 from tests.learnsim import SeededEntropy, StillClock, small_recipe
+from tests.nodeworld import ready_world
 
 
 def _failures(report) -> list[str]:
@@ -51,15 +53,32 @@ def test_what_shows_only_sometimes_is_found_at_every_seed():
     assert all(seen_by in _failures(audited(plan, parts, seed=seed)) for seed in range(5))
 
 
-def test_a_node_with_wrong_noise_refuses_before_it_trains(tmp_path, monkeypatch):
-    recipe = small_recipe()
-    real = conformance_module.audit
-    monkeypatch.setattr(
-        conformance_module, "audit", lambda *a, **k: real(*a, **k, parts=Parts(noise=NoNoise))
-    )
-    node = Conformance(Home(tmp_path), entropy=SeededEntropy(), clock=StillClock())
+def _wrong_noise(recipe) -> ConformanceReport:
+    return audit(recipe, entropy=SeededEntropy(), clock=StillClock(), parts=Parts(noise=NoNoise))
+
+
+def test_a_process_with_wrong_noise_may_not_train(tmp_path):
+    node = Conformance(Home(tmp_path), entropy=SeededEntropy(), clock=StillClock(), audit=_wrong_noise)
     for _ in range(2):
         with pytest.raises(AuditFailedError) as refused:
-            node.need(recipe)
+            node.need(small_recipe())
     assert refused.value.code == "privacy.audit-failed"
     assert refused.value.exit_code == 3
+
+
+@pytest.mark.slow
+def test_a_node_with_wrong_noise_trains_nothing_and_spends_nothing(tmp_path):
+    world = ready_world(tmp_path)
+    world.worker.close()
+    world.learner = None  # the site's own
+    learner = world.start().home_learner
+    learner._conformance = Conformance(
+        world.home, entropy=SeededEntropy(), clock=StillClock(), audit=_wrong_noise
+    )
+    assert world.worker.prepare() is False
+    _, reply = world.ask(weights=learner.initial(world.recipe))
+    assert (reply.status, reply.code) == ("refused", "privacy.audit-failed")
+    assert list(world.worker.budgets.touches()) == []
+    report = kept(world.home, world.recipe.plan.digest)
+    assert report is not None
+    assert not report.passed

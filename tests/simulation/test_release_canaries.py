@@ -25,7 +25,7 @@ from policies.privacy.canaries import CanarySecret
 from policies.privacy.receipts import MadeWith
 from policies.recipe import manifest
 from policies.verify import Report, verify
-from tests.federationsim import NAMES, Pool, Said, running, true_update
+from tests.federationsim import NAMES, Killed, Pool, Said, running, true_update
 
 EVIDENCE = [
     "canary-report",
@@ -182,6 +182,35 @@ def test_a_contract_without_such_reports_plants_nothing():
         assert pool.entries(EntryType.CANARY_COMMITTED) == []
         assert all(one.learner.planted == [] for one in pool.nodes.values())
         assert "leaks" not in report_of(pool)
+
+
+async def _through_kills(pool: Pool) -> None:
+    await pool.open_run()
+    while True:
+        try:
+            await pool.idle()
+        except Killed:
+            await pool.kill()
+            await pool.open()
+        else:
+            return
+
+
+@pytest.mark.parametrize("before_the_end", [2, 4, 6, 8])
+def test_a_broker_killed_while_it_collects_reveals_comes_to_the_same_report(before_the_end: int):
+    with running(**ASKED) as (pool, go):
+        ready(pool)
+        go(pool.run())
+        steps, whole = len(pool.steps.names), report_of(pool)
+    with running(**ASKED) as (pool, go):
+        ready(pool)
+        pool.steps.at = steps - before_the_end
+        go(_through_kills(pool))
+        assert pool._opened == 2
+        assert report_of(pool) == whole
+        assert state(pool) == "released"
+        assert len(pool.entries(EntryType.CANARY_REVEALED)) == len(NAMES)
+        assert audited(pool).findings == []
 
 
 # --- planted ---

@@ -15,9 +15,9 @@ from broker.log.errors import LogUnavailableError
 from policies.log.entries import EntryType
 from tests.federationsim import NAMES, ROUNDS, Killed, Pool, running
 
-STEPS = 60  # of an undisturbed run; `test_the_steps_are_still_those` says when this is another number
-STORED = 20  # of them: before and after each transaction, and each file of a model
-ASKED = range(8, 60, 5)  # between requests to nodes: some of them
+STEPS = 62  # of an undisturbed run; `test_the_steps_are_still_those` says when this is another number
+STORED = 22  # of them: before and after each transaction, and each file of a model
+ASKED = range(8, 62, 5)  # between requests to nodes: some of them
 
 
 def unavailable() -> LogUnavailableError:

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from client.audits import audit as command
-from client.audits import audit_mix, keep, kept
+from client.audits import in_child, keep, kept
 from client.conforming import Conformance
 from client.learning.canary_gradients import Port, Ported, Tap, canaries, others
 from client.learning.conformance import Parts, Size, audit
 from client.learning.engines import LoopEngine, OpacusHooksEngine, PackedEngine, UnitFrames, frame_loss
 from client.learning.noise import SeededNoise
-from client.learning.property_audit import Shadows, audit_mix as mix_report
-from client.learning.property_audit import frame_count_skill, mix_skills, two_kinds
+from client.learning.property_audit import Shadows, frame_count_skill, mix_skills, two_kinds
+from client.learning.property_audit import audit_mix as mix_report
 from client.learning.registry import build, flatten
 from client.settings import Home
 from policies.encoding import canonical
@@ -223,6 +222,13 @@ def test_the_report_says_each_claim_with_its_figure(report):
     assert text.splitlines()[-1].startswith("verdict     passed")
 
 
+def test_a_failed_report_says_what_failed():
+    parts, changes, _ = PLANTED["sigma halved"]
+    text = "\n".join(sentences(audited(changes, parts)))
+    assert "FAILED      the noise has the plan's variance" in text
+    assert "verdict     FAILED: noise-strength" in text
+
+
 def test_figures_are_plain_decimals():
     assert [figure(one) for one in (0.0, 1.0, 123456789.0, 1e-7, math.inf, math.nan)] == [
         "0", "1", "123457000", "0.0000001", "999999999999", "999999999999",
@@ -296,6 +302,13 @@ def test_the_command_tells_what_it_cannot_audit(tmp_path):
         )
         assert json.loads(done.stdout)["status"] == "error"
         assert done.exit_code == code or code is None
+
+
+def test_a_process_that_ends_without_a_report_is_a_failed_audit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))
+    with pytest.raises(AuditFailedError, match="without one"):
+        in_child(Home(tmp_path), small_recipe(), "conformance")
+    assert not Home(tmp_path).audits.exists()
 
 
 # --- what unit-level privacy does not hide ---

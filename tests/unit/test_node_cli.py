@@ -50,6 +50,7 @@ COMMANDS = [
     ["budget", "tighten", "--lineage", "lin_x", "--epsilon", "1"],
     ["budget", "reconcile"],
     ["privacy", "plan", "--recipe", "none.json"],
+    ["privacy", "audit", "--recipe", "none.json"],
     ["outbox", "list"],
     ["receipts", "fetch"],
     ["receipts", "verify"],

@@ -15,6 +15,8 @@ from client.learner import HomeLearner, episodes_of
 from client.settings import LocalRules
 from policies.contract import from_tree
 from policies.exchange import ExchangeType
+from policies.privacy.canaries import CanarySecret
+from policies.privacy.receipts import ENGINES
 from policies.signing import Envelope
 from tests.nodesim import SeedEntropy
 from tests.nodeworld import BEFORE_MS, IN_TERM_MS, RUN, World, kinds, ready_world, write_recording
@@ -149,3 +151,18 @@ def test_the_log_of_a_node_names_no_value(world: World, capfd: pytest.CaptureFix
         "sealed",
     ]
     assert Envelope
+
+
+def test_canaries_of_a_run_are_trained_on_beside_the_sites_own_units_and_charge_nothing(world: World):
+    seat = world.worker.guard.seat(world.contract.digest, world.recipe.digest)
+    learner = world.worker.home_learner
+    planted = CanarySecret(run=RUN, seed=b"s" * 32, salt=b"t" * 16, count=22)
+    own, both = learner.units(seat, "train"), learner.units(seat, "train", planted)
+    assert (both.count, both.blocks) == (own.count, own.blocks)
+    assert both.manifest != own.manifest
+    paid: list[str] = []
+    learner.update(seat, RUN, (1, 1), learner.initial(seat.recipe), paid.append, canaries=planted)
+    assert paid == [both.manifest]
+    ((_, ready),) = learner._trainers.items()
+    assert len(ready.trainer._steps._units) == own.count + planted.flips.count("1")
+    assert learner.made_with(seat).engine in ENGINES.values()
