@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from policies.privacy.conformance import ConformanceReport
     from policies.privacy.property_skill import PropertyReport
 
-__all__ = ["AuditShelf"]
+__all__ = ["AuditShelf", "conformance_facts"]
 
 Json = Any
 _VERDICTS: Final = {True: "pass", False: "fail"}
@@ -49,7 +49,7 @@ class AuditShelf:
         if conformance is None and mix is None:
             return None
         return {
-            "conformance": None if conformance is None else _conformance(conformance),
+            "conformance": None if conformance is None else conformance_facts(conformance),
             "property": None if mix is None else _property(mix, seat.held.contract),
         }
 
@@ -72,7 +72,8 @@ class AuditShelf:
         )
 
 
-def _conformance(report: ConformanceReport) -> dict[str, Json]:
+def conformance_facts(report: ConformanceReport) -> dict[str, Json]:
+    """The figures of a report that others are told: expected and measured mu, lower epsilon, verdict."""
     return {
         "report": report.digest,
         "mu": report.figures["mu"],

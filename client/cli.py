@@ -20,6 +20,7 @@ from client.cli_life import contract
 from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened
 from client.cli_privacy import privacy
 from client.cli_seed import seed
+from client.cli_statement import statement
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.settings import PRIVATE_UMASK, Home, load_settings
@@ -48,6 +49,7 @@ for _name, _one in (
     ("receipts", receipts),
     ("release", release),
     ("models", models),
+    ("statement", statement),
 ):
     app.add_typer(_one, name=_name)
 

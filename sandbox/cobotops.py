@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """UR3 CobotOps as four makers would hold it: cycles of one cobot, each a unit of protection, cut into sites.
 
-The file is a CSV of one UR3 at about 1 Hz (M. Tyrovolas, K. Aliev, D. Antonelli, C. Stylios, "UR3 CobotOps", UCI
-Machine Learning Repository, doi 10.24432/C5J891). It is read by the node's own reader, signal map, segmentation
-and quality checks.
+The file is a CSV of one UR3 at about 1 Hz (M. Tyrovolas, K. Aliev, D. Antonelli, C. Stylios, "UR3 CobotOps",
+UCI Machine Learning Repository, doi 10.24432/C5J891). It is read by the node's own reader, signal map,
+segmentation and quality checks.
 
 - **Unit**: all rows with one value of ``cycle``; a number that comes back belongs to the same unit.
 - **Task**: was the grip lost in this cycle? One row per cycle: mean and spread of each channel over its
   readings. One cycle in five is positive; neither label nor length of the cycle is among the inputs.
 - **Canonical**: each run is brought to 1 Hz by its own stamps; each channel is centred and scaled by
   `CONSTANTS`, none of which was taken from the recording. Nothing looks at two cycles.
-- **Sites**: quarters by time, so that they differ as makers do: the robot warms up. A quarter of the cycles of
-  each site is held out, drawn per site and seed.
+- **Sites**: quarters by time, so that they differ as makers do: the robot warms up. A quarter of the cycles
+  of each site is held out, drawn per site and seed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ segment = {by = "column", column = "cycle", max_gap_s = 5.0, min_frames = 10}
 unit    = {kind = "work-piece", column = "cycle"}
 signal  = [
   {field = "joint_current", columns = ["Current_J{0..5}"], unit = "A", role = "observation"},
-  {field = "joint_temp", columns = ["Temperature_T0", "Temperature_J{1..5}"], unit = "degC", role = "observation"},
+  {field = "joint_temp", columns = [
+    "Temperature_T0", "Temperature_J{1..5}"], unit = "degC", role = "observation"},
   {field = "joint_vel", columns = ["Speed_J{0..5}"], unit = "rad/s", role = "observation"},
   {field = "tool_current", columns = ["Tool_current"], unit = "A", role = "observation"},
 ]

@@ -212,16 +212,14 @@ class Reused(OwnSteps):
 
     def __init__(self, **parts):
         super().__init__(**parts)
-        self.kept = None
+        self.calls, self.kept = 0, None
 
     def draw(self):
         drawn = self.sampler.draw()
-        self.kept, before = (drawn, None) if self.kept is not None else (None, drawn)
-        if before is not None:
-            self.kept = before
-            return before
-        drawn, self.kept = self.kept, None
-        return drawn
+        if self.calls % 2 == 0:
+            self.kept = drawn
+        self.calls += 1
+        return self.kept
 
 
 class Uncounted(OwnSteps):
@@ -243,6 +241,7 @@ PLANTED = {
 MORE = {
     "shuffle": (Parts(steps=Shuffled), {}, "sampling"),
     "fixed batch size": (Parts(steps=FixedSize), {}, "sampling"),
+    "each batch used twice": (Parts(steps=Reused), {}, "sampling"),
     "noise in the first step of a round": (
         Parts(noise=NoiseInFirstStep),
         {"steps_per_round": ROUND},

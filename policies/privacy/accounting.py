@@ -34,6 +34,7 @@ __all__ = [
     "epsilon_filter",
     "epsilon_rdp",
     "epsilon_text",
+    "epsilon_with_honest",
     "filter_order",
     "gaussian_rho_nano",
     "rdp_step",
@@ -122,6 +123,13 @@ def epsilon_rdp(q: float, sigma: float, steps: int, delta: float) -> float:
     return min(
         epsilon_at(rho=steps * rdp_step(q=q, sigma=sigma, order=a), order=a, delta=delta) for a in ORDERS
     )
+
+
+def epsilon_with_honest(
+    *, q: float, sigma: float, steps: int, delta: float, honest: int, honest_min: int
+) -> float:
+    """Epsilon of a plan with shares when ``honest`` shares are all that the adversary lacks."""
+    return epsilon_rdp(q, sigma * math.sqrt(honest / honest_min), steps, delta)
 
 
 def epsilon_text(epsilon: float) -> str:

@@ -30,7 +30,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from policies.limits import HONEST_MIN, SHARES_GROUPS
-from policies.privacy.accounting import epsilon_rdp
+from policies.privacy.accounting import epsilon_with_honest
 from policies.privacy.errors import SharesUnfitError
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ __all__ = [
     "check_survivors",
     "delta_grid",
     "epsilon_by_colluders",
-    "epsilon_with_honest",
     "grid_distance",
     "noised_on_grid",
     "share_std",
@@ -118,13 +117,6 @@ def check_survivors(plan: DpPlan, *, survivors: int, max_colluders: int) -> None
             str(survivors),
             "abort; a new attempt of the same noised vectors",
         )
-
-
-def epsilon_with_honest(
-    *, q: float, sigma: float, steps: int, delta: float, honest: int, honest_min: int
-) -> float:
-    """Epsilon of a plan with shares when ``honest`` shares are all that the adversary lacks."""
-    return epsilon_rdp(q, sigma * math.sqrt(honest / honest_min), steps, delta)
 
 
 def epsilon_by_colluders(plan: DpPlan, n: int) -> tuple[float, ...]:

@@ -26,9 +26,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import canonical, digest_of
-from policies.privacy.accounting import epsilon_rdp, epsilon_text
+from policies.privacy.accounting import epsilon_rdp, epsilon_text, epsilon_with_honest
 from policies.privacy.errors import PlanIncompleteError, StatementError
-from policies.privacy.shares import epsilon_with_honest
 from policies.privacy.statement_words import holds_against, not_protected
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def claim(
         epsilon_pld: The tight figure, where somebody computed it.
         lifetime: The contributor's own ledger figures, where it gives them: ``alpha_star, rho_spent_nano,
             rho_max_nano, epsilon_filter, ledger_head``.
-        audit: Its conformance audit: ``mu, mu_expected, epsilon_low, verdict``.
+        audit: Its conformance audit: ``report, mu, mu_expected, eps_low, verdict``.
     """
     row: Json = {"party": party, "claim": None, "plan": None, "lifetime": None, "audit": None}
     if plan is None:

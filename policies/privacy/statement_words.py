@@ -229,7 +229,7 @@ def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]
         )
     if audit is not None:
         passed = audit.get("verdict") == "pass"
-        facts = {"mu": audit.get("mu"), "expected": audit.get("mu_expected"), "low": audit.get("epsilon_low")}
+        facts = {"mu": audit.get("mu"), "expected": audit.get("mu_expected"), "low": audit.get("eps_low")}
         yield words["audit"].format(**facts) if passed else words["audit-failed"]
 
 

@@ -135,6 +135,19 @@ def test_a_model_that_learned_no_canary_is_released_and_everybody_can_recompute_
         assert report.findings == []
         assert not [one for one in report.lines() if "AUD-078" in one]
         pool.check_books(run_id)
+        go(downloaded(pool, leaks))
+
+
+async def downloaded(pool: Pool, leaks: dict[str, Any]) -> None:
+    """A contributor finds and pulls the report; a member who is no party of the contract does not."""
+    owner = pool.nodes["nord"].owner()
+    (line,) = (await owner.get("/candidates")).json()["candidates"]
+    answer = await owner.get(f"/reports/{line['report']}")
+    assert (answer.status_code, digest(answer.content)) == (200, line["report"])
+    assert parse(answer.content)["leaks"] == leaks
+    stranger = await pool.house.member("solo")
+    assert (await stranger.get(f"/reports/{line['report']}")).status_code == 404
+    assert (await owner.get(f"/reports/{line['candidate']}")).status_code == 404
 
 
 def test_commitments_are_in_the_log_before_the_first_update_and_reveals_after_the_last():

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError, RemoteRefusalError
-from client.models import STATEMENT_TYPE, keep_individual, models_list, personalise, pull, read_model
+from client.models import (
+    STATEMENT_TYPE,
+    keep_individual,
+    model_folder,
+    models_list,
+    personalise,
+    pull,
+    read_model,
+)
 from client.releases import release_list, vote
+from client.statements import statement_show
 from policies.contract.errors import RefusedError
 from policies.encoding import canonical, digest
 from policies.errors import SignatureInvalidError
@@ -261,3 +270,39 @@ def test_a_clause_that_the_contract_does_not_have_vetoes_nothing(world: World):
     with pytest.raises(NoSuchThingError):
         vote(world.member, world.shelf(), world.worker.outbox, sha("other"), verdict="approve")
     assert world.worker.outbox.envelopes(kind="vote.cast") == ()
+
+
+def test_a_pulled_models_statement_is_shown_in_words_as_a_page_and_as_what_was_signed(
+    world: World, tmp_path: Path
+):
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    page, signed = tmp_path / "s.html", tmp_path / "s.json"
+    shown = statement_show(world.member, world.shelf(), None, html=page, out=signed)
+    assert shown.data["statement"]["subject"]["model"] == model
+    assert any("e^" in line for line in shown.text)
+    assert "does NOT protect" in page.read_text()
+    assert "<script" not in page.read_text()
+    assert Envelope.from_bytes(signed.read_bytes()).signed_by(world.broker.key.public)
+    japanese = statement_show(world.member, world.shelf(), model, lang="ja")
+    assert any("保護されない" in line for line in japanese.text)
+
+
+def test_a_statement_that_was_changed_on_disk_is_not_shown(world: World):
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    file = model_folder(world.home, model) / "statement.dsse"
+    file.write_bytes(file.read_bytes().replace(b"payload", b"Payload"))
+    with pytest.raises(NoSuchThingError, match="another file"):
+        statement_show(world.member, world.shelf(), model)
+
+
+def test_a_node_states_its_own_part_with_the_figures_of_its_ledger(world: World):
+    world.ask()
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    row = statement_show(world.member, world.shelf(), model, own=True).data["statement"]["contributors"][0]
+    assert row["party"] == "kita"
+    assert row["lifetime"]["rho_spent_nano"] > 0
+    assert float(row["lifetime"]["epsilon_filter"]) > 0
+    assert row["lifetime"]["ledger_head"].startswith("sha256:")

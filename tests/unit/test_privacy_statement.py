@@ -27,7 +27,7 @@ LIFETIME = {
     "epsilon_filter": "3.5",
     "ledger_head": "sha256:1",
 }
-AUDIT = {"mu": "0.45", "mu_expected": "0.454", "epsilon_low": "1.31", "verdict": "pass"}
+AUDIT = {"mu": "0.45", "mu_expected": "0.454", "eps_low": "1.31", "verdict": "pass"}
 SUBJECT = Subject(run="run_a", model="sha256:m", contract="sha256:c", recipe="sha256:r")
 
 
