@@ -292,9 +292,9 @@ def as_this_version_asks(pool: Contract) -> dict[str, Request]:
         "Aggregate": aggregate(validation=None, rejected_rounds=None, privacy=made),
         "Release": release(
             evidence=evidence,
-            mia_auc=None,
-            property_skill=None,
-            canaries_fired=None,
+            mia_auc="0.500000",
+            property_skill="0.05",
+            canaries_fired=(),
             witnesses=0,
             privacy=made,
         ),

@@ -16,6 +16,7 @@ from policies.verify.cli import main
 from policies.verify.report import FINDINGS_PER_RULE, Report, plain
 from policies.verify.rules import RULES
 from tests.auditsim import ORIGIN, PoolSim, seeded
+from tests.canarysim import CanarySim
 
 SIM = PoolSim().build()
 
@@ -46,6 +47,17 @@ def test_json_is_one_object_on_stdout(files, capsys) -> None:
     assert told["root"] == SIM.tree.root().hex()
     assert told["facts"]["contributions"] == {"accepted": 5, "refused": 1}
     assert set(told["facts"]["spent"]) == {"hanbit", "kita", "nord"}
+
+
+def test_a_model_that_the_auditor_brings_is_looked_up_by_its_digest(files, tmp_path, capsys) -> None:
+    other = tmp_path / "other.f32"
+    other.write_bytes(b"\0" * 16)
+    sim = CanarySim().build()
+    Path(files["bundle"]).write_bytes(sim.bundle())
+    Path(files["policy"]).write_text(policy_text(sim.policy), encoding="utf-8")
+    assert main([files["bundle"], "--policy", files["policy"], "--model", str(other)]) == 0
+    assert "AUD-078: scores of leak reports" in capsys.readouterr().err
+    assert main([files["bundle"], "--policy", files["policy"], "--model", str(tmp_path / "none.f32")]) == 2
 
 
 def test_a_changed_bundle_is_refused_with_exit_3(files, capsys) -> None:
