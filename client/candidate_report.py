@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, short
-from client.errors import DigestMismatchError, NoSuchThingError
-from policies.encoding import digest_of
+from client.errors import DigestMismatchError, NoSuchThingError, PeerAnswerError
+from policies.encoding import digest, parse
+from policies.errors import EncodingError
 from policies.privacy.leakage import CANARIES, MEMBERSHIP, SAYS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def release_report(member: Member, candidate: str) -> Answer:
     Raises:
         NoSuchThingError: No such candidate, or it was not evaluated yet.
         DigestMismatchError: The broker sent another report.
+        PeerAnswerError: It is no report.
     """
     answer = member.client.get("/candidates")
     rows = answer.get("candidates", []) if isinstance(answer, dict) else []
@@ -36,14 +38,19 @@ def release_report(member: Member, candidate: str) -> Answer:
             found=short(candidate),
             remedy="iriai-node release list shows candidates",
         )
-    report = member.client.get(f"/reports/{row['report']}")
-    if not isinstance(report, dict) or digest_of(report) != row["report"]:
+    data = member.client.get_bytes(f"/reports/{row['report']}")
+    if digest(data) != row["report"]:
         raise DigestMismatchError(
-            need=row["report"],
-            found="another report",
-            remedy="ask again; tell the other members if it repeats",
+            need=row["report"], found="another report", remedy="ask again; tell the others if it repeats"
         )
-    return Answer(data={"report": report, "digest": row["report"]}, text=tuple(_words(report)))
+    try:
+        report = parse(data)
+        text = tuple(_words(report))
+    except (EncodingError, KeyError, TypeError, AttributeError) as error:
+        raise PeerAnswerError(
+            need="an evaluation report", found=type(error).__name__, remedy="compare both versions"
+        ) from error
+    return Answer(data={"report": report, "digest": row["report"]}, text=text)
 
 
 def _words(report: dict[str, Json]) -> Iterator[str]:
@@ -64,7 +71,8 @@ def _leaks(leaks: dict[str, Json]) -> Iterator[str]:
         yield f"            {len(leaks['missing'])} parties revealed none: {leaks['code']}"
     if leaks["auc"] is not None:
         area = leaks["auc"]
-        yield f"membership  AUC {area['value']}, 95 % from {area['low']} (at most {leaks['auc_max']}) to {area['high']}"
+        bound = f"at most {leaks['auc_max']}"
+        yield f"membership  AUC {area['value']}, 95 % from {area['low']} ({bound}) to {area['high']}"
         yield f"            {leaks['tpr_at_1_percent_fpr']} true at 1 % false ones"
         yield f"one run     epsilon at least {leaks['epsilon_low']}, claimed {leaks['claim'] or 'nothing'}"
     verdicts = ", ".join(f"{name} {_VERDICT[leaks['passed'][name]]}" for name in (CANARIES, MEMBERSHIP))

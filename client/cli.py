@@ -362,6 +362,19 @@ def release_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT
     end(work, json)
 
 
+@release.command("report")
+def release_report(candidate: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    """Who judged a candidate, and what the tests for leaks found, before you vote."""
+
+    def work() -> Answer:
+        from client import candidate_report
+
+        with opened(folder) as one:
+            return candidate_report.release_report(one.member, candidate)
+
+    end(work, json)
+
+
 def _vote(folder: Path, candidate: str, *, verdict: str, clause: str | None, as_json: bool) -> NoReturn:
     def work() -> Answer:
         from client import releases

@@ -240,7 +240,8 @@ def _variants(good: TrainRound) -> Iterator[tuple[ContractState, TrainRound]]:
         for value in _others(getattr(_STATE, one.name)):
             yield replace(_STATE, **{one.name: value}), good
     for name in (item.name for item in fields(PlanFacts)):
-        for value in (None, "other"):
+        others: tuple[Any, ...] = (None, 4) if name == "honest_min" else (None, "other")
+        for value in others:
             yield _STATE, replace(good, privacy=replace(good.privacy or PlanFacts.none(), **{name: value}))
 
 

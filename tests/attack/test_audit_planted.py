@@ -1791,6 +1791,11 @@ _FACTS: dict[str, tuple[str, Callable[[PoolSim], tuple[Any, str]], dict[str, Any
         lambda sim: (sim._train("kita", 1), "broker"),
         {"seed_set": digest_from("seed")},
     ),
+    "seed_consents": (
+        "asked kita 1",
+        lambda sim: (sim._train("kita", 1), "broker"),
+        {"seed_consents": (digest_from("consent"),)},
+    ),
     "made_at": (
         "release decision",
         lambda sim: (sim._release(CANDIDATE), "gate"),

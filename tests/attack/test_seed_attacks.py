@@ -176,6 +176,26 @@ async def test_what_the_text_names_and_nobody_sent_is_asked_for_by_name(stage: S
     assert what in problem["need"]
 
 
+async def test_a_counter_offer_is_read_by_the_same_rules_and_need_not_send_twice(stage: Stage):
+    answer = await stage.offer()
+    first, member = answer.json()["digest"], stage.nodes[0]
+    view = await member.view(answer.json()["negotiation"])
+    tree = stage.house.services.contracts.get(first).document
+    other = from_tree(tree | {"title": "The same start"})
+    forged = from_tree(tree | {"seed_sets": [stage.clause | {"seed_set": digest(b"another")}]})
+    lie = {"contract": forged.canonical.decode(), "recipes": []}
+    told = await member.say(view, "request", body=lie, digest=forged.digest)
+    assert (told.status_code, told.json()["clause"]) == (422, "seed-1"), told.text
+    more = {"contract": other.canonical.decode(), "recipes": [], "annexes": [b64(b"more")]}
+    told = await member.say(view, "request", body=more, digest=other.digest)
+    assert told.json()["code"] == "contract.annex-mismatch"
+    told = await member.counter(view, other)
+    assert told.status_code == 200, told.text
+    for wanted, data in stage.annexes.items():
+        got = await stage.nodes[1].get(f"/contracts/{other.digest}/annexes/{wanted}")
+        assert got.content == data
+
+
 async def test_bytes_that_nothing_names_are_not_taken(stage: Stage):
     stage.annexes[digest(b"more")] = b"more"
     await refused(stage, "contract.annex-mismatch", None)

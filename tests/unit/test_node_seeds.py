@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from client import donating
+from client.countering import counter
 from client.donated import given, withheld
 from client.donating import Recording, donate
 from client.errors import DigestMismatchError, NoSuchThingError, NotConfirmedError
@@ -19,7 +20,7 @@ from client.settings import LocalRules
 from client.starts import first_weights, start_of
 from policies.contract.errors import ContractInvalidError
 from policies.donations import read_donation
-from policies.encoding import canonical, digest
+from policies.encoding import canonical, digest, unb64
 from policies.exchange import ExchangeType
 from policies.privacy.errors import SharesUnfitError
 from policies.recipe import load
@@ -107,6 +108,34 @@ def test_a_recipe_that_starts_from_another_seed_set_is_not_signed(tmp_path: Path
     with pytest.raises(ContractInvalidError, match="a recipe that starts from") as refused:
         world.sign()
     assert refused.value.clause == "seed-1"
+
+
+def test_a_counter_offer_brings_what_its_recipe_starts_from(tmp_path: Path):
+    world, seeds = planted_world(tmp_path)
+    seeded, started = world.contract, seeds.started
+    world.recipe, world.changes = seeds.recipe, {}
+    for name in (started.digest, *seeds.annexes):
+        del world.broker.annexes[name]
+    world.broker.contracts.pop(seeded.digest)
+    world.offer()
+
+    def put(**options: Any) -> Any:
+        outbox = world.outbox()
+        text, given = seeded.canonical.decode(), {"recipes": [started.canonical], "confirm": YES}
+        try:
+            return counter(world.member, world.shelf(), outbox, text, **(given | options))
+        finally:
+            outbox.close()
+
+    with pytest.raises(NoSuchThingError, match="the seed set") as missing:
+        put()
+    assert missing.value.clause == "seed-1"
+    with pytest.raises(NoSuchThingError, match="name the digest"):
+        put(annexes=[*seeds.annexes.values(), b"more"])
+    put(annexes=list(seeds.annexes.values()))
+    posted = json.loads(world.broker.lanes.posted[0])
+    assert {digest(unb64(one)) for one in posted["annexes"]} == set(seeds.annexes)
+    assert world.shelf().annexes(seeded.digest) == seeds.annexes
 
 
 # --- the round ---
