@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a reply says beside its vector: a closed list, kept by the node on its way out and by the broker on entry.
+"""What a reply says beside its vector: a closed list, kept by the node on its way out and by the broker.
 
 - Nothing but the (noised) update, the node's signed envelopes and the decision that they rest on leaves. A
   count of examples, a loss, a metric, a norm or a duration is a fact about private data that no noise covers.

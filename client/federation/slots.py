@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a reply may go out, where the contract asks for slots: the time of work says how much was worked on.
 
-A reply leaves at a whole multiple of the slot after its request arrived, at the first one by which it is ready,
-and never at once: a refusal and an empty batch look like any other. A slot should be a multiple of the slowest
-honest step; work that takes longer goes out at the next boundary.
+A reply leaves at a whole multiple of the slot after its request arrived, at the first one by which it is
+ready, and never at once: a refusal and an empty batch look like any other. A slot should be a multiple of the
+slowest honest step; work that takes longer goes out at the next boundary.
 
     wait_ms(arrived_ms=0, now_ms=90, slot_ms=250)     # 160
     wait_ms(arrived_ms=0, now_ms=250, slot_ms=250)    # 0

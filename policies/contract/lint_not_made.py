@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_MADE"]
 
+
 def _secure_aggregation(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.aggregation
     if clause.secure_aggregation == "required":

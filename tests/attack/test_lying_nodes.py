@@ -369,7 +369,7 @@ NEWS: dict[str, tuple[Lie, str]] = {
         "submission-missing",
     ),
     "no decision": (body(decision=None), "decision-missing"),
-    "a decision that is none": (body(decision=[1]), "decision-malformed"),
+    "a decision that is none": (body(decision=[1]), "privacy.reply-field"),
     "a decision without a request": (
         body(decision={"request": {}, "state": {}, "salt": "00" * 16}),
         "decision-malformed",

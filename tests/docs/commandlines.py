@@ -108,7 +108,8 @@ def _against(line: str, command: facts.Command, rest: list[str], *, whole: bool)
                     found.append(f"{line}: {name} needs a value")
                 break
             queue.pop(0)
-    if positional > len(command.arguments):
+    many = any(one.endswith("...") for one in command.arguments)
+    if positional > len(command.arguments) and not many:
         found.append(f"{line}: {command.line} takes {len(command.arguments)} arguments, not {positional}")
     if whole:
         needed = [one for one in command.arguments if not one.startswith("[")]

@@ -285,6 +285,14 @@ def test_a_unit_of_two_tasks_has_a_stratum_of_its_own():
     assert [one.stratum for one in unit_frames(RECIPE, both[::-1])] == ["pick + stack"]
 
 
+def test_the_trainer_hands_the_strata_to_the_plans_sampler():
+    recipe = small_recipe(strata_target="2", sampling_prob="0.5")
+    tasks = [replace(one, stratum="pick" if n < 36 else "stack") for n, one in enumerate(EPISODES[:40])]
+    trainer = Trainer(recipe, tasks, SeededEntropy(1))
+    drawn = trainer._steps._sampler._q
+    assert drawn.tolist() == pytest.approx([2 / 36] * 36 + [0.5] * 4)  # two of each a step on average
+
+
 def test_judging_under_another_plan_is_refused():
     other = small_recipe().evaluation.model_copy(update={"threshold": "0.9"})
     with pytest.raises(EvalUnplannedError, match=r"privacy\.eval-unplanned"):
