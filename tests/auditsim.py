@@ -790,6 +790,10 @@ class PoolSim:
             "passed": True,
         } | changes
 
+    def claim_terms(self) -> Terms:
+        """What else the statement's claims depend on."""
+        return Terms(reply_slot_ms=self.contract.privacy.reply_slot_ms or 0)
+
     def statement(self, candidate: str, **changes: Any) -> bytes:
         """The signed privacy statement; ``changes`` replace what is told of its subject or claims."""
         told = {
@@ -801,7 +805,7 @@ class PoolSim:
                 for maker in self.makers.values()
             ],
             "evaluation": digest_of(EVALUATION),
-            "terms": Terms(reply_slot_ms=self.contract.privacy.reply_slot_ms or 0),
+            "terms": self.claim_terms(),
         }
         about = {
             name: changes.pop(name) for name in ("run", "model", "contract", "recipe") if name in changes

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from policies.contract import Release
-from policies.encoding import digest
+from policies.encoding import canonical, digest
 from policies.leak_report import figure_fields, leak_figures
 from policies.log.entries import EntryType as T
 from policies.privacy.canaries import CanarySecret, per_party
 from policies.privacy.leakage import SAYS, SCHEMA, leak_checks, leak_facts, verdicts
+from policies.privacy.statement import Terms
 from tests.auditsim import DELTA, EPSILON, EVIDENCE, RECIPE, RUN, MakerSim, PoolSim
 
 LEAKS = ("canary-report", "membership-inference-report")
@@ -93,4 +94,13 @@ class CanarySim(PoolSim):
         facts = leak_facts(self.told, fields=(), secrets=())
         return replace(
             super()._release(candidate), mia_auc=facts.mia_auc, canaries_fired=facts.canaries_fired
+        )
+
+    def claim_terms(self) -> Terms:
+        """With the leak tests of the report."""
+        tested = self.told.get("leaks") is not None
+        return replace(
+            super().claim_terms(),
+            leak_report=digest(canonical(self.told)) if tested else None,
+            mia_auc=leak_facts(self.told, fields=(), secrets=()).mia_auc,
         )

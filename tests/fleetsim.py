@@ -152,9 +152,7 @@ class AddOne:
         self.before(header)
         if self.reply is not None:
             return self.reply
-        return HandlerReply(
-            body={"envelopes": []}, tensor=None if tensor is None else tensor + np.float32(1)
-        )
+        return HandlerReply(body={"envelopes": []}, tensor=None if tensor is None else tensor + np.float32(1))
 
 
 def admit_all(_config: RunConfig) -> Admission:
@@ -365,7 +363,9 @@ def main() -> None:
         reply = HandlerReply(tensor=np.zeros(7, np.float32))
     if behaviour == "dtype":
         reply = HandlerReply(tensor=np.zeros(250, np.uint32))
-    refusal = Refusal(code="contract.refused", body={"decision": {"salt": "C5"}}) if behaviour == "refuse" else None
+    refusal = (
+        Refusal(code="contract.refused", body={"decision": {"salt": "C5"}}) if behaviour == "refuse" else None
+    )
     handler = AddOne(before=before, reply=reply, refusal=refusal)
     serve_node(home, dict.fromkeys(ExchangeType, handler))
 

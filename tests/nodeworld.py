@@ -78,7 +78,14 @@ class FixedLearner:
         return MadeWith(engine="loop")
 
     def update(
-        self, seat: Any, run: str, slot: tuple[int, int], weights: np.ndarray, spend: Any, *, canaries: Any = None
+        self,
+        seat: Any,
+        run: str,
+        slot: tuple[int, int],
+        weights: np.ndarray,
+        spend: Any,
+        *,
+        canaries: Any = None,
     ) -> np.ndarray:
         spend(self.units(seat, "train").manifest)
         if self.fail is not None:

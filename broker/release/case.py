@@ -60,7 +60,8 @@ class Case:
     Attributes:
         state: As its row says.
         votes: Party → ``approve`` or ``veto``.
-        leaks: Figures of the last evaluation's report.
+        report: Of the last evaluation, with its ``digest``; empty before the first.
+        leaks: Figures of that report.
         accepted: Party → whether it accepted the candidate on its own held-out episodes.
         decided: Tier → ``released`` or ``refused``, as the log says.
         judging: Whether silos are still asked.
@@ -77,6 +78,7 @@ class Case:
     votes: Mapping[str, str]
     accepted: Mapping[str, bool]
     evidence: tuple[str, ...]
+    report: Mapping[str, Any]
     leaks: LeakFacts
     after: Mapping[str, EpsilonAfter]
     decided: Mapping[str, str]
@@ -149,6 +151,7 @@ def read_case(tools: Tools, session: Session, name: str) -> Case:
     heard = spoken.heard(name)
     scopes = versions(session, contract.digest)
     evaluated = _evaluated(session, row.run_id, name)
+    report = _report(session, evaluated)
     return Case(
         candidate=name,
         state=str(row.state),
@@ -159,7 +162,8 @@ def read_case(tools: Tools, session: Session, name: str) -> Case:
         votes=votes,
         accepted={party: verdict == "approve" for party, verdict in votes.items() if party in heard},
         evidence=_evidence(evaluated, logged=tools.writer.head().size > 0),
-        leaks=_leaks(session, evaluated, contract, recipe),
+        report=report if evaluated is None else report | {"digest": evaluated["report"]},
+        leaks=_leaks(report, contract, recipe),
         after=_after(tools, session, contract, recipe.plan, cohort=cohort, run_id=row.run_id),
         decided=_decided(session, row.run_id, name),
         judging=row.outcome is None,
@@ -253,15 +257,18 @@ def _evidence(evaluated: Mapping[str, Any] | None, *, logged: bool) -> tuple[str
     return tuple(sorted(found | {check for check, outcome in checks.items() if outcome == "pass"}))
 
 
-def _leaks(
-    session: Session, evaluated: Mapping[str, Any] | None, contract: Contract, recipe: Recipe
-) -> LeakFacts:
-    """What the report of an evaluation says of leaks; nothing is known before there is one."""
+def _report(session: Session, evaluated: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The report of an evaluation; empty before there is one."""
     data = None
     if evaluated is not None:
         data = session.scalar(select(statement.c.bytes).where(statement.c.digest == evaluated["report"]))
+    return {} if data is None else dict(parse(data))
+
+
+def _leaks(report: Mapping[str, Any], contract: Contract, recipe: Recipe) -> LeakFacts:
+    """What the report of an evaluation says of leaks; nothing is known before there is one."""
     return leak_facts(
-        {} if data is None else parse(data),
+        report,
         fields=(one.field for one in recipe.inputs),
         secrets=(field for one in contract.fields.trade_secret for field in one.fields),
     )

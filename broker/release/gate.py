@@ -205,7 +205,14 @@ class Gate:
         shown, plan = one.alias(case.contract.digest, case.run, None), case.recipe.plan
         if plan is None:
             return claim(shown, None)
-        return claim(shown, plan.document, summed=summed, epsilon_pld=self._tight[plan.digest])
+        audits = case.report.get("audits", {}).get(shown, {})
+        return claim(
+            shown,
+            plan.document,
+            summed=summed,
+            epsilon_pld=self._tight[plan.digest],
+            audit=audits.get("conformance"),
+        )
 
     def _write_tier(
         self,
@@ -248,11 +255,13 @@ class Gate:
 
 def _terms(case: Case) -> Terms:
     """What else the claims of a release depend on."""
-    start = case.recipe.start
+    start, tested = case.recipe.start, case.report.get("leaks") is not None
     return Terms(
         secure_aggregation="off",  # every update arrives on its own in this version
         reply_slot_ms=case.contract.privacy.reply_slot_ms or 0,
         seed_set=None if start is None else start.seed_set,
+        leak_report=case.report["digest"] if tested else None,
+        mia_auc=case.leaks.mia_auc,
     )
 
 

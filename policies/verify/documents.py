@@ -15,6 +15,7 @@ from policies.log.entries import EntryType, alias
 from policies.log.kinds import DECIMAL, DIGEST, INTEGER, Kind
 from policies.privacy import statement as statements
 from policies.privacy.accounting import ORDERS
+from policies.privacy.leakage import CODE_MISSING
 from policies.privacy.ledger import plan_facts
 from policies.signing import Envelope, parse_envelope_json
 from policies.verify.tight import is_too_small
@@ -188,23 +189,39 @@ def _wrong_terms(history: History, entry: Entry, document: Mapping[str, Json]) -
     """Terms that are not those of contract, recipe and evaluation; tables of another number of silos."""
     contract, terms = history.contracts.get(entry.scope or ""), document["terms"]
     start = history.recipes.get(history.recipe_of(entry.run) or "", {}).get("start") or {}
-    reports = {
-        one.pub["report"]
-        for _, one in history.of(EntryType.CANDIDATE_EVALUATED)
-        if (one.run, one.pub["candidate"]) == (entry.run, entry.pub["model"])
-    }
     wrong = [] if terms["seed_set"] == start.get("seed_set") else ["seed_set"]
     if contract is not None:
         summed = contract.aggregation.secure_aggregation
         wrong += [] if terms["secure_aggregation"] == summed else ["secure_aggregation"]
         slot = contract.privacy.reply_slot_ms or 0
         wrong += [] if terms["reply_slot_ms"] == slot else ["reply_slot_ms"]
-    if terms["leak_report"] is not None and terms["leak_report"] not in reports:
-        wrong.append("leak_report")
+    wrong += _wrong_tests(history, entry, document)
     tables = [row["claim"]["epsilon_by_colluders"] for row in document["contributors"] if row["claim"]]
     opened = [one.pub["count"] for _, one in history.of(EntryType.AGGREGATE_RELEASED) if one.run == entry.run]
     if any(table and len(table) != min(opened, default=0) for table in tables):
         wrong.append("epsilon_by_colluders")
+    return wrong
+
+
+def _wrong_tests(history: History, entry: Entry, document: Mapping[str, Json]) -> list[str]:
+    """Leak tests and audits of engines that are not those of the candidate's last evaluation."""
+    evaluated = [
+        one
+        for _, one in history.of(EntryType.CANDIDATE_EVALUATED)
+        if (one.run, one.pub["candidate"]) == (entry.run, entry.pub["model"])
+    ]
+    found = find_report(history, evaluated[-1]) if evaluated else None
+    if found is None:
+        return []  # said by the evaluation itself
+    leaks, terms = found.get("leaks"), document["terms"]
+    auc = None if leaks is None or leaks["code"] == CODE_MISSING or not leaks["auc"] else leaks["auc"]["low"]
+    tested = None if leaks is None else evaluated[-1].pub["report"]
+    wrong = [] if terms["leak_report"] == tested else ["leak_report"]
+    wrong += [] if terms["mia_auc"] == auc else ["mia_auc"]
+    told = found.get("audits", {})
+    for row in document["contributors"]:
+        if row["plan"] is not None and row["audit"] != told.get(row["party"], {}).get("conformance"):
+            wrong.append("audit")
     return wrong
 
 

@@ -190,7 +190,8 @@ def _walk(program: str, path: tuple[str, ...], command: Any) -> Any:
     for one in command.params:
         if one.param_type_name == "argument":
             metavar = (one.metavar or one.name or "").upper()
-            arguments.append(metavar if one.required else f"[{metavar}]")
+            many = "..." if one.nargs == -1 else ""
+            arguments.append((metavar if one.required else f"[{metavar}]") + many)
         elif "--help" not in one.opts:
             options.append(_click_option(one))
     yield Command(

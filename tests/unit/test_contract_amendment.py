@@ -45,7 +45,7 @@ from tests.amendsim import (
     near,
     successor,
 )
-from tests.contractsim import authored, contract, join
+from tests.contractsim import authored, contract, join, shared_noise
 
 OLD = contract()
 
@@ -91,6 +91,16 @@ def test_every_field_of_every_clause_has_a_row_in_the_order_table() -> None:
 def test_every_kind_says_what_its_coming_and_going_means() -> None:
     alone = {"term", "fields", "privacy", "aggregation", "release", "exit", "amendment", "halt", "conflict"}
     assert set(ADDED) == set(REMOVED) == set(KINDS) - alone  # those are in every contract
+
+
+def test_another_number_of_honest_silos_is_another_plan_and_no_tightening() -> None:
+    tree = shared_noise().document
+    tree["aggregation"]["max_colluders"] = 0
+    old = from_tree(tree)
+    tree["privacy"]["honest_min"] = 4
+    new = from_tree(tree | {"version": old.version + 1, "supersedes": old.digest})
+    assert strays(diff(old, new))
+    assert not judge_amendment(old, new, kind="tighten", initiator="kita").no_looser
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda one: one.name)
