@@ -6,8 +6,8 @@ UCI Machine Learning Repository, doi 10.24432/C5J891). It is read by the node's 
 segmentation and quality checks.
 
 - **Unit**: all rows with one value of ``cycle``; a number that comes back belongs to the same unit.
-- **Task**: was the grip lost in this cycle? One row per cycle: mean and spread of each channel over its
-  readings. One cycle in five is positive; neither label nor length of the cycle is among the inputs.
+- **Task**: was the grip lost in this cycle? One row per cycle: `FEATURES` of its readings. One cycle in five
+  is positive; neither label nor length of the cycle is among the inputs.
 - **Canonical**: each run is brought to 1 Hz by its own stamps; each channel is centred and scaled by
   `CONSTANTS`, none of which was taken from the recording. Nothing looks at two cycles.
 - **Sites**: quarters by time, so that they differ as makers do: the robot warms up. A quarter of the cycles
@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -34,12 +35,23 @@ from client.data.timebase import resampled
 from client.learning.tensors import Frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from client.data.frames import Frames as Recorded
 
-__all__ = ["CHANNELS", "CONSTANTS", "SIGNAL_MAP", "SITES", "Cycle", "Site", "read_cycles", "sites"]
+__all__ = [
+    "CHANNELS",
+    "CONSTANTS",
+    "FEATURES",
+    "LOAD_JOINTS",
+    "SIGNAL_MAP",
+    "SITES",
+    "Cycle",
+    "Site",
+    "read_cycles",
+    "sites",
+]
 
 Array64 = npt.NDArray[np.float64]
 CHANNELS: Final = {"joint_current": 6, "joint_temp": 6, "joint_vel": 6, "tool_current": 1}
@@ -91,6 +103,43 @@ CONSTANTS: Final[dict[str, Interval]] = {
 }
 """Public constants, from the robot's data sheet and the hall that it stands in; never from the recording."""
 
+LOAD_JOINTS: Final = (1, 2, 3)
+"""Shoulder lift, elbow and first wrist: the axes that lie level, so that they carry arm, gripper and part."""
+
+
+def _mean_and_spread(readings: Mapping[str, Array64], names: Sequence[str] = tuple(CHANNELS)) -> Array64:
+    values = np.hstack([readings[name] for name in names])
+    return np.hstack([values.mean(axis=0), values.std(axis=0)])
+
+
+def _load(readings: Mapping[str, Array64]) -> Array64:
+    currents = readings["joint_current"][:, LOAD_JOINTS]
+    effort = np.sqrt((currents**2).mean(axis=1))
+    return np.hstack([effort.mean(), currents.std(axis=0)])
+
+
+def _load_by_joint(readings: Mapping[str, Array64]) -> Array64:
+    currents = readings["joint_current"][:, LOAD_JOINTS]
+    return np.hstack(
+        [_mean_and_spread(readings, ["tool_current"]), currents.mean(axis=0), currents.std(axis=0)]
+    )
+
+
+FEATURES: Final[dict[str, Callable[[Mapping[str, Array64]], Array64]]] = {
+    "load": _load,
+    "load by joint": _load_by_joint,
+    "no temperatures": partial(_mean_and_spread, names=[name for name in CHANNELS if name != "joint_temp"]),
+    "every channel": _mean_and_spread,
+}
+"""One row from a cycle's scaled readings.
+
+- ``load`` (4): a joint's current goes with its torque, and a part that is carried adds to the torque of
+  `LOAD_JOINTS`, more while it is moved. So: root mean square of their currents, averaged over the cycle,
+  and the spread of each. No sign and no offset has to be known.
+- ``load by joint`` (8): mean and spread of each of them and of the tool's current, which drives the gripper.
+- ``no temperatures`` (26), ``every channel`` (38): mean and spread, without thought.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycle:
@@ -108,23 +157,22 @@ class Site:
     held_out: tuple[Cycle, ...]
 
 
-def read_cycles(path: Path, *, leave_out: Sequence[str] = ()) -> list[Cycle]:
+def read_cycles(path: Path, features: str = "load") -> list[Cycle]:
     """Cycles in the order in which they first occur.
 
     Args:
         path: The CSV.
-        leave_out: Channels that are not read.
+        features: A name in `FEATURES`.
 
     Raises:
         DataError: The file is not what its map says.
     """
-    channels = [name for name in CHANNELS if name not in leave_out]
-    units: dict[bytes, list[tuple[Array64, bool]]] = {}
+    units: dict[bytes, list[_Part]] = {}
     for unit, recorded in _runs(path):
-        made = _readings(recorded, channels)
+        made = _readings(recorded)
         if made is not None:
             units.setdefault(unit, []).append(made)
-    return [_cycle(unit, parts) for unit, parts in units.items()]
+    return [_cycle(unit, parts, features) for unit, parts in units.items()]
 
 
 def _runs(path: Path) -> Iterator[tuple[bytes, Recorded]]:
@@ -140,9 +188,16 @@ def _runs(path: Path) -> Iterator[tuple[bytes, Recorded]]:
                 yield unit, recorded
 
 
-def _readings(recorded: Recorded, channels: Sequence[str]) -> tuple[Array64, bool] | None:
-    """Readings of one run at the time base, and whether the grip was lost; None where nothing is left."""
-    columns = {f"observation.{name}": recorded.columns[f"observation.{name}"] for name in channels}
+class _Part(NamedTuple):
+    """A run's scaled readings by channel, ``[T, k]``, and whether the grip was lost in it."""
+
+    readings: dict[str, Array64]
+    lost: bool
+
+
+def _readings(recorded: Recorded) -> _Part | None:
+    """What a run holds at the time base; None where nothing is left."""
+    columns = {f"observation.{name}": recorded.columns[f"observation.{name}"] for name in CHANNELS}
     whole = np.all([np.isfinite(values).all(axis=1) for values in columns.values()], axis=0)
     whole &= recorded.labels[_LABEL] != UNKNOWN
     if not whole.any():
@@ -150,14 +205,16 @@ def _readings(recorded: Recorded, channels: Sequence[str]) -> tuple[Array64, boo
     kept = {key: values[whole] for key, values in columns.items()}
     kept[f"label.{_LABEL}"] = recorded.labels[_LABEL][whole, None].astype(np.float32)
     made = resampled(kept, recorded.stamps_ns[whole], _RATE_HZ)
-    lost = bool(made[f"label.{_LABEL}"].any())
-    values = [CONSTANTS[name].apply(made[f"observation.{name}"].astype(np.float64)) for name in channels]
-    return np.hstack(values), lost
+    scaled = {
+        name: CONSTANTS[name].apply(made[f"observation.{name}"].astype(np.float64)) for name in CHANNELS
+    }
+    return _Part(scaled, bool(made[f"label.{_LABEL}"].any()))
 
 
-def _cycle(unit: bytes, parts: Sequence[tuple[Array64, bool]]) -> Cycle:
-    readings, lost = np.vstack([values for values, _ in parts]), any(lost for _, lost in parts)
-    row = np.clip(np.hstack([readings.mean(axis=0), readings.std(axis=0)]), -_CLIP, _CLIP)
+def _cycle(unit: bytes, parts: Sequence[_Part], features: str) -> Cycle:
+    readings = {name: np.vstack([one.readings[name] for one in parts]) for name in CHANNELS}
+    lost = any(one.lost for one in parts)
+    row = np.clip(FEATURES[features](readings), -_CLIP, _CLIP)
     target = np.array([[float(lost)]], dtype=np.float32)
     frames = Frames(
         inputs=row.astype(np.float32)[None], targets=target, mask=np.ones_like(target), unit_id=unit

@@ -42,6 +42,9 @@ def test_an_allowed_round_is_decided_spent_and_submitted(world: World):
     assert kinds(reply) == ["decision.recorded", "budget.opened", "epsilon.spent", "submission.received"]
     decision, opened, spent, submission = [_payload(one)["body"] for one in reply.body["envelopes"]]
     assert (decision["outcome"], decision["clauses"]) == ("allow", [])
+    receipt = submission.pop("receipt")
+    assert receipt["steps_total"] == 1
+    assert receipt["ledger_head"].startswith("sha256:")
     assert submission == {
         "update": reply.tensor.digest,
         "plan": world.recipe.plan.digest,

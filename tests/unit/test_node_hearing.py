@@ -124,10 +124,10 @@ def test_a_round_that_ends_after_the_bound_keeps_its_update(world: World):
     """What was heard when the round began is too old when it ends, and the broker says nothing."""
     update = world.learner.update
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **named: Any) -> Any:
         later(world, HALT_FRESH_S + HALT_ASK_S)
         world.broker.routes[path(world)] = deaf
-        return update(*args)
+        return update(*args, **named)
 
     world.learner.update = slow
     answer, reply = world.ask()

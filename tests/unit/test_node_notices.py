@@ -121,8 +121,8 @@ def test_a_halt_stops_judging_too(world: World) -> None:
 def test_an_update_that_was_trained_while_somebody_halted_stays_here(world: World) -> None:
     honest = world.learner.update
 
-    def update(*arguments: Any) -> Any:
-        found = honest(*arguments)
+    def update(*arguments: Any, **named: Any) -> Any:
+        found = honest(*arguments, **named)
         stop(world)
         return found
 
