@@ -2,8 +2,8 @@
 """What a command of ``iriai-node`` gives: facts for programs, sentences for people, one exit code.
 
 - ``--json`` puts exactly one envelope on standard output: ``{"schema":"1","status":"ok","data":…}`` or
-  ``{"schema":"1","status":"error","error":{code,clause,need,found,remedy}}``. People's text goes to standard
-  error.
+  ``{"schema":"1","status":"error","error":{code,clause,need,found,remedy}}``, with ``"data":…`` beside the
+  error where figures belong to a refusal (`Answer.error`). People's text goes to standard error.
 - Every line that is shown, whoever wrote it, has its control and format characters escaped here, in `finish`.
 """
 
@@ -28,11 +28,16 @@ _UNEXPECTED = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Result of a command: ``data`` for programs, ``text`` for people, and the exit code."""
+    """Result of a command: ``data`` for programs, ``text`` for people, and the exit code.
+
+    ``error`` is a refusal that has figures to show: text and data are shown, then the error, whose exit code
+    holds.
+    """
 
     data: dict[str, Any]
     text: tuple[str, ...] = ()
     exit_code: int = 0
+    error: IriaiError | None = None
 
 
 def plain(text: object) -> str:
@@ -62,25 +67,28 @@ def finish(work: Callable[[], Answer], *, as_json: bool) -> int:
     try:
         answer = work()
     except IriaiError as error:
-        _print_error(error, as_json=as_json)
-        return error.exit_code
+        return _print_error(error, as_json=as_json)
     except KeyboardInterrupt:
         return 130
     for line in answer.text:
         print(plain(line), file=sys.stderr)  # noqa: T201  the output of a command
+    if answer.error is not None:
+        return _print_error(answer.error, as_json=as_json, data=answer.data)
     if as_json:
         _print_envelope({"schema": _SCHEMA, "status": "ok", "data": answer.data})
     return answer.exit_code
 
 
-def _print_error(error: IriaiError, *, as_json: bool) -> None:
+def _print_error(error: IriaiError, *, as_json: bool, data: dict[str, Any] | None = None) -> int:
     fields = {key: plain(value) if value is not None else None for key, value in error.as_dict().items()}
     clause = f" [clause {fields['clause']}]" if fields["clause"] else ""
     print(f"{fields['code']}{clause}", file=sys.stderr)  # noqa: T201
     for name in ("need", "found", "remedy"):
         print(f"  {name + ':':<8}{fields[name]}", file=sys.stderr)  # noqa: T201
     if as_json:
-        _print_envelope({"schema": _SCHEMA, "status": "error", "error": fields})
+        figures = {} if data is None else {"data": data}
+        _print_envelope({"schema": _SCHEMA, "status": "error", "error": fields, **figures})
+    return error.exit_code
 
 
 def _printable(text: str) -> str:

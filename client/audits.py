@@ -15,24 +15,36 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer
-from client.errors import NoSuchThingError
+from client.naming import named_here
 from client.settings import write_durably
 from policies.encoding import canonical
-from policies.limits import AUDIT_S, RECIPE_BYTES
+from policies.limits import AUDIT_S
 from policies.privacy.conformance import ConformanceReport, sentences
 from policies.privacy.errors import AuditFailedError, PlanIncompleteError
 from policies.privacy.property_skill import PropertyReport
-from policies.recipe import load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from client.settings import Home
     from policies.recipe import Recipe
 
-__all__ = ["audit", "audit_mix", "in_child", "keep", "kept", "kept_mix", "read_recipe"]
+__all__ = [
+    "audit",
+    "audit_mix",
+    "in_child",
+    "keep",
+    "kept",
+    "kept_mix",
+    "mix_sentences",
+    "read_recipe",
+    "told",
+]
+
+_LITTLE: Final = 0.35  # an upper bound of skill below which a mix is said to be hidden for the most part
 
 
 def _path(home: Home, plan: str) -> Path:
@@ -103,22 +115,15 @@ def read_recipe(home: Home, name: str, *, contract: str | None) -> Recipe:
 
     Args:
         home: The node's folder.
-        name: A file with the recipe's canonical bytes; with a contract, the recipe's digest.
-        contract: Digest of a contract that is here.
+        name: A file with the recipe's canonical bytes; with a contract also its digest, 12 hex digits do.
+        contract: Digest of a contract that is here; 12 hex digits do.
 
     Raises:
-        NoSuchThingError: No such file, or no such recipe of the contract.
+        NoSuchThingError: No such file, no such contract here, or no such recipe of the contract.
         RecipeError: It is no recipe.
         PlanIncompleteError: It has no plan.
     """
-    if contract is None:
-        recipe = load(_file(Path(name)))
-    else:
-        from client.identity import load_identity
-        from client.shelf import ContractShelf
-
-        shelf = ContractShelf(home, own_key=load_identity(home).key.public)
-        recipe = shelf.recipe(contract, name)
+    recipe = named_here(home, name, contract=contract).recipe
     if recipe.plan is None:
         raise PlanIncompleteError(
             need="a recipe with a privacy plan",
@@ -126,16 +131,6 @@ def read_recipe(home: Home, name: str, *, contract: str | None) -> Recipe:
             remedy="nothing can be audited where nothing is claimed",
         )
     return recipe
-
-
-def _file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(RECIPE_BYTES + 1)
-    except OSError as error:
-        raise NoSuchThingError(
-            need=f"the file {path}", found=type(error).__name__, remedy="check its name"
-        ) from error
 
 
 def in_child(home: Home, recipe: Recipe, kind: str) -> Any:  # noqa: ANN401  JSON of a process of our own
@@ -166,19 +161,31 @@ def in_child(home: Home, recipe: Recipe, kind: str) -> Any:  # noqa: ANN401  JSO
     return said
 
 
-def audit(home: Home, name: str, *, contract: str | None = None) -> tuple[ConformanceReport, Answer]:
-    """Runs the conformance audit of a recipe's plan, keeps the report, and gives it in both forms.
+def audit(home: Home, name: str, *, contract: str | None = None) -> Answer:
+    """Runs the conformance audit of a recipe's plan and keeps the report; one of a failure is a refusal.
 
     Raises:
         NoSuchThingError: No such recipe.
         PlanIncompleteError: It has no plan.
-        AuditFailedError: The process ended without a report. A report of a failure is given back.
+        AuditFailedError: The process ended without a report.
     """
     recipe = read_recipe(home, name, contract=contract)
     report = ConformanceReport.load(in_child(home, recipe, "conformance"))
-    path = keep(home, report)
-    data = {"report": report.document, "digest": report.digest, "file": str(path)}
-    return report, Answer(data=data, text=(*sentences(report), f"report      {path}"))
+    return told(report, keep(home, report))
+
+
+def told(report: ConformanceReport, path: Path) -> Answer:
+    """A report that is kept in a file, for person and program; with its refusal if the audit failed."""
+    failed = None
+    try:
+        report.need_passed()
+    except AuditFailedError as error:
+        failed = error
+    return Answer(
+        data={"report": report.document, "digest": report.digest, "file": str(path)},
+        text=(*sentences(report), f"report      {path}"),
+        error=failed,
+    )
 
 
 def audit_mix(home: Home, name: str, *, contract: str | None = None) -> Answer:
@@ -189,21 +196,50 @@ def audit_mix(home: Home, name: str, *, contract: str | None = None) -> Answer:
         PlanIncompleteError: It has no plan.
         AuditFailedError: The process ended without a report.
     """
-    report = PropertyReport.load(in_child(home, read_recipe(home, name, contract=contract), "property"))
+    recipe = read_recipe(home, name, contract=contract)
+    report = PropertyReport.load(in_child(home, recipe, "property"))
     write_durably(_mix_path(home, report.recipe), canonical(report.document))
+    target = None if recipe.plan is None else recipe.plan.strata_target
+    return Answer(
+        data={"report": report.document, "digest": report.digest, "strata_target": target},
+        text=mix_sentences(report, strata_target=target),
+    )
+
+
+def mix_sentences(report: PropertyReport, *, strata_target: str | None) -> tuple[str, ...]:
+    """An audit of product mixes for people: figures first, then what hides a mix here, or does not."""
     rows = [
         f"{words:<12}skill {report.skills[view]['value']}"
         f" (95 %: {report.skills[view]['low']} to {report.skills[view]['high']})"
         for view, words in (("update", "one site"), ("sum", f"sum of {report.silos}"))
     ]
-    return Answer(
-        data={"report": report.document, "digest": report.digest},
-        text=(
-            f"plan        {report.plan}",
-            f"tested      {report.shadows} made-up sites of {report.units} units, {report.steps} rounds each",
-            *rows,
-            "A skill of 1 is certainty, 0 a guess. Differential privacy of units does not hide a mix;",
-            "secure aggregation shows the sum instead of one site.",
-            f"took        {report.seconds} s",
-        ),
+    return (
+        f"plan        {report.plan}",
+        f"tested      {report.shadows} made-up sites of {report.units} units, {report.steps} rounds each",
+        *rows,
+        "A skill of 1 is certainty, 0 a guess. Differential privacy of units does not hide a mix.",
+        *_mix_verdict(report, strata_target),
+        f"took        {report.seconds} s",
     )
+
+
+def _mix_verdict(report: PropertyReport, strata_target: str | None) -> tuple[str, ...]:
+    hidden, summed = (float(report.skills[view]["high"]) < _LITTLE for view in ("update", "sum"))
+    if strata_target is not None and hidden:
+        return (
+            f"Equal weight per stratum (strata_target {strata_target}) hides it here: one site's updates give",
+            "little of it away, with or without secure aggregation.",
+        )
+    if hidden:
+        return ("The noise of this plan leaves little of it in so many rounds; nothing claims that it stays so.",)
+    first = (
+        "One site's updates give it away; strata_target in the plan gives each stratum equal weight."
+        if strata_target is None
+        else f"One site's updates give it away although strata_target is {strata_target}: a smaller one is needed."
+    )
+    second = (
+        "Secure aggregation shows the sum instead of one site, and the sum gives little away."
+        if summed
+        else f"The sum of {report.silos}, all that secure aggregation shows, gives it away too."
+    )
+    return (first, second)

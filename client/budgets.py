@@ -2,8 +2,10 @@
 """The ledgers of this node's data, one file per lineage, and what they say about one contract's caps.
 
 - Caps come from the signed contract. The site's own ``local.epsilon_total`` is a filter beside them, at its
-  own order: with it something is refused earlier, never later. The first contract that charges a lineage
-  opens its ledger with the tighter of the two, for the life of the data.
+  own order: with it something is refused earlier, never later.
+- A ledger is opened once, with a cap for the life of the data under all contracts: ``local.epsilon_lifetime``
+  where the owner set one, above or below what a contract says; else the tighter of the first contract's cap
+  and the owner's (`opening_cap`). An open one is only tightened.
 - A ledger that should be there and is not is an unknown budget: refused, never started again.
 - A unit belongs to one lineage: known by another ledger, it is refused (``budget.lineage-unknown``).
 - Entries that a former key of the node signed count as before (`client.keyring`).
@@ -33,7 +35,15 @@ if TYPE_CHECKING:
     from policies.identity import SigningKey
     from policies.ports import Clock
 
-__all__ = ["Budgets", "Touched", "cap_of", "judging_mechanism", "own_cap_of", "training_mechanism"]
+__all__ = [
+    "Budgets",
+    "Touched",
+    "cap_of",
+    "judging_mechanism",
+    "opening_cap",
+    "own_cap_of",
+    "training_mechanism",
+]
 
 
 def training_mechanism(run: str, number: int, attempt: int) -> str:
@@ -101,6 +111,20 @@ def own_cap_of(contract: Contract, party: str, rules: LocalRules, before: tuple[
     return replace(cap, epsilon_total=own, epsilon_per_release=min(cap.epsilon_per_release, own, key=Decimal))
 
 
+def opening_cap(cap: Cap, own: Cap | None, lifetime: str | None) -> Cap:
+    """The cap that the ledger of new data is opened with.
+
+    Args:
+        cap: Of the contract that is about to charge them; its delta and cap per release stay.
+        own: The owner's tighter one under that contract, where there is one.
+        lifetime: ``local.epsilon_lifetime``; it may be above the contract's cap, which binds by itself.
+    """
+    if lifetime is None:
+        return own or cap
+    release = min(cap.epsilon_per_release, lifetime, key=Decimal)
+    return replace(cap, epsilon_total=lifetime, epsilon_per_release=release)
+
+
 class Budgets:
     """Opens ledgers and keeps them open."""
 
@@ -146,7 +170,7 @@ class Budgets:
 
         Args:
             lineage: Of the data.
-            cap: Of the contract that is about to charge it.
+            cap: What it is opened with (`opening_cap`).
             unit: Of the plan.
             adjacency: Of the plan.
             charged_before: Whether this node has told the log of a spend on this lineage; then the file must

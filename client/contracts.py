@@ -11,7 +11,6 @@ Whether one may be signed is in `client.signable`; how one is negotiated, in `cl
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer, short, table
@@ -22,6 +21,7 @@ from client.errors import (
     PeerUnreachableError,
     RemoteRefusalError,
 )
+from client.naming import is_abbreviation, whole
 from client.notices import Notices
 from client.shelf import ContractShelf, Held, check_digest, check_prose
 from client.starts import fetch_missing
@@ -52,7 +52,7 @@ __all__ = [
 
 # Why a contract is not executed yet; a broker that is away is asked again.
 NOT_YET: Final = (RemoteRefusalError, RefusedError, ProofMissingError, PeerUnreachableError)
-_PREFIX: Final = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
+_LIST: Final = "iriai-node contract list"
 
 
 def fetch(member: Member, shelf: ContractShelf, contract: str) -> Held:
@@ -229,24 +229,9 @@ def resolve(member: Member, shelf: ContractShelf, name: str) -> str:
     Raises:
         NoSuchThingError: No contract here or at the broker begins so, or several do.
     """
-    if is_digest(name):
-        return name
-    if not _PREFIX.fullmatch(name):
-        raise NoSuchThingError(
-            need="a digest, or its first 12 hex digits",
-            found=ascii(name)[:80],
-            remedy="iriai-node contract list",
-        )
+    if is_digest(name) or not is_abbreviation(name):
+        return whole(name, (), what="contract", remedy=_LIST)
     known = set(shelf.digests())
     with contextlib.suppress(PeerUnreachableError):
         known |= {str(one["digest"]) for one in broker_rows(member)}
-    found = sorted(
-        one for one in known if one.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
-    )
-    if len(found) != 1 or not is_digest(found[0]):
-        raise NoSuchThingError(
-            need="one contract whose digest begins so",
-            found=f"{len(found)} for {name}",
-            remedy="iriai-node contract list",
-        )
-    return found[0]
+    return whole(name, known, what="contract", remedy=_LIST)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from client.budgets import cap_of, own_cap_of
+from client.budgets import cap_of, opening_cap, own_cap_of
 from client.errors import LocalRefusedError
 from client.notices import Notices
 from client.rows import Decided
@@ -79,7 +79,7 @@ class Seat:
     """This node's place in a run: contract, recipe, data set, the contract's cap, the owner's tighter one.
 
     ``before`` are the versions that the contract superseded: their rounds, budget and imports count.
-    ``start`` is what training begins with.
+    ``start`` is what training begins with, ``lifetime`` the owner's cap over the life of new data.
     """
 
     held: Held
@@ -89,6 +89,7 @@ class Seat:
     lineage: str
     cap: Cap | None
     own: Cap | None = None
+    lifetime: str | None = None
     before: tuple[str, ...] = ()
     start: Start = field(default_factory=Start)
 
@@ -100,7 +101,7 @@ class Seat:
     @property
     def opening(self) -> Cap | None:
         """The cap that the ledger of new data is opened with."""
-        return self.own or self.cap
+        return None if self.cap is None else opening_cap(self.cap, self.own, self.lifetime)
 
     @property
     def party(self) -> str:
@@ -270,7 +271,7 @@ class Guard:
                 remedy="ask the participants of the recipe only",
                 clause=clause.clause if clause is not None else None,
             )
-        before = self._shelf.earlier(contract)
+        before, rules = self._shelf.earlier(contract), self._rules()
         return Seat(
             held=held,
             clause=clause,
@@ -278,7 +279,8 @@ class Guard:
             dataset=names[0],
             lineage=self._lineage(names[0]),
             cap=cap_of(held.contract, held.party.party, before),
-            own=own_cap_of(held.contract, held.party.party, self._rules(), before),
+            own=own_cap_of(held.contract, held.party.party, rules, before),
+            lifetime=rules.epsilon_lifetime,
             before=before,
             start=start_of(self._shelf, held, found),
         )

@@ -7,6 +7,7 @@
 - The folder is 0700 and every file in it 0600 (`PRIVATE_UMASK`): it holds episodes and individual models.
 - Secrets are files of mode 0600 in ``keys/``, never settings and never environment variables.
 - The ``local`` rules only tighten what the signed contract allows; none of them can widen it.
+  ``epsilon_lifetime`` is about something else: the owner's cap over the life of new data, under all contracts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import tempfile
 import tomllib
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any
 
 from client.errors import NodeBusyError, NotInitialisedError, SettingsError
@@ -138,6 +140,9 @@ class LocalRules:
         datasets: Data sets that may be used at all; ``None``: those of the contract.
         fields: Fields that may be read at all; ``None``: those of the contract.
         epsilon_total: A cap below the contract's, as a decimal string; ``None``: the contract's.
+        epsilon_lifetime: With which the ledger of new data is opened, as a decimal string, for all contracts
+            together; ``None``: the cap of the first contract that trains on them. It refuses nothing by
+            itself, and changes no ledger that is open.
         vote: ``auto`` votes by the recipe's rule, ``manual`` leaves it to ``release approve|veto``.
     """
 
@@ -145,6 +150,7 @@ class LocalRules:
     datasets: tuple[str, ...] | None = None
     fields: tuple[str, ...] | None = None
     epsilon_total: str | None = None
+    epsilon_lifetime: str | None = None
     vote: str = "auto"
 
 
@@ -174,6 +180,7 @@ _LOCAL_TYPES: dict[str, type] = {
     "datasets": list,
     "fields": list,
     "epsilon_total": str,
+    "epsilon_lifetime": str,
     "vote": str,
 }
 _TYPES: dict[str, type] = {
@@ -205,6 +212,18 @@ def _typed(where: str, types: Mapping[str, type], table: Mapping[str, object]) -
     return found
 
 
+def _cap(key: str, text: str) -> str:
+    try:
+        cap = decimal_text(text)
+    except EncodingError as error:
+        raise SettingsError(
+            need=f"local.{key} as a decimal", found=error.found, remedy="correct it"
+        ) from error
+    if Decimal(cap) <= 0:
+        raise SettingsError(need=f"local.{key} above 0", found=cap, remedy="correct it, or pause the node")
+    return cap
+
+
 def _local(table: Mapping[str, object]) -> LocalRules:
     found = _typed("local.", _LOCAL_TYPES, table)
     for key in ("datasets", "fields"):
@@ -215,14 +234,9 @@ def _local(table: Mapping[str, object]) -> LocalRules:
                     need=f"local.{key} as a list of names", found="something else", remedy="correct it"
                 )
             found[key] = tuple(value)
-    cap = found.get("epsilon_total")
-    if isinstance(cap, str):
-        try:
-            found["epsilon_total"] = decimal_text(cap)
-        except EncodingError as error:
-            raise SettingsError(
-                need="local.epsilon_total as a decimal", found=error.found, remedy="correct it"
-            ) from error
+    for key in ("epsilon_total", "epsilon_lifetime"):
+        if key in found:
+            found[key] = _cap(key, found[key])
     if found.get("vote", "auto") not in {"auto", "manual"}:
         raise SettingsError(
             need="local.vote auto or manual", found=str(found["vote"])[:40], remedy="correct it"

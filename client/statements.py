@@ -18,6 +18,7 @@ from client.audit_figures import conformance_facts
 from client.audits import kept
 from client.budgets import Budgets
 from client.errors import NoSuchThingError
+from client.guard import SECURE_AGGREGATION
 from client.models import STATEMENT_TYPE, model_folder, read_model
 from client.settings import write_durably
 from client.statement_page import html_page
@@ -154,8 +155,12 @@ def _own(member: Member, shelf: ContractShelf, facts: Json) -> Envelope:
         ),
         claims=[row],
         evaluation=recipe.evaluation.digest,
+        # Not what the contract requires but what was done: this node's updates leave one by one, so under a
+        # contract that requires a sum it trains nothing, and may not claim one.
         terms=Terms(
-            reply_slot_ms=privacy.reply_slot_ms or 0, seed_set=None if start is None else start.seed_set
+            secure_aggregation=SECURE_AGGREGATION,
+            reply_slot_ms=privacy.reply_slot_ms or 0,
+            seed_set=None if start is None else start.seed_set,
         ),
     )
     return Envelope.seal(statement_bytes(document), STATEMENT_TYPE, member.identity.key)

@@ -113,9 +113,9 @@ def _mean_and_spread(readings: Mapping[str, Array64], names: Sequence[str] = tup
 
 
 def _load(readings: Mapping[str, Array64]) -> Array64:
-    currents = readings["joint_current"][:, LOAD_JOINTS]
+    currents, tool = readings["joint_current"][:, LOAD_JOINTS], readings["tool_current"]
     effort = np.sqrt((currents**2).mean(axis=1))
-    return np.hstack([effort.mean(), currents.std(axis=0)])
+    return np.hstack([effort.mean(), currents.std(axis=0), tool.std(axis=0)])
 
 
 def _load_by_joint(readings: Mapping[str, Array64]) -> Array64:
@@ -133,11 +133,12 @@ FEATURES: Final[dict[str, Callable[[Mapping[str, Array64]], Array64]]] = {
 }
 """One row from a cycle's scaled readings.
 
-- ``load`` (4): a joint's current goes with its torque, and a part that is carried adds to the torque of
-  `LOAD_JOINTS`, more while it is moved. So: root mean square of their currents, averaged over the cycle,
-  and the spread of each. No sign and no offset has to be known.
-- ``load by joint`` (8): mean and spread of each of them and of the tool's current, which drives the gripper.
-- ``no temperatures`` (26), ``every channel`` (38): mean and spread, without thought.
+- ``load`` (5): a joint's current goes with its torque, and a part that is carried adds to the torque of
+  `LOAD_JOINTS`, more while it is moved. So: root mean square of their currents, averaged over the cycle, and
+  the spread of each; and the spread of the tool's current, which drives the gripper: it rises while fingers
+  close and hold. No sign and no offset of a current has to be known.
+- ``load by joint`` (8): mean and spread of each of them and of the tool's current.
+- ``no temperatures`` (26), ``every channel`` (38): mean and spread of all there is, without thought.
 """
 
 

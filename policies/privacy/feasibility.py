@@ -41,6 +41,7 @@ _PARAMETERS_LEAST: Final = 10  # fewer is no model
 _Q_STEPS: Final = 20  # sampling probabilities are offered in twentieths
 _EPSILON_MAX: Final = 64.0  # offered at most; beyond it nothing is promised
 _DIGITS: Final = 2  # of an offered number
+_NO_NUMBER: Final = "several of these together: a smaller model, more units, more silos, a larger epsilon"
 _EDGE: Final = 1e-9  # rounding of the ratio itself
 
 
@@ -108,7 +109,7 @@ class Feasibility:
             raise InfeasibleError(
                 need=f"noise of at most {WARN:g} times the best signal",
                 found=f"{self.ratio:.2g} times",
-                remedy="; or ".join(one.words for one in self.remedies) or "data without a privacy plan",
+                remedy="; or ".join(one.words for one in self.remedies) or _NO_NUMBER,
             )
 
 
@@ -180,7 +181,8 @@ def remedies_of(at: Setting) -> Iterator[Remedy]:
         yield Remedy(kind="silos", value=silos, words=f"at least {silos} silos")
     larger = _epsilon(at, ratio)
     if larger is not None:
-        yield Remedy(kind="epsilon", value=larger, words=f"epsilon {larger:g}")
+        words = f"a weaker promise: epsilon {larger:g} for each run"
+        yield Remedy(kind="epsilon", value=larger, words=words)
 
 
 def _sampling_prob(at: Setting, epsilon: float) -> tuple[float, str] | None:

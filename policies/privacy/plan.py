@@ -91,7 +91,8 @@ class _Plan(BaseModel):
 
         Raises:
             PlanIncompleteError: A field is missing, unknown, of another type, not finite or out of range.
-            UnitRefusedError: The unit is the frame or the silo.
+            UnitRefusedError: The unit is the frame.
+            SiloClaimRefusedError: The unit is the silo.
             AccountantRefusedError: Another mechanism, or an accountant named beside the plan's own.
             SamplerForeignError: A loader, shuffle, epoch or batch size.
             SearchUnaccountedError: A search of settings on private data.
@@ -104,9 +105,11 @@ class _Plan(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the plan"
+            missing = first["type"] == "missing" or (bool(first["loc"]) and first["input"] is None)
+            why = f"the field {where}" if missing else f"{where}: {first['msg']}"
             raise PlanIncompleteError(
-                need=f"a complete {cls.__name__}: {where}: {first['msg']}",
-                found="nothing" if first["type"] == "missing" else repr(first["input"])[:80],
+                need=f"a complete {cls.__name__}: {why}",
+                found="nothing" if missing else repr(first["input"])[:80],
                 remedy="complete the plan; decimals are strings in plain notation",
             ) from error
 

@@ -14,6 +14,7 @@ from policies.privacy.errors import (
     SharesUnfitError,
     UnitRefusedError,
 )
+from policies.privacy.silo import silo_claim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,10 +50,12 @@ def refuse_by_name(facts: Mapping[str, Any]) -> None:
 
     1. The unit. 2. Adjacency. 3. Mechanism and accountant. 4. Sampler. 5. Search. 6. Noise shares.
     """
-    if facts.get("unit") in {"frame", "silo"}:
+    if facts.get("unit") == "silo":
+        silo_claim(None)  # a plan holds for any number of silos: it never carries a claim about whole ones
+    if facts.get("unit") == "frame":
         raise UnitRefusedError(
             need="unit episode, work-piece or order",
-            found=str(facts["unit"]),
+            found="frame",
             remedy="choose the unit whose owner could be harmed; frames of one episode are one unit",
         )
     if facts.get("adjacency") == "replace-one":

@@ -24,17 +24,17 @@ NO_SILO_CLAIM: Final = (
 )
 
 
-def silo_claim(n_silos: int) -> None:
-    """Refuses a claim about whole silos where there are too few of them.
+def silo_claim(n_silos: int | None) -> None:
+    """Refuses a claim about whole silos where there are too few of them, or nobody knows how many.
 
     Raises:
-        SiloClaimRefusedError: Fewer than 50.
+        SiloClaimRefusedError: Fewer than 50, or None.
     """
-    if n_silos < SILO_CLAIM_MIN:
+    if n_silos is None or n_silos < SILO_CLAIM_MIN:
         raise SiloClaimRefusedError(
             need=f"at least {SILO_CLAIM_MIN} silos",
-            found=str(n_silos),
-            remedy="claim the unit (episode, work-piece or order)",
+            found="an unknown number" if n_silos is None else str(n_silos),
+            remedy="claim the unit (episode, work-piece or order); whole silos are not claimed for",
         )
 
 

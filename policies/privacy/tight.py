@@ -2,42 +2,78 @@
 """The tight figure of a finished plan, by Google's dp_accounting: for statements, never for a decision.
 
 Stopping a sequence of adaptively written contracts by this figure would be invalid (arXiv 2602.06756); the
-filter of `policies.privacy.accounting` does that. dp_accounting is imported inside the functions, and nothing
-on the verifier's path imports this module.
+filter of `policies.privacy.accounting` does that. dp_accounting and pydantic are imported inside the
+functions, and nothing on the verifier's path imports this module: `iriai-verify` loads it by name, for
+`second_figures`, which needs plain numbers and no pydantic.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from policies.privacy.plan import DpPlan, EvalPlan
+from policies.privacy.accounting import ORDERS
 
 if TYPE_CHECKING:
     import dp_accounting
 
-__all__ = ["ACCOUNTANT", "dp_event", "epsilon_pld"]
+    from policies.privacy.plan import DpPlan, EvalPlan
+
+__all__ = ["ACCOUNTANT", "Figures", "dp_event", "epsilon_pld", "second_figures"]
 
 ACCOUNTANT: Final = "dp-accounting 0.6, interval 1e-4"
 _INTERVAL: Final = 1e-4
 
 
+class Figures(NamedTuple):
+    """Epsilon of a whole plan at its delta: tight, and by the best Rényi order."""
+
+    pld: float
+    rdp: float
+
+
 def dp_event(plan: DpPlan | EvalPlan) -> dp_accounting.DpEvent:
     """The plan as an accounting event: the same fields that make its sampler and its noise."""
+    from policies.privacy.plan import DpPlan
+
+    q = float(plan.sampling_prob) if isinstance(plan, DpPlan) else None
+    return _event(q, float(plan.noise_multiplier), plan.steps)
+
+
+def _event(q: float | None, sigma: float, steps: int) -> dp_accounting.DpEvent:
     import dp_accounting as dpa
 
-    step = dpa.GaussianDpEvent(float(plan.noise_multiplier))
-    if isinstance(plan, DpPlan):
-        step = dpa.PoissonSampledDpEvent(float(plan.sampling_prob), step)
-    return dpa.SelfComposedDpEvent(step, plan.steps)
+    step = dpa.GaussianDpEvent(sigma)
+    if q is not None:
+        step = dpa.PoissonSampledDpEvent(q, step)
+    return dpa.SelfComposedDpEvent(step, steps)
 
 
 def epsilon_pld(plan: DpPlan | EvalPlan) -> float:
     """Epsilon of all steps at the plan's delta by privacy loss distributions, relation ``zero-out``."""
+    return _pld(dp_event(plan), float(plan.delta))
+
+
+def _pld(event: dp_accounting.DpEvent, delta: float) -> float:
     import dp_accounting as dpa
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(
         neighboring_relation=dpa.NeighboringRelation.REPLACE_SPECIAL, value_discretization_interval=_INTERVAL
     )
-    accountant.compose(dp_event(plan))
-    return float(accountant.get_epsilon(float(plan.delta)))
+    return float(accountant.compose(event).get_epsilon(delta))
+
+
+@lru_cache(maxsize=64)
+def second_figures(*, q: float, sigma: float, steps: int, delta: float) -> Figures:
+    """Both figures of a training plan by dp_accounting alone, for whoever checks those of a statement.
+
+    Raises:
+        ImportError: dp_accounting is not installed.
+    """
+    import dp_accounting as dpa
+    from dp_accounting.rdp import RdpAccountant
+
+    event = _event(q, sigma, steps)
+    accountant = RdpAccountant(orders=ORDERS, neighboring_relation=dpa.NeighboringRelation.REPLACE_SPECIAL)
+    return Figures(_pld(event, delta), float(accountant.compose(event).get_epsilon(delta)))

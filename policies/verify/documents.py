@@ -2,7 +2,8 @@
 """AUD-071, second half: the documents that a release rests on are in the bundle and say what they must.
 
 The privacy statement is the broker's signed word; every figure in it that follows from a plan is computed
-again, and whom it is about is compared with the log.
+again, and whom it is about is compared with the log. A second accountant looks at its plans:
+`policies.verify.accountants`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from policies.log.kinds import DECIMAL, DIGEST, INTEGER, Kind
 from policies.privacy import statement as statements
 from policies.privacy.accounting import ORDERS
 from policies.privacy.leakage import CODE_MISSING
-from policies.privacy.ledger import plan_facts
 from policies.signing import Envelope, parse_envelope_json
-from policies.verify.tight import is_too_small
+from policies.verify.accountants import check_accounting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,7 +180,8 @@ def _check_subject(
         told = [row["party"] for row in document["contributors"]]
         wrong += [] if sorted(told) == sorted(_contributors(history, entry)) else ["contributors"]
     if not wrong:  # 5. once the rows are those of the log: as few as there are contributors, under its plan
-        wrong += sorted({name for row in document["contributors"] for name in _unfounded(row)})
+        wrong += [] if all(map(_lifetime_holds, document["contributors"])) else ["lifetime"]
+        check_accounting(document["contributors"], index, report)
     if wrong:
         report.add("AUD-071", "the statement differs from the log: " + " ".join(wrong), index=index)
 
@@ -225,25 +226,15 @@ def _wrong_tests(history: History, entry: Entry, document: Mapping[str, Json]) -
     return wrong
 
 
-def _unfounded(row: Mapping[str, Json]) -> list[str]:
-    """Figures that do not follow from a plan, yet have bounds: the tight epsilon and the owner's lifetime."""
-    if row["plan"] is None:
-        return []
-    plan, tight, lifetime = row["plan"]["document"], row["claim"]["epsilon_pld"], row["lifetime"]
-    wrong = []
-    if tight is not None:
-        q, sigma, steps, _ = plan_facts(plan)
-        small = DECIMAL.holds(tight) and is_too_small(
-            float(tight), q=q, sigma=sigma, steps=steps, delta=float(plan["delta"])
-        )
-        wrong += ["epsilon_pld"] if small or not DECIMAL.holds(tight) else []
-    if lifetime is not None:
-        fits = set(lifetime) == set(_LIFETIME) and all(
-            kind.holds(lifetime[name]) for name, kind in _LIFETIME.items()
-        )
-        if not fits or lifetime["rho_spent_nano"] > lifetime["rho_max_nano"]:
-            wrong.append("lifetime")
-    return wrong
+def _lifetime_holds(row: Mapping[str, Json]) -> bool:
+    """The owner's lifetime follows from no plan in the log, yet has bounds."""
+    lifetime = row["lifetime"]
+    if row["plan"] is None or lifetime is None:
+        return True
+    fits = set(lifetime) == set(_LIFETIME) and all(
+        kind.holds(lifetime[name]) for name, kind in _LIFETIME.items()
+    )
+    return fits and bool(lifetime["rho_spent_nano"] <= lifetime["rho_max_nano"])
 
 
 def _contributors(history: History, entry: Entry) -> set[str]:

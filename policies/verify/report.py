@@ -93,6 +93,12 @@ class Report:
         if text not in self.unchecked:
             self.unchecked.append(text)
 
+    def recomputed(self, what: str) -> None:
+        """Records a figure that this audit computed again with more than the standard library; once."""
+        text, told = plain(what), self.facts.setdefault("recomputed", [])
+        if text not in told:
+            told.append(text)
+
     @property
     def exit_code(self) -> int:
         """0 no finding above note, 3 an error, 6 no log key of the policy, 7 only review findings.
@@ -156,6 +162,7 @@ class Report:
         for rule, count in sorted(self.counts.items()):
             if count > FINDINGS_PER_RULE:
                 out.append(f"{RULES[rule].severity:7} {rule}: {count - FINDINGS_PER_RULE} more")
+        out += [f"computed  {one}" for one in self.facts.get("recomputed", ())]
         out += [f"remark    {one}" for one in self.remarks]
         out += [f"not checked: {one}" for one in [*self.unchecked, *self._later()]]
         out.append(f"VERDICT   {self.verdict}")

@@ -193,6 +193,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "no cap is passed at any index: the lineage's, the contract's, and the one per release",
             "add the costs per organisation and lineage in log order",
         ),
+        "AUD-064": Rule(
+            "error",
+            "a second accountant gives the statement's figures: epsilon_pld to 0.01, epsilon_rdp to 1e-6",
+            "compose the plan's steps with dp-accounting's PLDAccountant and RdpAccountant",
+        ),
         "AUD-065": Rule(
             "error",
             "plans are those of the contract's recipes",
@@ -258,10 +263,6 @@ LATER: tuple[tuple[str, str], ...] = (
     ("AUD-015", "that this history extends an earlier one (--since is not offered by this version)"),
     ("AUD-021", "hash tiles: this version exports none"),
     ("AUD-055", "acknowledgements of closed rounds"),
-    (
-        "AUD-064",
-        "the tight epsilon (PLD) itself, only its bounds: it needs a library that the base install has not",
-    ),
     ("AUD-073, 075", "withdrawals, settlement"),
     ("AUD-080, 081, 083, 084, 086-088", "approvals by two people, access grants, open incidents, erasures"),
     ("AUD-091, 093", "times between cosignatures, time stamps"),

@@ -1121,19 +1121,40 @@ def a_statement_of_a_lifetime_that_is_overspent() -> tuple[bytes, Any]:
     return _with_lifetime(rho_spent_nano=3)
 
 
-@planted("AUD-071")
+@planted("AUD-064")
 def a_statement_whose_tight_epsilon_no_accountant_gives() -> tuple[bytes, Any]:
     return _with_tight("0.000001")
 
 
-@planted("AUD-071")
+@planted("AUD-064")
 def a_statement_whose_tight_epsilon_is_half_of_the_truth() -> tuple[bytes, Any]:
     return _with_tight("1.000000")
+
+
+@planted("AUD-064")
+def a_statement_whose_tight_epsilon_is_in_another_spelling() -> tuple[bytes, Any]:
+    return _with_tight("1.834e0")
 
 
 @planted("AUD-071")
 def a_statement_whose_tight_epsilon_is_no_number() -> tuple[bytes, Any]:
     return _with_tight("nan")
+
+
+@planted("AUD-064")
+def a_statement_whose_tight_epsilon_is_a_little_below_the_truth() -> tuple[bytes, Any]:
+    """Above the bound of the standard library: only an accountant finds it."""
+    return _with_tight("1.82")
+
+
+@planted("AUD-064")
+def a_statement_whose_tight_epsilon_is_a_little_above_the_truth() -> tuple[bytes, Any]:
+    return _with_tight("1.86")
+
+
+@planted("AUD-071")
+def a_statement_whose_tight_epsilon_is_above_the_other() -> tuple[bytes, Any]:
+    return _with_tight("2.02")
 
 
 @planted("AUD-071")

@@ -12,10 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from client.data.signalmap import parse_map
-from sandbox import bench_cobotops
-from sandbox.bench_cobotops import TUNED_ON, auroc, plan_of, run
+from policies.server_step import initial_state, server_step
+from sandbox import bench_cobotops, cobotops_models
+from sandbox.bench_cobotops import BEST_LOCAL, TUNED_ON, auroc, run
 from sandbox.cli import app
-from sandbox.cobotops import CHANNELS, CONSTANTS, SIGNAL_MAP, read_cycles, sites
+from sandbox.cobotops import CHANNELS, CONSTANTS, FEATURES, SIGNAL_MAP, read_cycles, sites
+from sandbox.cobotops_models import COMMON, LOCAL_WAYS, logistic, plan_of
 from sandbox.errors import UsageError
 
 SHARED = Path(os.environ.get("IRIAI_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data"
@@ -29,12 +31,12 @@ HEAD = (
 
 
 def write(folder: Path, *, again: int | None = None) -> Path:
-    """Cycles of 12 readings; every fourth loses its grip, and its currents jump. ``again``: a number that comes back."""
+    """Cycles of 12 readings; every fourth loses its grip, and its currents drop. ``again``: a number that comes back."""
     rng, rows, at = np.random.default_rng(7), [HEAD], 0
     for cycle in [*range(CYCLES), *([again] if again is not None else [])]:
         lost = cycle % 4 == 0
         for reading in range(12):
-            current = rng.normal(0, 1.5 if lost else 0.5, 6)
+            current = rng.normal(0, 0.5 if lost else 1.5, 6)
             speed, warm = rng.normal(0, 0.2, 6), 25 + cycle / 10 + rng.normal(0, 0.1, 6)
             cells = [at, f"2022-10-26T{8 + at // 3600:02d}:{at // 60 % 60:02d}:{at % 60:02d}.000Z"]
             cells += [value for pair in zip(current, warm, strict=True) for value in pair]
@@ -50,8 +52,8 @@ def write(folder: Path, *, again: int | None = None) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, steps in (("STEPS", 12), ("_PLAIN_STEPS", 12), ("_LOCAL_STEPS", 20)):
-        monkeypatch.setattr(bench_cobotops, name, steps)
+    monkeypatch.setattr(bench_cobotops, "DRAWS", 2)
+    monkeypatch.setattr(cobotops_models, "_LOCAL_STEPS", 20)
 
 
 @pytest.mark.usefixtures("quick")
@@ -63,18 +65,20 @@ def test_the_study_reports_every_way_and_repeats_itself(tmp_path: Path) -> None:
     ways = {
         (row["features"], row["way"], row["model"], row["epsilon"], row["noise"]) for row in found["rows"]
     }
-    assert len(ways) == len(found["rows"]) == 14
+    assert len(ways) == len(found["rows"]) == len(FEATURES) * (len(LOCAL_WAYS) + 2) + 4
     for row in found["rows"]:
         assert len(row["auroc"]["per_seed"]) == 2
         assert 0 <= row["auroc"]["mean"] <= 1
         assert row.get("plain_sum", False) == (row["noise"] == "shares")
-    free = {row["way"]: row["auroc"]["mean"] for row in found["rows"] if row["noise"] == "none"}
-    assert min(free.values()) > 0.9  # what was planted is found
-    assert set(found["goal"]) == {
-        f"{features}: {column}"
-        for features in ("all", "without temperatures")
+    means = {row["way"]: row["auroc"]["mean"] for row in found["rows"] if row["features"] == "load"}
+    assert min(means.values()) > 0.9  # what was planted is found
+    assert {key: one["local"] for key, one in found["goal"].items() if "hindsight" not in key} == {
+        f"{column}: {name}": ", ".join(best)
         for column in ("auroc", "auroc_own")
+        for name, best in BEST_LOCAL.items()
     }
+    for one in found["goal"].values():
+        assert one["gain"] == pytest.approx(np.mean(one["per_seed"]), abs=1e-4)
     again = run(tmp_path / "cobot.csv", seeds=(0, 1))
     assert again["rows"] == found["rows"]
 
@@ -101,7 +105,7 @@ def test_a_cycle_is_one_unit_and_one_row_and_a_number_that_returns_is_the_same_u
     once = read_cycles(write(tmp_path))
     again = read_cycles(write(tmp_path, again=0))
     assert len(once) == len(again) == CYCLES
-    assert {one.frames.inputs.shape for one in again} == {(1, 2 * sum(CHANNELS.values()))}
+    assert {one.frames.inputs.shape for one in again} == {(1, 5)}
     assert [one.frames.unit_id for one in again] == [one.frames.unit_id for one in once]
     changed = [
         i
@@ -109,8 +113,32 @@ def test_a_cycle_is_one_unit_and_one_row_and_a_number_that_returns_is_the_same_u
         if (a.frames.inputs != b.frames.inputs).any()
     ]
     assert changed == [0]  # nothing looks at two cycles
-    fewer = read_cycles(tmp_path / "cobot.csv", leave_out=("joint_temp",))
-    assert {one.frames.inputs.shape[1] for one in fewer} == {26}
+    sizes = {name: read_cycles(tmp_path / "cobot.csv", name)[0].frames.inputs.shape[1] for name in FEATURES}
+    every = 2 * sum(CHANNELS.values())
+    assert sizes == {
+        "load": 5,
+        "load by joint": 8,
+        "no temperatures": every - 2 * CHANNELS["joint_temp"],
+        "every channel": every,
+    }
+
+
+def test_the_load_is_the_effort_of_the_level_joints_and_its_spread_whatever_the_sign() -> None:
+    steady = np.zeros((4, 6))
+    steady[:, 1:4] = 3.0
+    moving = steady * np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    tool = np.array([[0.0], [2.0], [0.0], [2.0]])
+    others = {name: np.zeros((4, width)) for name, width in CHANNELS.items()}
+    for currents, spread in ((steady, 0.0), (-steady, 0.0), (moving, 3.0)):
+        row = FEATURES["load"]({**others, "joint_current": currents, "tool_current": tool})
+        np.testing.assert_allclose(row, [3.0, spread, spread, spread, 1.0])
+
+
+def test_the_servers_step_here_is_momentum_that_scales_no_noise_up() -> None:
+    weights, state = np.zeros(2), initial_state(np.zeros(2), COMMON.server)
+    after, _ = server_step(weights, np.array([0.1, 0.001]), state, COMMON.server, 0)
+    np.testing.assert_allclose(after, -COMMON.rate * np.array([0.1, 0.001]), rtol=1e-3)
+    assert not any(one.any() for one in [p.detach().numpy() for p in logistic(2).parameters()])
 
 
 def test_each_cycle_lies_in_one_place(tmp_path: Path) -> None:
