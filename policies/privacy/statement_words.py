@@ -10,6 +10,7 @@ with a heading or none; whoever shows them escapes them.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.privacy.accounting import epsilon_filter
@@ -21,6 +22,8 @@ __all__ = ["LANGUAGES", "holds_against", "not_protected", "page"]
 
 Json = dict[str, Any]
 LANGUAGES: Final = ("en", "ja")
+_LARGEST: Final = 50.0  # beyond this a factor is no promise anyway
+_TEN: Final = 10
 
 _OPEN: Final = {
     "many-units": (
@@ -96,7 +99,8 @@ _EN: Final = {
     "none": "Nothing: {party} trained without a plan.",
     "promise": (
         "Had any one {unit} of {party} not been there, what left its site would have looked almost the same:"
-        " the chance of any outcome differs by at most a factor e^{epsilon}, up to a probability of {delta}."
+        " the chance of any outcome differs by at most a factor e^{epsilon} (about {factor}), up to a"
+        " probability of {delta}."
     ),
     "tight": "The tight figure of the same plan is epsilon {tight}.",
     "rests": (
@@ -140,7 +144,7 @@ _JA: Final = {
     "none": "約束なし：{party} は計画なしで学習した。",
     "promise": (
         "{party} の{unit}のうち任意の一つがなかったとしても、拠点から出たものはほとんど同じに見える。"
-        "どの結果の確率も、確率 {delta} を除いて高々 e^{epsilon} 倍しか変わらない。"
+        "どの結果の確率も、確率 {delta} を除いて高々 e^{epsilon} 倍（約 {factor} 倍）しか変わらない。"
     ),
     "tight": "同じ計画の厳密な値は ε {tight} である。",
     "rests": "これは少なくとも {honest} の誠実なサイロとセキュア集約に依拠する。各サイロがノイズを分担した。",
@@ -205,7 +209,13 @@ def _claim(row: Mapping[str, Any], words: Mapping[str, str], at: int) -> Iterato
         yield words["none"].format(party=party)
         return
     unit = _UNITS[told["unit"]][at]
-    yield words["promise"].format(unit=unit, party=party, epsilon=told["epsilon_rdp"], delta=told["delta"])
+    yield words["promise"].format(
+        unit=unit,
+        party=party,
+        epsilon=told["epsilon_rdp"],
+        factor=_factor(told["epsilon_rdp"]),
+        delta=told["delta"],
+    )
     if told["epsilon_pld"]:
         yield words["tight"].format(tight=told["epsilon_pld"])
     honest = told["rests_on_honest_silos"]
@@ -215,6 +225,12 @@ def _claim(row: Mapping[str, Any], words: Mapping[str, str], at: int) -> Iterato
         key = "last" if one is table[-1] else "colluders"
         yield words[key].format(bad=one["colluders"], epsilon=one["epsilon_rdp"])
     yield from _measured(row, words)
+
+
+def _factor(epsilon: str) -> str:
+    """What e to the epsilon comes to, for people: two digits are enough."""
+    value = math.exp(min(float(epsilon), _LARGEST))
+    return f"{value:.2g}" if value < _TEN else f"{float(f'{value:.2g}'):,.0f}"
 
 
 def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
