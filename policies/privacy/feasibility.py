@@ -33,7 +33,17 @@ if TYPE_CHECKING:
 
     from policies.privacy.plan import DpPlan
 
-__all__ = ["FINE", "WARN", "Feasibility", "Remedy", "Setting", "feasibility", "noise_ratio", "remedies_of"]
+__all__ = [
+    "FINE",
+    "NO_NUMBER",
+    "WARN",
+    "Feasibility",
+    "Remedy",
+    "Setting",
+    "feasibility",
+    "noise_ratio",
+    "remedies_of",
+]
 
 FINE: Final = 1.0
 WARN: Final = 3.0
@@ -41,7 +51,7 @@ _PARAMETERS_LEAST: Final = 10  # fewer is no model
 _Q_STEPS: Final = 20  # sampling probabilities are offered in twentieths
 _EPSILON_MAX: Final = 64.0  # offered at most; beyond it nothing is promised
 _DIGITS: Final = 2  # of an offered number
-_NO_NUMBER: Final = "several of these together: a smaller model, more units, more silos, a larger epsilon"
+NO_NUMBER: Final = "several of these together: a smaller model, more units, more silos, a larger epsilon"
 _EDGE: Final = 1e-9  # rounding of the ratio itself
 
 
@@ -109,7 +119,7 @@ class Feasibility:
             raise InfeasibleError(
                 need=f"noise of at most {WARN:g} times the best signal",
                 found=f"{self.ratio:.2g} times",
-                remedy="; or ".join(one.words for one in self.remedies) or _NO_NUMBER,
+                remedy="; or ".join(one.words for one in self.remedies) or NO_NUMBER,
             )
 
 

@@ -63,6 +63,17 @@ _OPEN: Final = {
 }
 
 
+_AGAINST: Final = {
+    "auditor": "監査人",
+    "broker": "ブローカー",
+    "broker and silos that collude with it, as long as enough silos are honest": (
+        "十分な数のサイロが誠実である限り、ブローカーとそれに結託するサイロ"
+    ),
+    "other members": "他の参加者",
+    "recipient": "受領者",
+}
+
+
 def holds_against(*, shared: bool) -> list[str]:
     """Whom the claim holds against; with noise shares only as long as enough silos are honest."""
     if shared:
@@ -115,8 +126,8 @@ _EN: Final = {
         " by the filter, which starts near {start} with the first run by construction."
     ),
     "audit": (
-        "The training engine passed its audit: measured {mu} where {expected} is expected; it shows at least"
-        " epsilon {low}."
+        "The training engine passed its audit: signal against noise is {mu} where {expected} is planned; the"
+        " audit alone shows at least epsilon {low}."
     ),
     "audit-failed": "The training engine FAILED its audit.",
     "leak": (
@@ -155,7 +166,7 @@ _JA: Final = {
         "このデータの予算は次数 {order} で {most} ナノρのうち {spent} が使われた。フィルターでは ε {filter}"
         "（最初の実行で構造上 {start} 付近から始まる）。"
     ),
-    "audit": "学習エンジンは監査に合格した：期待値 {expected} に対し測定値 {mu}、少なくとも ε {low} を示す。",
+    "audit": "学習エンジンは監査に合格した：信号対ノイズは計画 {expected} に対し {mu}。監査だけで少なくとも ε {low} が示される。",
     "audit-failed": "学習エンジンは監査に不合格であった。",
     "leak": (
         "モデルの漏えい試験：メンバーシップ推論の AUC は {auc}（0.5 は当て推量）。警報であって証明ではない。"
@@ -168,6 +179,10 @@ _JA: Final = {
         "ノイズはその {sigma} 倍、一単位あたり最大 {frames} フレーム。"
     ),
     "silo": "サイロ全体",
+    "no-silo": (
+        "サイロ単位のプライバシーはない。内容は単位ごとに保護され、サイロ全体に関する事実は"
+        "セキュア集約、方針、監査によってのみ守られる。"
+    ),
 }
 _UNITS: Final = {
     "episode": ("episode", "エピソード"),
@@ -193,14 +208,15 @@ def page(document: Mapping[str, Any], *, lang: str = "en") -> Iterator[tuple[str
     for row in document["contributors"]:
         yield words["claim"].format(party=row["party"]), list(_claim(row, words, at))
     auc = document["terms"]["mia_auc"]
-    held = list(document["trust"]["holds_against"])
+    told = document["trust"]["holds_against"]
+    held = [_AGAINST[one] for one in told] if lang == "ja" else list(told)
     yield words["holds"], held + ([words["leak"].format(auc=auc)] if auc else [])
     yield words["open"], [_OPEN[one["code"]][at] for one in document["not_protected"]]
     yield (
         words["how"],
         list(dict.fromkeys(_how(row, words) for row in document["contributors"] if row["plan"])),
     )
-    yield words["silo"], [document["silo"]]
+    yield words["silo"], [words["no-silo"] if lang == "ja" else document["silo"]]
 
 
 def _claim(row: Mapping[str, Any], words: Mapping[str, str], at: int) -> Iterator[str]:
