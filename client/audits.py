@@ -227,15 +227,17 @@ def _mix_verdict(report: PropertyReport, strata_target: str | None) -> tuple[str
     hidden, summed = (float(report.skills[view]["high"]) < _LITTLE for view in ("update", "sum"))
     if strata_target is not None and hidden:
         return (
-            f"Equal weight per stratum (strata_target {strata_target}) hides it here: one site's updates give",
-            "little of it away, with or without secure aggregation.",
+            f"Equal weight per stratum (strata_target {strata_target}) hides it here:",
+            "one site's updates give little of it away, with or without secure aggregation.",
         )
     if hidden:
-        return ("The noise of this plan leaves little of it in so many rounds; nothing claims that it stays so.",)
+        return (
+            "The noise of this plan leaves little of it in so many rounds; nothing claims that it stays so.",
+        )
     first = (
         "One site's updates give it away; strata_target in the plan gives each stratum equal weight."
         if strata_target is None
-        else f"One site's updates give it away although strata_target is {strata_target}: a smaller one is needed."
+        else f"One site's updates give it away although strata_target is {strata_target}; take a smaller one."
     )
     second = (
         "Secure aggregation shows the sum instead of one site, and the sum gives little away."

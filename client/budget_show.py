@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is spent, held and left of each lineage's budget, in figures and in words; and its tightening.
+"""What is spent, held and left of each lineage's budget, in figures and in words.
 
 - A share of rho leads: it is what adds up. The filter's epsilon starts high by construction, and says so.
 - Each block is counted by itself: its units are no other block's.
@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, short, table
 from client.budgets import Budgets, cap_of, own_cap_of
+from client.plan_caps import opening_source
+from client.plan_words import opening_words
 from client.reckoning import require_known, told_spends
 from client.settings import load_settings
-from policies.encoding import decimal_text
-from policies.errors import EncodingError
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_at, epsilon_text, rho_step_nano
 from policies.privacy.blocks import HELD_OUT, TRAIN, split_charged, split_of
 from policies.privacy.caps import plan_facts
-from policies.privacy.errors import BudgetError
 from policies.privacy.plan import DpPlan
 
 if TYPE_CHECKING:
@@ -33,11 +32,11 @@ if TYPE_CHECKING:
     from client.outbox import Outbox
     from client.privacy.store import BudgetFigures, BudgetStore
     from client.reckoning import ToldSpend
-    from client.settings import Home
+    from client.settings import Home, LocalRules
     from client.shelf import ContractShelf
     from policies.privacy.caps import Cap
 
-__all__ = ["budget_rows", "budget_show", "tighten"]
+__all__ = ["block_lines", "budget_rows", "budget_show", "lineage_facts", "share"]
 
 Json = dict[str, Any]
 _MINUTE_MS = 60_000
@@ -90,46 +89,32 @@ def budget_show(home: Home, member: Member, shelf: ContractShelf, outbox: Outbox
         require_known(budgets, outbox)
         told = told_spends(outbox).values()
         stores = [budgets.find(stem) for stem in budgets.lineages()]
-        lineages = [_lineage(one, told, now_ms=member.clock.now_ms()) for one in stores]
+        lineages = [lineage_facts(one, told, now_ms=member.clock.now_ms()) for one in stores]
         rows = [row for one in stores for row in _rows(home, one, shelf, None)]
     finally:
         budgets.close()
+    opening = _opening(load_settings(home).local)
+    data, note = {"budgets": rows, "lineages": lineages, "opening": opening}, opening_words(opening)
     if not lineages:
-        return Answer(data={"budgets": [], "lineages": []}, text=("nothing is spent",))
+        return Answer(data=data, text=("nothing is spent", note))
     lines = [line for one in lineages for line in (*_lineage_lines(one), "")]
-    return Answer(data={"budgets": rows, "lineages": lineages}, text=(*lines, *_contract_lines(rows)))
+    return Answer(data=data, text=(*lines, *_contract_lines(rows), note))
 
 
-def tighten(home: Home, member: Member, *, lineage: str, epsilon: str) -> Answer:
-    """Lowers a lineage's cap for the rest of its life; nothing loosens it again.
-
-    Raises:
-        BudgetUnknownError: There is no such ledger, or it does not verify.
-        BudgetError: The cap is not lower than the one now.
-    """
-    budgets = Budgets(home, key=member.identity.key, clock=member.clock)
-    try:
-        store = budgets.ledger_of(lineage)
-        before = store.figures().epsilon_max
-        try:
-            wanted = decimal_text(epsilon)
-        except EncodingError as error:
-            raise BudgetError(
-                need=error.need, found=error.found, remedy=f"a number below {before}"
-            ) from error
-        store.tighten(wanted)
-        found = _lineage(store, (), now_ms=member.clock.now_ms())
-    finally:
-        budgets.close()
-    facts = {"lineage": lineage, "epsilon_before": before, "epsilon_max": wanted, "blocks": found["blocks"]}
-    first = f"{lineage}: at most epsilon {wanted} from now on, for good; it was {before}"
-    return Answer(data=facts, text=(first, *_block_lines(found)))
+def _opening(rules: LocalRules) -> Json:
+    """With which cap the ledger of new data will be opened, as far as this site decides."""
+    return {
+        "is_open": False,
+        "from": opening_source(rules, None, by_contract=False),
+        "epsilon": rules.epsilon_lifetime or rules.epsilon_total,
+    }
 
 
 # --- one lineage ---
 
 
-def _lineage(store: BudgetStore, told: Iterable[ToldSpend], *, now_ms: int) -> Json:
+def lineage_facts(store: BudgetStore, told: Iterable[ToldSpend], *, now_ms: int) -> Json:
+    """Where a lineage stands: its cap, each block, the figures of its last plan, chain and mirror."""
     store.figures()  # what other processes appended is read first
     cap, genesis, plans = store.state.lineage, store.state.genesis, _last_plans(store)
     blocks = [_block(store, block, plans.get(split_of(block))) for block in sorted(store.state.blocks)]
@@ -177,6 +162,7 @@ def _block(store: BudgetStore, block: str, plan: Mapping[str, Any] | None) -> Js
         "rho_max_nano": figures.rho_max_nano,
         "epsilon_spent": figures.epsilon_spent,
         "epsilon_total": figures.epsilon_total,
+        "rho_run_nano": None if plan is None else _run_cost(plan, figures),
         "runs_left": None if plan is None else left // _run_cost(plan, figures),
     }
 
@@ -231,7 +217,8 @@ def _mirror(told: list[ToldSpend], touched: int, now_ms: int) -> Json:
 # --- words ---
 
 
-def _percent(part: int, whole: int) -> str:
+def share(part: int, whole: int) -> str:
+    """Part of a whole in percent, for the eye."""
     return f"{100 * part / whole:.1f} %" if whole > 0 else "-"
 
 
@@ -244,9 +231,10 @@ def _lineage_lines(one: Json) -> Iterator[str]:
         f"lineage {one['lineage']}: at most epsilon {one['epsilon_max']} at delta {one['delta']} over its "
         f"life, per {one['unit']}, {one['adjacency']}, counted at order {one['order']}"
     )
-    if one["epsilon_max"] != one["epsilon_at_genesis"]:
-        yield f"  tightened: it was opened with {one['epsilon_at_genesis']}"
-    yield from (f"  {line}" for line in _block_lines(one))
+    opened = f"opened with epsilon {one['epsilon_at_genesis']}, which nothing loosens"
+    tightened = one["epsilon_max"] != one["epsilon_at_genesis"]
+    yield f"  {opened}; tightened to {one['epsilon_max']}" if tightened else f"  {opened}"
+    yield from (f"  {line}" for line in block_lines(one))
     yield from (f"  {line}" for line in _figure_lines(one))
     chain, mirror = one["chain"], one["mirror"]
     appended = f", {chain['incidents']} times mended" if chain["incidents"] else ""
@@ -261,16 +249,17 @@ def _lineage_lines(one: Json) -> Iterator[str]:
     )
 
 
-def _block_lines(one: Json) -> tuple[str, ...]:
+def block_lines(one: Json) -> tuple[str, ...]:
+    """A table of a lineage's blocks."""
     return table(
         ("block", "units", "spent", "held", "left", "runs left", "epsilon spent"),
         [
             (
                 block["block"],
                 block["units"],
-                _percent(block["rho_spent_nano"], block["rho_max_nano"]),
-                _percent(block["rho_held_nano"], block["rho_max_nano"]),
-                _percent(block["rho_left_nano"], block["rho_max_nano"]),
+                share(block["rho_spent_nano"], block["rho_max_nano"]),
+                share(block["rho_held_nano"], block["rho_max_nano"]),
+                share(block["rho_left_nano"], block["rho_max_nano"]),
                 "-" if block["runs_left"] is None else block["runs_left"],
                 block["epsilon_spent"],
             )

@@ -17,7 +17,7 @@ import typer
 
 from client.answers import Answer
 from client.cli_life import contract
-from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened
+from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened, tell
 from client.cli_privacy import privacy
 from client.cli_seed import seed
 from client.cli_statement import statement
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["app", "main"]
+
+_TIGHTEN = (
+    "You are about to lower the cap of these data for the rest of their life; nothing loosens it again:"
+)
 
 app = group("A manufacturer's node: its data, its contract, its budget, its models.")
 data = group("Recordings: import, describe, publish the description.")
@@ -262,15 +266,19 @@ def budget_tighten(
     lineage: Annotated[str, typer.Option(help="Of the data, as budget show names it.")],
     epsilon: Annotated[str, typer.Option(help="The lower cap over the life of the data.")],
     folder: Dir = FOLDER,
+    yes: Yes = False,  # noqa: FBT002
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Lowers the cap of some data for good; nothing loosens it again."""
+    """Shows what is left before and after, asks, and lowers the cap of some data for good."""
 
     def work() -> Answer:
-        from client import budget_show as budgets
+        from client import tightening
 
+        confirm = ask(_TIGHTEN, yes=yes, prompt="Lower it for good?")
         with opened(folder) as one:
-            return budgets.tighten(one.home, one.member, lineage=lineage, epsilon=epsilon)
+            return tightening.tighten(
+                one.home, one.member, lineage=lineage, epsilon=epsilon, confirm=confirm, tell=tell
+            )
 
     end(work, json)
 

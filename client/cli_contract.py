@@ -98,7 +98,7 @@ def contract_show(
         from client import showing
 
         with opened(folder) as one:
-            return showing.contract_show(one.home, one.member, one.shelf, digest, lang=lang)
+            return showing.contract_show(one.home, one.member, one.shelf, one.outbox, digest, lang=lang)
 
     end(work, json)
 

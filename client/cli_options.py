@@ -75,14 +75,14 @@ def end(work: Callable[[], Answer], as_json: bool) -> NoReturn:  # noqa: FBT001 
     raise typer.Exit(finish(work, as_json=as_json))
 
 
-def ask(question: str, *, yes: bool) -> Callable[[str], bool]:
+def ask(question: str, *, yes: bool, prompt: str = "Is it the same?") -> Callable[[str], bool]:
     """Shows something to a person and takes yes or no; without a terminal the answer is no."""
 
     def confirm(shown: str) -> bool:
         print(f"{question}\n\n    {shown}\n", file=sys.stderr)  # noqa: T201  the question
         if yes:
             return True
-        return sys.stdin.isatty() and typer.confirm("Is it the same?", err=True)
+        return sys.stdin.isatty() and typer.confirm(prompt, err=True)
 
     return confirm
 

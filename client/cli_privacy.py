@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli_options import FOLDER, Dir, Json, end, group, tell
+from client.cli_options import FOLDER, Dir, Json, end, group
 from client.settings import Home
 
 if TYPE_CHECKING:
@@ -18,10 +17,17 @@ __all__ = ["privacy"]
 
 privacy = group("Privacy: what a plan costs and carries, and whether training here keeps it.")
 
+Recipe = Annotated[
+    str, typer.Option("--recipe", help="A file; with --contract also the recipe's digest (12 hex digits do).")
+]
+OfContract = Annotated[
+    str | None, typer.Option("--contract", help="Digest of a contract here; 12 hex digits do.")
+]
+
 
 @privacy.command("plan")
 def privacy_plan(  # noqa: PLR0917  a command line
-    recipe: Annotated[Path, typer.Option("--recipe", help="The recipe, as a file.")],
+    recipe: Recipe,
     epsilon: Annotated[
         float | None, typer.Option(help="Calibrate the noise to this epsilon, instead of the recipe's.")
     ] = None,
@@ -29,29 +35,28 @@ def privacy_plan(  # noqa: PLR0917  a command line
         int | None, typer.Option(min=1, help="Training units of this site; counted here if left out.")
     ] = None,
     silos: Annotated[
-        int | None, typer.Option(min=1, help="Silos in the mean; the recipe's least number if left out.")
+        int | None, typer.Option(min=1, help="Silos in the mean; the least number that may be if left out.")
     ] = None,
+    contract: OfContract = None,
     folder: Dir = FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Noise against signal, epsilon, delta and runs left; exit 4 if so few units cannot carry it."""
+    """Noise against signal, epsilon, delta, runs left; exit 4 if units or contract do not carry it."""
 
     def work() -> Answer:
         from client import planning
 
-        found = planning.plan(Home(folder), recipe=recipe, epsilon=epsilon, units=units, silos=silos)
-        if found.is_refused:
-            tell(found.answer.text)
-        found.check()
-        return found.answer
+        return planning.plan(
+            Home(folder), recipe=recipe, epsilon=epsilon, units=units, silos=silos, contract=contract
+        ).answer
 
     end(work, json)
 
 
 @privacy.command("audit")
 def privacy_audit(
-    recipe: Annotated[str, typer.Option("--recipe", help="A file; with --contract, the recipe's digest.")],
-    contract: Annotated[str | None, typer.Option("--contract", help="Digest of a contract here.")] = None,
+    recipe: Recipe,
+    contract: OfContract = None,
     mix: Annotated[  # noqa: FBT002
         bool, typer.Option("--mix", help="Instead: how well updates give a site's product mix away.")
     ] = False,
@@ -66,10 +71,6 @@ def privacy_audit(
         home = Home(folder).need()
         if mix:
             return audits.audit_mix(home, recipe, contract=contract)
-        report, answer = audits.audit(home, recipe, contract=contract)
-        if not report.passed:
-            tell(answer.text)
-        report.need_passed()
-        return answer
+        return audits.audit(home, recipe, contract=contract)
 
     end(work, json)

@@ -56,6 +56,10 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "Of your budget {percent} % is left: epsilon {spent} is spent, {held} with what is held, of {cap}.",
         "予算の残りは {percent} %：消費 ε {spent}、予約を含め {held}、上限 {cap}。",
     ),
+    "left-unknown": (
+        "What is spent of your budget is not known ({code}): {found}. To do: {remedy}.",
+        "予算の消費額は不明（{code}）：{found}。対処：{remedy}。",
+    ),
     "untouched": ("Nothing of your budget is spent.", "予算は未消費。"),
     "receives": (
         "Model {model} goes to {recipients} (tier {tier}, {licence}){when}.",

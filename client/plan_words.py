@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import short
-from policies.privacy.feasibility import FINE, WARN
+from policies.privacy.feasibility import FINE, NO_NUMBER, WARN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["sentences"]
+__all__ = ["opening_words", "sentences"]
 
 _NANO: Final = 1e9
 _LABEL: Final = 13
@@ -19,9 +19,36 @@ _MARK: Final = {"warn": "warning", "refuse": "refused"}
 _SHORT_MINUTES: Final = 0.1
 _SOURCE: Final = {
     "ledger": "in the ledger of these data",
-    "settings": "of this site's own cap, unspent",
-    "default": "of a new lineage, unspent",
+    "lifetime": "over the life of new data (epsilon_lifetime)",
+    "settings": "of this site's own (epsilon_total)",
+    "contract": "of the contract",
+    "default": "over the life of new data",
 }
+
+
+_OPENING: Final = {
+    "lifetime": "epsilon {epsilon}, your epsilon_lifetime",
+    "settings": "epsilon {epsilon}, your epsilon_total (or a lower cap of the first contract)",
+    "contract": "epsilon {epsilon}, the cap of this contract",
+    "default": "the cap of the first contract that trains on them",
+}
+_SET_IT: Final = "epsilon_lifetime in [local] of node.toml, before their first run"
+
+
+def opening_words(opened: Mapping[str, Any]) -> str:
+    """One sentence: with which cap the ledger of some data was or will be opened, and how to set it."""
+    if opened["is_open"]:
+        return (
+            f"the ledger of these data was opened with epsilon {opened['epsilon']} for their whole life "
+            f"and is only tightened from there; for other data: {_SET_IT}"
+        )
+    cap = _OPENING[opened["from"]].format(epsilon=opened["epsilon"])
+    if opened["from"] == "default" and opened["epsilon"] is not None:
+        cap += f" (reckoned with here: epsilon {opened['epsilon']})"
+    return (
+        f"the ledger of new data will be opened with {cap}, for their whole life under all contracts; to set "
+        f"another: {_SET_IT}"
+    )
 
 
 def sentences(facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -37,11 +64,18 @@ def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "epsilon_pld", _tight(facts["epsilon_pld"])
     yield "delta", f"{facts['delta']}; at most {facts['delta_max']:.2g} for {facts['units']} units"
     yield "cost", _cost(facts["budget"])
+    others = (facts["budget_own"], facts["budget_contract"])
+    yield from (("", _cost(one)) for one in others if one is not None and one != facts["budget"])
+    yield "life cap", opening_words(facts["opened"])
+    if facts["contract"] is not None:
+        yield from _contract(facts["contract"], facts["runs_left"])
+    if facts["canaries"] is not None:
+        yield _canaries(facts["canaries"])
     yield "round", _round(facts["round"])
     if facts["epsilon_by_colluders"]:
         yield "shares", _shares(facts)
     if facts["verdict"] != "fine":
-        words = [one["words"] for one in facts["remedies"]] or ["more data"]
+        words = [one["words"] for one in facts["remedies"]] or [NO_NUMBER]
         times = f"the noise is {facts['noise_ratio']:.2g} times the best signal"
         yield _MARK[facts["verdict"]], f"{times}; cheapest remedy: {words[0]}"
         yield from (("", f"or {one}") for one in words[1:])
@@ -80,7 +114,34 @@ def _cost(budget: Mapping[str, Any] | None) -> str:
     cost, left = budget["rho_run_nano"] / _NANO, budget["rho_left_nano"] / _NANO
     return (
         f"rho {cost:.4f} of {left:.4f} left at order {budget['order']} (alpha*) under epsilon "
-        f"{budget['epsilon_total']}: runs left {budget['runs_left']}, {_SOURCE[budget['from']]}"
+        f"{budget['epsilon_total']} {_SOURCE[budget['from']]}: runs left {budget['runs_left']}"
+    )
+
+
+def _contract(one: Mapping[str, Any], runs_left: int) -> Iterator[tuple[str, str]]:
+    caps = (
+        "no caps: NOT PRIVATE"
+        if one["epsilon_total"] is None
+        else f"epsilon {one['epsilon_per_release']} per release, {one['epsilon_total']} in all, delta "
+        f"{one['delta']}; runs left under every cap: {runs_left}"
+    )
+    words = f"at least {one['min_parties']} parties, {one['max_colluders']} colluders; {caps}"
+    yield "contract", f"{short(one['digest'])} for {one['party']}: {words}"
+    for term in one["findings"]:
+        if not term["holds"]:
+            yield (
+                "refused",
+                f"{term['about']}: needs {term['need']}, found {term['found']} [{term['clause']}]",
+            )
+
+
+def _canaries(one: Mapping[str, Any]) -> tuple[str, str]:
+    words = f"{one['count']} beside your data; for them a node needs {one['units_needed']} units of its own"
+    if one["units"] >= one["units_needed"]:
+        return "canaries", f"{words} [{one['clause']}]"
+    return (
+        "warning",
+        f"canaries: {words}, and {one['units']} are here: it could take no part [{one['clause']}]",
     )
 
 

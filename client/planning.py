@@ -11,11 +11,18 @@
      "delta": text, "delta_max": number,                    1 / (10 units)
      "noise_ratio": number, "verdict": "fine" | "warn" | "refuse",
      "remedies": [{"kind", "value", "words"}],              cheapest first
-     "budget": {"from": "ledger" | "settings" | "default", "epsilon_total": text, "order": int,
-                "rho_run_nano": int, "rho_left_nano": int, "runs_left": int} | null,
+     "budget": {"from": "ledger" | "lifetime" | "settings" | "contract" | "default",
+                "epsilon_total": text, "order": int, "rho_run_nano": int, "rho_left_nano": int,
+                "runs_left": int} | null,               over the life of the data
+     "budget_own": the same | null, "budget_contract": the same | null, "runs_left": int,
+     "opened": {"is_open": bool, "from": as above, "epsilon": text},   the ledger of the data
+     "contract": {"digest", "party", "epsilon_per_release", "epsilon_total", "delta", "min_parties",
+                  "max_colluders", "findings": [{"clause", "about", "need", "found", "holds"}]} | null,
+     "canaries": {"count": int, "units_needed": int, "units": int, "clause": id} | null,
      "round": {"operations": int, "minutes": number, "deadline_s": int}}
 
-`budget` is null where no order holds a single run under the cap. A refusal is an error envelope instead.
+A budget is null where no order holds a single run under the cap (`client.plan_caps`). A plan that is refused
+has its figures all the same, beside the error.
 Nothing is written and nothing leaves.
 """
 
@@ -27,132 +34,175 @@ from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer
 from client.donated import is_given, withheld
-from client.errors import NoSuchThingError
+from client.naming import named_here
+from client.plan_caps import purses
+from client.plan_terms import canaries, check_terms, findings, terms
 from client.plan_words import sentences
-from client.settings import load_settings
-from policies.limits import RECIPE_BYTES
-from policies.privacy.accounting import (
-    calibrate,
-    choose_order,
-    epsilon_text,
-    rho_max_nano,
-)
-from policies.privacy.errors import OrderUnfitError, PlanIncompleteError
+from policies.errors import IriaiError
+from policies.privacy.accounting import calibrate, epsilon_text
+from policies.privacy.errors import BudgetExhaustedError, PlanIncompleteError
 from policies.privacy.feasibility import Feasibility, feasibility
 from policies.privacy.plan import DpPlan
 from policies.privacy.shares import check_conditions, epsilon_by_colluders
-from policies.recipe import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client.privacy.store import BudgetFigures
+    from client.naming import Named
     from client.settings import Home
     from policies.recipe import Recipe
 
 __all__ = ["Planned", "plan"]
 
-_LIFETIME_EPSILON: Final = "8"  # the cap that a lineage gets where nobody set another
 _OPERATIONS_PER_FRAME: Final = 6  # and parameter: forward 2, backward 4
 _OPERATIONS_S: Final = 1e9  # of a slow core; a forecast errs on the slow side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """The planner's answer, and whether the node would refuse to train so."""
+    """The planner's answer, and why the node would refuse to train so; None if it would not."""
 
     answer: Answer
-    found: Feasibility
-    plan: DpPlan
-    units: int
+    refusal: IriaiError | None
 
     @property
     def is_refused(self) -> bool:
         """Whether `check` raises."""
-        return self.found.verdict == "refuse" or float(self.plan.delta) * 10 * self.units > 1
+        return self.refusal is not None
 
     def check(self) -> None:
-        """Returns if the units carry the plan.
+        """Returns if the units carry the plan, and the contract allows it.
 
         Raises:
+            SharesUnfitError: Noise shares among fewer silos than they need.
+            RefusedError: A term of the contract; the clause is named.
             DeltaTooLargeError: Delta is above ``1 / (10 units)``.
             InfeasibleError: The noise is above three times the best signal.
+            BudgetExhaustedError: Under the contract, no budget holds one run.
         """
-        self.plan.check_units(self.units)
-        self.found.check()
+        if self.refusal is not None:
+            raise self.refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Purse:
-    """The lifetime budget that runs would be taken from."""
+class _Case:
+    """What is planned: a plan, for so many units and silos, under a contract or none yet."""
 
-    source: str
-    epsilon_total: str
-    order: int
-    rho_left_nano: int
-    rho_max_nano: int
+    named: Named
+    asked: DpPlan
+    units: int
+    silos: int
+    found: Feasibility
+
+    @property
+    def colluders(self) -> int:
+        """That the contract allows for."""
+        return 0 if self.named.held is None else self.named.held.contract.aggregation.max_colluders
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """What the contract says to each term of the plan."""
+        held = self.named.held
+        return [] if held is None else findings(held, self.asked, silos=self.silos)
+
+    def refusal(self, runs_left: int) -> IriaiError | None:
+        """The first of `Planned.check`'s errors that there is a reason for."""
+        try:
+            self._check(runs_left)
+        except IriaiError as error:
+            return error
+        return None
+
+    def _check(self, runs_left: int) -> None:
+        held = self.named.held
+        if self.asked.noise == "shares":
+            summed = held is None or held.contract.aggregation.secure_aggregation == "required"
+            check_conditions(
+                self.asked, groups=self.silos, max_colluders=self.colluders, secure_aggregation=summed
+            )
+        check_terms(self.findings)
+        self.asked.check_units(self.units)
+        self.found.check()
+        if held is not None and runs_left < 1 and held.contract.caps(held.party.party) is not None:
+            raise BudgetExhaustedError(
+                need="a budget that holds one run of this plan",
+                found="less than one run left",
+                remedy="more noise or fewer steps, or new data; a budget does not come back",
+            )
 
 
-def plan(home: Home, *, recipe: Path, epsilon: float | None, units: int | None, silos: int | None) -> Planned:
+def plan(
+    home: Home,
+    *,
+    recipe: str | Path,
+    epsilon: float | None,
+    units: int | None,
+    silos: int | None,
+    contract: str | None = None,
+) -> Planned:
     """Figures of a recipe's plan at this site.
 
     Args:
         home: The node's folder; it may be empty yet.
-        recipe: Canonical bytes of the recipe, in a file.
+        recipe: Canonical bytes of the recipe, in a file; with a contract also its digest.
         epsilon: Noise is calibrated to it; None leaves the recipe's.
         units: Training units; None counts them in the store.
-        silos: In the mean; None takes the recipe's least number.
+        silos: In the mean; None takes the least number of recipe and contract.
+        contract: Digest of a contract that is here: its caps and terms hold.
 
     Raises:
-        NoSuchThingError: No such file.
+        NoSuchThingError: No such file, contract or recipe.
         RecipeError: It is no recipe.
         PlanIncompleteError: No privacy plan in it, no unit to plan for, or an epsilon that no noise
             reaches.
-        SharesUnfitError: Noise shares among fewer silos than they need.
         BudgetUnknownError: The ledger of the data does not verify.
     """
-    read = _recipe(recipe)
+    named = named_here(home, str(recipe), contract=contract)
+    read, held = named.recipe, named.held
     asked = _asked(read, epsilon)
-    count, source, lineage = (units, "option", None) if units else _own_units(home, read, asked)
-    many = silos or read.need
-    if asked.noise == "shares":
-        check_conditions(asked, groups=many, max_colluders=0, secure_aggregation=True)
+    count, source, lineage = (units, "option", None) if units else _own_units(home, named, asked)
+    many = silos or max(read.need, 0 if held is None else held.contract.aggregation.min_parties)
     found = feasibility(asked, n_units=count, n_params=read.parameters, n_silos=many)
-    facts: dict[str, Any] = {
+    case = _Case(named=named, asked=asked, units=count, silos=many, found=found)
+    purse = purses(home, asked, lineage, named)
+    facts = {
+        **_plan_facts(case, source, calibrated=epsilon is not None),
+        "budget": purse.life,
+        "budget_own": purse.own,
+        "budget_contract": purse.contract,
+        "runs_left": purse.runs_left,
+        "opened": purse.opened,
+        "contract": None if held is None else {**terms(held), "findings": case.findings},
+        "canaries": None if held is None else canaries(held.contract, count),
+        "round": _round(read, asked, count),
+    }
+    refusal = case.refusal(purse.runs_left)
+    return Planned(answer=Answer(data=facts, text=sentences(facts), error=refusal), refusal=refusal)
+
+
+def _plan_facts(case: _Case, source: str, *, calibrated: bool) -> dict[str, Any]:
+    read, asked, found = case.named.recipe, case.asked, case.found
+    return {
         "recipe": read.digest,
         "noise": asked.noise,
         "honest_min": asked.honest_min,
-        "units": count,
+        "units": case.units,
         "units_from": source,
-        "silos": many,
+        "silos": case.silos,
         "parameters": read.parameters,
         "sampling_prob": asked.sampling_prob,
         "noise_multiplier": asked.noise_multiplier,
-        "calibrated": epsilon is not None,
+        "calibrated": calibrated,
         "steps": asked.steps,
         "epsilon_rdp": epsilon_text(asked.epsilon_rdp),
         "epsilon_pld": _tight(asked),
-        "epsilon_by_colluders": _by_colluders(asked),
+        "epsilon_by_colluders": _by_colluders(asked, case.colluders),
         "delta": asked.delta,
-        "delta_max": 1 / (10 * count),
+        "delta_max": 1 / (10 * case.units),
         "noise_ratio": found.ratio,
         "verdict": found.verdict,
         "remedies": [asdict(one) for one in found.remedies],
-        "budget": _budget(_purse(home, asked, lineage), asked),
-        "round": _round(read, asked, count),
     }
-    return Planned(answer=Answer(data=facts, text=sentences(facts)), found=found, plan=asked, units=count)
-
-
-def _recipe(path: Path) -> Recipe:
-    try:
-        with path.open("rb") as file:
-            data = file.read(RECIPE_BYTES + 1)
-    except OSError as error:
-        raise NoSuchThingError(
-            need=f"the file {path}", found=type(error).__name__, remedy="check its name"
-        ) from error
-    return load(data)
 
 
 def _asked(recipe: Recipe, epsilon: float | None) -> DpPlan:
@@ -170,12 +220,20 @@ def _asked(recipe: Recipe, epsilon: float | None) -> DpPlan:
     return DpPlan.load({**own.document, "noise_multiplier": sigma})
 
 
-def _own_units(home: Home, recipe: Recipe, asked: DpPlan) -> tuple[int, str, str]:
-    """Training units of the smallest data set here that has the recipe's fields; its name and lineage."""
+def _own_units(home: Home, named: Named, asked: DpPlan) -> tuple[int, str, str]:
+    """Training units of the smallest data set here that has the recipe's fields; its name and lineage.
+
+    Where the contract has the recipe, only data sets that it names for this party count.
+    """
     from client.data import Store
 
+    recipe, held = named.recipe, named.held
+    clause = None if held is None else held.contract.recipe(recipe.digest)
+    meant = None if held is None or clause is None else clause.datasets_of(held.party.party)
     store, fitting, away = Store(home.data), list[tuple[int, str, str]](), withheld(home)
     for name, entry in store.catalogue().datasets.items():
+        if meant is not None and name not in meant:
+            continue
         fields = {column.split(".", 1)[-1] for column in entry.columns} | set(entry.labels)
         if entry.unit == asked.unit and set(recipe.fields) <= fields:
             rows = [one.meta for one in store.episodes(name)]
@@ -201,63 +259,11 @@ def _tight(asked: DpPlan) -> str | None:
     return epsilon_text(epsilon_pld(asked))
 
 
-def _by_colluders(asked: DpPlan) -> list[str]:
-    """Rows of the smallest sum that opens where no colluder is allowed for: ``honest_min`` silos."""
+def _by_colluders(asked: DpPlan, colluders: int) -> list[str]:
+    """Rows of the smallest sum that opens: ``honest_min`` silos, and the colluders that are allowed for."""
     if asked.honest_min is None:
         return []
-    return [epsilon_text(one) for one in epsilon_by_colluders(asked, asked.honest_min)]
-
-
-def _purse(home: Home, asked: DpPlan, lineage: str | None) -> _Purse | None:
-    """The ledger of the data if there is one, else the owner's own cap, else the default cap, unspent."""
-    figures = _ledger(home, lineage) if lineage else None
-    if figures is not None:
-        left = figures.rho_max_nano - figures.rho_spent_nano - figures.rho_held_nano
-        return _Purse(
-            source="ledger",
-            epsilon_total=figures.epsilon_max,
-            order=figures.order,
-            rho_left_nano=max(0, left),
-            rho_max_nano=figures.rho_max_nano,
-        )
-    own = load_settings(home).local.epsilon_total
-    total, delta = own or _LIFETIME_EPSILON, float(asked.delta)
-    try:
-        order, _ = choose_order(epsilon_max=float(total), epsilon_release=asked.epsilon_rdp, delta=delta)
-    except OrderUnfitError:
-        return None
-    whole = max(0, rho_max_nano(epsilon=float(total), delta=delta, order=order))
-    source = "default" if own is None else "settings"
-    return _Purse(source=source, epsilon_total=total, order=order, rho_left_nano=whole, rho_max_nano=whole)
-
-
-def _ledger(home: Home, lineage: str) -> BudgetFigures | None:
-    from client.budgets import Budgets
-    from client.clock import SystemClock
-    from client.identity import load_identity
-
-    if not home.budget.exists():
-        return None
-    budgets = Budgets(home, key=load_identity(home).key, clock=SystemClock())
-    try:
-        stores = [budgets.find(stem) for stem in budgets.lineages()]
-        return next((one.figures() for one in stores if one.state.lineage.scope == lineage), None)
-    finally:
-        budgets.close()
-
-
-def _budget(purse: _Purse | None, asked: DpPlan) -> dict[str, Any] | None:
-    if purse is None:
-        return None
-    run = asked.steps * asked.rho_step_nano(order=purse.order)
-    return {
-        "from": purse.source,
-        "epsilon_total": purse.epsilon_total,
-        "order": purse.order,
-        "rho_run_nano": run,
-        "rho_left_nano": purse.rho_left_nano,
-        "runs_left": purse.rho_left_nano // run,
-    }
+    return [epsilon_text(one) for one in epsilon_by_colluders(asked, asked.honest_min + colluders)]
 
 
 def _round(recipe: Recipe, asked: DpPlan, units: int) -> dict[str, Any]:

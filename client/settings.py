@@ -7,7 +7,7 @@
 - The folder is 0700 and every file in it 0600 (`PRIVATE_UMASK`): it holds episodes and individual models.
 - Secrets are files of mode 0600 in ``keys/``, never settings and never environment variables.
 - The ``local`` rules only tighten what the signed contract allows; none of them can widen it.
-  ``epsilon_lifetime`` is about something else: the owner's cap over the life of new data, under all contracts.
+  ``epsilon_lifetime`` is about something else: the owner's cap over the life of new data, whatever contract.
 """
 
 from __future__ import annotations

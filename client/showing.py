@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer
 from client.budget_show import budget_rows
-from client.budgets import cap_of
+from client.budgets import Budgets, cap_of
 from client.contract_words import terms, word
 from client.contracts import fetch, latest, resolve, standing_of
+from client.reckoning import require_known
 from policies.contract import enforcement_map, plain_words
 from policies.contract.render import LAW_ONLY
+from policies.privacy.errors import BudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from client.membership import Member
+    from client.outbox import Outbox
     from client.settings import Home
     from client.shelf import ContractShelf, Held
     from policies.contract.clauses import TierClause
@@ -44,7 +47,13 @@ class Duty:
 
 
 def contract_show(
-    home: Home, member: Member, shelf: ContractShelf, contract: str | None, *, lang: str = "en"
+    home: Home,
+    member: Member,
+    shelf: ContractShelf,
+    outbox: Outbox,
+    contract: str | None,
+    *,
+    lang: str = "en",
 ) -> Answer:
     """The contract in plain words; see the module.
 
@@ -52,13 +61,15 @@ def contract_show(
         home: The node's folder, for its ledgers.
         member: Identity and the way to the broker, which may be away for a contract that is held here.
         shelf: Contracts of this node.
+        outbox: What the log was told of spends: where a ledger is lost, nothing is said to be left.
         contract: A digest or its first 12 hex digits; the newest if left out.
         lang: ``en`` or ``ja``.
     """
     digest = resolve(member, shelf, contract) if contract else latest(member, shelf)
     held = fetch(member, shelf, digest)
     shelf.mark_shown(held.contract)
-    own = duties(held, budgets=budget_rows(home, member, shelf, contract=digest), lang=lang)
+    rows, unknown = _spent(home, member, shelf, outbox, digest)
+    own = duties(held, budgets=rows, lang=lang, unknown=unknown)
     standing = standing_of(shelf, held, member.clock.now_ms())
     points = {one.clause: one.label for one in enforcement_map(held.contract)}
     sentences = _sentences(held, lang)
@@ -75,6 +86,7 @@ def contract_show(
             "executed": held.is_executed,
             "standing": standing,
             "lang": lang,
+            "budget_unknown": None if unknown is None else unknown.as_dict(),
             "duties": [{"topic": one.topic, "clause": one.clause, "words": one.words} for one in own],
             "clauses": [line for _, line in sentences],
             "law_only": law,
@@ -97,6 +109,20 @@ def contract_show(
     )
 
 
+def _spent(
+    home: Home, member: Member, shelf: ContractShelf, outbox: Outbox, contract: str
+) -> tuple[list[dict[str, Any]], BudgetError | None]:
+    """What is spent under a contract; or why nobody knows, which does not hide the rest of the contract."""
+    budgets = Budgets(home, key=member.identity.key, clock=member.clock)
+    try:
+        require_known(budgets, outbox)
+        return budget_rows(home, member, shelf, contract=contract), None
+    except BudgetError as error:
+        return [], error
+    finally:
+        budgets.close()
+
+
 def _sentences(held: Held, lang: str) -> list[tuple[str, str]]:
     """Clause id and printed sentence, this party's own first."""
     words = plain_words(held.contract, held.party.party, lang=lang)
@@ -117,12 +143,14 @@ def _head(held: Held, standing: str, lang: str) -> Iterator[str]:
     yield f"{word(lang, 'you-are')}  {held.party.party} ({held.party.role}, {held.party.group})"
 
 
-def duties(held: Held, *, budgets: list[dict[str, Any]], lang: str) -> list[Duty]:
+def duties(
+    held: Held, *, budgets: list[dict[str, Any]], lang: str, unknown: BudgetError | None = None
+) -> list[Duty]:
     """What a contract means for this party: data sets, fields, caps and what is left, models, the way out."""
     return [
         *_training(held, lang),
         *_fields(held, lang),
-        *_caps(held, budgets, lang),
+        *_caps(held, budgets, lang, unknown),
         *(_tier(held, one, lang) for one in held.contract.tiers),
         *_ways_out(held, lang),
     ]
@@ -158,7 +186,9 @@ def _fields(held: Held, lang: str) -> Iterator[Duty]:
             yield Duty(topic="fields", clause=one.clause, words=words)
 
 
-def _caps(held: Held, budgets: list[dict[str, Any]], lang: str) -> Iterator[Duty]:
+def _caps(
+    held: Held, budgets: list[dict[str, Any]], lang: str, unknown: BudgetError | None
+) -> Iterator[Duty]:
     caps = held.contract.caps(held.party.party)
     if caps is None:
         clause = held.contract.privacy.clause
@@ -173,6 +203,10 @@ def _caps(held: Held, budgets: list[dict[str, Any]], lang: str) -> Iterator[Duty
         delta=caps.delta,
     )
     yield Duty(topic="budget", clause=caps.total_clause, words=words)
+    if unknown is not None:
+        words = word(lang, "left-unknown", code=unknown.code, found=unknown.found, remedy=unknown.remedy)
+        yield Duty(topic="left", clause=caps.total_clause, words=words)
+        return
     cap = cap_of(held.contract, held.party.party)
     spent = [one for one in budgets if cap is not None and one["scope"] == cap.scope]
     if not spent:

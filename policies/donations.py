@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a donor signs about its episodes, and the file in which both travel until a seed set is made.
+"""Donated episodes under the consents of their donors, and the file in which both travel to a seed set.
 
-- ``iriai-donation-consent/1``, a DSSE envelope by the donor's node key: which episodes by their digests, of
-  which data set, which fields are shown, for what, under which licence, *openly and irrevocably*. The digest
-  of the envelope's bytes is `policies.contract.clauses.Donation.consent`.
-- A consent names its episodes one by one. An episode that it does not name is not given, and one that it
-  names and that the seed set lacks makes the seed set another one than was agreed.
+- A consent (`policies.consents`) names its episodes one by one. An episode that it does not name is not
+  given, and one that it names and that the seed set lacks makes the seed set another one than was agreed.
 - ``iriai-donation/1`` is the consent with the episodes; donors hand these files to whoever joins them.
 
     envelope = seal_consent(Consent(...), key)
@@ -16,21 +13,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.encoding import canonical, digest, is_digest
-from policies.errors import EncodingError, IriaiError, SignatureInvalidError
-from policies.identity import key_text, parse_key
+from policies.consents import (
+    CONSENT_TYPE,
+    TERMS,
+    Consent,
+    ConsentInvalidError,
+    open_consent,
+    read_consent,
+    seal_consent,
+)
+from policies.encoding import canonical, digest
+from policies.errors import IriaiError
+from policies.identity import parse_key
 from policies.limits import CONSENT_BYTES, SEED_EPISODES, SEED_SET_BYTES
-from policies.seeds import ConsentInvalidError, SeedSet, SeedSetInvalidError, read_canonical, read_episode
+from policies.seeds import SeedSet, SeedSetInvalidError, read_canonical, read_episode
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from policies.identity import SigningKey
     from policies.seeds import SeedEpisode
 
 __all__ = [
@@ -48,49 +52,7 @@ __all__ = [
 
 Json = Any  # a JSON value
 
-CONSENT_TYPE: Final = "application/vnd.iriai.donation-consent.v1+json"
-CONSENT_SCHEMA: Final = "iriai-donation-consent/1"
 DONATION_SCHEMA: Final = "iriai-donation/1"
-TERMS: Final = "openly and irrevocably"
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
-_LISTS: Final = ("episodes", "observation", "action")
-_TEXTS: Final = ("party", "dataset", "licence", "purpose", "at", "key")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consent:
-    """What a donor says.
-
-    Attributes:
-        party: Its short name in the contract that the episodes are for.
-        key: Its node key, ``ed25519:…``; the contract pins the same.
-        dataset: The data set that they are from.
-        licence: Under which everybody may use them.
-        purpose: What they are given for: the name of the recipe's task. Open data cannot be held to it.
-        episodes: Digests of what is published (`SeedEpisode.digest`), sorted.
-        observation: Observed fields that are shown, sorted.
-        action: Commanded fields that are shown, sorted.
-        at: When.
-    """
-
-    party: str
-    key: str
-    dataset: str
-    licence: str
-    purpose: str
-    episodes: tuple[str, ...]
-    observation: tuple[str, ...]
-    action: tuple[str, ...]
-    at: str
-
-    def to_json(self) -> dict[str, Json]:
-        """The payload."""
-        return {
-            "schema": CONSENT_SCHEMA,
-            "terms": TERMS,
-            **{name: getattr(self, name) for name in _TEXTS},
-            **{name: list(getattr(self, name)) for name in _LISTS},
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,54 +62,6 @@ class Donation:
     consent: Consent
     envelope: bytes
     episodes: tuple[SeedEpisode, ...]
-
-
-def seal_consent(consent: Consent, key: SigningKey) -> bytes:
-    """Bytes of the signed consent; their digest names it."""
-    return Envelope.seal(canonical(consent.to_json()), CONSENT_TYPE, key).to_bytes()
-
-
-def open_consent(data: bytes, public_key: bytes) -> Consent:
-    """The consent behind the bytes of its envelope.
-
-    1. size, envelope, payload type, and the signature by this key; 2. exactly the keys and types; 3. the
-    fixed words; 4. it names the key that signed it.
-
-    Raises:
-        ConsentInvalidError: With what was found.
-    """
-    # 1.
-    if len(data) > CONSENT_BYTES:
-        raise _refused(f"at most {CONSENT_BYTES} bytes", f"{len(data)} bytes")
-    try:
-        tree = Envelope.from_bytes(data).open_as(CONSENT_TYPE, public_key)
-    except (EncodingError, SignatureInvalidError) as error:
-        raise _refused(f"a consent signed by {key_text(public_key)}", f"{error.found}") from error
-    # 2. to 4.
-    consent = _read(tree)
-    if consent.key != key_text(public_key):
-        raise _refused(f"a consent in the name of {key_text(public_key)}", consent.key)
-    return consent
-
-
-def _read(tree: Json) -> Consent:
-    names = {"schema", "terms", *_TEXTS, *_LISTS}
-    if not isinstance(tree, dict) or set(tree) != names or tree["schema"] != CONSENT_SCHEMA:
-        raise _refused(f"{CONSENT_SCHEMA} with the keys {', '.join(sorted(names))}", "another document")
-    texts, lists = [tree[name] for name in _TEXTS], [tree[name] for name in _LISTS]
-    if tree["terms"] != TERMS or not all(isinstance(one, str) and one for one in texts):
-        raise _refused(f"words, and the terms {TERMS!r}", ascii(tree["terms"])[:60])
-    if _TIME.fullmatch(tree["at"]) is None:
-        raise _refused("at: a time in whole seconds", ascii(tree["at"])[:40])
-    for name, found in zip(_LISTS, lists, strict=True):
-        sound = isinstance(found, list) and 0 < len(found) <= SEED_EPISODES
-        if not sound or not all(isinstance(one, str) for one in found) or found != sorted(set(found)):
-            raise _refused(f"{name}: 1 to {SEED_EPISODES} names, each once, sorted", "another list")
-    if not all(map(is_digest, tree["episodes"])):
-        raise _refused("episodes: digests", "others")
-    said: dict[str, Any] = {name: tree[name] for name in _TEXTS}
-    said |= {name: tuple(tree[name]) for name in _LISTS}
-    return Consent(**said)
 
 
 def check_given(consent: Consent, episodes: Iterable[SeedEpisode]) -> None:
@@ -211,7 +125,7 @@ def read_donation(data: bytes) -> Donation:
     try:
         sealed = Envelope.from_json(tree["consent"])
         envelope = sealed.to_bytes()
-        claimed = _read(read_canonical(sealed.payload, most=CONSENT_BYTES))
+        claimed = read_consent(read_canonical(sealed.payload, most=CONSENT_BYTES))
         consent = open_consent(envelope, parse_key(claimed.key))
     except SeedSetInvalidError as error:
         raise _refused(error.need, error.found) from error

@@ -16,11 +16,10 @@
     started = with_start(recipe_bytes, seed_set=seeds.digest, model=digest(weights))
     first = start_weights(recipe, weights)            # [P] float32; StartModelUnfitError
 
-What a donor says about its episodes is in `policies.donations`.
+What a donor says about its episodes is in `policies.consents`.
 
-SeedError
+SeedError                (of `policies.consents`)
   SeedSetInvalidError    seed.set-invalid      no sound seed set in canonical bytes, or not the recipe's
-  ConsentInvalidError    seed.consent-invalid  a consent that is not its donor's, or names other episodes
   StartModelUnfitError   seed.model-unfit      weights of another length, not finite, or another model
 """
 
@@ -35,8 +34,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from policies.consents import ConsentInvalidError, SeedError
 from policies.encoding import b64, canonical, digest, is_digest, sha256, unb64
-from policies.errors import EncodingError, IriaiError
+from policies.errors import EncodingError
 from policies.limits import EPISODE_FRAMES, SEED_EPISODES, SEED_SET_BYTES
 from policies.recipe import FIELD_NAMES, load
 
@@ -74,24 +74,10 @@ _ROW: Final = frozenset(
 _REMEDY: Final = "ask its author for the file that the digest names, or join the donations again"
 
 
-class SeedError(IriaiError):
-    """Root of what is refused about seed sets, consents and start models."""
-
-    code = "seed.refused"
-    exit_code = 3
-    http_status = 422
-
-
 class SeedSetInvalidError(SeedError):
     """Not the canonical bytes of a sound seed set, or one that lacks what the recipe reads."""
 
     code = "seed.set-invalid"
-
-
-class ConsentInvalidError(SeedError):
-    """A consent that its donor did not sign, or that names other episodes or terms."""
-
-    code = "seed.consent-invalid"
 
 
 class StartModelUnfitError(SeedError):

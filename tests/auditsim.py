@@ -166,6 +166,7 @@ class PoolSim:
     notices: list[Envelope] = field(default_factory=list)
     eventful: bool = False
     evidence: tuple[str, ...] = EVIDENCE
+    recipe: bytes = RECIPE
     successor: str | None = None
     earlier: list[tuple[bytes, Envelope]] = field(default_factory=list)
 
@@ -217,7 +218,7 @@ class PoolSim:
                     "clause": "recipe-1",
                     "id": "pick",
                     "purpose": "improve-common-model",
-                    "recipe_digest": digest(RECIPE),
+                    "recipe_digest": digest(self.recipe),
                     "max_rounds": 200,
                     "max_local_steps_per_round": 1,
                     "datasets": [{"party": name, "dataset": f"{name}/pick"} for name in PARTIES],
@@ -548,7 +549,7 @@ class PoolSim:
     def open_run(self) -> int | None:
         opened = self.add(
             "run opened",
-            self.by_broker(T.RUN_OPENED, {"recipe": digest(RECIPE), "contract": self.contract.digest}),
+            self.by_broker(T.RUN_OPENED, {"recipe": digest(self.recipe), "contract": self.contract.digest}),
         )
         for maker in self.makers.values():
             for plan in (PLAN, EVALUATION):
@@ -590,7 +591,7 @@ class PoolSim:
             self.by_broker(
                 T.ROUND_OPENED,
                 {
-                    "recipe": digest(RECIPE),
+                    "recipe": digest(self.recipe),
                     "plan": digest_of(PLAN),
                     "base_model": base,
                     "deadline": iso_s(self.now_ms + 3_600_000)[:-3] + "00Z",
@@ -684,7 +685,7 @@ class PoolSim:
         return TrainRound(
             party=party,
             key=key_text(self.makers[party].key.public),
-            recipe_digest=digest(RECIPE),
+            recipe_digest=digest(self.recipe),
             purpose="improve-common-model",
             dataset=f"{party}/pick",
             fields=("tcp_pos",),
@@ -697,15 +698,18 @@ class PoolSim:
             secure_aggregation="off",
             group_mac="off",
             reply_slot_ms=0,
-            seed_set="none",
-            seed_consents=(),
+            **self.start(),
         )
+
+    def start(self) -> dict[str, Any]:
+        """Facts about what the recipe starts from."""
+        return {"seed_set": "none", "seed_consents": ()}
 
     def _aggregate(self, number: int, survivors: list[str]) -> Aggregate:
         return Aggregate(
             party="broker",
             key=key_text(self.broker_key.public),
-            recipe_digest=digest(RECIPE),
+            recipe_digest=digest(self.recipe),
             purpose="improve-common-model",
             round=number,
             survivors=tuple(survivors),
@@ -783,7 +787,7 @@ class PoolSim:
             "candidate": candidate,
             "run": RUN,
             "contract": self.contract.digest,
-            "recipe": digest(RECIPE),
+            "recipe": digest(self.recipe),
             "plan": digest_of(EVALUATION),
             "evaluations": {one.alias(self.contract.digest, RUN): digest_of(EVALUATION) for one in makers},
             "min_parties": 2,
@@ -798,7 +802,7 @@ class PoolSim:
         """The signed privacy statement; ``changes`` replace what is told of its subject or claims."""
         told = {
             "subject": Subject(
-                run=RUN, model=candidate, contract=self.contract.digest, recipe=digest(RECIPE)
+                run=RUN, model=candidate, contract=self.contract.digest, recipe=digest(self.recipe)
             ),
             "claims": [
                 claim(maker.alias(self.contract.digest, RUN), PLAN, epsilon_pld="1.834000")
@@ -819,7 +823,7 @@ class PoolSim:
             party="broker",
             key=key_text(self.broker_key.public),
             model=candidate,
-            recipe_digest=digest(RECIPE),
+            recipe_digest=digest(self.recipe),
             tier="consortium",
             cohort=PARTIES,
             weights=dict.fromkeys(PARTIES, "1"),
@@ -843,7 +847,7 @@ class PoolSim:
             party=party,
             key=key_text(self.makers[party].key.public),
             model=candidate,
-            recipe_digest=digest(RECIPE),
+            recipe_digest=digest(self.recipe),
             tier="consortium",
             released=True,
             released_at=self.times.get("released"),
@@ -875,7 +879,7 @@ class PoolSim:
             envelopes=dict(self.envelopes),
             aliases={maker.org: maker.alias_key for maker in self.makers.values()},
             contracts=[*self.earlier, (self.contract.canonical, self.signatures)],
-            annexes=[RECIPE],
+            annexes=[self.recipe],
             notices=list(self.notices),
             decisions=list(self.decisions),
             disclosures=list(self.disclosures),

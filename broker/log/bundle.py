@@ -7,6 +7,8 @@ The same state always gives the same bytes.
   is left out.
 - Business documents (contracts, recipes, decisions, statements, notices) are in it if an entry names them;
   attestations and admissions, which have no entry, if one names their contract.
+- So are the donors' consents that a seed clause of such a contract names. Seed sets and start models, which
+  are large and public, stay out.
 - Receipts are written for every entry about a member's contribution.
 - Confidential values that were erased are absent, and nothing else in the bundle changes.
 """
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "contents_of", "export"]
 
 _ALIAS_KEY_BYTES = 32
+_OPEN_DATA = "open:"
+"""Before the digest, in the name of an annex that is a seed set, a consent or a start model."""
 _UNLOGGED = frozenset({"admit", "attest"})
 """Kinds of notices that have no entry."""
 _RECEIPTED = (
@@ -99,6 +103,7 @@ def contents_of(
     head = writer.head()
     with store.read() as session:
         reader = _Reader(session, head)
+        named = [one for one in contracts if digest(one[0]) in reader.named]
         return Contents(
             origin=writer.origin,
             note=head.note,
@@ -108,8 +113,9 @@ def contents_of(
             bodies=reader.bodies,
             envelopes=reader.envelopes(),
             aliases=reader.aliases(),
-            contracts=[one for one in contracts if digest(one[0]) in reader.named],
+            contracts=named,
             annexes=reader.annexes(),
+            consents=[data for text, _ in named for data in reader.consents(text)],
             notices=reader.notices(),
             decisions=list(reader.decisions()),
             disclosures=_disclosures(store, reader.indexes),
@@ -168,6 +174,15 @@ class _Reader:
             .order_by(table.c.contract, table.c.sha256)
         )
         return [row.bytes for row in self._session.execute(query) if row.contract in self.named]
+
+    def consents(self, contract: bytes) -> list[bytes]:
+        """Consents that the seed clauses of a contract name, as far as they came with it."""
+        clauses = parse(contract).get("seed_sets", [])
+        wanted = {_OPEN_DATA + one["consent"] for clause in clauses for one in clause["donations"]}
+        table = tables.contract_annex
+        where = (table.c.contract == digest(contract)) & table.c.sha256.in_(wanted)
+        query = select(table.c.bytes).where(where).order_by(table.c.sha256)
+        return list(self._session.scalars(query)) if wanted else []
 
     def notices(self) -> list[Envelope]:
         """Statements whose entry is below the head; those that never have one, with their contract."""

@@ -92,8 +92,8 @@ NOT_MADE: Final = (
         _noise_shares,
         ("noise: local-full, in this version", "この版では noise: local-full"),
         (
-            "write local-full: no plan of this version shares its noise, so every round would be refused",
-            "local-full とする。この版の計画はノイズを分担しないため、すべてのラウンドが拒否される",
+            "write local-full: shares need secure aggregation; without it every round would be refused",
+            "local-full とする。分担に必要なセキュア集約がまだなく、すべてのラウンドが拒否される",
         ),
     ),
     warning(

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from policies.contract.coherence import owner_of
 from policies.contract.lint_rows import DOCUMENT, error, names, warning
-from policies.contract.registry import LAW
+from policies.contract.registry import CANARY_REPORT, LAW, MEMBERSHIP_REPORT
 from policies.ports import to_ms
+from policies.privacy.canaries import per_party, units_needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +137,14 @@ def _field_telling(contract: Contract) -> Iterator[tuple[str, str]]:
 def _release_by_one(contract: Contract) -> Iterator[tuple[str, str]]:
     if contract.release.approvals.min == 1:
         yield contract.release.clause, "approvals.min 1"
+
+
+def _canaries_need_units(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause, k = contract.release, contract.aggregation.min_parties
+    each = per_party(clause.evidence, k)
+    if each:
+        asking = [one for one in clause.evidence if one in {CANARY_REPORT, MEMBERSHIP_REPORT}]
+        yield clause.clause, f"{names(asking)}; min_parties {k}: canaries {each}, units {units_needed(each)}"
 
 
 def _exclusive_use(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -370,6 +379,18 @@ TERMS: Final = (
         _release_by_one,
         ("approvals of more than one group", "複数のグループによる承認"),
         ("raise approvals.min", "approvals.min を上げる"),
+    ),
+    warning(
+        "canaries-need-units",
+        _canaries_need_units,
+        (
+            "at each contributor, as many training units as its canaries need",
+            "各提供者が、そのカナリアに要る数の学習単位（units）を持つこと",
+        ),
+        (
+            "ask everybody before signing: a node with fewer joins no run; or leave these reports out",
+            "署名の前に全員に確かめる。不足するノードは実行に参加できない。さもなければこの報告を外す",
+        ),
     ),
     warning(
         "exclusive-use",

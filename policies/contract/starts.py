@@ -24,14 +24,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from policies.consents import ConsentInvalidError, SeedError, check_agreed, open_consent
 from policies.contract.errors import ContractInvalidError
-from policies.donations import check_given, open_consent
+from policies.donations import check_given
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.identity import parse_key
 from policies.seeds import (
-    ConsentInvalidError,
-    SeedError,
     SeedSet,
     SeedSetInvalidError,
     check_fits,
@@ -170,12 +169,7 @@ def _check_start(
 def _check_donation(contract: Contract, donation: Donation, seeds: SeedSet, data: bytes) -> None:
     party = contract.party(donation.party)
     consent = open_consent(data, parse_key(party.key if party else ""))
-    wanted = (donation.party, donation.dataset, donation.licence)
-    found = (consent.party, consent.dataset, consent.licence)
-    if found != wanted:
-        raise ConsentInvalidError(
-            need=" ".join(wanted), found=" ".join(found), remedy="write the clause as the donor consented"
-        )
+    check_agreed(consent, party=donation.party, dataset=donation.dataset, licence=donation.licence)
     given = seeds.of_donation(donation.party, donation.dataset)
     check_given(consent, given)
     if any(one.consent != donation.consent for one in given):

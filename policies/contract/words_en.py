@@ -223,7 +223,7 @@ TERMS: Final = {
     "unit.episode": "episode",
     "unit.work-piece": "work piece (all episodes of it)",
     "unit.order": "order (all episodes of it)",
-    "adjacency.zero-out": "zero-out, its record replaced by zeros",
+    "adjacency.zero-out": "zero-out, as if it contributed nothing",
     "adjacency.add-remove": "add-remove, as if it had never been there",
     "noise.local-full": "each node adds the whole of it to its own update (local-full)",
     "noise.shares": "each node adds a share of it, and only the sum is opened (shares)",

@@ -229,7 +229,7 @@ TERMS: Final = {
     "unit.episode": "エピソード",
     "unit.work-piece": "ワーク（同一ワークの全エピソード）",
     "unit.order": "注文（同一注文の全エピソード）",
-    "adjacency.zero-out": "その記録をゼロに置き換えた場合との比較（zero-out）",
+    "adjacency.zero-out": "それが何も寄与しなかった場合との比較（zero-out）",
     "adjacency.add-remove": "それが存在しなかった場合との比較（add-remove）",
     "noise.local-full": "各ノードが自己の更新に全量を加える（local-full）",
     "noise.shares": "各ノードが分担して加え、合計のみを開く（shares）",

@@ -17,6 +17,7 @@ policy                    the broker's copy; trust is never taken from it
 keys/aliases.json         ``{org id: base64 of its alias key}``
 contracts/<hex>.json      canonical bytes of a contract; ``.dsse`` beside it: its signatures
 annexes/<hex>.json        recipes, by digest
+consents/<hex>.json       donors' consents that seed clauses name (DSSE), by digest
 notices/<hex>.json        statements about a contract (DSSE), by the digest of what was signed
 tile/entries/<N>[.p/<W>]  256 entries each (the last: W), every body behind its length as u16, big-endian
 envelopes/<N>.jsonl       ``{"envelope","index"}``: members' envelopes of that tile's entries
@@ -71,7 +72,7 @@ _HEX = "[0-9a-f]{64}"
 _N = r"(x\d{3}/){0,4}\d{3}"
 _NAMES = re.compile(
     "BUNDLE|MANIFEST|checkpoint|checkpoints\\.log|policy|keys/aliases\\.json"
-    f"|contracts/{_HEX}\\.(json|dsse)|(annexes|notices|statements)/{_HEX}\\.json"
+    f"|contracts/{_HEX}\\.(json|dsse)|(annexes|consents|notices|statements)/{_HEX}\\.json"
     f"|tile/entries/{_N}(\\.p/[1-9]\\d{{0,2}})?|(envelopes|decisions|disclosures)/{_N}\\.jsonl"
     r"|receipts/(0|[1-9]\d{0,15})\.tlog-proof",
     re.ASCII,
@@ -151,6 +152,7 @@ class Contents:
         aliases: Alias key (32 bytes) by organisation id.
         contracts: Canonical bytes and signatures of each contract.
         annexes: Recipes' bytes.
+        consents: Donors' consents that seed clauses name.
         notices: Statements of parties about a contract: halts, resumes, exits, rotations, attestations,
             admissions.
         decisions: One record per ``decision.recorded``.
@@ -170,6 +172,7 @@ class Contents:
     aliases: Mapping[str, bytes] = field(default_factory=dict)
     contracts: Iterable[tuple[bytes, Envelope]] = ()
     annexes: Iterable[bytes] = ()
+    consents: Iterable[bytes] = ()
     notices: Iterable[Envelope] = ()
     decisions: Iterable[DecisionRecord] = ()
     disclosures: Iterable[Disclosure] = ()
@@ -258,6 +261,7 @@ def files_of(contents: Contents) -> dict[str, bytes]:
         files[f"contracts/{_hex(data)}.json"] = data
         files[f"contracts/{_hex(data)}.dsse"] = signatures.to_bytes()
     files |= {f"annexes/{_hex(data)}.json": data for data in contents.annexes}
+    files |= {f"consents/{_hex(data)}.json": data for data in contents.consents}
     files |= {f"notices/{_hex(one.payload)}.json": one.to_bytes() for one in contents.notices}
     files |= {f"statements/{_hex(data)}.json": data for data in contents.statements}
     receipts = contents.receipts.items()

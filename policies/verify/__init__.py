@@ -10,16 +10,17 @@ under stable ids (`policies.verify.rules`) and goes on, as far as what is left s
 022 030-036 090
 4. history: earlier checkpoints and all receipts are prefixes of this tree                    AUD-014 016
 5. contracts: signed by everybody, by the pinned broker key, in force; halts, exits, ends,
-rotations and successors as their notices say                                                 AUD-050 051
-057 058 067 085
+rotations and successors as their notices say; consents to seed sets by their donors          AUD-050 051
+057 058 067 068 085
 6. members: envelopes, signatures, chains without gaps, aliases                               AUD-040-046
 048 049 082
 7. rounds: verdicts, refusals, counts, independent groups                                     AUD-052-054 056
 8. decisions: taken again, byte for byte; every step has one and obeys it                     AUD-059
-9. budgets: every spend once, at its full cost, under every cap                               AUD-060-063
-065 066
-10. releases: candidate, evidence, approvals, lineage, whose vote is missing                  AUD-070-072
-076
+9. budgets: every spend once, at its full cost, under every cap; step receipts                AUD-060-063
+065 066 079
+10. releases: candidate, evidence, approvals, lineage, whose vote is missing; a second
+accountant; canaries and leak reports                                                         AUD-064
+070-072 076-078
 
 The grade that was asked for decides how much must be there, never what the bundle says of itself: nobody
 signs that. A member's view (`grade="member"`) has no verdict of an audit.

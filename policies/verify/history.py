@@ -140,6 +140,12 @@ class History:
             if name.startswith("notices/"):
                 yield "sha256:" + name.removeprefix("notices/").removesuffix(".json"), data
 
+    def consent_files(self) -> Iterator[tuple[str, bytes]]:
+        """Digest in the name, and bytes, of each file of ``consents/``."""
+        for name, data in self.files.items():
+            if name.startswith("consents/"):
+                yield "sha256:" + name.removeprefix("consents/").removesuffix(".json"), data
+
     def life_before(self, scope: str | None, index: int) -> Life | None:
         """The life of a contract before an entry; None before it is final, or without a contract."""
         found = None

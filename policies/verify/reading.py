@@ -191,8 +191,14 @@ def _named(history: History, folder: str, suffix: str) -> Iterator[tuple[str, by
 
 
 def _read_documents(history: History, report: Report) -> None:
-    """Contracts with their signatures, recipes, statements: each is the bytes that its name says."""
-    for folder, rule in (("contracts/", "AUD-050"), ("annexes/", "AUD-051"), ("statements/", "AUD-071")):
+    """Contracts, signatures, recipes, consents, statements: each is the bytes that its name says."""
+    rules = {
+        "contracts/": "AUD-050",
+        "annexes/": "AUD-051",
+        "consents/": "AUD-068",
+        "statements/": "AUD-071",
+    }
+    for folder, rule in rules.items():
         for named, data in _named(history, folder, ".json"):
             if digest(data) != named:
                 report.add(rule, f"{folder}{named}: the bytes have digest {digest(data)}")

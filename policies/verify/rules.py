@@ -209,6 +209,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "a halt, resume, exit or end rests on a notice by its party, in order, under the key in force",
             "verify notices/<hex>.json under the party's key; compare its clause and code with the entry",
         ),
+        "AUD-068": Rule(
+            "error",
+            "each consent that a seed clause names is its donor's, about this party, data set and recipe",
+            "verify the DSSE signature of consents/<hex>.json under the key that the contract pins",
+        ),
         "AUD-070": Rule(
             "error",
             "a release has a candidate, a passed gate, enough approvals and no veto; deliveries follow it",

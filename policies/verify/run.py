@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from policies.verify.budgets import check_budgets
+from policies.verify.consents import check_consents
 from policies.verify.contracts import check_contracts, check_runs
 from policies.verify.decisions import check_decisions
 from policies.verify.leaks import check_leaks
@@ -39,6 +40,7 @@ def audit(history: History, receipts: Mapping[str, str], report: Report, models:
     check_lives(history, report)
     check_successions(history, report)
     check_runs(history, report)
+    check_consents(history, report)
     check_chains(history, report)  # 6.
     check_aliases(history, report)
     check_disclosed(history, report)

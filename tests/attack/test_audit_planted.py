@@ -42,6 +42,7 @@ from tests.auditsim import (
     seeded,
 )
 from tests.canarysim import CanarySim
+from tests.donorsim import STARTED, DonorSim
 
 T = EntryType
 CANDIDATE = digest_from("average 2")
@@ -1169,6 +1170,86 @@ def a_statement_with_a_contributor_twice() -> tuple[bytes, Any]:
 
 def test_a_statement_of_a_plausible_lifetime_is_clean() -> None:
     assert audited(_with_lifetime).findings == []
+
+
+def _donated(**fields: Any) -> tuple[bytes, Any]:
+    return out(DonorSim(**fields).build())
+
+
+def _said(**words: str | tuple[str, ...]) -> tuple[bytes, Any]:
+    """What kita consented to, in other words, under its own signature."""
+    return _donated(words=lambda party: dict(words) if party == "kita" else {})
+
+
+@planted("AUD-068")
+def a_consent_that_another_key_signed() -> tuple[bytes, Any]:
+    return _donated(signers={"kita": SigningKey.from_seed(seeded("mallory"))})
+
+
+@planted("AUD-068")
+def a_consent_in_the_donors_name_that_the_broker_signed() -> tuple[bytes, Any]:
+    sim = PoolSim()
+    key = key_text(sim.makers["kita"].key.public)
+    return _donated(
+        signers={"kita": sim.broker_key}, words=lambda party: {"key": key} if party == "kita" else {}
+    )
+
+
+@planted("AUD-068")
+def a_consent_in_the_name_of_another_key_than_signed_it() -> tuple[bytes, Any]:
+    return _said(key=key_text(PoolSim().broker_key.public))
+
+
+@planted("AUD-068")
+def a_consent_of_another_party() -> tuple[bytes, Any]:
+    return _said(party="hanbit")
+
+
+@planted("AUD-068")
+def a_consent_to_another_data_set() -> tuple[bytes, Any]:
+    return _said(dataset="kita/weld")
+
+
+@planted("AUD-068")
+def a_consent_under_another_licence() -> tuple[bytes, Any]:
+    return _said(licence="all rights reserved")
+
+
+@planted("AUD-068")
+def a_consent_to_other_fields_than_the_recipe_reads() -> tuple[bytes, Any]:
+    return _said(observation=("goal_pos",))
+
+
+@planted("AUD-068")
+def a_consent_whose_bytes_are_others() -> tuple[bytes, Any]:
+    sim = DonorSim().build()
+    made = files(sim)
+    first, second = sorted(name for name in made if name.startswith("consents/"))
+    return repacked(made | {first: made[second]}), sim.policy
+
+
+@planted("AUD-068")
+def a_consent_that_no_clause_names() -> tuple[bytes, Any]:
+    sim = DonorSim().build()
+    strange = DonorSim(words=lambda _: {"licence": "another"}).consents["nord"]
+    return sim.bundle(consents=[*sim.consents.values(), strange]), sim.policy
+
+
+@planted("AUD-068", "AUD-059", "AUD-071")
+def a_recipe_that_starts_from_nothing_that_was_agreed() -> tuple[bytes, Any]:
+    return _donated(recipe=canonical(STARTED | {"start": None}))
+
+
+def test_consents_that_hold_are_clean_and_those_left_out_are_named() -> None:
+    whole = audited(_donated)
+    assert (whole.exit_code, whole.findings) == (0, [])
+    told = [one for one in whole.unchecked if one.startswith("AUD-068")]
+    assert len(told) == 1
+    assert "episodes of the seed set" in told[0]
+    without = audited(lambda: _donated(left_out=frozenset({"kita"})))
+    assert (without.exit_code, without.findings) == (0, [])
+    missing = digest(DonorSim().consents["kita"])
+    assert f"AUD-068: the consent {missing}: it is not in the bundle" in without.unchecked
 
 
 @planted("AUD-072")

@@ -292,7 +292,8 @@ def settings_page() -> str:
             "node.toml",
             "local",
         ): "### [local]: the site's own rules\n\nThey only tighten what the signed contract allows. What they"
-        " refuse has the code `local.refused` and stays at home as to its reason.\n",
+        " refuse has the code `local.refused` and stays at home as to its reason. `epsilon_lifetime` is the"
+        " owner's cap over the life of new data, beside every contract.\n",
     }
     for (file, name), head in heads.items():
         parts.append(head)

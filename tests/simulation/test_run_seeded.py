@@ -57,7 +57,9 @@ def test_every_decision_about_a_round_names_the_seed_set_and_the_consents():
         assert {tuple(one["seed_consents"]) for one in asked} == {
             tuple(sorted(one.consent for one in clause.donations))
         }
-        pool.check_audit()
+        unchecked = [one for one in pool.check_audit().unchecked if one.startswith("AUD-068")]
+        assert len(unchecked) == 1  # the bundle has every consent, and not the episodes
+        assert f"episodes of the seed set {clause.seed_set}" in unchecked[0]
 
 
 def test_a_node_that_begins_with_another_model_is_outvoted():

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from client.answers import finish
-from client.budget_show import budget_show, tighten
+from client.budget_show import budget_show
 from client.budgets import Budgets
 from client.doctor import doctor
-from client.errors import NodeBusyError
+from client.errors import NodeBusyError, NotConfirmedError
 from client.reckoning import reconcile
 from client.settings import locked
+from client.tightening import tighten
 from policies.exchange import ExchangeType
 from policies.privacy.errors import BudgetDivergedError, BudgetError, BudgetExhaustedError, BudgetUnknownError
 from tests.nodesim import SeedEntropy
@@ -143,7 +144,7 @@ def test_nothing_is_appended_while_the_worker_runs(world: World):
 def test_a_node_that_spent_nothing_says_so(world: World):
     world.worker.close()
     shown = show(world)
-    assert shown.text == ("nothing is spent",)
+    assert shown.text[0] == "nothing is spent"
     assert checked(world)["found"] == "0 ledgers verify, and hold all 0 spends that the log was told of"
 
 
@@ -181,16 +182,90 @@ def test_the_budget_is_shown_block_by_block_with_its_three_figures(world: World)
     json.dumps(shown.data)
 
 
+def lower(
+    world: World, epsilon: str, *, lineage: str | None = None, yes: bool = True
+) -> tuple[Any, list[str]]:
+    """The answer, and what the owner was shown before."""
+    shown: list[str] = []
+
+    def confirm(question: str) -> bool:
+        shown.append(question)
+        return yes
+
+    name = lineage or show(world).data["lineages"][0]["lineage"]
+    done = tighten(
+        world.home, world.member, lineage=name, epsilon=epsilon, confirm=confirm, tell=shown.extend
+    )
+    return done, shown
+
+
+def test_the_owner_sees_what_is_left_before_and_after_and_a_no_changes_nothing(world: World):
+    rounds(world, range(1, 2))
+    (before,) = show(world).data["lineages"]
+    with pytest.raises(NotConfirmedError):
+        lower(world, "9.5", yes=False)
+    assert show(world).data["lineages"] == [before]
+    done, shown = lower(world, "19.9")
+    text = "\n".join(shown)
+    assert "cap now    epsilon 20" in text
+    assert "runs left now" in text
+    assert "warning" not in text
+    assert shown[-1].endswith("epsilon 20 now, 19.9 from then on")
+    (train,) = [one for one in done.data["effects"] if one["block"] == "train-1"]
+    assert train["runs_left_before"] == before["blocks"][-1]["runs_left"]
+    assert train["runs_left_after"] == done.data["blocks"][-1]["runs_left"]
+    assert done.data["warnings"] == []
+
+
+def test_a_cap_that_holds_nothing_more_is_said_before_the_owner_answers(world: World):
+    rounds(world, range(1, 3))
+    conversion = show(world).data["lineages"][0]["figures"]["epsilon_conversion"]
+    spent = show(world).data["lineages"][0]["blocks"][-1]["epsilon_spent"]
+    between = f"{(float(conversion) + float(spent)) / 2:.6f}"
+    for epsilon, words in ((between, "is spent already"), ("0.5", f"costs {conversion} by itself")):
+        done, shown = lower(world, epsilon)
+        (warning,) = [one for one in shown if one.startswith("warning")]
+        assert words in warning
+        assert warning.endswith("ever")
+        assert done.data["warnings"]
+        assert all(one["runs_left_after"] in {0, None} for one in done.data["effects"])
+
+
+def test_budget_show_says_with_which_cap_a_ledger_is_opened_and_how_to_set_it(world: World):
+    nothing = show(world)
+    assert nothing.data["opening"] == {"is_open": False, "from": "default", "epsilon": None}
+    assert "the cap of the first contract that trains" in nothing.text[-1]
+    assert "epsilon_lifetime in [local] of node.toml" in nothing.text[-1]
+    rounds(world, range(1, 2))
+    assert any("opened with epsilon 20, which nothing loosens" in line for line in show(world).text)
+
+
+@pytest.mark.parametrize("lifetime", ["30", "9"])
+def test_the_owner_decides_with_which_cap_new_data_begin_and_never_loosens_it(world: World, lifetime: str):
+    world.rules(epsilon_lifetime=lifetime)
+    assert f"epsilon {lifetime}, your epsilon_lifetime" in show(world).text[-1]
+    rounds(world, range(1, 2))
+    (lineage,) = show(world).data["lineages"]
+    assert lineage["epsilon_max"] == lineage["epsilon_at_genesis"] == lifetime
+    (told,) = world.outbox().envelopes(kind="budget.opened")
+    assert json.loads(told.envelope.payload)["body"]["epsilon_max"] == lifetime
+    (row,) = show(world).data["budgets"]
+    assert row["epsilon_max"] == "20"  # the contract's own cap binds beside it
+    world.rules(epsilon_lifetime="40")
+    rounds(world, range(2, 3))
+    assert show(world).data["lineages"][0]["epsilon_max"] == lifetime
+
+
 def test_the_owner_tightens_and_the_next_run_is_refused(world: World):
     rounds(world, range(1, 2))
     (lineage,) = show(world).data["lineages"]
     name = lineage["lineage"]
-    for epsilon in ("x", "-3", lineage["epsilon_max"]):
-        with pytest.raises(BudgetError):
-            tighten(world.home, world.member, lineage=name, epsilon=epsilon)
+    for epsilon in ("x", "-3", "0", lineage["epsilon_max"], "21"):
+        with pytest.raises(BudgetError, match=r"budget\.refused"):
+            lower(world, epsilon, lineage=name)
     with pytest.raises(BudgetUnknownError):
-        tighten(world.home, world.member, lineage="lin_other", epsilon="1")
-    done = tighten(world.home, world.member, lineage=name, epsilon="9.50")
+        lower(world, "1", lineage="lin_other")
+    done, _ = lower(world, "9.50", lineage=name)
     assert (done.data["epsilon_before"], done.data["epsilon_max"]) == (lineage["epsilon_max"], "9.5")
     (after,) = show(world).data["lineages"]
     assert (after["epsilon_max"], after["epsilon_at_genesis"]) == ("9.5", lineage["epsilon_max"])

@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from client.audits import in_child, keep, kept
+from client.audits import in_child, keep, kept, mix_sentences, told
 from client.conforming import Conformance
 from client.learning.canary_gradients import Port, Ported, Tap, canaries, others
 from client.learning.conformance import Parts, Size, audit
@@ -37,6 +38,7 @@ from policies.privacy.errors import (
     RngRefusedError,
 )
 from policies.privacy.plan import DpPlan
+from policies.privacy.property_skill import PropertyReport
 from tests.auditparts import PLANS, PLANTED, audited
 from tests.learnsim import SeededEntropy, StillClock, small_plain, small_recipe
 
@@ -268,6 +270,41 @@ def test_nothing_is_audited_where_nothing_is_claimed(tmp_path):
     node.need(small_recipe(test_only=True))
     assert node.prepare(small_plain()) is None
     assert entropy.drawn == 0
+
+
+def test_a_failed_audit_is_a_refusal_that_carries_its_report(report, tmp_path):
+    assert told(report, tmp_path / "a.json").error is None
+    failed = replace(report, checks=(replace(report.checks[0], passed=False), *report.checks[1:]))
+    answer = told(failed, tmp_path / "a.json")
+    assert answer.error is not None
+    assert (answer.error.code, answer.error.exit_code) == ("privacy.audit-failed", 3)
+    assert answer.data["report"]["verdict"] == "failed"
+    assert any(line.startswith("FAILED") for line in answer.text)
+
+
+@pytest.mark.parametrize(
+    ("update", "summed", "strata", "words"),
+    [
+        ("0.3", "0.1", "20", "Equal weight per stratum (strata_target 20) hides it"),
+        ("0.3", "0.1", None, "nothing claims that it stays so"),
+        ("0.8", "0.1", None, "strata_target in the plan gives each stratum equal weight"),
+        ("0.8", "0.1", None, "the sum gives little away"),
+        ("0.8", "0.7", None, "gives it away too"),
+        ("0.8", "0.7", "20", "although strata_target is 20"),
+    ],
+)
+def test_what_is_said_of_a_mix_follows_from_the_skills_and_the_strata(update, summed, strata, words):
+    skills = {
+        view: {"value": high, "low": "0", "high": high}
+        for view, high in (("update", update), ("sum", summed))
+    }
+    found = PropertyReport(
+        recipe="sha256:" + "a" * 64, plan="sha256:" + "b" * 64, about="mix", units=40, silos=5, steps=2,
+        shadows=30, skills=skills, seconds="1",
+    )  # fmt: skip
+    text = " ".join(mix_sentences(found, strata_target=strata))
+    assert words in text
+    assert ("Equal weight per stratum" in text) == (strata is not None and update == "0.3")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from policies.contract import Contract, Request, evaluate, from_tree
 from policies.contract.lint import RULES, LintFinding, finding_words, lint
 from policies.contract.lint_not_made import NOT_MADE
-from policies.contract.registry import CANARY_REPORT, EVIDENCE_MADE
+from policies.contract.registry import CANARY_REPORT, EVIDENCE_MADE, MEMBERSHIP_REPORT
 from tests.contractsim import (
     CONTRIBUTORS,
     ORIGIN,
@@ -107,6 +107,7 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.secret-without-veto": (planted(("release.approvals.veto", ["dp-2"])), "secret-2"),
     "lint.field-telling": (planted(("fields.allow", ["tcp_pos", "cycle_time", "part_number"])), "fields-1"),
     "lint.release-by-one": (planted(("release.approvals.min", 1)), "release-1"),
+    "lint.canaries-need-units": (planted(("release.evidence", [CANARY_REPORT, "log-root"])), "release-1"),
     "lint.exclusive-use": (participants_only, "tier-participant"),
     "lint.exit-without-copy": (
         planted(
@@ -178,8 +179,30 @@ def test_the_rule_does_not_fire_on_the_good_contract(rule):
     assert not [one for one in lint(from_tree(good())) if one.rule == rule]
 
 
-def test_leak_reports_and_their_bounds_are_made_and_no_finding():
-    assert list(found(from_tree(with_reports(good())))) == ["lint.secure-aggregation-off:k-1"]
+def test_leak_reports_and_their_bounds_are_made_and_cost_units_only():
+    assert list(found(from_tree(with_reports(good())))) == [
+        "lint.secure-aggregation-off:k-1",
+        "lint.canaries-need-units:release-1",
+    ]
+
+
+@pytest.mark.parametrize(("k", "units"), [(3, 1100), (4, 800)])
+@pytest.mark.parametrize(("evidence", "bound"), [(CANARY_REPORT, None), (MEMBERSHIP_REPORT, "0.6")])
+def test_reports_on_canaries_name_the_units_that_each_contributor_needs(evidence, bound, k, units):
+    pool = planted(
+        ("release.evidence", ["log-root", evidence]),
+        ("release.max_mia_auc", bound),
+        ("aggregation.min_parties", k),
+    )()
+    told = found(pool)["lint.canaries-need-units:release-1"]
+    assert told.found == f"{evidence}; min_parties {k}: canaries {units // 50}, units {units}"
+    assert finding_words(told, "ja")[1] == told.found
+
+
+def test_a_report_without_canaries_needs_no_units():
+    asked = ["federated-evaluation", "log-root", "property-leak-report"]
+    pool = planted(("release.evidence", asked), ("release.max_property_skill", "0.25"))()
+    assert "lint.canaries-need-units:release-1" not in found(pool)
 
 
 def test_what_stands_on_the_bound_is_fine():
@@ -278,8 +301,9 @@ def test_a_contract_without_a_liability_or_law_clause_has_no_finding_about_them(
 
 def as_this_version_asks(pool: Contract) -> dict[str, Request]:
     """Requests with the facts that this version can state, and nothing more; all else is in order."""
-    plan = {name: getattr(pool.privacy, name) for name in ("unit", "adjacency", "delta", "filter")}
-    made = replace(train_round().privacy, noise="local-full", mode=pool.privacy.mode, **plan)  # type: ignore[type-var]
+    said = ("mode", "unit", "adjacency", "delta", "filter", "noise", "honest_min")
+    plan = {name: getattr(pool.privacy, name) for name in said}
+    made = replace(train_round().privacy, **plan)  # type: ignore[type-var]
     evidence = tuple(sorted(EVIDENCE_MADE))
     start = {one.recipe: one for one in pool.seed_sets}.get(pool.recipes[1].id)
     seeds = {
@@ -312,11 +336,15 @@ def test_nothing_refuses_under_the_good_contract():
     assert refusing(from_tree(good())) == set()
 
 
+# a plan may share its noise; what is not there is the secure aggregation that shares need
+BY_ANOTHER = {"lint.noise-shares-not-made": {"k-1"}}
+
+
 @pytest.mark.parametrize("rule", [f"lint.{one.name}" for one in NOT_MADE if one.name != "ml-dsa-not-made"])
 def test_what_the_linter_calls_not_made_is_refused_by_that_clause(rule):
     made, _ = PLANTED[rule]
     pool = made()
-    named = {one.clause for one in lint(pool) if one.rule == rule}
+    named = BY_ANOTHER.get(rule) or {one.clause for one in lint(pool) if one.rule == rule}
     assert named <= refusing(pool)
 
 

@@ -260,6 +260,13 @@ def test_each_word_of_the_language_is_another_one_in_both_languages():
         assert all(len(set(found)) == len(found) for found in topics.values())
 
 
+def test_zero_out_is_the_absence_of_a_contribution_and_not_a_record_of_zeros():
+    for words, nothing, record in ((en, "contributed nothing", "zeros"), (ja, "何も寄与しなかった", "ゼロ")):
+        said = words.TERMS["adjacency.zero-out"]
+        assert nothing in said
+        assert record not in said
+
+
 def test_japanese_is_japanese():
     for table in (ja.SENTENCES, ja.LABELS, ja.POINTS):
         assert all(JAPANESE.search(text) for text in table.values())

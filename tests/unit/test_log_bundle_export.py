@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 RUN = "run_aaaaaaaaaaaaaaaa"
 STATEMENT = canonical({"statement": 1})
 DECISION = digest_from("decision")
-CONTRACT = canonical({"contract": 1})
+CONSENT = canonical({"consent": 1})
+SEEDS = {"seed_set": digest_from("seed set"), "donations": [{"consent": digest(CONSENT)}]}
+CONTRACT = canonical({"contract": 1, "seed_sets": [SEEDS]})
 
 
 def decided(number: int) -> Event:
@@ -70,6 +72,15 @@ def fill(session: Session, log: LogTx) -> int:
             insert(tables.organisation).values(org_id=org, alias_key=key, fleet_key="k", created_ms=1, **row)
         )
     log.add(decided(1))
+    row = {"contract_id": "ctr_a", "version": 1, "supersedes": None, "state": "offered", "at_ms": 1}
+    session.execute(insert(tables.contract_document).values(digest=digest(CONTRACT), bytes=CONTRACT, **row))
+    for name, data in (
+        (digest(CONSENT), CONSENT),
+        (SEEDS["seed_set"], b"seed set"),
+        (digest_from("model"), b"weights"),
+    ):
+        annex = {"contract": digest(CONTRACT), "sha256": f"open:{name}", "bytes": data}
+        session.execute(insert(tables.contract_annex).values(annex))
     proposed = {"contract": digest(CONTRACT), "version": 1, "supersedes": None}
     log.add(Event(type=EntryType.CONTRACT_PROPOSED, pub=proposed))
     released = {"model": digest_from("m"), "tier": "open", "clause": "tiers", "statement": digest(STATEMENT)}
@@ -130,6 +141,13 @@ def test_envelopes_open_under_the_members_keys(sim: LogSim) -> None:
     stored = [Envelope.from_json(line["envelope"]) for line in lines(exported(sim), "envelopes/000.jsonl")]
     keys = [sim.member(name).key.public for name in ("kita", "kita", "nord", "nord")]
     assert [open_envelope(one, key)["seq"] for one, key in zip(stored, keys, strict=True)] == [0, 1, 0, 1]
+
+
+def test_consents_are_there_and_neither_seed_sets_nor_start_models(sim: LogSim) -> None:
+    files = exported(sim)
+    assert {name: data for name, data in files.items() if name.startswith(("consents/", "annexes/"))} == {
+        f"consents/{digest(CONSENT)[7:]}.json": CONSENT
+    }
 
 
 def test_documents_are_there_if_an_entry_names_them(sim: LogSim) -> None:

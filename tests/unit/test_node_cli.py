@@ -129,6 +129,20 @@ def test_text_of_another_party_cannot_move_the_cursor(capsys: pytest.CaptureFixt
     assert table(("a",), [("\x1b",)]) == ("a", "\\x1b")
 
 
+def test_a_refusal_with_figures_shows_both_and_ends_with_the_code_of_its_error(
+    capsys: pytest.CaptureFixture[str],
+):
+    refused = NoSuchThingError(need="a", found="b", remedy="c")
+    assert finish(lambda: Answer(data={"x": 1}, text=("words",), error=refused), as_json=True) == 3
+    out, err = capsys.readouterr()
+    envelope = json.loads(out)
+    assert (envelope["status"], envelope["data"]) == ("error", {"x": 1})
+    assert envelope["error"]["code"] == "node.not-found"
+    assert err.index("words") < err.index("node.not-found")
+    assert finish(lambda: Answer(data={}, error=refused), as_json=False) == 3
+    assert capsys.readouterr().out == ""
+
+
 def test_no_line_and_no_document_of_any_command_moves_the_cursor(capsys: pytest.CaptureFixture[str]):
     hostile = "state  active\x1b]0;pwned\x07\x1b[2J\r\n\u202eok\x9b1A \U000e0041"
     done = finish(

@@ -46,7 +46,7 @@ def test_signing_sends_the_signature_and_the_envelope_once(world: World):
 
 
 def show(world: World, digest: str | None = None, **options):
-    return contract_show(world.home, world.member, world.shelf(), digest, **options)
+    return contract_show(world.home, world.member, world.shelf(), world.outbox(), digest, **options)
 
 
 def test_own_duties_come_first_and_each_sentence_names_its_clause(world: World):
@@ -102,6 +102,20 @@ def test_what_is_left_of_the_budget_is_a_share_of_what_adds_up(tmp_path: Path):
     world.ask()
     (left,) = [one for one in show(world).data["duties"] if one["topic"] == "left"]
     assert (left["clause"], "of 20" in left["words"], " % is left" in left["words"]) == ("dp-1", True, True)
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_a_lost_ledger_is_no_unspent_budget_in_the_duties(tmp_path: Path, lang: str):
+    world = ready_world(tmp_path)
+    world.ask()
+    world.worker.close()
+    for file in world.home.budget.glob("*.db"):
+        file.unlink()
+    shown = show(world, lang=lang)
+    (left,) = [one for one in shown.data["duties"] if one["topic"] == "left"]
+    assert "budget.unknown" in left["words"]
+    assert shown.data["budget_unknown"]["code"] == "budget.unknown"
+    assert shown.data["clauses"]  # the rest of the contract is shown all the same
 
 
 def test_the_same_contract_is_shown_in_japanese(world: World):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from client.budget_show import budget_show
 from client.data import Store
 from client.data.errors import NoRightsError
 from client.explaining import explain_run
 from client.federation.errors import RequestInvalidError, RunRefusedError
 from client.learner import episodes_of
-from client.budget_show import budget_show
 from client.ledgers import guard_log, outbox_list
 from client.settings import LocalRules
 from policies.contract import replay
@@ -139,6 +139,23 @@ def test_a_spent_budget_refuses_the_next_run(tmp_path: Path):
     _, second = world.ask(run="run_bbbbbbbbbbbbbbbb", body={"receipts": receipts})
     assert (second.status, second.code, world.pulled) == ("refused", "contract.refused", 0)
     assert _payload(second.body["envelopes"][0])["body"]["clauses"] == ["dp-1"]
+
+
+def test_a_cap_over_the_life_of_the_data_above_the_contracts_loosens_nothing_of_the_contract(tmp_path: Path):
+    world = World(tmp_path, changes={"privacy.epsilon_total": "9.5"}).ready()
+    world.rules(epsilon_lifetime="60")
+    _, first = world.ask()
+    assert first.status == "ok"
+    _, second = world.ask(run="run_bbbbbbbbbbbbbbbb", body={"receipts": world.log_reply(first)})
+    assert (second.status, second.code, world.pulled) == ("refused", "contract.refused", 0)
+
+
+def test_a_cap_over_the_life_of_the_data_below_the_plan_refuses_it(tmp_path: Path):
+    world = World(tmp_path).ready()
+    world.rules(epsilon_lifetime="3")
+    _, reply = world.ask()
+    assert (reply.status, reply.code) == ("refused", "budget.exhausted")
+    assert world.learner.trained == []
 
 
 def test_the_owners_own_cap_tightens_the_contracts(world: World):

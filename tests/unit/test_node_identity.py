@@ -72,7 +72,9 @@ def test_settings_survive_being_written_and_read(home: Home):
     settings = NodeSettings(
         broker_url="https://127.0.0.1:1",
         legal_name='Kita "Robot" \\ KK\n入会',
-        local=LocalRules(paused=True, datasets=("a/b", "c"), epsilon_total="2.5", vote="manual"),
+        local=LocalRules(
+            paused=True, datasets=("a/b", "c"), epsilon_total="2.5", epsilon_lifetime="30", vote="manual"
+        ),
     )
     save_settings(home, settings)
     assert load_settings(home, {}) == settings
@@ -85,6 +87,9 @@ def test_settings_survive_being_written_and_read(home: Home):
         ("threads = '1'", "str"),
         ("[local]\npause = true", "local.pause"),
         ("[local]\nepsilon_total = '-1'", "-1"),
+        ("[local]\nepsilon_lifetime = 8", "int"),
+        ("[local]\nepsilon_lifetime = 'much'", "much"),
+        ("[local]\nepsilon_lifetime = '0'", "0"),
         ("[local]\nvote = 'never'", "never"),
         ("= 3", ""),
     ],

@@ -306,3 +306,17 @@ def test_a_node_states_its_own_part_with_the_figures_of_its_ledger(world: World)
     assert row["lifetime"]["rho_spent_nano"] > 0
     assert float(row["lifetime"]["epsilon_filter"]) > 0
     assert row["lifetime"]["ledger_head"].startswith("sha256:")
+
+
+def test_a_node_claims_no_secure_sum_of_its_own_whatever_the_contract_requires(tmp_path: Path):
+    world = World(tmp_path, changes={"aggregation.secure_aggregation": "required"})
+    world.sign()
+    data = np.zeros(world.recipe.parameters, dtype="<f4").tobytes()
+    model = digest(data)
+    folder = model_folder(world.home, model)
+    folder.mkdir(parents=True)
+    facts = {"model": model, "contract": world.contract.digest, "recipe": world.recipe.digest, "run": RUN}
+    (folder / "weights.f32").write_bytes(data)
+    (folder / "model.json").write_bytes(canonical(facts))
+    shown = statement_show(world.member, world.shelf(), model, own=True).data["statement"]
+    assert shown["terms"]["secure_aggregation"] == "off"

@@ -155,7 +155,7 @@ def test_every_contract_hears_of_it(two, tmp_path):
     for one in two.contracts:
         said = halt(member, shelf, outbox, one.digest, code="cell.incident")
         assert said.data["notices"][0]["broker"] == "taken"
-        shown = contract_show(two.home, member, shelf, one.digest)
+        shown = contract_show(two.home, member, shelf, outbox, one.digest)
         assert shown.data["digest"] == one.digest
     assert tend(member, shelf, outbox) == []
     assert contract_diff(member, shelf, two.contracts[0].digest, two.contracts[1].digest)

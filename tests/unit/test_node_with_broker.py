@@ -116,7 +116,7 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
     outbox = _outbox(member, home)
     row = contract_list(member, shelf).data["contracts"][0]
     assert (row["state"], row["lane"]["state"]) == ("offered", "OFFERED")
-    assert contract_show(home, member, shelf, None).data["digest"] == contract.digest
+    assert contract_show(home, member, shelf, outbox, None).data["digest"] == contract.digest
     added = data_add(
         member,
         shelf,

@@ -13,6 +13,7 @@ from policies.privacy.errors import (
     SamplerForeignError,
     SearchUnaccountedError,
     SharesUnfitError,
+    SiloClaimRefusedError,
     UnitRefusedError,
 )
 from policies.privacy.plan import DpPlan, EvalPlan, noise_std
@@ -82,10 +83,24 @@ def test_values_out_of_range_and_unknown_fields_are_incomplete(change):
         DpPlan.load({**PLAN, **change})
 
 
-@pytest.mark.parametrize("unit", ["frame", "silo"])
-def test_units_that_protect_nobody_are_refused(unit):
+def test_a_unit_that_protects_nobody_is_refused():
     with pytest.raises(UnitRefusedError, match=r"privacy\.unit-refused"):
-        DpPlan.load({**PLAN, "unit": unit})
+        DpPlan.load({**PLAN, "unit": "frame"})
+
+
+def test_a_plan_claims_nothing_for_whole_silos():
+    with pytest.raises(SiloClaimRefusedError, match=r"privacy\.silo-claim-refused") as refused:
+        DpPlan.load({**PLAN, "unit": "silo"})
+    assert (refused.value.need, refused.value.found) == ("at least 50 silos", "an unknown number")
+
+
+@pytest.mark.parametrize("name", ["delta", "noise_multiplier", "steps", "unit", "test_only"])
+@pytest.mark.parametrize("null", [True, False])
+def test_a_field_that_is_missing_or_null_is_named_and_nothing_is_found(name, null):
+    document = {key: value for key, value in PLAN.items() if key != name}
+    with pytest.raises(PlanIncompleteError) as refused:
+        DpPlan.load({**document, name: None} if null else document)
+    assert (refused.value.need, refused.value.found) == (f"a complete DpPlan: the field {name}", "nothing")
 
 
 def test_replace_one_adjacency_is_refused_with_its_price():
