@@ -37,6 +37,7 @@ from broker.contracts.service import Contracts, Seat
 from broker.contracts.tightening import Tightenings
 from broker.delivery.service import Delivery
 from broker.federation.books import Books
+from broker.large_bodies import LargeBodies
 from broker.log.errors import LogError
 from broker.membership.directory import Directory, Member
 from broker.membership.service import Membership
@@ -190,6 +191,7 @@ class Services:
         self.keys = keys
         self.runner: Runner | None = None
         self.frozen_nonces = FrozenNonces()
+        self.large_bodies = LargeBodies()
         self.directory = Directory()
         self.membership = Membership(
             clock=clock,

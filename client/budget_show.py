@@ -23,6 +23,7 @@ from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_at, epsilon_text, rho_step_nano
 from policies.privacy.blocks import HELD_OUT, TRAIN, split_charged, split_of
 from policies.privacy.caps import plan_facts
+from policies.privacy.ledger import OWNER, USE
 from policies.privacy.plan import DpPlan
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = ["block_lines", "budget_rows", "budget_show", "lineage_facts", "share"
 
 Json = dict[str, Any]
 _MINUTE_MS = 60_000
+_BY = {OWNER: "by its owner's word", USE: "before its budget was opened"}
 
 
 def budget_rows(
@@ -137,6 +139,7 @@ def lineage_facts(store: BudgetStore, told: Iterable[ToldSpend], *, now_ms: int)
             "age_ms": max(0, now_ms - store.state.at_ms),
             "incidents": store.state.incidents,
         },
+        "waived": [{"contract": one, "by": by} for one, by in sorted(store.state.waived.items())],
         "mirror": _mirror(mine, len(store.state.touched), now_ms),
     }
 
@@ -234,6 +237,11 @@ def _lineage_lines(one: Json) -> Iterator[str]:
     opened = f"opened with epsilon {one['epsilon_at_genesis']}, which nothing loosens"
     tightened = one["epsilon_max"] != one["epsilon_at_genesis"]
     yield f"  {opened}; tightened to {one['epsilon_max']}" if tightened else f"  {opened}"
+    for mark in one["waived"]:
+        yield (
+            f"  NOT PRIVATE: used without privacy under contract {mark['contract']}, {_BY[mark['by']]}; no "
+            "epsilon below holds against who saw those updates"
+        )
     yield from (f"  {line}" for line in block_lines(one))
     yield from (f"  {line}" for line in _figure_lines(one))
     chain, mirror = one["chain"], one["mirror"]

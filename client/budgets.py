@@ -6,10 +6,14 @@
 - A ledger is opened once, with a cap for the life of the data under all contracts: ``local.epsilon_lifetime``
   where the owner set one, above or below what a contract says; else the tighter of the first contract's cap
   and the owner's (`opening_cap`). An open one is only tightened.
-- A ledger that should be there and is not is an unknown budget: refused, never started again.
+- It is opened by the first reservation, in one step with it: what is refused opens none, and fixes no cap.
+- A ledger that should be there and is not is an unknown budget: refused, never started again. So is one that
+  lies under the name of another lineage's.
 - A unit belongs to one lineage: known by another ledger, it is refused (``budget.lineage-unknown``).
 - Entries that a former key of the node signed count as before (`client.keyring`).
-- Without a privacy clause in the contract (NOT PRIVATE) there is no cap and nothing is charged.
+- Without a privacy clause in the contract (NOT PRIVATE) there is no cap and nothing is charged. Data with a
+  ledger are not used so, unless their owner waived it for that contract (`client.waiving`); data that were
+  used so carry the mark in their ledger, once one is opened.
 """
 
 from __future__ import annotations
@@ -162,17 +166,17 @@ class Budgets:
                 former=history.marks(stem, public),
                 at_least=history.newest_mark(stem, public),
             )
+            if _stem(store.state.lineage.scope) != stem:
+                store.close()
+                raise _lost(stem, f"the ledger of {store.state.lineage.scope}")
             self._open[stem] = store
         return store
 
-    def of(self, lineage: str, cap: Cap, *, unit: str, adjacency: str, charged_before: bool) -> BudgetStore:
-        """The ledger of a lineage, opened with this cap if no contract ever charged it.
+    def look(self, lineage: str, *, charged_before: bool) -> BudgetStore | None:
+        """The ledger of a lineage; None if no contract ever charged it. Opens none.
 
         Args:
             lineage: Of the data.
-            cap: What it is opened with (`opening_cap`).
-            unit: Of the plan.
-            adjacency: Of the plan.
             charged_before: Whether this node has told the log of a spend on this lineage; then the file must
                 be there.
 
@@ -180,24 +184,50 @@ class Budgets:
             BudgetUnknownError: The file is missing although it must be there, or does not verify.
         """
         stem = _stem(lineage)
+        if stem in self._open or (self._home.budget / f"{stem}.db").exists():
+            return self.find(stem)
+        if charged_before or self._handed_over(stem):
+            raise _lost(stem, "none, although it was charged")
+        return None
+
+    def of(
+        self,
+        lineage: str,
+        cap: Cap,
+        *,
+        unit: str,
+        adjacency: str,
+        charged_before: bool,
+        first: Callable[[BudgetStore], object] | None = None,
+    ) -> BudgetStore:
+        """The ledger of a lineage, opened with this cap if no contract ever charged it.
+
+        Args:
+            lineage: Of the data.
+            cap: What it is opened with (`opening_cap`).
+            unit: Of the plan.
+            adjacency: Of the plan.
+            charged_before: As in `look`.
+            first: Writes the entries with which a new ledger begins; if it raises, there is none.
+
+        Raises:
+            BudgetUnknownError: The file is missing although it must be there, or does not verify.
+        """
+        known = self.look(lineage, charged_before=charged_before)
+        if known is not None:
+            return known
+        own = Cap(
+            scope=lineage,
+            epsilon_total=cap.epsilon_total,
+            epsilon_per_release=cap.epsilon_per_release,
+            delta=cap.delta,
+        )
+        stem = _stem(lineage)
         path = self._home.budget / f"{stem}.db"
-        if stem not in self._open and not path.exists():
-            if charged_before or self._handed_over(stem):
-                raise BudgetUnknownError(
-                    need=f"the ledger {path.name}",
-                    found="none, although it was charged",
-                    remedy="restore its newest copy; without it these data cannot be trained on again",
-                )
-            own = Cap(
-                scope=lineage,
-                epsilon_total=cap.epsilon_total,
-                epsilon_per_release=cap.epsilon_per_release,
-                delta=cap.delta,
-            )
-            self._open[stem] = BudgetStore.create(
-                path, clock=self._clock, key=self._key, cap=own, unit=unit, adjacency=adjacency
-            )
-        return self.find(stem)
+        self._open[stem] = BudgetStore.create(
+            path, clock=self._clock, key=self._key, cap=own, unit=unit, adjacency=adjacency, first=first
+        )
+        return self._open[stem]
 
     def check_units(self, lineage: str, units: Units) -> None:
         """Returns if a lineage may be charged for these units: no other ledger was ever charged for one.
@@ -262,6 +292,14 @@ class Budgets:
 
 def _stem(lineage: str) -> str:
     return hashlib.sha256(lineage.encode("utf-8")).hexdigest()[:32]
+
+
+def _lost(stem: str, found: str) -> BudgetUnknownError:
+    return BudgetUnknownError(
+        need=f"the ledger {stem}.db",
+        found=found,
+        remedy="restore its newest copy; without it these data cannot be trained on again",
+    )
 
 
 def _touches(store: BudgetStore) -> Iterator[Touched]:

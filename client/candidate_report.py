@@ -73,8 +73,11 @@ def _leaks(leaks: dict[str, Json]) -> Iterator[str]:
         area = leaks["auc"]
         bound = f"at most {leaks['auc_max']}"
         yield f"membership  AUC {area['value']}, 95 % from {area['low']} ({bound}) to {area['high']}"
+        yield f"            highest lower end of each party and of all but one: {leaks['auc_worst']}"
         yield f"            {leaks['tpr_at_1_percent_fpr']} true at 1 % false ones"
         yield f"one run     epsilon at least {leaks['epsilon_low']}, claimed {leaks['claim'] or 'nothing'}"
+    for name in leaks["untrained"]:
+        yield f"            {name} did not train on the canaries that it committed to: {leaks['code']}"
     verdicts = ", ".join(f"{name} {_VERDICT[leaks['passed'][name]]}" for name in (CANARIES, MEMBERSHIP))
     yield f"verdict     {verdicts}"
     yield SAYS

@@ -17,7 +17,7 @@ import typer
 
 from client.answers import Answer
 from client.cli_life import contract
-from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened, tell
+from client.cli_options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened, retype, tell
 from client.cli_privacy import privacy
 from client.cli_seed import seed
 from client.cli_statement import statement
@@ -33,6 +33,7 @@ __all__ = ["app", "main"]
 _TIGHTEN = (
     "You are about to lower the cap of these data for the rest of their life; nothing loosens it again:"
 )
+_WAIVE = "You are about to give up the privacy of these data under this contract, for good:"
 
 app = group("A manufacturer's node: its data, its contract, its budget, its models.")
 data = group("Recordings: import, describe, publish the description.")
@@ -278,6 +279,33 @@ def budget_tighten(
         with opened(folder) as one:
             return tightening.tighten(
                 one.home, one.member, lineage=lineage, epsilon=epsilon, confirm=confirm, tell=tell
+            )
+
+    end(work, json)
+
+
+@budget.command("waive")
+def budget_waive(
+    lineage: Annotated[str, typer.Option(help="Of the data, as budget show names it.")],
+    contract: Annotated[str, typer.Option("--contract", help="Digest of a contract without privacy.")],
+    folder: Dir = FOLDER,
+    yes: Yes = False,  # noqa: FBT002
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Lets data that have a budget be used under a contract without privacy; marked for good."""
+
+    def work() -> Answer:
+        from client import waiving
+
+        with opened(folder) as one:
+            return waiving.waive(
+                one.home,
+                one.member,
+                one.shelf,
+                lineage=lineage,
+                contract=contract,
+                confirm=retype(_WAIVE, yes=yes),
+                tell=tell,
             )
 
     end(work, json)

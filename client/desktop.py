@@ -16,6 +16,7 @@ from policies.limits import OUTBOX_PENDING
 from policies.log.errors import MemberEnvelopeError
 from policies.privacy.blocks import block_number
 from policies.privacy.errors import BudgetUnknownError, PlanMismatchError
+from policies.privacy.ledger import USE
 from policies.reply_body import check_reply_body
 
 if TYPE_CHECKING:
@@ -36,12 +37,15 @@ if TYPE_CHECKING:
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
     from policies.privacy.canaries import CanarySecret
+    from policies.privacy.caps import Cap
     from policies.privacy.plan import DpPlan, EvalPlan
     from policies.privacy.receipts import MadeWith
     from policies.recipe import Recipe
     from policies.signing import Envelope
 
 __all__ = ["Desktop", "Learner", "Told", "seal_spend"]
+
+_UNCOUNTED = "uncounted "  # and a lineage: contracts without caps under which its data were used
 
 
 class Learner(Protocol):
@@ -109,18 +113,6 @@ class Desktop:
         """Keeps a refusal that is raised inside, for ``guard log`` and ``explain`` (`client.refusals`)."""
         return refusals_kept(self.outbox, header, self.clock, judged)
 
-    def ledger(self, seat: Seat, plan: DpPlan | EvalPlan) -> BudgetStore | None:
-        """The ledger that a plan is charged to; None where the contract has no caps."""
-        if seat.cap is None:
-            return None
-        return self.budgets.of(
-            seat.lineage,
-            seat.opening or seat.cap,
-            unit=plan.unit,
-            adjacency=plan.adjacency,
-            charged_before=self.outbox.charged(seat.lineage),
-        )
-
     def check_told(self, header: RequestHeader) -> None:
         """Returns if every spend of a run could be told to the log.
 
@@ -138,7 +130,7 @@ class Desktop:
         self,
         seat: Seat,
         header: RequestHeader,
-        plan: DpPlan | EvalPlan,
+        plan: DpPlan | EvalPlan | None,
         split: str,
         *,
         manifest: str,
@@ -147,10 +139,12 @@ class Desktop:
     ) -> Spend | None:
         """Reserves a run's plan if it is not, and touches; durable when it returns.
 
+        Under a contract without caps nothing is charged: None, and the use is kept.
+
         Args:
             seat: Whose data and caps.
             header: The request.
-            plan: What is charged.
+            plan: What is charged; None without privacy.
             split: Of the units.
             manifest: Of the units that are about to be read.
             subject: The candidate that is judged.
@@ -161,22 +155,60 @@ class Desktop:
             PlanMismatchError: Other units than the reserved ones would be read.
             LineageUnknownError: The units have no lineage, or belong to another one.
         """
-        store = self.ledger(seat, plan)
-        if store is None or seat.cap is None:
+        if seat.cap is None or plan is None:
+            self._uncounted(seat, split)
             return None
-        reserved = store.reserved(header.run, split=split)
-        if reserved is None:
+        store = self.budgets.look(seat.lineage, charged_before=self.outbox.charged(seat.lineage))
+        reserved = None if store is None else store.reserved(header.run, split=split)
+        if store is None or reserved is None:
             units = self.learner.units(seat, split, canaries)
             check_units(header, units.manifest, manifest)
-            self.budgets.check_units(seat.lineage, units)
-            recipe = seat.recipe.digest
-            store.reserve(plan, seat.cap, run=header.run, recipe=recipe, units=units, own=seat.own)
+            store = self._reserve(seat, header.run, plan, seat.cap, units)
         else:  # a successor, or the owner, may have tightened the cap since
             check_units(header, reserved, manifest)
             for cap in (seat.own, seat.cap if seat.before else None):
                 if cap is not None:
                     store.check_holds(cap, split=split)
         return store.touch(header.run, header.round, header.attempt, split=split, subject=subject)
+
+    def _reserve(self, seat: Seat, run: str, plan: DpPlan | EvalPlan, cap: Cap, units: Units) -> BudgetStore:
+        """Holds a run's plan in the ledger of its data, which is opened with it if there is none."""
+        self.budgets.check_units(seat.lineage, units)
+        uncounted = self.outbox.listed(_UNCOUNTED + seat.lineage)
+
+        def reserve(store: BudgetStore) -> None:
+            for contract in uncounted:
+                if contract not in store.state.waived:
+                    store.waive(contract, by=USE)
+            store.reserve(plan, cap, run=run, recipe=seat.recipe.digest, units=units, own=seat.own)
+
+        charged = self.outbox.charged(seat.lineage)
+        known = self.budgets.look(seat.lineage, charged_before=charged)
+        if known is not None:
+            reserve(known)
+            return known
+        return self.budgets.of(
+            seat.lineage,
+            seat.opening or cap,
+            unit=plan.unit,
+            adjacency=plan.adjacency,
+            charged_before=charged,
+            first=reserve,
+        )
+
+    def _uncounted(self, seat: Seat, split: str) -> None:
+        """Keeps for good that data are used under a contract without caps, before they are read.
+
+        Raises:
+            LineageUnknownError: The units belong to another lineage.
+        """
+        name, contract = _UNCOUNTED + seat.lineage, seat.held.contract.digest
+        units = self.learner.units(seat, split)
+        if units.blocks:
+            self.budgets.check_units(seat.lineage, units)
+        if contract not in self.outbox.listed(name):
+            with self.outbox.writing() as letters:
+                letters.keep(f"{name} {contract}", contract)
 
     @contextmanager
     def telling(self, header: RequestHeader) -> Iterator[Letters]:

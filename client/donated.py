@@ -3,22 +3,23 @@
 
 - ``donations.json`` is written durably before a donation's file exists. What was given cannot be taken back,
   so nothing is ever removed from it.
-- An episode is known by its content, as the store has it, and by its place in the source, so that a second
-  import under another signal map is the same episode; and by the digest of what was published.
+- An episode is known by its content, as the store has it, and by its rows in the source, so that whatever is
+  cut from them again, under any signal map, is public too; and by the digest of what was published.
 - Training and judging leave these episodes out (`client.learner`). A file that cannot be read stops both: an
   episode that the world knows would be claimed to be protected.
 
     remember(home, [Given(content=…, place=…, published=…, dataset=…, consent=…)])
-    withheld(home)                        # contents and places that the store's view leaves out
+    is_given(meta, withheld(home))        # whether the store's view leaves an episode out
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from client.data.errors import StoreDamagedError
+from client.data.places import RowIndex, Rows
 from client.settings import write_durably
 from policies.encoding import canonical, parse
 from policies.errors import EncodingError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from client.data.store import EpisodeMeta
     from client.settings import Home
 
-__all__ = ["Given", "given", "is_given", "place_of", "remember", "withheld"]
+__all__ = ["Given", "Withheld", "given", "is_given", "place_of", "remember", "withheld"]
 
 _SCHEMA: Final = "iriai-donated/1"
 
@@ -53,9 +54,21 @@ class Given:
     consent: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """Contents and rows of everything that was given away."""
+
+    contents: frozenset[str] = frozenset()
+    rows: RowIndex = field(default_factory=RowIndex)
+
+
+def _rows_of(meta: EpisodeMeta) -> Rows:
+    return Rows(meta.file_sha256, meta.first_row, meta.last_row)
+
+
 def place_of(meta: EpisodeMeta) -> str:
     """Where an episode lies in its source, as the catalogue of the store writes it."""
-    return f"{meta.file_sha256}:{meta.first_row}-{meta.last_row}"
+    return str(_rows_of(meta))
 
 
 def given(home: Home) -> tuple[Given, ...]:
@@ -85,14 +98,23 @@ def remember(home: Home, episodes: Iterable[Given]) -> None:
     write_durably(home.donations, canonical({"schema": _SCHEMA, "episodes": rows}))
 
 
-def withheld(home: Home) -> frozenset[str]:
-    """Contents and places of what was given away."""
-    return frozenset(name for one in given(home) for name in (one.content, one.place))
+def withheld(home: Home) -> Withheld:
+    """What was given away, for `is_given`.
+
+    Raises:
+        StoreDamagedError: The file is not what was written.
+    """
+    away = given(home)
+    try:
+        rows = RowIndex(Rows.read(one.place) for one in away)
+    except ValueError as error:
+        raise _damaged("a place that is none") from error
+    return Withheld(contents=frozenset(one.content for one in away), rows=rows)
 
 
-def is_given(meta: EpisodeMeta, away: frozenset[str]) -> bool:
-    """Whether an episode of the store is one of those, by content or by place."""
-    return meta.content in away or place_of(meta) in away
+def is_given(meta: EpisodeMeta, away: Withheld) -> bool:
+    """Whether an episode of the store is one of those, or has a row of one."""
+    return meta.content in away.contents or away.rows.overlaps(_rows_of(meta))
 
 
 def _damaged(found: str) -> StoreDamagedError:

@@ -152,10 +152,8 @@ class ContributeDuty:
         )
 
         def spend(manifest: str) -> None:
-            plan = seat.recipe.plan
-            if plan is not None:
-                spent = top.spend(seat, header, plan, TRAIN, manifest=manifest, canaries=planted)
-                spends.extend([] if spent is None else [spent])
+            spent = top.spend(seat, header, seat.recipe.plan, TRAIN, manifest=manifest, canaries=planted)
+            spends.extend([] if spent is None else [spent])
             top.phase(header, "training")
 
         slot = header.round, header.attempt

@@ -5,9 +5,9 @@
   checked under the keys pinned in the contract. What a request says about itself decides nothing.
 - **Before anything happens.** `Guard.judge_round` answers for a training round before data are read,
   `Guard.judge_candidate` before held-out data are.
-- **Local rules only tighten.** ``local:paused``, ``local:dataset``, ``local:fields`` and the owner's
-  epsilon cap are added to the contract's findings; none can turn a refusal into a permission. They are this
-  site's affair: what they refuse is refused to the broker without a decision record.
+- **Local rules only tighten.** ``local:paused``, ``local:dataset``, ``local:fields``, ``local:budget`` and
+  the owner's epsilon cap are added to the contract's findings; none can turn a refusal into a permission.
+  They are this site's affair: what they refuse is refused to the broker without a decision record.
 - **Explained.** Record, request, state and salt are kept, so that `iriai-node guard explain` and an auditor
   replay them.
 - **Halts, exits and ends** are this node's own copies of the parties' notices (`client.notices`), an own halt
@@ -15,8 +15,9 @@
   broker's were taken over longer ago than `HALT_ASK_S`, they are asked for first; longer ago than
   `HALT_FRESH_S`, nobody knows whether a halt is in force, and everything is refused as well: so it ends
   where a broker asks for rounds and shows no notices, and where this node's own hearing is broken.
-- Budget is looked at here (`Budgets`); it is reserved and spent by the worker, durably, before the first
-  gradient.
+- Budget is looked at here (`Budgets`), and no ledger is opened; it is reserved and spent by the worker,
+  durably, before the first gradient. Data that have a ledger are not used under a contract without privacy
+  (``local:budget``), unless their owner waived it.
 """
 
 from __future__ import annotations
@@ -50,13 +51,16 @@ from policies.identity import key_text
 from policies.limits import HALT_ASK_S, HALT_FRESH_S
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_text
+from policies.privacy.blocks import TRAIN
 from policies.privacy.errors import SharesUnfitError
+from policies.privacy.ledger import OWNER, LedgerState, epsilon_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client.budgets import Budgets
     from client.outbox import Outbox
+    from client.privacy.store import BudgetStore
     from client.settings import LocalRules
     from client.shelf import ContractShelf, Held
     from policies.contract.clauses import RecipeClause
@@ -404,14 +408,14 @@ class Guard:
             return None, None
         return epsilon_text(plan.epsilon_rdp), self._total_after(seat, plan, seat.cap, run)
 
+    def _ledger(self, seat: Seat) -> BudgetStore | None:
+        """The ledger of the seat's data; None as long as nothing was reserved: to judge opens none."""
+        return self._budgets.look(seat.lineage, charged_before=self._outbox.charged(seat.lineage))
+
     def _total_after(self, seat: Seat, plan: DpPlan, cap: Cap, run: str) -> str:
-        store = self._budgets.of(
-            seat.lineage,
-            seat.opening or cap,
-            unit=plan.unit,
-            adjacency=plan.adjacency,
-            charged_before=self._outbox.charged(seat.lineage),
-        )
+        store = self._ledger(seat)
+        if store is None:
+            return epsilon_text(epsilon_after(LedgerState(), cap, split=TRAIN, plan=plan.document))
         shown = store.figures(cap) if store.is_reserved(run) else store.preview(plan, cap)
         return shown.epsilon_total
 
@@ -447,11 +451,23 @@ class Guard:
                     _against("fields", "listed fields", " ".join(strangers), "local.fields in node.toml")
                 )
         own = rules.epsilon_total
+        if seat.cap is None:
+            found += self._uncounted(seat)
         if own is not None and seat.recipe.plan is None:
             found.append(
                 _against("epsilon", f"<= {own}", "no privacy plan", "local.epsilon_total in node.toml")
             )
         return tuple(found)
+
+    def _uncounted(self, seat: Seat) -> list[Finding]:
+        """What speaks against a use without privacy: a ledger that promises one, and no waiver in it."""
+        store, contract = self._ledger(seat), seat.held.contract.digest
+        if store is None or store.read().waived.get(contract) == OWNER:
+            return []
+        need = "data that no budget was promised for, or its owner's waiver"
+        found = f"privacy mode none over {seat.lineage}, which has a budget"
+        remedy = f"iriai-node budget waive --lineage {seat.lineage} --contract {contract}"
+        return [_against("budget", need, found, remedy)]
 
 
 def _check_life(held: Held, state: ContractState, may_be: tuple[str, ...] = (IN_FORCE,)) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from client.clock import SystemClock
 from client.conforming import Conformance
-from client.donated import withheld
+from client.donated import is_given, withheld
 from client.learning.canary_units import canary_units
 from client.learning.evaluate import judge
 from client.learning.tensors import EpisodeArrays
@@ -65,7 +66,7 @@ def episodes_of(home: Home, seat: Seat, split: Split, rules: LocalRules) -> list
         local_allow=rules.fields if rules.fields is not None else fields.allow,
         contracts=seat.versions,
         rate_hz=seat.recipe.rate_hz,
-        withheld=withheld(home),
+        withheld=partial(is_given, away=withheld(home)),
     )
     _check_unit(seat, view.unit, split)
     return [

@@ -329,6 +329,13 @@ class Outbox:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
+    def listed(self, prefix: str) -> tuple[str, ...]:
+        """The values that were kept under names of this beginning and one more word."""
+        rows = self._db.execute(
+            "SELECT value FROM meta WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name", (f"{prefix} ",)
+        )
+        return tuple(str(value) for (value,) in rows.fetchall())
+
     def find(self, slot: str) -> Stored | None:
         """The envelope of a slot, if there is one."""
         return next(iter(self._stored("WHERE slot = ?", (slot,))), None)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledgers against what this node told the log: nothing may have been told that no ledger holds.
 
-- Every spend that left is in the outbox, signed, before it leaves. A ledger that lacks one is an older copy
-  (``budget.diverged``), and one that is not there is lost (``budget.unknown``); nothing is trained then.
+- Every spend that left is in the outbox, signed, before it leaves. The ledger of its lineage has to hold it,
+  and no other counts: one that lacks it is an older copy (``budget.diverged``), and one that is not there is
+  lost (``budget.unknown``); nothing is trained then.
 - An older copy is mended by its owner: `reconcile` appends what it lacks, as an incident. Each spend counts
   at its full cost, in the blocks that were told; where the node told of none, in all blocks of the split. So
   more may be counted than was spent, never less.
@@ -70,13 +71,13 @@ class ToldSpend:
         return f"sha256:{self.mechanism.rpartition('/')[2]}" if self.split == HELD_OUT else None
 
 
-def told_spends(outbox: Outbox) -> dict[str, ToldSpend]:
-    """Every ``epsilon.spent`` of this node, by its mechanism run."""
+def told_spends(outbox: Outbox) -> dict[tuple[str, str], ToldSpend]:
+    """Every ``epsilon.spent`` of this node, by its lineage and mechanism run."""
     found = {}
     for one in outbox.envelopes(kind="epsilon.spent"):
         payload = json.loads(one.envelope.payload)
         body = payload["body"]
-        found[body["mechanism"]] = ToldSpend(
+        found[body["lineage"], body["mechanism"]] = ToldSpend(
             mechanism=body["mechanism"],
             lineage=body["lineage"],
             contract=payload["scope"],
@@ -98,7 +99,7 @@ def lost(budgets: Budgets, outbox: Outbox) -> tuple[ToldSpend, ...]:
         BudgetUnknownError: A ledger that is there does not verify.
     """
     told = told_spends(outbox)
-    touched = {one.mechanism for one in budgets.touches()}
+    touched = {(one.lineage, one.mechanism) for one in budgets.touches()}
     missing = [one for name, one in told.items() if name not in touched]
     return tuple(sorted(missing, key=lambda one: (one.run, one.round, one.mechanism)))
 

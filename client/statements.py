@@ -185,7 +185,7 @@ def _figures(store: BudgetStore) -> Json:
         "rho_max_nano": figures.rho_max_nano,
         "epsilon_filter": figures.epsilon_spent,
         "ledger_head": figures.ledger_head,
-    }
+    } | ({"waived": sorted(store.state.waived)} if store.state.waived else {})
 
 
 def _audit(home: Home, plan: str) -> Json | None:

@@ -231,7 +231,7 @@ class Worker:
         require_known(self.budgets, self.outbox)
         told = told_spends(self.outbox)
         for one in self.budgets.touches():  # in the order of the ledger
-            if one.mechanism in told:
+            if (one.lineage, one.mechanism) in told:
                 continue
             facts = {"run": one.run, "round": one.round, "attempt": one.attempt}
             try:

@@ -4,9 +4,13 @@
     document = leak_report(subject, recipe=recipe, weights=weights, reveals={alias: secret}, missing=(), …)
     canonical(document)                     # byte for byte what the broker stored
 
-Figures, each over the canaries of all parties: area under the curve of the scores of those that were trained
-on against those that were not, with a 95 % bound to each side; true positives at 1 % false ones; and the
-largest epsilon that the coins of this one run refute (`policies.privacy.leakage_estimates`).
+Figures over the canaries of all parties: area under the curve of the scores of those that were trained on
+against those that were not, with a 95 % bound to each side; true positives at 1 % false ones; and the largest
+epsilon that the coins of this one run refute (`policies.privacy.leakage_estimates`).
+
+One maker that trains on the wrong canaries could drag those figures down for everybody. So each party has
+three of its own (`party_figures`): the area over its canaries, the area over everybody's but its, and the
+chance of so low an area had its coins nothing to do with the scores. None where a side has fewer than two.
 """
 
 from __future__ import annotations
@@ -19,7 +23,14 @@ import numpy as np
 from policies.canary_units import canary_scores
 from policies.privacy.accounting import epsilon_text
 from policies.privacy.leakage import SAYS, SCHEMA, verdicts
-from policies.privacy.leakage_estimates import auc, one_run_low, tpr_at_fpr
+from policies.privacy.leakage_estimates import (
+    CONFIDENCE,
+    auc,
+    auc_of_few,
+    chance_of_so_low,
+    one_run_low,
+    tpr_at_fpr,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,9 +38,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from policies.privacy.canaries import CanarySecret
+    from policies.privacy.leakage_estimates import Bounded
     from policies.recipe import Recipe
 
-__all__ = ["LeakFigures", "figure_fields", "leak_figures", "leak_report"]
+__all__ = ["LeakFigures", "figure_fields", "leak_figures", "leak_report", "party_figures"]
 
 Json = Any
 _LEAST: Final = 2  # scores on each side, without which there is no figure
@@ -46,17 +58,65 @@ class LeakFigures:
 
 def leak_figures(scores: Sequence[str], flips: str, *, delta: float) -> LeakFigures | None:
     """The figures behind scores and coins, in the same order; None where one side has fewer than two."""
-    values = np.array([float(one) for one in scores])
-    included = np.array([one == "1" for one in flips], dtype=bool)
+    values, included = _arrays(scores, flips)
     members, others = values[included], values[~included]
     if min(len(members), len(others)) < _LEAST:
         return None
-    area = auc(members, others)
     return LeakFigures(
-        auc={"value": f"{area.value:.6f}", "low": f"{area.low:.6f}", "high": f"{area.high:.6f}"},
+        auc=_shown(auc(members, others)),
         tpr_at_fpr=f"{tpr_at_fpr(members, others):.6f}",
         epsilon_low=f"{one_run_low(values, included, delta=delta):.6f}",
     )
+
+
+def party_figures(rows: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
+    """Figures of each party: ``auc``, ``auc_without`` it, and ``chance`` of an area as low as its own.
+
+    The level is divided by the number of parties, so that of many honest ones none stands out by luck.
+
+    Args:
+        rows: Alias → row with ``scores`` and ``flips``.
+    """
+    sides = {name: _arrays(row["scores"], row["flips"]) for name, row in rows.items()}
+    level = 1 - (1 - CONFIDENCE) / max(1, len(sides))
+    found: dict[str, dict[str, Json]] = {}
+    for name, own in sides.items():
+        rest = [side for other, side in sides.items() if other != name]
+        split = _split([own])
+        found[name] = {
+            "auc": _area(split, level),
+            "auc_without": _area(_split(rest), level),
+            "chance": None if split is None else f"{chance_of_so_low(*split):.6f}",
+        }
+    return found
+
+
+def _arrays(scores: Sequence[str], flips: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    return (
+        np.array([float(one) for one in scores]),
+        np.array([one == "1" for one in flips], dtype=bool),
+    )
+
+
+def _split(
+    sides: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Scores of canaries that were in and of those that were not; None with fewer than two of either."""
+    if not sides:
+        return None
+    values, included = (np.concatenate(part) for part in zip(*sides, strict=True))
+    members, others = values[included], values[~included]
+    return None if min(len(members), len(others)) < _LEAST else (members, others)
+
+
+def _area(
+    split: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None, level: float
+) -> dict[str, str] | None:
+    return None if split is None else _shown(auc_of_few(*split, confidence=level))
+
+
+def _shown(area: Bounded) -> dict[str, str]:
+    return {"value": f"{area.value:.6f}", "low": f"{area.low:.6f}", "high": f"{area.high:.6f}"}
 
 
 def leak_report(
@@ -70,8 +130,8 @@ def leak_report(
 ) -> dict[str, Json]:
     """The ``leaks`` part of an evaluation report.
 
-    1. scores of every revealed canary; 2. figures over all of them; 3. what is missing is named, and then
-    nothing passes; 4. the verdicts.
+    1. scores of every revealed canary; 2. figures of each party and over all; 3. what is missing is named,
+    and then nothing passes; 4. the verdicts.
 
     Args:
         candidate: Digest of the model.
@@ -91,9 +151,11 @@ def leak_report(
             "flips": secret.flips,
             "scores": list(canary_scores(recipe, weights, secret)),
         }
+    for name, own in party_figures(parties).items():  # 2.
+        parties[name] |= own
     scores = [one for party in parties.values() for one in party["scores"]]
     flips = "".join(party["flips"] for party in parties.values())
-    figures = leak_figures(scores, flips, delta=0.0 if plan is None else float(plan.delta))  # 2.
+    figures = leak_figures(scores, flips, delta=0.0 if plan is None else float(plan.delta))
     report = {
         "schema": SCHEMA,
         "says": SAYS,

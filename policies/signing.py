@@ -8,9 +8,11 @@ nothing: a verifier tries the key that *it* expects.
 HTTP: a request is accepted only if
 1. it carries exactly one signature with our tag, by the key that the caller looked up for ``keyid``;
 2. the signature covers method, target, the digest of the body and, on writes, the idempotency key;
-3. ``Content-Digest`` (RFC 9530) is the SHA-256 of the body, also of an empty one;
-4. it was created at most 60 s ago and not further ahead than the allowed skew;
+3. it was created at most 60 s ago and not further ahead than the allowed skew, and has a nonce;
+4. ``Content-Digest`` (RFC 9530) is the SHA-256 of the body, also of an empty one;
 5. its nonce is new (the caller stores it, keyed by key id, and refuses when the store is full).
+
+Rules 1 to 3 look at headers alone (`verify_head`), so a forged request is refused before its body is read.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from policies.errors import (
 from policies.identity import SigningKey, check_public_key, key_id, verify
 from policies.limits import CLOCK_SKEW_S, SIGNATURE_TTL_S
 
-__all__ = ["Envelope", "VerifiedRequest", "sign_request", "verify_request"]
+__all__ = ["Envelope", "VerifiedRequest", "check_body", "sign_request", "verify_head", "verify_request"]
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _TAG = "iriai/1"
@@ -272,6 +274,18 @@ def sign_request(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedHead:
+    """Headers whose signature held: whose they are, and the digest of the body that may follow."""
+
+    public_key: bytes
+    key_id: str
+    nonce: str
+    expires_ms: int
+    idempotency_key: str | None
+    content_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedRequest:
     """A request whose signature held: whose it is, and what to store so that it cannot come twice."""
 
@@ -310,7 +324,7 @@ def verify_request(
     public_key: bytes,
     store_nonce: Callable[[str, str, int], bool],
 ) -> VerifiedRequest:
-    """Checks the five rules of the module docstring, in that order.
+    """Checks the five rules of the module docstring, in that order; the whole body is here already.
 
     Args:
         method: Upper case.
@@ -322,34 +336,64 @@ def verify_request(
         store_nonce: Called as ``(key id, nonce, expires_ms)``; False if it was seen or cannot be stored.
 
     Raises:
-        RequestUnsignedError: Rules 1, 2.
-        SignatureInvalidError: Rules 1, 3.
-        RequestStaleError: Rule 4.
+        RequestUnsignedError: Rules 1, 2, 3.
+        SignatureInvalidError: Rules 1, 4.
+        RequestStaleError: Rule 3.
         RequestReplayedError: Rule 5.
+    """
+    head = verify_head(method=method, url=url, headers=headers, now_ms=now_ms, public_key=public_key)
+    verified = check_body(head, body)  # 4.
+    if not store_nonce(head.key_id, head.nonce, head.expires_ms):  # 5.
+        raise RequestReplayedError(
+            need="a nonce that was not seen", found=head.nonce, remedy="sign each request afresh"
+        )
+    return verified
+
+
+def verify_head(
+    *, method: str, url: str, headers: Mapping[str, str], now_ms: int, public_key: bytes
+) -> VerifiedHead:
+    """Rules 1 to 3, before a byte of the body is read. For the arguments see `verify_request`.
+
+    Raises:
+        RequestUnsignedError: Rules 1, 2, 3.
+        SignatureInvalidError: Rule 1.
+        RequestStaleError: Rule 3.
     """
     claimed = claimed_key_id(headers)
     parameters = _verified_parameters(method, url, headers, claimed, public_key)  # 1. 2.
-    if headers["content-digest"] != content_digest(body):  # 3.
-        raise SignatureInvalidError(
-            need="Content-Digest of the body", found="another", remedy="send the body that was signed"
-        )
-    created = _check_fresh(parameters, now_ms)  # 4.
-    nonce = str(parameters.get("nonce", ""))  # 5.
+    created = _check_fresh(parameters, now_ms)  # 3.
+    nonce = str(parameters.get("nonce", ""))
     if not _NONCE.fullmatch(nonce):
         raise RequestUnsignedError(
             need="a nonce of 32 hex digits", found=ascii(nonce)[:40], remedy="sign with a fresh nonce"
         )
-    expires_ms = (created + SIGNATURE_TTL_S + CLOCK_SKEW_S) * 1000
-    if not store_nonce(claimed, nonce, expires_ms):
-        raise RequestReplayedError(
-            need="a nonce that was not seen", found=nonce, remedy="sign each request afresh"
-        )
-    return VerifiedRequest(
+    return VerifiedHead(
         public_key=public_key,
         key_id=claimed,
         nonce=nonce,
-        expires_ms=expires_ms,
+        expires_ms=(created + SIGNATURE_TTL_S + CLOCK_SKEW_S) * 1000,
         idempotency_key=headers.get("idempotency-key"),
+        content_digest=headers["content-digest"],
+    )
+
+
+def check_body(head: VerifiedHead, body: bytes) -> VerifiedRequest:
+    """Rule 4: the body is the one that was signed.
+
+    Raises:
+        SignatureInvalidError: It is another.
+    """
+    if head.content_digest != content_digest(body):
+        raise SignatureInvalidError(
+            need="Content-Digest of the body", found="another", remedy="send the body that was signed"
+        )
+    return VerifiedRequest(
+        public_key=head.public_key,
+        key_id=head.key_id,
+        nonce=head.nonce,
+        expires_ms=head.expires_ms,
+        idempotency_key=head.idempotency_key,
         body_digest="sha256:" + hashlib.sha256(body).hexdigest(),
     )
 

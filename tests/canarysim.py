@@ -10,7 +10,7 @@ from typing import Any
 
 from policies.contract import Release
 from policies.encoding import canonical, digest
-from policies.leak_report import figure_fields, leak_figures
+from policies.leak_report import figure_fields, leak_figures, party_figures
 from policies.log.entries import EntryType as T
 from policies.privacy.canaries import CanarySecret, per_party
 from policies.privacy.leakage import SAYS, SCHEMA, leak_checks, leak_facts, verdicts
@@ -70,6 +70,8 @@ class CanarySim(PoolSim):
                 "flips": secret.flips,
                 "scores": [f"{(5 * one + number) % 17 / 100:.6f}" for one in range(secret.count)],
             }
+        for name, own in party_figures(parties).items():
+            parties[name] |= own
         rows = [one for _, one in sorted(parties.items())]
         flips = "".join(one["flips"] for one in rows)
         leaks = {

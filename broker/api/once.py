@@ -24,7 +24,7 @@ from broker.store.tables import idempotency, nonce
 from policies.encoding import Json, canonical
 from policies.errors import IriaiError, RequestReplayedError
 from policies.limits import FROZEN_NONCES, IDEMPOTENCY_KEY_CHARS, NONCES_KEPT
-from policies.signing import VerifiedRequest, parse_envelope_json
+from policies.signing import VerifiedHead, VerifiedRequest, parse_envelope_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from broker.services import Services
     from broker.store import Session
 
-__all__ = ["Answer", "Slot", "claim_nonce", "idempotency_key", "store_nonce"]
+__all__ = ["Answer", "Slot", "check_unseen", "claim_nonce", "idempotency_key", "store_nonce"]
 
 JSON = "application/json"
 
@@ -138,7 +138,7 @@ def claim_nonce(session: Session, request: VerifiedRequest, now_ms: int) -> None
         NonceStoreFullError: Too many of this key are remembered.
     """
     session.execute(delete(nonce).where(nonce.c.expires_ms < now_ms))
-    _check_new(session, request)
+    check_unseen(session, request)
     mine = nonce.c.key_id == request.key_id
     if (session.scalar(select(func.count()).select_from(nonce).where(mine)) or 0) >= NONCES_KEPT:
         raise _too_many(NONCES_KEPT)
@@ -147,7 +147,12 @@ def claim_nonce(session: Session, request: VerifiedRequest, now_ms: int) -> None
     )
 
 
-def _check_new(session: Session, request: VerifiedRequest) -> None:
+def check_unseen(session: Session, request: VerifiedRequest | VerifiedHead) -> None:
+    """Looks a nonce up and stores nothing.
+
+    Raises:
+        RequestReplayedError: It was seen.
+    """
     same = (nonce.c.key_id == request.key_id) & (nonce.c.nonce == request.nonce)
     if session.scalar(select(nonce.c.nonce).where(same)) is not None:
         raise RequestReplayedError(
@@ -181,6 +186,6 @@ async def store_nonce(services: Services, request: VerifiedRequest) -> None:
 
 def _remember(services: Services, request: VerifiedRequest, now_ms: int) -> None:
     with services.store.read() as session:
-        _check_new(session, request)
+        check_unseen(session, request)
     if not services.frozen_nonces.claim(request, now_ms):
         raise _too_many(FROZEN_NONCES)

@@ -3,14 +3,16 @@
 
 Every route takes a `Call`; none can get at an unverified request. In this order:
 
-1. The body is read up to its bounds (`broker.api.bodies`).
-2. The key is found by its id; nobody's key, a revoked one and one that waits for approval are refused.
-   Joining is signed by the key in its own body.
-3. `policies.signing.verify_request`: signature, digest of the body and age, for the configured public URL.
-4. The role fits the route.
+1. The key is found by its id; nobody's key and a revoked one are refused.
+2. `policies.signing.verify_head`: signature and age, for the configured public URL; its nonce is new.
+3. The role fits the route; who waits for approval is refused.
+4. Only now is the body read, up to its bounds (`broker.api.bodies`), one large body of a key at a time. It is
+   the one whose digest was signed.
 5. Reads store their nonce in a transaction of their own. Changes store it in the transaction of their
    effect, beside their answer (`Call.change`, `broker.api.once`). A change that is refused stores its nonce
    too. A frozen log refuses changes and answers reads.
+
+Joining is signed by the key in its own body, which is small and read first.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotat
 from starlette.responses import Response
 
 from broker.api.bodies import Body, largest_body, read_body, read_raw
-from broker.api.once import JSON, Answer, Slot, claim_nonce, idempotency_key, store_nonce
+from broker.api.once import JSON, Answer, Slot, check_unseen, claim_nonce, idempotency_key, store_nonce
 from broker.errors import RequestInvalidError, WrongRoleError
 from broker.log import LogTx
 from broker.log.errors import LogError
@@ -37,7 +39,14 @@ from policies.encoding import Json, canonical, digest, digest_of
 from policies.errors import IriaiError, RequestReplayedError
 from policies.identity import key_id
 from policies.limits import BODY_BYTES_JSON
-from policies.signing import WRITES, VerifiedRequest, claimed_key_id, verify_request
+from policies.signing import (
+    WRITES,
+    VerifiedHead,
+    VerifiedRequest,
+    check_body,
+    claimed_key_id,
+    verify_head,
+)
 
 __all__ = [
     "Call",
@@ -168,7 +177,7 @@ def services_of(request: Request) -> Services:
     return services
 
 
-def _verify(services: Services, request: Request, body: bytes, public_key: bytes) -> VerifiedRequest:
+def _verify(services: Services, request: Request, public_key: bytes) -> VerifiedHead:
     raw_path = request.scope.get("raw_path") or request.url.path.encode("ascii")
     query = request.scope["query_string"]
     url = (
@@ -176,65 +185,80 @@ def _verify(services: Services, request: Request, body: bytes, public_key: bytes
         + raw_path.decode("ascii")
         + ("?" + query.decode("ascii") if query else "")
     )
-    return verify_request(
+    return verify_head(
         method=request.method,
         url=url,
         headers={name.lower(): value for name, value in request.headers.items()},
-        body=body,
         now_ms=services.clock.now_ms(),
         public_key=public_key,
-        store_nonce=lambda _key, _nonce, _expires: (
-            True
-        ),  # stored in a transaction, by `Call.change` or `store_nonce`
     )
 
 
-async def _call(request: Request) -> Call:
-    """Steps 1 to 3, and for reads 5."""
+async def _call(request: Request, fits: Callable[[Member | Operator], None]) -> Call:
+    """Steps 1 to 4, and for reads 5."""
     services = services_of(request)
-    most = largest_body(request.method, request.url.path)
-    if most > BODY_BYTES_JSON:  # who is not even enrolled sends no more than anywhere else
-        services.directory.find(claimed_key_id(request.headers))
-    body = await read_raw(request, most=most)
     caller = services.directory.find(claimed_key_id(request.headers))
-    verified = _verify(services, request, body, caller.key)
+    head = _verify(services, request, caller.key)
+    with services.store.read() as session:
+        check_unseen(session, head)  # a copy is refused before its body too; `claim_nonce` decides
+    fits(caller)
+    body = await _read(services, request, head)
     call = Call(
         services=services,
         caller=caller,
-        request=verified,
+        request=check_body(head, body),
         method=request.method,
         target=request.url.path,
         body=body,
     )
     if request.method not in WRITES:
-        await store_nonce(services, verified)
+        await store_nonce(services, call.request)
     return call
+
+
+async def _read(services: Services, request: Request, head: VerifiedHead) -> bytes:
+    """The body; while a key sends a large one, its next large one waits, unread."""
+    most = largest_body(request.method, request.url.path)
+    if most <= BODY_BYTES_JSON:
+        return await read_raw(request, most=most)
+    async with services.large_bodies.turn(head.key_id):
+        return await read_raw(request, most=most)
+
+
+def _waiting_fits(caller: Member | Operator) -> None:
+    if not isinstance(caller, Member):
+        raise _wrong_role("a node's key")
+
+
+def _member_fits(caller: Member | Operator) -> None:
+    _waiting_fits(caller)
+    _party_fits(caller)
+
+
+def _operator_fits(caller: Member | Operator) -> None:
+    if not isinstance(caller, Operator):
+        raise _wrong_role("an operator's key")
+
+
+def _party_fits(caller: Member | Operator) -> None:
+    if isinstance(caller, Member) and not caller.active:
+        raise _not_active()
 
 
 async def _waiting(request: Request) -> Call:
-    call = await _call(request)
-    _ = call.member  # an operator is refused
-    return call
+    return await _call(request, _waiting_fits)
 
 
 async def _member(request: Request) -> Call:
-    call = await _call(request)
-    if not call.member.active:
-        raise _not_active()
-    return call
+    return await _call(request, _member_fits)
 
 
 async def _operator(request: Request) -> Call:
-    call = await _call(request)
-    _ = call.operator  # a node is refused
-    return call
+    return await _call(request, _operator_fits)
 
 
 async def _party(request: Request) -> Call:
-    call = await _call(request)
-    if isinstance(call.caller, Member) and not call.caller.active:
-        raise _not_active()
-    return call
+    return await _call(request, _party_fits)
 
 
 async def joining(request: Request, model: type[_B], key_of: Callable[[_B], bytes]) -> tuple[Call, _B]:
@@ -253,7 +277,7 @@ async def joining(request: Request, model: type[_B], key_of: Callable[[_B], byte
         raise RequestInvalidError(
             need="a signature by the key in the body", found=claimed, remedy="sign with the joining key"
         )
-    verified = _verify(services, request, body, key)
+    verified = check_body(_verify(services, request, key), body)
     call = Call(
         services=services,
         caller=None,

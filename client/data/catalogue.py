@@ -4,6 +4,8 @@
 - Budget belongs to data, not to the name of a data set. A lineage is opened by the first import of some
   episodes; a copy under another name, with other labels, stamps or fewer fields, or cut from a file that was
   imported before, inherits it.
+- The same rows of a file are never episodes twice: cut otherwise, they are refused, and so are frames that
+  another episode has (`client.data.marks`). One recording is one unit, whatever file or cut it comes in.
 - New units open a new block of the lineage, one per split. Blocks are disjoint. A unit stays in its block:
   episodes that come later with its key join it, and its split, because what was spent on it was spent there.
 - Lineages stay when a data set is removed.
@@ -22,6 +24,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from client.data.errors import DatasetUnknownError, LineageMixedError, MapInvalidError, StoreDamagedError
+from client.data.marks import SHARED, split_marks
+from client.data.places import RowIndex, Rows
 from policies.encoding import canonical, new_id, parse
 from policies.errors import EncodingError
 
@@ -34,7 +38,7 @@ __all__ = ["Block", "Catalogue", "Dataset", "Index", "Known", "check_dataset_nam
 
 _SCHEMA: Final = "iriai-store/1"
 _NAME: Final = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,39}(/[a-z0-9][a-z0-9_.-]{0,39})?$")
-EpisodeKey = tuple[str, str, str]  # content digest, place in the source, unit if it has a key (hex)
+EpisodeKey = tuple[str, str, str, str]  # content digest, place in the source, unit if it has a key, marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Episodes of one split whose units came in together. ``episodes``: content, file digest:rows, unit."""
+    """Episodes of one split whose units came in together: content, file digest:rows, unit, marks of each."""
 
     block: int
     split: Split
@@ -81,22 +85,39 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Where an episode or unit was seen before; ``unit`` is empty where each episode is its own."""
+    """Where an episode or unit was seen before; ``unit`` is empty where each episode is its own.
+
+    ``content`` and ``place`` are those of its first import.
+    """
 
     lineage: str
     block: int
     split: Split
     unit: str = ""
+    content: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """What was seen before: by content, by place in a source, by unit with a key; lineages by source file."""
+    """What was seen before: by content, place in a source, unit with a key; lineages by file; rows, marks."""
 
     by_content: dict[str, Known] = field(default_factory=dict)
     by_place: dict[str, Known] = field(default_factory=dict)
     by_unit: dict[str, Known] = field(default_factory=dict)
     by_file: dict[str, set[str]] = field(default_factory=dict)
+    rows: RowIndex = field(default_factory=RowIndex)
+    marks: set[str] = field(default_factory=set)
+
+    def take(self, place: str, marks: str) -> None:
+        """Notes the rows and frames of an episode."""
+        self.rows.add(Rows.read(place))
+        self.marks.update(split_marks(marks))
+
+    def is_taken(self, place: str, marks: str) -> bool:
+        """Whether rows or frames of an episode are in others, cut or saved otherwise."""
+        shared = sum(one in self.marks for one in split_marks(marks))
+        return shared >= SHARED or self.rows.overlaps(Rows.read(place))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +146,11 @@ class Catalogue:
         index = Index()
         for lineage, blocks in self.lineages.items():
             for block in blocks:
-                for content, place, unit in block.episodes:
-                    known = Known(lineage, block.block, block.split, unit)
-                    index.by_content[content] = index.by_place[place] = known
+                for content, place, unit, marks in block.episodes:
+                    known = Known(lineage, block.block, block.split, unit, content, place)
+                    index.by_content[content] = known
+                    index.by_place.setdefault(place, known)
+                    index.take(place, marks)
                     index.by_file.setdefault(place.split(":", 1)[0], set()).add(lineage)
                     if unit:
                         index.by_unit[unit] = known
@@ -192,12 +215,14 @@ class Catalogue:
 
 
 def _block(row: Mapping[str, Any]) -> Block:
-    # a store of the version before units had keys has rows of two
-    episodes = tuple(
-        (str(content), str(place), str(*unit) if unit else "") for content, place, *unit in row["episodes"]
-    )
+    # rows of stores of earlier versions are shorter: two without a unit's key, three without marks
+    episodes = tuple(_episode_key(*one) for one in row["episodes"])
     split: Literal["train", "held-out"] = "train" if row["split"] == "train" else "held-out"
     return Block(block=row["block"], split=split, opened=row["opened"], episodes=episodes)
+
+
+def _episode_key(content: str, place: str, unit: str = "", marks: str = "") -> EpisodeKey:
+    return str(content), str(Rows.read(place)), str(unit), str(marks)
 
 
 def _damaged(found: str) -> StoreDamagedError:

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from client.data.errors import FieldNotAllowedError, MissingColumnError, NoRightsError, StoreDamagedError
 from client.data.series import Array32, Split
-from client.data.store import STAMPS, Store, StoredEpisode
+from client.data.store import STAMPS, EpisodeMeta, Store, StoredEpisode
 from client.data.timebase import resampled
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def open_view(
     local_allow: Collection[str],
     contracts: Collection[str] | None = None,
     rate_hz: str | None = None,
-    withheld: Collection[str] = (),
+    withheld: Callable[[EpisodeMeta], bool] | None = None,
 ) -> EpisodeView:
     """Opens the fields that a recipe needs.
 
@@ -164,7 +164,7 @@ def open_view(
         contracts: Digests of the contract and of the versions that it superseded; if given, the data set must
             have been imported under one of them.
         rate_hz: Time base of the recipe; None opens episodes as they were recorded.
-        withheld: Content digests and places in a source (`client.donated`) of episodes that are left out.
+        withheld: Whether an episode is left out (`client.donated`).
 
     Raises:
         DatasetUnknownError: No such data set.
@@ -203,13 +203,8 @@ def open_view(
         fields=tuple(sorted(set(recipe_inputs))),
         columns=columns,
         folder=store.folder(dataset, entry),
-        stored=tuple(one for one in store.episodes(dataset) if not _is_withheld(one, withheld)),
+        stored=tuple(one for one in store.episodes(dataset) if withheld is None or not withheld(one.meta)),
     )
-
-
-def _is_withheld(episode: StoredEpisode, withheld: Collection[str]) -> bool:
-    meta = episode.meta
-    return bool({meta.content, f"{meta.file_sha256}:{meta.first_row}-{meta.last_row}"} & set(withheld))
 
 
 def _refused(name: str, clause: str, found: str) -> FieldNotAllowedError:

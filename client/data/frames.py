@@ -7,7 +7,7 @@
 - Digests are over values alone, not over stamps, task and labels: a copy with another time stamp or another
   label is the same episode and spends the same budget. `Frames.digest` is over what is stored;
   `Frames.content` over all mapped fields, so that it stays the same when the allow-list changes: unit, split
-  and lineage hang on it.
+  and lineage hang on it. `Frames.marks` know its frames again in another cut (client.data.marks).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.errors import NotFiniteError
+from client.data.marks import marks_of
 from client.data.units import to_si
 from policies.encoding import canonical
 
@@ -46,6 +47,7 @@ class Frames:
     clock: ClockKind
     content: str
     missing_rows: int
+    marks: str = ""
 
     @property
     def length(self) -> int:
@@ -105,6 +107,7 @@ def frames_of(series: Series, signals: SignalMap, first: int, last: int, allow: 
         stamps_ns=series.stamps_ns[rows],
         clock=series.clock,
         content=_digest(columns, last - first),
+        marks=marks_of(columns),
         missing_rows=int(missing.sum()),
     )
 

@@ -7,7 +7,8 @@ Order, and nothing is stored before the last step:
 3. each series is cut into episodes, converted to SI, checked; NaN, infinity and a missing column refuse the
    import;
 4. its one owner is found (client.data.owners); an episode that the data set has already is the same unit: it
-   is counted as a duplicate and left alone, and refused where another owner claims it;
+   is counted as a duplicate and left alone, and refused where another owner claims it; so is one whose rows
+   or frames are, cut or saved otherwise, in other episodes of the store;
 5. the split is fixed: as it was if the episode or its unit was seen before, else as the format declares it
    for the unit's first episode, else by ``HMAC(node key, unit) mod 100 < held_out_percent``;
 6. lineage and block are found (client.data.catalogue);
@@ -41,6 +42,7 @@ from client.data.errors import (
 )
 from client.data.frames import Frames, frames_of
 from client.data.owners import EPISODE, owners, unit_of
+from client.data.places import Rows
 from client.data.quality import failed_checks
 from client.data.readers import claimed
 from client.data.segment import cut
@@ -51,7 +53,7 @@ from policies.errors import invariant
 from policies.limits import EPISODE_FRAMES
 from policies.messages import EMBODIMENT_CLASSES
 from policies.ports import Clock, iso_s
-from policies.privacy.errors import UnitRefusedError
+from policies.privacy.errors import LineageUnknownError, UnitRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -129,6 +131,7 @@ def import_path(
     Raises:
         DataError: With its code (client.data.errors); the store is as it was.
         UnitRefusedError: Another unit than the recipes' or the data set's; an episode of no owner, or of two.
+        LineageUnknownError: Rows or frames that other episodes of the store have, cut or saved otherwise.
         PrivateStatisticError: The signal map asks for a statistic of the recordings.
     """
     check_dataset_name(dataset)
@@ -183,6 +186,7 @@ class _Import:
         self._key, self._held_out_percent, self._notes = node_key, held_out_percent, notes
         self._index = draft.catalogue.index()
         self._unit = unit_of(signals)
+        self._marks: dict[str, str] = {}
         self._splits: dict[bytes, Split] = {}
         self._added: list[EpisodeMeta] = []
         self._touched: set[str] = set()
@@ -205,15 +209,24 @@ class _Import:
 
     def _add(self, frames: Frames, series: Series, first: int) -> None:
         digest, last = frames.digest, first + frames.length
-        mine = owners(series, self._signals, first, last, node_key=self._key, content=frames.content)
-        at = series.source.first + first
+        at, end = series.span(first, last)
+        place = str(Rows(series.source.file_sha256, at, end))
+        known = self._known(frames.content, place)
+        content = known.content if known else frames.content  # other fields of a known episode: its unit
+        mine = owners(series, self._signals, first, last, node_key=self._key, content=content)
         if digest in self._draft.owners:
             self._check_owner(self._unit == EPISODE or self._draft.owners[digest] == mine, series, at)
             self._duplicates += 1
             return
         (unit,) = mine
-        known = self._known(frames.content, series.source.file_sha256, at, at + frames.length)
         self._check_owner(known is None or known.unit == self._name(unit), series, at)
+        if known is None and self._index.is_taken(place, frames.marks):
+            raise _taken(series, at)
+        self._index.take(place, frames.marks)
+        self._marks[frames.content] = frames.marks
+        self._touched |= (
+            {known.lineage} if known else self._index.by_file.get(series.source.file_sha256, set())
+        )
         failed = failed_checks(frames)
         self._notes.update(f"excluded-by-{check}" for check in failed)
         meta = EpisodeMeta(
@@ -229,7 +242,7 @@ class _Import:
             reader=series.source.reader,
             file_sha256=series.source.file_sha256,
             first_row=at,
-            last_row=at + frames.length,
+            last_row=end,
             signal_map=self._signals.digest,
             clock=frames.clock,
             start_ns=None if frames.clock == "derived" else int(frames.stamps_ns[0]),
@@ -240,11 +253,8 @@ class _Import:
         self._draft.add(frames, meta)
         self._added.append(meta)
 
-    def _known(self, content: str, file_sha256: str, first: int, last: int) -> Known | None:
-        index, place = self._index, _place(file_sha256, first, last)
-        known = index.by_content.get(content) or index.by_place.get(place)
-        self._touched |= {known.lineage} if known else index.by_file.get(file_sha256, set())
-        return known
+    def _known(self, content: str, place: str) -> Known | None:
+        return self._index.by_content.get(content) or self._index.by_place.get(place)
 
     def _name(self, unit: bytes) -> str:
         """How the catalogue names a unit: an episode that is its own unit goes by its content."""
@@ -320,8 +330,8 @@ class _Import:
         joining: dict[int, list[EpisodeKey]] = {}
         blocks: dict[str, int] = {}
         for meta in self._added:
-            place = _place(meta.file_sha256, meta.first_row, meta.last_row)
-            row = (meta.content, place, self._name(meta.unit_id))
+            place = str(Rows(meta.file_sha256, meta.first_row, meta.last_row))
+            row = (meta.content, place, self._name(meta.unit_id), self._marks[meta.content])
             known = index.by_content.get(meta.content) or index.by_place.get(place)
             home = known or index.by_unit.get(row[2])
             if home is None:
@@ -336,8 +346,12 @@ class _Import:
         return catalogue, blocks
 
 
-def _place(file_sha256: str, first: int, last: int) -> str:
-    return f"{file_sha256}:{first}-{last}"
+def _taken(series: Series, first: int) -> LineageUnknownError:
+    return LineageUnknownError(
+        need="rows that are in no other episode of the store, or in one that was cut at the same rows",
+        found=f"{series.name}, the episode of row {first}: some are in episodes of another cut or file",
+        remedy="import it by the segment rule of its first import: budget and held-out set hang on that cut",
+    )
 
 
 def _map_of(probe: Probe) -> SignalMap:

@@ -64,7 +64,10 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Rows of one source in their order. All arrays have ``length`` rows."""
+    """Rows of one source in their order. All arrays have ``length`` rows.
+
+    ``kept`` are their numbers in the source, where the reader left some out; which ones depends on the map.
+    """
 
     name: str
     stamps_ns: Int64
@@ -73,11 +76,18 @@ class Series:
     texts: Mapping[str, Texts] = field(default_factory=dict)
     source: SourceRef
     declared: Declared | None = None
+    kept: Int64 | None = None
 
     @property
     def length(self) -> int:
         """Number of rows."""
         return len(self.stamps_ns)
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """Where rows ``first`` to ``last`` (one past the end) lie in the source, whatever the map."""
+        if self.kept is None:
+            return self.source.first + first, self.source.first + last
+        return int(self.kept[first]), int(self.kept[last - 1]) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

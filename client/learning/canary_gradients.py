@@ -6,16 +6,18 @@
   out. So its gradient is one coordinate of the port's weights and nothing else, under the real loss, and it
   goes through the real engine as any unit does: nothing is added to a sum from outside.
 - Coordinates are orthonormal. Half of the port's are given to no canary: what is released there is noise.
-- A canary's raw gradient is 3 to 300 times the clip norm, and it has one to four frames, or twice the K of
-  the plan, all alike: clipping, averaging over frames and the bound on frames must all work for it to weigh
-  one norm.
+- A canary's raw gradient is 3 to 300 times the clip norm, and it has one to four frames, some number up to
+  K, or twice the K of the plan, all alike: clipping, averaging over frames and the bound on frames must all
+  work for it to weigh one norm.
 - The number of a canary stands in its first input, which the mask keeps out of the gradient: `Tap` stands
   between the steps and the engine and reads there who was drawn.
+- `crowd` is for the sampler alone: units of strata of many sizes, which no engine sees (`NoEngine`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,12 +33,14 @@ if TYPE_CHECKING:
 
     from client.learning.engines import ClippedSum, UnitFrames
 
-__all__ = ["Port", "Ported", "Tap", "canaries", "others"]
+__all__ = ["Crowd", "NoEngine", "Port", "Ported", "Tap", "canaries", "crowd", "others"]
 
 _RAW: Final = (3.0, 30.0, 300.0)
 _SCALES: Final = (1.0, 100.0)
 _LONG: Final = 8  # every so many canaries a long one: it is slow, and a few are enough to be seen
 _LENGTHS: Final = 4
+_STRATA: Final = ((1, 250), (2, 50), (3, 20), (5, 10), (10, 5), (20, 4), (50, 3))  # size, and how many
+_LARGEST: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +110,7 @@ def canaries(port: Port, *, count: int, clip: float, frames: int) -> list[Frames
     found = []
     for number in range(count):
         row, column = divmod(number % port.directions, port.width)
-        length = 2 * frames if number % _LONG == 0 else 1 + number % _LENGTHS
+        length = _length(number, frames)
         one = _frames(port, f"canary {number}", length)
         weight = clip * _RAW[number % len(_RAW)] * (port.outputs + port.width) / 2
         one.inputs[:, 0] = number + 1
@@ -115,6 +119,64 @@ def canaries(port: Port, *, count: int, clip: float, frames: int) -> list[Frames
         one.mask[:, port.outputs + row] = 1
         found.append(one)
     return found
+
+
+def _length(number: int, frames: int) -> int:
+    """Frames of a canary: too many, some number up to K, or few."""
+    if number % _LONG == 0:
+        return 2 * frames
+    return 1 + (5 * number // _LONG) % frames if number % _LONG == _LONG // 2 else 1 + number % _LENGTHS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """Units that are only drawn.
+
+    Attributes:
+        units: In an order that has nothing to do with their strata.
+        sizes: Units of the stratum of each.
+        q: Probability of each.
+    """
+
+    units: list[Frames]
+    sizes: npt.NDArray[np.intp]
+    q: npt.NDArray[np.float64]
+
+
+def crowd(*, sampling_prob: float, strata_target: float | None) -> Crowd:
+    """Units in strata of 1 to 50, and with a target in one that is twice as large as it allows at q."""
+    strata = [size for size, count in _STRATA for _ in range(count)]
+    if strata_target is not None:
+        strata.append(max(1, min(_LARGEST, math.ceil(2 * strata_target / sampling_prob))))
+    named = [(size, f"stratum {number}") for number, size in enumerate(strata) for _ in range(size)]
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(named))
+    cells = [np.full((1, 1), number + 1, dtype=np.float32) for number in range(len(named))]
+    empty = np.zeros((1, 1), dtype=np.float32)
+    sizes = np.array([named[at][0] for at in order])
+    target = np.inf if strata_target is None else strata_target
+    return Crowd(
+        units=[
+            Frames(
+                inputs=cell,
+                targets=empty,
+                mask=empty,
+                unit_id=hashlib.sha256(f"drawn {at}".encode()).digest(),
+                stratum=named[at][1],
+            )
+            for cell, at in zip(cells, order.tolist(), strict=True)
+        ],
+        sizes=sizes,
+        q=np.minimum(sampling_prob, target / sizes),
+    )
+
+
+class NoEngine:
+    """`ClippedSum` of a model of one weight that learns nothing."""
+
+    def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
+        """See `ClippedSum`."""
+        del units, clip
+        return [torch.zeros(1, dtype=torch.float64)]
 
 
 def others(port: Port, *, count: int, frames: int, rng: np.random.Generator) -> list[Frames]:
@@ -133,15 +195,22 @@ def others(port: Port, *, count: int, frames: int, rng: np.random.Generator) -> 
 
 
 class Tap:
-    """`ClippedSum` that passes everything on and notes which canaries were drawn, and the longest unit."""
+    """`ClippedSum` that passes everything on and notes what it was given.
+
+    Attributes:
+        longest: Frames of the longest unit.
+        clip: The largest bound that was asked for.
+    """
 
     def __init__(self, engine: ClippedSum) -> None:
         self._engine = engine
         self._drawn: list[int] = []
         self.longest = 0
+        self.clip = 0.0
 
     def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
         """See `ClippedSum`."""
+        self.clip = max(self.clip, clip)
         for unit in units:
             self.longest = max(self.longest, len(unit.inputs))
             number = round(float(unit.inputs[0, 0]))
@@ -149,7 +218,7 @@ class Tap:
                 self._drawn.append(number - 1)
         return self._engine(units, clip)
 
-    def take(self) -> npt.NDArray[np.intp]:
-        """Numbers of the canaries since the last call."""
+    def take(self, among: int) -> npt.NDArray[np.intp]:
+        """How often each of so many canaries was drawn since the last call."""
         drawn, self._drawn = np.array(self._drawn, dtype=np.intp), []
-        return drawn
+        return np.bincount(drawn, minlength=among)

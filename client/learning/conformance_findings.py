@@ -13,64 +13,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from client.learning.noise_chances import fresh_chances, least, shape_chances, strength_chances
 from policies.privacy.conformance import CHECKS, Check, figure, mu_expected
 from policies.privacy.draw_chances import draw_chances
-from policies.privacy.gaussian_mu import (
-    MuFit,
-    correlation_chance,
-    fit_mu,
-    gaussian_chance,
-    mu_epsilon,
-    variance_chance,
-    z_of,
-)
+from policies.privacy.gaussian_mu import fit_mu, mu_epsilon, z_of
 
 if TYPE_CHECKING:
+    from client.learning.conformance_seen import Observed
+    from policies.privacy.gaussian_mu import MuFit
     from policies.privacy.plan import DpPlan
 
-__all__ = ["Observed", "findings"]
+__all__ = ["findings"]
 
-Array64 = npt.NDArray[np.float64]
 FALSE_ALARM: Final = 1e-6
 DRAW_ALARM: Final = 1e-8
 TOLERANCE: Final = 0.25
 REPORTED: Final = 0.95
 _SURE: Final = 1 - FALSE_ALARM
-_LAGS: Final = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """What was seen; scores and noisy sums are before division by the normaliser.
-
-    Attributes:
-        sizes: Lengths of the tensors of a noisy sum, ``[P]`` together; the port's is last.
-        empty: Steps with nobody drawn, ``[t, P]``.
-        counted: Exactly the plan's number of them ran.
-        moved: The farthest that one unit moves the sum without noise, in clip norms.
-        longest: Frames of the longest unit that reached the engine.
-        drawn: Canaries of each step, ``[T, n]``.
-        scores: The port's coordinates of each step, in clip norms, ``[T, c]``.
-        directions: The first so many coordinates have canaries, canary i the coordinate ``i % directions``.
-    """
-
-    sizes: tuple[int, ...]
-    empty: Array64
-    counted: bool
-    moved: float
-    longest: int
-    drawn: npt.NDArray[np.bool_]
-    scores: Array64
-    directions: int
-
-    @property
-    def counts(self) -> Array64:
-        """Canaries of each direction in each step, ``[T, directions]``."""
-        by_copy = self.drawn.reshape(len(self.drawn), -1, self.directions)
-        counts: Array64 = by_copy.sum(1).astype(np.float64)
-        return counts
+_EXACT: Final = 0.01  # of a clip norm; engines clip to a little less than the bound
+_STRAY: Final = 1e-6  # rounding to float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +56,13 @@ def findings(
         probability: q of the canaries.
         epsilon_pld: The claim.
     """
-    counts = seen.counts
-    fit = fit_mu(np.hstack([counts, np.zeros_like(seen.scores[:, seen.directions :])]), seen.scores)
-    mu = _composed(plan, fit, seen, counts)
-    draws = draw_chances(seen.drawn, q=probability)
-    strength, shape, fresh = _noise_chances(plan, seen, counts)
-    expected = mu_expected(plan.document) * probability / float(plan.sampling_prob)
+    fit = fit_mu(np.hstack([seen.counts, np.zeros_like(seen.free)]), seen.canaries.scores)
+    mu = _composed(plan, fit, seen, probability)
+    draws, exact, moved = _draw_chances(seen, probability), seen.exact, _moved(plan, seen)
+    strength, shape, fresh = (
+        least(tests(plan, seen)) for tests in (strength_chances, shape_chances, fresh_chances)
+    )
+    expected = mu_expected(plan.document)
     allowed = max(TOLERANCE, z_of(1 - FALSE_ALARM / 2) * mu.error / expected)
     delta = float(plan.delta)
     low, sure = mu_epsilon(mu.low, delta=delta), mu_epsilon(mu.sure, delta=delta)
@@ -115,21 +78,26 @@ def findings(
         "weight": figure(max(0.0, fit.weight)),
         "noise_std": figure(fit.std * float(plan.clip_norm)),
         "noise_std_planned": figure(plan.added_std),
-        "sampling_rate": figure(float(seen.drawn.mean())),
-        "remove_one": figure(seen.moved),
+        "sampling_rate": figure(float(seen.canaries.drawn.mean())),
+        "remove_one": figure(moved),
         "clip_norm": plan.clip_norm,
-        "noise_chance": figure(strength),
-        "shape_chance": figure(shape),
-        "fresh_chance": figure(fresh),
+        "noise_chance": figure(strength[1]),
+        "shape_chance": figure(shape[1]),
+        "fresh_chance": figure(fresh[1]),
     }
     worst = min(draws, key=lambda name: draws[name])
+    empty = np.concatenate(seen.empty.runs)
     rows = (
         (
-            seen.counted and bool((np.abs(seen.empty).max(axis=1, initial=0.0) > 0).all()),
+            seen.empty.counted and bool((np.abs(empty).max(axis=1, initial=0.0) > 0).all()),
             "as many noisy steps as planned, and a refusal after them",
-            f"{len(seen.empty)} steps, {'then a refusal' if seen.counted else 'another number'}",
+            f"{len(seen.empty.first)} steps, {'then a refusal' if seen.empty.counted else 'another number'}",
         ),
-        (seen.moved <= 1, "at most 1 clip norm", f"{figure(seen.moved)} clip norms"),
+        (
+            moved <= 1 and exact.stray <= _STRAY,
+            "at most 1 clip norm, and nothing where nobody was drawn",
+            f"{figures['remove_one']} clip norms, {figure(exact.stray)} where nobody was drawn",
+        ),
         (
             0 < seen.longest <= plan.frames_per_unit,
             f"at most {plan.frames_per_unit} frames of a unit",
@@ -137,22 +105,30 @@ def findings(
         ),
         (
             draws[worst] >= DRAW_ALARM,
-            f"rate {figure(probability)}, and spreads and repeats of independent draws",
+            f"rate {figure(probability)}, less in large strata if there is a target, and independent draws",
             f"rate {figures['sampling_rate']}; least likely: {worst}, chance {draws[worst]:.1e}",
         ),
         (
-            strength >= FALSE_ALARM,
+            strength[1] >= FALSE_ALARM,
             f"standard deviation {figures['noise_std_planned']}",
-            f"{figures['noise_std']} beside canaries, chance {strength:.1e}",
+            f"{figures['noise_std']} beside canaries; least likely: {strength[0]}, chance {strength[1]:.1e}",
         ),
-        (shape >= FALSE_ALARM, "distances of a Gaussian sample", f"chance {shape:.1e}"),
-        (fresh >= FALSE_ALARM, "no correlation", f"chance {fresh:.1e}"),
         (
-            abs(mu.value - expected) <= allowed * expected,
-            f"mu within {100 * allowed:.0f} % of {figure(expected)}",
-            f"mu {mu.value:.4f}: {fit.weight:.3f} clip norms in noise of {fit.std:.3f}, not {planned:.3f}"
-            if abs(fit.std / planned - 1) > TOLERANCE
-            else f"mu {mu.value:.4f}: {fit.weight:.3f} clip norms in noise of {fit.std:.3f}",
+            shape[1] >= FALSE_ALARM,
+            "distances of a Gaussian sample, on no coarse grid",
+            f"least likely: {shape[0]}, chance {shape[1]:.1e}",
+        ),
+        (
+            fresh[1] >= FALSE_ALARM,
+            "no correlation, and a key of 256 bits for each generator",
+            f"least likely: {fresh[0]}, chance {fresh[1]:.1e}",
+        ),
+        (
+            abs(mu.value - expected) <= allowed * expected and exact.least >= 1 - _EXACT,
+            f"mu within {100 * allowed:.0f} % of {figure(expected)}; each unit 1 clip norm without noise",
+            f"mu {mu.value:.4f}: {fit.weight:.3f} clip norms in noise of {fit.std:.3f}"
+            + (f", not {planned:.3f}" if abs(fit.std / planned - 1) > TOLERANCE else "")
+            + f"; {exact.least:.3f} without noise",
         ),
         (
             sure <= epsilon_pld,
@@ -167,38 +143,32 @@ def findings(
     return figures, checks
 
 
-def _composed(plan: DpPlan, fit: MuFit, seen: Observed, counts: Array64) -> _Mu:
-    """Mu over the plan's T steps, at the rate that was seen, of the sum that the plan protects."""
-    rate = float(seen.drawn.mean())
-    scale = rate * math.sqrt(plan.steps / (plan.honest_min or 1))
-    if not counts.any():
+def _moved(plan: DpPlan, seen: Observed) -> float:
+    """The farthest that a unit moves a sum, or that the engine was allowed to let it, in clip norms."""
+    return max(seen.moved, seen.exact.most, seen.clip / float(plan.clip_norm))
+
+
+def _draw_chances(seen: Observed, probability: float) -> dict[str, float]:
+    """P-values of the canaries' draws, and of the crowd's."""
+    canaries, crowd = seen.canaries, seen.crowd
+    own = draw_chances(canaries.drawn, q=probability, run=canaries.run)
+    many = draw_chances(crowd.drawn, q=crowd.q, groups=crowd.sizes, run=crowd.run)
+    return {f"{name} of canaries": one for name, one in own.items()} | many
+
+
+def _composed(plan: DpPlan, fit: MuFit, seen: Observed, probability: float) -> _Mu:
+    """Mu over the plan's T steps of the sum that the plan protects, at q times the rate seen over expected.
+
+    The bounds are those of a canary, which is drawn at less than q where the target of a stratum is below it.
+    """
+    canaries, q = seen.canaries.drawn, float(plan.sampling_prob)
+    if not canaries.any():
         return _Mu(value=0.0, low=0.0, sure=0.0, error=0.0)
+    rate = q * float(canaries.mean()) / probability
+    scale = rate * math.sqrt(plan.steps / (plan.honest_min or 1))
     return _Mu(
         value=scale * fit.mu,
-        low=scale * fit.low(REPORTED),
-        sure=scale * fit.low(_SURE),
+        low=scale * probability / q * fit.low(REPORTED),
+        sure=scale * probability / q * fit.low(_SURE),
         error=scale * fit.error,
     )
-
-
-def _noise_chances(plan: DpPlan, seen: Observed, counts: Array64) -> tuple[float, float, float]:
-    """Chances of the noise's strength, shape and freshness: smallest of the tests, times their number."""
-    std = plan.added_std / float(plan.clip_norm)
-    free = seen.scores[:, seen.directions :]
-    beside = np.concatenate([free.ravel(), seen.scores[:, : seen.directions][counts == 0]])
-    tensors = np.split(seen.empty, np.cumsum(seen.sizes)[:-1], axis=1)
-    strengths = [variance_chance(beside, std=std)]
-    strengths += [variance_chance(one, std=plan.added_std) for one in tensors]
-    shapes = [gaussian_chance(beside, std=std), gaussian_chance(seen.empty, std=plan.added_std)]
-    lags = {*range(1, _LAGS + 1), plan.steps_per_round, plan.steps}
-    fresh = [correlation_chance(free[:-lag], free[lag:]) for lag in sorted(lags) if lag < len(free)]
-    fresh += [
-        correlation_chance(seen.empty[:-1], seen.empty[1:]),
-        correlation_chance(seen.empty[:, :-1], seen.empty[:, 1:]),
-    ]
-    return _least(strengths), _least(shapes), _least(fresh)
-
-
-def _least(chances: list[float]) -> float:
-    sound = all(math.isfinite(one) for one in chances)  # what is not a number is no noise
-    return min(1.0, len(chances) * min(chances)) if sound else 0.0

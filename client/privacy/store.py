@@ -41,7 +41,7 @@ from policies.privacy.ledger import Cap, LedgerState, Total
 from policies.privacy.plan import DpPlan, EvalPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from client.privacy.units import Units
@@ -193,8 +193,18 @@ class BudgetStore:
         cap: Cap,
         unit: str = "episode",
         adjacency: str = "zero-out",
+        first: Callable[[BudgetStore], object] | None = None,
     ) -> Self:
         """Starts the ledger of a new lineage, without any block; ``cap.scope`` is the lineage.
+
+        Args:
+            path: The file.
+            clock: Wall clock.
+            key: The node's signing key.
+            cap: Of the lineage.
+            unit: Of every plan.
+            adjacency: Likewise.
+            first: Writes the entries that belong to its beginning; the file is there with them or not at all.
 
         Raises:
             BudgetUnknownError: There is a file already: a budget never starts again.
@@ -204,11 +214,19 @@ class BudgetStore:
             raise _unknown("no ledger yet", f"{path.name} is there")
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(path.name + ".new")
-        new.unlink(missing_ok=True)
+        for left in (new, new.with_name(new.name + "-journal")):  # by a process that died here
+            left.unlink(missing_ok=True)
         store = cls.__new__(cls)
         store._open(new, clock, key)  # noqa: SLF001  own constructor
-        with store._wrapped():  # noqa: SLF001
-            store._write_new(cap, unit, adjacency)  # noqa: SLF001
+        try:
+            with store._wrapped():  # noqa: SLF001
+                store._write_new(cap, unit, adjacency)  # noqa: SLF001
+            if first is not None:
+                first(store)
+        except IriaiError:
+            store.close()
+            new.unlink()
+            raise
         store.close()
         new.chmod(0o600)
         new.replace(path)
@@ -238,6 +256,12 @@ class BudgetStore:
         """The state as of the last call; pure value."""
         return self._state
 
+    def read(self) -> LedgerState:
+        """The state with what other processes appended."""
+        with self._lock, self._wrapped():
+            self._catch_up()
+        return self._state
+
     def tighten(self, epsilon_total: str) -> None:
         """Lowers the lineage's cap for the rest of its life.
 
@@ -246,6 +270,15 @@ class BudgetStore:
         """
         with self._transaction():
             self._append("tighten", {"epsilon_total": epsilon_total})
+
+    def waive(self, contract: str, *, by: str) -> None:
+        """Marks for good that the units are used without privacy under a contract.
+
+        Raises:
+            BudgetError: It is marked so.
+        """
+        with self._transaction():
+            self._append("waived", ledger.waived_body(contract, by=by))
 
     def append_missing(self, spends: Sequence[Mapping[str, Any]]) -> None:
         """Appends spends that this copy of the ledger lacks, as an incident; no cap refuses the truth.

@@ -199,7 +199,7 @@ class Release:
         privacy: The recipe's plan.
         made_at: When the candidate's last aggregate was made (``2026-12-02T00:00:00Z``).
         validation: Whether each party accepted the candidate on its held-out episodes.
-        mia_auc: Decimal; the 95 % lower end of the area under the curve of the membership-inference report.
+        mia_auc: Decimal; the largest lower end of the areas of the membership-inference report.
         property_skill: Decimal; skill of the property-leak report.
         canaries_fired: None of the fields if the canary report passed, else every field that it is about.
         earlier_cohorts: Cohorts of what was released before under this recipe.

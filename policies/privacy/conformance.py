@@ -41,12 +41,12 @@ PASSED: Final = "passed"
 FAILED: Final = "failed"
 CHECKS: Final[dict[str, str]] = {
     "steps": "every step is counted and noisy, also with no unit drawn, and none runs beyond the plan",
-    "remove-one": "removing any one unit moves the clipped sum by at most the clip norm",
+    "remove-one": "removing any one unit moves the clipped sum by at most the clip norm, and the sum holds nothing else",
     "frames": "no unit brings more frames into a step than the plan allows",
-    "sampling": "each unit is drawn on its own, afresh at every step, with the plan's probability",
+    "sampling": "each unit is drawn on its own, afresh at every step and in every run, with its probability",
     "noise-strength": "the noise has the plan's variance, in every tensor and beside every batch",
-    "noise-shape": "the noise is Gaussian",
-    "noise-fresh": "no step repeats the noise of another",
+    "noise-shape": "the noise is Gaussian, and on no coarse grid",
+    "noise-fresh": "no step, tensor, run or generator repeats the noise of another",
     "mu": "a unit weighs as much against the noise as the plan says, no more and no less",
     "epsilon-low": "what the canaries give away does not refute the epsilon that is claimed",
 }
@@ -68,7 +68,8 @@ FIGURES: Final = (
     "shape_chance",
     "fresh_chance",
 )
-_TEXTS: Final = ("plan", "recipe", "engine", "sampler", "generator")
+_DIGESTS: Final = ("plan", "recipe", "software")
+_TEXTS: Final = (*_DIGESTS, "engine", "sampler", "generator")
 _COUNTS: Final = ("canaries", "directions", "steps", "parameters")
 _DIGITS: Final = 6
 _TOLERANCE: Final = 1e-3
@@ -99,6 +100,7 @@ class ConformanceReport:
     Attributes:
         plan: Digest of the plan.
         recipe: Digest of the recipe whose model was used.
+        software: Digest of the software that was audited (`client.software`).
         engine: The engine that was audited, by its name in step receipts, or its class.
         sampler: The sampler.
         generator: Generator of noise and choices.
@@ -115,6 +117,7 @@ class ConformanceReport:
 
     plan: str
     recipe: str
+    software: str
     engine: str
     sampler: str
     generator: str

@@ -5,8 +5,8 @@
   an experiment of its own and one run gives a confidence interval (arXiv 2302.03098). Scores are projections
   of what was released on the directions; counts say how many canaries of that direction went in.
 - An audit can only refute: `mu_epsilon` of the *lower* bound is an epsilon that the mechanism does not beat.
-- `variance_chance`, `gaussian_chance` and `correlation_chance` are p-values of what noise must be: as strong
-  as planned, Gaussian, and fresh at every step.
+- `variance_chance`, `gaussian_chance`, `correlation_chance` and `repeat_chance` are p-values of what noise
+  must be: as strong as planned, Gaussian, and fresh at every step. `is_coarse` tells noise on a grid.
 
 Sources: Gaussian privacy curve arXiv 1905.02383 (corollary 2.13); cube root of chi-square E. B. Wilson and M.
 M. Hilferty, PNAS 17 (1931); limit law of the largest distance A. N. Kolmogorov (1933). numpy and the standard
@@ -32,7 +32,10 @@ __all__ = [
     "correlation_chance",
     "fit_mu",
     "gaussian_chance",
+    "is_coarse",
     "mu_epsilon",
+    "repeat_chance",
+    "squares_chance",
     "variance_chance",
     "z_of",
 ]
@@ -42,6 +45,10 @@ MU_MAX: Final = 1_000.0  # noise a thousandth of a unit's weight or less is no n
 _HALVINGS: Final = 100
 _TAIL: Final = 30.0  # beyond so many deviations the normal tail is its own first term
 _KS_TERMS: Final = 50
+_OVERLAP: Final = 5_000  # products of two samples from which on their sum is normal far into the tail
+_LONGEST: Final = 2**22  # samples whose repeats are looked for: 128 MiB of spectrum
+_TWINS: Final = (20, 0.01)  # equal samples, and their share, that float32 has by chance at most
+_SHORT: Final = 3
 _KS_SAMPLES: Final = 50_000  # finds a distance of 0.012 at one in a million
 
 
@@ -131,8 +138,12 @@ def mu_epsilon(mu: float, *, delta: float) -> float:
 def variance_chance(samples: Floats, *, std: float) -> float:
     """Two-sided p-value of a sum of squares under N(0, std^2); exact to a percent from 100 samples on."""
     values = np.asarray(samples, dtype=np.float64).ravel()
-    n = len(values)
-    ratio = _dot(values, values) / (n * std * std)
+    return squares_chance(_dot(values, values), len(values), std=std)
+
+
+def squares_chance(total: float, n: int, *, std: float) -> float:
+    """`variance_chance` of n samples whose squares have this sum."""
+    ratio = total / (n * std * std)
     spread = 2 / (9 * n)
     return math.erfc(abs(math.cbrt(ratio) - 1 + spread) / math.sqrt(2 * spread))
 
@@ -162,3 +173,34 @@ def correlation_chance(first: Floats, second: Floats) -> float:
     if scale <= 0:
         return 0.0
     return math.erfc(abs(_dot(a, b)) / scale * math.sqrt(len(a) / 2))
+
+
+def repeat_chance(samples: Floats) -> float:
+    """P-value of no repeat in a long row of noise, at whatever distance; 1 where the row is short.
+
+    All distances at once, by the Fourier transform of the row.
+    """
+    values = np.asarray(samples, dtype=np.float64).ravel()[:_LONGEST]
+    lags = len(values) - _OVERLAP
+    square = _dot(values, values) / max(1, len(values))
+    if lags < _OVERLAP or square <= 0:
+        return 1.0
+    length = 1 << (2 * len(values) - 1).bit_length()
+    alike = np.fft.irfft(np.abs(np.fft.rfft(values, length)) ** 2, length)[1 : lags + 1]
+    most = float(np.max(np.abs(alike) / np.sqrt(len(values) - np.arange(1, lags + 1)))) / square
+    return min(1.0, lags * math.erfc(most / math.sqrt(2)))
+
+
+def is_coarse(samples: Floats, *, single: bool = False) -> bool:
+    """Whether noise lies on a grid: half precision if it was released, single if it comes from a generator.
+
+    Args:
+        samples: Of a continuous distribution, one row.
+        single: Nothing has rounded them yet, so single precision is coarse too.
+    """
+    values = np.asarray(samples, dtype=np.float64).ravel()
+    twins = len(values) - len(np.unique(values))
+    least, share = _TWINS
+    return twins > least + share * len(values) or (
+        single and int((values == values.astype(np.float32)).sum()) > _SHORT
+    )

@@ -2,13 +2,18 @@
 """What a candidate's evaluation report says of leaks, and what the contract is told of it. Standard library.
 
 - ``leaks`` (``iriai-leak-report/1``, `policies.leak_report`): canaries over the whole cohort, their scores
-  and figures. It passes as ``membership-inference-report`` if the lower end of the area under the curve is
-  within the contract's bound, and as ``canary-report`` if besides the epsilon that one run shows is within
-  the claim.
+  and figures. It passes as ``membership-inference-report`` if the lower end of *every* area under the curve
+  is within the contract's bound: the one over all canaries, each party's own, and each one over all but one
+  party's; one maker that trains on the wrong canaries silences none but its own. It passes as
+  ``canary-report`` if besides the epsilon that one run shows is within the claim.
+- ``untrained`` names parties whose area is so far below a half that an honest cohort has one in a thousand:
+  they did not train on the canaries that they committed to, and nothing passes.
 - ``audits``: what each silo's own audits on synthetic data came to, as it signed them: ``conformance`` of its
   engine before the run, ``property``: the skill of a property inference on what leaves it.
-- The contract is told the *lower* end of the area (``mia_auc``): one area of 64 canaries has a standard error
-  of 0.07, so a bare estimate above the bound would refuse honest models by luck. ``canaries_fired`` are none,
+- The contract is told the largest *lower* end of these areas (``mia_auc``): one area of 64 canaries has a
+  standard error of 0.07, so a bare estimate above the bound would refuse honest models by luck. A model that
+  knows no canary is refused in two of a thousand cases, one exactly at the bound in one of ten.
+  ``canaries_fired`` are none,
   or every input field of the recipe and every secret of the contract: a score cannot say by which field.
 - A test that finds nothing is an alarm that stayed silent, never a proof.
 
@@ -50,6 +55,7 @@ MEMBERSHIP: Final = "membership-inference-report"
 PROPERTY: Final = "property-leak-report"
 CODE_MISSING: Final = "privacy.canary-missing"
 CODE_FAILED: Final = "privacy.audit-failed"
+_UNTRAINED: Final = 0.001  # of honest cohorts that have a party so far below a half
 SAYS: Final = (
     "An alarm, never a proof: canaries that were not learned by heart do not show that nothing was, and a"
     " bound from so few guesses cannot come near the claim."
@@ -77,20 +83,39 @@ def property_skill(audits: Mapping[str, Mapping[str, Json]], trained: Collection
 
 
 def verdicts(leaks: Mapping[str, Json], *, auc_max: str | None) -> dict[str, Json]:
-    """``auc_max``, ``passed`` and ``code`` of a leak report, as they follow from its other fields.
+    """What follows from the other fields of a leak report.
+
+    ``auc_max``, ``auc_worst`` (the largest lower end), ``untrained``, ``passed`` and ``code``.
 
     Args:
-        leaks: With ``claim``, ``canaries``, ``missing``, ``auc`` and ``epsilon_low``.
+        leaks: With ``claim``, ``canaries``, ``missing``, ``auc``, ``parties`` and ``epsilon_low``.
         auc_max: The contract's bound; `MIA_AUC_MAX` where it names none.
     """
     bound, passed = auc_max or str(MIA_AUC_MAX), {CANARIES: False, MEMBERSHIP: False}
-    if leaks["missing"] or leaks["canaries"] < CANARIES_MIN or leaks["auc"] is None:
-        return {"auc_max": bound, "passed": passed, "code": CODE_MISSING}
+    worst, strange = _worst(leaks), _untrained(leaks["parties"])
+    found: dict[str, Json] = {"auc_max": bound, "auc_worst": worst, "untrained": strange, "passed": passed}
+    if leaks["missing"] or leaks["canaries"] < CANARIES_MIN or leaks["auc"] is None or worst is None:
+        return found | {"code": CODE_MISSING}
     claim = leaks["claim"]
-    passed[MEMBERSHIP] = float(leaks["auc"]["low"]) <= float(bound)
+    passed[MEMBERSHIP] = not strange and float(worst) <= float(bound)
     within = claim is None or float(leaks["epsilon_low"]) <= float(claim)
     passed[CANARIES] = passed[MEMBERSHIP] and within
-    return {"auc_max": bound, "passed": passed, "code": None if all(passed.values()) else CODE_FAILED}
+    return found | {"code": None if all(passed.values()) else CODE_FAILED}
+
+
+def _worst(leaks: Mapping[str, Json]) -> str | None:
+    """The largest lower end of the areas over all, over each party's, and over all but each party's."""
+    rows = leaks["parties"].values()
+    areas = [leaks["auc"], *(row[name] for row in rows for name in ("auc", "auc_without"))]
+    lows: list[str] = [area["low"] for area in areas if area is not None]
+    return max(lows, key=float, default=None)
+
+
+def _untrained(parties: Mapping[str, Mapping[str, Json]]) -> list[str]:
+    """Parties whose coins and scores fit together so badly that honest ones hardly ever do."""
+    level = _UNTRAINED / max(1, len(parties))
+    told = {name: row["chance"] for name, row in parties.items()}
+    return sorted(name for name, chance in told.items() if chance is not None and float(chance) < level)
 
 
 def leak_checks(report: Mapping[str, Json], asked: Collection[str]) -> dict[str, str]:
@@ -123,7 +148,7 @@ def leak_facts(report: Mapping[str, Json], *, fields: Iterable[str], secrets: It
     if leaks is None or leaks["code"] == CODE_MISSING or leaks["auc"] is None:
         return LeakFacts(mia_auc=None, property_skill=skill, canaries_fired=None)
     fired = () if leaks["passed"][CANARIES] else tuple(sorted({*fields, *secrets}))
-    return LeakFacts(mia_auc=leaks["auc"]["low"], property_skill=skill, canaries_fired=fired)
+    return LeakFacts(mia_auc=leaks["auc_worst"], property_skill=skill, canaries_fired=fired)
 
 
 def _skill(report: Mapping[str, Json]) -> str | None:

@@ -5,6 +5,8 @@
   ``others`` were not and could have been.
 - Every figure comes with its bound, because a gate that compares bare estimates of 64 canaries decides by
   luck: one AUC of 64 has a standard error of 0.07.
+- A party of a cohort has a dozen canaries or two. DeLong's error, estimated from so few, alarms four times
+  as often as it says; `auc_of_few` takes the error at the area in question instead.
 - The one-run bound is capped by its number of guesses (200 right ones: 4.2; 1000: 5.8; 5000: 7.3), so it is
   an alarm and never a proof that a larger claim holds.
 
@@ -25,14 +27,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.privacy.errors import PlanIncompleteError
 
-__all__ = ["CONFIDENCE", "Bounded", "auc", "one_run_epsilon", "one_run_low", "tpr_at_fpr"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "CONFIDENCE",
+    "Bounded",
+    "auc",
+    "auc_of_few",
+    "chance_of_so_low",
+    "one_run_epsilon",
+    "one_run_low",
+    "tpr_at_fpr",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Array64 = npt.NDArray[np.float64]
@@ -40,6 +54,9 @@ CONFIDENCE: Final = 0.95
 _GUESSED: Final = (1.0, 0.5, 0.25, 0.125)  # shares of the canaries that are guessed; each is one test
 _EPSILON_MAX: Final = 64.0
 _HALVINGS: Final = 60
+_PAIRS_COUNTED: Final = (
+    4096  # up to so many pairs of scores, orders are counted; beyond, the normal law is used
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +103,63 @@ def auc(members: Floats, others: Floats, *, confidence: float = CONFIDENCE) -> B
         variance = _variance_at(1 - 0.5 / (m * n), m, n)
     reach = NormalDist().inv_cdf(confidence) * math.sqrt(variance)
     return Bounded(value=value, low=max(0.0, value - reach), high=min(1.0, value + reach))
+
+
+def auc_of_few(members: Floats, others: Floats, *, confidence: float = CONFIDENCE) -> Bounded:
+    """The area, between the lowest and the highest area that so few scores do not refute.
+
+    An area is refuted if the estimate lies further off than Hanley and McNeil's error at *that* area.
+
+    Args:
+        members: ``[m]``, at least two.
+        others: ``[n]``, at least two.
+        confidence: Of each of the two bounds.
+
+    Raises:
+        PlanIncompleteError: Too few scores, or one that is not finite.
+    """
+    value = auc(members, others).value
+    m, n, reach = len(members), len(others), NormalDist().inv_cdf(confidence)
+
+    def refuted(area: float) -> bool:
+        return abs(value - area) > reach * math.sqrt(_variance_at(area, m, n))
+
+    return Bounded(value=value, low=_furthest(value, 0.0, refuted), high=_furthest(value, 1.0, refuted))
+
+
+def _furthest(value: float, end: float, refuted: Callable[[float], bool]) -> float:
+    """The area nearest to an end that is not refuted, between the estimate and that end."""
+    inside, outside = value, end
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if refuted(middle) else (middle, outside)
+    return inside
+
+
+def chance_of_so_low(members: Floats, others: Floats) -> float:
+    """Chance of an area as low as this one or lower, if coins that say nothing chose the members.
+
+    Exact (Mann and Whitney) without ties; with ties, a little too large.
+
+    Raises:
+        PlanIncompleteError: Too few scores, or one that is not finite.
+    """
+    value, m, n = auc(members, others).value, len(members), len(others)
+    if m * n > _PAIRS_COUNTED:
+        return NormalDist().cdf((value - 0.5) / math.sqrt((m + n + 1) / (12 * m * n)))
+    orders = _orders(m, n)
+    return sum(orders[: math.ceil(value * m * n - 1e-9) + 1]) / math.comb(m + n, m)
+
+
+def _orders(m: int, n: int) -> list[int]:
+    """How many orders of m members among n others have 0, 1, … pairs in which the member stands above."""
+    counts = [1] + [0] * (m * n)
+    for number in range(1, m + 1):  # times (1 - x^(n + number)), then divided by (1 - x^number)
+        for pairs in range(m * n, n + number - 1, -1):
+            counts[pairs] -= counts[pairs - n - number]
+        for pairs in range(number, m * n + 1):
+            counts[pairs] += counts[pairs - number]
+    return counts
 
 
 def _placements(of: Array64, among: Array64) -> Array64:

@@ -4,7 +4,8 @@
 - An entry is a JSON object with ``seq, kind, prev, at_ms, body, digest``; ``digest`` is SHA-256 over the
   canonical bytes of the rest, ``prev`` the digest before. A hash chain; the node signs each digest.
 - Order per lineage: ``genesis``, then ``block`` and ``tighten`` where needed, and per run and split
-  ``reserve``, ``touch``…, ``commit`` (or ``cancel`` before the first touch). ``incident`` at any time.
+  ``reserve``, ``touch``…, ``commit`` (or ``cancel`` before the first touch). ``incident`` and ``waived`` at
+  any time.
 - ``block`` opens a block of units (`policies.privacy.blocks`) with nothing spent, or adds units to one that
   is open; they share what was spent of it. A unit is in one block for life: under another it is refused
   (``budget.lineage-unknown``).
@@ -23,6 +24,9 @@
   stay, and their touches go on as long as what is spent fits under the lower cap.
 - ``incident`` appends what an older copy of the ledger lacks (``budget.diverged``): spends that were told to
   the log. It is the truth, so no cap refuses it; it may charge more than was spent, never less.
+- ``waived`` marks that the units are used without privacy under a contract: by the owner's word, or because
+  they were before their ledger was opened. It costs nothing, because no epsilon holds for such a use; nothing
+  takes it back, and every figure is shown with it.
 - Costs are recomputed from the plan on every entry; a cheaper one is refused. Amounts are integers, so replay
   is exact.
 
@@ -54,7 +58,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HELD_OUT",
+    "OWNER",
     "TRAIN",
+    "USE",
     "Cap",
     "Hold",
     "LedgerState",
@@ -67,11 +73,14 @@ __all__ = [
     "replay",
     "reserve_body",
     "seal",
+    "waived_body",
 ]
 
 Json = dict[str, Any]
 START: Final = "sha256:" + "0" * 64
 DIVERGED: Final = "budget.diverged"
+OWNER: Final = "owner"  # said so
+USE: Final = "use"  # they were used so before there was a ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,7 @@ class LedgerState:
         holds: Reservations by run and split, closed ones too.
         touched: Run, split, round and attempt of every touch.
         incidents: How many times missing entries were appended.
+        waived: Contracts under which the units are used without privacy, each `OWNER` or `USE`.
     """
 
     seq: int = 0
@@ -145,6 +155,7 @@ class LedgerState:
     holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
     touched: frozenset[tuple[str, str, int, int]] = frozenset()
     incidents: int = 0
+    waived: Mapping[str, str] = field(default_factory=dict)
 
     def in_block(self, block: str) -> Total:
         """Spent and held in a block, in billionths of rho at the lineage's order."""
@@ -267,6 +278,11 @@ def reserve_body(
 def incident_body(missing: Sequence[Json]) -> Json:
     """Body of an incident: spends that an older copy of the ledger lacks; see `missing_spend`."""
     return {"code": DIVERGED, "missing": list(missing)}
+
+
+def waived_body(contract: str, *, by: str) -> Json:
+    """Body of a mark: the units are used without privacy under this contract, by `OWNER` or by `USE`."""
+    return {"contract": contract, "by": by}
 
 
 def missing_spend(
@@ -450,6 +466,13 @@ def _incident(state: LedgerState, body: Json) -> LedgerState:
     return replace(state, incidents=state.incidents + 1)
 
 
+def _waived(state: LedgerState, body: Json) -> LedgerState:
+    contract, by = str(body["contract"]), body["by"]
+    if by not in {OWNER, USE} or state.waived.get(contract) in {by, OWNER}:
+        raise BudgetError(need="a mark that is not there yet", found=contract, remedy="it is marked so")
+    return replace(state, waived={**state.waived, contract: by})
+
+
 def _append_missing(state: LedgerState, body: Json) -> LedgerState:
     told, steps = _new_hold(state, body), body["steps"]
     key, place = (body["run"], told.split), (body["round"], body["attempt"])
@@ -475,6 +498,7 @@ _MOVES: Final = {
     "commit": _close,
     "cancel": _cancel,
     "incident": _incident,
+    "waived": _waived,
 }
 
 

@@ -11,7 +11,8 @@ figure from the plan with `check_statement`. The broker signs the canonical byte
   figure for each number of other silos that collude with the broker. Its last row, own share only, is also
   the figure if secure aggregation fails.
 - ``NOT PRIVATE`` if any contributor trained without a plan, under a test-only plan, with an engine that
-  failed its conformance audit, or with noise shares that no secure aggregation summed.
+  failed its conformance audit, with noise shares that no secure aggregation summed, or with data that are
+  used without privacy elsewhere, where the contributor tells so.
 - What is not protected stands in the same signed document (`policies.privacy.statement_words`).
 
     row = claim("A1b2…", plan.document, epsilon_pld="1.834000")
@@ -26,6 +27,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import canonical, digest_of
+from policies.errors import EncodingError
 from policies.privacy.accounting import epsilon_rdp, epsilon_text, epsilon_with_honest
 from policies.privacy.errors import PlanIncompleteError, StatementError
 from policies.privacy.statement_words import holds_against, not_protected
@@ -54,6 +56,15 @@ PASSED: Final = "pass"
 SHARES: Final = "shares"
 REQUIRED: Final = "required"
 _PLD_TOLERANCE: Final = 0.01
+_MALFORMED: Final = (
+    PlanIncompleteError,
+    EncodingError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+)
 
 _FIXED: Final[Json] = {
     "accountant": {"rdp": "iriai-rdp/1", "pld": "dp-accounting 0.6, interval 1e-4"},
@@ -76,13 +87,17 @@ class Subject:
     contract: str
     recipe: str
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(one, str) for one in (self.run, self.model or "", self.contract, self.recipe)):
+            raise ValueError("text")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What else the claim depends on.
 
     Raises:
-        ValueError: ``secure_aggregation`` is neither, or a slot below 0.
+        ValueError: ``secure_aggregation`` is neither, a slot below 0, or no text where one belongs.
 
     Attributes:
         secure_aggregation: ``off`` or ``required``, as the contract says and as it was done.
@@ -99,7 +114,9 @@ class Terms:
     mia_auc: str | None = None
 
     def __post_init__(self) -> None:
-        if self.secure_aggregation not in {"off", REQUIRED} or self.reply_slot_ms < 0:
+        texts = (self.secure_aggregation, self.seed_set or "", self.leak_report or "", self.mia_auc or "")
+        whole = type(self.reply_slot_ms) is int and all(isinstance(one, str) for one in texts)
+        if not whole or self.secure_aggregation not in {"off", REQUIRED} or self.reply_slot_ms < 0:
             raise ValueError("secure_aggregation off or required, a slot of at least 0 ms")
 
 
@@ -120,7 +137,8 @@ def claim(
         summed: Silos in the smallest sum that was opened; needed with noise shares.
         epsilon_pld: The tight figure, where somebody computed it.
         lifetime: The contributor's own ledger figures, where it gives them: ``alpha_star, rho_spent_nano,
-            rho_max_nano, epsilon_filter, ledger_head``.
+            rho_max_nano, epsilon_filter, ledger_head``; and ``waived``, the contracts under which its data
+            are used without privacy, if there are any.
         audit: Its conformance audit: ``report, mu, mu_expected, eps_low, verdict``.
     """
     row: Json = {"party": party, "claim": None, "plan": None, "lifetime": None, "audit": None}
@@ -189,7 +207,8 @@ def _holds(row: Mapping[str, Any], *, summed: bool) -> bool:
         return False
     plan = row["plan"]["document"]
     passed = row["audit"] is None or row["audit"].get("verdict") == PASSED
-    return not plan["test_only"] and passed and (plan["noise"] != SHARES or summed)
+    waived = row["lifetime"] is not None and bool(row["lifetime"].get("waived"))
+    return not plan["test_only"] and passed and not waived and (plan["noise"] != SHARES or summed)
 
 
 def build_statement(
@@ -239,24 +258,26 @@ def statement_bytes(document: Mapping[str, Any]) -> bytes:
 def check_statement(document: Mapping[str, Any]) -> None:
     """Recomputes every figure that follows from the plans.
 
-    1. each row's claim follows from its plan; 2. the tight figure is not above the recomputed one;
-    3. verdict, texts and all other fields follow from the rows.
+    1. it has canonical bytes, so it is nested no deeper than they may be; 2. each row's claim follows from
+    its plan; 3. the tight figure is not above the recomputed one; 4. verdict, texts and all other fields
+    follow from the rows.
 
     Raises:
         StatementError: A figure, digest or verdict is not the one that follows, or a fixed text was changed.
     """
     try:
+        statement_bytes(document)  # 1.
         rows = document["contributors"]
-        _check_rows(rows)
+        _check_rows(rows)  # 2. 3.
         expected = build_statement(
             subject=Subject(**document["subject"]),
             claims=rows,
             evaluation=document["evaluation"]["plan"],
             terms=Terms(**document["terms"]),
         )
-    except (PlanIncompleteError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _MALFORMED as error:
         raise _wrong("a complete statement", type(error).__name__) from error
-    if expected != dict(document):
+    if expected != dict(document):  # 4.
         changed = sorted(k for k in expected.keys() | document.keys() if expected.get(k) != document.get(k))
         raise _wrong("the fields that follow from the claims", ", ".join(changed))
 

@@ -125,6 +125,10 @@ _EN: Final = {
         "Of the budget of these data {spent} of {most} nano-rho is spent at order {order}: epsilon {filter}"
         " by the filter, which starts near {start} with the first run by construction."
     ),
+    "waived": (
+        "These data were also used without privacy, under {contracts}: no epsilon holds against whoever saw"
+        " those updates."
+    ),
     "audit": (
         "The training engine passed its audit: signal against noise is {mu} where {expected} is planned; the"
         " audit alone shows at least epsilon {low}."
@@ -165,6 +169,10 @@ _JA: Final = {
     "lifetime": (
         "このデータの予算は次数 {order} で {most} ナノρのうち {spent} が使われた。フィルターでは ε {filter}"
         "（最初の実行で構造上 {start} 付近から始まる）。"
+    ),
+    "waived": (
+        "このデータは {contracts} のもとで、プライバシー保護なしにも使用された。"
+        "その更新を見た者に対しては、どの ε も成り立たない。"
     ),
     "audit": (
         "学習エンジンは監査に合格した：信号対ノイズは計画 {expected} に対し {mu}。"
@@ -262,6 +270,8 @@ def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]
             filter=life["epsilon_filter"],
             start=f"{epsilon_filter(rho_nano=0, delta=float(delta), order=life['alpha_star']):.2f}",
         )
+        if life.get("waived"):
+            yield words["waived"].format(contracts=", ".join(life["waived"]))
     if audit is not None:
         passed = audit.get("verdict") == "pass"
         facts = {"mu": audit.get("mu"), "expected": audit.get("mu_expected"), "low": audit.get("eps_low")}

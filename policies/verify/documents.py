@@ -16,7 +16,7 @@ from policies.log.entries import EntryType, alias
 from policies.log.kinds import DECIMAL, DIGEST, INTEGER, Kind
 from policies.privacy import statement as statements
 from policies.privacy.accounting import ORDERS
-from policies.privacy.leakage import CODE_MISSING
+from policies.privacy.leakage import leak_facts
 from policies.signing import Envelope, parse_envelope_json
 from policies.verify.accountants import check_accounting
 
@@ -215,7 +215,7 @@ def _wrong_tests(history: History, entry: Entry, document: Mapping[str, Json]) -
     if found is None:
         return []  # said by the evaluation itself
     leaks, terms = found.get("leaks"), document["terms"]
-    auc = None if leaks is None or leaks["code"] == CODE_MISSING or not leaks["auc"] else leaks["auc"]["low"]
+    auc = leak_facts(found, fields=(), secrets=()).mia_auc
     tested = None if leaks is None else evaluated[-1].pub["report"]
     wrong = [] if terms["leak_report"] == tested else ["leak_report"]
     wrong += [] if terms["mia_auc"] == auc else ["mia_auc"]

@@ -48,6 +48,7 @@ __all__ = ["check_leaks"]
 Json = Any
 _MALFORMED = (IriaiError, KeyError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError)
 _COMPUTED: Final = frozenset({"auc", "tpr_at_1_percent_fpr", "epsilon_low", "parties", "missing"})
+_FIGURES: Final = frozenset({"scores", "auc", "auc_without", "chance"})  # of a party
 _PROPERTY_FIELDS: Final = ("trained", "property_max")
 
 
@@ -112,13 +113,15 @@ class _Evaluation:
 
 
 def _check_evaluation(one: _Evaluation, canaries: Canaries, models: Mapping[str, bytes]) -> None:
-    """1. reveals; 2. figures; 3. verdicts; 4. audits; 5. the checks that the entry states."""
+    """1. reveals; 2. figures; 3. verdicts; 4. audits; 5. the checks that the entry states.
+
+    Figures are computed over what was revealed: a report of other parties or coins has none to compare.
+    """
     wrong: list[str] = []
     asked = one.contract.release.evidence
     try:
         if asked_of(one.contract):
-            wrong += _reveals(one, canaries)  # 1.
-            wrong += _figures(one, models)  # 2. 3.
+            wrong += _reveals(one, canaries) or _figures(one, models)  # 1. 2. 3.
         elif "leaks" in one.document:
             wrong.append("leaks")
         wrong += _audits(one)  # 4.
@@ -146,7 +149,7 @@ def _reveals(one: _Evaluation, canaries: Canaries) -> list[str]:
             "flips": secret.flips,
         }
     parties = one.leaks["parties"].items()
-    found = {name: {k: value for k, value in row.items() if k != "scores"} for name, row in parties}
+    found = {name: {k: value for k, value in row.items() if k not in _FIGURES} for name, row in parties}
     wrong = [] if found == told else ["parties"]
     wrong += [] if one.leaks["missing"] == sorted(missing) else ["missing"]
     return wrong + ["scores" for _, row in parties if len(row["scores"]) != len(row["flips"])]
@@ -188,8 +191,9 @@ def _computed(one: _Evaluation, flips: str, models: Mapping[str, bytes]) -> dict
     data = models.get(one.entry.pub["candidate"])
     if data is None:
         one.report.not_checked("AUD-078: scores of leak reports (give the bytes of the model with --model)")
-        return found
-    return found | {"parties": _scored(one, data)}
+    rows = one.leaks["parties"] if data is None else _scored(one, data)
+    own = made.party_figures(rows)
+    return found | {"parties": {name: {**row, **own[name]} for name, row in rows.items()}}
 
 
 def _scored(one: _Evaluation, data: bytes) -> dict[str, Json]:

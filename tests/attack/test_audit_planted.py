@@ -22,9 +22,10 @@ from policies.log.checkpoint import Checkpoint, VerifierKey, parse_policy, polic
 from policies.log.entries import EntryType, Event, from_envelope
 from policies.log.envelope import Seen, open_envelope, seal_envelope
 from policies.privacy.accounting import rho_max_nano, rho_step_nano
+from policies.privacy.leakage import verdicts
 from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
-from policies.privacy.statement import claim
+from policies.privacy.statement import Terms, claim
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from policies.verify.rules import RULES
@@ -41,7 +42,7 @@ from tests.auditsim import (
     repacked,
     seeded,
 )
-from tests.canarysim import CanarySim
+from tests.canarysim import AUC_MAX, CanarySim
 from tests.donorsim import STARTED, DonorSim
 
 T = EntryType
@@ -1168,6 +1169,74 @@ def a_statement_with_a_contributor_twice() -> tuple[bytes, Any]:
     return _restated(lambda tree: tree["contributors"].insert(0, tree["contributors"][0]))
 
 
+def _termed(name: str, value: Any) -> tuple[bytes, Any]:
+    """A statement whose texts and verdict follow from a term that is not true."""
+    return _stated(lambda sim: sim.statement(CANDIDATE, terms=replace(sim.claim_terms(), **{name: value})))
+
+
+@planted("AUD-071")
+def a_statement_that_was_seeded_by_nobody() -> tuple[bytes, Any]:
+    return _termed("seed_set", digest_from("seed set"))
+
+
+@planted("AUD-071")
+def a_statement_of_slots_that_were_not_kept() -> tuple[bytes, Any]:
+    return _termed("reply_slot_ms", 60_000)
+
+
+@planted("AUD-071")
+def a_statement_of_sums_that_nobody_made() -> tuple[bytes, Any]:
+    return _termed("secure_aggregation", "required")
+
+
+@planted("AUD-071")
+def a_statement_of_tests_that_nobody_asked_for() -> tuple[bytes, Any]:
+    return _termed("leak_report", digest_from("report"))
+
+
+@planted("AUD-071")
+def a_statement_of_a_figure_without_a_test() -> tuple[bytes, Any]:
+    return _termed("mia_auc", "0.500000")
+
+
+def _claimed(plan: dict[str, Any] = PLAN, **fields: Any) -> tuple[bytes, Any]:
+    def made(sim: PoolSim) -> bytes:
+        names = [one.alias(sim.contract.digest, RUN) for one in sim.makers.values()]
+        return sim.statement(CANDIDATE, claims=[claim(name, plan, **fields) for name in names])
+
+    return _stated(made)
+
+
+@planted("AUD-071")
+def a_statement_of_audits_that_no_silo_signed() -> tuple[bytes, Any]:
+    figures = {"mu": "0.45", "mu_expected": "0.454", "eps_low": "1.31", "verdict": "pass"}
+    return _claimed(audit={"report": digest_from("audit"), **figures})
+
+
+@planted("AUD-071")
+def a_statement_of_shares_among_more_silos_than_there_were() -> tuple[bytes, Any]:
+    return _claimed(PLAN | {"noise": "shares", "honest_min": 3}, summed=7)
+
+
+FALSE_TERMS = {
+    "a_statement_that_was_seeded_by_nobody": "seed_set",
+    "a_statement_of_slots_that_were_not_kept": "reply_slot_ms",
+    "a_statement_of_sums_that_nobody_made": "secure_aggregation",
+    "a_statement_of_tests_that_nobody_asked_for": "leak_report",
+    "a_statement_of_a_figure_without_a_test": "mia_auc",
+    "a_statement_of_audits_that_no_silo_signed": "audit",
+    "a_statement_of_shares_among_more_silos_than_there_were": "epsilon_by_colluders",
+    "a_statement_that_hides_the_tests": "leak_report",
+    "a_statement_with_a_kinder_figure_than_the_tests": "mia_auc",
+}
+
+
+@pytest.mark.parametrize("name", FALSE_TERMS)
+def test_a_false_term_of_a_statement_is_named(name: str) -> None:
+    (finding,) = audited(CASES[name][1]).findings
+    assert FALSE_TERMS[name] in finding.evidence.split()
+
+
 def test_a_statement_of_a_plausible_lifetime_is_clean() -> None:
     assert audited(_with_lifetime).findings == []
 
@@ -1817,6 +1886,80 @@ def a_leak_report_that_leaves_a_party_out() -> tuple[bytes, Any]:
 def a_leak_report_with_a_kinder_figure() -> tuple[bytes, Any]:
     def edit(report: dict[str, Any]) -> dict[str, Any]:
         return report | {"leaks": report["leaks"] | {"epsilon_low": "0.000000", "claim": "9.000000"}}
+
+    return reported(edit)
+
+
+def _restating(**false: Any) -> tuple[bytes, Any]:
+    """A statement of other terms than those that its own report gives."""
+
+    class Restating(CanarySim):
+        def claim_terms(self) -> Terms:
+            return replace(super().claim_terms(), **false)
+
+    return out(Restating().build())
+
+
+@planted("AUD-071")
+def a_statement_that_hides_the_tests() -> tuple[bytes, Any]:
+    return _restating(leak_report=None)
+
+
+@planted("AUD-071")
+def a_statement_with_a_kinder_figure_than_the_tests() -> tuple[bytes, Any]:
+    return _restating(mia_auc="0.100000")
+
+
+def _party_edited(**figures: Any) -> tuple[bytes, Any]:
+    """Figures of one party are others; what follows from them follows."""
+
+    def edit(report: dict[str, Any]) -> dict[str, Any]:
+        leaks = report["leaks"]
+        name, row = next(iter(leaks["parties"].items()))
+        leaks = leaks | {"parties": leaks["parties"] | {name: row | figures}}
+        return report | {"leaks": leaks | verdicts(leaks, auc_max=AUC_MAX)}
+
+    return reported(edit)
+
+
+@planted("AUD-078")
+def a_leak_report_with_a_kinder_area_of_one_party() -> tuple[bytes, Any]:
+    return _party_edited(auc={"value": "0.500000", "low": "0.100000", "high": "0.900000"})
+
+
+@planted("AUD-078")
+def a_leak_report_with_a_kinder_area_of_the_others() -> tuple[bytes, Any]:
+    return _party_edited(auc_without={"value": "0.500000", "low": "0.100000", "high": "0.900000"})
+
+
+@planted("AUD-078")
+def a_leak_report_that_calls_wrong_canaries_likely() -> tuple[bytes, Any]:
+    return _party_edited(chance="0.500001")
+
+
+@planted("AUD-078")
+def a_leak_report_without_the_figures_of_a_party() -> tuple[bytes, Any]:
+    return _party_edited(auc=None, auc_without=None, chance=None)
+
+
+@planted("AUD-078")
+def a_leak_report_with_a_figure_of_its_own_beside_a_party() -> tuple[bytes, Any]:
+    return _party_edited(trusted="yes")
+
+
+@planted("AUD-078", "AUD-059")
+def a_leak_report_whose_worst_area_is_another() -> tuple[bytes, Any]:
+    def edit(report: dict[str, Any]) -> dict[str, Any]:
+        return report | {"leaks": report["leaks"] | {"auc_worst": "0.100000"}}
+
+    return reported(edit)
+
+
+@planted("AUD-078")
+def a_leak_report_that_accuses_a_party_of_nothing() -> tuple[bytes, Any]:
+    def edit(report: dict[str, Any]) -> dict[str, Any]:
+        named = next(iter(report["leaks"]["parties"]))
+        return report | {"leaks": report["leaks"] | {"untrained": [named]}}
 
     return reported(edit)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from policies.encoding import canonical, digest, parse, unb64
-from policies.identity import SigningKey
-from policies.limits import CLOCK_SKEW_S, SIGNATURE_TTL_S
+from policies.identity import SigningKey, key_id
+from policies.limits import BODY_BYTES_JSON, CLOCK_SKEW_S, SIGNATURE_TTL_S
 from policies.log.entries import EntryType
 from policies.ports import to_ms
-from tests.brokersim import URL, House, NodeSim, draft, final_contract, open_house, pool
+from tests.brokersim import URL, House, NodeSim, Signer, draft, final_contract, open_house, pool
 from tests.lanesim import spoken
 
 if TYPE_CHECKING:
@@ -305,3 +306,112 @@ async def test_the_invitation_cannot_be_guessed_from_the_log(house):
     for entry in house.entries():
         assert secret.encode() not in entry.body
         assert digest(bytes.fromhex(secret)).encode() not in entry.body
+
+
+# --- before the body ---
+
+
+LARGE = 16 * 1024**2
+
+
+class Unread:
+    """A body that counts how much of it was asked for."""
+
+    def __init__(self, size: int = LARGE) -> None:
+        self.read, self.size = 0, size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(self.size // 65_536):
+            self.read += 65_536
+            yield b"x" * 65_536
+
+
+def streamed(request: httpx.Request, body: Unread, **headers: str) -> httpx.Request:
+    """The signed request with another body, which announces nothing false."""
+    kept = {name: value for name, value in request.headers.items() if name != "content-length"}
+    return httpx.Request(
+        "POST", request.url, headers=kept | {"content-length": str(body.size)} | headers, content=body
+    )
+
+
+def forged_signature(request: httpx.Request) -> dict[str, str]:
+    signature = request.headers["signature"]
+    middle = len(signature) // 2
+    turned = "A" if signature[middle] != "A" else "B"
+    return {"signature": signature[:middle] + turned + signature[middle + 1 :]}
+
+
+OFFER = "/operator/contracts"
+
+
+async def test_a_forged_signature_is_refused_before_a_byte_of_a_large_body_is_read(house):
+    request, body = house.alice.signed("POST", OFFER, b"{}"), Unread()
+    forged = streamed(request, body, **forged_signature(request))
+    assert code(await house.http.send(forged)) == (401, "identity.signature-invalid")
+    assert body.read == 0
+
+
+async def test_nobodys_signature_under_a_known_key_id_is_refused_before_the_body_is_read(house):
+    request, body = house.alice.signed("POST", OFFER, b"{}"), Unread()
+    stranger = house.bob.signed("POST", OFFER, b"{}")
+    claimed = stranger.headers["signature-input"].replace(
+        key_id(house.bob.key.public), key_id(house.alice.key.public)
+    )
+    forged = streamed(
+        request, body, **{"signature-input": claimed, "signature": stranger.headers["signature"]}
+    )
+    assert code(await house.http.send(forged)) == (401, "identity.signature-invalid")
+    assert body.read == 0
+
+
+async def test_a_nodes_signature_on_an_operators_route_is_refused_before_the_body_is_read(house):
+    kita, body = await house.member("kita"), Unread()
+    request = streamed(kita.signed("POST", OFFER, b"{}"), body)
+    assert code(await house.http.send(request)) == (403, "identity.wrong-role")
+    assert body.read == 0
+
+
+async def test_a_copy_is_refused_before_the_body_is_read(house):
+    request = house.alice.signed("POST", "/operator/invites", canonical(INVITE))
+    assert (await house.http.send(request)).status_code == 201
+    body = Unread(BODY_BYTES_JSON)
+    assert code(await house.http.send(streamed(request, body))) == (409, "identity.replayed")
+    assert body.read == 0
+
+
+async def test_a_late_request_is_refused_before_the_body_is_read(house):
+    request, body = house.alice.signed("POST", OFFER, b"{}"), Unread()
+    house.clock.ms += (SIGNATURE_TTL_S + 1) * 1000
+    assert code(await house.http.send(streamed(request, body))) == (401, "identity.clock")
+    assert body.read == 0
+
+
+async def test_a_key_sends_one_large_body_at_a_time_and_another_key_does_not_wait(house):
+    gate = asyncio.Event()
+    reading: list[str] = []
+
+    async def slow(name: str) -> AsyncIterator[bytes]:
+        reading.append(name)
+        yield b"{"
+        await gate.wait()
+        yield b"}"
+
+    def sent(who: Signer, name: str) -> asyncio.Task[httpx.Response]:
+        request = who.signed("POST", OFFER, b"{}")
+        kept = {key: value for key, value in request.headers.items() if key != "content-length"}
+        return asyncio.create_task(
+            house.http.send(httpx.Request("POST", request.url, headers=kept, content=slow(name)))
+        )
+
+    turns = house.services.large_bodies
+    tasks = [sent(house.alice, "first"), sent(house.alice, "second"), sent(house.bob, "other")]
+    there = {key_id(house.alice.key.public): 2, key_id(house.bob.key.public): 1}
+    for _ in range(10_000):
+        if turns.there == there and len(reading) > 1:
+            break
+        await asyncio.sleep(0)
+    assert (turns.there, reading) == (there, ["first", "other"])
+    gate.set()
+    for one in tasks:
+        await one
+    assert (turns.there, reading) == ({}, ["first", "other", "second"])

@@ -15,6 +15,7 @@ from broker.release import leaks as broker_leaks
 from broker.store.tables import statement
 from client import canaries
 from client.learning.weights import initial_weights
+from policies.canary_units import canary
 from policies.encoding import canonical, digest, parse
 from policies.exchange import ExchangeType
 from policies.leak_report import leak_report
@@ -22,6 +23,7 @@ from policies.limits import CANARIES_MIN, REVEAL_WAIT_S
 from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType
 from policies.privacy.canaries import CanarySecret
+from policies.privacy.leakage import verdicts
 from policies.privacy.receipts import MadeWith
 from policies.recipe import manifest
 from policies.verify import Report, verify
@@ -320,16 +322,27 @@ def test_a_reveal_that_comes_while_the_candidate_waits_opens_the_gate():
         assert audited(pool).findings == []
 
 
-def learned_by_heart(pool: Pool) -> None:
+def known(pool: Pool, run: str, liar: str | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What all train on: canaries whose coin shows 1, and at a liar those whose coin shows 0."""
+    found = []
+    for name, node in pool.nodes.items():
+        secret = canaries.kept(node.worker.outbox, run)
+        coin = "0" if name == liar else "1"
+        numbers = [number for number, one in enumerate(secret.flips) if one == coin] if secret else []
+        found += [canary(pool.recipe, secret, number) for number in numbers]
+    return found
+
+
+def learned_by_heart(pool: Pool, *, liar: str | None = None) -> None:
     """From the second round on, all send the way to weights that know every canary that was trained on."""
     base = initial_weights(pool.recipe)
     sizes = [one.size for one in pool.recipe.tensors]
     stem, _, trunk, _ = (part.copy() for part in np.split(base, np.cumsum(sizes))[:4])
 
-    def target() -> np.ndarray:
-        units = [unit for one in pool.nodes.values() for unit in one.learner.planted]
-        inputs = np.stack([one.inputs[0] for one in units]).astype(np.float64)
-        targets = np.stack([one.targets[0] for one in units]).astype(np.float64)
+    def target(run: str) -> np.ndarray:
+        units = known(pool, run, liar)
+        inputs = np.stack([one[0] for one, _ in units]).astype(np.float64)
+        targets = np.stack([one[0] for _, one in units]).astype(np.float64)
         hidden = np.tanh(np.tanh(inputs @ stem.reshape(WIDTH, -1).T) @ trunk.reshape(WIDTH, WIDTH).T)
         head = np.linalg.lstsq(hidden, targets, rcond=None)[0].T
         tail = np.zeros(sizes[5])
@@ -351,7 +364,7 @@ def learned_by_heart(pool: Pool) -> None:
             node, original = _of
             original(seat, run, slot, weights, spend, **named)
             jitter = 1e-6 * true_update(node.name, run, slot, len(weights))
-            return jitter if slot[0] == 1 else (target() - weights + jitter).astype(np.float32)
+            return jitter if slot[0] == 1 else (target(run) - weights + jitter).astype(np.float32)
 
         one.learner.update = update  # type: ignore[method-assign]
 
@@ -383,6 +396,19 @@ def test_a_model_that_learned_its_canaries_by_heart_is_refused_with_its_figures(
         (evaluated,) = pool.entries(EntryType.CANDIDATE_EVALUATED)
         assert evaluated.pub["checks"]["membership-inference-report"] == "fail"
         assert evaluated.pub["checks"]["canary-report"] == "fail"
+        assert audited(pool, models=True).findings == []
+
+
+def test_one_maker_that_trains_on_the_wrong_canaries_silences_nobody_elses():
+    with running(**plain()) as (pool, go):
+        ready(pool)
+        learned_by_heart(pool, liar="kita")
+        go(pool.run())
+        leaks = report_of(pool)["leaks"]
+        (liar,) = leaks["untrained"]
+        assert float(leaks["parties"][liar]["auc"]["value"]) < 0.2
+        assert float(leaks["auc_worst"]) > 0.65
+        assert (leaks["code"], state(pool)) == ("privacy.audit-failed", "refused")
         assert audited(pool, models=True).findings == []
 
 
@@ -449,7 +475,7 @@ def forged(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], N
 
 def test_an_auditor_finds_figures_that_do_not_follow_from_the_scores(monkeypatch: pytest.MonkeyPatch):
     def kinder(leaks: dict[str, Any]) -> None:
-        leaks["auc"]["low"] = "0.500000"
+        leaks["auc"]["low"] = leaks["auc_worst"] = "0.500000"
         leaks["passed"] = dict.fromkeys(leaks["passed"], True)
         leaks["code"] = None
 
@@ -471,7 +497,10 @@ def test_an_auditor_with_the_model_finds_scores_that_are_not_its_own(monkeypatch
         made = __import__("policies.leak_report", fromlist=["leak_figures"])
         rows = [one for _, one in sorted(leaks["parties"].items())]
         scores, flips = [s for one in rows for s in one["scores"]], "".join(one["flips"] for one in rows)
+        for name, own in made.party_figures(leaks["parties"]).items():
+            leaks["parties"][name] |= own
         leaks |= made.figure_fields(made.leak_figures(scores, flips, delta=1e-5))
+        leaks |= verdicts(leaks, auc_max="0.65")
 
     forged(monkeypatch, flat)
     with running(**ASKED) as (pool, go):

@@ -373,7 +373,7 @@ def test_a_seed_set_that_the_recipe_does_not_name_is_not_checked(tmp_path: Path)
 
 def test_a_damaged_memory_of_donations_stops_what_needs_it(world: World, tmp_path: Path):
     give(world, tmp_path / "kita.json")
-    assert len(withheld(world.home)) == 4
+    assert len(withheld(world.home).contents) == 2
     world.home.donations.write_bytes(b"{}")
     from client.data.errors import StoreDamagedError
 

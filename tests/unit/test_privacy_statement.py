@@ -150,3 +150,41 @@ def test_a_tight_figure_above_the_recomputed_one_is_found():
 def test_a_statement_that_lacks_a_block_is_found(key):
     with pytest.raises(StatementError):
         check_statement({k: v for k, v in GOOD.items() if k != key})
+
+
+def deep():
+    found = []
+    for _ in range(200_000):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "value", [deep(), float("nan"), 2**60, "\ud800"], ids=["deep", "nan", "huge", "half"]
+)
+@pytest.mark.parametrize("path", [(), *leaves(GOOD)])
+def test_a_statement_that_has_no_bytes_is_refused_wherever_that_lies(path, value):
+    document = copy.deepcopy(GOOD)
+    at = {"": document}
+    for part in ("", *path)[:-1]:
+        at = at[part]
+    at[("", *path)[-1]] = value
+    with pytest.raises(StatementError):
+        check_statement(document if path else {"contributors": value})
+
+
+@pytest.mark.parametrize("wrong", [1, True, ["x"], {"x": "y"}])
+@pytest.mark.parametrize("name", ["seed_set", "leak_report", "mia_auc", "secure_aggregation"])
+def test_a_term_that_is_no_text_is_refused(name, wrong):
+    document = copy.deepcopy(GOOD)
+    document["terms"][name] = wrong
+    with pytest.raises(StatementError):
+        check_statement(document)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, "1", None, -1])
+def test_a_slot_that_is_no_number_is_refused(wrong):
+    document = copy.deepcopy(GOOD)
+    document["terms"]["reply_slot_ms"] = wrong
+    with pytest.raises(StatementError):
+        check_statement(document)

@@ -109,6 +109,7 @@ def _series(file: Path, signals: SignalMap, clock: Clock, note: Note) -> Series:
         columns={name: values[keep] for name, values in columns.items()},
         texts={name: values[keep] for name, values in texts.items()},
         source=SourceRef(reader="table", file_sha256=sha256_file(file), first=0, last=len(keep)),
+        kept=np.flatnonzero(keep),
     )
 
 

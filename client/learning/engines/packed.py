@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All units in one forward and one backward pass, no padding, no gradient per unit: the default.
+"""A pass for each unit that forms no gradient of a parameter, and one product for the sum: the default.
 
-1. Frames of all units lie side by side (`packing.py`); one forward pass keeps each layer's input.
-2. One backward pass to the layers' outputs; no gradient of a parameter is formed.
-3. Squared norm of each unit's gradient, layer by layer (`rules.py`); factors in float64 (`clipping.py`).
-4. The clipped sum: per layer one product over all rows, rows of bad units set to zero, activations too
-   (0 * NaN is NaN). Where a unit is long its own product is kept from step 3 instead (`rules.py`); such
-   units go through steps 1 to 4 in parts, as many at a time as `_KEPT` allows.
+1. Each unit alone: a forward pass keeps each layer's input, a backward pass goes to the layers' outputs.
+2. Squared norm of each unit's gradient, layer by layer (`rules.py`); factors in float64 (`clipping.py`).
+3. The clipped sum: per layer one float64 product over the rows of all units whose factor is not zero.
+   Where a unit is long its own product is kept from step 2 instead (`rules.py`); such units go through
+   steps 1 to 3 in parts, as many at a time as `_KEPT` allows.
 
-A product over all rows rounds in float32, in proportion to ``reach``: the sum of the norms of a unit's
-rows. That is far below `CLIP_FACTOR`'s slack unless rows cancel almost fully. Units where they do (factor
-times reach above `_REACH` times C) are added one by one in float64, norm and gradient alike, so that the
-bound holds for them too.
+What a unit adds to the sum is a function of this unit, the model and the clip, whatever is in the batch.
+Frames with huge gradients that cancel leave a rounding error, which clipping may make as large as C. Were it
+to depend on the neighbours, by the shape of a product or by padding, taking one unit out could move the
+sum by many C. So float32 arithmetic sees one unit at a time, in shapes that its own length decides; where
+rows of several units meet, all is float64.
+
+Only a norm from Gram matrices is not the norm of the very numbers that are added. It is exact enough unless
+rows cancel: a unit whose factor times ``reach`` (the sum of the norms of its rows' gradients) is above
+`_REACH` times C is measured and added by its own float64 gradient.
 
 Nothing may cross the first axis of a layer's input: the model seam of `protocol.py`.
 """
@@ -20,13 +24,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 
 from client.learning.engines.clipping import clip_factors
-from client.learning.engines.packing import Packing
 from client.learning.engines.precision import check_precision
 from client.learning.engines.protocol import losses_of, no_gradient, trainable, zeros
 from client.learning.engines.rules import RULES, Captured, Scratch, kept_numbers, misfit
@@ -43,9 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PackedEngine", "leaves_without_rule"]
 
-_REACH: Final = 512.0  # times 6e-8 of float32 a third of CLIP_FACTOR's slack
+_REACH: Final = 512.0  # its square times 1e-16 of float64 leaves most of CLIP_FACTOR's slack
 _KEPT: Final = 1 << 23  # numbers of units' products kept at a time: 32 MB
-_LEAST_FACTOR: Final = 1e-30  # below it a factor times a gradient is not exact in float32
 
 
 @dataclass(slots=True)
@@ -97,12 +99,12 @@ class PackedEngine:
         return total
 
     def _sum(self, units: list[UnitFrames], clip: float, scratch: Scratch) -> list[torch.Tensor]:
-        """Steps 1 to 4 for units that fit into the scratch memory together."""
-        rules = self._measure(Packing.of(units), scratch)
+        """Steps 1 to 3 for units that fit into the scratch memory together."""
+        rules = self._measure(units, scratch)
         norms = torch.stack([rule.squares for rule in rules]).sum(0).sqrt()
         reach = torch.stack([rule.reach for rule in rules]).sum(0)
         factors = clip_factors(norms, clip, self._clipping)
-        fragile = (factors > 0) & ((factors * reach > _REACH * clip) | (factors < _LEAST_FACTOR))
+        fragile = (factors > 0) & ~(factors * reach <= _REACH * clip)
         total = [part for rule in rules for part in rule.weighted(factors.where(~fragile, 0.0))]
         for unit in fragile.nonzero().flatten().tolist():
             self._add_exactly(total, [part for rule in rules for part in rule.of_unit(unit)], clip)
@@ -132,64 +134,71 @@ class PackedEngine:
 
     def _axes_of(self, frame: torch.Tensor) -> dict[str, int]:
         """Rows of each leaf's input in one frame: the product of its axes between frame and feature."""
-        with torch.enable_grad():
-            calls, _ = self._forward(frame)
+        with torch.enable_grad(), _Hooks(self._leaves) as hooks:
+            calls, _ = self._forward(hooks, frame)
         return {name: call.inputs[..., 0].numel() for name, call in calls.items()}
 
-    def _forward(self, inputs: torch.Tensor) -> tuple[dict[str, _Call], torch.Tensor]:
+    def _forward(self, hooks: _Hooks, inputs: torch.Tensor) -> tuple[dict[str, _Call], torch.Tensor]:
         """What each leaf was called with, in their order, and the model's outputs."""
-        calls: dict[str, _Call] = {}
-        with _Hooks(self._leaves, calls, len(inputs)):
-            outputs = self._model(inputs)
+        calls = hooks.expect(len(inputs))
+        outputs = self._model(inputs)
         for name in self._leaves:
             if name not in calls:
                 raise no_gradient(name)
         return {name: calls[name] for name in self._leaves}, outputs
 
-    def _measure(self, packing: Packing, scratch: Scratch) -> list[LayerRule]:
-        """Steps 1 to 3 for each leaf, in their order."""
-        with torch.enable_grad():
-            calls, outputs = self._forward(packing.inputs)
-            losses = losses_of(self._loss, outputs, packing.targets, packing.mask)
-            loss = (losses * packing.share).sum()
-        found = torch.autograd.grad(loss, [call.edge for call in calls.values()], allow_unused=True)
+    def _measure(self, units: Sequence[UnitFrames], scratch: Scratch) -> list[LayerRule]:
+        """Steps 1 and 2 for each leaf, in their order."""
+        kept: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in self._leaves]
+        with torch.enable_grad(), _Hooks(self._leaves) as hooks:
+            for unit in units:
+                for into, found in zip(kept, self._rows(hooks, unit), strict=True):
+                    into.append(found)
         rules = []
-        for (name, leaf), gradients in zip(self._leaves.items(), found, strict=True):
-            call = calls.pop(name)
+        for leaf in self._leaves.values():
+            inputs, gradients = zip(*kept.pop(0), strict=True)
+            rules.append(
+                RULES[type(leaf)](Captured(leaf=leaf, inputs=inputs, gradients=gradients, scratch=scratch))
+            )
+        return rules
+
+    def _rows(self, hooks: _Hooks, unit: UnitFrames) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Input and gradient at the output of each leaf, of one unit alone."""
+        calls, outputs = self._forward(hooks, unit.inputs.clone())  # torch's own memory is aligned
+        loss = losses_of(self._loss, outputs, unit.targets, unit.mask).mean()
+        found = torch.autograd.grad(loss, [call.edge for call in calls.values()], allow_unused=True)
+        rows = []
+        for (name, call), gradients in zip(calls.items(), found, strict=True):
             if gradients is None:
                 raise no_gradient(name)
             if call.inputs._version != call.version:  # noqa: SLF001  torch has no public name for it
                 raise _misused(name, "its input was changed in place after the call")
-            rules.append(
-                RULES[type(leaf)](
-                    Captured(
-                        leaf=leaf,
-                        inputs=call.inputs,
-                        gradients=gradients,
-                        packing=packing,
-                        scratch=scratch,
-                    )
-                )
-            )
-        return rules
+            rows.append((call.inputs, gradients))
+        return rows
 
 
 class _Hooks:
     """Keeps what each leaf is called with, while the context lasts."""
 
-    def __init__(self, leaves: dict[str, nn.Module], calls: dict[str, _Call], frames: int) -> None:
+    def __init__(self, leaves: dict[str, nn.Module]) -> None:
         self._leaves = leaves
-        self._calls = calls
-        self._frames = frames
+        self._calls: dict[str, _Call] = {}
+        self._frames = 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._handles = [
             leaf.register_forward_hook(partial(self._keep, name)) for name, leaf in self._leaves.items()
         ]
+        return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def expect(self, frames: int) -> dict[str, _Call]:
+        """Where the calls of the next pass, of so many frames, will be."""
+        self._frames, self._calls = frames, {}
+        return self._calls
 
     def _keep(self, name: str, _leaf: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
         if name in self._calls:
