@@ -21,6 +21,7 @@ Formulas, integer order a >= 2: one step costs ``log(sum_k C(a,k) (1-q)^(a-k) q^
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Final
 
@@ -133,8 +134,8 @@ def epsilon_with_honest(
 
 
 def epsilon_text(epsilon: float) -> str:
-    """An epsilon with six decimals, rounded up: what decisions and statements carry."""
-    micro = math.ceil(round(epsilon * MICRO, 3))
+    """An epsilon with six decimals, rounded up from its exact binary value: never below it."""
+    micro = math.ceil(Fraction(epsilon) * MICRO)
     return f"{micro // MICRO}.{micro % MICRO:06d}"
 
 

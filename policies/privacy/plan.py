@@ -29,7 +29,7 @@ from policies.errors import EncodingError
 from policies.limits import FRAMES_PER_UNIT, HONEST_MIN, PARTIES, PLAN_STEPS
 from policies.privacy.accounting import epsilon_rdp, gaussian_rho_nano, rho_step_nano
 from policies.privacy.errors import DeltaTooLargeError, PlanIncompleteError
-from policies.privacy.plan_refusals import refuse_by_name
+from policies.privacy.plan_refusals import refuse_by_name, shown
 
 __all__ = ["Dec", "DpPlan", "EvalPlan", "PositiveDec", "ProbabilityDec", "noise_std"]
 
@@ -73,7 +73,7 @@ DeltaDec = Annotated[PositiveDec, AfterValidator(_open_probability)]
 Count = Annotated[int, Field(strict=True, ge=1, le=PLAN_STEPS)]
 Frames = Annotated[int, Field(strict=True, ge=1, le=FRAMES_PER_UNIT)]
 Unit = Literal["episode", "work-piece", "order"]
-Adjacency = Literal["zero-out", "add-remove"]
+Adjacency = Literal["zero-out"]
 
 
 class _Plan(BaseModel):
@@ -90,7 +90,8 @@ class _Plan(BaseModel):
         """The plan behind a parsed JSON object.
 
         Raises:
-            PlanIncompleteError: A field is missing, unknown, of another type, not finite or out of range.
+            PlanIncompleteError: A field is missing, unknown, of another type, not finite or out of range; another
+                adjacency than zero-out.
             UnitRefusedError: The unit is the frame.
             SiloClaimRefusedError: The unit is the silo.
             AccountantRefusedError: Another mechanism, or an accountant named beside the plan's own.
@@ -109,7 +110,7 @@ class _Plan(BaseModel):
             why = f"the field {where}" if missing else f"{where}: {first['msg']}"
             raise PlanIncompleteError(
                 need=f"a complete {cls.__name__}: {why}",
-                found="nothing" if missing else repr(first["input"])[:80],
+                found="nothing" if missing else shown(first["input"]),
                 remedy="complete the plan; decimals are strings in plain notation",
             ) from error
 
@@ -142,14 +143,16 @@ class DpPlan(_Plan):
 
     Attributes:
         unit: What is clipped, sampled and counted; the frame never is.
-        adjacency: ``zero-out``: neighbours differ by replacing one unit with nothing.
+        adjacency: ``zero-out``: neighbours differ by replacing one unit with nothing, and the number of units
+            is no secret. ``add-remove`` is refused by name: it would have to hide that number, which size
+            buckets and refusals tell.
         noise: ``local-full``: each node adds the whole noise; the guarantee rests on no other party.
             ``shares``: each adds a part of it; the guarantee rests on ``honest_min`` honest silos.
         honest_min: Silos whose parts together are the whole noise; null with ``local-full``.
         clipping: ``flat`` scales a gradient down to at most ``clip_norm``; ``normalised`` scales every one to
             it.
         strata_target: Public number of units that each stratum gives per step on average, or null: a stratum
-            of n units is drawn with ``min(sampling_prob, strata_target / n)``. Sound for ``zero-out`` only.
+            of n units is drawn with ``min(sampling_prob, strata_target / n)``. Sound because of ``zero-out``.
         sampling_prob: q, per unit and step.
         noise_multiplier: Sigma, in units of ``clip_norm``.
         clip_norm: C, bound of one unit's gradient norm.
@@ -177,8 +180,6 @@ class DpPlan(_Plan):
     def _fits(self) -> Self:
         if self.steps_per_round > self.steps:
             raise ValueError("steps_per_round at most steps")
-        if self.strata_target is not None and self.adjacency != "zero-out":
-            raise ValueError("strata_target under adjacency zero-out only: the size of a stratum shows")
         return self
 
     @property

@@ -19,12 +19,22 @@ from policies.privacy.silo import silo_claim
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["refuse_by_name", "refuse_search"]
+__all__ = ["refuse_by_name", "refuse_search", "shown"]
 
+_WORD_BITS: Final = 64
 _MECHANISM: Final = "poisson-gaussian"
 _SAMPLERS: Final = frozenset(
     ["sampler", "loader", "data_loader", "shuffle", "epoch", "epochs", "batch_size", "drop_last"]
 )
+
+
+def shown(value: object) -> str:
+    """A value of a document in few words, however deep or long it is."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and value.bit_length() > _WORD_BITS:
+        return "a number of many digits"
+    return repr(value)[:60]
 
 
 def refuse_search(document: Mapping[str, Any]) -> None:
@@ -60,9 +70,16 @@ def refuse_by_name(facts: Mapping[str, Any]) -> None:
         )
     if facts.get("adjacency") == "replace-one":
         raise PlanIncompleteError(
-            need="adjacency zero-out or add-remove",
+            need="adjacency zero-out",
             found="replace-one",
             remedy="zero-out: replace-one costs about twice the epsilon and hides nothing more of a unit",
+        )
+    if facts.get("adjacency") == "add-remove":
+        raise PlanIncompleteError(
+            need="adjacency zero-out",
+            found="add-remove, which promises to hide the number of units too",
+            remedy="zero-out, at the same epsilon: size buckets are published, and a delta that is too large "
+            "for so many units is refused in public",
         )
     _refuse_mechanism(facts)
     foreign = sorted(_SAMPLERS & facts.keys())
@@ -81,7 +98,7 @@ def _refuse_mechanism(facts: Mapping[str, Any]) -> None:
     if (isinstance(other, str) and other != _MECHANISM) or "accountant" in facts:
         raise AccountantRefusedError(
             need=f"mechanism {_MECHANISM} and no accountant beside it",
-            found=str(facts.get("accountant", other))[:60],
+            found=shown(facts.get("accountant", other)),
             remedy="remove it: epsilon_rdp, the filter and epsilon_pld follow from the plan; a central limit "
             "figure (GDP) or a sum of epsilons is no upper bound",
         )
@@ -92,13 +109,13 @@ def _refuse_shares(facts: Mapping[str, Any]) -> None:
     if "noise" in facts and "honest_min" in facts and shared != (honest is not None):
         raise SharesUnfitError(
             need=f"honest_min of at least {HONEST_MIN} with noise shares, and null with local-full",
-            found=f"noise {facts.get('noise')}, honest_min {honest}",
+            found=f"noise {shown(facts['noise'])}, honest_min {shown(honest)}",
             remedy="use local-full, or say how many honest silos the noise rests on",
         )
     few = isinstance(honest, int) and honest < HONEST_MIN
     if shared and (few or facts.get("steps_per_round", 1) != 1):
         raise SharesUnfitError(
             need=f"honest_min of at least {HONEST_MIN}, and steps_per_round 1",
-            found=f"honest_min {honest}, steps_per_round {facts.get('steps_per_round')}",
+            found=f"honest_min {shown(honest)}, steps_per_round {shown(facts.get('steps_per_round'))}",
             remedy="one step per round: a second would run on a path that carries a share of the noise only",
         )

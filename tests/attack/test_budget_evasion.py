@@ -97,7 +97,7 @@ def world_run(store: BudgetStore) -> str:
 
 def test_a_refused_round_opens_no_ledger_and_fixes_no_cap(tmp_path: Path) -> None:
     world = ready_world(tmp_path)
-    _, reply = world.ask(round=501)
+    _, reply = world.ask(round=501, run="run_bbbbbbbbbbbbbbbb")
     assert reply.status == "refused"
     assert world.worker.budgets.lineages() == ()
     _, reply = world.ask()
@@ -163,7 +163,7 @@ def test_data_with_a_budget_are_not_used_without_privacy_unless_their_owner_says
     give_up(plain, confirm=lambda text: not shown.append(text))
     assert shown == [plain.contract.digest.removeprefix("sha256:")[:12]]
     assert store.read().waived == {plain.contract.digest: OWNER}
-    _, reply = plain.ask()
+    _, reply = plain.ask(round=2)
     assert reply.status == "ok"
     with pytest.raises(BudgetError, match="marked so"):
         give_up(plain)
@@ -210,6 +210,7 @@ def test_without_a_ledger_a_contract_without_privacy_trains_and_the_first_ledger
     _, reply = plain.ask()
     assert reply.status == "ok"
     assert plain.worker.budgets.lineages() == ()
+    plain.log_reply(reply)
     without = plain.contract.digest
     plain.worker.close()
     plain.recipe = PRIVATE
