@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.checks_document import IN_FORCE
 from policies.contract.checks_parties import MAY_ASK
-from policies.contract.checks_pooling import HIDING
-from policies.contract.checks_privacy import PROTECTED_GROUPS
 from policies.contract.checks_training import NO_SEED
 from policies.contract.findings import decimal_of, moment_of
+from policies.contract.registry import HIDING, PROTECTED_GROUPS
 from policies.encoding import decimal_text
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from policies.contract.checks_outputs import check_outputs
 from policies.contract.findings import (
@@ -17,6 +17,7 @@ from policies.contract.findings import (
     listed,
     unknown,
 )
+from policies.contract.registry import HIDING
 from policies.contract.requests import Aggregate, Release, TrainRound
 
 if TYPE_CHECKING:
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
     from policies.contract.case import Case
     from policies.contract.clauses import AggregationClause
 
-__all__ = ["HIDING", "check_aggregation", "groups_at_least"]
-
-
-HIDING: Final = 2  # honest groups hide each other; one alone is the sum less what the others know
+__all__ = ["check_aggregation", "groups_at_least"]
 
 
 def check_aggregation(case: Case, clause: AggregationClause) -> Iterator[Finding]:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from policies.contract.case import Case, only_if
 from policies.contract.checks_pooling import groups_at_least
 from policies.contract.findings import Finding, at_most, decimal_of, equal, flag, holds, unknown
-from policies.contract.registry import METRICS
+from policies.contract.registry import METRICS, PROTECTED_GROUPS
 from policies.contract.requests import Aggregate, EpsilonAfter, Query, Release, TrainRound
 
 if TYPE_CHECKING:
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
     from policies.contract.clauses import PrivacyCapClause, PrivacyClause
 
-__all__ = ["PROTECTED_GROUPS", "check_privacy", "check_privacy_cap"]
-
-
-PROTECTED_GROUPS: Final = (
-    5  # a protected property hides among so many, never among four (privacy.md, section 10)
-)
+__all__ = ["check_privacy", "check_privacy_cap"]
 
 
 def check_privacy(case: Case, clause: PrivacyClause) -> Iterator[Finding]:

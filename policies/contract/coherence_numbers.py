@@ -17,11 +17,15 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from policies.contract.checks_pooling import HIDING
-from policies.contract.checks_privacy import PROTECTED_GROUPS
 from policies.contract.errors import ColludersTooManyError, ContractInvalidError
 from policies.contract.grammar import remedy_at
-from policies.contract.registry import CANARY_REPORT, MEMBERSHIP_REPORT, PROPERTY_REPORT
+from policies.contract.registry import (
+    CANARY_REPORT,
+    HIDING,
+    MEMBERSHIP_REPORT,
+    PROPERTY_REPORT,
+    PROTECTED_GROUPS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

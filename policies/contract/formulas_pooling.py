@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import z3
 
-from policies.contract.checks_pooling import HIDING
 from policies.contract.formulas_outputs import outputs_terms
+from policies.contract.registry import HIDING
 from policies.contract.terms import Term, View, at_most, equal, flag, groups_at_least, holds
 from policies.contract.variables import NumberMap, decimal_value
 

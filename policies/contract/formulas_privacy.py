@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import z3
 
-from policies.contract.checks_privacy import PROTECTED_GROUPS
-from policies.contract.registry import METRICS
+from policies.contract.registry import METRICS, PROTECTED_GROUPS
 from policies.contract.terms import Term, View, at_most, equal, flag, groups_at_least, holds, only_if, when
 from policies.contract.variables import Epsilons, Number, Plan, Text, Whole, decimal_value
 

@@ -26,6 +26,7 @@ __all__ = [
     "EVIDENCE",
     "EVIDENCE_MADE",
     "FORBIDDEN_CHECKS",
+    "HIDING",
     "KINDS",
     "LAW",
     "MEMBERSHIP_REPORT",
@@ -33,6 +34,7 @@ __all__ = [
     "OWN_VIEWS",
     "POINTS",
     "PROPERTY_REPORT",
+    "PROTECTED_GROUPS",
     "RECIPIENTS",
     "SCHEMA",
     "VIEWS",
@@ -156,6 +158,10 @@ EVIDENCE_MADE: Final = frozenset(EVIDENCE) - {"model-card"}
 # Views that a query may ask for. Nothing else exists.
 METRICS: Final = "released-model-metrics"
 VIEWS: Final = ("own-budget", "own-receipts", "own-share", METRICS, "run-status")
+# Fewest honest groups that hide each other: one alone is the sum less what the others know.
+HIDING: Final = 2
+# A protected property hides among so many groups, never among four (privacy.md, section 10).
+PROTECTED_GROUPS: Final = 5
 OWN_VIEWS: Final = frozenset({"own-budget", "own-receipts", "own-share"})
 RECIPIENTS: Final[dict[str, str]] = {
     "open": "public",
