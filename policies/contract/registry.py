@@ -160,7 +160,7 @@ METRICS: Final = "released-model-metrics"
 VIEWS: Final = ("own-budget", "own-receipts", "own-share", METRICS, "run-status")
 # Fewest honest groups that hide each other: one alone is the sum less what the others know.
 HIDING: Final = 2
-# A protected property hides among so many groups, never among four (privacy.md, section 10).
+# A protected property hides among so many groups, never among four.
 PROTECTED_GROUPS: Final = 5
 OWN_VIEWS: Final = frozenset({"own-budget", "own-receipts", "own-share"})
 RECIPIENTS: Final[dict[str, str]] = {

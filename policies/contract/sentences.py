@@ -17,9 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from policies.contract.checks_privacy import PROTECTED_GROUPS
 from policies.contract.coherence import owner_of
-from policies.contract.registry import CANARY_REPORT
+from policies.contract.registry import CANARY_REPORT, PROTECTED_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
