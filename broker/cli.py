@@ -174,7 +174,9 @@ def revoke(
 
 @run.command("open")
 def run_open(
-    digest: Annotated[str, typer.Option("--contract", help="Digest of a contract that all signed.")],
+    digest: Annotated[
+        str, typer.Option("--contract", help="Digest of a contract that all signed; 12 hex digits do.")
+    ],
     recipe: Annotated[str, typer.Option("--recipe", help="Id of one of its recipes.")],
     *,
     directory: Dir = None,
@@ -184,10 +186,10 @@ def run_open(
     as_json: Json = False,
 ) -> None:
     """Opens a run of a recipe."""
-    from broker import commands
+    from broker import commands_run
 
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands.run_open(where, contract=digest, recipe=recipe), as_json=as_json)
+    finish(lambda: commands_run.run_open(where, contract=digest, recipe=recipe), as_json=as_json)
 
 
 @run.command("list")
@@ -195,10 +197,10 @@ def run_list(
     *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
 ) -> None:
     """Lists runs."""
-    from broker import commands
+    from broker import commands_run
 
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands.run_list(where), as_json=as_json)
+    finish(lambda: commands_run.run_list(where), as_json=as_json)
 
 
 @run.command("show")
@@ -212,10 +214,27 @@ def run_show(
     as_json: Json = False,
 ) -> None:
     """Shows one run and its rounds."""
-    from broker import commands
+    from broker import commands_run
 
     where = where_of(directory, url, pin, key)
-    finish(lambda: commands.run_show(where, run_id), as_json=as_json)
+    finish(lambda: commands_run.run_show(where, run_id), as_json=as_json)
+
+
+@run.command("stop")
+def run_stop(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Ends a run once its open round is closed; what was trained may become a candidate."""
+    from broker import commands_run
+
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands_run.run_stop(where, run_id), as_json=as_json)
 
 
 @release.command("list")

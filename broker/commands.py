@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain, short, table
 from broker.clock import SystemClock
+from broker.contract_names import whole_digest
 from broker.entropy import SystemEntropy
 from broker.errors import FingerprintError, NotConfirmedError, OperatorKeyError, UsageError
 from broker.keyfiles import make_key
@@ -241,97 +242,7 @@ def revoke(where: Where, org: str, *, reason: str) -> Result:
     )
 
 
-# --- runs, releases ---
-
-
-def run_open(where: Where, *, contract: str, recipe: str) -> Result:
-    """Opens a run."""
-    with where.client() as client:
-        done = client.post("/operator/runs", {"contract": contract, "recipe": recipe})
-    return Result(
-        data=done,
-        text=(
-            f"run          {plain(done['run'])} of {plain(recipe)}",
-            f"next: iriai-broker run show {plain(done['run'])}",
-        ),
-        plain_output=str(done["run"]),
-    )
-
-
-def run_list(where: Where) -> Result:
-    """Lists runs."""
-    with where.client() as client:
-        listed = client.get("/operator/runs")["runs"]
-    rows = [
-        (
-            one["run"],
-            one["recipe_id"],
-            one["state"],
-            one["round"],
-            one["outcome"] or "-",
-            short(one["model"] or "-"),
-        )
-        for one in listed
-    ]
-    head = ("RUN", "RECIPE", "STATE", "ROUND", "OUTCOME", "MODEL")
-    return Result(
-        data={"runs": listed},
-        text=table(head, rows, empty="none yet; iriai-broker run open --contract DIGEST --recipe ID"),
-    )
-
-
-def run_show(where: Where, run: str) -> Result:
-    """Shows one run."""
-    with where.client() as client:
-        found = client.get(f"/operator/runs/{run}")
-    rounds = found["rounds"]
-    steps = "" if found["plan"] is None else f", {found['steps']} noisy steps"
-    rows = [
-        (one["round"], one["attempt"], one["accepted"], one["refused"], short(one["model"] or "-"))
-        for one in rounds
-    ]
-    text = (
-        f"run          {plain(found['run'])}  {plain(found['state'])}  {plain(found['outcome'] or '')}",
-        f"recipe       {plain(found['recipe_id'])}  {plain(found['recipe'])}",
-        f"contract     {plain(found['contract'])}",
-        f"round        {found['round']}{steps}",
-        *_why(found["ended"]),
-        *_waits(found.get("waiting")),
-        *_out(found.get("out", ())),
-        *table(("ROUND", "ATTEMPT", "ACCEPTED", "REFUSED", "MODEL"), rows, empty="no round closed yet"),
-    )
-    return Result(data=found, text=text)
-
-
-def _why(ended: Any) -> list[str]:  # noqa: ANN401  a JSON document
-    """Lines about why a run ended before its last round."""
-    if ended is None:
-        return []
-    return [
-        f"why          {plain(ended['reason'])}",
-        *(
-            f"  {plain(one['clause']):<11}needs {plain(one['check'])} {plain(one['need'])}; "
-            f"found {plain(one['found'])}"
-            for one in ended["findings"]
-        ),
-    ]
-
-
-def _waits(waiting: Any) -> list[str]:  # noqa: ANN401  a JSON document
-    """A line about a run that pauses because members said no."""
-    if waiting is None:
-        return []
-    until, who = iso_s(int(waiting["until_ms"])), ", ".join(map(plain, waiting.get("parties", ())))
-    return [f"waiting      until {until}: {plain(waiting['reason'])}" + (f" ({who})" if who else "")]
-
-
-def _out(members: Any) -> list[str]:  # noqa: ANN401  a JSON document
-    """Lines about members that are asked for no further round of a run."""
-    return [
-        f"out          {plain(one['party'] or one['node'])}: {plain(one['kind'])} in round {one['round']}; "
-        f"evidence {plain(one['evidence'])}"
-        for one in members
-    ]
+# --- releases ---
 
 
 def release_list(where: Where) -> Result:
@@ -383,8 +294,9 @@ def audit_policy(where: Where, contracts: list[str]) -> Result:
     """Prints a policy file as the broker sees itself."""
     with where.client() as client:
         text = client.get("/operator/audit/policy")["policy"]
+        named = [whole_digest(client, one) for one in contracts]
     lines = str(text).splitlines()
-    lines[-1:-1] = [f"contract {one}" for one in contracts]  # before the quorum line
+    lines[-1:-1] = [f"contract {one}" for one in named]  # before the quorum line
     policy = "\n".join([*_POLICY_WARNING, *lines]) + "\n"
     return Result(data={"policy": policy}, text=(), plain_output=policy.rstrip("\n"))
 

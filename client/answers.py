@@ -20,7 +20,7 @@ from policies.errors import IriaiError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Answer", "finish", "plain", "short", "table"]
+__all__ = ["Answer", "finish", "plain", "print_error", "short", "table"]
 
 _SCHEMA = "1"
 _UNEXPECTED = 1
@@ -67,19 +67,20 @@ def finish(work: Callable[[], Answer], *, as_json: bool) -> int:
     try:
         answer = work()
     except IriaiError as error:
-        return _print_error(error, as_json=as_json)
+        return print_error(error, as_json=as_json)
     except KeyboardInterrupt:
         return 130
     for line in answer.text:
         print(plain(line), file=sys.stderr)  # noqa: T201  the output of a command
     if answer.error is not None:
-        return _print_error(answer.error, as_json=as_json, data=answer.data)
+        return print_error(answer.error, as_json=as_json, data=answer.data)
     if as_json:
         _print_envelope({"schema": _SCHEMA, "status": "ok", "data": answer.data})
     return answer.exit_code
 
 
-def _print_error(error: IriaiError, *, as_json: bool, data: dict[str, Any] | None = None) -> int:
+def print_error(error: IriaiError, *, as_json: bool, data: dict[str, Any] | None = None) -> int:
+    """Says a refusal to a person, and with ``as_json`` to a program; gives its exit code."""
     fields = {key: plain(value) if value is not None else None for key, value in error.as_dict().items()}
     clause = f" [clause {fields['clause']}]" if fields["clause"] else ""
     print(f"{fields['code']}{clause}", file=sys.stderr)  # noqa: T201

@@ -7,7 +7,8 @@
     audits/<64 hex of the recipe's digest>.mix.json   the newest `iriai-property-audit/1` about a recipe
 
 A report that is kept here is what the node says about itself. It is not a permission: the worker makes its
-own before it trains (`client.conforming`).
+own before it trains (`client.conforming`). An audit can be run where there is no node: its report is shown
+and not kept.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer
+from client.errors import NotInitialisedError
 from client.naming import named_here
 from client.settings import write_durably
-from policies.encoding import canonical
+from client.software import software
+from policies.encoding import canonical, parse
+from policies.errors import EncodingError
 from policies.limits import AUDIT_S
-from policies.privacy.conformance import ConformanceReport, sentences
+from policies.privacy.conformance import ConformanceReport, check_about, sentences
 from policies.privacy.errors import AuditFailedError, PlanIncompleteError
 from policies.privacy.property_skill import PropertyReport
 
@@ -44,42 +48,38 @@ __all__ = [
     "told",
 ]
 
+_REPORT_BYTES: Final = 64 * 1024  # ten times the longest
 _LITTLE: Final = 0.35  # an upper bound of skill below which a mix is said to be hidden for the most part
 
 
-def _path(home: Home, plan: str) -> Path:
-    return home.audits / f"{plan.removeprefix('sha256:')}.json"
+def _path(home: Home, recipe: str) -> Path:
+    return home.audits / f"{recipe.removeprefix('sha256:')}.json"
 
 
 def keep(home: Home, report: ConformanceReport) -> Path:
     """Writes a report beside the node's other files; gives the file."""
-    path = _path(home, report.plan)
+    path = _path(home, report.recipe)
     write_durably(path, canonical(report.document))
     return path
 
 
-def kept(home: Home, plan: str) -> ConformanceReport | None:
-    """The newest report about a plan, or None.
+def kept(home: Home, recipe: Recipe) -> ConformanceReport | None:
+    """The newest report about a recipe and the software that is here, or None.
 
     Args:
         home: The node's folder.
-        plan: Digest of the plan.
+        recipe: With its plan.
 
     Raises:
         PlanIncompleteError: The file is there and is no report.
+        AuditFailedError: It is about another recipe or plan.
     """
-    try:
-        data = _path(home, plan).read_bytes()
-    except FileNotFoundError:
+    data = None if recipe.plan is None else _read(_path(home, recipe.digest), "iriai-node privacy audit")
+    if data is None or recipe.plan is None:
         return None
-    try:
-        return ConformanceReport.load(json.loads(data))
-    except ValueError as error:
-        raise PlanIncompleteError(
-            need=f"a report in {_path(home, plan)}",
-            found="no JSON",
-            remedy="run the audit again: iriai-node privacy audit",
-        ) from error
+    report = ConformanceReport.load(data)
+    check_about(report, recipe.plan.document, recipe=recipe.digest)
+    return report if report.software == software() else None
 
 
 def kept_mix(home: Home, recipe: str) -> PropertyReport | None:
@@ -91,19 +91,43 @@ def kept_mix(home: Home, recipe: str) -> PropertyReport | None:
 
     Raises:
         PlanIncompleteError: The file is there and is no report.
+        AuditFailedError: It is about another recipe.
+    """
+    path = _mix_path(home, recipe)
+    data = _read(path, "iriai-node privacy audit --mix")
+    if data is None:
+        return None
+    report = PropertyReport.load(data)
+    if report.recipe != recipe:
+        raise AuditFailedError(
+            need=f"an audit of product mixes under {recipe[:19]} in {path}",
+            found=f"one under {report.recipe[:19]}",
+            remedy="run the audit again: iriai-node privacy audit --mix",
+        )
+    return report
+
+
+def _read(path: Path, command: str) -> Any:  # noqa: ANN401  checked by who asked
+    """The JSON value in a file, or None where there is no file.
+
+    Raises:
+        PlanIncompleteError: No canonical JSON, too deep, or too large.
     """
     try:
-        data = _mix_path(home, recipe).read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_REPORT_BYTES + 1)
     except FileNotFoundError:
         return None
-    try:
-        return PropertyReport.load(json.loads(data))
-    except ValueError as error:
+    again = f"run the audit again: {command}"
+    if len(data) > _REPORT_BYTES:
         raise PlanIncompleteError(
-            need=f"a report in {_mix_path(home, recipe)}",
-            found="no JSON",
-            remedy="run the audit again: iriai-node privacy audit --mix",
-        ) from error
+            need=f"a report of at most {_REPORT_BYTES} bytes in {path}", found="more", remedy=again
+        )
+    try:
+        return parse(data)
+    except EncodingError as error:
+        found = f"{error.found} instead of {error.need}"
+        raise PlanIncompleteError(need=f"a report in {path}", found=found, remedy=again) from error
 
 
 def _mix_path(home: Home, recipe: str) -> Path:
@@ -161,8 +185,18 @@ def in_child(home: Home, recipe: Recipe, kind: str) -> Any:  # noqa: ANN401  JSO
     return said
 
 
+def _is_node(home: Home) -> bool:
+    try:
+        home.need()
+    except NotInitialisedError:
+        return False
+    return True
+
+
 def audit(home: Home, name: str, *, contract: str | None = None) -> Answer:
     """Runs the conformance audit of a recipe's plan and keeps the report; one of a failure is a refusal.
+
+    Without a node in the folder the report is only shown.
 
     Raises:
         NoSuchThingError: No such recipe.
@@ -171,19 +205,23 @@ def audit(home: Home, name: str, *, contract: str | None = None) -> Answer:
     """
     recipe = read_recipe(home, name, contract=contract)
     report = ConformanceReport.load(in_child(home, recipe, "conformance"))
-    return told(report, keep(home, report))
+    return told(report, keep(home, report) if _is_node(home) else None)
 
 
-def told(report: ConformanceReport, path: Path) -> Answer:
-    """A report that is kept in a file, for person and program; with its refusal if the audit failed."""
+def told(report: ConformanceReport, path: Path | None) -> Answer:
+    """A report, kept in a file or nowhere, for person and program; with its refusal if the audit failed."""
     failed = None
     try:
         report.need_passed()
     except AuditFailedError as error:
         failed = error
     return Answer(
-        data={"report": report.document, "digest": report.digest, "file": str(path)},
-        text=(*sentences(report), f"report      {path}"),
+        data={
+            "report": report.document,
+            "digest": report.digest,
+            "file": None if path is None else str(path),
+        },
+        text=(*sentences(report), f"report      {path or 'not kept: no node in the folder (--dir)'}"),
         error=failed,
     )
 
@@ -198,7 +236,8 @@ def audit_mix(home: Home, name: str, *, contract: str | None = None) -> Answer:
     """
     recipe = read_recipe(home, name, contract=contract)
     report = PropertyReport.load(in_child(home, recipe, "property"))
-    write_durably(_mix_path(home, report.recipe), canonical(report.document))
+    if _is_node(home):
+        write_durably(_mix_path(home, report.recipe), canonical(report.document))
     target = None if recipe.plan is None else recipe.plan.strata_target
     return Answer(
         data={"report": report.document, "digest": report.digest, "strata_target": target},

@@ -167,7 +167,15 @@ def _block(store: BudgetStore, block: str, plan: Mapping[str, Any] | None) -> Js
         "epsilon_total": figures.epsilon_total,
         "rho_run_nano": None if plan is None else _run_cost(plan, figures),
         "runs_left": None if plan is None else left // _run_cost(plan, figures),
-    }
+    } | _queries(block, plan, left, figures)
+
+
+def _queries(block: str, plan: Mapping[str, Any] | None, left: int, figures: BudgetFigures) -> Json:
+    """Held-out units are asked by queries, of which a run may ask as many as its plan has steps."""
+    if plan is None or split_of(block) == TRAIN:
+        return {}
+    steps = int(plan["steps"])
+    return {"queries_run": steps, "queries_left": left * steps // _run_cost(plan, figures)}
 
 
 def _run_cost(plan: Mapping[str, Any], figures: BudgetFigures) -> int:
@@ -257,10 +265,20 @@ def _lineage_lines(one: Json) -> Iterator[str]:
     )
 
 
+def _left(block: Json) -> str:
+    """What is left is enough for: runs like the last one; of held-out units, queries."""
+    runs = block["runs_left"]
+    if runs is None:
+        return "-"
+    if split_of(block["block"]) == TRAIN:
+        return f"{runs} runs"
+    return f"{block['queries_left']} queries, {block['queries_run']} a run"
+
+
 def block_lines(one: Json) -> tuple[str, ...]:
     """A table of a lineage's blocks."""
     return table(
-        ("block", "units", "spent", "held", "left", "runs left", "epsilon spent"),
+        ("block", "units", "spent", "held", "left", "enough for", "epsilon spent"),
         [
             (
                 block["block"],
@@ -268,7 +286,7 @@ def block_lines(one: Json) -> tuple[str, ...]:
                 share(block["rho_spent_nano"], block["rho_max_nano"]),
                 share(block["rho_held_nano"], block["rho_max_nano"]),
                 share(block["rho_left_nano"], block["rho_max_nano"]),
-                "-" if block["runs_left"] is None else block["runs_left"],
+                _left(block),
                 block["epsilon_spent"],
             )
             for block in one["blocks"]

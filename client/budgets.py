@@ -285,6 +285,13 @@ class Budgets:
                     done += 1
         return done
 
+    def held_runs(self) -> tuple[str, ...]:
+        """Runs whose reservations are open, in any ledger."""
+        stores = [self.find(stem) for stem in self.lineages()]
+        return tuple(
+            sorted({run for one in stores for (run, _), hold in one.read().holds.items() if hold.open})
+        )
+
     def touches(self) -> tuple[Touched, ...]:
         """Every spend in every ledger, with its cost and what was spent after it."""
         return tuple(one for stem in self.lineages() for one in _touches(self.find(stem)))

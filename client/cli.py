@@ -114,9 +114,11 @@ def run(folder: Dir = FOLDER) -> None:
 
     def work() -> Answer:
         from client.federation.supervise import supervise
+        from client.settings import locked
 
         with opened(folder) as one:
             one.outbox.check_open()
+            locked(one.home).close()  # a second one would start its worker for ever
         code = supervise([sys.executable, "-m", "client.node", "--dir", str(folder)], on_event=_worker_event)
         return Answer(data={}, exit_code=code)
 
@@ -173,7 +175,9 @@ def data_add(  # noqa: PLR0917  a command line
     signal_map: Annotated[
         Path | None, typer.Option("--map", help="TOML: which channel is which field.")
     ] = None,
-    digest: Annotated[str | None, typer.Option("--contract", help="Digest; the newest if left out.")] = None,
+    digest: Annotated[
+        str | None, typer.Option("--contract", help="Digest, 12 hex digits do; the newest if left out.")
+    ] = None,
     reader: Annotated[str | None, typer.Option("--format", help="Reader, where two claim the path.")] = None,
     no_publish: Annotated[bool, typer.Option("--no-publish", help="Keep the descriptor here.")] = False,  # noqa: FBT002
     folder: Dir = FOLDER,
@@ -183,6 +187,7 @@ def data_add(  # noqa: PLR0917  a command line
 
     def work() -> Answer:
         from client import catalogue
+        from client.contracts import resolve
 
         with opened(folder) as one:
             return catalogue.data_add(
@@ -192,7 +197,7 @@ def data_add(  # noqa: PLR0917  a command line
                 path,
                 dataset=dataset,
                 signal_map=signal_map,
-                contract=digest,
+                contract=None if digest is None else resolve(one.member, one.shelf, digest),
                 rules=load_settings(one.home).local,
                 publish=not no_publish,
                 source_format=reader,
@@ -278,7 +283,13 @@ def budget_tighten(
         confirm = ask(_TIGHTEN, yes=yes, prompt="Lower it for good?")
         with opened(folder) as one:
             return tightening.tighten(
-                one.home, one.member, lineage=lineage, epsilon=epsilon, confirm=confirm, tell=tell
+                one.home,
+                one.member,
+                one.outbox,
+                lineage=lineage,
+                epsilon=epsilon,
+                confirm=confirm,
+                tell=tell,
             )
 
     end(work, json)
@@ -296,6 +307,7 @@ def budget_waive(
 
     def work() -> Answer:
         from client import waiving
+        from client.contracts import resolve
 
         with opened(folder) as one:
             return waiving.waive(
@@ -303,7 +315,7 @@ def budget_waive(
                 one.member,
                 one.shelf,
                 lineage=lineage,
-                contract=contract,
+                contract=resolve(one.member, one.shelf, contract),
                 confirm=retype(_WAIVE, yes=yes),
                 tell=tell,
             )

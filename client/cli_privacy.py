@@ -37,17 +37,30 @@ def privacy_plan(  # noqa: PLR0917  a command line
     silos: Annotated[
         int | None, typer.Option(min=1, help="Silos in the mean; the least number that may be if left out.")
     ] = None,
+    strata: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tasks that they are of, in equal parts; those of the data here if left out, else one.",
+        ),
+    ] = None,
     contract: OfContract = None,
     folder: Dir = FOLDER,
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Noise against signal, epsilon, delta, runs left; exit 4 if units or contract do not carry it."""
+    """Noise against signal, epsilon, delta, runs left; exit 4 if units, caps or contract do not carry it."""
 
     def work() -> Answer:
         from client import planning
 
         return planning.plan(
-            Home(folder), recipe=recipe, epsilon=epsilon, units=units, silos=silos, contract=contract
+            Home(folder),
+            recipe=recipe,
+            epsilon=epsilon,
+            units=units,
+            silos=silos,
+            contract=contract,
+            strata=strata,
         ).answer
 
     end(work, json)
@@ -68,7 +81,7 @@ def privacy_audit(
     def work() -> Answer:
         from client import audits
 
-        home = Home(folder).need()
+        home = Home(folder)
         if mix:
             return audits.audit_mix(home, recipe, contract=contract)
         return audits.audit(home, recipe, contract=contract)

@@ -101,9 +101,9 @@ def seed_join(
 def seed_fit(  # noqa: PLR0917  a command line
     recipe: RecipeFile,
     seed_set: Annotated[Path, typer.Option("--seed-set", help="The seed set, as a file.")],
-    out: Annotated[Path, typer.Option("--out", help="File for the weights of the start model.")],
+    out: Annotated[Path, typer.Option("--out", help="New file for the weights of the start model.")],
     recipe_out: Annotated[
-        Path | None, typer.Option("--recipe-out", help="File for the recipe that starts from it.")
+        Path | None, typer.Option("--recipe-out", help="New file for the recipe that starts from it.")
     ] = None,
     steps: Steps = _STEPS,
     folder: Dir = FOLDER,

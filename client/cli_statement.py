@@ -45,7 +45,7 @@ def statement_show(  # noqa: PLR0917  a command line
 
         with opened(folder) as one:
             return statements.statement_show(
-                one.member, one.shelf, model, own=own, lang=lang, html=html, out=out
+                one.member, one.shelf, one.outbox, model, own=own, lang=lang, html=html, out=out
             )
 
     end(work, json)

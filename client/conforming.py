@@ -69,6 +69,10 @@ class Conformance:
                 self._reports[recipe.digest] = self._made(recipe)
             return self._reports[recipe.digest]
 
+    def made(self, recipe: Recipe) -> ConformanceReport | None:
+        """The report that this process made of a recipe; None if it made none."""
+        return self._reports.get(recipe.digest)
+
     def need(self, recipe: Recipe) -> None:
         """Returns if the recipe may be trained here.
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from policies.recipe import Recipe
     from policies.signing import Envelope
 
-__all__ = ["Desktop", "Learner", "Told", "seal_spend"]
+__all__ = ["Desktop", "Learner", "Told", "mark_uses", "seal_spend"]
 
 _UNCOUNTED = "uncounted "  # and a lineage: contracts without caps under which its data were used
 
@@ -174,12 +174,9 @@ class Desktop:
     def _reserve(self, seat: Seat, run: str, plan: DpPlan | EvalPlan, cap: Cap, units: Units) -> BudgetStore:
         """Holds a run's plan in the ledger of its data, which is opened with it if there is none."""
         self.budgets.check_units(seat.lineage, units)
-        uncounted = self.outbox.listed(_UNCOUNTED + seat.lineage)
 
         def reserve(store: BudgetStore) -> None:
-            for contract in uncounted:
-                if contract not in store.state.waived:
-                    store.waive(contract, by=USE)
+            mark_uses(store, self.outbox)
             store.reserve(plan, cap, run=run, recipe=seat.recipe.digest, units=units, own=seat.own)
 
         charged = self.outbox.charged(seat.lineage)
@@ -263,6 +260,13 @@ class Desktop:
             keep_refusal(letters, self.outbox, header, _backlog(), at_ms=self.clock.now_ms())
             made = self.finish(letters, header, reply, [], clause=None)
         return Refusal(code=BacklogError.code, body=made.body)
+
+
+def mark_uses(store: BudgetStore, outbox: Outbox) -> None:
+    """Marks in a ledger the uses without privacy of its data that the outbox knows and the ledger lacks."""
+    for contract in outbox.listed(_UNCOUNTED + store.state.lineage.scope):
+        if contract not in store.state.waived:
+            store.waive(contract, by=USE)
 
 
 def _backlog() -> BacklogError:

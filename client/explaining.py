@@ -39,6 +39,7 @@ __all__ = ["explain_any", "explain_decision", "explain_run"]
 
 _RUN: Final = re.compile(r"run_[a-z2-7]{16}")
 _DECISION: Final = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
+_SETTINGS: Final = frozenset(("local:paused", "local:dataset", "local:fields", "local:epsilon"))
 _KEPT: Final = 100_000  # decisions that are looked through for one digest
 _OWNER, _BROKER, _ALL, _OTHERS = "who-owner", "who-broker", "who-all", "who-others"
 _WHO: Final = {
@@ -101,9 +102,11 @@ def explain_run(
     Raises:
         NoSuchThingError: The gate decided nothing about this run.
     """
-    rows = outbox.decisions(run=run) if _RUN.fullmatch(run) else ()
+    if not _RUN.fullmatch(run):
+        raise _nothing("a run: run_ and 16 letters or digits", run)
+    rows = outbox.decisions(run=run)
     if not rows:
-        raise _nothing("a run that this node was asked about", run)
+        raise _not_asked(run)
     return _answer({"run": run}, [_explained(one, shelf, every=every, lang=lang) for one in rows], lang)
 
 
@@ -128,6 +131,16 @@ def explain_decision(
 
 def _nothing(need: str, found: str) -> NoSuchThingError:
     return NoSuchThingError(need=need, found=ascii(found)[1:-1][:80], remedy="iriai-node guard log")
+
+
+def _not_asked(run: str) -> NoSuchThingError:
+    """A run may end before this node has its turn; then the reason is known where it was ended."""
+    return NoSuchThingError(
+        need="a run that this node was asked about",
+        found=f"{run}: this node was asked nothing about it",
+        remedy=f"ask the operator, who sees why with iriai-broker run show {run}; what is spent of your own "
+        "budget shows iriai-node budget show; what this node was asked, iriai-node guard log",
+    )
 
 
 def _digest_of(one: Decided) -> str:
@@ -269,5 +282,14 @@ def _local(found: Iterable[Mapping[str, Any]], lang: str) -> Iterator[dict[str, 
             "need": one["need"],
             "found": one["found"],
             "remedy": one["remedy"],
-            "who": word(lang, _OWNER),
+            "who": word(lang, _whose(one["clause"])),
         }
+
+
+def _whose(clause: str) -> str:
+    """Where the owner applies a remedy: the settings, the ledger, the data, or the node as a whole."""
+    if clause in _SETTINGS:
+        return _OWNER
+    if clause.startswith("local:budget"):
+        return "who-ledger"
+    return "who-data" if clause.startswith("local:data.") else "who-node"

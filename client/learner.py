@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from client.settings import Home, LocalRules
     from policies.ports import Entropy
     from policies.privacy.canaries import CanarySecret
+    from policies.privacy.conformance import ConformanceReport
     from policies.privacy.receipts import MadeWith
     from policies.recipe import Recipe
 
@@ -175,6 +176,10 @@ class HomeLearner:
         """Names of the code behind the last private update."""
         ready = next(one for (_, place), one in self._trainers.items() if place == _place(seat))
         return ready.trainer.made_with
+
+    def audited(self, recipe: Recipe) -> ConformanceReport | None:
+        """The conformance report that this process made of a recipe, if it made one."""
+        return self._conformance.made(recipe)
 
     def judge(self, seat: Seat, weights: np.ndarray) -> tuple[float, bool]:
         """One noised query on the held-out units."""

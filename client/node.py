@@ -6,7 +6,8 @@ itself; budget ledgers compared with what was told to the log; then online. torc
 background, so that online does not wait.
 
 It writes one JSON object per line to standard error: ``{"at", "event", …}`` with ids, counts and codes,
-never a value of data. ``IRIAI_PHASES=1`` adds ``phase run=… round=… attempt=… training`` lines; a larger
+never a value of data. A refusal that ends the node for good is said once more, in words.
+``IRIAI_PHASES=1`` adds ``phase run=… round=… attempt=… training`` lines; a larger
 number also holds each phase for so many milliseconds, so that a test can act in it.
 
 ``python -m client.node --dir D --personalise MODEL`` trains an individual model at home instead, and prints
@@ -30,9 +31,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from client.answers import print_error
 from client.budgets import Budgets
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
+from client.federation.supervise import ENDS
 from client.guard import Guard
 from client.identity import read_secret
 from client.learner import episodes_of
@@ -260,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     os.umask(PRIVATE_UMASK)
     home = Home(options.dir)
-    if home.root.is_dir():
+    if home.root.is_dir() and not options.audit:  # which may name a folder that is no node's
         home.root.chmod(0o700)
     try:
         if options.personalise:
@@ -275,6 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             serve(home)
     except IriaiError as error:
         say("stopped", error.as_dict())
+        if error.exit_code in ENDS:  # the supervisor starts no other: what is to be done is read here
+            print_error(error, as_json=False)
         return error.exit_code
     return 0
 

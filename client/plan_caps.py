@@ -9,8 +9,13 @@
 
 A budget is None where no order holds a single such run. Nothing is written.
 
+Before all figures the ledgers are compared with what this node told the log, as `budget show` does it: a
+folder that is empty is no unspent budget (`check_told`).
+
+    check_told(home)
     found = purses(home, plan, lineage, named)
     found.runs_left                              # the least of them
+    found.check(plan)                            # raises if one of them holds no run
 """
 
 from __future__ import annotations
@@ -21,8 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from client.budgets import Budgets, cap_of, opening_cap, own_cap_of
 from client.clock import SystemClock
+from client.entropy import SystemEntropy
+from client.plan_words import budget_words
+from client.reckoning import require_known
 from client.settings import load_settings
-from policies.privacy.errors import OrderUnfitError, PlanIncompleteError
+from policies.privacy.accounting import epsilon_text
+from policies.privacy.errors import BudgetExhaustedError, OrderUnfitError, PlanIncompleteError
 from policies.privacy.ledger import Cap
 
 if TYPE_CHECKING:
@@ -33,10 +42,51 @@ if TYPE_CHECKING:
     from client.settings import Home, LocalRules
     from policies.privacy.plan import DpPlan
 
-__all__ = ["Purses", "opening_source", "purses"]
+__all__ = ["Binding", "Purses", "check_told", "opening_source", "purses"]
 
 Json = dict[str, Any]
 _LIFETIME_EPSILON: Final = "8"  # the cap that is reckoned with where nobody set one
+_MORE: Final = {
+    "ledger": "new data; the ledger of these is only tightened",
+    "lifetime": "a larger epsilon_lifetime in [local] of node.toml",
+    "settings": "a larger epsilon_total in [local] of node.toml",
+    "contract": "a contract with larger caps: iriai-node contract counter",
+    "default": "say how much these data may give: epsilon_lifetime in [local] of node.toml",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """One cap that a run has to fit under: whose it is, its epsilon, and its budget if it holds one run."""
+
+    source: str
+    epsilon: str
+    budget: Json | None
+
+    def check(self, asked: DpPlan) -> None:
+        """Returns if a run of the plan fits.
+
+        Raises:
+            BudgetExhaustedError: One run costs more than the epsilon that was set, or than what is left.
+            OrderUnfitError: No order holds a run.
+        """
+        one = epsilon_text(asked.epsilon_rdp)
+        cap, remedy = budget_words(self.source, self.epsilon), f"less epsilon a run; or {_MORE[self.source]}"
+        if self.source != "default" and float(one) > float(self.epsilon):
+            raise BudgetExhaustedError(
+                need=f"a run that {cap} holds", found=f"epsilon {one} for one run", remedy=remedy
+            )
+        if self.budget is None:
+            raise OrderUnfitError(
+                need=f"an order at which {cap} holds one run", found=f"none for epsilon {one}", remedy=remedy
+            )
+        if self.budget["runs_left"] < 1:
+            raise BudgetExhaustedError(
+                need=f"{cap} to hold one run of this plan",
+                found=f"rho {self.budget['rho_left_nano'] / 1e9:.4f} left, and a run costs "
+                f"{self.budget['rho_run_nano'] / 1e9:.4f}",
+                remedy=f"{remedy}; a budget does not come back",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +99,60 @@ class Purses:
         own: The owner's under the contract.
         opened: With which cap the ledger was or will be opened: ``from``, ``epsilon``, and whether it
             ``is_open``.
-        runs_left: The least of all that apply.
+        binding: All that apply.
     """
 
     life: Json | None
     contract: Json | None
     own: Json | None
     opened: Json
-    runs_left: int
+    binding: tuple[Binding, ...]
+
+    @property
+    def runs_left(self) -> int:
+        """The least of all that apply."""
+        return min(0 if one.budget is None else int(one.budget["runs_left"]) for one in self.binding)
+
+    def check(self, asked: DpPlan) -> None:
+        """Returns if every budget holds a run.
+
+        Raises:
+            BudgetExhaustedError, OrderUnfitError: Of the first that does not (`Binding.check`).
+        """
+        for one in self.binding:
+            one.check(asked)
+
+
+def check_told(home: Home) -> None:
+    """Returns if every spend that this node told the log is in a ledger; no node has told of none.
+
+    Raises:
+        BudgetUnknownError: A ledger is lost, or does not verify.
+        BudgetDivergedError: A ledger is an older copy.
+    """
+    from client.identity import load_identity
+    from client.membership import pinned_broker
+    from client.outbox import Outbox
+
+    if not home.outbox.exists():
+        return
+    identity, clock = load_identity(home), SystemClock()
+    budgets, outbox = (
+        Budgets(home, key=identity.key, clock=clock),
+        Outbox(
+            home.outbox,
+            key=identity.key,
+            origin=pinned_broker(home).origin,
+            clock=clock,
+            entropy=SystemEntropy(),
+            former=identity.former,
+        ),
+    )
+    try:
+        require_known(budgets, outbox)
+    finally:
+        budgets.close()
+        outbox.close()
 
 
 def purses(home: Home, asked: DpPlan, lineage: str | None, named: Named) -> Purses:
@@ -80,9 +176,15 @@ def purses(home: Home, asked: DpPlan, lineage: str | None, named: Named) -> Purs
     with _ledger(home, lineage) as store:
         genesis = None if store is None else store.state.genesis
         life = _purse(source, opening, asked) if store is None else _open_purse(store, asked)
+        epsilon = opening.epsilon_total if store is None else store.state.lineage.epsilon_total
         under = None if cap is None else _purse("contract", cap, asked, store)
         mine = None if own is None else _purse("settings", own, asked, store)
-    binding = [life, *([] if cap is None else [under]), *([] if own is None else [mine])]
+    first = "ledger" if store is not None else source
+    binding = [Binding(source=first, epsilon=epsilon, budget=life)]
+    if cap is not None:
+        binding.append(Binding(source="contract", epsilon=cap.epsilon_total, budget=under))
+    if own is not None:
+        binding.append(Binding(source="settings", epsilon=own.epsilon_total, budget=mine))
     return Purses(
         life=life,
         contract=under,
@@ -92,7 +194,7 @@ def purses(home: Home, asked: DpPlan, lineage: str | None, named: Named) -> Purs
             "from": "ledger" if genesis is not None else source,
             "epsilon": (genesis or opening).epsilon_total,
         },
-        runs_left=min(0 if one is None else int(one["runs_left"]) for one in binding),
+        binding=tuple(binding),
     )
 
 

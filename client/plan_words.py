@@ -3,19 +3,29 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import short
 from policies.privacy.feasibility import FINE, NO_NUMBER, WARN
+from policies.privacy.tight import EPSILON_MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["opening_words", "sentences"]
+__all__ = ["budget_words", "opening_words", "sentences"]
 
 _NANO: Final = 1e9
 _LABEL: Final = 13
 _MARK: Final = {"warn": "warning", "refuse": "refused"}
+_NO_SHARES: Final = (
+    "privacy.shares-unfit: this version cannot train this plan: noise shares need secure aggregation, which "
+    "it does not have; the figures are those of a version that has it. What trains now: noise local-full"
+)
+_TEST_ONLY: Final = (
+    "the plan is test_only: its noise may be seeded, so it protects nobody, whatever epsilon says; never "
+    "sign it for real data"
+)
 _SHORT_MINUTES: Final = 0.1
 _SOURCE: Final = {
     "ledger": "in the ledger of these data",
@@ -51,18 +61,28 @@ def opening_words(opened: Mapping[str, Any]) -> str:
     )
 
 
+def budget_words(source: str, epsilon: str) -> str:
+    """A cap and whose it is, inside a sentence."""
+    return f"epsilon {epsilon} {_SOURCE[source]}"
+
+
 def sentences(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Lines of a plan's figures, as `client.planning.plan` lays them out."""
     return tuple(f"{label:<{_LABEL}}{words}" for label, words in _pairs(facts))
 
 
 def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if facts["test_only"]:
+        yield "NOT PRIVATE", _TEST_ONLY
+    if not facts["trainable"]:
+        yield "warning", _NO_SHARES
     yield "plan", _plan(facts)
     yield "data", _data(facts)
     yield "noise ratio", _ratio(facts)
     yield "epsilon_rdp", f"{facts['epsilon_rdp']} at delta {facts['delta']}: decides the cap per release"
-    yield "epsilon_pld", _tight(facts["epsilon_pld"])
-    yield "delta", f"{facts['delta']}; at most {facts['delta_max']:.2g} for {facts['units']} units"
+    yield "epsilon_pld", _tight(facts["epsilon_pld"], facts["epsilon_rdp"])
+    most = f"{Decimal(repr(facts['delta_max'])):f}"
+    yield "delta", f"{facts['delta']}; at most {most} for {facts['units']} units"
     yield "cost", _cost(facts["budget"])
     others = (facts["budget_own"], facts["budget_contract"])
     yield from (("", _cost(one)) for one in others if one is not None and one != facts["budget"])
@@ -74,10 +94,10 @@ def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "round", _round(facts["round"])
     if facts["epsilon_by_colluders"]:
         yield "shares", _shares(facts)
-    if facts["verdict"] != "fine":
+    if facts["noise_verdict"] != "fine":
         words = [one["words"] for one in facts["remedies"]] or [NO_NUMBER]
         times = f"the noise is {facts['noise_ratio']:.2g} times the best signal"
-        yield _MARK[facts["verdict"]], f"{times}; cheapest remedy: {words[0]}"
+        yield _MARK[facts["noise_verdict"]], f"{times}; cheapest remedy: {words[0]}"
         yield from (("", f"or {one}") for one in words[1:])
 
 
@@ -92,7 +112,13 @@ def _plan(facts: Mapping[str, Any]) -> str:
 
 def _data(facts: Mapping[str, Any]) -> str:
     where = "" if facts["units_from"] == "option" else f", as many as data set {facts['units_from']} has here"
-    return f"{facts['silos']} silos of {facts['units']} training units{where}"
+    strata = facts["strata"]
+    shared = f", in {strata} strata" if strata != 1 else ", in one stratum" if facts["strata_target"] else ""
+    target = f" (strata_target {facts['strata_target']} each)" if facts["strata_target"] else ""
+    return (
+        f"{facts['silos']} silos of {facts['units']} training units{where}{shared}; a step draws "
+        f"{facts['drawn_per_step']:g} of a silo's on average{target}"
+    )
 
 
 def _ratio(facts: Mapping[str, Any]) -> str:
@@ -102,7 +128,9 @@ def _ratio(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _tight(figure: str | None) -> str:
+def _tight(figure: str | None, rdp: str) -> str:
+    if figure is None and float(rdp) > EPSILON_MOST:
+        return f"not computed above epsilon_rdp {EPSILON_MOST:g}: so large an epsilon promises nothing"
     if figure is None:
         return "not computed: dp-accounting is not installed"
     return f"{figure}: the tight figure of all steps, for statements (takes seconds to compute)"

@@ -4,12 +4,16 @@
 `plan` gives sentences for a person, and for a program::
 
     {"recipe": digest, "noise": "local-full" | "shares", "honest_min": int | null,
+     "test_only": bool,                                     true: NOT PRIVATE
+     "trainable": bool,                                     false: this version has no noise shares
      "units": int, "units_from": "option" | data set, "silos": int, "parameters": int,
+     "strata": int, "strata_target": text | null, "drawn_per_step": number,      of one silo
      "sampling_prob": text, "noise_multiplier": text, "calibrated": bool, "steps": int,
-     "epsilon_rdp": text, "epsilon_pld": text | null,       null where dp-accounting is not installed
+     "epsilon_rdp": text, "epsilon_pld": text | null,       null without dp-accounting, or above 100
      "epsilon_by_colluders": [text, ...],                   only with shares: for 0, 1, ... other silos
-     "delta": text, "delta_max": number,                    1 / (10 units)
-     "noise_ratio": number, "verdict": "fine" | "warn" | "refuse",
+     "delta": text, "delta_max": number,                    1 / (10 units), rounded down
+     "noise_ratio": number, "noise_verdict": "fine" | "warn" | "refuse",
+     "verdict": the same, and "refuse" wherever there is an error,
      "remedies": [{"kind", "value", "words"}],              cheapest first
      "budget": {"from": "ledger" | "lifetime" | "settings" | "contract" | "default",
                 "epsilon_total": text, "order": int, "rho_run_nano": int, "rho_left_nano": int,
@@ -28,27 +32,32 @@ Nothing is written and nothing leaves.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from decimal import ROUND_DOWN, Decimal
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer
 from client.donated import is_given, withheld
 from client.naming import named_here
-from client.plan_caps import purses
+from client.plan_caps import check_told, purses
 from client.plan_terms import canaries, check_terms, findings, terms
 from client.plan_words import sentences
 from policies.errors import IriaiError
 from policies.privacy.accounting import calibrate, epsilon_text
-from policies.privacy.errors import BudgetExhaustedError, PlanIncompleteError
+from policies.privacy.errors import PlanIncompleteError
 from policies.privacy.feasibility import Feasibility, feasibility
 from policies.privacy.plan import DpPlan
 from policies.privacy.shares import check_conditions, epsilon_by_colluders
+from policies.privacy.tight import tight_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from client.naming import Named
+    from client.plan_caps import Purses
     from client.settings import Home
     from policies.recipe import Recipe
 
@@ -78,10 +87,25 @@ class Planned:
             RefusedError: A term of the contract; the clause is named.
             DeltaTooLargeError: Delta is above ``1 / (10 units)``.
             InfeasibleError: The noise is above three times the best signal.
-            BudgetExhaustedError: Under the contract, no budget holds one run.
+            BudgetExhaustedError: A cap is below one run, or holds less than one still.
+            OrderUnfitError: No order holds one run under a cap.
         """
         if self.refusal is not None:
             raise self.refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Units:
+    """Training units that are planned for: how many, in which strata, whence, and their lineage if known."""
+
+    strata: tuple[float, ...]
+    source: str
+    lineage: str | None = None
+
+    @property
+    def count(self) -> int:
+        """Of all strata."""
+        return round(sum(self.strata))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +114,7 @@ class _Case:
 
     named: Named
     asked: DpPlan
-    units: int
+    units: _Units
     silos: int
     found: Feasibility
 
@@ -105,15 +129,15 @@ class _Case:
         held = self.named.held
         return [] if held is None else findings(held, self.asked, silos=self.silos)
 
-    def refusal(self, runs_left: int) -> IriaiError | None:
+    def refusal(self, purse: Purses) -> IriaiError | None:
         """The first of `Planned.check`'s errors that there is a reason for."""
         try:
-            self._check(runs_left)
+            self._check(purse)
         except IriaiError as error:
             return error
         return None
 
-    def _check(self, runs_left: int) -> None:
+    def _check(self, purse: Purses) -> None:
         held = self.named.held
         if self.asked.noise == "shares":
             summed = held is None or held.contract.aggregation.secure_aggregation == "required"
@@ -121,14 +145,10 @@ class _Case:
                 self.asked, groups=self.silos, max_colluders=self.colluders, secure_aggregation=summed
             )
         check_terms(self.findings)
-        self.asked.check_units(self.units)
+        self.asked.check_units(self.units.count)
         self.found.check()
-        if held is not None and runs_left < 1 and held.contract.caps(held.party.party) is not None:
-            raise BudgetExhaustedError(
-                need="a budget that holds one run of this plan",
-                found="less than one run left",
-                remedy="more noise or fewer steps, or new data; a budget does not come back",
-            )
+        if held is None or held.contract.caps(held.party.party) is not None:
+            purse.check(self.asked)
 
 
 def plan(
@@ -139,6 +159,7 @@ def plan(
     units: int | None,
     silos: int | None,
     contract: str | None = None,
+    strata: int | None = None,
 ) -> Planned:
     """Figures of a recipe's plan at this site.
 
@@ -149,45 +170,57 @@ def plan(
         units: Training units; None counts them in the store.
         silos: In the mean; None takes the least number of recipe and contract.
         contract: Digest of a contract that is here: its caps and terms hold.
+        strata: In how many strata of equal size the units are; None takes those of the data that are counted,
+            else one.
 
     Raises:
         NoSuchThingError: No such file, contract or recipe.
         RecipeError: It is no recipe.
-        PlanIncompleteError: No privacy plan in it, no unit to plan for, or an epsilon that no noise
-            reaches.
-        BudgetUnknownError: The ledger of the data does not verify.
+        PlanIncompleteError: No privacy plan in it, no unit to plan for, an epsilon that no noise reaches, or
+            more strata than units.
+        BudgetUnknownError: A ledger is lost, or does not verify.
+        BudgetDivergedError: A ledger is an older copy than the log was told.
     """
     named = named_here(home, str(recipe), contract=contract)
     read, held = named.recipe, named.held
     asked = _asked(read, epsilon)
-    count, source, lineage = (units, "option", None) if units else _own_units(home, named, asked)
+    check_told(home)
+    meant = _Units(strata=(units,), source="option") if units else _own_units(home, named, asked)
+    if strata is not None:
+        meant = _shared(meant, strata)
     many = silos or max(read.need, 0 if held is None else held.contract.aggregation.min_parties)
-    found = feasibility(asked, n_units=count, n_params=read.parameters, n_silos=many)
-    case = _Case(named=named, asked=asked, units=count, silos=many, found=found)
-    purse = purses(home, asked, lineage, named)
+    found = feasibility(asked, meant.count, read.parameters, many, meant.strata)
+    case = _Case(named=named, asked=asked, units=meant, silos=many, found=found)
+    purse = purses(home, asked, meant.lineage, named)
+    refusal = case.refusal(purse)
     facts = {
-        **_plan_facts(case, source, calibrated=epsilon is not None),
+        **_plan_facts(case, calibrated=epsilon is not None),
+        "verdict": found.verdict if refusal is None else "refuse",
         "budget": purse.life,
         "budget_own": purse.own,
         "budget_contract": purse.contract,
         "runs_left": purse.runs_left,
         "opened": purse.opened,
         "contract": None if held is None else {**terms(held), "findings": case.findings},
-        "canaries": None if held is None else canaries(held.contract, count),
-        "round": _round(read, asked, count),
+        "canaries": None if held is None else canaries(held.contract, meant.count),
+        "round": _round(read, asked, found.drawn),
     }
-    refusal = case.refusal(purse.runs_left)
     return Planned(answer=Answer(data=facts, text=sentences(facts), error=refusal), refusal=refusal)
 
 
-def _plan_facts(case: _Case, source: str, *, calibrated: bool) -> dict[str, Any]:
+def _plan_facts(case: _Case, *, calibrated: bool) -> dict[str, Any]:
     read, asked, found = case.named.recipe, case.asked, case.found
     return {
         "recipe": read.digest,
         "noise": asked.noise,
         "honest_min": asked.honest_min,
-        "units": case.units,
-        "units_from": source,
+        "test_only": asked.test_only,
+        "trainable": asked.noise != "shares",
+        "units": case.units.count,
+        "units_from": case.units.source,
+        "strata": len(case.units.strata),
+        "strata_target": asked.strata_target,
+        "drawn_per_step": round(found.drawn, 2),
         "silos": case.silos,
         "parameters": read.parameters,
         "sampling_prob": asked.sampling_prob,
@@ -198,9 +231,9 @@ def _plan_facts(case: _Case, source: str, *, calibrated: bool) -> dict[str, Any]
         "epsilon_pld": _tight(asked),
         "epsilon_by_colluders": _by_colluders(asked, case.colluders),
         "delta": asked.delta,
-        "delta_max": 1 / (10 * case.units),
+        "delta_max": _delta_max(case.units.count),
         "noise_ratio": found.ratio,
-        "verdict": found.verdict,
+        "noise_verdict": found.verdict,
         "remedies": [asdict(one) for one in found.remedies],
     }
 
@@ -215,22 +248,46 @@ def _asked(recipe: Recipe, epsilon: float | None) -> DpPlan:
         )
     if epsilon is None:
         return recipe.plan
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise PlanIncompleteError(
+            need="--epsilon as a number above 0",
+            found=f"{epsilon:g}",
+            remedy="--epsilon 8, for example; without --epsilon the recipe's own noise is planned with",
+        )
     own = recipe.plan
     sigma = calibrate(epsilon, float(own.delta), float(own.sampling_prob), own.steps)
     return DpPlan.load({**own.document, "noise_multiplier": sigma})
 
 
-def _own_units(home: Home, named: Named, asked: DpPlan) -> tuple[int, str, str]:
-    """Training units of the smallest data set here that has the recipe's fields; its name and lineage.
+def _delta_max(units: int) -> float:
+    """The largest delta of two digits that so many units allow."""
+    most = 1 / Decimal(10 * units)
+    return float(most.quantize(Decimal(1).scaleb(most.adjusted() - 1), rounding=ROUND_DOWN))
 
-    Where the contract has the recipe, only data sets that it names for this party count.
+
+def _shared(units: _Units, strata: int) -> _Units:
+    """The same units in so many strata of equal size."""
+    if strata > units.count:
+        raise PlanIncompleteError(
+            need=f"at most as many strata as units ({units.count})",
+            found=f"--strata {strata}",
+            remedy="a stratum is a task; leave --strata out for one",
+        )
+    return replace(units, strata=(units.count / strata,) * strata)
+
+
+def _own_units(home: Home, named: Named, asked: DpPlan) -> _Units:
+    """Training units of the smallest data set here that has the recipe's fields, each in its stratum.
+
+    Where the contract has the recipe, only data sets that it names for this party count. The stratum of a
+    unit is its task, as in training; of a unit with episodes of several tasks, all of these.
     """
     from client.data import Store
 
     recipe, held = named.recipe, named.held
     clause = None if held is None else held.contract.recipe(recipe.digest)
     meant = None if held is None or clause is None else clause.datasets_of(held.party.party)
-    store, fitting, away = Store(home.data), list[tuple[int, str, str]](), withheld(home)
+    store, fitting, away = Store(home.data), list[_Units](), withheld(home)
     for name, entry in store.catalogue().datasets.items():
         if meant is not None and name not in meant:
             continue
@@ -238,25 +295,26 @@ def _own_units(home: Home, named: Named, asked: DpPlan) -> tuple[int, str, str]:
         if entry.unit == asked.unit and set(recipe.fields) <= fields:
             rows = [one.meta for one in store.episodes(name)]
             kept = [one for one in rows if not one.excluded and not is_given(one, away)]
-            units = {one.unit_id for one in kept if one.split == "train"}
-            if units:
-                fitting.append((len(units), name, entry.lineage))
+            tasks: dict[object, set[str]] = {}
+            for one in kept:
+                if one.split == "train":
+                    tasks.setdefault(one.unit_id, set()).add(one.task)
+            sizes = Counter(frozenset(one) for one in tasks.values())
+            if sizes:
+                strata = tuple(sorted(sizes.values(), reverse=True))
+                fitting.append(_Units(strata=strata, source=name, lineage=entry.lineage))
     if not fitting:
         raise PlanIncompleteError(
             need=f"training units ({asked.unit}) with the recipe's fields",
             found="none here",
             remedy="say how many there will be (--units), or import them (iriai-node data add)",
         )
-    return min(fitting)
+    return min(fitting, key=lambda one: (one.count, one.source))
 
 
 def _tight(asked: DpPlan) -> str | None:
-    """The tight figure, where the library for it is installed; takes seconds."""
-    if find_spec("dp_accounting") is None:
-        return None
-    from policies.privacy.tight import epsilon_pld
-
-    return epsilon_text(epsilon_pld(asked))
+    """The tight figure, where there is one and the library for it is installed; takes seconds."""
+    return None if find_spec("dp_accounting") is None else tight_text(asked)
 
 
 def _by_colluders(asked: DpPlan, colluders: int) -> list[str]:
@@ -266,9 +324,9 @@ def _by_colluders(asked: DpPlan, colluders: int) -> list[str]:
     return [epsilon_text(one) for one in epsilon_by_colluders(asked, asked.honest_min + colluders)]
 
 
-def _round(recipe: Recipe, asked: DpPlan, units: int) -> dict[str, Any]:
+def _round(recipe: Recipe, asked: DpPlan, drawn: float) -> dict[str, Any]:
     """Computing of one round: every drawn unit with all its K frames."""
-    frames = float(asked.sampling_prob) * units * asked.frames_per_unit * asked.steps_per_round
+    frames = drawn * asked.frames_per_unit * asked.steps_per_round
     operations = round(_OPERATIONS_PER_FRAME * recipe.parameters * frames)
     return {
         "operations": operations,

@@ -7,6 +7,8 @@
 - An older copy is mended by its owner: `reconcile` appends what it lacks, as an incident. Each spend counts
   at its full cost, in the blocks that were told; where the node told of none, in all blocks of the split. So
   more may be counted than was spent, never less.
+- A cap that its owner tightened is in the outbox, too (`client.told_caps`): a ledger with a looser one is an
+  older copy, and `reconcile` tightens it again.
 - A lost ledger is not made anew from what was told: steps that were paid for and never told would be free
   again, and nobody would know which units were charged. Restore a copy of any age first.
 
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from client.answers import Answer, table
 from client.budgets import Budgets, cap_of
 from client.settings import locked
+from client.told_caps import loosened
 from policies.errors import IriaiError
 from policies.privacy.blocks import HELD_OUT, TRAIN, block_name, split_of
 from policies.privacy.errors import BudgetDivergedError, BudgetUnknownError
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from client.privacy.store import BudgetStore
     from client.settings import Home
     from client.shelf import ContractShelf
+    from client.told_caps import ToldCap
 
 __all__ = ["ToldSpend", "lost", "reconcile", "require_known", "told_spends"]
 
@@ -105,30 +109,39 @@ def lost(budgets: Budgets, outbox: Outbox) -> tuple[ToldSpend, ...]:
 
 
 def require_known(budgets: Budgets, outbox: Outbox) -> None:
-    """Returns if every spend that was told is in a ledger.
+    """Returns if every spend that was told, and every cap that was tightened, is in a ledger.
 
     Raises:
         BudgetUnknownError: A ledger is not there.
         BudgetDivergedError: A ledger is an older copy.
     """
-    missing = lost(budgets, outbox)
-    if not missing:
+    missing, caps = lost(budgets, outbox), loosened(budgets, outbox)
+    _check_there(budgets, missing, caps)
+    if missing:
+        need = f"the spend {missing[0].mechanism} in a ledger"
+        found = f"{len(missing)} of {len(told_spends(outbox))} told spends in none: a ledger is an old copy"
+    elif caps:
+        need = f"the cap {caps[0].epsilon_total} to which {caps[0].lineage} was tightened"
+        found = "a looser one: the ledger is an old copy"
+    else:
         return
-    gone = sorted({one.lineage for one in missing if not budgets.has(one.lineage)})
-    if gone:
-        raise _gone(gone, missing)
     raise BudgetDivergedError(
-        need=f"the spend {missing[0].mechanism} in a ledger",
-        found=f"{len(missing)} of {len(told_spends(outbox))} told spends in none: a ledger is an old copy",
+        need=need,
+        found=found,
         remedy="restore the newest copy of the budget folder; then iriai-node budget reconcile",
     )
 
 
-def _gone(lineages: list[str], missing: tuple[ToldSpend, ...]) -> BudgetUnknownError:
-    here = [one for one in missing if one.lineage in lineages]
-    return BudgetUnknownError(
+def _check_there(budgets: Budgets, missing: tuple[ToldSpend, ...], caps: tuple[ToldCap, ...]) -> None:
+    named = {one.lineage for one in missing} | {one.lineage for one in caps}
+    lineages = sorted(one for one in named if not budgets.has(one))
+    if not lineages:
+        return
+    here = sum(one.lineage in lineages for one in missing)
+    told = f"the log was told of {here} spends of it" if here else "its owner tightened it"
+    raise BudgetUnknownError(
         need="the ledger of " + ", ".join(lineages),
-        found=f"none, although the log was told of {len(here)} spends of it",
+        found=f"none, although {told}",
         remedy="restore the newest copy of the budget folder, then iriai-node budget reconcile; without one "
         "these data cannot be trained on again",
     )
@@ -144,22 +157,42 @@ def reconcile(home: Home, member: Member, shelf: ContractShelf, outbox: Outbox) 
     lock = locked(home)
     budgets = Budgets(home, key=member.identity.key, clock=member.clock)
     try:
-        missing = lost(budgets, outbox)
-        gone = sorted({one.lineage for one in missing if not budgets.has(one.lineage)})
-        if gone:
-            raise _gone(gone, missing)
+        missing, caps = lost(budgets, outbox), loosened(budgets, outbox)
+        _check_there(budgets, missing, caps)
         for lineage in sorted({one.lineage for one in missing}):
             store = budgets.ledger_of(lineage)
             mine = [one for one in missing if one.lineage == lineage]
             store.append_missing([_entry(store, one, shelf) for one in mine])
+        for cap in caps:
+            budgets.ledger_of(cap.lineage).tighten(cap.epsilon_total)
         require_known(budgets, outbox)
+        held = budgets.held_runs()
     finally:
         budgets.close()
         lock.close()
+    return _mended(missing, caps, held)
+
+
+def _mended(missing: tuple[ToldSpend, ...], caps: tuple[ToldCap, ...], held: tuple[str, ...]) -> Answer:
     rows = [(one.lineage, one.mechanism, one.steps) for one in missing]
-    lines = table(("lineage", "spend", "steps"), rows) if rows else ("nothing was missing",)
-    appended = [{"lineage": name, "mechanism": spend, "steps": steps} for name, spend, steps in rows]
-    return Answer(data={"appended": appended}, text=lines)
+    lines = list(table(("lineage", "spend", "steps"), rows)) if rows else []
+    lines += [f"{one.lineage}: tightened to epsilon {one.epsilon_total} again" for one in caps]
+    lines = lines or ["nothing was missing"]
+    if held:
+        lines.append(
+            f"budget is held for {', '.join(held)}; what a run that is over holds is free again soon after "
+            "the worker starts (iriai-node run)"
+        )
+    return Answer(
+        data={
+            "appended": [
+                {"lineage": name, "mechanism": spend, "steps": steps} for name, spend, steps in rows
+            ],
+            "tightened": [{"lineage": one.lineage, "epsilon_max": one.epsilon_total} for one in caps],
+            "holding": list(held),
+        },
+        text=tuple(lines),
+    )
 
 
 def _entry(store: BudgetStore, told: ToldSpend, shelf: ContractShelf) -> dict[str, Any]:

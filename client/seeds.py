@@ -106,10 +106,11 @@ def fit_seed(
     """Fits a model to a seed set, in a process of its own; writes its weights and the recipe that names both.
 
     Raises:
-        NoSuchThingError: A file cannot be read.
+        NoSuchThingError: A file cannot be read, or one that would be written is there already.
         RecipeError, SeedSetInvalidError: Recipe and seed set do not fit.
         SeedFitError: The process ended without a result.
     """
+    _check_new(out, recipe_out)
     data = read_file(recipe)
     loaded, seeds = load(data), read_seed_set(read_file(seed_set))
     check_fits(seeds, loaded)
@@ -138,6 +139,17 @@ def fit_seed(
             "      iriai-broker contract offer C.yaml --recipe FILE --annex FILE (seed set, consents, start)",
         ),
     )
+
+
+def _check_new(out: Path, recipe_out: Path | None) -> None:
+    """Before the fit: minutes of work end in new files, and none that somebody signed for is replaced."""
+    for option, one in (("--out", out), ("--recipe-out", recipe_out)):
+        if one is not None and (one.exists() or not one.parent.is_dir()):
+            raise NoSuchThingError(
+                need="a new file in a folder that is there", found=str(one), remedy=f"choose another {option}"
+            )
+    if recipe_out is not None and recipe_out.resolve() == out.resolve():
+        raise NoSuchThingError(need="two files", found=f"{out} twice", remedy="choose another --recipe-out")
 
 
 def check_files(files: Files, *, steps: int, folder: Path) -> Answer:

@@ -83,7 +83,7 @@ class Home:
 
     @property
     def audits(self) -> Path:
-        """Reports of conformance audits, one per privacy plan."""
+        """Reports of audits, by recipe (`client.audits`)."""
         return self.root / "audits"
 
     @property

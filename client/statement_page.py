@@ -13,6 +13,8 @@ from policies.privacy.statement_words import page
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from policies.privacy.statement_words import Beside
+
 __all__ = ["html_page"]
 
 _TITLE: Final = {"en": "Privacy statement", "ja": "プライバシー・ステートメント"}
@@ -29,15 +31,16 @@ pre { overflow-x: auto; font-size: .8rem; }
 """
 
 
-def html_page(document: Mapping[str, Any], *, lang: str = "en") -> str:
+def html_page(document: Mapping[str, Any], *, lang: str = "en", beside: Beside | None = None) -> str:
     """The page of a statement that was checked.
 
     Args:
         document: The statement.
         lang: ``en`` or ``ja``.
+        beside: What this node knows beside it.
     """
     body = []
-    for number, (heading, sentences) in enumerate(page(document, lang=lang)):
+    for number, (heading, sentences) in enumerate(page(document, lang=lang, beside=beside)):
         mark = ""
         if number == 0:  # the verdict
             mark = ' class="private"' if document["verdict"] == PRIVATE else ' class="not-private"'

@@ -5,7 +5,10 @@
   shows it as sentences, as a page, or as the signed JSON.
 - ``--own`` states this node's part with the figures of its ledger: how much of the data's life budget is
   spent. They are this owner's affair (other contracts show in them), so nothing sends them; a file is made
-  for whoever the owner gives it to.
+  for whoever the owner gives it to. Nothing is stated from a ledger that is lost, or an older copy than what
+  the log was told (`client.reckoning`).
+- What is shown marks this node among the contributors, and says what was asked of held-out data, where the
+  recipe is here; neither is in the signed document.
 """
 
 from __future__ import annotations
@@ -19,10 +22,14 @@ from client.audits import kept
 from client.budgets import Budgets
 from client.errors import NoSuchThingError
 from client.guard import SECURE_AGGREGATION
+from client.membership import alias_key
 from client.models import STATEMENT_TYPE, model_folder, read_model
+from client.reckoning import require_known
 from client.settings import write_durably
 from client.statement_page import html_page
 from policies.encoding import digest
+from policies.errors import IriaiError
+from policies.log.entries import alias
 from policies.privacy.statement import (
     Subject,
     Terms,
@@ -31,16 +38,18 @@ from policies.privacy.statement import (
     claim,
     statement_bytes,
 )
-from policies.privacy.statement_words import page
+from policies.privacy.statement_words import Beside, page
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from client.membership import Member
+    from client.outbox import Outbox
     from client.privacy.store import BudgetStore
     from client.settings import Home
     from client.shelf import ContractShelf
+    from policies.recipe import Recipe
 
 __all__ = ["statement_show"]
 
@@ -50,6 +59,7 @@ Json = dict[str, Any]
 def statement_show(
     member: Member,
     shelf: ContractShelf,
+    outbox: Outbox,
     model: str | None,
     *,
     own: bool = False,
@@ -62,26 +72,30 @@ def statement_show(
     Args:
         member: This node.
         shelf: Its contracts.
+        outbox: Knows what its ledgers must hold.
         model: Digest of the model.
         own: This node's own part, signed by it, with its ledger's figures.
         lang: ``en`` or ``ja``.
-        html: File for a page that a browser shows.
-        out: File for the signed JSON (DSSE).
+        html: File for a page that a browser shows; its folder is there.
+        out: File for the signed JSON (DSSE); likewise.
 
     Raises:
-        NoSuchThingError: The model was not pulled.
+        NoSuchThingError: The model was not pulled, or the folder of a file is missing.
+        BudgetUnknownError: ``own``, and a ledger is lost or does not verify.
+        BudgetDivergedError: ``own``, and a ledger is an older copy.
         SignatureInvalidError: The statement is not the broker's.
         StatementError: A figure does not follow from its plan.
     """
+    _check_folders(html, out)
     facts, _ = read_model(member.home, model or _newest(member.home))
-    envelope = _own(member, shelf, facts) if own else _kept(member, facts)
+    envelope = _own(member, shelf, outbox, facts) if own else _kept(member, facts)
     signer = member.identity.key.public if own else member.broker.key
     document = envelope.open_as(STATEMENT_TYPE, signer)
     check_statement(document)
-    data = envelope.to_bytes()
+    data, beside = envelope.to_bytes(), _beside(member, shelf, facts, own=own)
     files = {}
     if html is not None:
-        write_durably(html, html_page(document, lang=lang).encode())
+        write_durably(html, html_page(document, lang=lang, beside=beside).encode())
         files["html"] = str(html)
     if out is not None:
         write_durably(out, data)
@@ -93,8 +107,31 @@ def statement_show(
             "signed_by": "node" if own else "broker",
             **files,
         },
-        text=(*_lines(document, lang), *(f"written {name}: {path}" for name, path in files.items())),
+        text=(*_lines(document, lang, beside), *(f"written {name}: {path}" for name, path in files.items())),
     )
+
+
+def _check_folders(*files: Path | None) -> None:
+    for one in files:
+        if one is not None and (not one.parent.is_dir() or one.is_dir()):
+            raise NoSuchThingError(
+                need="a file in a folder that is there",
+                found=str(one),
+                remedy="make the folder, or name another",
+            )
+
+
+def _beside(member: Member, shelf: ContractShelf, facts: Json, *, own: bool) -> Beside:
+    """What this node knows beside a statement: which contributor it is itself, and the evaluation plan."""
+    try:
+        held, recipe = shelf.get(facts["contract"]), shelf.recipe(facts["contract"], facts["recipe"])
+    except IriaiError:  # a model that came without its contract: only the document is shown
+        return Beside(own=own)
+    party, key = held.party.party, alias_key(member.home)
+    names = {party} if own else set()
+    if key is not None and not own:
+        names.add(alias(key, facts["contract"], facts["run"], None))
+    return Beside(own=own, party=party, names=frozenset(names), evaluation=recipe.evaluation.document)
 
 
 def _newest(home: Home) -> str:
@@ -123,9 +160,9 @@ def _kept(member: Member, facts: Json) -> Envelope:
     return Envelope.from_bytes(data)
 
 
-def _lines(document: Json, lang: str) -> list[str]:
+def _lines(document: Json, lang: str, beside: Beside) -> list[str]:
     lines = []
-    for heading, sentences in page(document, lang=lang):
+    for heading, sentences in page(document, lang=lang, beside=beside):
         lines += ["", heading, *(f"  {sentence}" for sentence in sentences)]
     return lines[1:]
 
@@ -133,7 +170,7 @@ def _lines(document: Json, lang: str) -> list[str]:
 # --- this node's own part ---
 
 
-def _own(member: Member, shelf: ContractShelf, facts: Json) -> Envelope:
+def _own(member: Member, shelf: ContractShelf, outbox: Outbox, facts: Json) -> Envelope:
     """This node's part in the run of a model, stated by itself."""
     contract = shelf.get(facts["contract"])
     recipe = shelf.recipe(facts["contract"], facts["recipe"])
@@ -145,8 +182,8 @@ def _own(member: Member, shelf: ContractShelf, facts: Json) -> Envelope:
             contract.party.party,
             plan.document,
             summed=summed,
-            lifetime=_lifetime(member, facts["run"]),
-            audit=_audit(member.home, plan.digest),
+            lifetime=_lifetime(member, outbox, facts["run"]),
+            audit=_audit(member.home, recipe),
         )
     privacy, start = contract.contract.privacy, recipe.start
     document = build_statement(
@@ -166,10 +203,11 @@ def _own(member: Member, shelf: ContractShelf, facts: Json) -> Envelope:
     return Envelope.seal(statement_bytes(document), STATEMENT_TYPE, member.identity.key)
 
 
-def _lifetime(member: Member, run: str) -> Json | None:
-    """The ledger's figures of the data that a run was charged to; None if no ledger knows the run."""
+def _lifetime(member: Member, outbox: Outbox, run: str) -> Json | None:
+    """The ledger's figures of the data that a run was charged to; None if the run charged nothing here."""
     budgets = Budgets(member.home, key=member.identity.key, clock=member.clock)
     try:
+        require_known(budgets, outbox)
         stores = [budgets.find(stem) for stem in budgets.lineages()]
         store = next((one for one in stores if any(name == run for name, _ in one.state.holds)), None)
         return None if store is None else _figures(store)
@@ -188,7 +226,7 @@ def _figures(store: BudgetStore) -> Json:
     } | ({"waived": sorted(store.state.waived)} if store.state.waived else {})
 
 
-def _audit(home: Home, plan: str) -> Json | None:
-    """What the newest conformance audit of a plan found."""
-    report = kept(home, plan)
+def _audit(home: Home, recipe: Recipe) -> Json | None:
+    """What the newest conformance audit of a recipe found, by the software that is here."""
+    report = kept(home, recipe)
     return None if report is None else conformance_facts(report)

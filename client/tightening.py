@@ -2,11 +2,12 @@
 """Lowering the cap of some data for the rest of their life, once its owner saw what that leaves.
 
 In this order:
-1. the ledger is here and verifies;
+1. the ledger is here, verifies, and holds all that was told (`client.reckoning`): never an older copy;
 2. the new cap is a number above 0 and below the one now, else ``budget.refused``;
 3. the person sees cap, spent and runs left, before and after, and is warned where nothing could run again;
 4. they say yes;
-5. the entry is appended: nothing takes it back.
+5. it is kept in the outbox (`client.told_caps`), so that an older copy of the ledger is noticed;
+6. the entry is appended: nothing takes it back.
 
 The order of the filter stays, so a cap below what that order costs by itself holds nothing at all.
 """
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from client.answers import Answer, table
 from client.budget_show import block_lines, lineage_facts, share
 from client.budgets import Budgets
-from client.errors import NotConfirmedError
+from client.errors import NoSuchThingError, NotConfirmedError
+from client.reckoning import require_known
+from client.told_caps import tell_cap
 from policies.encoding import decimal_text
 from policies.errors import EncodingError
 from policies.privacy.accounting import epsilon_at, epsilon_text
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from client.membership import Member
+    from client.outbox import Outbox
     from client.privacy.store import BudgetStore
     from client.settings import Home
     from policies.privacy.caps import Cap
@@ -41,6 +45,7 @@ Json = dict[str, Any]
 def tighten(
     home: Home,
     member: Member,
+    outbox: Outbox,
     *,
     lineage: str,
     epsilon: str,
@@ -52,19 +57,23 @@ def tighten(
     Args:
         home: The node's folder.
         member: This node.
+        outbox: Knows what the ledgers must hold, and keeps the tightening.
         lineage: Of the data.
         epsilon: The lower cap.
         confirm: Shows old and new cap to a person and gives their answer.
         tell: Shows lines to a person before they are asked.
 
     Raises:
-        BudgetUnknownError: There is no such ledger, or it does not verify.
+        BudgetUnknownError: A ledger is lost, or does not verify.
+        BudgetDivergedError: A ledger is an older copy than the log was told.
+        NoSuchThingError: No data of this lineage were ever charged.
         BudgetError: The cap is not lower than the one now, or no number above 0.
         NotConfirmedError: Nobody said yes.
     """
     budgets = Budgets(home, key=member.identity.key, clock=member.clock)
     try:
-        store = budgets.ledger_of(lineage)  # 1.
+        require_known(budgets, outbox)  # 1.
+        store = _ledger(budgets, lineage)
         before = lineage_facts(store, (), now_ms=member.clock.now_ms())
         after = _lower(store, epsilon)  # 2.
         effects = [_effect(one, after) for one in before["blocks"]]
@@ -73,7 +82,8 @@ def tighten(
         shown = f"{lineage}: epsilon {before['epsilon_max']} now, {after.epsilon_total} from then on"
         if not confirm(shown):  # 4.
             raise NotConfirmedError(need="a person's word", found="no", remedy="nothing was changed")
-        store.tighten(after.epsilon_total)  # 5.
+        tell_cap(outbox, store, after.epsilon_total)  # 5.
+        store.tighten(after.epsilon_total)  # 6.
         found = lineage_facts(store, (), now_ms=member.clock.now_ms())
     finally:
         budgets.close()
@@ -90,6 +100,18 @@ def tighten(
         f"{before['epsilon_max']}"
     )
     return Answer(data=facts, text=(first, *block_lines(found)))
+
+
+def _ledger(budgets: Budgets, lineage: str) -> BudgetStore:
+    """The ledger of a lineage; nothing that was told is missing, so a name without one is a wrong name."""
+    if budgets.has(lineage):
+        return budgets.ledger_of(lineage)
+    known = [budgets.find(stem).state.lineage.scope for stem in budgets.lineages()]
+    raise NoSuchThingError(
+        need="a lineage that has a budget: " + (", ".join(sorted(known)) or "none has one yet"),
+        found=f"no such lineage: {ascii(lineage)[1:-1][:80]}",
+        remedy="iriai-node budget show names them",
+    )
 
 
 def _lower(store: BudgetStore, epsilon: str) -> Cap:

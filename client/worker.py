@@ -13,7 +13,7 @@ from client.audit_figures import AuditShelf
 from client.budgets import Budgets
 from client.clock import SystemClock
 from client.contracts import fetch, fetch_envelope
-from client.desktop import Desktop, Told, seal_spend
+from client.desktop import Desktop, Told, mark_uses, seal_spend
 from client.duties import ContributeDuty, JudgeDuty, PingDuty
 from client.federation.errors import RunRefusedError
 from client.federation.handlers import Admission, Desk
@@ -131,7 +131,7 @@ class Worker:
             view=LogView(self.outbox, broker.log_vkey, fetch=fetch_consistency(self.member.client)),
             budgets=self.budgets,
             learner=learner if learner is not None else self.home_learner,
-            audits=AuditShelf(home),
+            audits=AuditShelf(home, own=self.home_learner.audited),
             rules=self.rules,
             key=identity.key,
             clock=clock,
@@ -229,6 +229,8 @@ class Worker:
             BudgetUnknownError: A ledger is lost, or does not verify.
         """
         require_known(self.budgets, self.outbox)
+        for stem in self.budgets.lineages():
+            mark_uses(self.budgets.find(stem), self.outbox)
         told = told_spends(self.outbox)
         for one in self.budgets.touches():  # in the order of the ledger
             if (one.lineage, one.mechanism) in told:

@@ -14,21 +14,49 @@
 - Every attempt is a step of the privacy plan; ``steps_left`` bounds the attempts of a run.
 - Whoever trains in an attempt pays for it, also where it comes to nothing. Silence passes by itself; a member
   that says no goes on saying it. So an attempt that refusals leave below ``groups_needed`` is not followed at
-  once by the next one (`wait_s`), and the same refusal twice in a row ends the run (`refused_for_good`).
+  once by the next one (`wait_s`): pauses grow, and whoever said no is asked first, alone (`doubtful`), so
+  that the others pay nothing for asking. What an owner can mend is waited for up to `REFUSED_PATIENCE_S`;
+  what nobody can mend within the run (`FOR_GOOD`) ends it, said twice in a row (`refused_for_good`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from policies.errors import invariant
-from policies.limits import ATTEMPTS_PER_ROUND, REFUSED_ATTEMPTS, REFUSED_WAIT_MAX_S, REFUSED_WAIT_S
+from policies.limits import (
+    ATTEMPTS_PER_ROUND,
+    REFUSED_ATTEMPTS,
+    REFUSED_PATIENCE_S,
+    REFUSED_WAIT_MAX_S,
+    REFUSED_WAIT_S,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Again", "Attempt", "Closed", "Lost", "refused_for_good", "too_few", "wait_s"]
+__all__ = [
+    "FOR_GOOD",
+    "PASSING",
+    "Again",
+    "Attempt",
+    "Closed",
+    "Lost",
+    "doubtful",
+    "pause_s",
+    "refused_for_good",
+    "too_few",
+    "wait_s",
+]
+
+FOR_GOOD: Final = frozenset(
+    {"budget.exhausted", "contract.refused", "privacy.plan-mismatch", "privacy.shares-unfit"}
+)
+"""Codes of refusals that stay within the run: a clause, a spent budget, a plan that was not reserved."""
+
+PASSING: Final = frozenset({"outbox.backlog"})
+"""Codes of refusals that pass by themselves, as silence does: an attempt that was lost by them is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +172,42 @@ def wait_s(declined: Sequence[Collection[str]], groups: Mapping[str, str], neede
         if not one:
             break
         before += 1
-    return int(min(REFUSED_WAIT_S * 2**before, REFUSED_WAIT_MAX_S))
+    return pause_s(before)
 
 
-def refused_for_good(declined: Sequence[Collection[str]], groups: Mapping[str, str], needed: int) -> bool:
-    """Whether the same parties said no in as many attempts in a row as end a run, and too few are left.
+def pause_s(before: int) -> int:
+    """Seconds of a pause after this many others in a row."""
+    return int(min(REFUSED_WAIT_S * 2 ** min(before, 20), REFUSED_WAIT_MAX_S))
 
-    Takes what `wait_s` takes, with everybody who takes part in ``groups``, online or not.
+
+def doubtful(declined: Sequence[Collection[str]], groups: Mapping[str, str], needed: int) -> frozenset[str]:
+    """Who is asked before the others: whoever said no last, where an attempt fails without them.
+
+    Takes what `wait_s` takes.
     """
-    last = [frozenset(one) for one in declined[-REFUSED_ATTEMPTS:]]
+    if not declined or not declined[-1] or not too_few(groups, declined[-1], needed):
+        return frozenset()
+    return frozenset(declined[-1]) & groups.keys()
+
+
+def refused_for_good(
+    declined: Sequence[Mapping[str, str]], groups: Mapping[str, str], needed: int, *, waited_s: int = 0
+) -> bool:
+    """Whether a run that members refuse ends: nothing helps within it, or it waited long enough.
+
+    Args:
+        declined: Party → code of those that said no, for each attempt since the last model, oldest first.
+        groups: party → group, of everybody who takes part, online or not.
+        needed: ``min_parties`` of the contract.
+        waited_s: Seconds from the first of the refused attempts in a row to the last one.
+    """
+    if not declined or not declined[-1]:
+        return False
+    if waited_s >= REFUSED_PATIENCE_S and too_few(groups, declined[-1], needed):
+        return True
+    newest = declined[-REFUSED_ATTEMPTS:]
+    last = [{party for party, code in one.items() if code in FOR_GOOD} for one in newest]
     if len(last) < REFUSED_ATTEMPTS:
         return False
-    same = frozenset.intersection(*last)
+    same = set.intersection(*last)
     return bool(same) and too_few(groups, same, needed)

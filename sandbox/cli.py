@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from click import ClickException
@@ -51,11 +51,14 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Takes four makers from invitation to a released common model, and reports where pooling helped."""
+    from sandbox.asked import epsilon_of
+
+    asked = epsilon_of(epsilon)
     from sandbox.demo import DemoOptions, run_demo
 
     report = run_demo(
         DemoOptions(
-            epsilon=None if epsilon == "inf" else epsilon,
+            epsilon=asked,
             episodes=episodes,
             seed_episodes=seed_episodes,
             seed=seed,
@@ -87,12 +90,15 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Starts a federation with a signed contract, leaves it running, and prints what to type next."""
+    from sandbox.asked import epsilon_of
+
+    asked = epsilon_of(epsilon)
     from sandbox.standing import bring_up
 
     facts = bring_up(
         directory,
         episodes=episodes,
-        epsilon=None if epsilon == "inf" else epsilon,
+        epsilon=asked,
         seed=seed,
         seed_episodes=seed_episodes,
     )
@@ -164,11 +170,14 @@ def bench_dp(
     as_json: Json = False,
 ) -> None:
     """Milliseconds and peak memory of a clipped sum: our engines, both Opacus modes, a plain gradient."""
+    from sandbox.bench_tables import dp_before, dp_lines
+
+    typer.echo(dp_before(repeats), err=True)
     from sandbox.bench_dp import run
 
     found = run(repeats=repeats)
-    if not as_json:
-        typer.echo(json.dumps(found, indent=2))
+    for line in () if as_json else dp_lines(found):
+        typer.echo(line)
     _print(found, as_json=as_json)
 
 
@@ -215,21 +224,23 @@ def bench_pooling(
     as_json: Json = False,
 ) -> None:
     """Mean success of the common model in all four cells, trained in one process: what privacy costs."""
+    from sandbox.asked import epsilon_of
+    from sandbox.bench_tables import pooling_before, pooling_lines
     from sandbox.study import StudyOptions, run
 
-    found = run(
-        StudyOptions(
-            folder=folder.resolve(),
-            epsilon=None if epsilon == "inf" else epsilon,
-            noise=noise,
-            seed_episodes=seed_episodes,
-            seeds=_numbers(seeds),
-            episodes=episodes,
-            rollouts=rollouts,
-        )
+    options = StudyOptions(
+        folder=folder.resolve(),
+        epsilon=epsilon_of(epsilon),
+        noise=noise,
+        seed_episodes=seed_episodes,
+        seeds=_numbers(seeds),
+        episodes=episodes,
+        rollouts=rollouts,
     )
-    if not as_json:
-        typer.echo(json.dumps(found, indent=2))
+    typer.echo(pooling_before(options), err=True)
+    found = run(options)
+    for line in () if as_json else pooling_lines(found):
+        typer.echo(line)
     _print(found, as_json=as_json)
 
 
@@ -243,9 +254,21 @@ def main() -> None:
         sys.exit(done.exit_code)
     except ClickException as error:  # an option that does not fit
         error.show()
-        sys.exit(error.exit_code)
+        _end(_unfit(error), error.exit_code, as_json=as_json)
     except IriaiError as error:
-        if as_json:
-            typer.echo(json.dumps({"schema": "1", "status": "error", "error": error.as_dict()}))
         typer.echo(str(error), err=True)
-        sys.exit(error.exit_code)
+        _end(error, error.exit_code, as_json=as_json)
+
+
+def _unfit(error: ClickException) -> IriaiError:
+    from sandbox.errors import UsageError
+
+    return UsageError(
+        need="options that fit", found=error.format_message(), remedy="iriai-sandbox COMMAND --help"
+    )
+
+
+def _end(error: IriaiError, code: int, *, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"schema": "1", "status": "error", "error": error.as_dict()}))
+    sys.exit(code)

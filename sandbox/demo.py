@@ -21,6 +21,7 @@ from policies.contract import load as load_contract
 from policies.contract import plain_words
 from policies.privacy.accounting import epsilon_text
 from policies.recipe import load as load_recipe
+from sandbox.asked import check_donated, check_verifier
 from sandbox.audit import verify_bundle
 from sandbox.baselines import Workshop
 from sandbox.clock import now_ms
@@ -68,11 +69,17 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions) -> dict[str, Any]:
-    """Runs everything; gives the report. Processes are ended whatever happens."""
+    """Runs everything; gives the report. Processes are ended whatever happens.
+
+    Raises:
+        UsageError: Options that would fail later: nothing was made or deleted.
+    """
+    check_donated(episodes=options.episodes, seed_episodes=options.seed_episodes)
+    check_verifier(options.verifier)
+    recipe = load_recipe(_recipe(options))
     if options.work.exists():
         _clear(options.work)
     progress = Progress()
-    recipe = load_recipe(_recipe(options))
     federation = Federation(options.work)
     try:
         with Workshop() as workshop:

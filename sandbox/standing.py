@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from policies.recipe import load as load_recipe
+from sandbox.asked import check_donated
 from sandbox.baselines import Workshop
 from sandbox.clock import now_ms
 from sandbox.errors import UsageError
@@ -41,13 +42,15 @@ def bring_up(
         seed_episodes: How many episodes each maker openly gives, for a model that training starts from.
 
     Raises:
-        UsageError: The folder is in use; the command that frees it is named.
+        UsageError: The folder is in use, and the command that frees it is named; or nobody would keep an
+            episode.
     """
     _check_free(directory)
-    progress, federation = Progress(), Federation(directory)
-    federation.write_down()
+    check_donated(episodes=episodes, seed_episodes=seed_episodes)
     made = plain_recipe(episodes) if epsilon is None else private_recipe(epsilon, episodes)
     recipe = load_recipe(made)
+    progress, federation = Progress(), Federation(directory)
+    federation.write_down()
     try:
         with progress.phase("cells record demonstrations"), Workshop() as workshop:
             folders = {site.maker.cell: site.recordings for site in federation.sites}

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from randomgen import ChaCha
 
 from client.learning.conformance import Parts, audit
 from client.learning.engines import PackedEngine, UnitFrames
@@ -63,6 +66,26 @@ class NoTraining(PackedEngine):
 
     def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
         return [0 * one for one in super().__call__(units, clip)]
+
+
+class LooseClip(PackedEngine):
+    """Clips to a fifth more than it was told."""
+
+    def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
+        return super().__call__(units, 1.2 * clip)
+
+
+class DropsLarge(PackedEngine):
+    """Leaves out units whose gradient is large instead of clipping them."""
+
+    def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
+        total = [0 * one for one in super().__call__(units[:1], clip)]
+        for unit in units:
+            whole = super().__call__([unit], 100 * clip)
+            if float(np.linalg.norm(flatten(whole))) < 99 * clip:
+                for into, one in zip(total, super().__call__([unit], clip), strict=True):
+                    into.add_(one)
+        return total
 
 
 def of(kind: type[PackedEngine]):
@@ -131,6 +154,59 @@ class SameKey(SecureNoise):
         super().__init__(SeededEntropy(7))
 
 
+class OneKey(SecureNoise):
+    """Chooses units with the key that noise is made with."""
+
+    def __init__(self, entropy):
+        key = entropy.token_bytes(32)
+        for name in ("_noise", "_choice"):
+            setattr(self, name, np.random.Generator(ChaCha(key=int.from_bytes(key, "little"), rounds=20)))
+        self._process = os.getpid()
+
+
+class ShortKey(SecureNoise):
+    """Keys that somebody can go through one by one."""
+
+    def __init__(self, entropy):
+        super().__init__(SeededEntropy(int.from_bytes(entropy.token_bytes(4), "little")))
+
+
+class Replayed(SecureNoise):
+    """Goes through the noise of the first eleven steps again and again."""
+
+    def __init__(self, entropy):
+        super().__init__(entropy)
+        self._made, self._calls = [], 0
+
+    def gaussian(self, std, size):
+        if len(self._made) < 11:
+            self._made.append(super().gaussian(std, size))
+        self._calls += 1
+        return self._made[(self._calls - 1) % 11].copy()
+
+
+class HalfPrecision(SecureNoise):
+    def gaussian(self, std, size):
+        return super().gaussian(std, size).astype(np.float16).astype(np.float64)
+
+
+class SinglePrecision(SecureNoise):
+    def gaussian(self, std, size):
+        return super().gaussian(std, size).astype(np.float32).astype(np.float64)
+
+
+class Fading(SecureNoise):
+    """Noise that is a tenth weaker after the first hundred steps."""
+
+    def __init__(self, entropy):
+        super().__init__(entropy)
+        self._calls = 0
+
+    def gaussian(self, std, size):
+        self._calls += 1
+        return super().gaussian(std, size) * (1 if self._calls <= 100 else 0.9)
+
+
 # --- steps ---
 
 
@@ -175,6 +251,161 @@ class NoNoiseWithoutUnits(OwnSteps):
 
     def drawn_noise(self, batch):
         return super().drawn_noise(batch) * bool(batch)
+
+
+def _lengths(steps: OwnSteps) -> list[int]:
+    """Lengths of the model's tensors, where there is a model."""
+    model = getattr(steps.engine._engine, "_model", None)
+    return [] if model is None else [one.numel() for one in model.parameters()]
+
+
+class BareModel(OwnSteps):
+    """Adds noise to the last tensor only, whenever somebody was drawn."""
+
+    def drawn_noise(self, batch):
+        noise, lengths = super().drawn_noise(batch), _lengths(self)
+        if batch and lengths:
+            noise[: -lengths[-1]] = 0
+        return noise
+
+
+class BareTensor(OwnSteps):
+    """Adds no noise to one tensor."""
+
+    def drawn_noise(self, batch):
+        noise, lengths = super().drawn_noise(batch), _lengths(self)
+        if lengths:
+            noise[lengths[0] : lengths[0] + lengths[1]] = 0
+        return noise
+
+
+class TensorsAlike(OwnSteps):
+    """Starts the noise of two tensors at the same place."""
+
+    def drawn_noise(self, batch):
+        noise, lengths = super().drawn_noise(batch), _lengths(self)
+        if lengths:
+            noise[lengths[0] : lengths[0] + lengths[1]] = noise[: lengths[1]]
+        return noise
+
+
+class SingleNoise(OwnSteps):
+    """Rounds its noise to half precision after it was made."""
+
+    def drawn_noise(self, batch):
+        return super().drawn_noise(batch).astype(np.float16).astype(np.float64)
+
+
+class NoiseThenClip(OwnSteps):
+    """Clips the noisy sum."""
+
+    def gradient(self):
+        noisy = super().gradient()
+        most = float(self.plan.clip_norm) / float(self.plan.normalizer)
+        return noisy * np.float32(min(1.0, most / np.linalg.norm(noisy)))
+
+
+class LooseSteps(OwnSteps):
+    """Asks the engine for a fifth more than the plan's clip norm."""
+
+    def gradient(self):
+        own, self.plan = self.plan, DpPlan.load(self.plan.document | {"clip_norm": self._loose()})
+        noise, self.noise = self.noise, _Scaled(self.noise, 1 / 1.2)
+        try:
+            return super().gradient()
+        finally:
+            self.plan, self.noise = own, noise
+
+    def _loose(self):
+        return f"{1.2 * float(self.plan.clip_norm):.6f}".rstrip("0")
+
+
+class _Scaled:
+    def __init__(self, noise, factor):
+        self.gaussian = lambda std, size: noise.gaussian(std * factor, size)
+
+
+class Louder(OwnSteps):
+    """Multiplies the clipped sum, not the noise."""
+
+    def __init__(self, **parts):
+        super().__init__(**parts)
+        inner = self.engine
+        self.engine = lambda units, clip: [1.2 * one for one in inner(units, clip)]
+
+
+class OverUnits(OwnSteps):
+    """Divides by the number of units of the site instead of the public normaliser."""
+
+    def gradient(self):
+        return super().gradient() * np.float32(float(self.plan.normalizer) / len(self.units))
+
+
+class OverBatch(OwnSteps):
+    """Divides the clipped sum by the size of the batch."""
+
+    def __init__(self, **parts):
+        super().__init__(**parts)
+        inner, q = self.engine, float(self.plan.sampling_prob) * len(self.units)
+        self.engine = lambda units, clip: [one * q / len(units) for one in inner(units, clip)]
+
+
+class FirstPart(OwnSteps):
+    """Sums no more than the first 128 units of a large draw."""
+
+    def __init__(self, **parts):
+        super().__init__(**parts)
+        inner = self.engine
+        self.engine = lambda units, clip: inner(units[:128], clip)
+
+
+class NeverFirst(OwnSteps):
+    """Leaves the first unit out."""
+
+    def draw(self):
+        drawn = self.sampler.draw()
+        return drawn[drawn > 0]
+
+
+class NeverLast(OwnSteps):
+    """Leaves the last unit out."""
+
+    def draw(self):
+        drawn = self.sampler.draw()
+        return drawn[drawn < len(self.units) - 1]
+
+
+class Eager(OwnSteps):
+    """Draws each unit a little too often."""
+
+    def __init__(self, **parts):
+        super().__init__(**parts)
+        self.sampler._q = 1.1 * self.sampler._q
+
+
+class Replaced(OwnSteps):
+    """Draws as many as the plan says, and one of them twice now and then."""
+
+    def draw(self):
+        return self.noise.choice.integers(0, len(self.units), len(self.sampler.draw()))
+
+
+class StrataUncapped(OwnSteps):
+    """Draws everybody of a stratum of two units or more."""
+
+    def __init__(self, **parts):
+        super().__init__(**parts)
+        sizes = Counter(one.stratum for one in parts["frames"])
+        own = [sizes[one.stratum] == 1 for one in parts["frames"]]
+        self.sampler._q = np.where(own, self.sampler._q, 1.0)
+
+
+class StrataForgotten(OwnSteps):
+    """Draws every unit with q, whatever its stratum."""
+
+    def __init__(self, **parts):
+        super().__init__(**parts)
+        self.sampler._q = np.full(len(self.units), float(self.plan.sampling_prob))
 
 
 class AllFrames(OwnSteps):
@@ -254,6 +485,31 @@ MORE = {
     "no noise where nobody is drawn": (Parts(steps=NoNoiseWithoutUnits), {}, "steps"),
     "more steps than planned": (Parts(steps=Uncounted), {}, "steps"),
     "all frames of a unit": (Parts(steps=AllFrames), {}, "frames"),
+    "the same key in every run of many steps": (Parts(noise=SameKey), {}, "noise-fresh"),
+    "one key for noise and choices": (Parts(noise=OneKey), {}, "noise-fresh"),
+    "keys of 32 bits": (Parts(noise=ShortKey), {}, "noise-fresh"),
+    "noise of eleven steps again and again": (Parts(noise=Replayed), {}, "noise-fresh"),
+    "two tensors with one noise": (Parts(steps=TensorsAlike), {}, "noise-fresh"),
+    "noise of half precision": (Parts(noise=HalfPrecision), {}, "noise-shape"),
+    "noise rounded to half precision": (Parts(steps=SingleNoise), {}, "noise-shape"),
+    "noise of single precision": (Parts(noise=SinglePrecision), {}, "noise-shape"),
+    "noise that fades": (Parts(noise=Fading), {}, "noise-strength"),
+    "no noise on the model beside a batch": (Parts(steps=BareModel), {}, "noise-strength"),
+    "no noise on one tensor": (Parts(steps=BareTensor), {}, "noise-strength"),
+    "noise before clipping": (Parts(steps=NoiseThenClip), {}, "noise-strength"),
+    "an engine that clips to 1.2 C": (Parts(engine=of(LooseClip)), {}, "remove-one"),
+    "steps that clip to 1.2 C": (Parts(steps=LooseSteps), {}, "remove-one"),
+    "the sum times 1.2": (Parts(steps=Louder), {}, "remove-one"),
+    "large units dropped": (Parts(engine=of(DropsLarge)), {}, "mu"),
+    "no more than 128 units of a draw": (Parts(steps=FirstPart), {}, "sampling"),
+    "divided by the number of units": (Parts(steps=OverUnits), {}, "noise-strength"),
+    "the sum divided by the batch": (Parts(steps=OverBatch), {}, "remove-one"),
+    "the first unit is never drawn": (Parts(steps=NeverFirst), {}, "sampling"),
+    "the last unit is never drawn": (Parts(steps=NeverLast), {}, "sampling"),
+    "1.1 times q": (Parts(steps=Eager), {}, "sampling"),
+    "a unit twice in a step": (Parts(steps=Replaced), {}, "sampling"),
+    "everybody of a stratum of two": (Parts(steps=StrataUncapped), {"strata_target": "8"}, "sampling"),
+    "strata forgotten": (Parts(steps=StrataForgotten), {"strata_target": "8"}, "sampling"),
 }
 
 # ten plans that are right

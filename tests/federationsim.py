@@ -87,15 +87,15 @@ Lie = Callable[["Said"], "Said | str | None"]
 _PATIENCE_S = 20.0
 
 
-def _remembered(compute: Callable[[Any], float]) -> Callable[[Any], float]:
+def _remembered(compute: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
     """The tight figure of a plan takes a second; all pools of a process have few plans."""
-    known: dict[str, float] = {}
+    known: dict[str, str | None] = {}
     return lambda plan: (
         known[plan.digest] if plan.digest in known else known.setdefault(plan.digest, compute(plan))
     )
 
 
-gate.epsilon_pld = _remembered(gate.epsilon_pld)  # type: ignore[assignment]
+gate.tight_text = _remembered(gate.tight_text)  # type: ignore[assignment]
 
 
 class Killed(BaseException):

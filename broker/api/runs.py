@@ -70,6 +70,18 @@ async def open_run(call: OperatorCall) -> Response:
     return await call.change(effect)
 
 
+@router.post("/operator/runs/{run_id}/stop")
+async def stop_run(call: OperatorCall, run_id: str) -> Response:
+    """Ends a run once its open round is closed; the round runner closes it."""
+    services = call.services
+
+    def effect(session: Session, tx: LogTx) -> Answer:
+        done = services.runs.stop(session, tx, run_id=run_id, operator=call.operator, request=call.digest)
+        return Answer(status=202, body=done)
+
+    return await call.change(effect)
+
+
 @router.get("/runs")
 @router.get("/operator/runs")
 async def runs(call: PartyCall) -> Response:

@@ -58,16 +58,34 @@ def spent_by(session: Session, contracts: Contracts, contract: Contract, party: 
 
 
 def epsilon_after(
-    session: Session, contracts: Contracts, contract: Contract, *, party: str, plan: DpPlan, run_id: str
+    session: Session,
+    contracts: Contracts,
+    contract: Contract,
+    *,
+    party: str,
+    plan: DpPlan,
+    run_id: str,
+    held: bool = True,
 ) -> EpsilonAfter:
-    """Both figures of one party if this run goes on: its whole plan counts as spent."""
+    """Both figures of one party if this run goes on: its whole plan counts as spent.
+
+    Args:
+        session: Of the main database.
+        contracts: Knows plans of other runs.
+        contract: Whose caps.
+        party: Whose figures.
+        plan: Of this run.
+        run_id: This run.
+        held: What other open runs hold counts too; else only the steps that they took.
+    """
     order = _order(contract, party)
     rho = plan.steps * plan.rho_step_nano(order=order)
     for row in _rows(session, contract, party):
         if row.run == run_id:
             continue
         one = _plan(session, contracts, row.contract, row.recipe)
-        rho += (one.steps if row.state in OPEN_STATES else row.steps) * one.rho_step_nano(order=order)
+        steps = one.steps if held and row.state in OPEN_STATES else row.steps
+        rho += steps * one.rho_step_nano(order=order)
     return EpsilonAfter(release=epsilon_text(plan.epsilon_rdp), total=_epsilon(rho, contract, party, order))
 
 

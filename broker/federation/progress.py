@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
 from broker.contracts.lineage import versions
 from broker.federation.errors import RunUnknownError
-from broker.runs.verdicts import declined_of
+from broker.runs.verdicts import declined_of, in_a_row
 from broker.store.tables import round_, run
 from policies.limits import ATTEMPTS_PER_ROUND
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+
     from broker.store import Session
 
 __all__ = ["Progress", "progress"]
@@ -28,13 +32,19 @@ class Progress:
         state: ``running``, ``judging``, ``completed``, ``stopped`` or ``failed``.
         round: Number of the round to be asked next.
         attempt: Number of the attempt to be asked next.
-        attempts_used: Settled attempts over all rounds; each is one step of a privacy plan.
+        attempts_used: Settled attempts in which somebody may have trained; each is one step of a privacy
+            plan.
+        settled: Settled attempts, over all rounds.
         aggregated: Rounds that gave a model.
         last_model_round: The newest of them, 0 before the first.
         model: Digest of the newest model, None before the first.
         lost_in_a_row: Rounds lost since the last model.
-        declined: Parties that said no, for each settled attempt since the last model, oldest first.
+        declined: Party → code of those that said no, for each settled attempt since the last model, oldest
+            first.
         settled_ms: When the last attempt was settled; None before the first.
+        refused_ms: When the first of the attempts was settled that somebody refused, in a row up to the last.
+        start: Why the run could not begin yet, as `broker.runs.verdicts.pause_of` reads it.
+        stop_asked: An operator ends the run.
         before: Rounds of earlier runs of the same recipe under the same contract, in all its versions: an
             amendment does not begin the count anew.
     """
@@ -50,8 +60,12 @@ class Progress:
     last_model_round: int
     model: str | None
     lost_in_a_row: int
-    declined: tuple[frozenset[str], ...]
+    settled: int
+    declined: tuple[dict[str, str], ...]
     settled_ms: int | None
+    refused_ms: int | None
+    start: str | None
+    stop_asked: bool
     before: int
 
 
@@ -65,13 +79,13 @@ def progress(session: Session, run_id: str) -> Progress:
     if row is None:
         raise RunUnknownError(need="a run of this broker", found=run_id[:60], remedy="iriai-broker run list")
     settled = session.execute(
-        select(round_.c.round, round_.c.attempt, round_.c.model, round_.c.verdicts, round_.c.at_ms)
-        .where(round_.c.run_id == run_id)
-        .order_by(round_.c.round, round_.c.attempt)
+        select(round_).where(round_.c.run_id == run_id).order_by(round_.c.round, round_.c.attempt)
     ).all()
     models = [one.round for one in settled if one.model is not None]
-    number, attempt = _next(settled[-1].round, settled[-1].attempt, settled[-1].model) if settled else (1, 1)
+    number, attempt = _next(settled)
     newest = models[-1] if models else 0
+    declined = tuple(declined_of(one.verdicts, one.reasons) for one in settled if one.round > newest)
+    refused = in_a_row(declined)
     earlier = session.scalar(
         select(func.coalesce(func.sum(run.c.round), 0)).where(
             run.c.contract.in_(versions(session, row.contract))
@@ -87,20 +101,27 @@ def progress(session: Session, run_id: str) -> Progress:
         state=row.state,
         round=number,
         attempt=attempt,
-        attempts_used=len(settled),
+        attempts_used=sum(one.trained != 0 for one in settled),
+        settled=len(settled),
         aggregated=len(models),
         last_model_round=newest,
         model=row.model_digest,
-        lost_in_a_row=len(
-            {one.round for one in settled if one.round > newest and one.attempt == ATTEMPTS_PER_ROUND}
-        ),
-        declined=tuple(declined_of(one.verdicts) for one in settled if one.round > newest),
+        lost_in_a_row=number - 1 - newest,
+        declined=declined,
         settled_ms=settled[-1].at_ms if settled else None,
+        refused_ms=settled[-refused].at_ms if refused else None,
+        start=row.start,
+        stop_asked=row.stop_ms is not None,
         before=int(earlier or 0),
     )
 
 
-def _next(number: int, attempt: int, model: str | None) -> tuple[int, int]:
-    if model is None and attempt < ATTEMPTS_PER_ROUND:
-        return number, attempt + 1
-    return number + 1, 1
+def _next(settled: Sequence[Row[Any]]) -> tuple[int, int]:
+    """Round and attempt to be asked next: a round that members held up is asked again, and is not lost."""
+    if not settled:
+        return 1, 1
+    last = settled[-1]
+    lost = sum(one.round == last.round and not one.held_up for one in settled)
+    if last.model is None and lost < ATTEMPTS_PER_ROUND:
+        return last.round, last.attempt + 1
+    return last.round + 1, 1

@@ -18,10 +18,11 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.federation.envelopes import add_envelopes, declare, opened_attempt, refusal, store_votes
-from broker.runs.verdicts import DECLINED
+from broker.runs.verdicts import BARRED, DECLINED, NOT_ASKED, UNUSED
 from broker.store.tables import log_entry, round_, run
 from policies.log.entries import EntryType, Event
 from policies.ports import iso_minute
+from policies.rounds import PASSING, too_few
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -332,9 +333,39 @@ def _closed_event(outcome: Outcome, by_party: Mapping[str, Participant], written
     )
 
 
+def _reasons(outcome: Outcome, verdicts: Mapping[str, str]) -> dict[str, str]:
+    """Party → code, of everybody whose update is not in the model."""
+    found = {}
+    for party, received in outcome.received.items():
+        if verdicts[party] != ACCEPTED:
+            found[party] = UNUSED if received.verdict == ACCEPTED else received.reason or ""
+    return found
+
+
+def _held_up(outcome: Outcome) -> bool:
+    """Whether members that said no left too few groups: the attempt came to nothing by them."""
+    opening = outcome.opening
+    said = {party: one.reason for party, one in outcome.received.items() if one.verdict == DECLINED}
+    declined = [party for party, code in said.items() if code not in PASSING]
+    groups = {one.party: one.group for one in opening.cohort if one.node not in opening.barred}
+    return outcome.model is None and bool(declined) and too_few(groups, declined, opening.groups_needed)
+
+
+def _trained(outcome: Outcome) -> bool:
+    """Whether somebody may have paid for the attempt: not who said no before, nor who was not asked."""
+    for one in outcome.received.values():
+        spent = one.reply is not None and one.reply.spend is not None
+        asked = one.reason not in {NOT_ASKED, BARRED}
+        if spent or (one.verdict != DECLINED and asked):
+            return True
+    return False
+
+
 def _write_rows(session: Session, tx: LogTx, outcome: Outcome) -> None:
     opening, verdicts = outcome.opening, final_verdicts(outcome)
     counts = list(verdicts.values())
+    reasons = _reasons(outcome, verdicts)
+    trained = int(_trained(outcome))
     session.execute(
         insert(round_),
         {
@@ -347,9 +378,12 @@ def _write_rows(session: Session, tx: LogTx, outcome: Outcome) -> None:
             "refused": counts.count(REFUSED) + counts.count(DECLINED),
             "verdicts": json.dumps(verdicts, sort_keys=True),
             "at_ms": tx.now_ms,
+            "reasons": json.dumps(reasons, sort_keys=True),
+            "held_up": int(_held_up(outcome)),
+            "trained": trained,
         },
     )
-    values: dict[str, Any] = {"steps": run.c.steps + 1}
+    values: dict[str, Any] = {"steps": run.c.steps + trained}
     if outcome.model is not None:
         values |= {"round": opening.round, "model_digest": outcome.model}
     session.execute(update(run).where(run.c.run_id == opening.run).values(values))

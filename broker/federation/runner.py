@@ -9,7 +9,8 @@
   (`broker.federation.willing`).
 - A run whose contract has a successor goes on under it from its next round (`broker.federation.moving`).
 - A run that its contract or its nodes refuse, or whose contract has ended, is closed as ``failed`` or
-  ``stopped``, with its entry.
+  ``stopped``, with its entry. So is one that an operator stops, once its open round is closed. ``completed``
+  has every round of its recipe; a run that stopped earlier may have a candidate all the same.
 - At start every run that is not closed goes on, and every candidate with a tier that waits is looked at
   again; so it is after each vote, and when a delay of the contract is over.
 - This is the one place of the runner where every exception is caught: a bug in a run must not end the broker.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
@@ -127,16 +129,18 @@ class RoundRunner:
                 await self._once(run_id)
 
         async def give_up() -> None:
-            await self._close(run_id, FAILED, 0)
+            await self._close(run_id, FAILED, error=error)
 
-        error = await self._through(once, "run.waiting", run_id)
+        error: Exception | None = await self._through(once, "run.waiting", run_id)
         if error is None:
             return
         if isinstance(error, IriaiError):
             self._report("run.failed", run_id, error)
-            error = await self._through(give_up, "run.waiting", run_id)
-        if error is not None:
-            self._report("run.broken", run_id, error)
+            broken = await self._through(give_up, "run.waiting", run_id)
+            if broken is None:
+                return
+            error = broken
+        self._report("run.broken", run_id, error)
 
     async def _through(self, work: Callable[[], Awaitable[None]], event: str, name: str) -> Exception | None:
         """Does it, again and again while what stops it may pass; gives what stopped it for good."""
@@ -167,7 +171,7 @@ class RoundRunner:
         try:
             checkpoint = await self._train(session, engine_run)
             if checkpoint is None:
-                await self._close(run_id, STOPPED, 0)
+                await self._close(run_id, STOPPED)
                 return
             weights = released_weights(checkpoint.weights, checkpoint.state, session.recipe.server)
             name = await open_candidate(session, weights)
@@ -175,7 +179,8 @@ class RoundRunner:
             session.require_running()
             await evaluate_candidate(session, engine_run, name, weights)
             session.require_running()  # silos that a halt kept from judging are asked again after it
-            await self._close(run_id, COMPLETED, checkpoint.round)
+            outcome = COMPLETED if session.whole else STOPPED
+            await self._close(run_id, outcome, gives_candidate=True)
             ok = True
         finally:
             await self._tools.engine.close_run(engine_run, ok=ok)
@@ -220,7 +225,18 @@ class RoundRunner:
             )
         )
 
-    async def _close(self, run_id: str, outcome: str, final_round: int) -> None:
+    async def _close(
+        self, run_id: str, outcome: str, *, gives_candidate: bool = False, error: Exception | None = None
+    ) -> None:
+        """Closes a run, with its entry.
+
+        Args:
+            run_id: The run.
+            outcome: ``completed`` if every round of the recipe gave its model.
+            gives_candidate: Its last model waits at the gate.
+            error: What it failed of.
+        """
+
         def work(session: Session, tx: LogTx) -> None:
             row = session.execute(
                 select(run.c.contract, run.c.recipe_digest, run.c.round, run.c.outcome).where(
@@ -230,7 +246,9 @@ class RoundRunner:
             if row.outcome is not None:
                 return
             now = {"state": outcome, "outcome": outcome}
-            if outcome == COMPLETED:  # its candidate waits: what is released is released under what rules
+            if isinstance(error, IriaiError):
+                now["error"] = json.dumps(error.as_dict())
+            if gives_candidate:  # it waits: what is released is released under what rules
                 under = self._tools.contracts.get(row.contract)
                 now["contract"] = ruling(self._tools, session, under, row.recipe_digest).digest
             session.execute(update(run).where(run.c.run_id == run_id).values(now))
@@ -239,7 +257,7 @@ class RoundRunner:
                     type=EntryType.RUN_CLOSED,
                     scope=row.contract,
                     run=run_id,
-                    pub={"final_round": final_round or row.round, "outcome": outcome},
+                    pub={"final_round": row.round, "outcome": outcome},
                 )
             )
 

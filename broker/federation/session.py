@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run, from its first round to its last. Everything it knows is in the database or in a checkpoint.
 
-1. start: the nodes derive the initial weights from the recipe's seed, or read its start model; enough of
-   them must agree, and on nothing but the start model where the recipe names one;
-2. each round: judge who may be asked, ask, judge the replies, average, step, checkpoint, close in one
-transaction;
+1. start: the nodes derive the initial weights from the recipe's seed, or read its start model
+   (`broker.federation.starting`);
+2. each round: judge who may be asked, ask (`broker.federation.collecting`), judge the replies, average, step,
+   checkpoint, close in one transaction;
 3. the last model goes to `broker.release.judging`; the release gate takes over.
 
 A broker that is killed anywhere goes on at the last settled attempt: nodes that had answered the open one
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,26 +24,26 @@ from broker.federation.aggregate import Fold
 from broker.federation.asking import Asking
 from broker.federation.books import Books
 from broker.federation.checkpoints import Checkpoint, Checkpoints, model_bytes, model_digest
-from broker.federation.engine import Reply
+from broker.federation.collecting import Collecting
 from broker.federation.envelopes import EnvelopesRefusedError, barred
-from broker.federation.errors import RunNotAllowedError
 from broker.federation.participants import participants
 from broker.federation.permits import Permits
 from broker.federation.progress import progress
 from broker.federation.receiving import Receiving
 from broker.federation.records import ACCEPTED, SILENT, Outcome, Received, close_attempt, open_attempt
 from broker.federation.standing import Standing
+from broker.federation.starting import Starting
 from broker.federation.willing import Willing
 from policies.encoding import digest
-from policies.exchange import ExchangeType
-from policies.limits import LOST_ROUNDS_MAX, REJOIN_S, RUN_RETRY_S
+from policies.limits import LOST_ROUNDS_MAX, REJOIN_S
 from policies.recipe import load as load_recipe
 from policies.rounds import Attempt, Closed
 from policies.server_step import initial_state, server_step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from broker.federation.collecting import Collected
     from broker.federation.engine import EngineRun, TensorHandle
     from broker.federation.participants import Participant
     from broker.federation.progress import Progress
@@ -87,6 +87,15 @@ class RunSession:
         )
         self._permits = Permits(tools, run_id, self.contract, self.recipe)
         self._standing = Standing(tools, run_id)
+        self._collecting = Collecting(
+            self.asking,
+            self._receiving,
+            self._standing,
+            contract=self.contract,
+            recipe=self.recipe,
+            purpose=self._permits.purpose,
+            clock=tools.clock,
+        )
         self._willing = Willing(tools, run_id, self.contract, self.recipe)
         self._checkpoints = Checkpoints(tools.settings.dir / "runs" / run_id)
 
@@ -100,9 +109,11 @@ class RunSession:
             RunSupersededError: A successor rules; the attempt is settled.
             RunDeclinedError: Members said no, and too few are left; the attempt is settled.
         """
-        if self.progress.attempts_used:
+        if self.progress.settled:
             await self._rejoined()
         checkpoint = await self._start(engine_run)
+        if checkpoint is None:
+            return None
         opening = await self._open_next(checkpoint)
         while opening is not None:
             checkpoint, opening = await self._attempt(engine_run, checkpoint, opening)
@@ -118,62 +129,23 @@ class RunSession:
         self._standing.require_running(self.contract)
         self._standing.require_current(self.contract, self.recipe.digest)
 
-    async def _start(self, engine_run: EngineRun) -> Checkpoint:
+    @property
+    def whole(self) -> bool:
+        """Whether every round of the recipe gave its model."""
+        return self.progress.aggregated >= self.recipe.rounds
+
+    async def _start(self, engine_run: EngineRun) -> Checkpoint | None:
+        """Where the run goes on from; None if it was ended before it began."""
         done = self.progress.last_model_round
         if done:
             return self._checkpoints.load(done, size=self.recipe.parameters)
-        weights = await self._initial_weights(engine_run)
-        return Checkpoint(round=0, weights=weights, state=initial_state(weights, self.recipe.server))
-
-    async def _initial_weights(self, engine_run: EngineRun) -> np.ndarray:
-        """The weights that every node derives from the recipe: those on which enough groups agree.
-
-        A recipe that starts from a model names it by digest: no other weights count, whoever agrees on them.
-
-        Raises:
-            RunNotAllowedError: Too few agree, asked again and again: some do not run this recipe.
-        """
-        needed, found = self.contract.aggregation.min_parties, 0
-        for again in range(LOST_ROUNDS_MAX):
-            if again:
-                await asyncio.sleep(RUN_RETRY_S)
-            said = await self._derived(engine_run, await self.quorum())
-            counted = said
-            if self.recipe.start is not None:
-                counted = {name: one for name, one in said.items() if name == self.recipe.start.model}
-            agreed = [one for one in counted.values() if len(one.groups) >= needed]
-            found = max((len(one.groups) for one in counted.values()), default=0)
-            if len(agreed) == 1:
-                others = [node for one in said.values() if one is not agreed[0] for node in one.nodes]
-                if others:
-                    self.tools.journal.note("initial-weights.differ", run=self.run, nodes=sorted(others))
-                return agreed[0].weights
-            self.tools.journal.note("run.waiting", run=self.run, groups=found, needed=needed)
-        raise RunNotAllowedError(
-            need=f"{needed} groups that begin with "
-            + ("the same weights" if self.recipe.start is None else f"the model {self.recipe.start.model}"),
-            found=f"{found}",
-            remedy="bring all nodes to the same version; iriai-node contract show fetches a start model",
+        starting = Starting(self.tools, self.run, self.contract, self.recipe, self.asking)
+        weights = await starting.weights(
+            engine_run, self._awaited, ended=self._stop_asked, before=self.progress.start
         )
-
-    async def _derived(self, engine_run: EngineRun, cohort: Sequence[Participant]) -> dict[str, _Derived]:
-        deadline_ms = self.asking.deadline_ms()
-        requests = [
-            self.asking.request(one, ExchangeType.PING, (0, 1), body={}, model=None, deadline_ms=deadline_ms)
-            for one in cohort
-        ]
-        by_node = {one.node: one for one in cohort}
-        said: dict[str, _Derived] = {}
-        async for outcome in self.asking.exchange(engine_run, requests, deadline_ms=deadline_ms):
-            if not isinstance(outcome, Reply) or not outcome.ok or outcome.tensor is None:
-                continue
-            one = said.setdefault(
-                outcome.tensor.spec.digest, _Derived(outcome.tensor.array().astype(np.float64))
-            )
-            one.nodes.append(outcome.node)
-            one.groups.add(by_node[outcome.node].group)
-            outcome.tensor.release()
-        return said
+        if weights is None:
+            return None
+        return Checkpoint(round=0, weights=weights, state=initial_state(weights, self.recipe.server))
 
     async def _rejoined(self) -> None:
         """A moment for nodes that come back after a restart of the broker: they hold answers already."""
@@ -185,16 +157,24 @@ class RunSession:
                 return
             await asyncio.sleep(_POLL_S)
 
-    async def quorum(self) -> tuple[Participant, ...]:
+    def _stop_asked(self) -> bool:
+        with self.tools.store.read() as session:
+            return progress(session, self.run).stop_asked
+
+    async def _awaited(self) -> tuple[Participant, ...]:
+        return await self.quorum(ended=self._stop_asked)
+
+    async def quorum(self, *, ended: Callable[[], bool] = lambda: False) -> tuple[Participant, ...]:
         """Participants that are online, once their groups are enough; waits and says so.
 
-        It does not wait for what cannot come: too few groups, because nodes are out of the run.
+        It does not wait for what cannot come: too few groups, because nodes are out of the run; nor once the
+        run was ended.
         """
         loop, told = asyncio.get_running_loop(), 0.0
         since = loop.time()
         while True:
             found = self.online()
-            if self._enough(found) or self._hopeless():
+            if self._enough(found) or self._hopeless() or ended():
                 return found
             waited = loop.time() - since
             if waited >= told:
@@ -227,7 +207,9 @@ class RunSession:
     def _finished(self, now: Progress) -> bool:
         left = self._steps_left(now)
         return (
-            now.aggregated >= self.recipe.rounds
+            now.stop_asked
+            or now.state != "running"  # its candidate is judged already
+            or now.aggregated >= self.recipe.rounds
             or now.lost_in_a_row >= LOST_ROUNDS_MAX
             or (left is not None and left <= 0)
             or self._willing.over(now, self.barred)
@@ -243,14 +225,16 @@ class RunSession:
         """
         self.require_running()
         self._standing.require_current(self.contract, self.recipe.digest)
+        with self.tools.store.read() as session:
+            self.progress = progress(session, self.run)
         if self._finished(self.progress) or self._standing.over(self.contract):
             if self._willing.over(self.progress, self.barred):
-                self.tools.journal.note(
-                    "run.declined", run=self.run, parties=sorted(self.progress.declined[-1])
-                )
+                self.tools.journal.note("run.declined", run=self.run, parties=self.progress.declined[-1])
             return None
         self._willing.require(self.progress, self.barred)
-        asked = await self.quorum()
+        asked = await self._awaited()
+        if self._stop_asked():
+            return None
         if not self._enough(asked):
             self.tools.journal.note("run.too-few", run=self.run, out=sorted(self.barred))
             return None
@@ -277,7 +261,8 @@ class RunSession:
     ) -> tuple[Checkpoint, Opening | None]:
         """Asks, settles and closes one attempt; opens the next one in the same transaction."""
         clock = _Stopwatch()
-        received, tensors = await self._collect(engine_run, checkpoint, opening)
+        found = await self._collect(engine_run, checkpoint, opening)
+        received, tensors = found.received, found.tensors
         clock.lap("exchange_ms")
         while True:
             outcome, following = self._settle(checkpoint, opening, received, tensors)
@@ -361,52 +346,14 @@ class RunSession:
         self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
         return Outcome(opening=opening, received=outcome.received, judgement=judgement)
 
-    async def _collect(
-        self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening
-    ) -> tuple[dict[str, Received], dict[str, TensorHandle]]:
-        """What the whole cohort's exchange came to.
-
-        The engine ends it early once ``need`` replies are there. If too few of those hold, whoever was cut
-        off is asked again in the same slot, until the deadline.
-        """
-        plan, model = self.recipe.plan, model_bytes(checkpoint.weights)
-        purpose = self._permits.purpose
-        body = {"plan": plan.digest if plan else None, "base_model": opening.base, "purpose": purpose}
-        slot = opening.round, opening.attempt
-        deadline_ms, clock = self.asking.deadline_ms(), self.tools.clock
-        received: dict[str, Received] = {}
-        tensors: dict[str, TensorHandle] = {}
-        asked = tuple(one for one in opening.cohort if one.node not in self.barred)
-        for one in set(opening.cohort) - set(asked):
-            received[one.party] = self._receiving.refused(
-                one, "incident-declared", need="a node that takes part in the run", found="one that is out"
-            )
-        ask, need = asked, self.recipe.need
-        while ask and (len(received) < len(opening.cohort) or clock.now_ms() < deadline_ms):
-            by_node, good = {one.node: one for one in ask}, 0
-            requests = [
-                self.asking.request(
-                    one, ExchangeType.CONTRIBUTE, slot, body=body, model=model, deadline_ms=deadline_ms
-                )
-                for one in ask
-            ]
-            coming = self.asking.exchange(engine_run, requests, deadline_ms=deadline_ms, need=need)
-            async for outcome in self._standing.until_halted(self.contract, coming):
-                sender = by_node[outcome.node]
-                verdict = received[sender.party] = await self._receiving.judge(sender, outcome)
-                if isinstance(outcome, Reply) and outcome.tensor is not None:
-                    good += outcome.ok
-                    if verdict.verdict == ACCEPTED:
-                        tensors[sender.party] = outcome.tensor
-                    else:
-                        outcome.tensor.release()
-            missing = opening.groups_needed - len(self.contract.groups(tensors))
-            cut_off = {party for party, one in received.items() if one.reason == "engine.late"}
-            again = good >= need and missing > 0 and not self._standing.halted(self.contract)
-            ask, need = tuple(one for one in asked if again and one.party in cut_off), missing
-        for one in asked:  # who was still at work when a halt came
-            received.setdefault(one.party, Received(verdict=SILENT, reason="engine.late"))
-        return received, tensors
+    async def _collect(self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening) -> Collected:
+        return await self._collecting.collect(
+            engine_run,
+            model_bytes(checkpoint.weights),
+            opening,
+            declined=self.progress.declined,
+            barred=self.barred,
+        )
 
     # --- settling ---
 
@@ -458,15 +405,6 @@ class RunSession:
         for party in sorted(survivors):
             fold.add(tensors[party], weight=float(weights[party]))
         return fold.mean()
-
-
-@dataclass(slots=True)
-class _Derived:
-    """Initial weights, and who derives these."""
-
-    weights: np.ndarray
-    nodes: list[str] = field(default_factory=list)
-    groups: set[str] = field(default_factory=set)
 
 
 class _Stopwatch:

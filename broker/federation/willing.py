@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a run may ask again after members said no: attempts that come to nothing cost the others budget.
 
-- Who said no in the last attempt is taken to say it again. Enough other groups online: the next attempt is
+- Who said no in the last attempt is taken to say it again, and is asked first the next time
+  (`broker.federation.collecting`). Enough other groups online: the next attempt is
   asked at once. Too few: the run pauses (`policies.rounds.wait_s`), gives its place among the active runs
   back, and is shown as ``suspended`` (`broker.runs.service`).
-- The same refusal twice in a row ends the run: it is somebody's to mend first (``guard explain`` at the
-  node), and a new run costs nothing that this one would not.
+- What an owner can mend is waited for, with growing pauses, up to `REFUSED_PATIENCE_S`. What nobody can mend
+  within the run (`policies.rounds.FOR_GOOD`), said twice in a row by the same members, ends it.
+- A run that could not begin, because members said no, pauses likewise (`broker.federation.starting`).
+- An operator's ``run stop`` ends a pause.
 - Everything is read from settled attempts: a broker that is started in a pause goes on waiting.
 """
 
@@ -18,7 +21,9 @@ from broker.federation.errors import RunDeclinedError
 from broker.federation.participants import participants
 from broker.federation.progress import progress
 from broker.federation.standing import Standing
-from policies.limits import HALT_POLL_S
+from broker.runs.remedies import remedy_of
+from broker.runs.verdicts import pause_of, who_said
+from policies.limits import HALT_POLL_S, REFUSED_LOOK_S
 from policies.recipe import load as load_recipe
 from policies.rounds import refused_for_good, wait_s
 
@@ -58,16 +63,20 @@ class Willing:
         if left_ms:
             raise RunDeclinedError(
                 need=f"{self._contract.aggregation.min_parties} groups that take part",
-                found="too few without " + ", ".join(sorted(now.declined[-1])),
-                remedy=f"iriai-node guard explain {self._run} there says why; "
+                found="too few without " + who_said(now.declined[-1]),
+                remedy=f"{remedy_of(now.declined[-1].values(), self._run)}; "
                 f"asked again in {-(-left_ms // 1000)} s",
                 clause=self._contract.aggregation.clause,
             )
 
     def over(self, now: Progress, barred: frozenset[str]) -> bool:
-        """Whether the same members said no so often in a row that the run ends."""
+        """Whether the run ends because members say no: for good, or for too long."""
         everybody = self._groups(barred, online=False)
-        return refused_for_good(now.declined, everybody, self._contract.aggregation.min_parties)
+        waited_ms = 0
+        if now.refused_ms is not None and now.settled_ms is not None:
+            waited_ms = now.settled_ms - now.refused_ms
+        needed = self._contract.aggregation.min_parties
+        return refused_for_good(now.declined, everybody, needed, waited_s=waited_ms // 1000)
 
     def _groups(self, barred: frozenset[str], *, online: bool) -> dict[str, str]:
         there = self._tools.engine.online() if online else None
@@ -79,20 +88,24 @@ class Willing:
 
 
 async def waited_out(tools: Tools, run_id: str) -> None:
-    """Returns once the pause of a run is over; at once where it has none, is closed, halted or has ended."""
+    """Returns once the pause of a run is over, or it waits for nothing: stopped, halted or ended."""
     while True:
-        if not _waits(tools, run_id):
+        left_ms = _left_ms(tools, run_id)
+        if not left_ms:
             return
-        await asyncio.sleep(HALT_POLL_S)
+        await asyncio.sleep(min(max(HALT_POLL_S, left_ms / 6000), REFUSED_LOOK_S))
 
 
-def _waits(tools: Tools, run_id: str) -> bool:
+def _left_ms(tools: Tools, run_id: str) -> int:
     with tools.store.read() as session:
         now = progress(session, run_id)
-        if not now.declined:
-            return False
+        start = pause_of(now.start) if not now.settled else None
+        if now.stop_asked or (not now.declined and start is None):
+            return 0
         contract = tools.contracts.get(now.contract)
         if Standing(tools, run_id).stopped(contract, session):
-            return False
+            return 0
         recipe = load_recipe(tools.contracts.annex(session, contract, now.recipe))
-    return Willing(tools, run_id, contract, recipe).wait_ms(now) > 0
+    if start is not None:
+        return max(0, start.until_ms - tools.clock.now_ms())
+    return Willing(tools, run_id, contract, recipe).wait_ms(now)

@@ -12,7 +12,8 @@
 The candidate is ``released`` once one tier is, ``refused`` once all are refused (``discarded`` if a leaver
 whose updates are in it chose that), else it waits. The gate may
 be asked again at any time, after each vote and at `Gate.opens_ms`; what was decided stays decided. The tight
-figure of a plan is computed once and beside the event loop: it takes seconds.
+figure of a plan is computed once and beside the event loop: it takes seconds. A plan too weak for one
+(`policies.privacy.tight`) is stated without.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from broker.release.judging import WAITING
 from broker.store.tables import candidate, log_entry, release, statement
 from policies.encoding import digest
 from policies.log.entries import EntryType, Event
-from policies.privacy.accounting import epsilon_text
 from policies.privacy.statement import (
     PAYLOAD_TYPE,
     Subject,
@@ -41,7 +41,7 @@ from policies.privacy.statement import (
     claim,
     statement_bytes,
 )
-from policies.privacy.tight import epsilon_pld
+from policies.privacy.tight import tight_text
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Gate:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._tight: dict[str, str] = {}
+        self._tight: dict[str, str | None] = {}
 
     async def decide(self, name: str) -> str:
         """Judges a candidate; gives its state: ``waiting``, ``released`` or ``refused``.
@@ -131,7 +131,7 @@ class Gate:
     async def _compute(self, plan: DpPlan) -> None:
         if plan.digest not in self._tight:
             loop = asyncio.get_running_loop()
-            self._tight[plan.digest] = epsilon_text(await loop.run_in_executor(None, epsilon_pld, plan))
+            self._tight[plan.digest] = await loop.run_in_executor(None, tight_text, plan)
 
     # --- judging ---
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a run is not opened.
+"""Why a run is not opened, or not stopped.
 
 RunError
   RecipeUnknownError    run.recipe-unknown    the contract has no recipe of this id
+  RunClosedError        run.closed            the run is over: there is nothing to stop
   TooFewSeatsError      run.too-few           fewer independent groups than the contract asks for are
   members now
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from policies.errors import IriaiError
 
-__all__ = ["RecipeUnknownError", "RunError", "TooFewSeatsError"]
+__all__ = ["RecipeUnknownError", "RunClosedError", "RunError", "TooFewSeatsError"]
 
 
 class RunError(IriaiError):
@@ -35,3 +36,9 @@ class TooFewSeatsError(RunError):
     code = "run.too-few"
     exit_code = 4
     http_status = 403
+
+
+class RunClosedError(RunError):
+    """The run is over, or its candidate is judged already: there is nothing to stop."""
+
+    code = "run.closed"

@@ -4,8 +4,10 @@
 - Opening a run is one transaction: its row, ``run.opened`` and the operator's action. The runner finds the
   row afterwards, also after a crash; a run that nobody moves waits. A contract that is halted, has ended or
   is outside its term lets none begin.
+- What no waiting can change refuses the opening: a budget that is spent (`broker.runs.affording`).
 - A run that is not closed shows as ``suspended`` while its contract is halted, and while it waits because
-  members said no and too few are left; then ``waiting`` says until when and, to operators, for whom.
+  members said no and too few are left; then ``waiting`` says until when and, to operators, for whom and by
+  which code. An operator may stop it; ``stopping`` says so until its open round is closed.
 - Operators see who is ``out`` of a run, and by which incident: what its node signed, no audit would accept
   (``budget.diverged``, say).
 - Where the contract names the views that may be asked for (`broker.contracts.queries`), a member's view of a
@@ -18,16 +20,18 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from broker.contracts.errors import NotPartyError
 from broker.contracts.queries import OWN_BUDGET
 from broker.membership.directory import Operator
 from broker.membership.records import console_action
+from broker.runs.affording import check_affordable
 from broker.runs.ending import why_it_ended
-from broker.runs.errors import RecipeUnknownError, TooFewSeatsError
+from broker.runs.errors import RecipeUnknownError, RunClosedError, TooFewSeatsError
 from broker.runs.incidents import incidents_of
-from broker.runs.verdicts import declined_of, paused_until_ms
+from broker.runs.remedies import remedy_of
+from broker.runs.verdicts import Pause, counts_of, pause_between, pause_of, who_said
 from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
 from policies.contract.errors import NotExecutedError, RefusedError
@@ -144,7 +148,15 @@ class Runs:
         operator: Operator,
         request: str,
     ) -> dict[str, Json]:
-        """Stores a run and says so in the log."""
+        """Stores a run and says so in the log.
+
+        Raises:
+            BudgetExhaustedError: The contract's caps cannot hold one more run of the recipe.
+        """
+        seated = {one.party for one in self._contracts.seats(contract)} & set(recipe.participants)
+        plan = load_recipe(self._contracts.annex(session, contract, recipe.recipe_digest)).plan
+        if plan is not None:
+            check_affordable(session, self._contracts, contract, plan, participants=seated)
         run_id = new_id("run", self._entropy.token_bytes(10))
         session.execute(
             insert(run).values(
@@ -170,6 +182,31 @@ class Runs:
             )
         )
         return {"run": run_id, "contract": contract.digest, "recipe": recipe.recipe_digest, "state": RUNNING}
+
+    def stop(
+        self, session: Session, tx: LogTx, *, run_id: str, operator: Operator, request: str
+    ) -> dict[str, Json]:
+        """Ends a run by an operator's word: the runner closes it once its open round is closed.
+
+        A second word changes nothing. What was trained may become a candidate, as after any other end.
+
+        Raises:
+            NotPartyError: No such run.
+            RunClosedError: It is over already.
+        """
+        row = session.execute(select(run).where(run.c.run_id == run_id)).mappings().first()
+        if row is None:
+            raise _no_run(run_id)
+        if row["outcome"] is not None or row["state"] != RUNNING:
+            raise RunClosedError(
+                need="a run that trains, or waits",
+                found=f"{row['outcome'] or row['state']}",
+                remedy=f"nothing; iriai-broker run show {run_id}",
+            )
+        if row["stop_ms"] is None:
+            session.execute(update(run).where(run.c.run_id == run_id).values(stop_ms=tx.now_ms))
+        tx.add(console_action(operator, "run.stop", subject=run_id, request=request))
+        return {"run": run_id, "contract": row["contract"], "state": row["state"], "stopping": True}
 
     def show(self, session: Session, run_id: str, caller: Member | Operator) -> Shown:
         """A run and its rounds.
@@ -198,11 +235,8 @@ class Runs:
                 rounds_wanted=recipe.rounds,
                 whole=isinstance(caller, Operator),
             )
-        waiting = self._waiting(contract, row, view.rounds)
-        if waiting is not None and not isinstance(caller, Operator):
-            waiting = {name: waiting[name] for name in ("until_ms", "reason")}
         plan = recipe.plan.digest if recipe.plan is not None else None
-        more: dict[str, Json] = {"plan": plan, "ended": ended, "waiting": waiting}
+        more: dict[str, Json] = {"plan": plan, "ended": ended}
         if isinstance(caller, Operator):
             more["out"] = self._out(session, contract, run_id)
         return replace(view, body={**view.body, **more, "rounds": [_round(one) for one in view.rounds]})
@@ -236,7 +270,8 @@ class Runs:
         """What the caller may see of a run, with the decisions about it."""
         rounds = _rounds(session, row["run_id"])
         if isinstance(caller, Operator) or contract.queries is None:
-            return Shown(body=self._line(session, contract, row, rounds), rounds=rounds)
+            whole = isinstance(caller, Operator)
+            return Shown(body=self._line(session, contract, row, rounds, whole=whole), rounds=rounds)
         delay_ms = contract.aggregation.delay_hours * HOUR_MS
         old = [one for one in rounds if one["at_ms"] + delay_ms <= self._clock.now_ms()]
         line = self._line(session, contract, row, tuple(old))
@@ -255,11 +290,18 @@ class Runs:
         return Shown(body={**kept, "budget_only": True}, asked=(status, own))
 
     def _line(
-        self, session: Session, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...]
+        self,
+        session: Session,
+        contract: Contract,
+        row: RowMapping,
+        rounds: tuple[RowMapping, ...],
+        *,
+        whole: bool = False,
     ) -> dict[str, Json]:
-        """A run's line; of its attempts, the caller may know these."""
+        """A run's line; of its attempts, the caller may know these; ``whole``: also who said no, and why."""
         halted = row["outcome"] is None and bool(self._contracts.life(contract, session).halts)
-        suspended = halted or self._waiting(contract, row, rounds) is not None
+        waiting = self._waiting(contract, row, rounds, whole=whole)
+        suspended = halted or waiting is not None
         return {
             "run": row["run_id"],
             "contract": row["contract"],
@@ -271,26 +313,38 @@ class Runs:
             "model": row["model_digest"],
             "opened_ms": row["opened_ms"],
             "outcome": row["outcome"],
+            "stopping": row["outcome"] is None and row["stop_ms"] is not None,
+            "waiting": waiting,
         }
 
     def _waiting(
-        self, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...]
+        self, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...], *, whole: bool
     ) -> dict[str, Json] | None:
         """Why a run asks nobody just now, though no halt keeps it; None if it goes on, or is closed."""
-        recipe = contract.recipe(row["recipe_digest"])
-        if not rounds or recipe is None or row["outcome"] is not None:
+        pause = self._pause(contract, row, rounds)
+        if pause is None or pause.until_ms <= self._clock.now_ms():
             return None
-        seats = {one.party for one in self._contracts.seats(contract)}
-        until_ms = paused_until_ms(contract, seats & set(recipe.participants), rounds)
-        if until_ms is None or until_ms <= self._clock.now_ms():
-            return None
-        gone = sorted(declined_of(rounds[-1]["verdicts"]))
-        return {
-            "until_ms": until_ms,
-            "reason": f"{len(gone)} of its members said no in round {rounds[-1]['round']}, and too few "
-            "groups are left; iriai-node guard explain says why at the node",
-            "parties": gone,
+        where = f"in round {pause.round}" if pause.round else "before the first round"
+        who = who_said(pause.codes) if whole else f"{len(pause.codes)} of its members"
+        found: dict[str, Json] = {
+            "until_ms": pause.until_ms,
+            "ends_ms": pause.ends_ms,
+            "reason": f"{who} said no {where}, and too few groups are left; "
+            "iriai-node guard explain says why at the node",
         }
+        if whole:
+            remedy = remedy_of(pause.codes.values(), row["run_id"])
+            found |= {"parties": sorted(pause.codes), "codes": dict(pause.codes), "remedy": remedy}
+        return found
+
+    def _pause(self, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...]) -> Pause | None:
+        recipe = contract.recipe(row["recipe_digest"])
+        if recipe is None or row["outcome"] is not None or row["state"] != RUNNING or row["stop_ms"]:
+            return None
+        if not rounds:
+            return None if row["steps"] or row["round"] else pause_of(row["start"])
+        seats = {one.party for one in self._contracts.seats(contract)}
+        return pause_between(contract, seats & set(recipe.participants), rounds)
 
 
 def _rounds(session: Session, run_id: str) -> tuple[RowMapping, ...]:
@@ -300,7 +354,7 @@ def _rounds(session: Session, run_id: str) -> tuple[RowMapping, ...]:
 
 
 def _round(one: RowMapping) -> dict[str, Json]:
-    return {name: one[name] for name in ("round", "attempt", "model", "accepted", "refused", "at_ms")}
+    return {**{name: one[name] for name in ("round", "attempt", "model", "at_ms")}, **counts_of(one)}
 
 
 def _cut(line: dict[str, Json], old: list[RowMapping]) -> dict[str, Json]:

@@ -313,6 +313,9 @@ run = _table(
     _maybe_text("model_digest"),
     _int("opened_ms"),
     _maybe_text("outcome"),
+    _maybe_int("stop_ms"),  # when an operator asked for its end
+    _maybe_text("start"),  # JSON: why it could not begin yet (`broker.federation.starting`)
+    _maybe_text("error"),  # JSON: what it failed of
 )
 round_ = _table(
     "round",
@@ -326,6 +329,9 @@ round_ = _table(
     _int("refused"),
     _text("verdicts"),
     _int("at_ms"),
+    _maybe_text("reasons"),  # JSON: party to code, of everybody whose update is not in the model
+    _maybe_int("held_up"),  # 1: without those who said no, too few groups were left
+    _maybe_int("trained"),  # 0: nobody who was asked trained
 )
 model = _table(
     "model",

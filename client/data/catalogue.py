@@ -156,6 +156,16 @@ class Catalogue:
                         index.by_unit[unit] = known
         return index
 
+    def named(self, lineages: Iterable[str]) -> str:
+        """The data sets of these lineages with their units, in words; a lineage's name where it has none."""
+        found = []
+        for lineage in sorted(lineages):
+            mine = [
+                f"{name} (unit {one.unit})" for name, one in self.datasets.items() if one.lineage == lineage
+            ]
+            found += sorted(mine) or [lineage]
+        return ", ".join(found)
+
     def with_blocks(
         self,
         lineage: str,

@@ -221,7 +221,7 @@ class _Import:
         (unit,) = mine
         self._check_owner(known is None or known.unit == self._name(unit), series, at)
         if known is None and self._index.is_taken(place, frames.marks):
-            raise _taken(series, at)
+            raise _taken(series, at, self._holders(series))
         self._index.take(place, frames.marks)
         self._marks[frames.content] = frames.marks
         self._touched |= (
@@ -264,9 +264,14 @@ class _Import:
         if not holds:
             raise UnitRefusedError(
                 need=f"for each episode one owner, the same ever since its first import ({self._unit})",
-                found=f"another: {series.name}, the episode of row {first}",
-                remedy="import it as before; budget and held-out set hang on the unit",
+                found=f"another: {series.name}, the episode of row {first}, in {self._holders(series)}",
+                remedy="import it with the unit of its first import; budget and held-out set hang on it",
             )
+
+    def _holders(self, series: Series) -> str:
+        """The data sets that hold rows of this file."""
+        lineages = self._index.by_file.get(series.source.file_sha256, set())
+        return self._draft.catalogue.named(lineages) or "a data set that another file was imported into"
 
     def _split(self, series: Series, unit: bytes) -> Split:
         """Split of an episode that was not seen before; all episodes of a unit have one."""
@@ -346,10 +351,11 @@ class _Import:
         return catalogue, blocks
 
 
-def _taken(series: Series, first: int) -> LineageUnknownError:
+def _taken(series: Series, first: int, holders: str) -> LineageUnknownError:
     return LineageUnknownError(
         need="rows that are in no other episode of the store, or in one that was cut at the same rows",
-        found=f"{series.name}, the episode of row {first}: some are in episodes of another cut or file",
+        found=f"{series.name}, the episode of row {first}: some are in episodes of another cut or file, "
+        f"in {holders}",
         remedy="import it by the segment rule of its first import: budget and held-out set hang on that cut",
     )
 
@@ -396,12 +402,17 @@ def _check_unit(signals: SignalMap, allowed: Collection[str], whose: str) -> Non
     Raises:
         UnitRefusedError: It is.
     """
-    if allowed and unit_of(signals) not in allowed:
-        raise UnitRefusedError(
-            need=f"unit {' or '.join(sorted(allowed))}, as {whose} protects it",
-            found=unit_of(signals),
-            remedy='name the key in the signal map: unit = {kind = "work-piece", column = ...}',
-        )
+    found, wanted = unit_of(signals), sorted(allowed)
+    if not wanted or found in wanted:
+        return
+    keys = [f'unit = {{kind = "{one}", column = ...}}' for one in wanted if one != EPISODE]
+    if EPISODE in wanted:
+        remedy = f"remove the unit line from the signal map, or sign a contract whose unit is {found}"
+    else:
+        remedy = f"name the key in the signal map: {' or '.join(keys)}"
+    raise UnitRefusedError(
+        need=f"unit {' or '.join(wanted)}, as {whose} protects it", found=found, remedy=remedy
+    )
 
 
 def _dropped(probe: Probe, signals: SignalMap, allow: frozenset[str]) -> tuple[str, ...]:

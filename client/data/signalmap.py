@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from client.data.errors import DataError, MapInvalidError, MissingColumnError
+from client.data.maplines import line_of
 from client.data.units import FIELD_RULES, UNITS
 from policies.encoding import digest
 from policies.limits import SIGNALMAP_BYTES, SIGNALS
@@ -285,14 +286,14 @@ def parse_map(data: bytes) -> SignalMap:
         document = {**_profile(str(document["profile"]), text), **document}
     asked = asked_statistic(document, names=_WORDS_OF_THE_SOURCE)
     if asked:
-        raise private_statistic(f"{asked}{_line(text, asked.split(':')[0].rsplit('.', 1)[-1])}", _REMEDY)
+        named, _, word = asked.partition(": ")
+        raise private_statistic(f"{asked}{_line(text, *named.split('.'), value=word)}", _REMEDY)
     try:
         raw = _RawMap.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        needle = str(next((part for part in reversed(first["loc"]) if isinstance(part, str)), ""))
         where = ".".join(str(part) for part in first["loc"])
-        raise _refuse(f"{first['msg']}", f"{where or 'the map'}{_line(text, needle)}") from error
+        raise _refuse(f"{first['msg']}", f"{where or 'the map'}{_line(text, *first['loc'])}") from error
     return _checked(raw, data, text)
 
 
@@ -371,18 +372,19 @@ def _profile(name: str, text: str) -> dict[str, Any]:
 
 def _checked(raw: _RawMap, data: bytes, text: str) -> SignalMap:
     signals = tuple(
-        Signal(field=s.field, role=s.role, columns=_expand(s.columns, text), unit=s.unit) for s in raw.signal
+        Signal(field=s.field, role=s.role, columns=_expand(s.columns, text, number), unit=s.unit)
+        for number, s in enumerate(raw.signal)
     )
-    keys = [signal.key for signal in signals] + [f"label.{label.field}" for label in raw.label]
+    keys = [(signal.key, ("signal", number)) for number, signal in enumerate(signals)]
+    keys += [(f"label.{label.field}", ("label", number)) for number, label in enumerate(raw.label)]
     columns = [column for signal in signals for column in signal.columns]
-    for names, what in ((keys, "field"), (columns, "column")):
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise _refuse(f"each {what} once", f"{twice} twice{_line(text, twice.split('.', 1)[-1])}")
+    mapped = [(column, ("signal", at)) for at, signal in enumerate(signals) for column in signal.columns]
+    _check_once(keys, "field", text)
+    _check_once(mapped, "column", text)
     if len(columns) > SIGNALS:
         raise _refuse(f"at most {SIGNALS} signals", str(len(columns)))
-    for signal in signals:
-        _check_signal(signal, raw.embodiment, text)
+    for number, signal in enumerate(signals):
+        _check_signal(signal, raw.embodiment, _line(text, "signal", number))
     found = SignalMap(
         text=data,
         table=raw.table,
@@ -401,8 +403,16 @@ def _checked(raw: _RawMap, data: bytes, text: str) -> SignalMap:
     return found
 
 
-def _check_signal(signal: Signal, embodiment: Embodiment | None, text: str) -> None:
-    line = _line(text, f'"{signal.field}"')
+def _check_once(names: list[tuple[str, tuple[str, int]]], what: str, text: str) -> None:
+    """Refuses a name that stands twice, at the line of the second."""
+    seen: set[str] = set()
+    for name, place in names:
+        if name in seen:
+            raise _refuse(f"each {what} once", f"{name} twice{_line(text, *place)}")
+        seen.add(name)
+
+
+def _check_signal(signal: Signal, embodiment: Embodiment | None, line: str) -> None:
     private = signal.field.startswith("x_")
     if signal.field not in FIELD_RULES and not private:
         raise _refuse("a field of the closed list, or x_...", f"{signal.field}{line}")
@@ -422,7 +432,7 @@ def _check_signal(signal: Signal, embodiment: Embodiment | None, text: str) -> N
         raise _refuse(f"{embodiment.dof} columns for {signal.field}", f"{len(signal.columns)}{line}")
 
 
-def _expand(columns: list[str], text: str) -> tuple[str, ...]:
+def _expand(columns: list[str], text: str, number: int) -> tuple[str, ...]:
     names: list[str] = []
     for column in columns:
         match = _RANGE.search(column)
@@ -431,17 +441,15 @@ def _expand(columns: list[str], text: str) -> tuple[str, ...]:
             continue
         first, last = int(match[1]), int(match[2])
         if last < first or last - first >= SIGNALS:
-            raise _refuse("a rising range of columns", f"{ascii(column)[:60]}{_line(text, column)}")
+            raise _refuse("a rising range of columns", f"{ascii(column)[:60]}{_line(text, 'signal', number)}")
         names += [column[: match.start()] + str(i) + column[match.end() :] for i in range(first, last + 1)]
     return tuple(names)
 
 
-def _line(text: str, needle: str) -> str:
-    """`` (line 4)`` of the first line that holds the needle, empty if none does."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if needle and needle in line:
-            return f" (line {number})"
-    return ""
+def _line(text: str, *path: str | int, value: str = "") -> str:
+    """`` (line 4)`` of a place in the map; empty if its table is not in the file."""
+    number = line_of(text, path, value=value)
+    return "" if number is None else f" (line {number})"
 
 
 def _refuse(need: str, found: str) -> DataError:

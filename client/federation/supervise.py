@@ -7,7 +7,8 @@ Standard library only, so that it stays small and cannot break.
   that lived
   `WORKER_HEALTHY_S` starts the series anew.
 - Exit 6 (key unknown or revoked) is tried again every `KEY_UNKNOWN_RETRY_S` only.
-- Exit 0 is the end: somebody stopped the worker on purpose.
+- Exit 0 is the end: somebody stopped the worker on purpose. So are the codes of `ENDS`: nothing that a person
+  has to mend is mended by another start.
 - SIGTERM and SIGINT stop the worker within `WORKER_STOP_S`, else it is killed. The worker has a session of
   its own, so that the
   terminal's SIGINT reaches the parent only.
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-__all__ = ["supervise"]
+__all__ = ["ENDS", "supervise"]
 
+ENDS: Final = frozenset((2, 4, 7))
+"""Usage and settings, denied by policy, needs a human."""
 KEY_UNKNOWN_EXIT: Final = 6
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -54,7 +57,7 @@ def supervise(
     key_unknown_s: float = KEY_UNKNOWN_RETRY_S,
     first_s: float = 1.0,
 ) -> int:
-    """Runs the worker until it ends with 0 or a signal stops this process.
+    """Runs the worker until it ends for good or a signal stops this process.
 
     Args:
         command: The worker's command line.
@@ -66,7 +69,7 @@ def supervise(
         first_s: First pause.
 
     Returns:
-        The exit code for this process: 0 when stopped or when the worker ended with 0.
+        The exit code for this process: 0 when stopped, the worker's when it ended with 0 or one of `ENDS`.
     """
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -87,8 +90,8 @@ def supervise(
             on_event("started", {"pid": worker.pid})
             code = worker.wait()
             on_event("ended", {"code": code})
-            if code == 0:
-                return 0
+            if code == 0 or code in ENDS:
+                return code
             if time.monotonic() - born_s >= healthy_s:
                 pause_s = first_s
             wait_s = key_unknown_s if code == KEY_UNKNOWN_EXIT else _jitter(pause_s)

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
     from client.learning.engines import ClippedSum, UnitFrames
 
-__all__ = ["Crowd", "NoEngine", "Port", "Ported", "Tap", "canaries", "crowd", "others"]
+__all__ = ["CANARY_RAW", "Crowd", "NoEngine", "Port", "Ported", "Tap", "canaries", "crowd", "others"]
 
-_RAW: Final = (3.0, 30.0, 300.0)
+CANARY_RAW: Final = 3.0  # norm of the shortest gradient of a canary, in clip norms
+_RAW: Final = (CANARY_RAW, 30.0, 300.0)
 _SCALES: Final = (1.0, 100.0)
 _LONG: Final = 8  # every so many canaries a long one: it is slow, and a few are enough to be seen
 _LENGTHS: Final = 4

@@ -39,7 +39,7 @@ from client.software import software
 from policies.privacy.conformance import ConformanceReport, figure
 from policies.privacy.errors import EvalUnplannedError
 from policies.privacy.receipts import MadeWith
-from policies.privacy.tight import epsilon_pld
+from policies.privacy.tight import epsilon_pld, is_too_weak
 
 if TYPE_CHECKING:
     from client.learning.noise import NoiseSource
@@ -124,8 +124,8 @@ def _observed(bench: Bench, size: Size) -> Observed:
 
 @lru_cache(maxsize=64)
 def _claim(plan: DpPlan) -> float:
-    """`epsilon_pld`, which takes as long as the rest of an audit, once per plan."""
-    return epsilon_pld(plan)
+    """`epsilon_pld`, which takes as long as the rest of an audit, once per plan; else `epsilon_rdp`."""
+    return plan.epsilon_rdp if is_too_weak(plan) else epsilon_pld(plan)
 
 
 def _generator(noise: NoiseSource) -> str:

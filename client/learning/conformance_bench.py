@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import numpy as np
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Bench", "Parts", "Size", "Steps", "probability"]
 
 Array64 = npt.NDArray[np.float64]
-CANARIES: Final = 1_000
+_CANARIES: Final = (1_000, 500, 250)
 _RESOLUTION: Final = 0.045  # standard error of mu that leaves 25 % more than five of them away
 _STEPS: Final = (120, 2_000)  # fewer tell nothing about the sampler; more take minutes
 _STEPS_GOAL: Final = 400
@@ -53,6 +54,8 @@ _COPIES: Final = (1, 2, 4, 8, 16, 32)
 _DRAWN_CELLS: Final = 2**24  # gradient values of the canaries of one step: 128 MiB in float64
 _EMPTY_CELLS: Final = 2_000_000
 _EMPTY_STEPS: Final = (5, 40)
+_WIDTH: Final = 128
+_WHOLE: Final = 10_000
 _EXACT: Final = 300  # canaries: more than are summed at once
 _EXACT_STEPS: Final = 4
 _DRAWS: Final = 50_000  # enough to know the rate to 0.5 %
@@ -125,19 +128,21 @@ class Size:
 
     @classmethod
     def of(cls, plan: DpPlan, parameters: int) -> Size:
-        """Enough to know mu to 4.5 %, if 2000 steps are enough for that."""
+        """Enough to know mu to 4.5 %, if 2000 steps are enough for that, with as few units as that takes."""
         q = probability(plan)
-        most = max(1, min(CANARIES, int(_DRAWN_CELLS / (q * parameters))))
+        most = max(1, min(max(_CANARIES), int(_DRAWN_CELLS / (q * parameters))))
         needed = (plan.added_std / float(plan.clip_norm) / _RESOLUTION) ** 2
-        sizes: list[tuple[int, Size]] = []
-        for copies in _COPIES:
-            directions = max(1, min(most // copies, parameters // 4))
+        sizes: list[Size] = []
+        for copies, count in product(_COPIES, _CANARIES):
+            directions = max(1, min(count // copies, most // copies, parameters // 4))
             each = copies * q * (1 - q) + (copies * q) ** 2  # what one step tells of one direction
             steps = max(_STEPS[0], math.ceil(needed / (directions * each)))
-            sizes.append((steps, cls(directions=directions, copies=copies, steps=min(_STEPS[1], steps))))
-            if steps <= _STEPS_GOAL:
-                break
-        return min(sizes, key=lambda one: one[0])[1]
+            sizes.append(cls(directions=directions, copies=copies, steps=steps))
+        short = [one for one in sizes if one.steps <= _STEPS_GOAL]
+        if short:
+            return min(short, key=lambda one: one.steps * one.canaries)
+        longest = min(sizes, key=lambda one: one.steps)
+        return cls(directions=longest.directions, copies=longest.copies, steps=min(_STEPS[1], longest.steps))
 
 
 def probability(plan: DpPlan) -> float:
@@ -147,7 +152,7 @@ def probability(plan: DpPlan) -> float:
 
 
 class _Silent:
-    """`NoiseSource` without noise, for `Bench.exact_steps`: predictable, so no plan but a test plan takes it."""
+    """`NoiseSource` without noise: predictable, so no plan but one that is ``test_only`` takes it."""
 
     predictable: ClassVar[bool] = True
 
@@ -230,7 +235,19 @@ class Bench:
             pass
         first = np.array(rows).reshape(-1, sum(self.sizes))
         second = np.array([self._noisy(again) for _ in range(wanted)])
-        return EmptySteps(first=first, second=second, counted=len(rows) == wanted)
+        return EmptySteps(first=first, second=second, whole=self._whole(), counted=len(rows) == wanted)
+
+    def _whole(self) -> Array64:
+        """Noise of a run from its first step to its last, ``[T, w]``; no engine is asked."""
+        plan = self._planned(sampling_prob=_RARE)
+        steps = self.parts.steps(
+            plan=plan,
+            frames=self._canaries(1),
+            engine=NoEngine(),
+            parameters=_WIDTH,
+            noise=self.parts.noise(self._entropy),
+        )
+        return np.array([self._noisy(steps) for _ in range(min(plan.steps, _WHOLE))])
 
     def farthest(self) -> float:
         """How far the engine's sum moves, in clip norms, when the unit that moves it most is taken out."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the conformance audit saw, as numbers: made by `client.learning.conformance_bench`, judged elsewhere."""
+"""What the conformance audit saw, as numbers: `client.learning.conformance_bench` makes them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class EmptySteps:
     Attributes:
         first: Noisy sums of one run, ``[t, P]``.
         second: Those of another run.
+        whole: A whole run of the plan's steps, of a model with a hundred weights.
         counted: Exactly the plan's number of them ran.
     """
 
     first: Array64
     second: Array64
+    whole: Array64
     counted: bool
 
     @property

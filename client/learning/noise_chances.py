@@ -4,8 +4,9 @@
 Three families of tests, each by name. Everything is in standard deviations of the plan's noise, so that one
 right number, 1, is compared with.
 
-- strength: each tensor with nobody drawn, and beside batches of canaries; each step for itself; coordinates
-  of the port without canaries, also while other units are in the batch; generators that were just made.
+- strength: each tensor with nobody drawn, and beside batches of canaries; each step for itself, and each tenth
+  of a whole run; coordinates of the port without canaries, also while other units are in the batch;
+  generators that were just made.
 - shape: Gaussian, and finer than a grid of half precision; a generator's own numbers finer than single.
 - fresh: no two steps, tensors, runs or generators alike, at the same place or at any distance; each
   generator with a key of 256 bits of its own from the operating system.
@@ -39,6 +40,7 @@ __all__ = ["fresh_chances", "least", "shape_chances", "strength_chances"]
 
 Array64 = npt.NDArray[np.float64]
 _LAGS: Final = 8
+_PARTS: Final = 10
 _WIDE: Final = 100  # samples from which on one step is tested for itself
 _GRID: Final = 20_000  # samples among which equal ones of single precision are rare
 _KEY_BYTES: Final = 32
@@ -70,6 +72,9 @@ def strength_chances(plan: DpPlan, seen: Observed) -> dict[str, float]:
     ):
         if rows.shape[1] >= _WIDE:
             found |= {f"step {at}, {name}": variance_chance(one, std=unit) for at, one in enumerate(rows)}
+    for number, one in enumerate(np.array_split(seen.empty.whole, _PARTS)):
+        if one.size:
+            found[f"part {number + 1} of {_PARTS} of a whole run"] = variance_chance(one, std=std)
     for number, one in enumerate(seen.fresh.noise):
         found[f"new generator {number}"] = variance_chance(one, std=1.0)
     return found

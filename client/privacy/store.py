@@ -492,7 +492,9 @@ class BudgetStore:
         try:
             yield
         except (sqlite3.Error, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise _unknown("a ledger that can be read and written", type(error).__name__) from error
+            told = f": {error}"[:120] if isinstance(error, sqlite3.Error) else ""  # never a value of an entry
+            found = f"one that cannot be: {type(error).__name__}{told}"
+            raise _unknown("a ledger that can be read and written", found) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

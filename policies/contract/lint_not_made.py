@@ -41,6 +41,12 @@ def _noise_shares(contract: Contract) -> Iterator[tuple[str, str]]:
         yield clause.clause, "shares"
 
 
+def _adjacency(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.privacy
+    if clause.adjacency == "add-remove":
+        yield clause.clause, clause.adjacency
+
+
 def _validation(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.validation
     if clause is not None:
@@ -94,6 +100,15 @@ NOT_MADE: Final = (
         (
             "write local-full: shares need secure aggregation; without it every round would be refused",
             "local-full とする。分担に必要なセキュア集約がまだなく、すべてのラウンドが拒否される",
+        ),
+    ),
+    warning(
+        "adjacency-not-made",
+        _adjacency,
+        ("adjacency: zero-out, in this version", "この版では adjacency: zero-out"),
+        (
+            "write zero-out: size buckets are public, so no plan hides sizes; every round would be refused",
+            "zero-out とする。規模は区分で公表され、それを隠す計画はないため、すべてのラウンドが拒否される",
         ),
     ),
     warning(

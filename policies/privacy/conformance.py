@@ -4,8 +4,9 @@
 - The audit runs before a contract starts, with the node's real engine, sampler, noise and plan on synthetic
   units (`client.learning.conformance`). Here is only its report: no data of a site can be in it.
 - Every figure is a decimal string. Each check says what was needed and what was found.
-- `load` takes a report of another party: it is refused if a check is missing, or if the verdict is not the
-  one that follows; `check_report` compares it with the plan as well.
+- `load` takes a report of another party, however deep or odd: it is refused if a check is missing, if one
+  passed against its own figure, or if the verdict is not the one that follows; `check_about` compares it with
+  plan and recipe, and `check_report` asks that it passed as well.
 
     report = ConformanceReport.load(document)     # PlanIncompleteError: no report
     check_report(report, plan_document)           # AuditFailedError: failed, or about another plan
@@ -17,7 +18,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.encoding import decimal_text, digest_of
+from policies.encoding import check_profile, decimal_text, digest_of, is_digest
 from policies.errors import EncodingError
 from policies.privacy.errors import AuditFailedError, PlanIncompleteError
 
@@ -29,6 +30,7 @@ __all__ = [
     "SCHEMA",
     "Check",
     "ConformanceReport",
+    "check_about",
     "check_report",
     "figure",
     "mu_expected",
@@ -41,7 +43,7 @@ PASSED: Final = "passed"
 FAILED: Final = "failed"
 CHECKS: Final[dict[str, str]] = {
     "steps": "every step is counted and noisy, also with no unit drawn, and none runs beyond the plan",
-    "remove-one": "removing any one unit moves the clipped sum by at most the clip norm, and the sum holds nothing else",
+    "remove-one": "removing any one unit moves the clipped sum by at most the clip norm, and nothing else is in it",
     "frames": "no unit brings more frames into a step than the plan allows",
     "sampling": "each unit is drawn on its own, afresh at every step and in every run, with its probability",
     "noise-strength": "the noise has the plan's variance, in every tensor and beside every batch",
@@ -73,6 +75,12 @@ _TEXTS: Final = (*_DIGESTS, "engine", "sampler", "generator")
 _COUNTS: Final = ("canaries", "directions", "steps", "parameters")
 _DIGITS: Final = 6
 _TOLERANCE: Final = 1e-3
+_CHANCES: Final = {
+    "noise-strength": "noise_chance",
+    "noise-shape": "shape_chance",
+    "noise-fresh": "fresh_chance",
+}
+_UNLIKELY: Final = 1e-6
 
 
 def figure(value: float) -> str:
@@ -166,6 +174,7 @@ class ConformanceReport:
                 not follow from the checks.
         """
         try:
+            check_profile(document)  # no deeper than a signed document: what follows may recurse
             report = _read(document)
         except (KeyError, TypeError, ValueError, AttributeError, EncodingError) as error:
             raise _unfit(type(error).__name__) from error
@@ -198,12 +207,33 @@ def _read(document: Any) -> ConformanceReport:  # noqa: ANN401  whatever another
     checks = tuple(Check(**row) for row in document["checks"])
     if [one.name for one in checks] != list(CHECKS) or not all(type(one.passed) is bool for one in checks):
         raise ValueError("checks")
+    if not all(type(text) is str for one in checks for text in (one.need, one.found)):
+        raise TypeError("checks")
+    _check_figures(figures, {one.name for one in checks if one.passed})
     counts = {name: document[name] for name in _COUNTS}
     if not all(type(one) is int and one >= 0 for one in counts.values()):
         raise ValueError("counts")
     texts = {name: str(document[name]) for name in (*_TEXTS, "seconds")}
+    if not all(is_digest(texts[name]) for name in _DIGESTS):
+        raise ValueError("digests")
     whole: Json = {**texts, **counts}
     return ConformanceReport(figures=figures, checks=checks, **whole)
+
+
+def _check_figures(figures: Mapping[str, str], passed: set[str]) -> None:
+    """No check passed whose own figure says otherwise.
+
+    Raises:
+        ValueError: One did.
+    """
+    told = {name: float(text) for name, text in figures.items()}
+    holds = {name: told[chance] >= _UNLIKELY for name, chance in _CHANCES.items()}
+    holds["remove-one"] = told["remove_one"] <= 1
+    holds["mu"] = told["mu"] > 0 and told["weight"] > 0
+    holds["epsilon-low"] = told["epsilon_sure"] <= told["epsilon_pld"]
+    wrong = [name for name, right in holds.items() if name in passed and not right]
+    if wrong:
+        raise ValueError(wrong[0])
 
 
 def _unfit(found: str) -> PlanIncompleteError:
@@ -218,10 +248,16 @@ def mu_expected(plan: Mapping[str, Any]) -> float:
     return q * math.sqrt(int(plan["steps"])) / sigma
 
 
-def check_report(report: ConformanceReport, plan: Mapping[str, Any]) -> None:
-    """Passes a report as evidence about a plan, in this order.
+def check_about(report: ConformanceReport, plan: Mapping[str, Any], *, recipe: str | None = None) -> None:
+    """Returns if a report is about a plan, whether it passed or not, in this order.
 
-    1. It is about this plan. 2. Its expected figures are the ones that follow from the plan. 3. It passed.
+    1. It is about this plan. 2. About this recipe, if one is given. 3. Its expected figures are the ones that
+    follow from the plan.
+
+    Args:
+        report: What somebody says.
+        plan: Document of the plan.
+        recipe: Digest of the recipe.
 
     Raises:
         AuditFailedError: One of them does not hold.
@@ -229,6 +265,8 @@ def check_report(report: ConformanceReport, plan: Mapping[str, Any]) -> None:
     wanted = digest_of(dict(plan))
     if report.plan != wanted:
         raise _foreign(f"an audit of the plan {wanted[:19]}", report.plan[:19])
+    if recipe is not None and report.recipe != recipe:
+        raise _foreign(f"an audit of the recipe {recipe[:19]}", report.recipe[:19])
     for name, value in (
         ("mu_expected", mu_expected(plan)),
         ("delta", float(plan["delta"])),
@@ -236,6 +274,15 @@ def check_report(report: ConformanceReport, plan: Mapping[str, Any]) -> None:
     ):
         if not math.isclose(float(report.figures[name]), value, rel_tol=_TOLERANCE):
             raise _foreign(f"{name} {figure(value)}", report.figures[name])
+
+
+def check_report(report: ConformanceReport, plan: Mapping[str, Any], *, recipe: str | None = None) -> None:
+    """Passes a report as evidence about a plan: `check_about`, then that it passed.
+
+    Raises:
+        AuditFailedError: One of them does not hold.
+    """
+    check_about(report, plan, recipe=recipe)
     report.need_passed()
 
 

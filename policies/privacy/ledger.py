@@ -381,7 +381,8 @@ def _check_fits(cap: Cap, before: Total, hold: Hold, *, name: str) -> None:
         raise BudgetExhaustedError(
             need=f"{cost} of {cap.rho_max_nano} nano-rho at order {cap.order} under {name}",
             found=f"{left} left: this plan fits {left // cost} times",
-            remedy="more noise or fewer steps, or new data; a budget does not come back",
+            remedy="more noise or fewer steps; a budget does not come back. A run reads all blocks of a data "
+            "set: new episodes help only as one of their own, under a contract with its own budget",
         )
 
 

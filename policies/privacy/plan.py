@@ -90,8 +90,8 @@ class _Plan(BaseModel):
         """The plan behind a parsed JSON object.
 
         Raises:
-            PlanIncompleteError: A field is missing, unknown, of another type, not finite or out of range; another
-                adjacency than zero-out.
+            PlanIncompleteError: A field is missing, unknown, of another type, not finite or out of range; or
+                the adjacency is another than zero-out.
             UnitRefusedError: The unit is the frame.
             SiloClaimRefusedError: The unit is the silo.
             AccountantRefusedError: Another mechanism, or an accountant named beside the plan's own.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from policies.encoding import decimal_text, digest_of
+from policies.encoding import check_profile, decimal_text, digest_of
 from policies.errors import EncodingError
 from policies.privacy.errors import PlanIncompleteError
 from policies.privacy.gaussian_mu import z_of
@@ -141,8 +141,9 @@ class PropertyReport:
             PlanIncompleteError: Another form.
         """
         try:
+            check_profile(document)  # no deeper than a signed document: what follows may recurse
             report = _read(document)
-        except (KeyError, TypeError, ValueError, EncodingError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, EncodingError) as error:
             raise _unfit(type(error).__name__) from error
         if report.document != document:
             raise _unfit("other fields")

@@ -4,6 +4,8 @@
 Standard library only. Codes and their English sentence stand in the signed document; other languages are
 looked up by code, so that a page in Japanese says what was signed. `page` gives lines of plain text, each
 with a heading or none; whoever shows them escapes them.
+
+What the reader of a page knows beside the document is `Beside`: it marks and explains, and decides nothing.
 """
 
 # ruff: noqa: RUF001  full-width punctuation is how Japanese is written
@@ -11,19 +13,40 @@ with a heading or none; whoever shows them escapes them.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.privacy.accounting import epsilon_filter
+from policies.encoding import digest_of
+from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["LANGUAGES", "holds_against", "not_protected", "page"]
+__all__ = ["LANGUAGES", "Beside", "holds_against", "not_protected", "page"]
 
 Json = dict[str, Any]
 LANGUAGES: Final = ("en", "ja")
 _LARGEST: Final = 50.0  # beyond this a factor is no promise anyway
 _TEN: Final = 10
+_SHOWN: Final = 4  # characters of a figure that is said to be exceeded; cut, as everywhere, not rounded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What a reader knows beside a statement.
+
+    Attributes:
+        own: It is about the signer alone.
+        party: Short name of the reader, if the reader is a contributor.
+        names: The reader's names among the contributors: its alias, or its short name.
+        evaluation: Document of the evaluation plan, from the reader's own recipe.
+    """
+
+    own: bool = False
+    party: str = ""
+    names: frozenset[str] = frozenset()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+
 
 _OPEN: Final = {
     "many-units": (
@@ -103,6 +126,9 @@ _EN: Final = {
     "verdict": "Verdict",
     "PRIVATE": "PRIVATE: every contributor trained under a plan of differential privacy.",
     "NOT PRIVATE": "NOT PRIVATE: do not rely on any protection of the training data.",
+    "own PRIVATE": "PRIVATE: {party} trained under a plan of differential privacy. No others are judged.",
+    "own NOT PRIVATE": "NOT PRIVATE: do not rely on any protection of the training data of {party}.",
+    "you": "{name} (this node, {party})",
     "subject": "About",
     "run": "run {run}",
     "model": "model {model}",
@@ -122,8 +148,8 @@ _EN: Final = {
     "colluders": "With {bad} other silos on the broker's side: epsilon {epsilon}.",
     "last": "With all {bad} others on the broker's side, or if secure aggregation fails: epsilon {epsilon}.",
     "lifetime": (
-        "Of the budget of these data {spent} of {most} nano-rho is spent at order {order}: epsilon {filter}"
-        " by the filter, which starts near {start} with the first run by construction."
+        "{percent} % of the life budget of these data is spent: {spent} of {most} nano-rho at order {order},"
+        " epsilon {filter} by the filter, which starts above {start} with the first step, by construction."
     ),
     "waived": (
         "These data were also used without privacy, under {contracts}: no epsilon holds against whoever saw"
@@ -134,6 +160,7 @@ _EN: Final = {
         " audit alone shows at least epsilon {low}."
     ),
     "audit-failed": "The training engine FAILED its audit.",
+    "audit-none": "No audit of the training engine was told: the claim rests on the plan alone.",
     "leak": (
         "Leak tests of the model: membership inference reaches an AUC of {auc} (0.5 is guessing). They are an"
         " alarm, never a proof."
@@ -145,6 +172,17 @@ _EN: Final = {
         "{steps} noisy steps; each unit is drawn with probability {q}; its gradient is clipped to norm"
         " {clip}; the noise has {sigma} times that norm; at most {frames} frames of a unit."
     ),
+    "judged": (
+        "Held-out units, in a block of their own, were never trained on. Whether the model is good was asked"
+        " of each site in at most {steps} noisy queries on them, each with noise of {sigma} times the bound"
+        " of a unit's loss: epsilon {epsilon} at delta {delta} for all of them, counted in that block and in"
+        " no figure above."
+    ),
+    "judged-elsewhere": (
+        "Held-out units, in a block of their own, were never trained on. Whether the model is good was asked"
+        " by noisy queries on them, under the evaluation plan {plan}; they are counted in that block and in"
+        " no figure above."
+    ),
     "silo": "Whole silos",
 }
 _JA: Final = {
@@ -152,6 +190,9 @@ _JA: Final = {
     "verdict": "判定",
     "PRIVATE": "PRIVATE：すべての提供者が差分プライバシーの計画のもとで学習した。",
     "NOT PRIVATE": "NOT PRIVATE：学習データの保護に依拠してはならない。",
+    "own PRIVATE": "PRIVATE：{party} は差分プライバシーの計画のもとで学習した。他者については述べない。",
+    "own NOT PRIVATE": "NOT PRIVATE：{party} の学習データの保護に依拠してはならない。",
+    "you": "{name}（このノード、{party}）",
     "subject": "対象",
     "run": "実行 {run}",
     "model": "モデル {model}",
@@ -167,8 +208,8 @@ _JA: Final = {
     "colluders": "他の {bad} サイロがブローカー側につく場合：ε {epsilon}。",
     "last": "他の {bad} サイロすべてがブローカー側につくか、セキュア集約が破れた場合：ε {epsilon}。",
     "lifetime": (
-        "このデータの予算は次数 {order} で {most} ナノρのうち {spent} が使われた。フィルターでは ε {filter}"
-        "（最初の実行で構造上 {start} 付近から始まる）。"
+        "このデータの生涯予算の {percent} % が使われた：次数 {order} で {most} ナノρのうち {spent}。"
+        "フィルターでは ε {filter}（構造上、最初のステップで {start} を超える）。"
     ),
     "waived": (
         "このデータは {contracts} のもとで、プライバシー保護なしにも使用された。"
@@ -179,6 +220,7 @@ _JA: Final = {
         "監査だけで少なくとも ε {low} が示される。"
     ),
     "audit-failed": "学習エンジンは監査に不合格であった。",
+    "audit-none": "学習エンジンの監査は伝えられていない。主張は計画のみに依拠する。",
     "leak": (
         "モデルの漏えい試験：メンバーシップ推論の AUC は {auc}（0.5 は当て推量）。警報であって証明ではない。"
     ),
@@ -188,6 +230,15 @@ _JA: Final = {
     "steps": (
         "ノイズ付きステップ {steps} 回。各単位は確率 {q} で選ばれ、勾配のノルムは {clip} に抑えられ、"
         "ノイズはその {sigma} 倍、一単位あたり最大 {frames} フレーム。"
+    ),
+    "judged": (
+        "評価用の単位は独立したブロックにあり、学習には使われない。モデルの良否は各拠点で最大 {steps} 回の"
+        "ノイズ付き照会で確かめられ、各回のノイズは単位の損失の上限の {sigma} 倍である。"
+        "全照会で δ {delta} のとき ε {epsilon}。このブロックで計上され、上の数値には含まれない。"
+    ),
+    "judged-elsewhere": (
+        "評価用の単位は独立したブロックにあり、学習には使われない。モデルの良否は評価計画 {plan} のもと、"
+        "ノイズ付き照会で確かめられた。このブロックで計上され、上の数値には含まれない。"
     ),
     "silo": "サイロ全体",
     "no-silo": (
@@ -202,31 +253,37 @@ _UNITS: Final = {
 }
 
 
-def page(document: Mapping[str, Any], *, lang: str = "en") -> Iterator[tuple[str, list[str]]]:
+def page(
+    document: Mapping[str, Any], *, lang: str = "en", beside: Beside | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """Headings with their sentences, in the order of the pyramid: verdict, claims, trust, what is open, how.
 
     Args:
         document: A statement that `policies.privacy.statement.check_statement` passed.
         lang: ``en`` or ``ja``.
+        beside: What the reader knows beside it.
     """
     words, at = (_JA, 1) if lang == "ja" else (_EN, 0)
-    subject = document["subject"]
-    yield words["verdict"], [words[document["verdict"]]]
+    subject, beside = document["subject"], beside or Beside()
+    whose = {"party": ", ".join(row["party"] for row in document["contributors"])}
+    said = f"own {document['verdict']}" if beside.own else document["verdict"]
+    yield words["verdict"], [words[said].format(**whose)]
     about = [words["run"].format(run=subject["run"])]
     if subject["model"]:
         about.append(words["model"].format(model=subject["model"]))
     yield words["subject"], about
     for row in document["contributors"]:
-        yield words["claim"].format(party=row["party"]), list(_claim(row, words, at))
+        name = row["party"]
+        if name in beside.names:
+            name = words["you"].format(name=name, party=beside.party)
+        yield words["claim"].format(party=name), list(_claim(row, words, at))
     auc = document["terms"]["mia_auc"]
     told = document["trust"]["holds_against"]
     held = [_AGAINST[one] for one in told] if lang == "ja" else list(told)
     yield words["holds"], held + ([words["leak"].format(auc=auc)] if auc else [])
     yield words["open"], [_OPEN[one["code"]][at] for one in document["not_protected"]]
-    yield (
-        words["how"],
-        list(dict.fromkeys(_how(row, words) for row in document["contributors"] if row["plan"])),
-    )
+    steps = dict.fromkeys(_how(row, words) for row in document["contributors"] if row["plan"])
+    yield words["how"], [*steps, _judged(document["evaluation"]["plan"], words, beside.evaluation)]
     yield words["silo"], [words["no-silo"] if lang == "ja" else document["silo"]]
 
 
@@ -260,6 +317,16 @@ def _factor(epsilon: str) -> str:
     return f"{value:.2g}" if value < _TEN else f"{float(f'{value:.2g}'):,.0f}"
 
 
+def _judged(named: str, words: Mapping[str, str], plan: Mapping[str, Any]) -> str:
+    """What was asked of held-out units; in figures where the reader's plan is the one that is named."""
+    if not plan or digest_of(dict(plan)) != named:
+        return words["judged-elsewhere"].format(plan=named)
+    sigma, steps = plan["noise_multiplier"], plan["steps"]
+    epsilon = epsilon_rdp(q=1.0, sigma=float(sigma), steps=int(steps), delta=float(plan["delta"]))
+    facts = {"sigma": sigma, "steps": steps, "delta": plan["delta"], "epsilon": epsilon_text(epsilon)}
+    return words["judged"].format(**facts)
+
+
 def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
     life, audit, delta = row["lifetime"], row["audit"], row["claim"]["delta"]
     if life is not None:
@@ -268,7 +335,10 @@ def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]
             most=life["rho_max_nano"],
             order=life["alpha_star"],
             filter=life["epsilon_filter"],
-            start=f"{epsilon_filter(rho_nano=0, delta=float(delta), order=life['alpha_star']):.2f}",
+            percent=_percent(life["rho_spent_nano"], life["rho_max_nano"]),
+            start=epsilon_text(epsilon_filter(rho_nano=0, delta=float(delta), order=life["alpha_star"]))[
+                :_SHOWN
+            ],
         )
         if life.get("waived"):
             yield words["waived"].format(contracts=", ".join(life["waived"]))
@@ -276,6 +346,12 @@ def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]
         passed = audit.get("verdict") == "pass"
         facts = {"mu": audit.get("mu"), "expected": audit.get("mu_expected"), "low": audit.get("eps_low")}
         yield words["audit"].format(**facts) if passed else words["audit-failed"]
+    else:
+        yield words["audit-none"]
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole > 0 else "100.0"
 
 
 def _how(row: Mapping[str, Any], words: Mapping[str, str]) -> str:

@@ -5,6 +5,9 @@ Stopping a sequence of adaptively written contracts by this figure would be inva
 filter of `policies.privacy.accounting` does that. dp_accounting and pydantic are imported inside the
 functions, and nothing on the verifier's path imports this module: `iriai-verify` loads it by name, for
 `second_figures`, which needs plain numbers and no pydantic.
+
+A plan whose ``epsilon_rdp`` is above 100 promises nothing, and the tables of a tight accountant grow with it
+until no memory holds them: it has no tight figure (`is_too_weak`, `tight_text`).
 """
 
 from __future__ import annotations
@@ -12,16 +15,26 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from policies.privacy.accounting import ORDERS
+from policies.privacy.accounting import ORDERS, epsilon_text
 
 if TYPE_CHECKING:
     import dp_accounting
 
     from policies.privacy.plan import DpPlan, EvalPlan
 
-__all__ = ["ACCOUNTANT", "Figures", "dp_event", "epsilon_pld", "second_figures"]
+__all__ = [
+    "ACCOUNTANT",
+    "EPSILON_MOST",
+    "Figures",
+    "dp_event",
+    "epsilon_pld",
+    "is_too_weak",
+    "second_figures",
+    "tight_text",
+]
 
 ACCOUNTANT: Final = "dp-accounting 0.6, interval 1e-4"
+EPSILON_MOST: Final = 100.0  # by `epsilon_rdp`; the verifier has the same bound
 _INTERVAL: Final = 1e-4
 
 
@@ -52,6 +65,20 @@ def _event(q: float | None, sigma: float, steps: int) -> dp_accounting.DpEvent:
 def epsilon_pld(plan: DpPlan | EvalPlan) -> float:
     """Epsilon of all steps at the plan's delta by privacy loss distributions, relation ``zero-out``."""
     return _pld(dp_event(plan), float(plan.delta))
+
+
+def is_too_weak(plan: DpPlan | EvalPlan) -> bool:
+    """Whether a plan promises so little that no tight figure of it is computed."""
+    return not plan.epsilon_rdp <= EPSILON_MOST
+
+
+def tight_text(plan: DpPlan | EvalPlan) -> str | None:
+    """`epsilon_pld` as statements carry it; None for a plan that is too weak. Takes seconds.
+
+    Raises:
+        ImportError: dp_accounting is not installed.
+    """
+    return None if is_too_weak(plan) else epsilon_text(epsilon_pld(plan))
 
 
 def _pld(event: dp_accounting.DpEvent, delta: float) -> float:

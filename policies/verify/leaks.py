@@ -20,6 +20,7 @@ from policies.errors import IriaiError
 from policies.log.entries import EntryType, alias
 from policies.privacy.accounting import epsilon_rdp, epsilon_text
 from policies.privacy.canaries import CanarySecret
+from policies.privacy.conformance import figure, mu_expected
 from policies.privacy.leakage import (
     CANARIES,
     MEMBERSHIP,
@@ -225,6 +226,9 @@ def _audits(one: _Evaluation) -> list[str]:
             figures = history.senders[at].payload["body"].get("figures")
             told |= {said.actor: figures} if audits_hold(figures) else {}
     wrong = [] if one.document.get("audits", {}) == told else ["audits"]
+    planned = None if one.plan is None else figure(mu_expected(one.plan))
+    audited = {name: figures["conformance"] for name, figures in told.items() if figures["conformance"]}
+    wrong += [f"mu_expected({name})" for name, row in audited.items() if row["mu_expected"] != planned]
     expected: dict[str, Json] = {}
     if PROPERTY in one.contract.release.evidence:
         names = sorted(one.alias(org) for org in one.trained)

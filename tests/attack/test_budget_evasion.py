@@ -190,6 +190,20 @@ def test_a_waiver_is_shown_wherever_the_budget_is(plain: World) -> None:
         assert any(words in line for _, lines in page(document, lang=lang) for line in lines)
 
 
+def test_an_older_copy_of_a_ledger_gets_the_mark_of_a_use_again(plain: World) -> None:
+    spent(plain.worker.budgets, lineage_of(plain), "")
+    (file,) = plain.home.budget.glob("*.db")
+    old = file.read_bytes()
+    give_up(plain)
+    assert plain.ask()[1].status == "ok"
+    plain.worker.close()
+    file.write_bytes(old)
+    plain.clock.ms += 1
+    plain.start()
+    assert plain.worker.budgets.ledger_of(lineage_of(plain)).state.waived == {plain.contract.digest: USE}
+    assert plain.ask(round=2)[1].code == "local.refused"
+
+
 def store_of(world: World, closed: BudgetStore) -> BudgetStore:
     budgets = Budgets(world.home, key=world.member.identity.key, clock=world.clock)
     return budgets.ledger_of(closed.state.lineage.scope)

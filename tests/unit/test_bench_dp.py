@@ -8,6 +8,7 @@ import torch
 
 from sandbox import bench_dp
 from sandbox.bench_models import CASES, Case, TokenTransformer, mlp
+from sandbox.bench_tables import dp_before, dp_lines
 from sandbox.errors import SandboxError
 
 TINY = (
@@ -29,6 +30,20 @@ def test_figures_of_all_ways():
             assert row[f"{way}_ms"] >= 0
         assert row["packed_mb"] is None
         assert row["ratios"]["memory_to_opacus_hooks"] is None
+
+
+def test_figures_are_a_table_for_people_and_a_person_is_told_how_long_it_takes():
+    found = bench_dp.run(repeats=1, cases=TINY, memory=False)
+    lines = list(dp_lines(found))
+    for row in found["rows"]:
+        shown = [line for line in lines if line.startswith(row["model"])]
+        assert len(shown) == 3
+        assert f"{row['packed_ms']:.1f}" in shown[0].split()
+        assert shown[1].split()[1:] == ["-"] * len(bench_dp.WAYS)
+    assert "opacus ghost" in lines[0]
+    assert not any("{" in line for line in lines)
+    assert "takes about 3 minutes" in dp_before(5)
+    assert "takes about 24 minutes" in dp_before(100)
 
 
 def test_the_rows_have_the_promised_sizes():

@@ -237,6 +237,21 @@ def test_a_shortened_digest_with_which_two_contracts_begin_is_refused():
     assert whole_digest(Two(), "ab" * 31 + "01").endswith("01")  # type: ignore[arg-type]
 
 
+def test_a_run_is_opened_and_a_policy_printed_by_a_shortened_digest_too(desk: Desk):
+    contract = desk.offer()
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, [*words, "--json"])
+
+    for name in (contract.digest, short(contract), "sha256:" + short(contract)):
+        refused = json.loads(run("run", "open", "--contract", name, "--recipe", "none").stdout)["error"]
+        assert refused["code"] != "broker.usage"  # the broker was asked, about the whole digest
+        policy = json.loads(run("audit", "policy", "--contract", name).stdout)["data"]["policy"]
+        assert f"\ncontract {contract.digest}\n" in policy
+    for command in (["run", "open", "--recipe", "none"], ["audit", "policy"]):
+        assert run(*command, "--contract", "0" * 12).exit_code == 2
+
+
 # --- withdraw ---
 
 

@@ -14,14 +14,15 @@ from client.answers import finish
 from client.budget_show import budget_show
 from client.budgets import Budgets
 from client.doctor import doctor
-from client.errors import NodeBusyError, NotConfirmedError
+from client.errors import NodeBusyError, NoSuchThingError, NotConfirmedError
 from client.reckoning import reconcile
 from client.settings import locked
 from client.tightening import tighten
+from client.told_caps import tell_cap
 from policies.exchange import ExchangeType
 from policies.privacy.errors import BudgetDivergedError, BudgetError, BudgetExhaustedError, BudgetUnknownError
 from tests.nodesim import SeedEntropy
-from tests.nodeworld import World, ready_world
+from tests.nodeworld import RUN, World, ready_world
 
 
 @pytest.fixture
@@ -164,6 +165,11 @@ def test_the_budget_is_shown_block_by_block_with_its_three_figures(world: World)
     assert train["rho_left_nano"] == train["rho_max_nano"] - plan.steps * cost
     assert train["runs_left"] == train["rho_left_nano"] // (plan.steps * cost)
     assert train["units"] == held_out["units"] == 20
+    queries = world.recipe.evaluation.steps
+    assert held_out["queries_run"] == queries
+    assert held_out["runs_left"] * queries <= held_out["queries_left"] < (held_out["runs_left"] + 1) * queries
+    assert f"{held_out['queries_left']} queries, {queries} a run" in "\n".join(shown.text)
+    assert f"{train['runs_left']} runs" in "\n".join(shown.text)
     figures = lineage["figures"]
     assert float(figures["epsilon_pld"]) <= float(figures["epsilon_rdp"]) + 0.01
     assert float(figures["epsilon_filter"]) > float(figures["epsilon_conversion"])
@@ -193,9 +199,19 @@ def lower(
         return yes
 
     name = lineage or show(world).data["lineages"][0]["lineage"]
-    done = tighten(
-        world.home, world.member, lineage=name, epsilon=epsilon, confirm=confirm, tell=shown.extend
-    )
+    outbox = world.outbox()
+    try:
+        done = tighten(
+            world.home,
+            world.member,
+            outbox,
+            lineage=name,
+            epsilon=epsilon,
+            confirm=confirm,
+            tell=shown.extend,
+        )
+    finally:
+        outbox.close()
     return done, shown
 
 
@@ -263,8 +279,10 @@ def test_the_owner_tightens_and_the_next_run_is_refused(world: World):
     for epsilon in ("x", "-3", "0", lineage["epsilon_max"], "21"):
         with pytest.raises(BudgetError, match=r"budget\.refused"):
             lower(world, epsilon, lineage=name)
-    with pytest.raises(BudgetUnknownError):
+    with pytest.raises(NoSuchThingError, match="no such lineage: lin_other") as caught:
         lower(world, "1", lineage="lin_other")
+    assert name in caught.value.need
+    assert "budget show" in caught.value.remedy
     done, _ = lower(world, "9.50", lineage=name)
     assert (done.data["epsilon_before"], done.data["epsilon_max"]) == (lineage["epsilon_max"], "9.5")
     (after,) = show(world).data["lineages"]
@@ -273,3 +291,56 @@ def test_the_owner_tightens_and_the_next_run_is_refused(world: World):
     assert any("tightened" in line for line in show(world).text)
     _, refused = world.ask(run="run_bbbbbbbbbbbbbbbb")  # the running worker knows at once
     assert refused.code == BudgetExhaustedError.code
+
+
+def test_an_old_copy_of_a_ledger_is_not_tightened(world: World):
+    receipts = rounds(world, range(1, 2))
+    old = copies(world)
+    (lineage,) = show(world).data["lineages"]
+    rounds(world, range(2, 3), receipts)
+    restore(world, old)
+    with pytest.raises(BudgetDivergedError, match="1 of 2 told spends"):
+        lower(world, "9.5", lineage=lineage["lineage"])
+    assert copies(world) == old
+
+
+def test_a_copy_from_before_a_tightening_is_noticed_and_reconcile_tightens_it_again(world: World):
+    rounds(world, range(1, 2))
+    old = copies(world)
+    (lineage,) = show(world).data["lineages"]
+    lower(world, "12")
+    lower(world, "9.5")
+    restore(world, old)
+    for work in (world.start, lambda: show(world), lambda: lower(world, "9", lineage=lineage["lineage"])):
+        with pytest.raises(BudgetDivergedError, match=r"cap 9\.5 to which lin_"):
+            work()
+    assert "budget.diverged" in checked(world)["found"]
+    done = mend(world)
+    assert done.data["tightened"] == [{"lineage": lineage["lineage"], "epsilon_max": "9.5"}]
+    assert done.data["holding"] == [RUN]
+    assert f"budget is held for {RUN}" in done.text[-1]
+    assert show(world).data["lineages"][0]["epsilon_max"] == "9.5"
+    assert mend(world).data["tightened"] == []
+    lower(world, "9")
+    assert checked(world)["ok"]
+
+
+def test_a_ledger_that_was_tightened_and_deleted_is_missed(world: World):
+    rounds(world, range(1, 2))
+    lower(world, "9.5")
+    world.worker.close()
+    shutil.rmtree(world.home.budget)
+    with pytest.raises(BudgetUnknownError, match="told of 1 spends"):
+        show(world)
+
+
+def test_a_tightening_that_a_crash_cut_short_is_completed_and_never_forgotten(world: World):
+    rounds(world, range(1, 2))
+    (lineage,) = show(world).data["lineages"]
+    store = world.worker.budgets.ledger_of(lineage["lineage"])
+    tell_cap(world.worker.outbox, store, "9.5")
+    world.worker.close()
+    with pytest.raises(BudgetDivergedError):
+        show(world)
+    mend(world)
+    assert show(world).data["lineages"][0]["epsilon_max"] == "9.5"

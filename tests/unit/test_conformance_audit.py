@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from client import audits
 from client.audits import in_child, keep, kept, mix_sentences, told
 from client.conforming import Conformance
 from client.learning.canary_gradients import Port, Ported, Tap, canaries, others
@@ -260,7 +261,7 @@ def test_a_process_audits_a_recipe_once_before_it_trains(tmp_path):
     assert drawn > 0
     node.need(small_recipe())
     assert entropy.drawn == drawn
-    assert kept(Home(tmp_path), small_recipe().plan.digest).passed
+    assert kept(Home(tmp_path), small_recipe()).passed
 
 
 def test_nothing_is_audited_where_nothing_is_claimed(tmp_path):
@@ -305,6 +306,23 @@ def test_what_is_said_of_a_mix_follows_from_the_skills_and_the_strata(update, su
     text = " ".join(mix_sentences(found, strata_target=strata))
     assert words in text
     assert ("Equal weight per stratum" in text) == (strata is not None and update == "0.3")
+
+
+def test_without_a_node_the_report_is_shown_and_nothing_is_written(report, tmp_path, monkeypatch):
+    recipe, folder = tmp_path / "recipe.json", tmp_path / "none"
+    recipe.write_bytes(small_recipe().canonical)
+    monkeypatch.setattr(audits, "in_child", lambda *_args: report.document)
+    command = ["privacy", "audit", "--recipe", str(recipe), "--dir", str(folder), "--json"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    told_of = json.loads(done.stdout)["data"]
+    assert (told_of["file"], told_of["digest"]) == (None, report.digest)
+    assert "not kept: no node in the folder" in done.stderr
+    assert not folder.exists()
+    assert CliRunner().invoke(app, ["init", "--dir", str(folder)]).exit_code == 0
+    kept_in = json.loads(CliRunner().invoke(app, command).stdout)["data"]["file"]
+    assert Path(kept_in).parent == Home(folder).audits
+    assert Path(kept_in).exists()
 
 
 @pytest.mark.slow

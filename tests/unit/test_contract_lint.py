@@ -139,6 +139,7 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
         "k-1",
     ),
     "lint.noise-shares-not-made": (shared_noise, "dp-1"),
+    "lint.adjacency-not-made": (planted(("privacy.adjacency", "add-remove")), "dp-1"),
     "lint.validation-not-made": (
         planted(("validation", {"clause": "validate-1", "quorum": "0.67", "max_rejected_rounds": 3})),
         "validate-1",
@@ -301,8 +302,10 @@ def test_a_contract_without_a_liability_or_law_clause_has_no_finding_about_them(
 
 def as_this_version_asks(pool: Contract) -> dict[str, Request]:
     """Requests with the facts that this version can state, and nothing more; all else is in order."""
-    said = ("mode", "unit", "adjacency", "delta", "filter", "noise", "honest_min")
+    said = ("mode", "unit", "delta", "filter", "noise", "honest_min")
     plan = {name: getattr(pool.privacy, name) for name in said}
+    if pool.privacy.adjacency is not None:
+        plan["adjacency"] = "zero-out"  # no plan says another
     made = replace(train_round().privacy, **plan)  # type: ignore[type-var]
     evidence = tuple(sorted(EVIDENCE_MADE))
     start = {one.recipe: one for one in pool.seed_sets}.get(pool.recipes[1].id)

@@ -13,7 +13,7 @@ from client.data.errors import MapInvalidError
 from client.data.owners import unit_id
 from client.data.signalmap import parse_map
 from client.data.store import Store
-from policies.privacy.errors import PrivateStatisticError, UnitRefusedError
+from policies.privacy.errors import LineageUnknownError, PrivateStatisticError, UnitRefusedError
 from tests.datasim import ALLOW, KEY, Recording, bring, edit_info, tree, write_v3
 
 if TYPE_CHECKING:
@@ -233,3 +233,113 @@ def test_a_map_that_asks_for_a_statistic_of_the_recordings_is_refused_by_name(
 def test_a_column_may_bear_the_name_of_a_statistic() -> None:
     signals = parse_map((MAP.replace('["c"]', '["max"]') + 'task = "auto"\n').encode())
     assert signals.number_columns == ("max",)
+
+
+LINES = """\
+schema = "iriai-signalmap/1"
+segment = {by = "column", column = "run", min_frames = 2}
+clock = {column = "t", unit = "s", kind = "controller"}  # kind and unit stand here, too
+task = "pick"
+signal = [
+  {field = "tool_current", columns = ["c"], unit = "A", role = "observation"},
+  {field = "tcp_pos", columns = [
+   "x{0..2}"], unit = "m", role = "observation"},
+]
+label = [{field = "held", column = "kind = 1", values = {"yes" = true}}]
+unit = {kind = "work-piece", column = "piece"}
+"""
+TABLES = """\
+task = "pick"
+
+[clock]
+column = "t"
+unit = "s"
+kind = "controller"
+
+[[signal]]
+field = "tool_current"
+columns = ["c"]
+unit = "A"
+role = "observation"
+
+[[signal]]
+field = "tcp_pos"
+columns = ["x{0..2}"]
+unit = "m"
+role = "observation"
+
+[unit]
+kind = "work-piece"
+column = "piece"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "line"),
+    [
+        (LINES, '"work-piece"', '"piece"', 11),
+        (LINES, ', column = "piece"}', "}", 11),
+        (LINES, 'column = "t", ', "colum = 1, ", 3),
+        (LINES, '"controller"', '"derived"', 3),
+        (LINES, '"controller"', '"clock"', 3),
+        (LINES, 'unit = "m"', 'unit = "furlong"', 7),
+        (LINES, 'unit = "m"', 'unit = "auto"', 8),
+        (LINES, 'unit = "m"', "unit = 3", 8),
+        (LINES, "{0..2}", "{2..0}", 7),
+        (LINES, '"x{0..2}"', '"c", "y", "z"', 7),
+        (LINES, "min_frames = 2", 'min_frames = "auto"', 2),
+        (LINES, "true}}", "1}}", 10),
+        (LINES, '"pick"', '"PICK"', 4),
+        (TABLES, '"work-piece"', '"piece"', 21),
+        (TABLES, 'column = "piece"', "", 20),
+        (TABLES, '"controller"', '"clock"', 6),
+        (TABLES, 'unit = "m"', 'unit = "auto"', 17),
+        (TABLES, 'unit = "m"', 'unit = "furlong"', 14),
+        (TABLES, "tcp_pos", "tool_current", 14),
+    ],
+)
+def test_a_refused_map_names_the_line_of_the_table_that_is_wrong(
+    text: str, old: str, new: str, line: int
+) -> None:
+    parse_map(text.encode())
+    with pytest.raises((MapInvalidError, PrivateStatisticError)) as refused:
+        parse_map(text.replace(old, new, 1).encode())
+    assert refused.value.found.endswith(f"(line {line})")
+
+
+def test_what_a_profile_brings_has_no_line_in_the_file() -> None:
+    with pytest.raises(MapInvalidError) as refused:
+        parse_map(
+            b'profile = "ur-rtde/1"\n# signal and embodiment\nembodiment = {class = "6r-arm", dof = 9, action_space = "none"}\n'
+        )
+    assert "line" not in refused.value.found
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "remedy"),
+    [
+        (
+            MAP + PIECE,
+            "episode",
+            "remove the unit line from the signal map, or sign a contract whose unit is work-piece",
+        ),
+        (MAP, "order", 'unit = {kind = "order", column = ...}'),
+        (MAP + PIECE, "order", 'unit = {kind = "order", column = ...}'),
+    ],
+)
+def test_the_remedy_for_another_unit_leads_to_the_one_that_is_wanted(
+    tmp_path: Path, text: str, wanted: str, remedy: str
+) -> None:
+    with pytest.raises(UnitRefusedError) as refused:
+        keyed(tmp_path, table(tmp_path, [("1", "p1")]), text, units=(wanted,))
+    assert remedy in refused.value.remedy
+
+
+def test_rows_that_are_here_under_another_cut_or_unit_are_named_with_their_data_set(tmp_path: Path) -> None:
+    source = table(tmp_path, [("1", "p1"), ("2", "p2")])
+    keyed(tmp_path, source, MAP + PIECE, dataset="kita/pieces")
+    with pytest.raises(UnitRefusedError, match=r"kita/pieces \(unit work-piece\)"):
+        keyed(tmp_path, source, MAP)
+    whole = MAP.replace('by = "column", column = "run"', 'by = "file"')
+    with pytest.raises(LineageUnknownError, match=r"kita/pieces \(unit work-piece\)"):
+        keyed(tmp_path, source, whole)

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.federation.supervise import supervise
+import pytest
+
+from client.federation.supervise import ENDS, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +48,13 @@ def test_a_worker_that_fails_comes_back_after_growing_pauses(tmp_path: Path) -> 
     for pause, longest in zip(pauses, (20, 40, 80), strict=True):
         assert longest * 0.8 <= pause + 1 <= longest + 1
     assert [facts["code"] for name, facts in seen if name == "ended"] == [3, 3, 3, 0]
+
+
+@pytest.mark.parametrize("code", sorted(ENDS))
+def test_a_worker_that_needs_a_person_is_not_started_again(code: int) -> None:
+    found, seen = _supervise(f"raise SystemExit({code})")
+    assert found == code
+    assert [name for name, _ in seen] == ["started", "ended"]
 
 
 def test_an_unknown_key_is_tried_again_rarely() -> None:

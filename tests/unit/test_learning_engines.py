@@ -196,7 +196,7 @@ def test_a_batch_in_parts_has_the_same_sum(kind, build):
 
 def test_what_the_packed_engine_keeps_stays_small_whatever_the_batch(monkeypatch):
     expected = total(PackedEngine, UNITS, build=wide)
-    monkeypatch.setattr("client.learning.engines.packed._KEPT", 30_000)  # one long unit at a time
+    monkeypatch.setattr("client.learning.engines.packed._KEPT", 15_000)  # one long unit at a time
     parts = engine(PackedEngine, wide)
     parts(UNITS, CLIP)
     assert len(parts._parts(UNITS)) > 2

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,10 +14,10 @@ from client.answers import Answer, finish, plain, table
 from client.doctor import doctor
 from client.errors import NoSuchThingError, remote_refusal
 from client.membership import status
-from client.settings import Home
+from client.settings import Home, locked
 from policies.contract.lint import lint
 from tests.nodesim import SeedEntropy
-from tests.nodeworld import World
+from tests.nodeworld import World, ready_world
 
 with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -181,6 +182,34 @@ def test_what_a_node_writes_is_this_accounts_alone(tmp_path: Path, program: str)
     modes = {path.relative_to(folder): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
     assert folder.stat().st_mode & 0o777 == 0o700
     assert set(modes.values()) == {0o600, 0o700}, modes
+
+
+def supervised(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "client.cli", "run", "--dir", str(folder)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+
+def test_a_node_that_lost_its_ledger_ends_and_says_why_in_words(tmp_path: Path):
+    world = ready_world(tmp_path)
+    world.ask()
+    world.worker.close()
+    shutil.rmtree(world.home.budget)
+    done = supervised(world.home.root)
+    assert done.returncode == 7, done.stderr
+    assert done.stderr.count("worker-started") == 1
+    assert "budget.unknown\n  need:   the ledger of lin_" in done.stderr
+    assert "  remedy: restore the newest copy of the budget folder" in done.stderr
+
+
+def test_a_second_run_of_a_node_is_refused_at_once(tmp_path: Path):
+    world = ready_world(tmp_path)
+    world.worker.close()
+    lock = locked(world.home)
+    done = supervised(world.home.root)
+    lock.close()
+    assert done.returncode == 75
+    assert "node.busy\n  need:   no other worker of this node" in done.stderr
+    assert "worker-started" not in done.stderr
 
 
 def test_an_answer_with_a_finding_keeps_its_exit_code(capsys: pytest.CaptureFixture[str]):

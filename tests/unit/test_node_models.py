@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from client.budget_show import budget_show
 from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError, RemoteRefusalError
 from client.models import (
     STATEMENT_TYPE,
@@ -26,8 +29,9 @@ from policies.encoding import canonical, digest
 from policies.errors import SignatureInvalidError
 from policies.exchange import ExchangeType
 from policies.identity import SigningKey
+from policies.log.entries import alias
 from policies.log.envelope import open_envelope
-from policies.privacy.errors import StatementError
+from policies.privacy.errors import BudgetDivergedError, BudgetUnknownError, StatementError
 from policies.privacy.statement import Subject, Terms, build_statement, claim
 from policies.signing import Envelope
 from tests.learnsim import small_recipe
@@ -53,7 +57,7 @@ def _release(
     given |= {"plan": world.recipe.plan.document, "evaluation": world.recipe.evaluation.digest} | changes
     plan, forged = given.pop("plan"), given.pop("forged", {})
     evaluation = given.pop("evaluation")
-    claims = [claim("A1b2", plan), claim("C3d4", plan)]
+    claims = [claim(given.pop("mine", "A1b2"), plan), claim("C3d4", plan)]
     document = (
         build_statement(subject=Subject(**given), claims=claims, evaluation=evaluation, terms=Terms())
         | forged
@@ -272,19 +276,27 @@ def test_a_clause_that_the_contract_does_not_have_vetoes_nothing(world: World):
     assert world.worker.outbox.envelopes(kind="vote.cast") == ()
 
 
+def stated(world: World, model: str | None, **options: Any) -> Any:
+    outbox = world.outbox()
+    try:
+        return statement_show(world.member, world.shelf(), outbox, model, **options)
+    finally:
+        outbox.close()
+
+
 def test_a_pulled_models_statement_is_shown_in_words_as_a_page_and_as_what_was_signed(
     world: World, tmp_path: Path
 ):
     model = _release(world)
     pull(world.member, world.shelf(), model)
     page, signed = tmp_path / "s.html", tmp_path / "s.json"
-    shown = statement_show(world.member, world.shelf(), None, html=page, out=signed)
+    shown = stated(world, None, html=page, out=signed)
     assert shown.data["statement"]["subject"]["model"] == model
     assert any("e^" in line for line in shown.text)
     assert "does NOT protect" in page.read_text()
     assert "<script" not in page.read_text()
     assert Envelope.from_bytes(signed.read_bytes()).signed_by(world.broker.key.public)
-    japanese = statement_show(world.member, world.shelf(), model, lang="ja")
+    japanese = stated(world, model, lang="ja")
     assert any("保護されない" in line for line in japanese.text)
 
 
@@ -294,18 +306,79 @@ def test_a_statement_that_was_changed_on_disk_is_not_shown(world: World):
     file = model_folder(world.home, model) / "statement.dsse"
     file.write_bytes(file.read_bytes().replace(b"payload", b"Payload"))
     with pytest.raises(NoSuchThingError, match="another file"):
-        statement_show(world.member, world.shelf(), model)
+        stated(world, model)
 
 
 def test_a_node_states_its_own_part_with_the_figures_of_its_ledger(world: World):
     world.ask()
     model = _release(world)
     pull(world.member, world.shelf(), model)
-    row = statement_show(world.member, world.shelf(), model, own=True).data["statement"]["contributors"][0]
+    row = stated(world, model, own=True).data["statement"]["contributors"][0]
     assert row["party"] == "kita"
     assert row["lifetime"]["rho_spent_nano"] > 0
     assert float(row["lifetime"]["epsilon_filter"]) > 0
     assert row["lifetime"]["ledger_head"].startswith("sha256:")
+    text = "\n".join(stated(world, model, own=True).text)
+    spent, most = row["lifetime"]["rho_spent_nano"], row["lifetime"]["rho_max_nano"]
+    assert f"{100 * spent / most:.1f} % of the life budget of these data is spent: {spent} of {most}" in text
+    assert "PRIVATE: kita trained under a plan" in text
+    assert "every contributor" not in text
+    assert "kita (this node, kita)" in text
+
+
+def test_the_filters_first_step_is_cut_alike_in_the_statement_and_in_the_budget(world: World):
+    world.ask()
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    outbox = world.outbox()
+    shown = "\n".join(budget_show(world.home, world.member, world.shelf(), outbox).text)
+    outbox.close()
+    (start,) = re.findall(r"it starts above ([0-9.]+) with", shown)
+    assert f"starts above {start} with" in "\n".join(stated(world, model, own=True).text)
+
+
+def test_the_statement_marks_this_node_and_says_what_was_asked_of_held_out_data(world: World):
+    own = b"a" * 32
+    (world.home.keys / "alias.key").write_bytes(own)
+    (world.home.keys / "alias.key").chmod(0o600)
+    model = _release(world, mine=alias(own, world.contract.digest, RUN, None))
+    pull(world.member, world.shelf(), model)
+    text = "\n".join(stated(world, model).text)
+    assert f"What is promised to {alias(own, world.contract.digest, RUN, None)} (this node, kita)" in text
+    assert text.count("this node") == 1
+    plan = world.recipe.evaluation
+    assert f"at most {plan.steps} noisy queries" in text
+    assert f"epsilon {plan.epsilon_rdp:.4f}"[:14] in text
+    assert "every contributor" in text
+
+
+@pytest.mark.parametrize("kept", ["an old copy", "nothing"])
+def test_a_node_signs_no_figures_from_a_ledger_that_lacks_what_was_told(world: World, kept: str):
+    world.ask()
+    old = {path: path.read_bytes() for path in world.home.budget.glob("*.db")}
+    world.ask(round=2)
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    world.worker.close()
+    shutil.rmtree(world.home.budget)
+    if kept == "an old copy":
+        world.home.budget.mkdir()
+        for path, data in old.items():
+            path.write_bytes(data)
+    wanted = BudgetDivergedError if kept == "an old copy" else BudgetUnknownError
+    with pytest.raises(wanted):
+        stated(world, model, own=True, out=world.home.root / "own.dsse")
+    assert not (world.home.root / "own.dsse").exists()
+    assert stated(world, model).data["signed_by"] == "broker"
+
+
+@pytest.mark.parametrize("name", ["html", "out"])
+def test_a_page_makes_no_folders(world: World, tmp_path: Path, name: str):
+    model = _release(world)
+    pull(world.member, world.shelf(), model)
+    with pytest.raises(NoSuchThingError, match="a folder that is there"):
+        stated(world, model, **{name: tmp_path / "nowhere" / "s.html"})
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_node_claims_no_secure_sum_of_its_own_whatever_the_contract_requires(tmp_path: Path):
@@ -318,5 +391,5 @@ def test_a_node_claims_no_secure_sum_of_its_own_whatever_the_contract_requires(t
     facts = {"model": model, "contract": world.contract.digest, "recipe": world.recipe.digest, "run": RUN}
     (folder / "weights.f32").write_bytes(data)
     (folder / "model.json").write_bytes(canonical(facts))
-    shown = statement_show(world.member, world.shelf(), model, own=True).data["statement"]
+    shown = stated(world, model, own=True).data["statement"]
     assert shown["terms"]["secure_aggregation"] == "off"

@@ -2,9 +2,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,21 +23,26 @@ from client.settings import Home
 from policies.encoding import canonical
 from policies.limits import CANARIES_MIN, UNITS_PER_CANARY
 from policies.privacy.errors import (
+    BudgetExhaustedError,
     BudgetUnknownError,
     DeltaTooLargeError,
     InfeasibleError,
+    OrderUnfitError,
     PlanIncompleteError,
     SharesUnfitError,
 )
+from policies.privacy.plan import DpPlan
 from sandbox.recipes import plain_recipe, private_recipe
 from tests.learnsim import StillClock, cap, made_units
-from tests.nodeworld import IN_TERM_MS, World
+from tests.nodeworld import IN_TERM_MS, World, ready_world, write_recording
 
 with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     from typer.testing import CliRunner
 
+    from client import cli
     from client.cli import app
+    from client.cli_options import Open
 
 PLAN = json.loads(private_recipe())["plan"]
 
@@ -189,9 +199,141 @@ def test_the_owners_own_cap_is_the_budget_where_there_is_no_ledger(tmp_path: Pat
 def test_a_cap_that_holds_no_run_is_said(tmp_path: Path):
     home = Home(tmp_path)
     home.settings.write_text('[local]\nepsilon_total = "4"\n')
-    answer = planned(tmp_path, home).answer
-    assert answer.data["budget"] is None
-    assert "no order holds one such run" in "\n".join(answer.text)
+    found = planned(tmp_path, home)
+    assert found.answer.data["budget"] is None
+    assert "no order holds one such run" in "\n".join(found.answer.text)
+    assert found.answer.data["verdict"] == "refuse"
+    with pytest.raises(
+        BudgetExhaustedError, match=r"epsilon 4 of this site's own .* found epsilon 7\.999802"
+    ):
+        found.check()
+
+
+def test_an_epsilon_that_no_order_holds_is_refused_with_its_figures(tmp_path: Path):
+    found = planned(tmp_path, epsilon=20.0, units=10_000)
+    assert (found.answer.data["noise_verdict"], found.answer.data["verdict"]) == ("fine", "refuse")
+    assert found.answer.data["epsilon_pld"]
+    with pytest.raises(OrderUnfitError, match="epsilon_lifetime in"):
+        found.check()
+
+
+def test_a_spent_ledger_is_refused_without_a_contract_too(tmp_path: Path):
+    world = World(tmp_path)
+    world.add_data()
+    lineage = Store(world.home.data).catalogue().dataset("kita/pick").lineage
+    budgets = Budgets(world.home, key=load_identity(world.home).key, clock=StillClock())
+    cap_of_it = cap(total="8", release="8")
+    store = budgets.of(lineage, cap_of_it, unit="episode", adjacency="zero-out", charged_before=False)
+    plan = DpPlan.load(PLAN)
+    wide = cap("sha256:" + "c" * 64, "20")
+    store.reserve(plan, wide, run="run_a", recipe=world.recipe.digest, units=made_units("train", 9))
+    budgets.close()
+    found = planned(tmp_path, world.home, units=None, silos=1_000)
+    assert found.answer.data["budget"]["from"] == "ledger"
+    with pytest.raises(BudgetExhaustedError, match="less epsilon a run; or new data"):
+        found.check()
+
+
+def test_a_test_plan_is_said_to_be_not_private_before_all_else(tmp_path: Path):
+    answer = planned(tmp_path, plan={"test_only": True}).answer
+    assert answer.data["test_only"]
+    assert answer.text[0].startswith("NOT PRIVATE  ")
+    assert not any("NOT PRIVATE" in line for line in planned(tmp_path).answer.text)
+
+
+def test_shares_are_said_to_train_nothing_yet_beside_their_figures(tmp_path: Path):
+    found = planned(tmp_path, plan={"noise": "shares", "honest_min": 3}, silos=4)
+    assert not found.is_refused
+    assert not found.answer.data["trainable"]
+    assert found.answer.text[0].startswith("warning      privacy.shares-unfit: this version cannot train")
+
+
+def test_a_target_per_stratum_is_planned_with_as_it_is_sampled(tmp_path: Path):
+    plan = {"strata_target": "3"}
+    one = planned(tmp_path, plan=plan, silos=4)
+    assert one.answer.data["noise_ratio"] == pytest.approx(11.5, abs=0.1)
+    assert (one.answer.data["strata"], one.answer.data["drawn_per_step"]) == (1, 3)
+    assert "a step draws 3 of a silo's on average (strata_target 3 each)" in "\n".join(one.answer.text)
+    with pytest.raises(InfeasibleError):
+        one.check()
+    many = planned(tmp_path, plan=plan, silos=4, strata=10).answer.data
+    assert many["noise_ratio"] == pytest.approx(one.answer.data["noise_ratio"] / 10)
+    assert planned(tmp_path, silos=4, strata=10).answer.data["drawn_per_step"] == 50  # no target, no strata
+    with pytest.raises(PlanIncompleteError, match="as many strata as units"):
+        planned(tmp_path, plan=plan, units=3, strata=4)
+
+
+def test_the_strata_of_own_data_are_their_tasks(tmp_path: Path):
+    world = World(tmp_path)
+    world.add_data()
+    rows = [one.meta for one in Store(world.home.data).episodes("kita/pick") if one.meta.split == "train"]
+    sizes = Counter(one.task for one in rows)
+    counted = planned(tmp_path, world.home, units=None, plan={"strata_target": "0.5"}).answer.data
+    assert counted["strata"] == len(sizes)
+    expected = sum(min(0.2 * size, 0.5) for size in sizes.values())
+    assert counted["drawn_per_step"] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("lost", "code"), [(True, "budget.unknown"), (False, "budget.diverged")])
+def test_a_lost_or_old_ledger_is_no_unspent_budget(tmp_path: Path, lost: bool, code: str):
+    world = ready_world(tmp_path)
+    path = recipe_file(tmp_path)
+    command = [
+        "privacy",
+        "plan",
+        "--recipe",
+        str(path),
+        "--units",
+        "250",
+        "--dir",
+        str(world.home.root),
+        "--json",
+    ]
+    seat = world.worker.guard.seat(world.contract.digest, world.recipe.digest)
+    world.worker.budgets.of(
+        seat.lineage, seat.opening, unit="episode", adjacency="zero-out", charged_before=False
+    )
+    old = {one: one.read_bytes() for one in world.home.budget.glob("*.db")}
+    _, reply = world.ask()
+    assert reply.status == "ok"
+    assert CliRunner().invoke(app, command).exit_code == 0
+    world.worker.close()
+    shutil.rmtree(world.home.budget)
+    if not lost:
+        world.home.budget.mkdir()
+        for one, data in old.items():
+            one.write_bytes(data)
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, json.loads(done.stdout)["error"]["code"]) == (7, code)
+
+
+@pytest.mark.parametrize("weak", [{"epsilon": 1e9}, {"plan": {"noise_multiplier": "0.0001"}}], ids=str)
+def test_a_plan_that_promises_nothing_has_no_tight_figure(tmp_path: Path, weak: dict[str, object]):
+    answer = planned(tmp_path, **weak).answer
+    assert answer.data["epsilon_pld"] is None
+    assert float(answer.data["epsilon_rdp"]) > 1e6
+    assert any("not computed above epsilon_rdp 100" in line for line in answer.text)
+
+
+@pytest.mark.parametrize("epsilon", ["inf", "nan", "-1", "0"])
+def test_an_epsilon_that_is_none_says_what_to_type(tmp_path: Path, epsilon: str):
+    path = str(recipe_file(tmp_path))
+    done = CliRunner().invoke(
+        app, ["privacy", "plan", "--recipe", path, "--units", "9", "--epsilon", epsilon, "--json"]
+    )
+    error = json.loads(done.stdout)["error"]
+    assert (done.exit_code, error["need"]) == (3, "--epsilon as a number above 0")
+    assert "--epsilon 8" in error["remedy"]
+
+
+@pytest.mark.parametrize("units", [60, 70, 250, 333, 12_345])
+def test_a_delta_that_is_offered_is_taken(tmp_path: Path, units: int):
+    answer = planned(tmp_path, units=units).answer
+    (line,) = [one for one in answer.text if one.startswith("delta ")]
+    most = re.search(r"at most (\S+) for", line).group(1)
+    assert float(most) == answer.data["delta_max"]
+    assert 0.9 / (10 * units) < float(most) <= 1 / (10 * units)
+    DpPlan.load({**PLAN, "delta": most}).check_units(units)
 
 
 @pytest.mark.parametrize("contract", [False, True])
@@ -309,6 +451,27 @@ def test_canaries_ask_for_so_many_own_units_and_fewer_are_warned_about(tmp_path:
     (told,) = [line for line in many.text if needed in line]
     assert warned.startswith("warning")
     assert told.startswith("canaries")
+
+
+def test_data_are_imported_under_a_contract_that_is_named_by_its_first_digits(tmp_path: Path, monkeypatch):
+    world = signed(tmp_path)
+
+    @contextmanager
+    def opened(_folder: Path) -> Iterator[Open]:
+        outbox = world.outbox()
+        yield Open(home=world.home, member=world.member, shelf=world.shelf(), outbox=outbox)
+        outbox.close()
+
+    monkeypatch.setattr(cli, "opened", opened)
+    recording = write_recording(tmp_path / "again")
+    words = ["data", "add", str(recording), "--dataset", "kita/pick", "--no-publish", "--json"]
+    for name in (world.contract.digest, world.contract.digest[7:19]):
+        done = CliRunner().invoke(app, [*words, "--contract", name])
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["data"]["contract"] == world.contract.digest
+    for name in ("f" * 12, "x"):
+        refused = json.loads(CliRunner().invoke(app, [*words, "--contract", name]).stdout)
+        assert refused["error"]["code"] == "node.not-found"
 
 
 @pytest.mark.parametrize("command", ["plan", "audit"])

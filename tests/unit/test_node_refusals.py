@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from client.data.errors import NoRightsError
-from client.explaining import explain_run
+from client.errors import NoSuchThingError
+from client.explaining import explain_any, explain_run
 from client.federation.errors import RunRefusedError
 from client.ledgers import guard_log
 from policies.exchange import ExchangeType
 from policies.limits import OUTBOX_PENDING
+from policies.privacy.errors import BudgetUnknownError, PlanMismatchError
 from tests.nodeworld import RUN, World, kinds, ready_world
+
+if TYPE_CHECKING:
+    from policies.errors import IriaiError
 
 
 @pytest.fixture
@@ -42,6 +48,50 @@ def test_data_without_rights_are_refused_and_the_remedy_names_contract_and_data_
     assert finding["clause"] == "local:data.no-rights"
     assert finding["remedy"].endswith(f"--contract {world.contract.digest}")
     assert "local:data.no-rights" in "\n".join(guard_log(world.worker.outbox, RUN).text)
+
+
+@pytest.mark.parametrize(
+    ("error", "who"),
+    [
+        (NoRightsError, "you, at this node: its data"),
+        (BudgetUnknownError, "you, at this node: its budget ledger"),
+        (PlanMismatchError, "you, at this node"),
+    ],
+)
+def test_who_can_apply_a_remedy_is_the_place_where_it_is_applied(
+    world: World, error: type[IriaiError], who: str
+) -> None:
+    world.learner.fail = error(need="what is needed", found="another", remedy="do it")
+    world.ask()
+    assert explained(world)[0]["findings"][-1]["who"] == who
+
+
+def test_what_this_sites_settings_refuse_is_for_its_settings(world: World) -> None:
+    world.rules(paused=True)
+    world.ask()
+    assert explained(world)[0]["findings"][-1]["who"] == "you, in this node's settings"
+
+
+def test_a_ledger_that_is_another_kind_of_file_is_its_owners_affair_and_said_in_words(world: World) -> None:
+    world.ask()
+    (ledger,) = world.home.budget.glob("*.db")
+    with sqlite3.connect(ledger) as opened:
+        opened.execute("DROP TABLE head")
+    _, reply = world.ask(round=2)
+    assert reply.code == "budget.unknown"
+    finding = explained(world)[0]["findings"][-1]
+    assert finding["who"] == "you, at this node: its budget ledger"
+    assert "no such table: head" in finding["found"]
+
+
+def test_a_run_that_never_reached_this_node_is_explained_by_whom_to_ask(world: World) -> None:
+    with pytest.raises(NoSuchThingError) as refused:
+        explain_any(world.worker.outbox, world.shelf(), RUN)
+    assert "was asked nothing about it" in refused.value.found
+    assert f"iriai-broker run show {RUN}" in refused.value.remedy
+    assert "iriai-node budget show" in refused.value.remedy
+    with pytest.raises(NoSuchThingError, match="a run: run_"):
+        explain_run(world.worker.outbox, world.shelf(), "run_1")
 
 
 def test_the_same_refusal_of_the_same_slot_is_kept_once(world: World) -> None:

@@ -326,6 +326,27 @@ def test_donations_join_to_a_seed_set_and_the_clause_that_names_it(tmp_path: Pat
     assert "seed_sets:" in answer.text
 
 
+@pytest.mark.parametrize("there", ["start.f32", "started.json", "no/folder", "twice"])
+def test_a_fit_replaces_no_file_and_begins_no_work_in_vain(tmp_path: Path, there: str):
+    out, recipe_out = tmp_path / "start.f32", tmp_path / "started.json"
+    if there == "no/folder":
+        recipe_out = tmp_path / there / "started.json"
+    elif there == "twice":
+        recipe_out = out
+    else:
+        (tmp_path / there).write_bytes(b"what somebody signed for")
+    with pytest.raises(NoSuchThingError, match=r"a new file|two files"):
+        fit_seed(
+            tmp_path / "recipe.json",
+            tmp_path / "seeds.json",
+            out=out,
+            recipe_out=recipe_out,
+            steps=1,
+            folder=tmp_path,
+        )
+    assert {path.read_bytes() for path in tmp_path.iterdir()} <= {b"what somebody signed for"}
+
+
 @pytest.mark.slow
 def test_a_fit_is_written_named_and_found_again(tmp_path: Path):
     planted = Planted({"kita": World(tmp_path / "w").member.identity.key}, each=3)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import dp_accounting as dpa
 import numpy as np
@@ -156,6 +157,13 @@ def test_noise_that_is_no_noise_is_refused(sigma):
         acc.rdp_step(q=0.2, sigma=sigma, order=4)
 
 
+@pytest.mark.parametrize(("sigma", "stated"), [("0.62", True), ("0.6", False), ("0.0001", False)])
+def test_a_plan_above_a_hundred_has_no_tight_figure(sigma: str, stated: bool):
+    plan = plan_of(q=0.2, sigma=float(sigma), steps=200, delta=1e-5)
+    assert (plan.epsilon_rdp <= tight.EPSILON_MOST) == stated
+    assert (tight.tight_text(plan) is not None) == stated
+
+
 @pytest.mark.parametrize("figure", [DpPlan.epsilon_rdp.fget, tight.epsilon_pld], ids=["rdp", "pld"])
 def test_costs_rise_with_steps_and_sampling_and_fall_with_noise(figure):
     base = {"q": 0.2, "sigma": 2.0, "steps": 200, "delta": 1e-5}
@@ -182,6 +190,12 @@ def test_epsilon_text_rounds_up_but_not_over_a_cap():
     assert acc.epsilon_text(2.0000001) == "2.000001"
     assert acc.epsilon_text(8.0) == "8.000000"
     assert acc.epsilon_text(0.0) == "0.000000"
+
+
+def test_epsilon_text_is_never_below_its_number():
+    rng = np.random.default_rng(11)
+    for one in (2.0000000001, 7.3000000004, *(rng.random(2000) * 10.0 ** rng.integers(-8, 7, 2000)).tolist()):
+        assert 0 <= Fraction(acc.epsilon_text(one)) - Fraction(one) < Fraction(1, 10**6)
 
 
 def test_the_verifiers_path_needs_the_standard_library_only():

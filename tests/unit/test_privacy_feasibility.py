@@ -7,7 +7,7 @@ import pytest
 
 from policies.privacy.accounting import calibrate, epsilon_rdp
 from policies.privacy.errors import InfeasibleError, PlanIncompleteError
-from policies.privacy.feasibility import Setting, feasibility, noise_ratio
+from policies.privacy.feasibility import feasibility
 from policies.privacy.plan import DpPlan
 from tests.learnsim import small_recipe
 
@@ -52,21 +52,8 @@ def test_the_ratio_does_not_hang_on_the_normaliser_or_the_clip():
     assert feasibility(other, 200, 1_000, 5) == feasibility(DEFAULT, 200, 1_000, 5)
 
 
-def setting(plan: DpPlan, units: int, parameters: int, silos: int) -> Setting:
-    return Setting(
-        sigma=float(plan.noise_multiplier),
-        q=float(plan.sampling_prob),
-        steps=plan.steps,
-        delta=float(plan.delta),
-        units=units,
-        parameters=parameters,
-        silos=silos,
-        honest_min=plan.honest_min,
-    )
-
-
-def applied(plan: DpPlan, counts: tuple[int, int, int], kind: str, value: float):
-    """The plan's answer with one remedy taken up."""
+def applied(plan: DpPlan, counts: tuple[int, int, int], kind: str, value: float, strata: int = 1):
+    """The plan's answer with one remedy taken up; the units are in strata of equal size."""
     now = epsilon_rdp(float(plan.sampling_prob), float(plan.noise_multiplier), plan.steps, float(plan.delta))
     document = dict(plan.document)
     if kind == "sampling_prob":
@@ -74,14 +61,18 @@ def applied(plan: DpPlan, counts: tuple[int, int, int], kind: str, value: float)
             "sampling_prob": f"{value:g}",
             "noise_multiplier": calibrate(now, 1e-5, value, plan.steps),
         }
+    if kind == "strata_target":
+        document |= {"strata_target": f"{value:g}"}
     if kind == "epsilon":
         document |= {"noise_multiplier": calibrate(value, 1e-5, float(plan.sampling_prob), plan.steps)}
     units, parameters, silos = counts
+    units = int(value) if kind == "units" else units
     return feasibility(
         DpPlan.load(document),
-        int(value) if kind == "units" else units,
+        units,
         int(value) if kind == "parameters" else parameters,
         int(value) if kind == "silos" else silos,
+        (units / strata,) * strata,
     )
 
 
@@ -121,8 +112,41 @@ def test_a_larger_sampling_probability_always_lowers_the_ratio():
     for n in range(1, 11):
         sigma = calibrate(2.0, 1e-5, n / 10, 200)
         plan = DpPlan.load({**DEFAULT.document, "sampling_prob": f"{n / 10:g}", "noise_multiplier": sigma})
-        ratios.append(noise_ratio(setting(plan, 200, 1_000, 5)))
+        ratios.append(feasibility(plan, 200, 1_000, 5).ratio)
     assert ratios == sorted(ratios, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("strata", "drawn"), [((250,), 3), ((125, 125), 6), ((240, 10), 5), ((10,) * 25, 50)], ids=str
+)
+def test_a_target_per_stratum_draws_fewer_units_and_the_ratio_says_so(strata: tuple[int, ...], drawn: float):
+    plan = DpPlan.load({**DEFAULT.document, "strata_target": "3"})
+    free, bound = feasibility(DEFAULT, 250, 1_000, 4), feasibility(plan, 250, 1_000, 4, strata)
+    assert (free.drawn, bound.drawn) == (50, pytest.approx(drawn))
+    assert bound.ratio == pytest.approx(free.ratio * 50 / drawn)
+    as_q = DpPlan.load({**DEFAULT.document, "sampling_prob": f"{drawn / 250:g}"})
+    assert bound.ratio == pytest.approx(feasibility(as_q, 250, 1_000, 4).ratio)
+
+
+@pytest.mark.parametrize("target", ["3", "12", "40"])
+@pytest.mark.parametrize("strata", [1, 4])
+@pytest.mark.parametrize("counts", [(60, 1_000, 4), (250, 1_000, 5), (1_000, 5_700, 20)])
+def test_remedies_of_a_plan_with_a_target_pass_when_applied(
+    target: str, strata: int, counts: tuple[int, int, int]
+):
+    plan = DpPlan.load({**DEFAULT.document, "strata_target": target})
+    units, parameters, silos = counts
+    found = feasibility(plan, units, parameters, silos, (units / strata,) * strata)
+    for one in found.remedies:
+        assert applied(plan, counts, one.kind, one.value, strata).verdict == "fine", one
+
+
+def test_more_units_are_no_remedy_where_the_target_leaves_them_out():
+    plan = DpPlan.load({**DEFAULT.document, "strata_target": "3"})
+    kinds = [one.kind for one in feasibility(plan, 250, 5_700, 4).remedies]
+    assert "units" not in kinds
+    assert "sampling_prob" not in kinds
+    assert "strata_target" not in kinds  # nor do all units: 250 of them are too few without a target
 
 
 def test_a_warning_is_no_refusal():

@@ -6,10 +6,12 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from policies.errors import IriaiError
 from policies.privacy.errors import (
     AccountantRefusedError,
     DeltaTooLargeError,
     PlanIncompleteError,
+    PrivacyError,
     SamplerForeignError,
     SearchUnaccountedError,
     SharesUnfitError,
@@ -71,7 +73,6 @@ def test_counts_that_are_no_positive_integers_are_incomplete(key, value):
         {"strata_target": "0"},
         {"strata_target": 5},
         {"strata_target": "NaN"},
-        {"strata_target": "5", "adjacency": "add-remove"},
         {"steps_per_round": 201},
         {"frames_per_unit": 129},
         {"sensitivity": "1"},
@@ -101,6 +102,51 @@ def test_a_field_that_is_missing_or_null_is_named_and_nothing_is_found(name, nul
     with pytest.raises(PlanIncompleteError) as refused:
         DpPlan.load({**document, name: None} if null else document)
     assert (refused.value.need, refused.value.found) == (f"a complete DpPlan: the field {name}", "nothing")
+
+
+@pytest.mark.parametrize("kind", [DpPlan, EvalPlan])
+def test_an_adjacency_that_hides_the_number_of_units_is_refused_by_name(kind):
+    plan = PLAN if kind is DpPlan else EVALUATION
+    with pytest.raises(
+        PlanIncompleteError, match=r"needs adjacency zero-out; found add-remove.*size buckets"
+    ):
+        kind.load({**plan, "adjacency": "add-remove"})
+
+
+def _deep(kind: type) -> object:
+    value: object = kind()
+    for _ in range(3000):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("kind", [DpPlan, EvalPlan])
+@pytest.mark.parametrize(
+    "value",
+    [[], {}, [[]], -(10**5000), _deep(list), _deep(dict)],
+    ids=["list", "object", "nested", "long", "deep-list", "deep-object"],
+)
+def test_any_value_in_any_field_is_refused_by_a_code_however_deep_it_is(kind, value):
+    plan = PLAN if kind is DpPlan else EVALUATION
+    for name in (*plan, "accountant", "another"):
+        with pytest.raises(PrivacyError) as refused:
+            kind.load({**plan, name: value})
+        assert len(str(refused.value)) < 600
+    with pytest.raises(PrivacyError):
+        kind.load(value)
+
+
+@pytest.mark.parametrize("value", [[], {}, [[]]])
+def test_a_recipe_with_any_value_in_its_plan_is_refused_by_a_code(value):
+    for block, keys in (("plan", PLAN), ("evaluation", EVALUATION)):
+        for name in keys:
+            with pytest.raises(PrivacyError):
+                load(changed(small_recipe().canonical, f"{block}.{name}", value))
+
+
+def test_a_recipe_that_is_nested_deep_is_refused():
+    with pytest.raises(IriaiError, match="recipe"):
+        load(b"[" * 50_000 + b"]" * 50_000)
 
 
 def test_replace_one_adjacency_is_refused_with_its_price():

@@ -15,7 +15,7 @@ from policies.privacy.statement import (
     claim,
     statement_bytes,
 )
-from policies.privacy.statement_words import page
+from policies.privacy.statement_words import Beside, page
 from tests.learnsim import small_recipe
 
 PLAN = small_recipe().plan.document
@@ -106,6 +106,36 @@ def test_the_page_says_in_both_languages_what_was_signed_as_open():
     english, japanese = ([lines for _, lines in page(GOOD, lang=lang)] for lang in ("en", "ja"))
     assert [one["text"] for one in GOOD["not_protected"]] in english
     assert [len(lines) for lines in english] == [len(lines) for lines in japanese]
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_a_page_says_how_often_held_out_units_are_asked_only_from_the_plan_that_is_named(lang):
+    plan = small_recipe().evaluation
+    document = build_statement(
+        subject=SUBJECT, claims=[claim("a1", PLAN)], evaluation=plan.digest, terms=Terms()
+    )
+    shown = {
+        name: "\n".join(line for _, lines in page(document, lang=lang, beside=beside) for line in lines)
+        for name, beside in (
+            ("named", Beside(evaluation=plan.document)),
+            ("other", Beside(evaluation=plan.document | {"steps": plan.steps + 1})),
+            ("none", None),
+        )
+    }
+    assert f"{plan.epsilon_rdp:.4f}"[:5] in shown["named"]
+    assert plan.digest not in shown["named"]
+    assert plan.digest in shown["other"]
+    assert plan.digest in shown["none"]
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_an_own_part_speaks_of_nobody_else(lang):
+    for plan, word in ((PLAN, "PRIVATE"), (None, "NOT PRIVATE")):
+        document = statement(claim("kita", plan))
+        (first, *_) = page(document, lang=lang, beside=Beside(own=True))
+        assert first[1][0].startswith(word)
+        assert "kita" in first[1][0]
+        assert first[1][0] != next(iter(page(document, lang=lang)))[1][0]
 
 
 def leaves(value, path=()):

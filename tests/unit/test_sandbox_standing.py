@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,8 @@ import pytest
 import typer
 
 from sandbox import audit, standing
-from sandbox.cli import app
+from sandbox.asked import epsilon_of
+from sandbox.cli import app, main
 from sandbox.errors import StartError, UsageError
 from sandbox.federation import PROCESSES, Federation
 from sandbox.processes import is_running, start
@@ -108,6 +110,63 @@ def test_a_folder_of_somebody_else_is_neither_used_nor_deleted(tmp_path):
         with pytest.raises(UsageError):
             act(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Exit code of a command as a shell has it."""
+    monkeypatch.setattr(sys, "argv", ["iriai-sandbox", *words])
+    monkeypatch.setattr(signal, "signal", lambda *_args: None)
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+@pytest.mark.parametrize("epsilon", ["abc", "-1", "0", "nan", "Infinity", "0.01", "0.1", "1e40", ""])
+@pytest.mark.parametrize("command", [("up",), ("demo",), ("bench", "pooling")], ids=" ".join)
+def test_an_epsilon_that_is_none_is_refused_before_anything_is_made(
+    tmp_path, monkeypatch, capsys, command, epsilon
+):
+    folder = tmp_path / "folder"
+    where = "--out" if command == ("demo",) else "--dir"
+    code = ended(monkeypatch, *command, where, str(folder), "--epsilon", epsilon, "--json")
+    out, err = capsys.readouterr()
+    envelope = json.loads(out)
+    assert (code, envelope["error"]["code"]) == (2, "sandbox.usage")
+    assert "--epsilon 8" in envelope["error"]["remedy"]
+    assert "Traceback" not in err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("inf", None), ("8.0", "8"), ("2", "2"), ("1e1", "10"), ("0.2", "0.2")]
+)
+def test_an_epsilon_is_spelled_as_contracts_do(text: str, meant: str | None):
+    assert epsilon_of(text) == meant
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_nobody_can_give_away_more_episodes_than_are_recorded(tmp_path, monkeypatch, capsys, command):
+    folder = tmp_path / "folder"
+    where = "--out" if command == "demo" else "--dir"
+    words = ("--episodes", "2", "--seed-episodes", "5", "--json")
+    assert ended(monkeypatch, command, where, str(folder), *words) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["found"] == "5 of 2"
+    assert not folder.exists()
+
+
+def test_a_verifier_that_cannot_run_is_refused_at_the_start(tmp_path, monkeypatch, capsys):
+    for path in ("/nix", "/dev/null/iriai-verify", __file__):
+        words = ("--verifier", path, "--out", str(tmp_path / "out"), "--json")
+        assert ended(monkeypatch, "demo", *words) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["found"] == str(Path(path).resolve())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [("up",), ("bench", "pooling", "--seeds", "a"), ("down", "--dir")], ids=str)
+def test_options_that_do_not_fit_are_an_envelope_too(monkeypatch, capsys, words):
+    assert ended(monkeypatch, *words, "--json") == 2
+    envelope = json.loads(capsys.readouterr().out)
+    assert (envelope["status"], envelope["error"]["code"]) == ("error", "sandbox.usage")
 
 
 def test_the_auditor_is_given_the_members_receipts(tmp_path):

@@ -18,6 +18,7 @@ from client.learning.train import Trainer
 from policies.encoding import canonical
 from policies.recipe import Recipe, load
 from sandbox import study
+from sandbox.bench_tables import pooling_before, pooling_lines
 from sandbox.cli import app
 from sandbox.errors import UsageError
 from sandbox.recipes import private_recipe
@@ -121,6 +122,25 @@ def test_means_are_over_seeds_and_cells(tmp_path: Path):
     assert found["start"]["mean"] == 0.5
     party = found["rows"][0]["common"]["per_party"]["A"]
     assert (party["own"]["mean"], party["others"]["n_rollouts"]) == (0.0, 30)
+
+
+def test_a_study_is_a_table_for_people_and_a_person_is_told_how_long_it_takes(tmp_path: Path):
+    options = StudyOptions(folder=tmp_path, seeds=(3, 4), seed_episodes=1, noise="shares")
+    acts = [{c: Rate(successes=s, rollouts=10) for c, s in zip("ABCD", row, strict=True)} for row in _COUNTS]
+    rows = [study._Row(seed=n, common=one, start=acts[0]) for n, one in zip((3, 4), acts, strict=True)]
+    lines = list(pooling_lines(study._report(options, load(study_recipe(options)), rows)))
+    assert PLAIN_SUM in lines
+    assert any(line.startswith("epsilon 7.99") and "noise shares" in line for line in lines)
+    (third,) = [line for line in lines if line.startswith("3  ")]
+    assert third.split()[1::3] == ["0.50", "0.50"]
+    assert any(line.startswith("cell A") for line in lines)
+    assert any("deviation of the common model over seeds: 0.354" in line for line in lines)
+    plain = replace(options, epsilon=None, seed_episodes=0, seeds=(3,))
+    rows = [study._Row(seed=3, common=acts[1], start=None)]
+    lines = list(pooling_lines(study._report(plain, load(study_recipe(plain)), rows)))
+    assert "NOT PRIVATE" in lines
+    assert not any("deviation" in line or "start" in line for line in lines)
+    assert "2 seeds, 2 at a time; takes about 1 minute on" in pooling_before(options)
 
 
 _COUNTS = ((0, 5, 5, 10), (10, 10, 10, 10))

@@ -2,10 +2,11 @@
 """A pass for each unit that forms no gradient of a parameter, and one product for the sum: the default.
 
 1. Each unit alone: a forward pass keeps each layer's input, a backward pass goes to the layers' outputs.
-2. Squared norm of each unit's gradient, layer by layer (`rules.py`); factors in float64 (`clipping.py`).
-3. The clipped sum: per layer one float64 product over the rows of all units whose factor is not zero.
-   Where a unit is long its own product is kept from step 2 instead (`rules.py`); such units go through
-   steps 1 to 3 in parts, as many at a time as `_KEPT` allows.
+   What the rules (`rules.py`) need of both is copied; the rest is free again.
+2. Squared norm of each unit's gradient, layer by layer; factors in float64 (`clipping.py`).
+3. The clipped sum, layer by layer: float64 products over rows or gradients of all units.
+
+Units go through steps 1 to 3 in parts, as many at a time as `_KEPT` allows.
 
 What a unit adds to the sum is a function of this unit, the model and the clip, whatever is in the batch.
 Frames with huge gradients that cancel leave a rounding error, which clipping may make as large as C. Were it
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
@@ -32,7 +34,7 @@ from torch.autograd.graph import get_gradient_edge
 from client.learning.engines.clipping import clip_factors
 from client.learning.engines.precision import check_precision
 from client.learning.engines.protocol import losses_of, no_gradient, trainable, zeros
-from client.learning.engines.rules import RULES, Captured, Scratch, kept_numbers, misfit
+from client.learning.engines.rules import RULES, Scratch, misfit, room_of
 from policies.privacy.errors import ModelRefusedError
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["PackedEngine", "leaves_without_rule"]
 
 _REACH: Final = 512.0  # its square times 1e-16 of float64 leaves most of CLIP_FACTOR's slack
-_KEPT: Final = 1 << 23  # numbers of units' products kept at a time: 32 MB
+_KEPT: Final = 1 << 22  # float64 kept of units at a time: 32 MB
 
 
 @dataclass(slots=True)
@@ -81,56 +83,70 @@ class PackedEngine:
         for name, found, remedy in leaves_without_rule(model):
             raise ModelRefusedError(need=f"{name}: a layer with a packed rule", found=found, remedy=remedy)
         self._leaves = _leaves(model)
-        self._order = _order(model, self._leaves)
-        self._axes: dict[str, int] | None = None
+        _unshared(self._leaves)
+        self._axes: dict[str, int] = {}
 
     def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
         """See `ClippedSum`."""
         check_precision(self._model)
         total = zeros(self._model)
+        leaves = self._by_leaf(total)
         if units:
             parts = self._parts(units)
-            most = max(numbers for _, numbers in parts)
-            scratch = Scratch(most, next(self._model.parameters()))
+            scratch = Scratch(max(numbers for _, numbers in parts))
             for part, _ in parts:
                 scratch.clear()
-                for into, found in zip(total, self._sum(part, clip, scratch), strict=True):
-                    into.add_(found)
+                self._add(leaves, part, clip, scratch)
         return total
 
-    def _sum(self, units: list[UnitFrames], clip: float, scratch: Scratch) -> list[torch.Tensor]:
-        """Steps 1 to 3 for units that fit into the scratch memory together."""
-        rules = self._measure(units, scratch)
-        norms = torch.stack([rule.squares for rule in rules]).sum(0).sqrt()
-        reach = torch.stack([rule.reach for rule in rules]).sum(0)
-        factors = clip_factors(norms, clip, self._clipping)
-        fragile = (factors > 0) & ~(factors * reach <= _REACH * clip)
-        total = [part for rule in rules for part in rule.weighted(factors.where(~fragile, 0.0))]
-        for unit in fragile.nonzero().flatten().tolist():
-            self._add_exactly(total, [part for rule in rules for part in rule.of_unit(unit)], clip)
-        return [total[place] for place in self._order]
+    def _by_leaf(self, total: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+        """Tensors of the model's parameters, leaf by leaf."""
+        place = {id(parameter): into for parameter, into in zip(self._model.parameters(), total, strict=True)}
+        return [[place[id(own)] for own in leaf.parameters(recurse=False)] for leaf in self._leaves.values()]
 
-    def _add_exactly(self, total: list[torch.Tensor], gradient: list[torch.Tensor], clip: float) -> None:
-        norm = torch.stack([part.square().sum() for part in gradient]).sum().sqrt()
+    def _add(
+        self, total: list[list[torch.Tensor]], units: list[UnitFrames], clip: float, scratch: Scratch
+    ) -> None:
+        """Steps 1 to 3 for units that fit into the scratch memory together."""
+        rules = self._take(units, scratch)
+        squares, reach = (
+            torch.stack(part).sum(0) for part in zip(*(r.measure() for r in rules), strict=True)
+        )
+        factors = clip_factors(squares.sqrt(), clip, self._clipping)
+        fragile = (factors > 0) & ~(factors * reach <= _REACH * clip)
+        for unit in fragile.nonzero().flatten().tolist():
+            self._add_exactly(total, [rule.of_unit(unit) for rule in rules], clip)
+        factors = factors.where(~fragile, 0.0)
+        for into, rule in zip(total, rules, strict=True):
+            rule.add(into, factors)
+
+    def _add_exactly(
+        self, total: list[list[torch.Tensor]], gradient: list[list[torch.Tensor]], clip: float
+    ) -> None:
+        norm = torch.stack([part.square().sum() for leaf in gradient for part in leaf]).sum().sqrt()
         factor = float(clip_factors(norm, clip, self._clipping))
         if factor > 0:
-            for into, part in zip(total, gradient, strict=True):
-                into.add_(part, alpha=factor)
+            for leaf, found in zip(total, gradient, strict=True):
+                for into, part in zip(leaf, found, strict=True):
+                    into.add_(part, alpha=factor)
 
     def _parts(self, units: Sequence[UnitFrames]) -> list[tuple[list[UnitFrames], int]]:
-        """Units by length, as many together as `_KEPT` allows, and the numbers that are kept of them."""
-        if self._axes is None:
-            self._axes = self._axes_of(units[0].inputs[:1])
+        """Units by length, as many together as `_KEPT` allows, and the room that they need."""
+        self._axes = self._axes_of(units[0].inputs[:1])
         parts: list[tuple[list[UnitFrames], int]] = []
-        for unit in sorted(units, key=lambda one: len(one.inputs)):
-            frames = len(unit.inputs)
-            need = sum(kept_numbers(leaf, frames * self._axes[name]) for name, leaf in self._leaves.items())
+        needs: dict[int, int] = {}
+        for frames, unit in sorted(((one.inputs.shape[0], one) for one in units), key=itemgetter(0)):
+            need = needs[frames] if frames in needs else needs.setdefault(frames, self._room(frames))
             if parts and parts[-1][1] + need <= _KEPT:
                 parts[-1][0].append(unit)
                 parts[-1] = (parts[-1][0], parts[-1][1] + need)
             else:
                 parts.append(([unit], need))
         return parts
+
+    def _room(self, frames: int) -> int:
+        """float64 of scratch memory for a unit of so many frames."""
+        return sum(room_of(leaf, frames * self._axes[name]) for name, leaf in self._leaves.items())
 
     def _axes_of(self, frame: torch.Tensor) -> dict[str, int]:
         """Rows of each leaf's input in one frame: the product of its axes between frame and feature."""
@@ -140,26 +156,24 @@ class PackedEngine:
 
     def _forward(self, hooks: _Hooks, inputs: torch.Tensor) -> tuple[dict[str, _Call], torch.Tensor]:
         """What each leaf was called with, in their order, and the model's outputs."""
-        calls = hooks.expect(len(inputs))
+        calls = hooks.expect(inputs.shape[0])
         outputs = self._model(inputs)
         for name in self._leaves:
             if name not in calls:
                 raise no_gradient(name)
         return {name: calls[name] for name in self._leaves}, outputs
 
-    def _measure(self, units: Sequence[UnitFrames], scratch: Scratch) -> list[LayerRule]:
-        """Steps 1 and 2 for each leaf, in their order."""
-        kept: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in self._leaves]
+    def _take(self, units: Sequence[UnitFrames], scratch: Scratch) -> list[LayerRule]:
+        """Step 1: a rule for each leaf, in their order."""
+        lengths = [unit.inputs.shape[0] for unit in units]
+        rules = [
+            RULES[type(leaf)](leaf, [frames * self._axes[name] for frames in lengths], scratch)
+            for name, leaf in self._leaves.items()
+        ]
         with torch.enable_grad(), _Hooks(self._leaves) as hooks:
-            for unit in units:
-                for into, found in zip(kept, self._rows(hooks, unit), strict=True):
-                    into.append(found)
-        rules = []
-        for leaf in self._leaves.values():
-            inputs, gradients = zip(*kept.pop(0), strict=True)
-            rules.append(
-                RULES[type(leaf)](Captured(leaf=leaf, inputs=inputs, gradients=gradients, scratch=scratch))
-            )
+            for number, unit in enumerate(units):
+                for rule, (inputs, gradients) in zip(rules, self._rows(hooks, unit), strict=True):
+                    rule.take(number, inputs, gradients)
         return rules
 
     def _rows(self, hooks: _Hooks, unit: UnitFrames) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -203,7 +217,7 @@ class _Hooks:
     def _keep(self, name: str, _leaf: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
         if name in self._calls:
             raise _misused(name, "it is called twice in one pass")
-        if len(args) != 1 or len(args[0]) != self._frames:
+        if len(args) != 1 or args[0].shape[0] != self._frames:
             raise _misused(name, "its input does not have the frames as first axis")
         if not output.requires_grad:
             raise no_gradient(name)
@@ -228,25 +242,22 @@ def _leaves(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _order(model: nn.Module, leaves: dict[str, nn.Module]) -> list[int]:
-    """Place of each of the model's parameters among those of the leaves.
+def _unshared(leaves: dict[str, nn.Module]) -> None:
+    """Passes leaves of which no two share a parameter.
 
     Raises:
-        ModelRefusedError: Two leaves share a parameter.
+        ModelRefusedError: Two do.
     """
-    place: dict[int, int] = {}
-    count = 0
+    seen: set[int] = set()
     for name, leaf in leaves.items():
         for own, parameter in leaf.named_parameters(recurse=False):
-            if id(parameter) in place:
+            if id(parameter) in seen:
                 raise ModelRefusedError(
                     need=f"{name}.{own}: a parameter of one layer only",
                     found="a parameter that another layer has too",
                     remedy="untie the weights",
                 )
-            place[id(parameter)] = count
-            count += 1
-    return [place[id(parameter)] for parameter in model.parameters()]
+            seen.add(id(parameter))
 
 
 def leaves_without_rule(model: nn.Module) -> list[tuple[str, str, str]]:

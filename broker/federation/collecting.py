@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attempt's exchange: who is asked, in which order, and what the whole cohort's exchange came to.
+
+1. Nodes that are out of the run are not asked; they count as refused.
+2. Where the last attempt came to nothing because members said no, these are asked first, alone. Too few
+   groups without those that do not train: nobody else is asked, and nobody else pays.
+3. The others. The engine ends an exchange early once ``need`` replies are there. If too few of those hold,
+   whoever was cut off is asked again in the same slot, until the deadline.
+
+    received, tensors = await Collecting(...).collect(engine_run, model, opening, declined=..., barred=...)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from broker.federation.engine import Reply
+from broker.federation.records import ACCEPTED, SILENT, Received
+from broker.runs.verdicts import BARRED, NOT_ASKED
+from policies.exchange import ExchangeType
+from policies.rounds import doubtful, too_few
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from broker.federation.asking import Asking
+    from broker.federation.engine import EngineRun, TensorHandle
+    from broker.federation.participants import Participant
+    from broker.federation.receiving import Receiving
+    from broker.federation.records import Opening
+    from broker.federation.standing import Standing
+    from policies.contract import Contract
+    from policies.encoding import Json
+    from policies.ports import Clock
+    from policies.recipe import Recipe
+
+__all__ = ["Collected", "Collecting"]
+
+
+@dataclass(slots=True)
+class Collected:
+    """What came so far: a verdict for each party, and the vectors of those that were accepted."""
+
+    received: dict[str, Received] = field(default_factory=dict)
+    tensors: dict[str, TensorHandle] = field(default_factory=dict)
+    good: int = 0
+
+
+class Collecting:
+    """Asks and judges the attempts of one run."""
+
+    def __init__(
+        self,
+        asking: Asking,
+        receiving: Receiving,
+        standing: Standing,
+        *,
+        contract: Contract,
+        recipe: Recipe,
+        purpose: str | None,
+        clock: Clock,
+    ) -> None:
+        self._asking = asking
+        self._receiving = receiving
+        self._standing = standing
+        self._contract = contract
+        self._recipe = recipe
+        self._purpose = purpose
+        self._clock = clock
+
+    async def collect(
+        self,
+        engine_run: EngineRun,
+        model: bytes,
+        opening: Opening,
+        *,
+        declined: Sequence[Collection[str]],
+        barred: frozenset[str],
+    ) -> Collected:
+        """What the whole cohort's exchange came to.
+
+        Args:
+            engine_run: Of the engine.
+            model: Bytes that the attempt starts from.
+            opening: The attempt.
+            declined: Parties that said no, for each attempt since the last model, oldest first.
+            barred: Nodes that are out of the run.
+        """
+        found = Collected()
+        asked = tuple(one for one in opening.cohort if one.node not in barred)
+        for one in set(opening.cohort) - set(asked):
+            found.received[one.party] = self._receiving.refused(
+                one, BARRED, need="a node that takes part in the run", found="one that is out"
+            )
+        deadline_ms = self._asking.deadline_ms()
+        groups = {one.party: one.group for one in asked}
+        first = doubtful(declined, groups, opening.groups_needed)
+        if first:
+            ask = tuple(one for one in asked if one.party in first)
+            await self._exchange(engine_run, ask, model, opening, found, deadline_ms=deadline_ms, need=0)
+            if too_few(groups, first - found.tensors.keys(), opening.groups_needed):
+                spared = Received(verdict=SILENT, reason=NOT_ASKED)
+                found.received |= {one.party: spared for one in asked if one.party not in first}
+        rest = tuple(one for one in asked if one.party not in found.received)
+        await self._ask(engine_run, rest, model, opening, found, deadline_ms=deadline_ms)
+        return found
+
+    async def _ask(
+        self,
+        engine_run: EngineRun,
+        asked: tuple[Participant, ...],
+        model: bytes,
+        opening: Opening,
+        found: Collected,
+        *,
+        deadline_ms: int,
+    ) -> None:
+        """Asks, and asks whoever was cut off again, until enough groups are there or the deadline is over."""
+        ask, need = asked, max(1, self._recipe.need - found.good) if self._recipe.need else 0
+        begun = False
+        while ask and (not begun or self._clock.now_ms() < deadline_ms):
+            begun, wanted = True, need
+            found.good = 0
+            await self._exchange(engine_run, ask, model, opening, found, deadline_ms=deadline_ms, need=wanted)
+            need = opening.groups_needed - len(self._contract.groups(found.tensors))
+            cut_off = {party for party, one in found.received.items() if one.reason == "engine.late"}
+            again = found.good >= wanted and need > 0 and not self._standing.halted(self._contract)
+            ask = tuple(one for one in asked if again and one.party in cut_off)
+        for one in asked:  # who was still at work when a halt came
+            found.received.setdefault(one.party, Received(verdict=SILENT, reason="engine.late"))
+
+    async def _exchange(
+        self,
+        engine_run: EngineRun,
+        ask: Sequence[Participant],
+        model: bytes,
+        opening: Opening,
+        found: Collected,
+        *,
+        deadline_ms: int,
+        need: int,
+    ) -> None:
+        by_node = {one.node: one for one in ask}
+        slot, body = (opening.round, opening.attempt), self._body(opening)
+        requests = [
+            self._asking.request(
+                one, ExchangeType.CONTRIBUTE, slot, body=body, model=model, deadline_ms=deadline_ms
+            )
+            for one in ask
+        ]
+        coming = self._asking.exchange(engine_run, requests, deadline_ms=deadline_ms, need=need)
+        async for outcome in self._standing.until_halted(self._contract, coming):
+            sender = by_node[outcome.node]
+            verdict = found.received[sender.party] = await self._receiving.judge(sender, outcome)
+            if isinstance(outcome, Reply) and outcome.tensor is not None:
+                found.good += outcome.ok
+                if verdict.verdict == ACCEPTED:
+                    found.tensors[sender.party] = outcome.tensor
+                else:
+                    outcome.tensor.release()
+
+    def _body(self, opening: Opening) -> dict[str, Json]:
+        plan = self._recipe.plan
+        return {
+            "plan": plan.digest if plan else None,
+            "base_model": opening.base,
+            "purpose": self._purpose,
+        }

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the contract's caps can hold a run at all, by the broker's own mirror: asked before it is opened.
+
+- Runs that are open count with the steps that they took, not with their whole plan: what they hold may become
+  free. So a refusal here is one that no waiting changes.
+- It refuses only where too few groups are left without the parties whose budget is spent.
+- Nodes decide by their own ledgers, which may know more: an owner's tighter cap, blocks of data.
+
+    check_affordable(session, contracts, contract, plan, participants=("iber", "kita"))
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from broker.federation.mirror import epsilon_after
+from policies.contract import Outcome, TrainRound, evaluate
+from policies.contract.render import remedy_text
+from policies.privacy.errors import BudgetExhaustedError
+from policies.rounds import too_few
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from broker.contracts.service import Contracts
+    from broker.store import Session
+    from policies.contract import Contract, Finding
+    from policies.privacy import DpPlan
+
+__all__ = ["EPSILON_CHECKS", "check_affordable"]
+
+EPSILON_CHECKS = frozenset({"epsilon-release", "epsilon-total"})
+
+
+def check_affordable(
+    session: Session, contracts: Contracts, contract: Contract, plan: DpPlan, *, participants: Collection[str]
+) -> None:
+    """Returns if enough groups have the budget for one more run under a plan, or may have it.
+
+    Raises:
+        BudgetExhaustedError: They do not; with the clause, the figure and the remedy of the first party.
+    """
+    spent: dict[str, Finding] = {}
+    groups = {one.party: one.group for one in contract.contributors if one.party in participants}
+    for party in sorted(groups):
+        found = _against(session, contracts, contract, party, plan)
+        if found is not None:
+            spent[party] = found
+    if not spent or not too_few(groups, spent, contract.aggregation.min_parties):
+        return
+    first = max(spent.values(), key=lambda one: Decimal(one.found))
+    raise BudgetExhaustedError(
+        need=f"{first.check} {first.need} for {contract.aggregation.min_parties} groups",
+        found=f"{first.found} after this run, of {', '.join(spent)}",
+        remedy=remedy_text(first.remedy),
+        clause=first.clause,
+    )
+
+
+def _against(
+    session: Session, contracts: Contracts, contract: Contract, party: str, plan: DpPlan
+) -> Finding | None:
+    """What a cap says against one more run of a plan by one party."""
+    after = epsilon_after(session, contracts, contract, party=party, plan=plan, run_id="", held=False)
+    facts = dict.fromkeys(field.name for field in fields(TrainRound))
+    facts |= {
+        "party": party,
+        "epsilon_after_release": after.release,
+        "epsilon_after_total": after.total,
+    }
+    judged = evaluate(contract, contracts.state(contract, session), TrainRound(**facts))
+    over = (one for one in judged.findings if one.check in EPSILON_CHECKS)
+    return next((one for one in over if one.outcome is Outcome.VIOLATED), None)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person asked the sandbox for, checked before anything is made.
+
+A sandbox works for minutes before the broker sees the first number. So each command checks here, at its
+start, what would fail then: a refusal leaves nothing behind.
+
+    epsilon_of("8"), epsilon_of("inf")             # "8", None: without privacy
+    check_donated(episodes=250, seed_episodes=10)
+    check_verifier(Path("/opt/auditor/bin/iriai-verify"))
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from policies.encoding import decimal_text
+from policies.errors import EncodingError
+from policies.privacy.accounting import calibrate, filter_order
+from policies.privacy.errors import PrivacyError
+from sandbox.errors import UsageError
+from sandbox.recipes import DELTA, SAMPLING_PROB, STEPS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["check_donated", "check_verifier", "epsilon_of"]
+
+
+def epsilon_of(text: str) -> str | None:
+    """The epsilon of one release as contracts spell it; None for ``inf``, which is without privacy.
+
+    Raises:
+        UsageError: No decimal above 0; or no noise reaches it, or no order of the filter holds one release.
+    """
+    if text == "inf":
+        return None
+    try:
+        plain = decimal_text(text)
+        if float(plain) <= 0:
+            raise _no_epsilon(text, "a decimal above 0, or inf")
+        calibrate(float(plain), float(DELTA), float(SAMPLING_PROB), STEPS)
+        filter_order(epsilon_total=plain, epsilon_per_release=plain, delta=DELTA)
+    except EncodingError as error:
+        raise _no_epsilon(text, "a decimal above 0, or inf") from error
+    except PrivacyError as error:
+        raise _no_epsilon(text, f"one that a release at delta {DELTA} can have") from error
+    return plain
+
+
+def _no_epsilon(text: str, need: str) -> UsageError:
+    return UsageError(
+        need=f"--epsilon: {need}",
+        found=ascii(text)[:80],
+        remedy="--epsilon 8, for example; --epsilon inf runs without privacy and says so",
+    )
+
+
+def check_donated(*, episodes: int, seed_episodes: int) -> None:
+    """Returns if every maker keeps episodes beside those that it gives away.
+
+    Raises:
+        UsageError: It would keep none.
+    """
+    if seed_episodes >= episodes:
+        raise UsageError(
+            need="fewer --seed-episodes than --episodes: what is given away is taken from them",
+            found=f"{seed_episodes} of {episodes}",
+            remedy=f"--episodes {max(250, 2 * seed_episodes)}, or fewer --seed-episodes",
+        )
+
+
+def check_verifier(path: Path | None) -> None:
+    """Returns if the auditor's command can be run, or none was named.
+
+    Raises:
+        UsageError: It is no file that can be executed.
+    """
+    if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
+        raise UsageError(
+            need="--verifier: a file that can be executed",
+            found=str(path),
+            remedy="the iriai-verify of an environment with the base install, or no --verifier",
+        )
