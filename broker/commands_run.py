@@ -71,7 +71,7 @@ def run_stop(where: Where, run: str) -> Result:
     """Ends a run."""
     with where.client() as client:
         done = client.post(f"/operator/runs/{run}/stop", {})
-    name = plain(done["run"])
+    name = plain(run)
     return Result(
         data=done,
         text=(

@@ -143,7 +143,7 @@ def test_a_run_whose_models_stop_coming_judges_the_last_one():
             one = pool.nodes[name]
             one.lies.append(lambda said: None if said.contributes and said.header.round > 1 else said)
         run = go(pool.run())
-        assert (pool.row(run).state, pool.row(run).round) == ("completed", 1)
+        assert (pool.row(run).state, pool.row(run).round) == ("stopped", 1)
         assert len(pool.rounds(run)) == 7
         assert len(pool.entries(EntryType.CANDIDATE_EVALUATED, run)) == 1
         check_whole(pool, run)

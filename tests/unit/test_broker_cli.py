@@ -52,6 +52,7 @@ COMMANDS = {
     "run open",
     "run list",
     "run show",
+    "run stop",
     "release list",
     "audit bundle",
     "audit policy",
@@ -317,6 +318,20 @@ def test_a_run_says_why_it_ended_and_nothing_of_noise_without_a_plan(wire):
     words = CliRunner().invoke(app, ["run", "show", shown["run"]]).stderr
     assert "2, 3 noisy steps" in words
     assert "why" not in words
+
+
+def test_the_list_of_runs_says_who_keeps_one_waiting_and_by_which_code(wire):
+    one = dict.fromkeys(("run", "recipe_id", "state", "model"), "r") | {"round": 30, "outcome": None}
+    waiting = {"until_ms": 0, "ends_ms": 86_400_000, "codes": {"kita": "budget.unknown"}}
+    wire.answers["runs"] = {"runs": [one | {"waiting": waiting}]}
+    words = CliRunner().invoke(app, ["run", "list"]).stderr
+    assert "kita:budget.unknown until 1970-01-01T00:00:00Z" in words
+
+
+def test_a_run_is_stopped_by_a_request_of_its_own(wire):
+    done = CliRunner().invoke(app, ["run", "stop", "run_aaaaaaaaaaaaaaaa"])
+    assert done.exit_code == 0, done.stderr
+    assert wire.posted == ["/operator/runs/run_aaaaaaaaaaaaaaaa/stop"]
 
 
 def test_a_refused_candidate_is_listed_with_its_clause(wire):

@@ -2,8 +2,8 @@
 import pytest
 
 from policies.errors import InvariantError
-from policies.limits import REFUSED_WAIT_MAX_S, REFUSED_WAIT_S
-from policies.rounds import Again, Attempt, Closed, Lost, refused_for_good, too_few, wait_s
+from policies.limits import REFUSED_PATIENCE_S, REFUSED_WAIT_MAX_S, REFUSED_WAIT_S
+from policies.rounds import Again, Attempt, Closed, Lost, doubtful, refused_for_good, too_few, wait_s
 
 COHORT = {"kita": "kita", "nord": "nord", "iber": "iber", "hanbit": "hanbit"}
 
@@ -80,9 +80,29 @@ def test_two_parties_of_one_group_count_once():
     assert wait_s([{"d"}], FOUR | {"b": "a"}, 3) == REFUSED_WAIT_S
 
 
+def said(*parties: str, code: str = "contract.refused") -> dict[str, str]:
+    return dict.fromkeys(parties, code)
+
+
 def test_only_the_same_refusal_in_a_row_is_for_good():
-    assert refused_for_good([{"a", "b"}, {"a", "b", "c"}], FOUR, 3)
-    assert not refused_for_good([{"a", "b"}], FOUR, 3)
-    assert not refused_for_good([{"a", "b"}, {"c", "d"}], FOUR, 3)
-    assert not refused_for_good([{"a", "b"}, {"b", "c"}], FOUR, 3)  # without b alone, enough are left
-    assert not refused_for_good([{"a", "b"}, set()], FOUR, 3)
+    assert refused_for_good([said(*"ab"), said(*"abc")], FOUR, 3)
+    assert not refused_for_good([said(*"ab")], FOUR, 3)
+    assert not refused_for_good([said(*"ab"), said(*"cd")], FOUR, 3)
+    assert not refused_for_good([said(*"ab"), said(*"bc")], FOUR, 3)  # without b alone, enough are left
+    assert not refused_for_good([said(*"ab"), {}], FOUR, 3)
+
+
+def test_what_an_owner_can_mend_is_waited_for_and_not_for_ever():
+    mendable = [said(*"ab", code="budget.unknown")] * 40
+    assert not refused_for_good(mendable, FOUR, 3, waited_s=REFUSED_PATIENCE_S - 1)
+    assert refused_for_good(mendable, FOUR, 3, waited_s=REFUSED_PATIENCE_S)
+    assert not refused_for_good([said("a", code="budget.unknown")], FOUR, 3, waited_s=REFUSED_PATIENCE_S)
+    one_of_each = [said("a") | said("b", code="local.refused")] * 2
+    assert not refused_for_good(one_of_each, FOUR, 3)  # without a alone, enough are left
+
+
+def test_whoever_said_no_is_asked_first_where_the_attempt_fails_without_them():
+    assert doubtful([said(*"ab")], FOUR, 3) == {"a", "b"}
+    assert doubtful([said("a")], FOUR, 3) == frozenset()
+    assert doubtful([], FOUR, 3) == frozenset()
+    assert doubtful([said(*"ab"), {}], FOUR, 3) == frozenset()
