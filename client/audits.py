@@ -124,10 +124,13 @@ def _read(path: Path, command: str) -> Any:  # noqa: ANN401  checked by who aske
             need=f"a report of at most {_REPORT_BYTES} bytes in {path}", found="more", remedy=again
         )
     try:
-        return parse(data)
+        value = parse(data)
     except EncodingError as error:
         found = f"{error.found} instead of {error.need}"
         raise PlanIncompleteError(need=f"a report in {path}", found=found, remedy=again) from error
+    if value is None:  # no absent file
+        raise PlanIncompleteError(need=f"a report in {path}", found="null", remedy=again)
+    return value
 
 
 def _mix_path(home: Home, recipe: str) -> Path:

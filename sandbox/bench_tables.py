@@ -88,7 +88,7 @@ def pooling_before(options: StudyOptions) -> str:
     workers = max(1, min(options.workers, len(options.seeds)))
     turns = -(-len(options.seeds) // workers)
     return (
-        f"bench pooling: {len(options.seeds)} seeds, {workers} at a time; {_takes(turns * one)}; recordings "
+        f"bench pooling: seeds {len(options.seeds)}, {workers} at a time; {_takes(turns * one)}; recordings "
         f"are kept in {options.folder}"
     )
 

@@ -8,9 +8,11 @@ naming the leaf or the cause, and a replacement:
    engine that will run, no parameter is shared or frozen.
 2. The loss (`check_loss`): one value per frame, and a frame's value depends on that frame alone.
 3. Behaviour (`check_behaviour`): every parameter has a part in the loss; a pass changes no parameter and
-   leaves no buffer; the same units give the same sum again; a unit alone adds what it adds in a batch; the
-   engine agrees with the loop; frames repeated change nothing; removing a unit at `_SCALE` times its size
-   moves the sum by at most C.
+   leaves no buffer; the same units give the same sum again; outputs depend on no other unit's frames (the
+   loop never shows any); a unit alone adds what it adds in a batch; the engine agrees with the loop;
+   frames repeated change nothing; removing a unit at `_SCALE` times its size moves the sum by at most C,
+   also among `_CROWD` units whose huge frames cancel: what rounding leaves of those must not depend on
+   the company.
 
 An optimiser is checked where there is one (`check_optimiser`): it must hold exactly what is clipped and
 noised.
@@ -44,6 +46,9 @@ __all__ = ["check_behaviour", "check_loss", "check_optimiser", "check_structure"
 
 _LAYERS: Final = frozenset({*RULES, nn.GroupNorm, nn.Conv1d, nn.Conv2d})  # what the other engines may meet
 _SCALE: Final = 100.0
+_CROWD: Final = 24
+_CANCELLING: Final = (1e3, 1e6)  # times their size
+_SAME: Final = 1e-5  # of C: what a unit alone and in company may differ by
 _REPEATS: Final = 7
 _AGREEMENT: Final = 1e-3
 _CLIP: Final = 1.0
@@ -173,7 +178,8 @@ def check_behaviour(
 
     if differs(flatten(tried(units, _CLIP))):
         raise _cause("another sum for the same units: state or chance in a forward pass")
-    if differs(np.sum([flatten(tried([unit], _CLIP)) for unit in units], axis=0)):
+    alone = np.sum([flatten(tried([unit], _CLIP)) for unit in units], axis=0)
+    if (engine != "loop" and _reads_others(model, units)) or differs(alone):
         raise _cause("a unit whose gradient depends on another unit")
     if differs(flatten(loop(units, _CLIP))):
         raise _cause(
@@ -181,10 +187,19 @@ def check_behaviour(
         )
     if differs(flatten(tried([_changed(unit, repeats=_REPEATS) for unit in units], _CLIP))):
         raise _cause("a sum that repeated frames change: a unit's loss is no mean over its frames")
+    _check_bound(tried, units)
+
+
+def _check_bound(engine: ClippedSum, units: Sequence[UnitFrames]) -> None:
     huge = [_changed(unit, scale=_SCALE) for unit in units]
-    for moved in _moves(tried, huge):
-        if not moved <= _CLIP:
-            raise _cause("a unit that moves the sum by more than the clip norm")
+    if not all(moved <= _CLIP for moved in _moves(engine, huge)):
+        raise _cause("a unit that moves the sum by more than the clip norm")
+    if not all(_alike_in_company(engine, units, scale) for scale in _CANCELLING):
+        raise ModelRefusedError(
+            need="the engine: what rounding leaves of a unit whose frames cancel, the same in any company",
+            found=f"another remainder beside other units, {type(engine).__name__}",
+            remedy="an engine that computes each unit alone, such as the loop; report this",
+        )
 
 
 def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -230,6 +245,48 @@ def _moves(engine: ClippedSum, units: list[UnitFrames]) -> Iterator[float]:
     whole = flatten(engine(units, _CLIP))
     for out in range(len(units)):
         yield float(np.linalg.norm(whole - flatten(engine(units[:out] + units[out + 1 :], _CLIP))))
+
+
+def _reads_others(model: nn.Module, units: Sequence[UnitFrames]) -> bool:
+    """Whether outputs of frames side by side are others than those of a unit's own."""
+    with torch.no_grad():
+        whole = model(torch.cat([unit.inputs for unit in units]))
+        alone = torch.cat([model(unit.inputs) for unit in units])
+    return not torch.allclose(whole, alone, rtol=_AGREEMENT, atol=_AGREEMENT * float(alone.abs().mean()))
+
+
+def _alike_in_company(engine: ClippedSum, units: Sequence[UnitFrames], scale: float) -> bool:
+    """Whether units of frames that cancel add the same in any company, and none moves the others.
+
+    Many of one kind: were its rounding to change, it would change alike in all of them.
+    """
+    short = units[0]
+    for unit in units:
+        kind = _cancelling(unit, scale)
+        one, many = flatten(engine([kind], _CLIP)), [kind] * _CROWD
+        whole = flatten(engine(many, _CLIP))
+        if not float(np.linalg.norm(whole - _CROWD * one)) <= _CROWD * _SAME * _CLIP:
+            return False
+        for other in (short, _joined(kind, short)):  # of another length, and of nearly the same
+            if not float(np.linalg.norm(flatten(engine([other, *many], _CLIP)) - whole)) <= _CLIP:
+                return False
+    return True
+
+
+def _joined(left: UnitFrames, right: UnitFrames) -> UnitFrames:
+    return UnitFrames(
+        torch.cat([left.inputs, right.inputs]),
+        torch.cat([left.targets, right.targets]),
+        torch.cat([left.mask, right.mask]),
+    )
+
+
+def _cancelling(unit: UnitFrames, scale: float) -> UnitFrames:
+    """Each frame once with a huge target and once with its opposite."""
+    twice = _changed(unit, repeats=2)
+    signs = torch.ones(len(twice.inputs)).reshape(-1, *[1] * (unit.targets.dim() - 1))
+    signs[len(unit.inputs) :] = -1
+    return UnitFrames(twice.inputs, twice.targets * signs * scale, twice.mask)
 
 
 def _synthetic(recipe: Recipe, longest: int) -> list[UnitFrames]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an episode's fields to arrays, by the recipe's features and public constants.
 
-- Inputs are float32, normalised and clipped; targets are normalised actions, a chunk per frame, with a mask
-  beyond the end.
+- Inputs are float32, normalised and clipped; targets are actions within the recipe's limits (beyond them no
+  robot acts), normalised, a chunk per frame, with a mask beyond the end.
 - Nothing here looks at two units at once: no statistic, no filter, no order. Episodes of one unit are pooled:
   their frames stand side by side, each with its own end of episode (`unit_frames`).
 """
@@ -77,7 +77,7 @@ class Frames:
 
     Attributes:
         inputs: ``[T, d] float32``.
-        targets: ``[T, H * a] float32``, normalised.
+        targets: ``[T, H * a] float32``, within limits, normalised.
         mask: ``[T, H * a] float32``, 1 where the target lies inside the episode.
         unit_id: The unit.
         stratum: What the plan's strata are told apart by (the task); never leaves the site.
@@ -195,8 +195,8 @@ def frames_of(recipe: Recipe, episode: Episode, features: Features | None = None
         raw.append(_column(episode.observation, name, size, len(raw[0]) if raw else None))
     length = len(raw[0])
     acts = [_column(episode.action, out.field, out.size, length) for out in recipe.outputs]
-    centre, scale, _ = action_constants(recipe)
-    actions = (np.concatenate(acts, axis=1) - centre) / scale
+    centre, scale, limit = action_constants(recipe)
+    actions = np.clip(np.concatenate(acts, axis=1) - centre, -limit, limit) / scale
     chunk, size = recipe.architecture.args.chunk, actions.shape[1]
     targets = np.zeros((length, chunk, size), dtype=np.float32)
     mask = np.zeros((length, chunk, size), dtype=np.float32)

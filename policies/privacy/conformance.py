@@ -43,7 +43,7 @@ PASSED: Final = "passed"
 FAILED: Final = "failed"
 CHECKS: Final[dict[str, str]] = {
     "steps": "every step is counted and noisy, also with no unit drawn, and none runs beyond the plan",
-    "remove-one": "removing any one unit moves the clipped sum by at most the clip norm, and nothing else is in it",
+    "remove-one": "removing any one unit moves the sum by at most the clip norm, and nothing else is in it",
     "frames": "no unit brings more frames into a step than the plan allows",
     "sampling": "each unit is drawn on its own, afresh at every step and in every run, with its probability",
     "noise-strength": "the noise has the plan's variance, in every tensor and beside every batch",

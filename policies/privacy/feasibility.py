@@ -55,8 +55,8 @@ _Q_STEPS: Final = 20  # sampling probabilities are offered in twentieths
 _EPSILON_MAX: Final = 64.0  # offered at most; beyond it nothing is promised
 _DIGITS: Final = 2  # of an offered number
 NO_NUMBER: Final = (
-    "several of these together: a smaller model, more units, more silos, a larger epsilon, and where the plan "
-    "has a strata_target a larger one"
+    "several of these together: a smaller model, more units, more silos, a larger epsilon, and where the "
+    "plan has a strata_target a larger one"
 )
 _EDGE: Final = 1e-9  # rounding of the ratio itself
 _HALVINGS: Final = 60  # of the interval in which a number is sought

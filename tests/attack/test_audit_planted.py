@@ -22,6 +22,7 @@ from policies.log.checkpoint import Checkpoint, VerifierKey, parse_policy, polic
 from policies.log.entries import EntryType, Event, from_envelope
 from policies.log.envelope import Seen, open_envelope, seal_envelope
 from policies.privacy.accounting import rho_max_nano, rho_step_nano
+from policies.privacy.conformance import figure, mu_expected
 from policies.privacy.leakage import verdicts
 from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
@@ -1908,6 +1909,24 @@ def a_statement_that_hides_the_tests() -> tuple[bytes, Any]:
 @planted("AUD-071")
 def a_statement_with_a_kinder_figure_than_the_tests() -> tuple[bytes, Any]:
     return _restating(mia_auc="0.100000")
+
+
+def _expecting(mu: str) -> tuple[bytes, Any]:
+    """Kita says of its engine's audit what mu the plan lets expect, and the broker reports that it did."""
+    row = {"report": digest_from("audit"), "mu": mu, "mu_expected": mu, "eps_low": "0", "verdict": "pass"}
+    figures, sim = {"conformance": row, "property": None}, CanarySim()
+    name = sim.makers["kita"].alias(sim.contract.digest, RUN)
+    sim.edit = lambda report: report | {"audits": {name: figures}}
+    return _other_body(sim, "evaluation kita", figures=figures)
+
+
+@planted("AUD-078", "AUD-071")
+def an_audit_of_an_engine_that_expects_another_mu_than_the_plan() -> tuple[bytes, Any]:
+    return _expecting("0.9")
+
+
+def test_an_audit_that_expects_the_mu_of_the_plan_differs_from_a_statement_without_it_only() -> None:
+    assert set(audited(lambda: _expecting(figure(mu_expected(PLAN)))).counts) == {"AUD-071"}
 
 
 def _party_edited(**figures: Any) -> tuple[bytes, Any]:

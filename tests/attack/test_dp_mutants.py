@@ -79,6 +79,6 @@ def test_a_node_with_wrong_noise_trains_nothing_and_spends_nothing(tmp_path):
     _, reply = world.ask(weights=learner.initial(world.recipe))
     assert (reply.status, reply.code) == ("refused", "privacy.audit-failed")
     assert list(world.worker.budgets.touches()) == []
-    report = kept(world.home, world.recipe.plan.digest)
+    report = kept(world.home, world.recipe)
     assert report is not None
     assert not report.passed

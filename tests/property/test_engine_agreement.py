@@ -77,3 +77,42 @@ def test_engines_agree_and_one_unit_moves_the_sum_by_at_most_the_clip(  # noqa: 
         assert np.linalg.norm(whole - flatten(engine(units[1:], clip))) <= clip
         parts = flatten(engine(units[:2], clip)) + flatten(engine(units[2:], clip))
         np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5 * clip)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    crowd=st.integers(1, 20),
+    odd=st.integers(1, 60),
+    width=st.sampled_from([1, 3, 8, 70]),
+    model=st.sampled_from(sorted(MODELS)),
+    size=st.floats(2, 12).map(lambda power: 10.0**power),
+    clipping=st.sampled_from(["flat", "normalised"]),
+    seed=st.integers(0, 2**16),
+)
+def test_units_whose_huge_frames_cancel_add_the_same_in_any_company(  # noqa: PLR0917
+    lengths, crowd, odd, width, model, size, clipping, seed
+):
+    rng = np.random.default_rng(seed)
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    built = MODELS[model](width)
+
+    def opposed(frames):
+        inputs, targets = (rng.standard_normal((frames, n)).astype(np.float32) for n in (INPUTS, OUTPUTS))
+        targets = np.concatenate([targets, -targets]) * np.float32(size)
+        return UnitFrames(
+            torch.from_numpy(np.concatenate([inputs, inputs])),
+            torch.from_numpy(targets),
+            torch.ones(2 * frames, OUTPUTS),
+        )
+
+    units = [opposed(n) for n in lengths]
+    units += [units[0]] * crowd
+    neighbour = opposed(odd)
+    for kind in (LoopEngine, OpacusHooksEngine, PackedEngine):
+        engine = kind(copy.deepcopy(built), frame_loss, clipping=clipping)
+        whole = flatten(engine(units, 1.0))
+        assert np.linalg.norm(flatten(engine([neighbour, *units], 1.0)) - whole) <= 1
+        alone = np.sum([flatten(engine([one], 1.0)) for one in units], axis=0)
+        assert np.linalg.norm(whole - alone) <= 1e-5 * len(units)

@@ -83,11 +83,11 @@ def test_other_units_leave_the_port_alone_and_are_not_counted_as_canaries():
     units = _units(others(port, count=6, frames=4, rng=np.random.default_rng(0)))
     total = flatten(tap(units, 0.1))
     assert np.abs(total[-port.size :]).max() == 0 < np.abs(total[: -port.size]).max()
-    assert list(tap.take()) == []
-    tap(_units(canaries(port, count=5, clip=0.1, frames=4)), 0.1)
-    assert list(tap.take()) == [0, 1, 2, 3, 4]
-    assert list(tap.take()) == []
-    assert tap.longest == 8
+    assert list(tap.take(3)) == [0, 0, 0]
+    tap(_units(canaries(port, count=5, clip=0.1, frames=4)), 0.2)
+    assert list(tap.take(6)) == [1, 1, 1, 1, 1, 0]
+    assert list(tap.take(2)) == [0, 0]
+    assert (tap.longest, tap.clip) == (8, 0.2)
 
 
 # --- right plans ---
@@ -242,16 +242,16 @@ def test_figures_are_plain_decimals():
 # --- on a node ---
 
 
-def test_a_report_is_kept_by_plan_and_a_damaged_one_is_told(report, tmp_path):
-    home = Home(tmp_path)
-    assert kept(home, report.plan) is None
+def test_a_report_is_kept_by_recipe_and_a_damaged_one_is_told(report, tmp_path):
+    home, recipe = Home(tmp_path), small_recipe()
+    assert kept(home, recipe) is None
     path = keep(home, report)
-    assert path == home.audits / f"{report.plan.removeprefix('sha256:')}.json"
-    assert kept(home, report.plan) == report
+    assert path == home.audits / f"{recipe.digest.removeprefix('sha256:')}.json"
+    assert kept(home, recipe) == report
     for damaged in (b"{", b"{}", canonical(report.document)[:-2]):
         path.write_bytes(damaged)
         with pytest.raises(PlanIncompleteError):
-            kept(home, report.plan)
+            kept(home, recipe)
 
 
 def test_a_process_audits_a_recipe_once_before_it_trains(tmp_path):
@@ -339,7 +339,7 @@ def test_the_command_audits_in_a_process_of_its_own_and_keeps_the_report(tmp_pat
     assert done.exit_code == 0
     told = json.loads(done.stdout)["data"]
     assert told["report"]["verdict"] == "passed"
-    assert kept(home, recipe.plan.digest).document == told["report"]
+    assert kept(home, recipe).document == told["report"]
 
 
 def test_the_command_tells_what_it_cannot_audit(tmp_path):

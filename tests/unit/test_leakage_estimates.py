@@ -15,7 +15,9 @@ from policies.privacy.gaussian_mu import (
     correlation_chance,
     fit_mu,
     gaussian_chance,
+    is_coarse,
     mu_epsilon,
+    repeat_chance,
     variance_chance,
 )
 from policies.privacy.leakage_estimates import auc, one_run_epsilon, one_run_low, tpr_at_fpr
@@ -194,6 +196,41 @@ def test_each_wrong_sampler_is_unlikely_in_its_own_figure(rng):
     assert draw_chances(fixed, q=q)["sizes"] < 1e-12
     assert draw_chances(np.repeat(free[::2], 2, axis=0), q=q)["repeats"] < 1e-12
     assert draw_chances(rng.random((steps, units)) < 0.25, q=q)["rate"] < 1e-12
+
+
+def test_what_shows_in_single_units_groups_and_runs_is_found(rng):
+    steps, units, q = 300, 400, 0.2
+    free = (rng.random((steps, units)) < q).astype(int)
+    skipped, twice, again = free.copy(), free.copy(), free.copy()
+    skipped[:, 0] = 0
+    twice[7, np.flatnonzero(free[7])[0]] = 2
+    again[150:] = again[:150]
+    groups = np.repeat(np.arange(40), 10)
+    capped = np.where(groups < 2, 0.1, q)
+    assert draw_chances(skipped, q=q)["units"] < 1e-12
+    assert draw_chances(twice, q=q)["once"] == 0
+    assert draw_chances(again, q=q, run=150)["repeats"] < 1e-12
+    assert draw_chances(free, q=capped, groups=groups)["strata"] < 1e-12
+    right = rng.random((steps, units)) < capped
+    assert min(draw_chances(right, q=capped, groups=groups, run=150).values()) > 1e-4
+    whole, sure = np.where(groups < 2, right, 1), np.where(groups < 2, 0.1, 1.0)
+    assert min(draw_chances(whole, q=sure, groups=groups).values()) > 1e-4
+    whole[3, -1] = 0
+    assert draw_chances(whole, q=sure, groups=groups)["rate"] == 0
+
+
+def test_a_repeat_at_any_distance_and_a_grid_are_found(rng):
+    noise = rng.standard_normal(60_000)
+    assert repeat_chance(noise) > 1e-3
+    assert repeat_chance(rng.standard_normal(9_000)) == repeat_chance(np.zeros(20_000)) == 1
+    for sign in (1, -1):
+        copied = noise.copy()
+        copied[31_415:34_415] = sign * copied[:3_000]
+        assert repeat_chance(copied) < 1e-12
+    assert not is_coarse(noise, single=True)
+    assert not is_coarse(noise.astype(np.float32)[:20_000])
+    assert is_coarse(noise.astype(np.float32), single=True)
+    assert is_coarse(noise.astype(np.float16)[:1_000])
 
 
 # --- properties ---

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,11 @@ from client.learning.engines import (
 )
 from client.learning.models import MlpChunkModel
 from client.learning.noise import SecureNoise, SeededNoise
+from client.learning.registry import build as build_model
 from client.learning.registry import flatten
+from client.learning.tensors import EpisodeArrays, unit_frames
 from policies.privacy.errors import ModelRefusedError, PrecisionRefusedError, RngRefusedError
+from policies.recipe import load
 from sandbox.bench_models import TokenTransformer
 from tests.learnsim import SeededEntropy
 
@@ -182,6 +187,100 @@ def test_frames_that_cancel_are_still_bounded(clipping, loud):
     for some in (units, units[:1]):
         whole = total(PackedEngine, some, build=wide, clipping=clipping)
         assert np.linalg.norm(whole - total(PackedEngine, some[1:], build=wide, clipping=clipping)) <= CLIP
+
+
+# --- what rounding leaves of frames that cancel is the same in any company ---
+
+
+def opposed(frames: int, size: float, *, seed: int = 0) -> UnitFrames:
+    """Equal inputs, targets plus and minus in turn: all but nothing of each frame's gradient is left."""
+    rng = np.random.default_rng(seed)
+    one, target = (torch.from_numpy(rng.standard_normal((1, n)).astype(np.float32)) for n in (19, 4))
+    signs = torch.where(torch.arange(frames) % 2 == 0, 1.0, -1.0)[:, None]
+    return UnitFrames(one.repeat(frames, 1), target * size * signs, torch.ones(frames, 4))
+
+
+def moved(sums, whole, out, clip=CLIP):
+    rest = [u for place, u in enumerate(whole) if place != out]
+    return np.linalg.norm(flatten(sums(whole, clip)) - flatten(sums(rest, clip))) / clip
+
+
+SIZES = [1e1, 1e3, 1e4, 1e6, 1e8, 1e12]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("neighbour", [17, 3, 200])
+def test_a_neighbour_of_another_length_moves_the_sum_by_its_own_part_only(
+    kind, build, clipping, neighbour, size
+):
+    """A batch that is padded to its longest, or measured by its longest, moves by tens of clip norms here."""
+    sums = engine(kind, build, clipping=clipping)
+    many = [opposed(16, size)] * 30
+    for odd in (unit(neighbour), opposed(neighbour, size, seed=1)):
+        assert moved(sums, [odd, *many], 0) <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_unit_adds_the_same_alone_and_in_company(kind, build, clipping, size):
+    sums = engine(kind, build, clipping=clipping)
+    whole = [opposed(n, size, seed=n) for n in (1, 2, 2, 7, 16, 17, 33, 90)] + UNITS[:4]
+    alone = [flatten(sums([one], CLIP)) for one in whole]
+    for company in (whole, whole[::-1], whole[3:], whole[::2]):
+        expected = sum(own for own, one in zip(alone, whole, strict=True) if any(one is u for u in company))
+        assert np.linalg.norm(flatten(sums(company, CLIP)) - expected) <= 1e-9 * CLIP
+    assert max(np.linalg.norm(own) for own in alone) <= CLIP
+
+
+def test_a_unit_adds_the_same_wherever_its_frames_lie_in_memory(kind, build):
+    """Kernels may round otherwise where rows do not begin a line of the cache."""
+    one = opposed(17, 1e8)
+    expected = total(kind, [one], build=build)
+    for shift in (1, 3, 4):
+        moved_parts = []
+        for part in (one.inputs, one.targets, one.mask):
+            room = torch.empty(part.numel() + shift)[shift:].view(part.shape)
+            moved_parts.append(room.copy_(part))
+        assert (total(kind, [UnitFrames(*moved_parts)], build=build) == expected).all()
+
+
+@pytest.mark.parametrize("size", [1e4, 1e8])
+def test_a_unit_at_the_border_of_two_parts_of_a_batch_moves_no_other(clipping, size):
+    sums = engine(PackedEngine, clipping=clipping)
+
+    def in_parts(units):
+        return sum(flatten(sums(units[n : n + 128], CLIP)) for n in range(0, len(units), 128))
+
+    lengths = [2 + number % 5 for number in range(260)]
+    units = [opposed(length, size, seed=length) for length in lengths]
+    for out in (0, 127, 128):
+        gone = in_parts(units) - in_parts(units[:out] + units[out + 1 :])
+        assert np.linalg.norm(gone) <= CLIP
+
+
+@pytest.mark.parametrize("command", [1.0, 1e4, 1e6, 1e8])
+def test_removing_one_episode_of_the_example_recipe_moves_the_sum_by_at_most_the_clip(command):
+    """From fields to sum: a gripper that is told to open and to shut, a hundred times over."""
+    recipe = load((Path(__file__).parents[2] / "docs/how-to/example/recipe.json").read_bytes())
+    here = {"tcp_pos": [0.02, 0.7, 0.2], "gripper_width": [1.0], "object_pos": [0.01, 0.7, 0.05]}
+    here["goal_pos"] = [0.0, 0.85, 0.1]
+
+    def episode(number, frames, size):
+        turns = (np.where(np.arange(frames) % 2, -1, 1)[:, None] * size).astype(np.float32)
+        return EpisodeArrays(
+            observation={name: np.tile(np.array(at, np.float32), (frames, 1)) for name, at in here.items()},
+            action={"tcp_pose_delta": np.repeat(turns * 0.01, 3, 1), "gripper_cmd": turns},
+            unit_id=bytes([number]) * 32,
+        )
+
+    episodes = [*(episode(number, 6, command) for number in range(100)), episode(200, 7, 0.0)]
+    units = [
+        UnitFrames(*(torch.from_numpy(part) for part in (one.inputs, one.targets, one.mask)))
+        for one in unit_frames(recipe, episodes)
+    ]
+    plan = recipe.plan
+    chosen = choose_engine(build_model(recipe), frame_loss, plan.frames_per_unit, clipping=plan.clipping)
+    assert chosen.name == "packed"
+    assert moved(chosen.engine, units, len(units) - 1, float(plan.clip_norm)) <= 1
 
 
 def test_a_unit_alone_has_the_gradient_that_it_has_in_a_batch(kind, build):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from client.learning.engines import UnitFrames, frame_loss
+from client.learning.engines import ENGINES, LoopEngine, UnitFrames, clip_factors, frame_loss
+from client.learning.engines.protocol import zeros
 from client.learning.probe import check_optimiser, check_structure, probe, probe_model
 from policies.privacy.errors import ModelRefusedError
 from sandbox.bench_models import TokenTransformer
@@ -280,6 +281,35 @@ class OwnMean(nn.Module):
 
 def test_a_model_that_counts_frames_is_refused():
     assert "repeated frames" in refused(OwnMean(), engine="loop").found
+
+
+class Accumulating(LoopEngine):
+    """Adds a unit's frames up in float32, in an order that the size of the batch decides."""
+
+    def __call__(self, units, clip):
+        total = zeros(self._model)
+        for one in units:
+            frames = [
+                torch.cat(
+                    self._gradients(
+                        UnitFrames(*(part[n : n + 1] for part in (one.inputs, one.targets, one.mask)))
+                    )
+                )
+                for n in range(len(one.inputs))
+            ]
+            rows = torch.stack(frames).float().roll(len(units), 0)
+            mean = rows.cumsum(0)[-1].double() / len(frames)
+            mean *= clip_factors(mean.norm(), clip, "flat")
+            for into, own in zip(total, mean.split([t.numel() for t in total]), strict=True):
+                into.add_(own.view(into.shape))
+        return total
+
+
+def test_an_engine_whose_rounding_depends_on_the_batch_is_refused(monkeypatch):
+    monkeypatch.setitem(ENGINES, "packed", Accumulating)
+    error = refused(small(nn.Tanh()), engine="packed")
+    assert error.need.startswith("the engine")
+    assert "Accumulating" in error.found
 
 
 def test_an_optimiser_holds_exactly_the_trainable_parameters():

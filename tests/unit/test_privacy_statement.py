@@ -63,6 +63,18 @@ def test_an_engine_that_failed_its_audit_makes_the_model_not_private():
     check_statement(document)
 
 
+@pytest.mark.parametrize(
+    ("lang", "words"), [("en", "No audit of the training engine was told"), ("ja", "監査は伝えられていない")]
+)
+def test_a_claim_without_an_audit_stays_and_does_not_read_as_an_audit_that_passed(lang, words):
+    assert statement(claim("a1", PLAN))["verdict"] == "PRIVATE"
+    for audit, said in ((None, True), (AUDIT, False), (AUDIT | {"verdict": "fail"}, False)):
+        lines = [
+            line for _, part in page(statement(claim("a1", PLAN, audit=audit)), lang=lang) for line in part
+        ]
+        assert (words in "\n".join(lines)) == said
+
+
 def test_noise_shares_give_both_figures_and_every_step_between():
     check_statement(json.loads(statement_bytes(SHARED)))
     told = SHARED["contributors"][0]["claim"]

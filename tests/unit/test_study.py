@@ -140,7 +140,7 @@ def test_a_study_is_a_table_for_people_and_a_person_is_told_how_long_it_takes(tm
     lines = list(pooling_lines(study._report(plain, load(study_recipe(plain)), rows)))
     assert "NOT PRIVATE" in lines
     assert not any("deviation" in line or "start" in line for line in lines)
-    assert "2 seeds, 2 at a time; takes about 1 minute on" in pooling_before(options)
+    assert "seeds 2, 2 at a time; takes about 1 minute on" in pooling_before(options)
 
 
 _COUNTS = ((0, 5, 5, 10), (10, 10, 10, 10))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Per-unit gradients of all units in one backward pass, by Opacus' layer rules: a second opinion.
+"""Gradients by Opacus' layer rules: a second opinion for tests and audits, never chosen by itself.
 
-Only the rules of ``GradSampleModule`` are used, on frames padded to ``[U, K, ...]``; not Opacus'
-PrivacyEngine, loaders, optimisers or ghost mode, each of which can void the claim silently. Holds a
-gradient per unit in memory.
+Only the rules of ``GradSampleModule`` are used, on one unit at a time, ``[1, F, ...]``; not Opacus'
+PrivacyEngine, loaders, optimisers or ghost mode, each of which can void the claim silently. In a batch of
+padded units what float32 leaves of frames that cancel would depend on the neighbours, and one unit
+could move the sum by many C.
 """
 
 from __future__ import annotations
@@ -66,20 +67,19 @@ class OpacusHooksEngine:
     def __call__(self, units: Sequence[UnitFrames], clip: float) -> list[torch.Tensor]:
         """See `ClippedSum`."""
         check_precision(self._model)
-        if not units:
-            return zeros(self._model)
-        samples = self._samples(units)
-        squares = [s.reshape(len(units), -1).double().square().sum(1) for s in samples]
-        factors = clip_factors(torch.stack(squares).sum(0).sqrt(), clip, self._clipping)
-        bad = factors == 0
-        if bool(bad.any()):
-            samples = [s[~bad] for s in samples]  # 0 * NaN is NaN
-            factors = factors[~bad]
-        return [torch.tensordot(factors, s.double(), dims=1) for s in samples]
+        total = zeros(self._model)
+        for unit in units:
+            gradients = [sample.double() for sample in self._samples(unit)]
+            norm = torch.stack([one.square().sum() for one in gradients]).sum().sqrt()
+            factor = float(clip_factors(norm, clip, self._clipping))
+            if factor > 0:  # 0 * NaN is NaN
+                for into, one in zip(total, gradients, strict=True):
+                    into.add_(one, alpha=factor)
+        return total
 
-    def _samples(self, units: Sequence[UnitFrames]) -> list[torch.Tensor]:
-        """A gradient per unit for each parameter, ``[U, *shape]``."""
-        inputs, targets, mask, share = _padded(units)
+    def _samples(self, unit: UnitFrames) -> list[torch.Tensor]:
+        """The gradient of one unit for each parameter."""
+        inputs, targets, mask = (part[None].clone() for part in (unit.inputs, unit.targets, unit.mask))
         if inputs.is_floating_point():
             inputs.requires_grad_(True)  # noqa: FBT003  torch's own name; full backward hooks need it
         with torch.enable_grad(), warnings.catch_warnings():
@@ -87,34 +87,20 @@ class OpacusHooksEngine:
                 "ignore", "Full backward hook is firing", UserWarning
             )  # layers of indices
             loss = losses_of(self._loss, self._hooked(inputs), targets, mask)
-            torch.autograd.backward((loss * share).sum())
-        samples = [_grad_sample(name, p, len(units)) for name, p in self._parameters.items()]
+            torch.autograd.backward(loss.mean())
+        samples = [_grad_sample(name, parameter) for name, parameter in self._parameters.items()]
         self._hooked.zero_grad(set_to_none=True)
         return samples
 
 
-def _grad_sample(name: str, parameter: nn.Parameter, units: int) -> torch.Tensor:
+def _grad_sample(name: str, parameter: nn.Parameter) -> torch.Tensor:
     sample: torch.Tensor | None = vars(parameter).get("grad_sample")  # Opacus hangs it there
     if sample is None:
         raise no_gradient(name)
-    if sample.shape != (units, *parameter.shape):
+    if sample.shape != (1, *parameter.shape):
         raise ModelRefusedError(
-            need=f"{name}: one gradient per unit, {[units, *parameter.shape]}",
+            need=f"{name}: one gradient per unit, {[1, *parameter.shape]}",
             found=f"{list(sample.shape)}: another axis was folded into the axis of units",
             remedy="keep units the first axis of every layer's input; a frozen encoder, or the loop engine",
         )
-    return sample
-
-
-def _padded(units: Sequence[UnitFrames]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs ``[U, K, ...]``, targets, mask ``[U, K, o]``, shares of the unit's mean ``[U, K]``."""
-    frames = max(len(unit.inputs) for unit in units)
-    first = units[0]
-    inputs = first.inputs.new_zeros(len(units), frames, *first.inputs.shape[1:])
-    targets = torch.zeros(len(units), frames, *first.targets.shape[1:])
-    mask, share = torch.zeros_like(targets), torch.zeros(len(units), frames)
-    for row, unit in enumerate(units):
-        count = len(unit.inputs)
-        inputs[row, :count], targets[row, :count], mask[row, :count] = unit.inputs, unit.targets, unit.mask
-        share[row, :count] = 1 / count
-    return inputs, targets, mask, share
+    return sample[0]

@@ -61,7 +61,7 @@ class LoopEngine:
     def _gradients(self, unit: UnitFrames) -> list[torch.Tensor]:
         """The gradient of one unit, each tensor flat, float64."""
         with torch.enable_grad():
-            outputs = self._model(unit.inputs)
+            outputs = self._model(unit.inputs.clone())  # aligned, whatever memory the unit came in
             loss = losses_of(self._loss, outputs, unit.targets, unit.mask).mean()
         found = torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True)
         flat = []

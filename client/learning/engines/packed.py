@@ -16,7 +16,7 @@ rows of several units meet, all is float64.
 
 Only a norm from Gram matrices is not the norm of the very numbers that are added. It is exact enough unless
 rows cancel: a unit whose factor times ``reach`` (the sum of the norms of its rows' gradients) is above
-`_REACH` times C is measured and added by its own float64 gradient.
+`_REACH` times C, or which is not finite, is measured and added by its own float64 gradient.
 
 Nothing may cross the first axis of a layer's input: the model seam of `protocol.py`.
 """
@@ -113,7 +113,7 @@ class PackedEngine:
             torch.stack(part).sum(0) for part in zip(*(r.measure() for r in rules), strict=True)
         )
         factors = clip_factors(squares.sqrt(), clip, self._clipping)
-        fragile = (factors > 0) & ~(factors * reach <= _REACH * clip)
+        fragile = (reach != 0) & ~((factors > 0) & (factors * reach <= _REACH * clip))
         for unit in fragile.nonzero().flatten().tolist():
             self._add_exactly(total, [rule.of_unit(unit) for rule in rules], clip)
         factors = factors.where(~fragile, 0.0)

@@ -117,7 +117,7 @@ class LinearRule:
         self._bounds = tuple(accumulate(rows[: self._short], initial=0))
         self._left, self._right = scratch.take(self._bounds[-1], d), scratch.take(self._bounds[-1], p)
         self._kept = scratch.lines(len(rows) - self._short, d * p, self._leaf.weight.dtype)
-        self._products = self._kept[:, : d * p].unflatten(1, (p, d)).unbind()
+        self._products = self._kept[:, : d * p].view(len(self._kept), p, d).unbind()
         self._norms = self._kept.new_empty(len(self._kept), p)
         self._sums: list[torch.Tensor] = []
 
