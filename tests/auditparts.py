@@ -255,7 +255,7 @@ class NoNoiseWithoutUnits(OwnSteps):
 
 def _lengths(steps: OwnSteps) -> list[int]:
     """Lengths of the model's tensors, where there is a model."""
-    model = getattr(steps.engine._engine, "_model", None)
+    model = getattr(getattr(steps.engine, "_engine", None), "_model", None)
     return [] if model is None else [one.numel() for one in model.parameters()]
 
 

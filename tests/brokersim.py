@@ -40,7 +40,7 @@ from tests.lanesim import contract_signature, spoken, warnings_of
 URL = "https://127.0.0.1:7443"
 ORIGIN = "pool.example/log/test"
 START_MS = 1_790_000_000_000  # 2026-09-21
-RECIPE = private_recipe()
+RECIPE = private_recipe("1.5")  # the caps of `draft` hold a run of it
 EMPTY = Seen(size=0, root=EMPTY_ROOT)
 
 

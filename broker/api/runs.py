@@ -14,6 +14,7 @@ from broker.api.bodies import Body
 from broker.api.once import JSON, Answer
 from broker.api.problems import problem_response
 from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
+from broker.federation.affording import check_affordable
 from broker.log.errors import LogFrozenError
 from policies.contract.errors import RefusedError
 from policies.encoding import Json  # noqa: TC001  a field of a model
@@ -49,7 +50,7 @@ class VoteBody(Body):
 
 @router.post("/operator/runs")
 async def open_run(call: OperatorCall) -> Response:
-    """Opens a run of a recipe; the round runner takes it from there."""
+    """Opens a run of a recipe that the caps can hold; the round runner takes it from there."""
     body = call.read(RunBody)
     services = call.services
     contract = services.contracts.get(body.contract)
@@ -57,6 +58,7 @@ async def open_run(call: OperatorCall) -> Response:
     opened: list[str] = []
 
     def effect(session: Session, tx: LogTx) -> Answer:
+        check_affordable(session, services.contracts, contract, recipe)
         done = services.runs.open(
             session, tx, contract=contract, recipe=recipe, operator=call.operator, request=call.digest
         )

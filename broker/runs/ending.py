@@ -14,12 +14,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
 from broker.contracts.lineage import trained
-from broker.runs.affording import EPSILON_CHECKS
 from broker.runs.incidents import incidents_of
 from broker.runs.remedies import remedy_of
 from broker.runs.verdicts import counts_of, pause_between, who_said
@@ -45,7 +44,10 @@ if TYPE_CHECKING:
     from policies.encoding import Json
     from policies.log.entries import Entry
 
-__all__ = ["why_it_ended"]
+__all__ = ["EPSILON_CHECKS", "why_it_ended"]
+
+EPSILON_CHECKS: Final = frozenset({"epsilon-release", "epsilon-total"})
+"""Checks of the evaluator about a budget."""
 
 _FINDINGS = 20
 

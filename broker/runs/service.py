@@ -4,7 +4,6 @@
 - Opening a run is one transaction: its row, ``run.opened`` and the operator's action. The runner finds the
   row afterwards, also after a crash; a run that nobody moves waits. A contract that is halted, has ended or
   is outside its term lets none begin.
-- What no waiting can change refuses the opening: a budget that is spent (`broker.runs.affording`).
 - A run that is not closed shows as ``suspended`` while its contract is halted, and while it waits because
   members said no and too few are left; then ``waiting`` says until when and, to operators, for whom and by
   which code. An operator may stop it; ``stopping`` says so until its open round is closed.
@@ -26,7 +25,6 @@ from broker.contracts.errors import NotPartyError
 from broker.contracts.queries import OWN_BUDGET
 from broker.membership.directory import Operator
 from broker.membership.records import console_action
-from broker.runs.affording import check_affordable
 from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, RunClosedError, TooFewSeatsError
 from broker.runs.incidents import incidents_of
@@ -36,7 +34,7 @@ from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
 from policies.contract.errors import NotExecutedError, RefusedError
 from policies.contract.findings import HOUR_MS
-from policies.encoding import Json, new_id
+from policies.encoding import Json, digest, new_id
 from policies.limits import LIST_ROWS
 from policies.log.entries import EntryType, Event
 from policies.recipe import load as load_recipe
@@ -148,15 +146,7 @@ class Runs:
         operator: Operator,
         request: str,
     ) -> dict[str, Json]:
-        """Stores a run and says so in the log.
-
-        Raises:
-            BudgetExhaustedError: The contract's caps cannot hold one more run of the recipe.
-        """
-        seated = {one.party for one in self._contracts.seats(contract)} & set(recipe.participants)
-        plan = load_recipe(self._contracts.annex(session, contract, recipe.recipe_digest)).plan
-        if plan is not None:
-            check_affordable(session, self._contracts, contract, plan, participants=seated)
+        """Stores a run and says so in the log."""
         run_id = new_id("run", self._entropy.token_bytes(10))
         session.execute(
             insert(run).values(
@@ -205,7 +195,7 @@ class Runs:
             )
         if row["stop_ms"] is None:
             session.execute(update(run).where(run.c.run_id == run_id).values(stop_ms=tx.now_ms))
-        tx.add(console_action(operator, "run.stop", subject=run_id, request=request))
+        tx.add(console_action(operator, "run.stop", subject=digest(run_id.encode()), request=request))
         return {"run": run_id, "contract": row["contract"], "state": row["state"], "stopping": True}
 
     def show(self, session: Session, run_id: str, caller: Member | Operator) -> Shown:

@@ -51,6 +51,7 @@ _RESOLUTION: Final = 0.045  # standard error of mu that leaves 25 % more than fi
 _STEPS: Final = (120, 2_000)  # fewer tell nothing about the sampler; more take minutes
 _STEPS_GOAL: Final = 400
 _COPIES: Final = (1, 2, 4, 8, 16, 32)
+_SPARE: Final = 1.5  # many directions are worth so many units more: copies hide how unlike units weigh
 _DRAWN_CELLS: Final = 2**24  # gradient values of the canaries of one step: 128 MiB in float64
 _EMPTY_CELLS: Final = 2_000_000
 _EMPTY_STEPS: Final = (5, 40)
@@ -133,14 +134,15 @@ class Size:
         most = max(1, min(max(_CANARIES), int(_DRAWN_CELLS / (q * parameters))))
         needed = (plan.added_std / float(plan.clip_norm) / _RESOLUTION) ** 2
         sizes: list[Size] = []
-        for copies, count in product(_COPIES, _CANARIES):
+        for copies, count in product(reversed(_COPIES), _CANARIES):
             directions = max(1, min(count // copies, most // copies, parameters // 4))
             each = copies * q * (1 - q) + (copies * q) ** 2  # what one step tells of one direction
             steps = max(_STEPS[0], math.ceil(needed / (directions * each)))
             sizes.append(cls(directions=directions, copies=copies, steps=steps))
         short = [one for one in sizes if one.steps <= _STEPS_GOAL]
         if short:
-            return min(short, key=lambda one: one.steps * one.canaries)
+            most_units = _SPARE * min(one.steps * one.canaries for one in short)
+            return next(one for one in short[::-1] if one.steps * one.canaries <= most_units)
         longest = min(sizes, key=lambda one: one.steps)
         return cls(directions=longest.directions, copies=longest.copies, steps=min(_STEPS[1], longest.steps))
 
@@ -309,11 +311,11 @@ class Bench:
         drawn = np.zeros((size.steps, size.canaries), dtype=np.intp)
         scores, squares, alone = np.zeros((size.steps, port.size)), np.zeros(len(cuts)), 0
         kept: list[Array64] = []
+        alike, mixed = self._canaries(size.canaries), self._others()
         for at in range(size.steps):
             crowded = at // run % 2 == 1
             if at % run == 0:  # a run has at most the plan's number of steps
-                frames = self._canaries(size.canaries)
-                steps = self._steps(self.plan, [*frames, *self._others()] if crowded else frames)
+                steps = self._steps(self.plan, [*alike, *mixed] if crowded else alike)
             noisy = self._noisy(steps)
             scores[at], drawn[at] = noisy[own:] / self._clip, self.tap.take(size.canaries)
             if not crowded and drawn[at].any():

@@ -126,9 +126,10 @@ def findings(
             f"least likely: {fresh[0]}, chance {fresh[1]:.1e}",
         ),
         (
-            abs(mu.value - expected) <= allowed * expected and exact.least >= lightest - _EXACT,
-            f"mu within {100 * allowed:.0f} % of {figure(expected)};"
-            f" without noise at least {lightest:.3f} clip norms",
+            abs(mu.value - expected) <= allowed * expected
+            and abs(fit.std / planned - 1) <= TOLERANCE
+            and exact.least >= lightest - _EXACT,
+            f"mu within {100 * allowed:.0f} % of {figure(expected)}; {lightest:.3f} clip norms without noise",
             f"mu {mu.value:.4f}: {fit.weight:.3f} clip norms in noise of {fit.std:.3f}"
             + (f", not {planned:.3f}" if abs(fit.std / planned - 1) > TOLERANCE else "")
             + f"; {exact.least:.3f} without noise",

@@ -4,8 +4,8 @@
 Three families of tests, each by name. Everything is in standard deviations of the plan's noise, so that one
 right number, 1, is compared with.
 
-- strength: each tensor with nobody drawn, and beside batches of canaries; each step for itself, and each tenth
-  of a whole run; coordinates of the port without canaries, also while other units are in the batch;
+- strength: each tensor with nobody drawn, and beside batches of canaries; each step for itself, and each
+  tenth of a whole run; coordinates of the port without canaries, also while other units are in the batch;
   generators that were just made.
 - shape: Gaussian, and finer than a grid of half precision; a generator's own numbers finer than single.
 - fresh: no two steps, tensors, runs or generators alike, at the same place or at any distance; each

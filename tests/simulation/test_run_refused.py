@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from policies.encoding import digest
 from policies.limits import REFUSED_PATIENCE_S, REFUSED_WAIT_S
 from policies.log.entries import EntryType
 from tests.federationsim import NAMES, ROUNDS, Pool, running
@@ -33,10 +35,11 @@ def says(pool: Pool, code: str, *names: str, kind: str = "train.contribute", aft
         node = pool.nodes[name]
         honest = type(node).ask
 
-        def ask(config, header, asked, slot, tensor, node=node, honest=honest):
+        def ask(*request: Any, node: Any = node, honest: Any = honest) -> Any:
+            _, _, asked, slot, _ = request
             if code and asked == kind and slot[0] > after:
                 return code
-            return honest(node, config, header, asked, slot, tensor)
+            return honest(node, *request)
 
         node.ask = ask
 
@@ -134,7 +137,7 @@ def test_an_operator_stops_a_run_that_waits_and_what_was_trained_is_a_candidate(
         assert list(pool.candidates().values()) == ["released"]
         assert shown(pool, go, run)["ended"]["reason"] == "an operator stopped it after round 1"
         actions = [(one.pub["action"], one.pub["subject"]) for one in pool.entries(EntryType.CONSOLE_ACTION)]
-        assert ("run.stop", run) in actions
+        assert ("run.stop", digest(run.encode())) in actions
         again = go(pool.house.alice.post(f"/operator/runs/{run}/stop", {}))
         assert (again.status_code, again.json()["code"]) == (409, "run.closed")
         pool.check_books(run)
@@ -218,7 +221,7 @@ def test_the_run_pauses_after_one_refused_attempt_and_says_so():
         assert line["waiting"]["parties"] == ["kita", "nord"]
         assert "guard explain" in line["waiting"]["reason"]
         (waiting,) = [one for one in pool.journal.of("run.waiting") if one.get("code") == "run.declined"]
-        assert "kita, nord" in str(waiting["found"])
+        assert "kita (local.refused), nord (local.refused)" in str(waiting["found"])
         own = go(pool.nodes["iber"].owner().get(f"/runs/{run}")).json()
         assert "parties" not in own["waiting"]
         pause(pool, "kita", "nord", paused=False)

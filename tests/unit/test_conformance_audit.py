@@ -101,6 +101,7 @@ def test_ten_right_plans_pass(name: str):
     assert float(found.figures["epsilon_sure"]) <= float(found.figures["epsilon_low"])
 
 
+@pytest.mark.slow
 def test_a_right_plan_passes_at_fifty_seeds_of_fifty():
     plan = PLANS["shares"] | {"frames_per_unit": 2}
     assert [one.failures for one in (audited(plan, seed=seed) for seed in range(50))] == [()] * 50

@@ -48,7 +48,12 @@ def wide():
     )
 
 
-MODELS = {"mlp": mlp, "transformer": transformer, "wide": wide}
+def edge():
+    """So wide that units of some frames are measured by Gram matrices, and of one frame more by products."""
+    return MlpChunkModel(input_size=19, output_size=4, width=64, chunk=1)
+
+
+MODELS = {"mlp": mlp, "transformer": transformer, "wide": wide, "edge": edge}
 
 
 def unit(frames: int, *, seed: int = 0, scale: float = 1.0) -> UnitFrames:
@@ -205,19 +210,19 @@ def moved(sums, whole, out, clip=CLIP):
     return np.linalg.norm(flatten(sums(whole, clip)) - flatten(sums(rest, clip))) / clip
 
 
-SIZES = [1e1, 1e3, 1e4, 1e6, 1e8, 1e12]
+SIZES = [1e4, 1e10]
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("neighbour", [17, 3, 200])
-def test_a_neighbour_of_another_length_moves_the_sum_by_its_own_part_only(
-    kind, build, clipping, neighbour, size
-):
+@pytest.mark.parametrize("build", [edge, transformer])
+def test_a_neighbour_of_another_length_moves_the_sum_by_its_own_part_only(kind, build, clipping, size):
     """A batch that is padded to its longest, or measured by its longest, moves by tens of clip norms here."""
     sums = engine(kind, build, clipping=clipping)
-    many = [opposed(16, size)] * 30
-    for odd in (unit(neighbour), opposed(neighbour, size, seed=1)):
-        assert moved(sums, [odd, *many], 0) <= 1
+    for frames, neighbour in ((16, 17), (16, 3), (16, 200), (4, 5)):
+        many = [opposed(frames, size)] * 20
+        crowd = flatten(sums(many, CLIP))
+        for odd in (unit(neighbour), opposed(neighbour, size, seed=1)):
+            assert np.linalg.norm(flatten(sums([odd, *many], CLIP)) - crowd) <= CLIP
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -257,8 +262,9 @@ def test_a_unit_at_the_border_of_two_parts_of_a_batch_moves_no_other(clipping, s
         assert np.linalg.norm(gone) <= CLIP
 
 
-@pytest.mark.parametrize("command", [1.0, 1e4, 1e6, 1e8])
-def test_removing_one_episode_of_the_example_recipe_moves_the_sum_by_at_most_the_clip(command):
+@pytest.mark.parametrize("louder", [1.0, np.float32(1e6)], ids=["within limits", "beyond any limit"])
+@pytest.mark.parametrize("command", [1.0, 1e4, 1e8])
+def test_removing_one_episode_of_the_example_recipe_moves_the_sum_by_at_most_the_clip(command, louder):
     """From fields to sum: a gripper that is told to open and to shut, a hundred times over."""
     recipe = load((Path(__file__).parents[2] / "docs/how-to/example/recipe.json").read_bytes())
     here = {"tcp_pos": [0.02, 0.7, 0.2], "gripper_width": [1.0], "object_pos": [0.01, 0.7, 0.05]}
@@ -274,7 +280,7 @@ def test_removing_one_episode_of_the_example_recipe_moves_the_sum_by_at_most_the
 
     episodes = [*(episode(number, 6, command) for number in range(100)), episode(200, 7, 0.0)]
     units = [
-        UnitFrames(*(torch.from_numpy(part) for part in (one.inputs, one.targets, one.mask)))
+        UnitFrames(*(torch.from_numpy(part) for part in (one.inputs, one.targets * louder, one.mask)))
         for one in unit_frames(recipe, episodes)
     ]
     plan = recipe.plan

@@ -21,7 +21,7 @@ from client.learning import (
 from client.learning.errors import AttemptRepeatedError, EpisodeUnfitError, WeightsUnfitError
 from client.learning.evaluate import unit_losses
 from client.learning.registry import build, read_weights
-from client.learning.tensors import Features, frames_of, unit_frames
+from client.learning.tensors import Features, action_constants, frames_of, unit_frames
 from policies.encoding import digest
 from policies.privacy.errors import (
     BudgetExhaustedError,
@@ -83,6 +83,18 @@ def test_targets_are_the_next_actions_with_a_mask_beyond_the_end():
     assert (acted[1, 1] == acted[2, 0]).all()
     assert frames.mask.reshape(5, 3, 4)[:, :, 0].tolist() == [[1, 1, 1]] * 3 + [[1, 1, 0], [1, 0, 0]]
     assert not acted[4, 1:].any()
+
+
+def test_targets_beyond_the_recipes_limits_are_those_limits():
+    recipe, part = small_plain(chunk=1, execute=1), episode(0, frames=4)
+    signs = np.where(np.arange(4)[:, None] % 2, -1e8, 1e8)
+    wild = {name: signs * np.ones_like(values) for name, values in part.action.items()}
+    frames = frames_of(recipe, replace(part, action=wild))
+    centre, scale, limit = action_constants(recipe)
+    np.testing.assert_allclose(frames.targets[0] * scale + centre, centre + limit, rtol=1e-6)
+    np.testing.assert_allclose(frames.targets[1] * scale + centre, centre - limit, rtol=1e-6)
+    wild["gripper_cmd"] = wild["gripper_cmd"] * np.nan
+    assert np.isnan(frames_of(recipe, replace(part, action=wild)).targets).any()  # the engine drops the unit
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "length", "empty"])

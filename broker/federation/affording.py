@@ -6,7 +6,7 @@
 - It refuses only where too few groups are left without the parties whose budget is spent.
 - Nodes decide by their own ledgers, which may know more: an owner's tighter cap, blocks of data.
 
-    check_affordable(session, contracts, contract, plan, participants=("iber", "kita"))
+    check_affordable(session, contracts, contract, contract.recipes[0])
 """
 
 from __future__ import annotations
@@ -16,34 +16,37 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from broker.federation.mirror import epsilon_after
+from broker.runs.ending import EPSILON_CHECKS
 from policies.contract import Outcome, TrainRound, evaluate
 from policies.contract.render import remedy_text
 from policies.privacy.errors import BudgetExhaustedError
+from policies.recipe import load as load_recipe
 from policies.rounds import too_few
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from broker.contracts.service import Contracts
     from broker.store import Session
     from policies.contract import Contract, Finding
+    from policies.contract.clauses import RecipeClause
     from policies.privacy import DpPlan
 
-__all__ = ["EPSILON_CHECKS", "check_affordable"]
-
-EPSILON_CHECKS = frozenset({"epsilon-release", "epsilon-total"})
+__all__ = ["check_affordable"]
 
 
 def check_affordable(
-    session: Session, contracts: Contracts, contract: Contract, plan: DpPlan, *, participants: Collection[str]
+    session: Session, contracts: Contracts, contract: Contract, clause: RecipeClause
 ) -> None:
-    """Returns if enough groups have the budget for one more run under a plan, or may have it.
+    """Returns if enough groups have the budget for one more run of a recipe, or may have it.
 
     Raises:
         BudgetExhaustedError: They do not; with the clause, the figure and the remedy of the first party.
     """
+    plan = load_recipe(contracts.annex(session, contract, clause.recipe_digest)).plan
+    if plan is None:
+        return
+    seated = {one.party for one in contracts.seats(contract)} & set(clause.participants)
     spent: dict[str, Finding] = {}
-    groups = {one.party: one.group for one in contract.contributors if one.party in participants}
+    groups = {one.party: one.group for one in contract.contributors if one.party in seated}
     for party in sorted(groups):
         found = _against(session, contracts, contract, party, plan)
         if found is not None:
