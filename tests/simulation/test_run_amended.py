@@ -149,26 +149,20 @@ def test_the_budget_of_the_whole_run_counts_under_the_successor() -> None:
             assert only_new.rho_spent_nano < figures.rho_spent_nano
 
 
-def test_a_cap_that_is_tighter_than_what_is_spent_stops_the_run() -> None:
+def test_a_cap_that_is_tighter_than_what_is_spent_lets_no_run_begin() -> None:
     with running() as (pool, go):
-        old, new = pool.contract, soon(pool, **{"privacy.epsilon_total": "2.0001"})
+        new = soon(pool, **{"privacy.epsilon_total": "2.0001"})
         go(tightened(pool, new))
         # a second run's whole plan does not fit any more, though the first contract held both
-        first = go(pool.run())
+        go(pool.run())
         rule(pool, new)()
         go(pool.services.desk.bring_up_to_date())
-        before = len(pool.rounds(first))
         answer = go(
             pool.house.alice.post("/operator/runs", {"contract": new.digest, "recipe": new.recipes[0].id})
         )
-        assert answer.status_code == 201, answer.text
-        go(pool.idle())
-        second = str(answer.json()["run"])
-        assert pool.row(second).outcome == "stopped"
-        assert (before, pool.rounds(second)) == (3, [])
-        refused = [one for one in pool.entries(T.DECISION_RECORDED, second) if one.pub["outcome"] == "refuse"]
-        assert {clause for one in refused for clause in one.pub["clauses"]} == {"dp-1"}
-        assert {one.scope for one in refused} == {new.digest} != {old.digest}
+        assert answer.status_code == 409, answer.text
+        assert (answer.json()["code"], answer.json()["clause"]) == ("budget.exhausted", "dp-1")
+        assert len(pool.entries(T.RUN_OPENED)) == 1
         pool.check_audit()
 
 

@@ -194,24 +194,28 @@ async def test_a_run_that_lost_its_rounds_or_failed_says_so(house):
     assert shown["plan"].startswith("sha256:")
 
     def lose(session, _tx):
-        for attempt in (1, 2, 3):
+        for number in (2, 3, 4):
             session.execute(
                 insert(round_).values(
                     run_id=run_id,
-                    round=2,
-                    attempt=attempt,
+                    round=number,
+                    attempt=2,
                     base=MODEL,
                     model=None,
-                    accepted=1,
+                    accepted=0,
                     refused=2,
-                    verdicts="{}",
+                    verdicts='{"hanbit": "silent", "kita": "refused", "nord": "refused"}',
+                    reasons='{"hanbit": "engine.late", "kita": "duplicate", "nord": "attempt-abandoned"}',
                     at_ms=1,
                 )
             )
 
     await house.services.writer.run(lose)
     shown = (await house.alice.get(f"/operator/runs/{run_id}")).json()
-    assert "3 attempts in a row" in shown["ended"]["reason"]
+    assert shown["ended"]["reason"] == (
+        "3 rounds in a row came to no model; in the last attempt 1 updates held, "
+        "1 were refused and 1 members were silent"
+    )
 
 
 async def test_a_refused_candidate_is_listed_with_the_clauses(house):
