@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pass for each unit that forms no gradient of a parameter, and one product for the sum: the default.
+"""Each unit alone through the model, all units together into one product for the sum: the default.
 
 1. Each unit alone: a forward pass keeps each layer's input, a backward pass goes to the layers' outputs.
    What the rules (`rules.py`) need of both is copied; the rest is free again.
