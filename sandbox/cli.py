@@ -264,7 +264,7 @@ def _unfit(error: ClickException) -> IriaiError:
     from sandbox.errors import UsageError
 
     return UsageError(
-        need="options that fit", found=error.format_message(), remedy="iriai-sandbox COMMAND --help"
+        need="options that fit", found=error.format_message(), remedy="read the help of the command"
     )
 
 
