@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from policies.privacy.plan import DpPlan
     from policies.recipe import Recipe
 
-__all__ = ["SECURE_AGGREGATION", "Guard", "Judged", "Seat", "check_noise", "plan_facts"]
+__all__ = ["SECURE_AGGREGATION", "Guard", "Judged", "Seat", "check_noise"]
 
 SECURE_AGGREGATION: Final = "off"  # what this version of the node can say of its updates
 _SALT_BYTES = 16
@@ -181,21 +181,6 @@ def _code(decision: Decision) -> str:
     except RefusedError as error:
         return error.code
     return RefusedError.code
-
-
-def plan_facts(plan: DpPlan | None) -> PlanFacts:
-    """What the contract is asked about a recipe's privacy plan."""
-    if plan is None:
-        return PlanFacts.none()
-    return PlanFacts(
-        mode="dp",
-        unit=plan.unit,
-        adjacency=plan.adjacency,
-        delta=plan.delta,
-        noise=plan.noise,
-        honest_min=plan.honest_min,
-        filter="rdp-fixed-order",
-    )
 
 
 def check_noise(plan: DpPlan | None, secure_aggregation: str, clause: str) -> None:
@@ -312,7 +297,7 @@ class Guard:
             round=before + header.round,
             local_steps=seat.recipe.local_steps,
             cohort=_cohort(header, seat, state),
-            privacy=plan_facts(seat.recipe.plan),
+            privacy=PlanFacts.of(seat.recipe.plan_document),
             epsilon_after_release=release,
             epsilon_after_total=total,
             secure_aggregation=SECURE_AGGREGATION,

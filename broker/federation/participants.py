@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from policies.contract import PlanFacts
 from policies.identity import key_text
 from policies.log.entries import alias
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["Participant", "participants", "plan_facts", "under_present_key"]
+__all__ = ["Participant", "participants", "under_present_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +86,3 @@ def under_present_key(contracts: Contracts, contract: Contract, sender: Particip
     """A participant with the key that its node has by now: a round may have been opened under another."""
     key = contracts.member_of(contract, sender.party).key
     return sender if key == sender.node_key else replace(sender, key=key_text(key), node_key=key)
-
-
-def plan_facts(recipe: Recipe) -> PlanFacts:
-    """What the contract is asked about the recipe's privacy plan."""
-    plan = recipe.plan
-    if plan is None:
-        return PlanFacts.none()
-    return PlanFacts(
-        mode="dp",
-        unit=plan.unit,
-        adjacency=plan.adjacency,
-        delta=plan.delta,
-        noise=plan.noise,
-        honest_min=plan.honest_min,
-        filter="rdp-fixed-order",
-    )

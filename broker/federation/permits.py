@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from broker.contracts.decisions import judge
 from broker.federation.checkpoints import model_digest
 from broker.federation.mirror import epsilon_after
-from broker.federation.participants import plan_facts
 from broker.federation.records import Opening
-from policies.contract import Aggregate, EpsilonAfter, TrainRound
+from policies.contract import Aggregate, EpsilonAfter, PlanFacts, TrainRound
 from policies.contract.checks_training import NO_SEED
 from policies.contract.starts import consents_on_record, seed_clause_of
 from policies.identity import key_text
@@ -108,7 +107,7 @@ class Permits:
             round=at.before + at.round,
             local_steps=recipe.local_steps,
             cohort=cohort,
-            privacy=plan_facts(recipe),
+            privacy=PlanFacts.of(recipe.plan_document),
             epsilon_after_release=after.release,
             epsilon_after_total=after.total,
             secure_aggregation="off",
@@ -149,7 +148,7 @@ class Permits:
             norm_bound=contract.aggregation.update_norm_max,
             norms_within=True,
             finite=True,
-            privacy=plan_facts(self._recipe),
+            privacy=PlanFacts.of(self._recipe.plan_document),
             secure_aggregation="off",
             validation=None,
             rejected_rounds=None,

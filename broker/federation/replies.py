@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from broker.federation.participants import plan_facts
 from broker.federation.signed import Place, ReplyRefusedError, Signed, mechanism_run, refuse
-from policies.contract import TrainRound, replay, request_from_json, state_from_json
+from policies.contract import PlanFacts, TrainRound, replay, request_from_json, state_from_json
 from policies.contract.findings import decimal_of
 from policies.encoding import canonical, digest, parse
 from policies.errors import IriaiError
@@ -172,7 +171,7 @@ def _fits(request: TrainRound, place: Place) -> bool:
     """Whether a node decided about what it was asked; its epsilon of one release is at least the plan's."""
     sender, plan = place.sender, place.recipe.plan
     said = (request.party, request.key, request.recipe_digest, request.privacy)
-    if said != (sender.party, sender.key, place.recipe.digest, plan_facts(place.recipe)):
+    if said != (sender.party, sender.key, place.recipe.digest, PlanFacts.of(place.recipe.plan_document)):
         return False
     claimed = decimal_of(request.epsilon_after_release)
     return plan is None or claimed is None or claimed >= Decimal(epsilon_text(plan.epsilon_rdp))

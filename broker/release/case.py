@@ -23,9 +23,9 @@ from sqlalchemy import select
 from broker.contracts.lineage import earlier_cohorts, made_ms, trained, versions
 from broker.federation.errors import RunUnknownError
 from broker.federation.mirror import epsilon_after
-from broker.federation.participants import participants, plan_facts
+from broker.federation.participants import participants
 from broker.store.tables import candidate, log_entry, run, statement
-from policies.contract import EpsilonAfter, Release
+from policies.contract import EpsilonAfter, PlanFacts, Release
 from policies.encoding import parse
 from policies.identity import key_text
 from policies.log.entries import EntryType, alias
@@ -114,7 +114,7 @@ class Case:
             evidence=self.evidence,
             approvals=tuple(sorted(party for party, verdict in self.votes.items() if verdict == "approve")),
             vetoes=tuple(sorted(party for party, verdict in self.votes.items() if verdict == "veto")),
-            privacy=plan_facts(self.recipe),
+            privacy=PlanFacts.of(self.recipe.plan_document),
             made_at=None if self.made_ms is None else iso_s(self.made_ms),
             validation=self.accepted,
             mia_auc=self.leaks.mia_auc,

@@ -49,6 +49,7 @@ __all__ = [
 
 Json = Any  # a JSON value
 
+LEDGER_FILTER = "rdp-fixed-order"  # the stop rule of every ledger (`policies.privacy.ledger`)
 PUBLIC = "public"  # the asking "party" of a delivery to everybody (tier open)
 
 
@@ -73,6 +74,14 @@ class PlanFacts:
     noise: str | None
     honest_min: int | None
     filter: str | None
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Json] | None) -> PlanFacts:
+        """What the contract is asked about a recipe's plan, by its document; the same for every party."""
+        if plan is None:
+            return cls.none()
+        named = {name: plan[name] for name in ("unit", "adjacency", "delta", "noise", "honest_min")}
+        return cls(mode="dp", filter=LEDGER_FILTER, **named)
 
     @classmethod
     def none(cls) -> PlanFacts:
