@@ -36,6 +36,7 @@ __all__ = [
     "epsilon_rdp",
     "epsilon_text",
     "epsilon_with_honest",
+    "epsilons_by_colluders",
     "filter_order",
     "gaussian_rho_nano",
     "rdp_step",
@@ -131,6 +132,18 @@ def epsilon_with_honest(
 ) -> float:
     """Epsilon of a plan with shares when ``honest`` shares are all that the adversary lacks."""
     return epsilon_rdp(q, sigma * math.sqrt(honest / honest_min), steps, delta)
+
+
+def epsilons_by_colluders(
+    *, q: float, sigma: float, steps: int, delta: float, summed: int, honest_min: int
+) -> tuple[float, ...]:
+    """`epsilon_with_honest` while 0, 1, ... of the other silos in a sum of ``summed`` collude; rising."""
+    return tuple(
+        epsilon_with_honest(
+            q=q, sigma=sigma, steps=steps, delta=delta, honest=summed - bad, honest_min=honest_min
+        )
+        for bad in range(summed)
+    )
 
 
 def epsilon_text(epsilon: float) -> str:

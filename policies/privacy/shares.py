@@ -30,7 +30,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from policies.limits import HONEST_MIN, SHARES_GROUPS
-from policies.privacy.accounting import epsilon_with_honest
+from policies.privacy.accounting import epsilons_by_colluders
 from policies.privacy.errors import SharesUnfitError
 
 if TYPE_CHECKING:
@@ -133,16 +133,13 @@ def epsilon_by_colluders(plan: DpPlan, n: int) -> tuple[float, ...]:
     """
     if plan.honest_min is None:
         return (plan.epsilon_rdp,) * n
-    return tuple(
-        epsilon_with_honest(
-            q=float(plan.sampling_prob),
-            sigma=float(plan.noise_multiplier),
-            steps=plan.steps,
-            delta=float(plan.delta),
-            honest=n - colluders,
-            honest_min=plan.honest_min,
-        )
-        for colluders in range(n)
+    return epsilons_by_colluders(
+        q=float(plan.sampling_prob),
+        sigma=float(plan.noise_multiplier),
+        steps=plan.steps,
+        delta=float(plan.delta),
+        summed=n,
+        honest_min=plan.honest_min,
     )
 
 

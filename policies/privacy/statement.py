@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import canonical, digest_of
 from policies.errors import EncodingError
-from policies.privacy.accounting import epsilon_rdp, epsilon_text, epsilon_with_honest
+from policies.privacy.accounting import epsilon_rdp, epsilon_text, epsilons_by_colluders
 from policies.privacy.errors import PlanIncompleteError, StatementError
 from policies.privacy.statement_words import holds_against, not_protected
 
@@ -177,22 +177,15 @@ def _by_colluders(plan: Mapping[str, Any], summed: int) -> list[Json]:
     honest_min = int(plan["honest_min"])
     if summed < honest_min:
         raise _wrong(f"at least {honest_min} silos in every sum of noise shares", str(summed))
-    facts = {
-        "q": float(plan["sampling_prob"]),
-        "sigma": float(plan["noise_multiplier"]),
-        "delta": float(plan["delta"]),
-    }
-    return [
-        {
-            "colluders": bad,
-            "epsilon_rdp": epsilon_text(
-                epsilon_with_honest(
-                    **facts, steps=int(plan["steps"]), honest=summed - bad, honest_min=honest_min
-                )
-            ),
-        }
-        for bad in range(summed)
-    ]
+    table = epsilons_by_colluders(
+        q=float(plan["sampling_prob"]),
+        sigma=float(plan["noise_multiplier"]),
+        steps=int(plan["steps"]),
+        delta=float(plan["delta"]),
+        summed=summed,
+        honest_min=honest_min,
+    )
+    return [{"colluders": bad, "epsilon_rdp": epsilon_text(one)} for bad, one in enumerate(table)]
 
 
 def verdict(claims: Sequence[Mapping[str, Any]], terms: Terms | None = None) -> str:
