@@ -23,10 +23,6 @@ from broker.contracts.amendments import Amendments
 from broker.contracts.arrivals import Arrivals
 from broker.contracts.bell import Bell
 from broker.contracts.desk import NegotiationDesk
-from broker.contracts.dsp import Facade
-from broker.contracts.dsp_callbacks import Courier
-from broker.contracts.dsp_counterparties import Counterparties
-from broker.contracts.dsp_offers import DSP_PATH, DspOffers
 from broker.contracts.errors import NotPartyError
 from broker.contracts.life import Lives
 from broker.contracts.negotiations import Negotiations
@@ -35,6 +31,10 @@ from broker.contracts.pool_book import PoolBook
 from broker.contracts.queries import Queries
 from broker.contracts.service import Contracts, Seat
 from broker.contracts.tightening import Tightenings
+from broker.dataspace.callbacks import Courier
+from broker.dataspace.counterparties import Counterparties
+from broker.dataspace.facade import Facade
+from broker.dataspace.offers import DSP_PATH, DspOffers
 from broker.delivery.service import Delivery
 from broker.federation.books import Books
 from broker.large_bodies import LargeBodies

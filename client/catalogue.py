@@ -7,18 +7,18 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, table
-from client.contracts import fetch, latest
-from client.donated import is_given, withheld
+from client.contract.reading import fetch, latest
 from client.errors import NoSuchThingError
+from client.seeds.donated import is_given, withheld
 from policies.encoding import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from client.contract.shelf import ContractShelf, Held
     from client.membership import Member
     from client.outbox import Outbox
     from client.settings import Home, LocalRules
-    from client.shelf import ContractShelf, Held
     from policies.recipe import Recipe
 
 __all__ = ["data_add", "data_list"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from client.audit_figures import AuditShelf
+    from client.audits.figures import AuditShelf
     from client.budgets import Budgets, Touched
     from client.guard import Guard, Judged, Seat
     from client.outbox import Letters, Outbox

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from client.answers import Answer, table
 from client.budgets import Budgets
+from client.budgets.reckoning import require_known, told_spends
 from client.errors import DoctorFailedError
 from client.identity import load_identity, read_secret
 from client.membership import open_member, pinned_broker
 from client.outbox import Outbox
-from client.reckoning import require_known, told_spends
 from client.settings import load_settings
 from policies.errors import IriaiError
 

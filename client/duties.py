@@ -8,7 +8,8 @@ error code and by nothing else.
 
 1. the guard decides, before the tensor is pulled;
 2. plan and base model are those of recipe and request;
-3. where the contract asks for canaries, the run's are drawn and committed to, durably (`client.canaries`);
+3. where the contract asks for canaries, the run's are drawn and committed to, durably
+   (`client.audits.canaries`);
 4. budget is reserved once per run and touched, durably, before the first gradient;
 5. training; a halt that was said meanwhile keeps the update here, and the spend is told;
 6. one transaction seals ``decision.recorded``, ``epsilon.spent`` (before the first one ``budget.opened``) and
@@ -16,7 +17,7 @@ error code and by nothing else.
 
 ``evaluate.judge``: one noised query of the recipe's evaluation plan on held-out units; only the vote leaves.
 Training is over then: the run's canaries are revealed, and nothing more is trained in it. What the node's own
-audits came to goes along (`client.audit_figures`).
+audits came to goes along (`client.audits.figures`).
 A candidate is judged once: asked again, the same envelopes go out. A query that was paid for and whose figure
 was never kept is made again under the same spend: the figure that is kept is the only one.
 
@@ -31,13 +32,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from client import canaries
+from client.audits import canaries
 from client.budgets import judging_mechanism, training_mechanism
+from client.contract.starts import first_weights
 from client.desktop import Desktop, Told, check_units, seal_spend
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
 from client.rows import Decided
-from client.starts import first_weights
 from policies.encoding import digest_of
 from policies.exchange import tensor_spec
 from policies.privacy.blocks import HELD_OUT, TRAIN

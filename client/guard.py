@@ -10,7 +10,8 @@
   They are this site's affair: what they refuse is refused to the broker without a decision record.
 - **Explained.** Record, request, state and salt are kept, so that `iriai-node guard explain` and an auditor
   replay them.
-- **Halts, exits and ends** are this node's own copies of the parties' notices (`client.notices`), an own halt
+- **Halts, exits and ends** are this node's own copies of the parties' notices
+  (`client.contract.notices`), an own halt
   from the moment it was signed. Where they are lost, nothing is known, and everything is refused. Where the
   broker's were taken over longer ago than `HALT_ASK_S`, they are asked for first; longer ago than
   `HALT_FRESH_S`, nobody knows whether a halt is in force, and everything is refused as well: so it ends
@@ -27,10 +28,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from client.budgets import cap_of, opening_cap, own_cap_of
+from client.contract.notices import Notices
+from client.contract.starts import Start, start_of
 from client.errors import LocalRefusedError
-from client.notices import Notices
 from client.rows import Decided
-from client.starts import Start, start_of
 from policies.contract import (
     ContractState,
     Decision,
@@ -43,7 +44,7 @@ from policies.contract import (
     request_to_json,
     state_to_json,
 )
-from policies.contract.checks_document import SUPERSEDED
+from policies.contract.checks.document import SUPERSEDED
 from policies.contract.errors import ExpiredError, HaltedError, NotExecutedError, RefusedError
 from policies.contract.lifecycle import IN_FORCE
 from policies.encoding import b64, digest
@@ -59,10 +60,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client.budgets import Budgets
+    from client.contract.shelf import ContractShelf, Held
     from client.outbox import Outbox
     from client.privacy.store import BudgetStore
     from client.settings import LocalRules
-    from client.shelf import ContractShelf, Held
     from policies.contract.clauses import RecipeClause
     from policies.exchange import RequestHeader
     from policies.ports import Clock, Entropy

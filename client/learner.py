@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from client.audits.conforming import Conformance
 from client.clock import SystemClock
-from client.conforming import Conformance
-from client.donated import is_given, withheld
 from client.learning.canary_units import canary_units
 from client.learning.evaluate import judge
 from client.learning.tensors import EpisodeArrays
 from client.learning.weights import initial_weights
 from client.privacy.units import Units
+from client.seeds.donated import is_given, withheld
 from policies.privacy.blocks import TRAIN
 from policies.privacy.errors import UnitRefusedError
 from policies.privacy.sampling import unit_manifest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this node can show of itself: what left, and what its gate decided. See `client.budget_show`, too."""
+"""What this node can show of itself: what left, and what its gate decided. Budgets are shown elsewhere."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from client.answers import Answer, plain, short, table
+from client.contract.notices import Notices
 from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError
-from client.notices import Notices
 from client.settings import write_durably
 from policies.contract import Deliver, evaluate
 from policies.encoding import digest, is_digest
@@ -43,9 +43,9 @@ from policies.signing import Envelope
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from client.contract.shelf import ContractShelf, Held
     from client.membership import Member
     from client.settings import Home
-    from client.shelf import ContractShelf, Held
     from policies.contract import Contract
     from policies.recipe import Recipe
 

@@ -26,8 +26,8 @@ from policies.recipe import load
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from client.contract.shelf import ContractShelf, Held
     from client.settings import Home
-    from client.shelf import ContractShelf, Held
     from policies.recipe import Recipe
 
 __all__ = ["Named", "is_abbreviation", "named_here", "whole"]
@@ -90,8 +90,8 @@ def named_here(home: Home, recipe: str, *, contract: str | None) -> Named:
     """
     if contract is None:
         return Named(recipe=load(_file(Path(recipe))))
+    from client.contract.shelf import ContractShelf
     from client.identity import load_identity
-    from client.shelf import ContractShelf
 
     shelf = ContractShelf(home, own_key=load_identity(home).key.public)
     remedy = "iriai-node contract list; iriai-node contract show DIGEST fetches one that is not here"

@@ -34,6 +34,9 @@ import numpy as np
 from client.answers import print_error
 from client.budgets import Budgets
 from client.clock import SystemClock
+from client.contract.posting import keep_up
+from client.contract.shelf import ContractShelf
+from client.contract.tending import tend
 from client.entropy import SystemEntropy
 from client.federation.supervise import ENDS
 from client.guard import Guard
@@ -41,11 +44,8 @@ from client.identity import read_secret
 from client.learner import episodes_of
 from client.membership import open_member
 from client.outbox import Outbox
-from client.posting import keep_up
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
 from client.settings import PRIVATE_UMASK, Home, load_settings, locked, write_durably
-from client.shelf import ContractShelf
-from client.tending import tend
 from client.worker import Worker, say
 from policies.errors import IriaiError
 from policies.limits import RECEIPT_POLL_S, RECIPE_BYTES, WORKER_BACKOFF_CAP_S

@@ -15,9 +15,9 @@ from policies.ports import iso_s
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from client.contract.shelf import ContractShelf
     from client.membership import Member
     from client.outbox import Outbox
-    from client.shelf import ContractShelf
 
 _MANY = 10_000
 __all__ = ["receipts_export", "receipts_fetch", "receipts_verify", "release_list", "vote"]

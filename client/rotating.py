@@ -26,7 +26,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from client.answers import Answer, short, table
 from client.budgets import Budgets
-from client.contracts import broker_rows, fetch, fetch_envelope
+from client.contract.notices import Notices
+from client.contract.posting import exchange
+from client.contract.reading import broker_rows, fetch, fetch_envelope
+from client.contract.shelf import ContractShelf
 from client.errors import (
     NoSuchThingError,
     NotConfirmedError,
@@ -35,12 +38,9 @@ from client.errors import (
 )
 from client.keyring import HandOver, Mark, adopt_next, append, put_next, read_history
 from client.membership import open_member
-from client.notices import Notices
 from client.outbox import Outbox
-from client.posting import exchange
 from client.receipts import LogView, collect, fetch_consistency
 from client.settings import locked
-from client.shelf import ContractShelf
 from policies.contract.errors import NoticeEntitlementError
 from policies.contract.lifecycle import key_of
 from policies.contract.notices import Notice
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from client.contract.shelf import Held
     from client.membership import Member
     from client.settings import Home
-    from client.shelf import Held
     from policies.ports import Clock, Entropy
 
 __all__ = ["rotate_key"]

@@ -73,7 +73,7 @@ class Home:
 
     @property
     def donations(self) -> Path:
-        """Which episodes were openly given away (`client.donated`)."""
+        """Which episodes were openly given away (`client.seeds.donated`)."""
         return self.root / "donations.json"
 
     @property

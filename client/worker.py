@@ -9,10 +9,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from client.audit_figures import AuditShelf
+from client.audits.figures import AuditShelf
 from client.budgets import Budgets
+from client.budgets.reckoning import require_known, told_spends
 from client.clock import SystemClock
-from client.contracts import fetch, fetch_envelope
+from client.contract.posting import hear
+from client.contract.reading import fetch, fetch_envelope
+from client.contract.shelf import ContractShelf
 from client.desktop import Desktop, Told, mark_uses, seal_spend
 from client.duties import ContributeDuty, JudgeDuty, PingDuty
 from client.federation.errors import RunRefusedError
@@ -22,12 +25,9 @@ from client.guard import Guard
 from client.learner import HomeLearner
 from client.membership import open_member
 from client.outbox import Outbox
-from client.posting import hear
 from client.receipts import LogView, fetch_consistency
-from client.reckoning import require_known, told_spends
 from client.refusals import keep_unadmitted
 from client.settings import Home, load_settings
-from client.shelf import ContractShelf
 from policies.errors import IriaiError
 from policies.exchange import ExchangeType
 from policies.identity import parse_key
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from client.contract.shelf import Held
     from client.desktop import Learner
     from client.federation.handlers import RunConfig
     from client.guard import Seat
     from client.membership import Member
     from client.settings import LocalRules
-    from client.shelf import Held
     from policies.exchange import RequestHeader
     from policies.ports import Entropy, Timer
 
@@ -189,7 +189,7 @@ class Worker:
         """Consent to a run: its contract is signed by everybody, and the recipe is one of the contract.
 
         A contract that is not here may be a successor that took effect a moment ago: it is fetched, and used
-        once it is proven here (`client.succession`).
+        once it is proven here (`client.contract.succession`).
 
         Raises:
             RunRefusedError: It is not.

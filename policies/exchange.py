@@ -59,7 +59,7 @@ __all__ = [
 REQUEST_PAYLOAD: Final = "application/vnd.iriai.request.v1+json"
 REPLY_PAYLOAD: Final = "application/vnd.iriai.reply.v1+json"
 VERSION: Final = 1
-DTYPES: Final = {"float32": 4, "uint32": 4}  # bytes per element; nothing else travels
+DTYPES: Final = {"float32": 4, "uint32": 4, "uint8": 1}  # bytes per element; nothing else travels
 _NEWS: Final = frozenset({"log", "receipts"})  # body keys that carry no work
 _CODE: Final = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)+")
 _REQUEST_KEYS: Final = frozenset(
@@ -91,6 +91,13 @@ class ExchangeType(StrEnum):
     PING = "query.ping"
     CONTRIBUTE = "train.contribute"
     JUDGE = "evaluate.judge"
+    SA_ADVERTISE = "query.sa_advertise"
+    SA_SHARE = "query.sa_share"
+    SA_OPEN = "query.sa_open"
+    SA_CONTRIBUTE = "train.sa_contribute"
+    SA_CONFIRM = "query.sa_confirm"
+    SA_UNMASK = "query.sa_unmask"
+    SA_JUDGE = "evaluate.sa_judge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

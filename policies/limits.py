@@ -94,6 +94,14 @@ WORKER_STOP_S: Final = 2  # after SIGTERM; then SIGKILL
 ROUND_DEADLINE_S: Final = 86_400  # a recipe's own deadline is at most this
 ATTEMPTS_PER_ROUND: Final = 2
 
+# secure aggregation (secure-aggregation.md, section 2)
+SECAGG_PARTIES: Final = 50  # every pair shares a mask; more needs another graph
+SECAGG_ROUNDS: Final = 32  # of one setup; each with `ATTEMPTS_PER_ROUND` slots
+SECAGG_ABSENT_ROUNDS: Final = 3  # a member that was away so long is left out of the next setup
+SECAGG_REJOIN_ROUNDS: Final = 8  # a member that came back waits so long, at most, for a setup with it
+SECAGG_SETUP_BYTES: Final = 16 * 1024**2  # of one setup message: 50 members' commitments have 13 MB
+SECAGG_CHUNK: Final = 65_536  # values that are quantised and masked in one go; fits the processor's cache
+
 # the log (log-and-audit.md)
 LOG_BODY_MAX: Final = 8 * 1024
 COMMIT_BATCH: Final = 256

@@ -27,6 +27,13 @@ REPLY_KEYS: Final[Mapping[ExchangeType, frozenset[str]]] = {
     ExchangeType.PING: frozenset({"envelopes"}),
     ExchangeType.CONTRIBUTE: frozenset({"decision", "envelopes"}),
     ExchangeType.JUDGE: frozenset({"decision", "envelopes"}),
+    ExchangeType.SA_ADVERTISE: frozenset({"answer"}),
+    ExchangeType.SA_SHARE: frozenset({"answer"}),
+    ExchangeType.SA_OPEN: frozenset({"answer"}),
+    ExchangeType.SA_CONTRIBUTE: frozenset({"answer", "decision", "envelopes"}),
+    ExchangeType.SA_CONFIRM: frozenset({"answer"}),
+    ExchangeType.SA_UNMASK: frozenset({"answer"}),
+    ExchangeType.SA_JUDGE: frozenset({"answer", "envelopes"}),
 }
 """Keys that the body of a reply may have, per type."""
 _DECISION: Final = frozenset({"request", "salt", "state"})

@@ -20,9 +20,9 @@ from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.contract.checks_document import IN_FORCE
-from policies.contract.checks_parties import MAY_ASK
-from policies.contract.checks_training import NO_SEED
+from policies.contract.checks.document import IN_FORCE
+from policies.contract.checks.parties import MAY_ASK
+from policies.contract.checks.training import NO_SEED
 from policies.contract.findings import decimal_of, moment_of
 from policies.contract.registry import HIDING, PROTECTED_GROUPS
 from policies.encoding import decimal_text

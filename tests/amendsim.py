@@ -12,8 +12,8 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from policies.contract import Contract, ContractState, EpsilonAfter, PlanFacts, Request, from_tree
+from policies.contract.amendment.vocabulary import vocabulary
 from policies.contract.errors import ContractInvalidError
-from policies.contract.vocabulary import vocabulary
 from tests.contractsim import CONSENT, SEED, STATE, allowed, authored, contract, key
 
 Tree = dict[str, Any]

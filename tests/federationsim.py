@@ -46,7 +46,9 @@ from broker.release import gate
 from broker.services import Services
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run
 from client.catalogue import data_add
-from client.contracts import fetch_envelope
+from client.contract.reading import fetch_envelope
+from client.contract.shelf import ContractShelf
+from client.contract.signing import sign
 from client.learning.canary_units import canary_units
 from client.learning.tensors import Frames
 from client.learning.weights import initial_weights
@@ -54,8 +56,6 @@ from client.membership import initialise, join, membership, open_member
 from client.outbox import Outbox
 from client.privacy.units import Units
 from client.settings import Home, LocalRules, load_settings, save_settings
-from client.shelf import ContractShelf
-from client.signing import sign
 from client.worker import Worker
 from policies.contract import Contract, from_tree
 from policies.encoding import b64, canonical, digest, parse

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.contract import CONTRACT_TYPE, Contract
-from policies.contract.lanes import LaneMessage, new_message_id, open_message, seal_message
 from policies.contract.lint import lint
 from policies.contract.negotiation import (
     Event,
@@ -26,7 +25,8 @@ from policies.contract.negotiation import (
     open_pool,
     step,
 )
-from policies.contract.pool import Draft, Lane
+from policies.contract.negotiation.lanes import LaneMessage, new_message_id, open_message, seal_message
+from policies.contract.negotiation.pool import Draft, Lane
 from policies.encoding import b64
 from policies.identity import SigningKey, key_text
 from policies.ports import iso_s, to_ms

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from policies.contract import CONTRACT_TYPE, parse
-from policies.contract.lanes import (
+from policies.contract.lint import lint
+from policies.contract.negotiation.lanes import (
     BROKER,
     CONTRIBUTOR,
     LaneMessage,
@@ -26,8 +27,7 @@ from policies.contract.lanes import (
     read_message,
     seal_message,
 )
-from policies.contract.lint import lint
-from policies.contract.pool import TRANSITIONS, LaneState
+from policies.contract.negotiation.pool import TRANSITIONS, LaneState
 from policies.encoding import digest, new_id, unb64
 from policies.errors import IriaiError
 from policies.identity import SigningKey

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from client.catalogue import data_add
+from client.contract.shelf import ContractShelf
+from client.contract.signing import sign
 from client.federation.handlers import Answer, RunConfig
 from client.membership import Member, initialise, join, membership, open_member
 from client.outbox import Outbox
 from client.privacy.units import Units
 from client.settings import Home, LocalRules, load_settings, save_settings
-from client.shelf import ContractShelf
-from client.signing import sign
 from client.worker import Worker
 from policies.contract import CONTRACT_TYPE, Contract, from_tree
 from policies.exchange import (

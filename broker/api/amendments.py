@@ -25,8 +25,8 @@ from broker.api.signed import MemberCall, PartyCall  # noqa: TC001  FastAPI read
 from broker.contracts.rows import row_of
 from broker.contracts.tightening import Parts
 from broker.errors import RequestInvalidError
+from policies.contract.amendment.succession import check_succession
 from policies.contract.errors import RefusedError
-from policies.contract.succession import check_succession
 from policies.encoding import Json, unb64
 from policies.limits import PARTIES
 from policies.signing import Envelope

@@ -4,8 +4,8 @@
 Off unless ``dsp.enabled`` is set: then the paths do not exist. Every call, but the one for versions:
 
 1. the bearer token is a registered connector's, before anything of the body is read
-2. the body is read up to `DSP_MESSAGE_BYTES`, as JSON, by `policies.contract.dsp_messages`
-3. the change and the provider's answer to it are one transaction (`broker.contracts.dsp`)
+2. the body is read up to `DSP_MESSAGE_BYTES`, as JSON, by `policies.contract.odrl.dsp_messages`
+3. the change and the provider's answer to it are one transaction (`broker.dataspace.facade`)
 4. after the answer, what the provider said is told to the registered callback address
 
 Refusals have the protocol's own form, ContractNegotiationError or CatalogError, with our code and the need,
@@ -29,20 +29,20 @@ from broker.api.bodies import Body, read_raw
 from broker.api.once import Answer
 from broker.api.problems import request_id
 from broker.api.signed import OperatorCall, json_response, services_of
-from broker.contracts.dsp import Negotiation, Said
-from broker.contracts.dsp_offers import DSP_PATH
-from broker.contracts.dsp_rows import negotiation_of
+from broker.dataspace.facade import Negotiation, Said
+from broker.dataspace.offers import DSP_PATH
+from broker.dataspace.rows import negotiation_of
 from broker.errors import NotFoundError
 from broker.log.errors import LogFrozenError
-from policies.contract import dsp_messages as dsp
-from policies.contract.pool import LaneState
+from policies.contract.negotiation.pool import LaneState
+from policies.contract.odrl import dsp_messages as dsp
 from policies.errors import IdentityError, IriaiError
 from policies.limits import DSP_ID_CHARS, DSP_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from broker.contracts.dsp_counterparties import Counterparty
+    from broker.dataspace.counterparties import Counterparty
     from broker.log import LogTx
     from broker.services import Services
     from broker.store import Session

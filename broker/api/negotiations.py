@@ -27,8 +27,8 @@ from broker.contracts.pools import find_pool
 from broker.contracts.views import changes_between, view_of
 from broker.membership.records import console_action
 from policies.contract.errors import OvertakenError
-from policies.contract.lanes import check_reason
-from policies.contract.pool import Ended
+from policies.contract.negotiation.lanes import check_reason
+from policies.contract.negotiation.pool import Ended
 from policies.encoding import Json, unb64
 from policies.identity import key_text
 from policies.limits import INTEGER_MAX, NEGOTIATION_POLL_S, PARTIES

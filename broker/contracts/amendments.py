@@ -29,6 +29,7 @@ from broker.contracts.decisions import judge
 from broker.contracts.errors import OfferConflictError
 from broker.contracts.service import FINALIZED, VERDICT, VOID, state_of
 from broker.store.tables import candidate, contract_annex, contract_document, log_entry, run
+from policies.contract.amendment.succession import check_succession
 from policies.contract.entering import (
     CHANGE,
     EFFECT,
@@ -41,7 +42,6 @@ from policies.contract.entering import (
     who_signed,
 )
 from policies.contract.errors import RefusedError
-from policies.contract.succession import check_succession
 from policies.encoding import digest
 from policies.errors import invariant
 from policies.log.entries import EntryType, Event

@@ -19,7 +19,7 @@ from broker.contracts.pools import find_pool, no_negotiation
 from broker.errors import RequestInvalidError
 from policies.contract import CONTRACT_TYPE
 from policies.contract.errors import BadTransitionError, DigestMismatchError
-from policies.contract.lanes import LaneMessage, open_message
+from policies.contract.negotiation.lanes import LaneMessage, open_message
 from policies.encoding import unb64
 from policies.identity import key_text
 from policies.log.entries import EntryType, Event, alias, from_envelope
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from broker.membership.directory import Member
     from broker.store import Store
     from policies.contract import Contract
-    from policies.contract.pool import Pool
+    from policies.contract.negotiation.pool import Pool
 
 __all__ = ["Arrivals", "Arrived", "Parts", "signed_event"]
 

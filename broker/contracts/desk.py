@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from broker.contracts.pools import find_pool, nearest_deadline_ms, overdue
 from broker.contracts.views import view_of
 from broker.log.errors import LogFrozenError, LogUnavailableError
-from policies.contract.pool import OPEN
+from policies.contract.negotiation.pool import OPEN
 from policies.errors import IriaiError
 from policies.limits import DEADLINE_CHECK_S
 

@@ -2,7 +2,7 @@
 """Dry run at the broker: what a proposal would have said about the broker's own past decisions.
 
 - Looked at are decisions of the points ``broker`` and ``gate``, the newest first, up to a bound; those of
-  nodes are theirs to look at, at home (`client.dryrun`).
+  nodes are theirs to look at, at home (`client.contract.dryrun`).
 - Run and round are the log's: a decision is named by the entry that recorded it.
 - Nothing is written, nothing is logged, and nobody but an operator may ask: a proposal is a secret too.
 

@@ -41,8 +41,8 @@ from policies.contract.errors import (
     RefusedError,
 )
 from policies.contract.lifecycle import absorb, contract_state, exit_request, key_of, life_view, too_early
+from policies.contract.negotiation.pool import TERMINATED as CLOSED
 from policies.contract.notices import Notice, read_notice, seal_notice
-from policies.contract.pool import TERMINATED as CLOSED
 from policies.identity import key_id, key_text, parse_key
 from policies.limits import CLOCK_SKEW_S
 from policies.log.entries import EntryType, Event, alias, from_envelope

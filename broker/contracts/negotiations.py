@@ -46,7 +46,7 @@ from policies.contract.negotiation import (
     open_pool,
     step,
 )
-from policies.contract.pool import OPEN
+from policies.contract.negotiation.pool import OPEN
 from policies.encoding import new_id
 from policies.identity import key_text
 

@@ -29,7 +29,7 @@ from broker.contracts.service import OFFERED, OPEN_DATA, PROSE
 from broker.store.tables import contract_annex, contract_document
 from policies.contract import Contract, load
 from policies.contract.lint import LintFinding, lint
-from policies.contract.pool import Draft
+from policies.contract.negotiation.pool import Draft
 from policies.contract.starts import check_said, check_starts, named_annexes
 from policies.encoding import digest
 from policies.errors import IriaiError

@@ -30,7 +30,6 @@ from broker.store.tables import (
     statement,
 )
 from policies.contract import CONTRACT_TYPE, Contract, executed
-from policies.contract.lanes import read_message, seal_message
 from policies.contract.negotiation import (
     Agreed,
     Closed,
@@ -42,6 +41,7 @@ from policies.contract.negotiation import (
     Said,
     Verified,
 )
+from policies.contract.negotiation.lanes import read_message, seal_message
 from policies.encoding import b64, digest
 from policies.errors import invariant
 from policies.log.entries import EntryType, Event
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from broker.contracts.service import Contracts
     from broker.log import LogTx
     from broker.store import Session
-    from policies.contract.lanes import LaneMessage
     from policies.contract.negotiation import Effect
-    from policies.contract.pool import Lane, Pool
+    from policies.contract.negotiation.lanes import LaneMessage
+    from policies.contract.negotiation.pool import Lane, Pool
     from policies.identity import SigningKey
 
 __all__ = ["PoolBook", "Write"]

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from broker.contracts.errors import NotPartyError
 from broker.store.tables import lane, lane_message, negotiation
-from policies.contract.pool import OPEN, Pool
+from policies.contract.negotiation.pool import OPEN, Pool
 from policies.errors import invariant
 from policies.signing import Envelope
 

@@ -32,7 +32,7 @@ from broker.contracts.decisions import Judgement, judge
 from broker.store.tables import decision as decision_table
 from broker.store.tables import log_entry, run
 from policies.contract import Query
-from policies.contract.checks_outputs import ALL
+from policies.contract.checks.outputs import ALL
 from policies.identity import key_text
 from policies.log.entries import EntryType
 from policies.ports import iso_s

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from broker.contracts.service import Contracts
     from broker.store import Session
     from policies.contract import Contract
-    from policies.contract.pool import Lane
+    from policies.contract.negotiation.pool import Lane
     from policies.encoding import Json
 
 __all__ = ["row_of", "rows_for"]

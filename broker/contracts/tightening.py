@@ -34,10 +34,10 @@ from broker.contracts.pools import open_pool_of
 from broker.contracts.service import FINALIZED, PROSE, SIGNED, VERDICT, state_of
 from broker.store.tables import contract_annex, contract_document, contract_signature, statement
 from policies.contract import CONTRACT_TYPE, load
+from policies.contract.amendment.succession import check_succession
 from policies.contract.entering import EFFECT, OPEN, TIGHTEN, no_looser
 from policies.contract.errors import DeadlineError, RefusedError
-from policies.contract.pool import Ended
-from policies.contract.succession import check_succession
+from policies.contract.negotiation.pool import Ended
 from policies.encoding import b64, digest, unb64
 from policies.errors import IriaiError
 from policies.log.entries import EntryType, Event
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from broker.membership.directory import Member
     from broker.store import Session, Store
     from policies.contract import Contract
-    from policies.contract.verdict import Verdict
+    from policies.contract.amendment.verdict import Verdict
     from policies.identity import SigningKey
 
 __all__ = ["Brought", "Parts", "Taken", "Tightenings"]

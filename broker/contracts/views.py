@@ -18,16 +18,16 @@ from broker.contracts.offers import warnings_of
 from broker.contracts.pools import lane_messages, no_negotiation
 from broker.errors import NotFoundError
 from broker.membership.directory import Member, Operator
-from policies.contract.diff import diff
-from policies.contract.lanes import LaneMessage, read_message
-from policies.contract.pool import TERMINATED
+from policies.contract.amendment.changes import diff
+from policies.contract.negotiation.lanes import LaneMessage, read_message
+from policies.contract.negotiation.pool import TERMINATED
 from policies.identity import key_text
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
     from broker.contracts.service import Contracts
     from broker.store import Session
-    from policies.contract.pool import Lane, Pool
+    from policies.contract.negotiation.pool import Lane, Pool
     from policies.encoding import Json
     from policies.signing import Envelope
 

@@ -18,7 +18,7 @@ from broker.federation.checkpoints import model_digest
 from broker.federation.mirror import epsilon_after
 from broker.federation.records import Opening
 from policies.contract import Aggregate, EpsilonAfter, PlanFacts, TrainRound
-from policies.contract.checks_training import NO_SEED
+from policies.contract.checks.training import NO_SEED
 from policies.contract.starts import consents_on_record, seed_clause_of
 from policies.identity import key_text
 

@@ -164,7 +164,7 @@ def open_view(
         contracts: Digests of the contract and of the versions that it superseded; if given, the data set must
             have been imported under one of them.
         rate_hz: Time base of the recipe; None opens episodes as they were recorded.
-        withheld: Whether an episode is left out (`client.donated`).
+        withheld: Whether an episode is left out (`client.seeds.donated`).
 
     Raises:
         DatasetUnknownError: No such data set.

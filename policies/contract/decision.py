@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.case import Case
 from policies.contract.checks import CHECKS
-from policies.contract.checks_document import about_the_document
+from policies.contract.checks.document import about_the_document
 from policies.contract.errors import (
     ExpiredError,
     HaltedError,

@@ -27,9 +27,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.amendment import judge_amendment, recheck
-from policies.contract.checks_changes import CHANGE, EFFECT, OPEN, TIGHTEN
+from policies.contract.checks.changes import CHANGE, EFFECT, OPEN, TIGHTEN
 from policies.contract.errors import NotExecutedError, RefusedError
-from policies.contract.life import key_of
+from policies.contract.lifecycle.life import key_of
 from policies.contract.requests import Join
 from policies.contract.signatures import executed, signers
 from policies.identity import parse_key
@@ -37,10 +37,10 @@ from policies.identity import parse_key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from policies.contract.amendment.verdict import Verdict
     from policies.contract.clauses import Contract
-    from policies.contract.life import Life
+    from policies.contract.lifecycle.life import Life
     from policies.contract.requests import ContractState
-    from policies.contract.verdict import Verdict
     from policies.signing import Envelope
 
 __all__ = [

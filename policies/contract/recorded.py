@@ -17,6 +17,7 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from policies.contract.amendment.succession import as_under
 from policies.contract.errors import RequestMalformedError
 from policies.contract.requests import (
     ContractState,
@@ -25,7 +26,6 @@ from policies.contract.requests import (
     request_from_json,
     state_from_json,
 )
-from policies.contract.succession import as_under
 from policies.ports import iso_s, to_ms
 
 if TYPE_CHECKING:

@@ -18,13 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from policies.contract import words_en, words_ja
 from policies.contract.clauses import FieldsClause, PrivacyClause, RecipeClause, SeedClause
 from policies.contract.coherence import owner_of
 from policies.contract.registry import LAW
-from policies.contract.remedies import remedy_text
-from policies.contract.sentences import Count, Named, Say, Term, about_the_contract, sentences
-from policies.contract.values_ja import in_japanese
+from policies.contract.words import english as words_en
+from policies.contract.words import japanese as words_ja
+from policies.contract.words.remedies import remedy_text
+from policies.contract.words.sentences import Count, Named, Say, Term, about_the_contract, sentences
+from policies.contract.words.values_japanese import in_japanese
 
 if TYPE_CHECKING:
     from types import ModuleType

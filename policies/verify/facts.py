@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.contract.checks_training import NO_SEED
+from policies.contract.checks.training import NO_SEED
 from policies.contract.entering import who_signed
 from policies.contract.lifecycle import begin, contract_state
 from policies.contract.requests import (

@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from policies.contract.amendment import recheck
+from policies.contract.amendment.entitlements import entitlements_kept
+from policies.contract.amendment.succession import check_succession
+from policies.contract.amendment.verdict import read_verdict
 from policies.contract.entering import TIGHTEN, who_signed
-from policies.contract.entitlements import entitlements_kept
 from policies.contract.errors import ProofMissingError
-from policies.contract.succession import check_succession
-from policies.contract.verdict import read_verdict
 from policies.errors import IriaiError
 from policies.log.entries import EntryType
 

@@ -15,12 +15,12 @@ import broker.contracts.amendments
 import broker.contracts.tightening
 import broker.federation.moving
 from broker.federation.standing import Standing
-from client.contracts import fetch
+from client.contract.reading import fetch
+from client.contract.signable import check_not_stale
 from client.errors import StaleOfferError
-from client.signable import check_not_stale
 from policies.contract import Contract, from_tree
 from policies.contract.amendment import judge_amendment
-from policies.contract.verdict import Verdict
+from policies.contract.amendment.verdict import Verdict
 from policies.encoding import canonical
 from policies.log.entries import EntryType
 from policies.ports import to_ms

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client.budget_show import budget_show
 from client.budgets import Budgets
+from client.budgets.reckoning import require_known
+from client.budgets.showing import budget_show
+from client.budgets.waiving import waive
 from client.errors import NotConfirmedError
-from client.reckoning import require_known
 from client.settings import Home
 from client.statements import _figures
-from client.waiving import waive
 from policies.exchange import ExchangeType
 from policies.privacy.errors import BudgetDivergedError, BudgetError, BudgetUnknownError, DeltaTooLargeError
 from policies.privacy.ledger import OWNER, USE

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from client.audits import kept
-from client.conforming import Conformance
+from client.audits.conforming import Conformance
 from client.learning.conformance import Parts, audit
 from client.settings import Home
 from policies.privacy.conformance import ConformanceReport

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from broker.contracts.dsp_counterparties import Counterparty
+from broker.dataspace.counterparties import Counterparty
 from broker.store.tables import dsp_message, dsp_negotiation
 from policies.limits import BODY_BYTES_JSON, DSP_COUNTERPARTIES, DSP_MESSAGE_BYTES, DSP_NEGOTIATIONS
 from tests.brokersim import statements
@@ -296,7 +296,7 @@ async def test_two_verifications_at_once_make_one_agreement(space):
 
 async def test_a_connector_cannot_hold_more_than_its_share(space, monkeypatch):
     connector = await space.connector()
-    monkeypatch.setattr("broker.contracts.dsp.DSP_NEGOTIATIONS", 3)
+    monkeypatch.setattr("broker.dataspace.facade.DSP_NEGOTIATIONS", 3)
     assert DSP_NEGOTIATIONS > 3
     offer = other_terms((await connector.offers())["tier-open"])
     for _ in range(3):
@@ -310,7 +310,7 @@ async def test_a_connector_cannot_hold_more_than_its_share(space, monkeypatch):
 
 
 async def test_more_connectors_than_are_compared_cannot_be_registered(space, monkeypatch):
-    monkeypatch.setattr("broker.contracts.dsp_counterparties.DSP_COUNTERPARTIES", 2)
+    monkeypatch.setattr("broker.dataspace.counterparties.DSP_COUNTERPARTIES", 2)
     assert DSP_COUNTERPARTIES > 2
     for name in ("one", "two"):
         await space.connector(name)

@@ -24,8 +24,8 @@ from broker.federation.records import open_attempt
 from broker.federation.tools import Journal, Tools
 from broker.release.gate import Gate
 from broker.store.tables import candidate, contract_annex, model, round_, run
+from client.contract.notices import Notices
 from client.data.errors import FieldNotAllowedError
-from client.notices import Notices
 from policies.contract.notices import Notice, seal_notice
 from policies.encoding import digest
 from policies.exchange import ExchangeType

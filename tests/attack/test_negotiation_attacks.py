@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from broker.store.tables import negotiation, statement
 from policies.contract import from_tree
-from policies.contract.lanes import LANE_TYPE, read_message, seal_message
+from policies.contract.negotiation.lanes import LANE_TYPE, read_message, seal_message
 from policies.encoding import b64, canonical, digest
 from policies.identity import SigningKey
 from policies.log.entries import EntryType

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from policies.contract import executed
-from policies.contract.pool import Pool
+from policies.contract.negotiation.pool import Pool
 from policies.encoding import canonical
 from policies.log.entries import EntryType
 from tests.brokersim import House, NodeSim, draft, open_house, pool, statements

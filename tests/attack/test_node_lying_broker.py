@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from client.consent import consent_of
-from client.contracts import fetch
+from client.contract.consent import consent_of
+from client.contract.lane_book import LaneBook
+from client.contract.reading import fetch
+from client.contract.tending import tend
 from client.errors import (
     DigestMismatchError,
     NoSuchThingError,
@@ -20,8 +22,6 @@ from client.errors import (
     RemoteRefusalError,
     StaleOfferError,
 )
-from client.lane_book import LaneBook
-from client.tending import tend
 from policies.contract.errors import (
     BadTransitionError,
     LaneMessageError,
@@ -29,7 +29,7 @@ from policies.contract.errors import (
     OvertakenError,
 )
 from policies.contract.errors import DigestMismatchError as TextMismatchError
-from policies.contract.lanes import read_message
+from policies.contract.negotiation.lanes import read_message
 from policies.errors import IriaiError, SignatureInvalidError
 from policies.identity import SigningKey, key_text
 from policies.signing import Envelope
@@ -180,7 +180,7 @@ def test_a_state_that_is_skipped_is_refused(world: World, kind: str):
 
 
 def test_agreed_without_an_accepted_after_a_counter_offer_is_refused(world: World):
-    from client.countering import counter
+    from client.contract.countering import counter
 
     world.broker.lanes.others_accept = False
     mine = world.draft(title="Ours")

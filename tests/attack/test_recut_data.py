@@ -11,7 +11,7 @@ import pytest
 from client.data.marks import SHARED, marks_of, split_marks
 from client.data.places import RowIndex, Rows
 from client.data.store import Store
-from client.donated import Given, Withheld, is_given, place_of, remember, withheld
+from client.seeds.donated import Given, Withheld, is_given, place_of, remember, withheld
 from client.settings import Home
 from policies.privacy.errors import LineageUnknownError
 from tests.datasim import Recording, bring, tree, write_v3

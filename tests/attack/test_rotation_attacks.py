@@ -13,11 +13,11 @@ import pytest
 from broker.federation.books import MisfitError
 from broker.federation.participants import participants
 from broker.federation.signed import Signed
+from client.contract.notices import Notices
+from client.contract.shelf import ContractShelf
 from client.identity import load_identity
 from client.keyring import HandOver, append, read_history
-from client.notices import Notices
 from client.privacy.store import BudgetStore
-from client.shelf import ContractShelf
 from policies.contract.notices import Notice, open_notice, seal_notice
 from policies.errors import IriaiError, SignatureInvalidError
 from policies.identity import SigningKey, key_text

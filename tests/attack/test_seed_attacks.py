@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from client.contract.starts import Start
 from client.data import Store
-from client.donating import donate
 from client.learner import episodes_of
+from client.seeds.donating import donate
 from client.settings import LocalRules
-from client.starts import Start
 from policies.contract import from_tree
 from policies.donations import join, read_donation, seal_consent
 from policies.encoding import b64, canonical, digest

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from policies.contract import dsp_messages as dsp
+from policies.contract.odrl import dsp_messages as dsp
 from policies.contract.odrl import export, offer, pairs
 from tests.contractsim import contract
 from tests.dspsim import contracts, dropped, needs_vectors, schema_errors

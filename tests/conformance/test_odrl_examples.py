@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from policies.contract import dsp_messages as dsp
 from policies.contract.errors import DspMessageError, OdrlRefusedError
-from policies.contract.odrl_import import read_view
+from policies.contract.odrl import dsp_messages as dsp
+from policies.contract.odrl.reading import read_view
 from tests.dspsim import VECTORS, examples, needs_vectors, read
 
 _NAMES = examples() if VECTORS.is_dir() else []

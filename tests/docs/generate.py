@@ -83,7 +83,7 @@ def code(text: str) -> str:
 def errors_page() -> str:
     """Every code: class, exit code, HTTP status, meaning, remedy."""
     from broker.federation.errors import FAILURES
-    from policies.contract.remedies import REMEDIES
+    from policies.contract.words.remedies import REMEDIES
     from policies.verify.rules import LATER, RULES
 
     said = words()

@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 
 from policies.contract import Contract, ContractState, Outcome, Request, evaluate
 from policies.contract.amendment import no_looser_by_order, prove
-from policies.contract.succession import as_under
+from policies.contract.amendment.succession import as_under
 from tests.amendsim import EDITS, TIGHTENINGS, Edit, asked, edited, named, near
 from tests.contractsim import CONTRIBUTORS, STATE, contract, query
 
 z3 = pytest.importorskip("z3", reason="the extra prove is not installed")
 
-from policies.contract.findings import decimal_of, moment_of  # noqa: E402  after the skip
-from policies.contract.formulas import terms_of  # noqa: E402
-from policies.contract.symbols import Symbols  # noqa: E402
-from policies.contract.terms import Term, View  # noqa: E402
-from policies.contract.variables import (  # noqa: E402
+from policies.contract.amendment.formulas import terms_of  # noqa: E402
+from policies.contract.amendment.symbols import Symbols  # noqa: E402
+from policies.contract.amendment.terms import Term, View  # noqa: E402
+from policies.contract.amendment.variables import (  # noqa: E402
     Cohorts,
     Epsilons,
     Fact,
@@ -39,7 +38,8 @@ from policies.contract.variables import (  # noqa: E402
     Whole,
     decimal_value,
 )
-from policies.contract.vocabulary import vocabulary  # noqa: E402
+from policies.contract.amendment.vocabulary import vocabulary  # noqa: E402
+from policies.contract.findings import decimal_of, moment_of  # noqa: E402  after the skip
 from policies.encoding import is_digest  # noqa: E402
 
 if TYPE_CHECKING:

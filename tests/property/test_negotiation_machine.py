@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from policies.contract import CONTRACT_TYPE
-from policies.contract.lanes import BROKER, CONTRIBUTOR
 from policies.contract.negotiation import (
     Closed,
     Countered,
@@ -27,7 +26,8 @@ from policies.contract.negotiation import (
     Verified,
     Withdrawn,
 )
-from policies.contract.pool import ENDED, TRANSITIONS, LaneState
+from policies.contract.negotiation.lanes import BROKER, CONTRIBUTOR
+from policies.contract.negotiation.pool import ENDED, TRANSITIONS, LaneState
 from policies.encoding import unb64
 from policies.identity import parse_key
 from policies.ports import to_ms

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from broker.release import leaks as broker_leaks
 from broker.store.tables import statement
-from client import canaries
+from client.audits import canaries
 from client.learning.weights import initial_weights
 from policies.canary_units import canary
 from policies.encoding import canonical, digest, parse

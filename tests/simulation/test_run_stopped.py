@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.federation.earlier import add_earlier, read_earlier
-from client.notices import Notices
+from client.contract.notices import Notices
 from policies.contract.notices import Notice, seal_notice
 from policies.log.entries import EntryType
 from policies.ports import iso_s

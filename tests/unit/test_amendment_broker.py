@@ -10,7 +10,7 @@ import pytest
 
 from policies.contract import from_tree, parse
 from policies.contract.amendment import recheck
-from policies.contract.verdict import read_verdict
+from policies.contract.amendment.verdict import read_verdict
 from policies.encoding import digest
 from policies.log.entries import EntryType
 from policies.signing import Envelope

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from client.audit_figures import AuditShelf
 from client.audits import keep, kept, kept_mix
-from client.conforming import Conformance
+from client.audits.conforming import Conformance
+from client.audits.figures import AuditShelf
 from client.learning.canary_gradients import crowd
 from client.settings import Home
 from client.software import software

@@ -224,7 +224,7 @@ def test_a_name_that_no_one_contract_has_is_refused(desk: Desk, name: str):
 
 
 def test_a_shortened_digest_with_which_two_contracts_begin_is_refused():
-    from broker.contract_names import whole_digest
+    from broker.commands.contract_names import whole_digest
     from broker.errors import UsageError
 
     class Two:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select
 
-from broker.commands_life import _shown
+from broker.commands.life import _shown
 from broker.log.bundle import export
 from broker.store.tables import contract_notice, organisation
 from policies.contract.errors import HaltedError

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from client.answers import finish
-from client.budget_show import budget_show
 from client.budgets import Budgets
+from client.budgets.reckoning import reconcile
+from client.budgets.showing import budget_show
+from client.budgets.tightening import tighten
+from client.budgets.told_caps import tell_cap
 from client.doctor import doctor
 from client.errors import NodeBusyError, NoSuchThingError, NotConfirmedError
-from client.reckoning import reconcile
 from client.settings import locked
-from client.tightening import tighten
-from client.told_caps import tell_cap
 from policies.exchange import ExchangeType
 from policies.privacy.errors import BudgetDivergedError, BudgetError, BudgetExhaustedError, BudgetUnknownError
 from tests.nodesim import SeedEntropy

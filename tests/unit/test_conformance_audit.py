@@ -15,7 +15,7 @@ import torch
 
 from client import audits
 from client.audits import in_child, keep, kept, mix_sentences, told
-from client.conforming import Conformance
+from client.audits.conforming import Conformance
 from client.learning.canary_gradients import Port, Ported, Tap, canaries, others
 from client.learning.conformance import Parts, Size, audit
 from client.learning.engines import LoopEngine, OpacusHooksEngine, PackedEngine, UnitFrames, frame_loss

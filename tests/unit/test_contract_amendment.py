@@ -21,18 +21,18 @@ from policies.contract.amendment import (
     prove,
     recheck,
 )
+from policies.contract.amendment.changes import strays
+from policies.contract.amendment.order_table import ADDED, ORDER, REMOVED
+from policies.contract.amendment.succession import as_under
+from policies.contract.amendment.vocabulary import vocabulary
 from policies.contract.clauses import Contract as ContractClass
-from policies.contract.diff import strays
 from policies.contract.errors import (
     NotASuccessorError,
     VerdictDisagreesError,
     VerdictMalformedError,
 )
 from policies.contract.grammar import Nullable, Rows, Struct, rules_of
-from policies.contract.order_table import ADDED, ORDER, REMOVED
 from policies.contract.registry import KINDS
-from policies.contract.succession import as_under
-from policies.contract.vocabulary import vocabulary
 from policies.encoding import canonical
 from tests.amendsim import (
     EDITS,
@@ -255,7 +255,7 @@ def test_the_cap_of_one_may_go_where_the_common_one_is_as_tight() -> None:
 
 def test_every_kind_that_code_enforces_has_a_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("z3", reason="the extra prove is not installed")
-    from policies.contract import formulas, refinement
+    from policies.contract.amendment import formulas, refinement
 
     assert {name for name, kind in KINDS.items() if kind.points} <= formulas.FORMULA_KINDS
     monkeypatch.setattr(refinement, "FORMULA_KINDS", formulas.FORMULA_KINDS - {"audit"})
@@ -266,8 +266,8 @@ def test_every_kind_that_code_enforces_has_a_formula(monkeypatch: pytest.MonkeyP
 
 def test_a_witness_that_does_not_replay_is_not_proven_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("z3", reason="the extra prove is not installed")
-    from policies.contract import formulas
-    from policies.contract.terms import FALSE, TRUE, holds
+    from policies.contract.amendment import formulas
+    from policies.contract.amendment.terms import FALSE, TRUE, holds
 
     def wrong(view: Any, clause: Any) -> Any:
         yield holds(clause.clause, "not-halted", TRUE if view.contract is view.meant else FALSE)
@@ -282,8 +282,8 @@ def test_a_witness_that_does_not_replay_is_not_proven_and_not_shown(monkeypatch:
 
 def test_no_answer_in_time_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     z3 = pytest.importorskip("z3", reason="the extra prove is not installed")
-    from policies.contract import formulas, refinement
-    from policies.contract.terms import TRUE, holds
+    from policies.contract.amendment import formulas, refinement
+    from policies.contract.amendment.terms import TRUE, holds
 
     def cubes(view: Any, clause: Any) -> Any:
         """42 as a sum of three cubes: nobody knew it until 2019."""

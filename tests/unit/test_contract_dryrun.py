@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from broker.cli import app as broker_app
 from broker.commands import Where
-from broker.comparing import contract_diff, contract_dry_run
+from broker.commands.comparing import contract_diff, contract_dry_run
 from broker.contracts.decisions import judge
 from broker.errors import AnsweredError
 from broker.remote import OperatorClient, Target
-from client.dryrun import dry_run_at_home
+from client.contract.dryrun import dry_run_at_home
 from policies.contract import (
     Contract,
     ContractState,

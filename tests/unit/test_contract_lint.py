@@ -13,7 +13,7 @@ import pytest
 
 from policies.contract import Contract, Request, evaluate, from_tree
 from policies.contract.lint import RULES, LintFinding, finding_words, lint
-from policies.contract.lint_not_made import NOT_MADE
+from policies.contract.lint.not_made import NOT_MADE
 from policies.contract.registry import CANARY_REPORT, EVIDENCE_MADE, MEMBERSHIP_REPORT
 from tests.contractsim import (
     CONTRIBUTORS,

@@ -18,13 +18,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from broker import cli_contract
 from broker.cli import app
+from broker.cli import contract as cli_contract
 from broker.commands import Where
-from broker.contract_files import contract_lint
+from broker.commands.contract_files import contract_lint
+from broker.commands.draft_sources import recipe_facts
+from broker.commands.drafting import Draft, contract_new
 from broker.contracts.errors import LintError
-from broker.draft_sources import recipe_facts
-from broker.drafting import Draft, contract_new
 from broker.errors import UsageError
 from policies.contract import Contract, Request, enforcement_map, evaluate, from_tree, load, parse
 from policies.contract.errors import AnswerError, ContractInvalidError, UnansweredError

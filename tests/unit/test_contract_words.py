@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 
 from policies.contract import Contract, enforcement_map, evaluate, from_tree
-from policies.contract import words_en as en
-from policies.contract import words_ja as ja
 from policies.contract.errors import ContractInvalidError
 from policies.contract.grammar import (
     At,
@@ -40,9 +38,11 @@ from policies.contract.grammar import (
     rules_of,
 )
 from policies.contract.registry import FORBIDDEN_CHECKS
-from policies.contract.remedies import REMEDIES, remedy_text
 from policies.contract.render import explain, head_words, label_words, plain_words
-from policies.contract.values_ja import in_japanese
+from policies.contract.words import english as en
+from policies.contract.words import japanese as ja
+from policies.contract.words.remedies import REMEDIES, remedy_text
+from policies.contract.words.values_japanese import in_japanese
 from tests.contractsim import (
     STATE,
     allowed,
@@ -282,7 +282,7 @@ def test_no_sentence_brings_a_number_of_its_own():
 
 
 def test_every_sentence_of_the_catalogue_is_used():
-    source = (HERE / "sentences.py").read_text("utf-8")
+    source = (HERE / "words" / "sentences.py").read_text("utf-8")
     written = {one.value for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Constant)}
     made = {f"check-{one}" for one in FORBIDDEN_CHECKS}
     made |= {f"differencing-{one}" for one in ("off", "non-dp-outputs", "all")}
@@ -363,7 +363,7 @@ def test_the_head_says_what_belongs_to_no_clause():
 
 def used_remedies() -> set[str]:
     found = set()
-    for path in HERE.glob("*.py"):
+    for path in HERE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "remedy":
                 found |= {

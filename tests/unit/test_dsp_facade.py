@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select
 
-from broker.contracts.dsp_counterparties import check_callback
 from broker.contracts.errors import CallbackInvalidError
+from broker.dataspace.counterparties import check_callback
 from broker.settings import Settings, SettingsError
 from broker.store.tables import dsp_agreement, dsp_counterparty, dsp_negotiation
-from policies.contract.dsp_lane import DspLane, Facts, answer, heard
 from policies.contract.errors import BadTransitionError
 from policies.contract.lifecycle import ACTIVE, EXPIRED, HALTED, OFFERED, PENDING, SUPERSEDED, TERMINATED
-from policies.contract.odrl_import import confirm, read_view
-from policies.contract.pool import TRANSITIONS, LaneState
+from policies.contract.negotiation.pool import TRANSITIONS, LaneState
+from policies.contract.odrl.dsp_lane import DspLane, Facts, answer, heard
+from policies.contract.odrl.reading import confirm, read_view
 from policies.limits import DSP_RETRY_S
 from policies.log.entries import EntryType
 from tests.connectorsim import DSP, Connector, Dataspace, open_dataspace, other_terms

@@ -8,7 +8,6 @@ import functools
 import pytest
 
 from policies.contract.errors import DeadlineError
-from policies.contract.lanes import BROKER, CONTRIBUTOR, LaneMessage
 from policies.contract.negotiation import (
     Agreed,
     Closed,
@@ -27,7 +26,8 @@ from policies.contract.negotiation import (
     Withdrawn,
     open_pool,
 )
-from policies.contract.pool import DEADLINE_MS, TRANSITIONS, Pool
+from policies.contract.negotiation.lanes import BROKER, CONTRIBUTOR, LaneMessage
+from policies.contract.negotiation.pool import DEADLINE_MS, TRANSITIONS, Pool
 from policies.ports import to_ms
 from tests.contractsim import contract, key_of
 from tests.lanesim import PoolSim, draft_of, warnings_of

@@ -16,7 +16,7 @@ from broker.log.bundle import export
 from broker.log.errors import LogUnavailableError
 from broker.store.tables import contract_document, log_private, negotiation
 from policies.contract import executed, from_tree
-from policies.contract.lanes import open_message, read_message
+from policies.contract.negotiation.lanes import open_message, read_message
 from policies.encoding import b64, canonical, digest, parse
 from policies.errors import InvariantError
 from policies.identity import key_text

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from policies.contract.errors import LaneMessageError
-from policies.contract.lanes import (
+from policies.contract.negotiation.lanes import (
     LANE_TYPE,
     LaneMessage,
     check_reason,

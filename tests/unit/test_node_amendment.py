@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from client.amending import amend
 from client.cli import app
-from client.contracts import fetch, fetch_envelope
+from client.contract.amending import amend
+from client.contract.notices import Notices
+from client.contract.reading import fetch, fetch_envelope
+from client.contract.shelf import ContractShelf
+from client.contract.signing import sign
+from client.contract.stopping import halt, lifecycle
+from client.contract.tending import tend
 from client.errors import NoSuchThingError, NotConfirmedError, NotSignedError, RemoteRefusalError
 from client.membership import Member, initialise, join, membership, open_member
-from client.notices import Notices
 from client.outbox import Outbox
 from client.settings import Home
-from client.shelf import ContractShelf
-from client.signing import sign
-from client.stopping import halt, lifecycle
-from client.tending import tend
 from policies.contract import Contract, from_tree
 from policies.contract.errors import NotASuccessorError, ProofMissingError, RefusedError
 from policies.contract.lifecycle import standing

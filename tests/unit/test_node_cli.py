@@ -26,7 +26,7 @@ with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has d
     from typer.testing import CliRunner
 
     from client.cli import app
-    from client.cli_options import accept, retype
+    from client.cli.options import accept, retype
 
 COMMANDS = [
     ["init"],
@@ -272,9 +272,7 @@ def test_pause_and_resume_are_in_the_file(tmp_path: Path):
 
 
 def test_neither_the_commands_nor_the_gate_load_torch():
-    modules = (
-        "client.cli client.guard client.outbox client.transport client.contracts client.duties client.models"
-    )
+    modules = "client.cli client.guard client.outbox client.transport client.contract.reading client.duties client.models"
     code = (
         "import sys, importlib\n"
         f"for name in {modules.split()!r}: importlib.import_module(name)\n"

@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.consent import consent_of
+from client.contract.consent import consent_of
+from client.contract.lane_book import LaneBook
+from client.contract.negotiating import refuse
+from client.contract.tending import tend
 from client.errors import NotConfirmedError, NotSignedError, PeerUnreachableError
-from client.lane_book import LaneBook
-from client.negotiating import refuse
-from client.tending import tend
-from policies.contract.lanes import read_message
+from policies.contract.negotiation.lanes import read_message
 from policies.signing import Envelope
 from tests.nodeworld import YES, World
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from client.comparing import contract_diff
-from client.contract_words import WORDS, terms
-from client.contracts import contract_list, fetch, latest, resolve
+from client.contract.comparing import contract_diff
+from client.contract.reading import contract_list, fetch, latest, resolve
+from client.contract.showing import contract_show
+from client.contract.words import WORDS, terms
 from client.errors import (
     BrokerKeyError,
     DigestMismatchError,
@@ -21,7 +22,6 @@ from client.errors import (
     RemoteRefusalError,
     StaleOfferError,
 )
-from client.showing import contract_show
 from policies.contract.errors import ContractInvalidError, NotCanonicalError
 from policies.contract.registry import RECIPIENTS
 from policies.identity import SigningKey, key_text

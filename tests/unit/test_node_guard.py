@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from client.budget_show import budget_show
+from client.budgets.showing import budget_show
+from client.contract.explaining import explain_run
 from client.data import Store
 from client.data.errors import NoRightsError
-from client.explaining import explain_run
 from client.federation.errors import RequestInvalidError, RunRefusedError
 from client.learner import episodes_of
 from client.ledgers import guard_log, outbox_list

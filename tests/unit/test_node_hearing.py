@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-import client.notices
+import client.contract.notices
 from client import node
-from client.notices import Notices
-from client.posting import keep_up
+from client.contract.notices import Notices
+from client.contract.posting import keep_up
 from policies.contract.notices import Notice, seal_notice
 from policies.exchange import ExchangeType
 from policies.limits import HALT_ASK_S, HALT_FRESH_S, RECEIPT_POLL_S, WORKER_BACKOFF_CAP_S
@@ -199,7 +199,7 @@ def test_a_full_disk_delays_a_halt_and_does_not_lose_it(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     halted_by_nord(world)
-    real, writes = client.notices.write_durably, []
+    real, writes = client.contract.notices.write_durably, []
 
     def full(*args: Any, **terms: Any) -> None:
         writes.append(1)
@@ -207,7 +207,7 @@ def test_a_full_disk_delays_a_halt_and_does_not_lose_it(
             raise OSError(28, "No space left")
         real(*args, **terms)
 
-    monkeypatch.setattr(client.notices, "write_durably", full)
+    monkeypatch.setattr(client.contract.notices, "write_durably", full)
     turns(world, monkeypatch, 5)
     assert '"OSError"' in capsys.readouterr().err
     world.broker.routes[path(world)] = deaf

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from client.budget_show import budget_show
+from client.budgets.showing import budget_show
 from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError, RemoteRefusalError
 from client.models import (
     STATEMENT_TYPE,

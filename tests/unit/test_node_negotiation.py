@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from client.consent import Consent, consent_of, give_consent
-from client.countering import counter
+from client.contract.consent import Consent, consent_of, give_consent
+from client.contract.countering import counter
+from client.contract.lane_book import LaneBook
+from client.contract.negotiating import refuse
+from client.contract.tending import tend
 from client.errors import (
     NoSuchThingError,
     NotConfirmedError,
@@ -19,9 +22,6 @@ from client.errors import (
     ProseMismatchError,
     RemoteRefusalError,
 )
-from client.lane_book import LaneBook
-from client.negotiating import refuse
-from client.tending import tend
 from policies.contract.errors import (
     BadTransitionError,
     ContractInvalidError,
@@ -30,8 +30,8 @@ from policies.contract.errors import (
     UnacknowledgedError,
     YamlRefusedError,
 )
-from policies.contract.lanes import read_message
 from policies.contract.lint import lint
+from policies.contract.negotiation.lanes import read_message
 from policies.encoding import digest
 from policies.signing import Envelope
 from tests.contractsim import authored

@@ -16,8 +16,14 @@ from sqlalchemy import delete
 from typer.testing import CliRunner
 
 from broker.store.tables import contract_notice
-from client import cli_life, stopping
-from client.cli_options import Open
+from client.cli import life as cli_life
+from client.cli.options import Open
+from client.contract import stopping
+from client.contract.notices import Notices
+from client.contract.posting import keep_up
+from client.contract.shelf import ContractShelf
+from client.contract.signing import sign
+from client.contract.stopping import attest, halt, leave, lifecycle, resume
 from client.errors import (
     LocalRefusedError,
     NotConfirmedError,
@@ -26,13 +32,8 @@ from client.errors import (
     PeerUnreachableError,
 )
 from client.membership import Member, initialise, join, membership, open_member
-from client.notices import Notices
 from client.outbox import Outbox
-from client.posting import keep_up
 from client.settings import Home
-from client.shelf import ContractShelf
-from client.signing import sign
-from client.stopping import attest, halt, leave, lifecycle, resume
 from policies.contract import Contract
 from policies.contract.errors import (
     HaltedError,

@@ -42,7 +42,7 @@ with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has d
 
     from client import cli
     from client.cli import app
-    from client.cli_options import Open
+    from client.cli.options import Open
 
 PLAN = json.loads(private_recipe())["plan"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from client.contract.explaining import explain_any, explain_run
 from client.data.errors import NoRightsError
 from client.errors import NoSuchThingError
-from client.explaining import explain_any, explain_run
 from client.federation.errors import RunRefusedError
 from client.ledgers import guard_log
 from policies.exchange import ExchangeType

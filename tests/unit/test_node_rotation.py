@@ -13,8 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from broker.federation.participants import participants, under_present_key
-from client import cli_life, rotating
-from client.contracts import fetch
+from client import rotating
+from client.cli import life as cli_life
+from client.contract.notices import Notices
+from client.contract.posting import keep_up
+from client.contract.reading import fetch
+from client.contract.shelf import ContractShelf
+from client.contract.stopping import halt
 from client.doctor import doctor
 from client.errors import (
     KeyFileError,
@@ -28,13 +33,9 @@ from client.federation.handlers import Admission, Desk, RunConfig
 from client.federation.ledger import FleetLedger
 from client.identity import load_identity
 from client.keyring import read_history
-from client.notices import Notices
-from client.posting import keep_up
 from client.releases import receipts_fetch, receipts_verify
 from client.rotating import rotate_key
 from client.settings import locked
-from client.shelf import ContractShelf
-from client.stopping import halt
 from policies.contract.errors import NoticeEntitlementError
 from policies.exchange import ExchangeType, open_reply, tensor_bytes
 from policies.identity import key_id, key_text

@@ -9,20 +9,20 @@ import httpx
 import pytest
 
 from broker.log.bundle import export
-from client.comparing import contract_diff
+from client.contract.comparing import contract_diff
+from client.contract.negotiating import refuse
+from client.contract.shelf import ContractShelf
+from client.contract.showing import contract_show
+from client.contract.signing import sign
+from client.contract.stopping import halt
+from client.contract.tending import tend
 from client.errors import (
     RotationWaitsError,
 )
 from client.identity import load_identity
 from client.membership import initialise, join, membership, open_member
-from client.negotiating import refuse
 from client.rotating import rotate_key
 from client.settings import Home
-from client.shelf import ContractShelf
-from client.showing import contract_show
-from client.signing import sign
-from client.stopping import halt
-from client.tending import tend
 from policies.identity import key_text
 from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType

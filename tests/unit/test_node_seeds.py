@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from client import donating
-from client.countering import counter
-from client.donated import given, withheld
-from client.donating import Recording, donate
+from client.contract.countering import counter
+from client.contract.starts import first_weights, start_of
 from client.errors import DigestMismatchError, NoSuchThingError, NotConfirmedError
 from client.guard import check_noise
-from client.seeds import check_files, fit_seed, join_donations
+from client.seeds import check_files, donating, fit_seed, join_donations
+from client.seeds.donated import given, withheld
+from client.seeds.donating import Recording, donate
 from client.settings import LocalRules
-from client.starts import first_weights, start_of
 from policies.contract.errors import ContractInvalidError
 from policies.donations import read_donation
 from policies.encoding import canonical, digest, unb64

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from client.contracts import fetch, fetch_envelope
-from client.shelf import ContractShelf
-from client.tending import tend
+from client.contract.reading import fetch, fetch_envelope
+from client.contract.shelf import ContractShelf
+from client.contract.tending import tend
 from policies.contract import CONTRACT_TYPE
 from policies.contract.errors import NotExecutedError, ProofMissingError, RefusedError
 from policies.identity import SigningKey, key_text

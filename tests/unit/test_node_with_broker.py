@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from client.catalogue import data_add
-from client.comparing import contract_diff
-from client.contracts import contract_list
-from client.countering import counter
+from client.contract.comparing import contract_diff
+from client.contract.countering import counter
+from client.contract.negotiating import refuse
+from client.contract.reading import contract_list
+from client.contract.shelf import ContractShelf
+from client.contract.showing import contract_show
+from client.contract.signing import sign
+from client.contract.stopping import halt
+from client.contract.tending import tend
 from client.errors import NoSuchThingError, RemoteRefusalError
 from client.membership import Member, initialise, join, membership, open_member, status
 from client.models import models_list, pull
-from client.negotiating import refuse
 from client.outbox import Outbox
 from client.releases import receipts_fetch, receipts_verify, release_list
 from client.settings import Home, LocalRules
-from client.shelf import ContractShelf
-from client.showing import contract_show
-from client.signing import sign
-from client.stopping import halt
-from client.tending import tend
 from policies.contract import Contract, from_tree
 from policies.contract.errors import OvertakenError
 from policies.identity import SigningKey, fingerprint, key_text

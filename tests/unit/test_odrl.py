@@ -11,11 +11,11 @@ from decimal import Decimal
 import pytest
 
 from policies.contract import from_tree
-from policies.contract.catenax import read_catenax
-from policies.contract.dsp_messages import read_json, read_request
 from policies.contract.errors import DspMessageError, OdrlRefusedError, ViewDisagreesError
 from policies.contract.odrl import agreement, export, pairs
-from policies.contract.odrl_import import confirm, read_bundle, read_view
+from policies.contract.odrl.catenax import read_catenax
+from policies.contract.odrl.dsp_messages import read_json, read_request
+from policies.contract.odrl.reading import confirm, read_bundle, read_view
 from policies.contract.registry import LAW
 from policies.limits import DSP_MESSAGE_BYTES, ODRL_MESSAGES
 from tests.contractsim import authored, contract

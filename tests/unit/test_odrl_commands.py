@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from broker import commands_dsp as dsp_work
-from broker import commands_odrl as work
 from broker.cli import app
 from broker.commands import Where
+from broker.commands import dsp as dsp_work
+from broker.commands import odrl as work
 from broker.errors import AnsweredError, UnreachableError, UsageError
 from broker.remote import OperatorClient, Target
 from policies.contract.errors import NotExecutedError, OdrlRefusedError, ViewDisagreesError

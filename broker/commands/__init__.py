@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of ``iriai-broker`` do. `broker.cli` imports this module only when one of them runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from broker.answers import Result, plain, short, table
+from broker.clock import SystemClock
+from broker.commands.contract_names import whole_digest
+from broker.entropy import SystemEntropy
+from broker.errors import FingerprintError, NotConfirmedError, OperatorKeyError, UsageError
+from broker.keyfiles import make_key
+from broker.membership.approvals import APPROVAL_TYPE, approval_subject
+from broker.remote import OperatorClient, load_operator_key, target_of
+from policies.encoding import b64, digest
+from policies.identity import fingerprint, key_text, parse_key
+from policies.ports import iso_s
+from policies.signing import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+__all__ = ["Where"]
+
+_POLICY_WARNING = (
+    "# WARNING: this is the broker's own word. An auditor compares both keys by another way",
+    "# (telephone, paper, a member's copy) before trusting a verification that uses it.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which broker a command talks to, and as whom."""
+
+    directory: Path | None
+    url: str | None
+    tls_sha256: str | None
+    key: Path | None
+
+    def client(self) -> OperatorClient:
+        """A connection to it.
+
+        Raises:
+            OperatorKeyError: No key file was named, or it cannot be used.
+        """
+        if self.key is None:
+            raise OperatorKeyError(
+                need="--key FILE, your operator key",
+                found="none",
+                remedy="name the file that `iriai-broker operator new` wrote",
+            )
+        key = load_operator_key(self.key)
+        target = target_of(self.directory, self.url, self.tls_sha256)
+        return OperatorClient(target, key=key, clock=SystemClock(), entropy=SystemEntropy())
+
+
+# --- on the broker's host ---
+
+
+def operator_new(path: Path) -> Result:
+    """Makes an operator's key file."""
+    key = make_key(path, SystemEntropy())
+    data = {"file": str(path), "key": key_text(key.public), "fingerprint": fingerprint(key.public)}
+    return Result(
+        data=data,
+        text=(
+            f"key file     {path} (mode 0600; keep it, it is you)",
+            f"fingerprint  {data['fingerprint']}",
+            "next: give the public key to whoever runs `iriai-broker init --operator NAME=KEY`:",
+        ),
+        plain_output=data["key"],
+    )
+
+
+def own_tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """The operator's own certificate and key, if both were named.
+
+    Raises:
+        UsageError: Only one of them.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError(
+            need="--tls-cert and --tls-key together", found="one of them", remedy="name both files"
+        )
+    return certificate, key
+
+
+def init(
+    directory: Path,
+    url: str,
+    operators: list[str],
+    *,
+    listen_host: str | None,
+    origin: str | None,
+    tls: tuple[Path, Path] | None,
+) -> Result:
+    """Makes a broker's folder, or completes it."""
+    from broker.boot import initialise, parse_operators
+
+    made = initialise(
+        directory,
+        url=url,
+        operators=parse_operators(operators),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        listen_host=listen_host,
+        tls=tls,
+        origin=origin,
+    )
+    data = {
+        "dir": str(directory),
+        "url": made.settings.public_url,
+        "origin": made.settings.origin,
+        "broker_key": made.broker_key,
+        "fingerprint": made.fingerprint,
+        "log_vkey": made.log_vkey,
+        "tls_sha256": made.tls_sha256,
+        "operators": list(made.operators),
+        "fresh": made.fresh,
+    }
+    text = [
+        f"broker       {made.settings.public_url} in {directory}" + ("" if made.fresh else " (was there)"),
+        f"fingerprint  {made.fingerprint}",
+        f"certificate  sha256:{made.tls_sha256}",
+        f"log          {made.log_vkey}",
+        f"operators    {', '.join(made.operators) or 'none'}",
+    ]
+    if len(made.operators) < 2:  # noqa: PLR2004  two-person approval
+        text.append(
+            "warning: approving a member takes two operators; add one by repeating init --operator NAME=KEY"
+        )
+    text.append(f"next: iriai-broker serve --dir {directory}")
+    return Result(data=data, text=tuple(text))
+
+
+# --- members ---
+
+
+def invite(where: Where, *, name: str, country: str, group: str) -> Result:
+    """Makes an invitation."""
+    with where.client() as client:
+        made = client.post("/operator/invites", {"legal_name": name, "country": country, "group": group})
+    return Result(
+        data=made,
+        text=(
+            f"invitation   {plain(made['id'])} for {name} ({country}, group {group})",
+            f"until        {plain(made['expires'])}",
+            "It works once. Hand over this text; it is stored nowhere:",
+        ),
+        plain_output=str(made["invite"]),
+    )
+
+
+def members(where: Where) -> Result:
+    """Lists everybody enrolled."""
+    with where.client() as client:
+        listed = client.get("/operator/organisations")["organisations"]
+    rows = [
+        (
+            one["org"],
+            one["state"],
+            one["legal_name"],
+            one["country"],
+            one["group"],
+            one["node_fingerprint"],
+            one["node_key"],
+            " ".join(one["approved_by"]) or "-",
+        )
+        for one in listed
+    ]
+    head = (
+        "ORGANISATION",
+        "STATE",
+        "NAME",
+        "COUNTRY",
+        "GROUP",
+        "NODE FINGERPRINT",
+        "NODE KEY",
+        "APPROVED BY",
+    )
+    empty = "nobody yet; iriai-broker invite --name … --country … --group … --key FILE"
+    return Result(data={"organisations": listed}, text=table(head, rows, empty=empty))
+
+
+def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[str], bool]) -> Result:
+    """Signs and sends one operator's approval of what is shown, nothing else.
+
+    Raises:
+        UsageError: No such organisation.
+        FingerprintError: Its key has another fingerprint than ``expected``.
+        NotConfirmedError: ``confirm`` said no.
+    """
+    with where.client() as client:
+        listed = client.get("/operator/organisations")["organisations"]
+        found = next((one for one in listed if one["org"] == org), None)
+        if found is None:
+            raise UsageError(need="an organisation that joined", found=org, remedy="iriai-broker members")
+        subject = approval_subject(
+            org=found["org"],
+            node=found["node"],
+            node_key=found["node_key"],
+            fleet_key=found["fleet_key_pem"],
+            name=found["legal_name"],
+            group=found["group"],
+            country=found["country"],
+        )
+        shown = fingerprint(parse_key(found["node_key"]))
+        if expected is not None and expected.replace(" ", "") != shown.replace(" ", ""):
+            raise FingerprintError(
+                need=f"the fingerprint {expected}", found=shown, remedy="do not approve; telephone the member"
+            )
+        who = f"{plain(found['legal_name'])} ({plain(found['country'])}, group {plain(found['group'])})"
+        if not confirm(f"{who}, node key {shown}"):
+            raise NotConfirmedError(
+                need=f"a fingerprint that a person compared: {shown}",
+                found="no confirmation",
+                remedy="compare it by telephone, then repeat the command (--fingerprint, or --yes)",
+            )
+        signature = Envelope.seal(subject, APPROVAL_TYPE, client.key).signatures[0][1]
+        done = client.post(
+            f"/operator/organisations/{org}/approve",
+            {"subject_digest": digest(subject), "signature": b64(signature)},
+        )
+    return Result(
+        data=done,
+        text=(f"{org}: {plain(done['state'])}, approved by {plain(', '.join(done['approved_by']))}",),
+    )
+
+
+def revoke(where: Where, org: str, *, reason: str) -> Result:
+    """Ends a membership."""
+    with where.client() as client:
+        done = client.post(f"/operator/organisations/{org}/revoke", {"reason": reason})
+    return Result(
+        data=done, text=(f"{org}: {plain(done['state'])}; its node is put out and its key refused",)
+    )
+
+
+# --- releases ---
+
+
+def release_list(where: Where) -> Result:
+    """Lists candidates and releases."""
+    with where.client() as client:
+        waiting = client.get("/candidates")["candidates"]
+        listed = client.get("/releases")["releases"]
+    rows = [(one["model"], one["tier"], one["recipe_id"], short(one["contract"])) for one in listed]
+    votes = [(one["candidate"], one["state"], one["voted"], _held_back(one), one["run"]) for one in waiting]
+    text = (
+        *table(("MODEL", "TIER", "RECIPE", "CONTRACT"), rows, empty="nothing was released yet"),
+        "",
+        *table(
+            ("CANDIDATE", "STATE", "VOTES", "HELD BACK BY", "RUN"),
+            votes,
+            empty="no candidate waits at the gate",
+        ),
+    )
+    return Result(data={"releases": listed, "candidates": waiting}, text=text)
+
+
+def _held_back(one: dict[str, Any]) -> str:
+    """Clauses that refused a candidate, or that it waits for, and when the clock may open the gate."""
+    waits = sorted({str(found["clause"]) for found in one.get("waits_for", ())})
+    until = one.get("opens_ms")
+    shown = " ".join(one["refused_by"] or waits) or "-"
+    return shown if until is None else f"{shown} until {iso_s(until)}"
+
+
+# --- audit ---
+
+
+def audit_bundle(where: Where, out: Path) -> Result:
+    """Takes the auditor's bundle."""
+    if out.exists():
+        raise UsageError(need=f"no file at {out}", found="one", remedy="name a new file")
+    with where.client() as client:
+        name = client.download("/operator/audit/bundle", out)
+    return Result(
+        data={"file": str(out), "digest": name, "size_bytes": out.stat().st_size},
+        text=(
+            f"bundle       {out}  {name}",
+            f"next: the auditor runs: iriai-verify {out} --policy POLICY",
+        ),
+    )
+
+
+def audit_policy(where: Where, contracts: list[str]) -> Result:
+    """Prints a policy file as the broker sees itself."""
+    with where.client() as client:
+        text = client.get("/operator/audit/policy")["policy"]
+        named = [whole_digest(client, one) for one in contracts]
+    lines = str(text).splitlines()
+    lines[-1:-1] = [f"contract {one}" for one in named]  # before the quorum line
+    policy = "\n".join([*_POLICY_WARNING, *lines]) + "\n"
+    return Result(data={"policy": policy}, text=(), plain_output=policy.rstrip("\n"))
+
+
+def status(where: Where) -> Result:
+    """How the broker is."""
+    with where.client() as client:
+        found = client.get("/operator/status")
+    text = (
+        f"broker       {plain(found['url'])}",
+        f"broker key   {plain(found['broker_key'])}",
+        f"log          {plain(found['origin'])} size {found['log']['size']}"
+        + (f" FROZEN: {plain(found['log']['frozen'])}" if found["log"]["frozen"] else ""),
+        "members      "
+        + (", ".join(f"{plain(k)} {v}" for k, v in sorted(found["members"].items())) or "none"),
+        f"runs         {found['runs']['open']} open of {found['runs']['all']}",
+    )
+    return Result(data=found, text=text)

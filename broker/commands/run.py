@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands ``iriai-broker run`` do. `broker.cli` imports this module only when one of them runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.answers import Result, plain, short, table
+from broker.commands.contract_names import whole_digest
+from policies.ports import iso_s
+
+if TYPE_CHECKING:
+    from broker.commands import Where
+
+__all__ = ["run_list", "run_open", "run_show", "run_stop"]
+
+_STOPPING: Final = "stopping     an operator ended it; its open round is closed first"
+_COUNTS: Final = ("accepted", "unused", "refused", "silent", "unasked")
+
+
+def run_open(where: Where, *, contract: str, recipe: str) -> Result:
+    """Opens a run."""
+    with where.client() as client:
+        named = {"contract": whole_digest(client, contract), "recipe": recipe}
+        done = client.post("/operator/runs", named)
+    return Result(
+        data=done,
+        text=(
+            f"run          {plain(done['run'])} of {plain(recipe)}",
+            f"next: iriai-broker run show {plain(done['run'])}",
+        ),
+        plain_output=str(done["run"]),
+    )
+
+
+def run_list(where: Where) -> Result:
+    """Lists runs."""
+    with where.client() as client:
+        listed = client.get("/operator/runs")["runs"]
+    rows = [
+        (
+            one["run"],
+            one["recipe_id"],
+            one["state"],
+            one["round"],
+            one["outcome"] or "-",
+            short(one["model"] or "-"),
+            _waits_for(one),
+        )
+        for one in listed
+    ]
+    head = ("RUN", "RECIPE", "STATE", "ROUND", "OUTCOME", "MODEL", "WAITS FOR")
+    return Result(
+        data={"runs": listed},
+        text=table(head, rows, empty="none yet; iriai-broker run open --contract DIGEST --recipe ID"),
+    )
+
+
+def _waits_for(one: dict[str, Any]) -> str:
+    """Who keeps a run waiting, by which code, and until when it waits."""
+    waiting = one.get("waiting")
+    if one.get("stopping"):
+        return "its open round, then it is stopped"
+    if waiting is None:
+        return "-"
+    who = " ".join(f"{party}:{code or '?'}" for party, code in sorted(waiting.get("codes", {}).items()))
+    return f"{who} until {iso_s(int(waiting['until_ms']))}".strip()
+
+
+def run_stop(where: Where, run: str) -> Result:
+    """Ends a run."""
+    with where.client() as client:
+        done = client.post(f"/operator/runs/{run}/stop", {})
+    name = plain(run)
+    return Result(
+        data=done,
+        text=(
+            f"run          {name} ends once its open round is closed; in a pause, within a minute",
+            f"next: iriai-broker run show {name}",
+        ),
+    )
+
+
+def run_show(where: Where, run: str) -> Result:
+    """Shows one run."""
+    with where.client() as client:
+        found = client.get(f"/operator/runs/{run}")
+    rounds = found["rounds"]
+    steps = "" if found["plan"] is None else f", {found['steps']} noisy steps"
+    rows = [
+        (one["round"], one["attempt"], *(one[name] for name in _COUNTS), short(one["model"] or "-"))
+        for one in rounds
+    ]
+    text = (
+        f"run          {plain(found['run'])}  {plain(found['state'])}  {plain(found['outcome'] or '')}",
+        f"recipe       {plain(found['recipe_id'])}  {plain(found['recipe'])}",
+        f"contract     {plain(found['contract'])}",
+        f"round        {found['round']}{steps}",
+        *_why(found["ended"]),
+        *([_STOPPING] if found.get("stopping") else []),
+        *_waits(found.get("waiting")),
+        *_out(found.get("out", ())),
+        *table(("ROUND", "ATTEMPT", *map(str.upper, _COUNTS), "MODEL"), rows, empty="no round closed yet"),
+    )
+    return Result(data=found, text=text)
+
+
+def _why(ended: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """Lines about why a run ended before its last round."""
+    if ended is None:
+        return []
+    return [
+        f"why          {plain(ended['reason'])}",
+        *([f"code         {plain(ended['code'])}"] if ended.get("code") else []),
+        *([f"remedy       {plain(ended['remedy'])}"] if ended.get("remedy") else []),
+        *(
+            f"  {plain(one['clause']):<11}needs {plain(one['check'])} {plain(one['need'])}; "
+            f"found {plain(one['found'])}"
+            for one in ended["findings"]
+        ),
+    ]
+
+
+def _waits(waiting: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """A line about a run that pauses because members said no."""
+    if waiting is None:
+        return []
+    until, ends = (iso_s(int(waiting[name])) for name in ("until_ms", "ends_ms"))
+    return [
+        f"waiting      until {until}: {plain(waiting['reason'])}",
+        f"             it asks again then, and ends if it is refused from {ends} on",
+        *([f"remedy       {plain(waiting['remedy'])}"] if "remedy" in waiting else []),
+    ]
+
+
+def _out(members: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """Lines about members that are asked for no further round of a run."""
+    return [
+        f"out          {plain(one['party'] or one['node'])}: {plain(one['kind'])} in round {one['round']}; "
+        f"evidence {plain(one['evidence'])}"
+        for one in members
+    ]

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of ``iriai-node`` share: their options, how they ask and end, what they work on."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from client.answers import Answer, finish, plain
+from client.clock import SystemClock
+from client.entropy import SystemEntropy
+from client.settings import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from client.contract.shelf import ContractShelf
+    from client.membership import Member
+    from client.outbox import Outbox
+    from policies.contract.lint import LintFinding
+
+__all__ = [
+    "FOLDER",
+    "Dir",
+    "Json",
+    "Lang",
+    "Language",
+    "Open",
+    "Yes",
+    "accept",
+    "ask",
+    "end",
+    "group",
+    "opened",
+    "retype",
+    "tell",
+]
+
+FOLDER = Path("iriai-node")
+
+Dir = Annotated[Path, typer.Option("--dir", envvar="IRIAI_NODE_DIR", help="The node's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
+Yes = Annotated[bool, typer.Option("--yes", help="The question was answered before: no prompt.")]
+
+
+class Language(StrEnum):
+    """In which the contract is shown."""
+
+    EN = "en"
+    JA = "ja"
+
+
+Lang = Annotated[Language, typer.Option("--lang", help="Language of the words.")]
+
+
+def group(words: str) -> typer.Typer:
+    """A group of commands."""
+    return typer.Typer(
+        help=words,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+def end(work: Callable[[], Answer], as_json: bool) -> NoReturn:  # noqa: FBT001  one call per command
+    """Runs a command to its exit code."""
+    raise typer.Exit(finish(work, as_json=as_json))
+
+
+def ask(question: str, *, yes: bool, prompt: str = "Is it the same?") -> Callable[[str], bool]:
+    """Shows something to a person and takes yes or no; without a terminal the answer is no."""
+
+    def confirm(shown: str) -> bool:
+        print(f"{question}\n\n    {shown}\n", file=sys.stderr)  # noqa: T201  the question
+        if yes:
+            return True
+        return sys.stdin.isatty() and typer.confirm(prompt, err=True)
+
+    return confirm
+
+
+def retype(question: str, *, yes: bool) -> Callable[[str], bool]:
+    """Has a person type the first hex digits of a digest; without a terminal the answer is no."""
+
+    def confirm(shown: str) -> bool:
+        print(f"{question}\n\n    {shown}\n", file=sys.stderr)  # noqa: T201  the question
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            return False
+        typed: str = typer.prompt(
+            f"Type these {len(shown)} digits, or nothing to stop", default="", show_default=False, err=True
+        )
+        return typed.strip().lower() == shown
+
+    return confirm
+
+
+def accept(*, everything: bool, lang: str) -> Callable[[LintFinding], bool]:
+    """Shows a warning and takes whether a person accepts it; without a terminal only if all are."""
+
+    def acknowledge(finding: LintFinding) -> bool:
+        from policies.contract.lint import finding_words
+
+        need, found, remedy = finding_words(finding, lang)
+        tell((f"warning   {finding.id}", f"  need    {need}", f"  found   {found}", f"  remedy  {remedy}"))
+        if everything:
+            return True
+        return sys.stdin.isatty() and typer.confirm("Do you accept this?", err=True)
+
+    return acknowledge
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Text for people, on standard error; what other parties wrote cannot move the cursor."""
+    for line in lines:
+        print(plain(line), file=sys.stderr)  # noqa: T201  the text of a question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """What most commands work on."""
+
+    home: Home
+    member: Member
+    shelf: ContractShelf
+    outbox: Outbox
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Open]:
+    """Opens what most commands work on, and closes it."""
+    from client.contract.shelf import ContractShelf
+    from client.membership import open_member
+    from client.outbox import Outbox
+
+    home, clock, entropy = Home(folder), SystemClock(), SystemEntropy()
+    member = open_member(home, clock=clock, entropy=entropy)
+    kept = Outbox(
+        home.outbox,
+        key=member.identity.key,
+        origin=member.broker.origin,
+        clock=clock,
+        entropy=entropy,
+        former=member.identity.former,
+    )
+    try:
+        with member.client:
+            yield Open(
+                home=home,
+                member=member,
+                shelf=ContractShelf(home, own_key=member.identity.key.public),
+                outbox=kept,
+            )
+    finally:
+        kept.close()

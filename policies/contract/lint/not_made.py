@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules about terms that this version cannot keep (`policies.contract.lint` says what a rule is).
+
+Such a contract is safe and useless: a fact that nobody can state is unknown, and unknown refuses. The finding
+says beforehand what would be refused: every round, every average, every release or every delivery. It is a
+warning, because parties may sign today what a later version runs.
+"""
+
+# ruff: noqa: RUF001  full-width punctuation is how Japanese is written
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from policies.contract.lint.rows import names, warning
+from policies.contract.registry import EVIDENCE_MADE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from policies.contract.clauses import Contract
+
+__all__ = ["NOT_MADE"]
+
+
+def _secure_aggregation(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.aggregation
+    if clause.secure_aggregation == "required":
+        yield clause.clause, "required"
+
+
+def _group_mac(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.aggregation
+    if clause.group_mac == "on":
+        yield clause.clause, "on"
+
+
+def _noise_shares(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.privacy
+    if clause.noise == "shares":
+        yield clause.clause, "shares"
+
+
+def _adjacency(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.privacy
+    if clause.adjacency == "add-remove":
+        yield clause.clause, clause.adjacency
+
+
+def _validation(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.validation
+    if clause is not None:
+        yield clause.clause, f"quorum {clause.quorum}"
+
+
+def _evidence(contract: Contract) -> Iterator[tuple[str, str]]:
+    missing = [one for one in contract.release.evidence if one not in EVIDENCE_MADE]
+    if missing:
+        yield contract.release.clause, names(missing)
+
+
+def _contribution(contract: Contract) -> Iterator[tuple[str, str]]:
+    for clause in contract.tiers:
+        if clause.min_contribution is not None:
+            yield clause.clause, clause.min_contribution
+
+
+def _witnesses(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.audit
+    if clause is not None and clause.witness_quorum > 0:
+        yield clause.clause, str(clause.witness_quorum)
+
+
+def _ml_dsa(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.audit
+    if clause is not None and clause.ml_dsa == "require":
+        yield clause.clause, clause.ml_dsa
+
+
+NOT_MADE: Final = (
+    warning(
+        "secure-aggregation-not-made",
+        _secure_aggregation,
+        ("secure_aggregation: off, in this version", "この版では secure_aggregation: off"),
+        (
+            "write off until secure aggregation is there: every round would be refused",
+            "セキュア集約が備わるまで off とする。さもなければすべてのラウンドが拒否される",
+        ),
+    ),
+    warning(
+        "group-mac-not-made",
+        _group_mac,
+        ("group_mac: off, in this version", "この版では group_mac: off"),
+        ("write off: every round would be refused", "off とする。さもなければすべてのラウンドが拒否される"),
+    ),
+    warning(
+        "noise-shares-not-made",
+        _noise_shares,
+        ("noise: local-full, in this version", "この版では noise: local-full"),
+        (
+            "write local-full: shares need secure aggregation; without it every round would be refused",
+            "local-full とする。分担に必要なセキュア集約がまだなく、すべてのラウンドが拒否される",
+        ),
+    ),
+    warning(
+        "adjacency-not-made",
+        _adjacency,
+        ("adjacency: zero-out, in this version", "この版では adjacency: zero-out"),
+        (
+            "write zero-out: size buckets are public, so no plan hides sizes; every round would be refused",
+            "zero-out とする。規模は区分で公表され、それを隠す計画はないため、すべてのラウンドが拒否される",
+        ),
+    ),
+    warning(
+        "validation-not-made",
+        _validation,
+        ("no validation clause, in this version", "この版では検証条項を定めないこと"),
+        (
+            "leave it out: no round is voted on, so every average would be refused",
+            "定めない。ラウンドごとの投票がないため、集約はすべて拒否される",
+        ),
+    ),
+    warning(
+        "evidence-not-made",
+        _evidence,
+        (
+            "only evidence that this version makes: " + names(sorted(EVIDENCE_MADE)),
+            "この版が作る証拠資料のみ：" + names(sorted(EVIDENCE_MADE)),
+        ),
+        (
+            "leave the named evidence out: every release would be refused",
+            "挙げた証拠資料を外す。さもなければ公開はすべて拒否される",
+        ),
+    ),
+    warning(
+        "contribution-not-made",
+        _contribution,
+        ("no min_contribution, in this version", "この版では min_contribution を定めないこと"),
+        (
+            "leave it out: no share is computed, so every delivery of the tier would be refused",
+            "定めない。寄与割合が計算されないため、この区分の引渡しはすべて拒否される",
+        ),
+    ),
+    warning(
+        "witnesses-none",
+        _witnesses,
+        ("witness_quorum: 0, in this version", "この版では witness_quorum: 0"),
+        (
+            "write 0: the log has no witnesses yet, so every release would be refused",
+            "0 とする。ログにはまだ証人がいないため、公開はすべて拒否される",
+        ),
+    ),
+    warning(
+        "ml-dsa-not-made",
+        _ml_dsa,
+        ("ml_dsa: accept or off, in this version", "この版では ml_dsa: accept または off"),
+        (
+            "write accept: no checkpoint carries such a signature yet",
+            "accept とする。その署名を持つチェックポイントはまだない",
+        ),
+    ),
+)

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secure aggregation: the broker learns one sum over many silos, and nothing about a single one.
+
+Both ends as state machines without I/O, and what an auditor redoes. Modules are imported by name: the
+verifier loads `terms`, `documents` and `transcript` with the standard library and `cryptography` only.
+
+    terms        what contract and recipe fix: roster, threshold, ring, weights
+    labels       hashes and keys, each with its own label
+    shamir       secret sharing
+    ring         from numbers to the ring and back
+    masks        keystreams, fused with quantising; taking them off a sum
+    group_mac    a tag that finds a wrong sum in the same round
+    documents    what is signed: adverts, share headers, masked vectors, confirmations
+    dealing      shares, sealed for each holder
+    node         the node's side of a setup and its slots
+    collector    the broker's side
+    transcript   what stays of an opened sum, and redoing it
+"""
