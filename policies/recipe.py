@@ -9,8 +9,11 @@
   section 7): ``task-box`` and ``limit`` state their interval, and centre and scale must follow from it
   (middle, half / sqrt 3, rounded); ``approach`` states the distance that the task needs. Learned statistics
   would show as long decimals: at most three significant digits are allowed.
-- With a plan there is one noisy step per round and the server descends a gradient (``adam``); without one,
-  nodes run local steps and send a difference of weights (``momentum``, ``mean``). Nothing mixes.
+- With a plan there is one noisy step per round and the server descends a gradient (``adam`` with ``update:
+  gradient``); without one, nodes run local steps and send a difference of weights, which the server adds
+  (``mean``, ``momentum``, ``adam`` with ``update: difference``). Nothing mixes.
+- Without a plan the names of the field are: FedAvg is ``mean``, FedAvgM ``momentum``, FedAdam ``adam``
+  (`policies.server_step` says how the numbers map); each with ``proximal`` in ``train`` is also FedProx.
 
     recipe = load(data)                   # RecipeError, privacy.plan-incomplete
     recipe.digest, recipe.plan, recipe.evaluation, recipe.rounds, recipe.need, recipe.deadline_s
@@ -24,6 +27,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -45,7 +49,7 @@ from policies.limits import (
 )
 from policies.privacy.constants import asked_statistic, private_statistic
 from policies.privacy.errors import EvalUnplannedError, PlanIncompleteError
-from policies.privacy.plan import DpPlan, EvalPlan, PositiveDec, ProbabilityDec
+from policies.privacy.plan import Dec, DpPlan, EvalPlan, PositiveDec, ProbabilityDec
 from policies.privacy.plan_refusals import refuse_search
 
 __all__ = [
@@ -152,6 +156,13 @@ def _constant(text: str) -> str:
     return text
 
 
+def _part(text: str) -> str:
+    if float(text) > 1:
+        raise ValueError("from 0 to 1")
+    return text
+
+
+PartDec = Annotated[Dec, AfterValidator(_part)]
 Constant = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,6}(\.[0-9]{1,9})?$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -314,7 +325,12 @@ class TrainDp(_Block):
 
 
 class TrainAdam(_Block):
-    """Non-private rounds: local Adam with fresh state, learning rate by cosine over the rounds."""
+    """Non-private rounds: local Adam with fresh state, learning rate by cosine over the rounds.
+
+    Attributes:
+        proximal: mu of FedProx: each local step also descends ``mu / 2 * norm(w - w_round)^2``, which holds
+            local weights near the round's base model; null or 0 adds nothing.
+    """
 
     kind: Literal["adam-local"]
     local_steps: Whole
@@ -322,32 +338,41 @@ class TrainAdam(_Block):
     rate_first: PositiveDec
     rate_last: PositiveDec
     weight_decay: PositiveDec
+    proximal: Dec | None
 
 
 class ServerMean(_Block):
-    """model += mean."""
+    """FedAvg: model += mean."""
 
     kind: Literal["mean"]
 
 
 class ServerMomentum(_Block):
-    """v = decay v + mean; model += rate v."""
+    """FedAvgM: v = decay v + mean; model += rate v. Decay 0 is FedAvg at a server's rate."""
 
     kind: Literal["momentum"]
-    decay: ProbabilityDec
+    decay: PartDec
     rate: PositiveDec
 
 
 class ServerAdam(_Block):
-    """Adam on the mean gradient; rate falls by ``decay`` over ``steps``; the running average is released."""
+    """Adam on the mean; rate falls by ``decay`` over ``steps``; the running average is released.
+
+    Attributes:
+        update: What the mean is of: a ``gradient`` is descended, a ``difference`` of weights is added
+            (FedAdam). It follows from the plan and is written all the same, because it is a sign.
+        decay: Part of the rate that is gone at the end; 0 keeps it.
+        average: Weight of the past in what is released; 0 releases the last weights.
+    """
 
     kind: Literal["adam"]
+    update: Literal["gradient", "difference"]
     rate: PositiveDec
-    decay: ProbabilityDec
+    decay: PartDec
     beta1: ProbabilityDec
     beta2: ProbabilityDec
     epsilon: PositiveDec
-    average: ProbabilityDec
+    average: PartDec
     steps: Whole
 
     @model_validator(mode="after")
@@ -588,14 +613,17 @@ def _check_manifest(recipe: Recipe) -> None:
 
 
 def _check_fit(recipe: Recipe) -> None:
-    args, plan = recipe.architecture.args, recipe.plan
+    args, plan, server = recipe.architecture.args, recipe.plan, recipe.server
     if args.execute > args.chunk:
         raise _invalid("execute at most chunk", f"{args.execute} of {args.chunk}")
+    update = "difference" if plan is None else "gradient"
+    if isinstance(server, ServerAdam) and server.update != update:
+        raise _invalid(f"server.update {update}: what nodes of this recipe send", server.update)
     if plan is None:
-        if not isinstance(recipe.train, TrainAdam) or isinstance(recipe.server, ServerAdam):
-            raise _invalid("train adam-local and server momentum or mean without a plan", "other kinds")
+        if not isinstance(recipe.train, TrainAdam):
+            raise _invalid("train adam-local without a plan", recipe.train.kind)
         return
-    if not isinstance(recipe.train, TrainDp) or not isinstance(recipe.server, ServerAdam):
+    if not isinstance(recipe.train, TrainDp) or not isinstance(server, ServerAdam):
         raise _invalid("train dp-step and server adam with a plan", "other kinds")
     if plan.steps_per_round != 1:
         raise _invalid("steps_per_round 1", str(plan.steps_per_round))

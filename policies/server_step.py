@@ -1,11 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server optimiser: a pure, elementwise float64 function that nodes and auditors recompute bit for bit.
 
-- Input is the equal-weight mean of the opened updates. For ``momentum`` and ``mean`` it is a difference of
-  weights and is added; for ``adam`` it is a noisy gradient and is descended.
+- Input is the weighted mean of the opened updates. A difference of weights points where the model should go
+  and is added (``mean``, ``momentum``, ``adam`` with ``update: difference``); a gradient is descended
+  (``adam`` with ``update: gradient``).
 - Returned weights hold float32 values (in a float64 array): what travels is exactly what the next step starts
   from.
 - ``state`` is a dictionary of float64 arrays of the model's length; write it with each checkpoint.
+- For differences the three are those of the literature. With the numbers of Flower's strategies on the right
+  both give the same weights, round by round, but for rounding to float32:
+
+      mean                                FedAvg, equal num-examples
+      momentum   rate, decay              FedAvgM   server_learning_rate, server_momentum
+      adam       rate, beta1, beta2,      FedAdam   eta, beta_1, beta_2,
+                 epsilon                            tau = epsilon sqrt(1 - beta2^t) in its t-th step
+                 decay 0, average 0                 (it has neither), its server_round counted from 0
+
+  So ``epsilon`` is added to the root of the *corrected* second moment, as in Adam's paper, and tau to the raw
+  one; and Flower, whose rounds begin at 1, corrects the first round as if it were the second. Here it is the
+  first.
 
     state = initial_state(weights, recipe.server)
     weights, state = server_step(weights, mean_update, state, recipe.server, step)      # step = 0, 1, …
@@ -66,7 +79,7 @@ def server_step(
 
     Args:
         weights: ``[P]``, the round's base model.
-        mean_update: ``[P]``, equal-weight mean of the accepted updates.
+        mean_update: ``[P]``, mean of the accepted updates.
         state: From `initial_state` or the step before; not changed.
         options: The recipe's server block.
         step: Number of steps done before this one.
@@ -84,7 +97,8 @@ def server_step(
     return _adam(base, update, state, options, step)
 
 
-def _adam(base: Array, gradient: Array, state: State, options: ServerAdam, step: int) -> tuple[Array, State]:
+def _adam(base: Array, update: Array, state: State, options: ServerAdam, step: int) -> tuple[Array, State]:
+    gradient = -update if options.update == "difference" else update
     beta1, beta2, epsilon = float(options.beta1), float(options.beta2), float(options.epsilon)
     ema = float(options.average)
     done = min(step, options.steps) / options.steps

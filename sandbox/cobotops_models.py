@@ -70,6 +70,7 @@ class Descent:
         """The server's step: a plain running mean of gradients, so that noise is not scaled up."""
         return ServerAdam(
             kind="adam",
+            update="gradient",
             rate=decimal_text(str(self.rate * _LARGE)),
             decay="0.9",
             beta1="0.9",

@@ -186,6 +186,7 @@ def private_recipe(
     }
     server = {
         "kind": "adam",
+        "update": "gradient",
         "rate": pace.rate,
         "decay": "0.5",
         "beta1": "0.9",
@@ -215,6 +216,7 @@ def plain_recipe(episodes: int = 10, *, seed: int = 2) -> bytes:
         "rate_first": "0.001",
         "rate_last": "0.00002",
         "weight_decay": "0.00001",
+        "proximal": None,
     }
     return canonical(
         _common(width=128, seed=seed)

@@ -196,7 +196,11 @@ OTHERS = (
     Edit("another delta", OTHER, _set("privacy.delta", "1e-6")),
     Edit("answers in slots", OTHER, _set("privacy.reply_slot_ms", 500)),
     Edit("secure aggregation", OTHER, _set("aggregation.secure_aggregation", "required")),
-    Edit("a group MAC", OTHER, _set("aggregation.group_mac", "on")),
+    Edit(
+        "secure aggregation with a group MAC",
+        OTHER,
+        _both(_set("aggregation.secure_aggregation", "required"), _set("aggregation.group_mac", "on")),
+    ),
     Edit(
         "fixed weights",
         OTHER,

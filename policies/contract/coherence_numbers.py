@@ -7,9 +7,10 @@ Rules 6, 7, 8 and 10 of `policies.contract.coherence`, which calls them in its o
   ``honest_min`` honest groups. They are in every sum only if secure aggregation is required, every recipe has
   four groups, and as many honest groups are left when ``max_colluders`` of a recipe's groups are not honest.
 - **Protected properties** (privacy.md, section 10): noise does not hide them, a sum over five groups does.
-- **Colluders** (secure-aggregation.md, section 2): with n parties in a recipe and t = floor(2n/3) + 1, two
-  different sums of one round would need 2(t - c) of n - c honest nodes; ``c < 2t - n`` rules that out. And
-  the fewest parties that are averaged have two honest ones among them.
+- **Colluders**: no more than every recipe bears (`policies.contract.thresholds`). Without secure aggregation
+  no threshold of nodes opens anything, so the fewest parties that are averaged are ``min_parties``.
+- **Secure aggregation**: from 3 contributors up to `SECAGG_PARTIES` in each recipe, and as many groups as an
+  opened sum must have. Noise shares weigh the same: one that is scaled down hides less.
 """
 
 from __future__ import annotations
@@ -19,22 +20,19 @@ from typing import TYPE_CHECKING, Final
 
 from policies.contract.errors import ColludersTooManyError, ContractInvalidError
 from policies.contract.grammar import remedy_at
-from policies.contract.registry import (
-    CANARY_REPORT,
-    HIDING,
-    MEMBERSHIP_REPORT,
-    PROPERTY_REPORT,
-    PROTECTED_GROUPS,
-)
+from policies.contract.registry import CANARY_REPORT, MEMBERSHIP_REPORT, PROPERTY_REPORT, PROTECTED_GROUPS
+from policies.contract.thresholds import CONTRIBUTORS_MIN, groups_to_open, least_online, most_colluders
+from policies.limits import SECAGG_PARTIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from policies.contract.clauses import Contract, PrivacyCapClause, PrivacyClause
+    from policies.contract.clauses import Contract, PrivacyCapClause, PrivacyClause, RecipeClause
 
 __all__ = ["check_numbers", "check_privacy", "check_reports", "check_shares"]
 
 SHARES_GROUPS: Final = 4  # of a recipe whose noise is shared
+_REQUIRED: Final = "required"
 _PLAN_TERMS = ("unit", "adjacency", "delta", "epsilon_per_release", "epsilon_total", "filter", "noise")
 _REPORT_OF_USE: Final[Mapping[str, str]] = {
     "canary": CANARY_REPORT,
@@ -111,6 +109,9 @@ def _noise(contract: Contract) -> None:
         if common.honest_min > groups - colluders:
             need = f"honest_min at most {groups - colluders}: the groups of {recipe.clause} less {colluders}"
             raise _refuse(name, need, common.honest_min)
+        if len({Decimal(one) for one in contract.weights(recipe.participants).values()}) > 1:
+            need = f"equal weights in {recipe.clause} with noise shares"
+            raise _refuse(contract.aggregation.clause, need, "weights that differ")
 
 
 def _protected(contract: Contract) -> None:
@@ -130,7 +131,7 @@ def _protected(contract: Contract) -> None:
 
 def _need_secure_aggregation(contract: Contract, why: str) -> None:
     mode = contract.aggregation.secure_aggregation
-    if mode != "required":
+    if mode != _REQUIRED:
         need = f"secure_aggregation required in {contract.aggregation.clause} {why}"
         raise _refuse(contract.privacy.clause, need, mode)
 
@@ -143,7 +144,7 @@ def check_numbers(contract: Contract) -> None:
 
     Raises:
         ContractInvalidError: One cannot.
-        ColludersTooManyError: ``max_colluders`` leaves too few honest parties.
+        ColludersTooManyError: ``max_colluders`` is more than a recipe bears.
     """
     k, clause = contract.aggregation.min_parties, contract.aggregation.clause
     groups = len(contract.groups(one.party for one in contract.contributors))
@@ -153,7 +154,11 @@ def check_numbers(contract: Contract) -> None:
         own = len(contract.groups(recipe.participants))
         if k > own:
             raise _refuse(clause, f"min_parties at most the {own} groups of {recipe.clause}", k)
-    _colluders(contract)
+    _tagged(contract)
+    for recipe in contract.recipes:
+        _colluders(contract, recipe)
+        if contract.aggregation.secure_aggregation == _REQUIRED:
+            _secure(contract, recipe)
     least = contract.release.approvals.min
     if least > groups:
         raise _refuse(contract.release.clause, f"approvals.min at most the {groups} groups", least)
@@ -162,23 +167,34 @@ def check_numbers(contract: Contract) -> None:
         raise _refuse(contract.queries.clause, need, found)
 
 
-def _colluders(contract: Contract) -> None:
-    pooling, kind = contract.aggregation, ColludersTooManyError
-    c = pooling.max_colluders
-    if pooling.min_parties - c < HIDING:
-        need = f"max_colluders at most min_parties - {HIDING} = {pooling.min_parties - HIDING}"
-        raise _refuse(pooling.clause, need, c, kind=kind)
-    for recipe in contract.recipes:
-        n = len(recipe.participants)
-        bound = 2 * _threshold(n) - n
-        if c >= bound:
-            need = f"max_colluders below {bound} for the {n} parties of {recipe.clause}"
-            raise _refuse(pooling.clause, need, c, kind=kind)
+def _colluders(contract: Contract, recipe: RecipeClause) -> None:
+    pooling, n = contract.aggregation, len(recipe.participants)
+    fewest = pooling.min_parties
+    if pooling.secure_aggregation == _REQUIRED:
+        fewest = least_online(n, pooling.min_parties)
+    most = most_colluders(n, fewest)
+    if pooling.max_colluders > most:
+        need = f"max_colluders at most {most} for the {n} parties of {recipe.clause}, {fewest} in each sum"
+        raise _refuse(pooling.clause, need, pooling.max_colluders, kind=ColludersTooManyError)
 
 
-def _threshold(parties: int) -> int:
-    """How many nodes open a sum (secure-aggregation.md, section 2)."""
-    return 2 * parties // 3 + 1
+def _tagged(contract: Contract) -> None:
+    pooling = contract.aggregation
+    if pooling.group_mac == "on" and pooling.secure_aggregation != _REQUIRED:
+        need = "group_mac on only with secure_aggregation required: there is no other sum to tag"
+        raise _refuse(pooling.clause, need, pooling.secure_aggregation)
+
+
+def _secure(contract: Contract, recipe: RecipeClause) -> None:
+    pooling, n = contract.aggregation, len(recipe.participants)
+    if not CONTRIBUTORS_MIN <= n <= SECAGG_PARTIES:
+        need = f"{CONTRIBUTORS_MIN} to {SECAGG_PARTIES} contributors in {recipe.clause}"
+        raise _refuse(pooling.clause, f"secure aggregation only with {need}", n)
+    least = groups_to_open(pooling.min_parties, pooling.max_colluders, contract.privacy.honest_min)
+    groups = len(contract.groups(recipe.participants))
+    if least > groups:
+        need = f"{least} independent groups in {recipe.clause}, so that a sum may be opened"
+        raise _refuse(pooling.clause, need, groups)
 
 
 # --- 8. bounds and reports ---

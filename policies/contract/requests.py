@@ -122,8 +122,8 @@ class TrainRound:
         privacy: The recipe's plan.
         epsilon_after_release: Decimal; see `EpsilonAfter.release`. Not looked at under ``mode: none``.
         epsilon_after_total: Decimal; see `EpsilonAfter.total`. Not looked at under ``mode: none``.
-        secure_aggregation: ``off`` in this version.
-        group_mac: ``off`` in this version.
+        secure_aggregation: ``required`` where the update leaves masked, ``off`` where the broker reads it.
+        group_mac: ``on`` where each opened sum carries the members' tag, else ``off``.
         reply_slot_ms: Width of the slots at which the node answers; 0 means at once.
         seed_set: Digest of the open seed set that the recipe starts from, or ``none``.
         seed_consents: Digests of the donors' consents that are on record here.
@@ -165,7 +165,7 @@ class Aggregate:
         norms_within: Whether every update was within it.
         finite: Whether every number of every update is finite.
         privacy: The recipe's plan.
-        secure_aggregation: ``off`` in this version.
+        secure_aggregation: ``required`` where only the sum was opened, ``off`` where updates came by themselves.
         validation: Whether each party accepted the latest model on its held-out episodes.
         rejected_rounds: How many models in a row a quorum did not accept, up to now.
         log_origin: Origin of the log that this goes into.

@@ -25,6 +25,13 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from policies.contract.thresholds import (
+    CONTRIBUTORS_MIN,
+    groups_to_open,
+    least_online,
+    most_colluders,
+    threshold,
+)
 from policies.identity import parse_key
 from policies.limits import SECAGG_PARTIES
 from policies.privacy.errors import SharesUnfitError
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
 
     from policies.contract import Contract
 
-__all__ = ["Member", "Terms", "terms_of", "threshold"]
+__all__ = ["Member", "Terms", "terms_of"]
 
 _RING_BITS = 31
 _WEIGHT_ONE = 1_000_000
@@ -95,18 +102,17 @@ class Terms:
     @property
     def k_open(self) -> int:
         """Independent groups that must be left in an opened sum."""
-        shares = 0 if self.honest_min is None else self.honest_min + self.max_colluders
-        return max(self.min_parties, self.max_colluders + 2, shares)
+        return groups_to_open(self.min_parties, self.max_colluders, self.honest_min)
 
     @property
     def least_online(self) -> int:
         """Members that must be left in an opened sum."""
-        return max(self.t, self.min_parties)
+        return least_online(self.n, self.min_parties)
 
     @property
     def bits(self) -> int:
         """B: a quantised value lies within ``±2^B``."""
-        return ((2**_RING_BITS - 1) // self.n).bit_length() - 1
+        return (((1 << _RING_BITS) - 1) // self.n).bit_length() - 1
 
     @cached_property
     def scale(self) -> float:
@@ -186,11 +192,6 @@ class Terms:
         )
 
 
-def threshold(n: int) -> int:
-    """``floor(2n/3) + 1``."""
-    return 2 * n // 3 + 1
-
-
 def terms_of(
     contract: Contract, *, recipe: str, run: str, manifest: str, dimension: int, honest_min: int | None
 ) -> Terms:
@@ -218,14 +219,13 @@ def terms_of(
     names = sorted(found.participants)
     clauses = [one for one in (contract.party(name) for name in names) if one is not None]
     n, c = len(clauses), aggregation.max_colluders
-    if not 3 <= n <= SECAGG_PARTIES:  # noqa: PLR2004  of two, each knows the other's from the sum
-        raise _unfit(f"3 to {SECAGG_PARTIES} contributors", str(n), "other participants", aggregation.clause)
-    t = threshold(n)
-    if c >= 2 * t - n or max(t, aggregation.min_parties) - c < 2:  # noqa: PLR2004  two hide each other
-        need = f"max_colluders below {2 * t - n}, and two honest members of {max(t, aggregation.min_parties)}"
-        raise _unfit(
-            need, str(c), "more contributors, or fewer colluders in the contract", aggregation.clause
-        )
+    if not CONTRIBUTORS_MIN <= n <= SECAGG_PARTIES:
+        need = f"{CONTRIBUTORS_MIN} to {SECAGG_PARTIES} contributors"
+        raise _unfit(need, str(n), "other participants", aggregation.clause)
+    most = most_colluders(n, least_online(n, aggregation.min_parties))
+    if c > most:
+        remedy = "more contributors, or fewer colluders in the contract"
+        raise _unfit(f"max_colluders at most {most}", str(c), remedy, aggregation.clause)
     decimals = {name: Fraction(value) for name, value in contract.weights(names).items()}
     largest = max(decimals.values())
     weights = tuple(round(decimals[name] / largest * _WEIGHT_ONE) for name in names)

@@ -23,24 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["NOT_MADE"]
 
 
-def _secure_aggregation(contract: Contract) -> Iterator[tuple[str, str]]:
-    clause = contract.aggregation
-    if clause.secure_aggregation == "required":
-        yield clause.clause, "required"
-
-
-def _group_mac(contract: Contract) -> Iterator[tuple[str, str]]:
-    clause = contract.aggregation
-    if clause.group_mac == "on":
-        yield clause.clause, "on"
-
-
-def _noise_shares(contract: Contract) -> Iterator[tuple[str, str]]:
-    clause = contract.privacy
-    if clause.noise == "shares":
-        yield clause.clause, "shares"
-
-
 def _adjacency(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.privacy
     if clause.adjacency == "add-remove":
@@ -78,30 +60,6 @@ def _ml_dsa(contract: Contract) -> Iterator[tuple[str, str]]:
 
 
 NOT_MADE: Final = (
-    warning(
-        "secure-aggregation-not-made",
-        _secure_aggregation,
-        ("secure_aggregation: off, in this version", "この版では secure_aggregation: off"),
-        (
-            "write off until secure aggregation is there: every round would be refused",
-            "セキュア集約が備わるまで off とする。さもなければすべてのラウンドが拒否される",
-        ),
-    ),
-    warning(
-        "group-mac-not-made",
-        _group_mac,
-        ("group_mac: off, in this version", "この版では group_mac: off"),
-        ("write off: every round would be refused", "off とする。さもなければすべてのラウンドが拒否される"),
-    ),
-    warning(
-        "noise-shares-not-made",
-        _noise_shares,
-        ("noise: local-full, in this version", "この版では noise: local-full"),
-        (
-            "write local-full: shares need secure aggregation; without it every round would be refused",
-            "local-full とする。分担に必要なセキュア集約がまだなく、すべてのラウンドが拒否される",
-        ),
-    ),
     warning(
         "adjacency-not-made",
         _adjacency,

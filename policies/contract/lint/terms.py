@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from policies.contract.coherence import owner_of
 from policies.contract.lint.rows import DOCUMENT, error, names, warning
 from policies.contract.registry import CANARY_REPORT, LAW, MEMBERSHIP_REPORT
+from policies.contract.thresholds import groups_to_open, least_online
 from policies.ports import to_ms
 from policies.privacy.canaries import per_party, units_needed
 
@@ -94,6 +95,39 @@ def _colluders(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.aggregation
     if clause.max_colluders > 0 and clause.secure_aggregation == "off":
         yield clause.clause, f"max_colluders {clause.max_colluders}, secure_aggregation off"
+
+
+def _secure(contract: Contract) -> bool:
+    return contract.aggregation.secure_aggregation == "required"
+
+
+def _groups_to_open(contract: Contract) -> int:
+    clause = contract.aggregation
+    return groups_to_open(clause.min_parties, clause.max_colluders, contract.privacy.honest_min)
+
+
+def _no_drop_out(contract: Contract) -> Iterator[tuple[str, str]]:
+    """Recipes in which one contributor or one group that is missing keeps every sum closed."""
+    k = contract.aggregation.min_parties
+    for recipe in contract.recipes if _secure(contract) else ():
+        all_of_them, groups = len(recipe.participants), len(contract.groups(recipe.participants))
+        least, open_at = least_online(all_of_them, k), _groups_to_open(contract)
+        if all_of_them == least or groups == open_at:
+            yield recipe.clause, f"{least} of {all_of_them} contributors, {open_at} of {groups} groups"
+
+
+def _group_mac_off(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause = contract.aggregation
+    if _secure(contract) and clause.group_mac == "off":
+        yield clause.clause, "off"
+
+
+def _no_teams(contract: Contract) -> Iterator[tuple[str, str]]:
+    clause, least = contract.aggregation, _groups_to_open(contract)
+    groups = {one.id: len(contract.groups(one.participants)) for one in contract.recipes}
+    few = [f"{name}: {count}" for name, count in sorted(groups.items()) if count < 2 * least]
+    if _secure(contract) and few:
+        yield clause.clause, f"{names(few)}; {least} groups in each sum"
 
 
 def _one_can_end(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -318,6 +352,45 @@ TERMS: Final = (
         (
             "write max_colluders: 0; without secure aggregation nothing stands against them",
             "max_colluders: 0 とする。セキュア集約がなければ結託への備えは何もない",
+        ),
+    ),
+    warning(
+        "no-drop-out",
+        _no_drop_out,
+        (
+            "a recipe in which a sum opens although one contributor is missing",
+            "提供者が 1 者欠けても合計を開けるレシピであること",
+        ),
+        (
+            "win another contributor, lower min_parties or max_colluders, or know that one absence stops rounds",
+            "提供者を増やすか、min_parties や max_colluders を下げる。"
+            "下げないなら、1 者の不在でラウンドが止まると承知しておく",
+        ),
+    ),
+    warning(
+        "group-mac-off",
+        _group_mac_off,
+        (
+            "members that check each opened sum themselves (group MAC)",
+            "開かれた合計を参加者自身が検査すること（グループ MAC）",
+        ),
+        (
+            "write group_mac: on; without it only an auditor finds a wrong sum, later",
+            "group_mac: on とする。さもなければ誤った合計は後の監査でしか見つからない",
+        ),
+    ),
+    warning(
+        "no-teams",
+        _no_teams,
+        (
+            "twice as many groups in each recipe as a sum needs, so that teams of members can be tested",
+            "参加者の組ごとに検査できるよう、各レシピに合計に要する数の2倍のグループがあること",
+        ),
+        (
+            "know what is left against a harmful update: each node's own checks, form and norm of the sum, and the"
+            " vote of each site on the model",
+            "有害な更新への備えは、各ノードの自己検査、合計の形式とノルムの検査、"
+            "各拠点によるモデルへの投票に限られると承知しておく",
         ),
     ),
     warning(

@@ -115,6 +115,13 @@ SENTENCES: Final = {
     "secure-required": (
         "Secure aggregation is required: the broker sees the sum of updates, and no single one."
     ),
+    "secure-opened": (
+        "A sum of recipe {recipe} is opened only with at least {least} of its {all} in it, of at least {groups}."
+    ),
+    "secure-last": (
+        "If all the others in a sum pool what they know, they learn the update of the one that is left: against"
+        " that no protocol helps, only that party's own noise."
+    ),
     "secure-off": (
         "Secure aggregation is off: the broker sees each party's update, protected by that party's own noise"
         " only."
@@ -324,6 +331,7 @@ NAMED: Final = {
 COUNTS: Final = {
     "round": ("{n} round", "{n} rounds"),
     "local step": ("{n} local step", "{n} local steps"),
+    "contributor": ("{n} contributor", "{n} contributors"),
     "group": ("{n} group", "{n} groups"),
     "independent group": ("{n} independent group", "{n} independent groups"),
     "hour": ("{n} hour", "{n} hours"),

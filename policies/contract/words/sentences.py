@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from policies.contract.coherence import owner_of
 from policies.contract.registry import CANARY_REPORT, PROTECTED_GROUPS
+from policies.contract.thresholds import groups_to_open, least_online
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -238,10 +239,27 @@ def _aggregation(contract: Contract, clause: AggregationClause) -> Iterator[Say]
     yield _say("norm", norm=clause.update_norm_max)
     bare = clause.secure_aggregation == "off" and contract.privacy.mode == "none"
     yield _say("secure-off-not-private" if bare else f"secure-{clause.secure_aggregation}")
+    if clause.secure_aggregation == "required":
+        yield from _opened(contract, clause)
     yield _say("group-mac", which=Term("group-mac", clause.group_mac))
     yield _say("delay", delay=Count(clause.delay_hours, "hour")) if clause.delay_hours else _say("no-delay")
     guarded = Count(clause.min_parties, "group")
     yield _say(f"differencing-{clause.differencing_guard}", groups=guarded)
+
+
+def _opened(contract: Contract, clause: AggregationClause) -> Iterator[Say]:
+    groups = groups_to_open(clause.min_parties, clause.max_colluders, contract.privacy.honest_min)
+    for recipe in contract.recipes:
+        n = len(recipe.participants)
+        least = Count(least_online(n, clause.min_parties), "contributor")
+        yield _say(
+            "secure-opened",
+            recipe=recipe.id,
+            least=least,
+            all=Count(n, "contributor"),
+            groups=Count(groups, "independent group"),
+        )
+    yield _say("secure-last")
 
 
 def _validation(_contract: Contract, clause: ValidationClause) -> Iterator[Say]:

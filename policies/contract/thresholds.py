@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many nodes open a sum, and how many may be bad: the arithmetic of secure aggregation, written once.
+
+Contract load, protocol and verifier use the same five lines; nobody is ever *told* a threshold.
+
+- ``t = floor(2n/3) + 1`` of n contributors open a sum; ``n - t`` may drop out of a round.
+- ``c < 2t - n`` colluders: opening takes ``t - c`` honest nodes, each of which helps once per round, so two
+  different sums of one round would take ``2(t - c) > n - c`` of them.
+- ``max(t, min_parties) - c >= 2``: the fewest that a sum is over have two honest ones, which hide each other.
+- ``k_open`` independent groups are left in every opened sum: ``max(min_parties, c + 2)``, and with noise
+  shares ``honest_min + c``, for the noise of the honest ones is all there is.
+
+    threshold(4), drop_outs(4), most_colluders(4, least_online(4, 3))   # (3, 1, 1)
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from policies.contract.registry import HIDING
+
+__all__ = [
+    "CONTRIBUTORS_MIN",
+    "drop_outs",
+    "groups_to_open",
+    "least_online",
+    "most_colluders",
+    "threshold",
+]
+
+CONTRIBUTORS_MIN: Final = 3  # of two, each knows the other's update from the sum
+
+
+def threshold(n: int) -> int:
+    """Shares that open a secret of n contributors: ``floor(2n/3) + 1``."""
+    return 2 * n // 3 + 1
+
+
+def drop_outs(n: int) -> int:
+    """How many of n contributors may be missing from a round that still opens."""
+    return n - threshold(n)
+
+
+def least_online(n: int, min_parties: int) -> int:
+    """Contributors that must be left in an opened sum."""
+    return max(threshold(n), min_parties)
+
+
+def most_colluders(n: int, fewest: int) -> int:
+    """The largest ``max_colluders`` that n contributors bear, at least ``fewest`` of whom are in each sum."""
+    return min(2 * threshold(n) - n - 1, fewest - HIDING)
+
+
+def groups_to_open(min_parties: int, max_colluders: int, honest_min: int | None) -> int:
+    """Independent groups that must be left in an opened sum.
+
+    Args:
+        min_parties: Of the contract.
+        max_colluders: Likewise.
+        honest_min: Of the plan with noise shares, else None.
+    """
+    shares = 0 if honest_min is None else honest_min + max_colluders
+    return max(min_parties, max_colluders + HIDING, shares)
