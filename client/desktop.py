@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the three duties share: news of the log, the budget, the envelopes, and the note of what leaves."""
+"""What the duties share: news of the log, the budget, the envelopes, and the note of what leaves.
+
+A reply with envelopes is finished in the transaction that seals them (`Desktop.finish`). One without any, as
+the messages of secure aggregation have it, is noted without an fsync (`Desktop.answer`, `Outbox.noting`).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 from client.errors import BacklogError
 from client.federation.handlers import HandlerReply, Refusal
 from client.refusals import keep_refusal, refusals_kept
-from policies.encoding import decimal_text, digest
+from policies.encoding import digest
 from policies.exchange import seal_reply, tensor_spec
 from policies.limits import OUTBOX_PENDING
 from policies.log.errors import MemberEnvelopeError
-from policies.privacy.blocks import block_number
 from policies.privacy.errors import BudgetUnknownError, PlanMismatchError
 from policies.privacy.ledger import USE
 from policies.reply_body import check_reply_body
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from client.audits.figures import AuditShelf
-    from client.budgets import Budgets, Touched
+    from client.budgets import Budgets
     from client.guard import Guard, Judged, Seat
     from client.outbox import Letters, Outbox
     from client.privacy.store import BudgetStore, Spend
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from policies.recipe import Recipe
     from policies.signing import Envelope
 
-__all__ = ["Desktop", "Learner", "Told", "mark_uses", "seal_spend"]
+__all__ = ["Desktop", "Learner", "check_units", "mark_uses"]
 
 _UNCOUNTED = "uncounted "  # and a lineage: contracts without caps under which its data were used
 
@@ -71,11 +74,21 @@ class Learner(Protocol):
         spend: Callable[[str], None],
         *,
         canaries: CanarySecret | None = None,
+        grid_step: float | None = None,
     ) -> np.ndarray:
-        """The update of a round and attempt, ``[P] float32``.
+        """The update of a round and attempt, ``[P] float32``; on a grid ``[P] int64``.
 
         Calls ``spend`` with the manifest of the units that it will read, before the first gradient. Canaries
         whose coin says so are among them.
+
+        Args:
+            seat: Whose data.
+            run: The run; its units are frozen with its first update.
+            slot: Round and attempt.
+            weights: Base model of the round.
+            spend: See above.
+            canaries: Of the run, or None.
+            grid_step: With noise shares, one step of the sum's grid in units of the clipped sum; else None.
         """
         ...
 
@@ -233,10 +246,24 @@ class Desktop:
         """
         envelopes = [one.to_json() for one in (*letters.pending(), *sealed)]
         body = {**reply.body, "envelopes": envelopes} if envelopes else reply.body
-        check_reply_body(header.type, body)
         made = HandlerReply(status=reply.status, code=reply.code, body=body, tensor=reply.tensor)
+        self._note(letters, header, made, clause)
+        return made
+
+    def answer(self, header: RequestHeader, reply: HandlerReply, *, clause: str | None) -> HandlerReply:
+        """A reply without envelopes, once what leaves with it is noted.
+
+        Raises:
+            ReplyFieldError: As `finish`.
+        """
+        with self.outbox.noting() as letters:
+            self._note(letters, header, reply, clause)
+        return reply
+
+    def _note(self, letters: Letters, header: RequestHeader, made: HandlerReply, clause: str | None) -> None:
+        check_reply_body(header.type, made.body)
         spec = None if made.tensor is None else tensor_spec(made.tensor)
-        data = seal_reply(self.key, header, status=made.status, code=made.code, tensor=spec, body=body)
+        data = seal_reply(self.key, header, status=made.status, code=made.code, tensor=spec, body=made.body)
         letters.note(
             kind=header.type.value,
             size_bytes=len(data) + (spec.size_bytes if spec is not None else 0),
@@ -247,7 +274,6 @@ class Desktop:
             round=header.round,
             attempt=header.attempt,
         )
-        return made
 
     def backlog(self, header: RequestHeader) -> Refusal | None:
         """A refusal with the oldest envelopes only, where no header has room for all of them and new ones."""
@@ -289,73 +315,3 @@ def check_units(header: RequestHeader, reserved: str | None, manifest: str) -> N
             found="other units",
             remedy="data that came later take part in the next run",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A spend as the log is told of it."""
-
-    contract: str
-    run: str
-    round: int
-    lineage: str
-    blocks: tuple[str, ...]
-    mechanism: str
-    plan_digest: str
-    steps: int
-    rho_nano: int
-    epsilon_after: str
-    epsilon_max: str
-
-    @classmethod
-    def of(cls, one: Touched) -> Told:
-        """A spend as the ledger holds it."""
-        return cls(
-            contract=one.contract,
-            run=one.run,
-            round=one.round,
-            lineage=one.lineage,
-            blocks=one.blocks,
-            mechanism=one.mechanism,
-            plan_digest=one.plan_digest,
-            steps=one.steps,
-            rho_nano=one.rho_nano,
-            epsilon_after=one.epsilon_after,
-            epsilon_max=one.epsilon_max,
-        )
-
-
-def seal_spend(letters: Letters, outbox: Outbox, budgets: Budgets, told: Told) -> list[Envelope]:
-    """``epsilon.spent``, and before the first one of a lineage and plan ``budget.opened``."""
-    sealed = []
-    opened = f"budget.opened {told.lineage} {told.plan_digest}"
-    if outbox.find(opened) is None:
-        state = budgets.ledger_of(told.lineage).state
-        body = {
-            "unit": state.unit,
-            "adjacency": state.adjacency,
-            "delta": decimal_text(state.lineage.delta),
-            "alpha_star": state.lineage.order,
-            "plan": told.plan_digest,
-            "lineage": told.lineage,
-            "epsilon_max": decimal_text(told.epsilon_max),
-        }
-        sealed.append(
-            letters.seal("budget.opened", body=body, scope=told.contract, run=told.run, slot=opened)
-        )
-    body = {
-        "mechanism": told.mechanism,
-        "plan": told.plan_digest,
-        "steps": told.steps,
-        "lineage": told.lineage,
-        "blocks": sorted(map(block_number, told.blocks)),
-        "rho_nano": told.rho_nano,
-        "epsilon_after": decimal_text(told.epsilon_after),
-    }
-    slot = f"epsilon.spent {told.mechanism}"
-    sealed.append(
-        letters.seal(
-            "epsilon.spent", body=body, scope=told.contract, run=told.run, round=told.round, slot=slot
-        )
-    )
-    return sealed

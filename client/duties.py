@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this node does when a broker asks: three duties, and no other. Holds no torch; a `Learner` works.
+"""What this node does when a broker asks, beside training and sums. Holds no torch; a `Learner` works.
+
+Updates have one path, whatever their way out (`client.contributing`); the messages of secure aggregation have
+their own (`client.secagg.duties`). There is no other duty.
 
 Each duty takes the news of the log first (`client.receipts`): a log with two histories is answered by its
 error code and by nothing else.
-
-``train.contribute``
-
-1. the guard decides, before the tensor is pulled;
-2. plan and base model are those of recipe and request;
-3. where the contract asks for canaries, the run's are drawn and committed to, durably
-   (`client.audits.canaries`);
-4. budget is reserved once per run and touched, durably, before the first gradient;
-5. training; a halt that was said meanwhile keeps the update here, and the spend is told;
-6. one transaction seals ``decision.recorded``, ``epsilon.spent`` (before the first one ``budget.opened``) and
-   ``submission.received``, and notes what leaves. Only then the reply exists.
 
 ``evaluate.judge``: one noised query of the recipe's evaluation plan on held-out units; only the vote leaves.
 Training is over then: the run's canaries are revealed, and nothing more is trained in it. What the node's own
@@ -33,15 +25,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from client.audits import canaries
-from client.budgets import judging_mechanism, training_mechanism
+from client.budgets import judging_mechanism
 from client.contract.starts import first_weights
-from client.desktop import Desktop, Told, check_units, seal_spend
+from client.contributing import needed_tensor
+from client.desktop import Desktop, check_units
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
 from client.rows import Decided
+from client.telling import Told, seal_spend, told_of
 from policies.encoding import digest_of
-from policies.exchange import tensor_spec
-from policies.privacy.blocks import HELD_OUT, TRAIN
+from policies.privacy.blocks import HELD_OUT
 from policies.privacy.errors import PlanMismatchError
 
 if TYPE_CHECKING:
@@ -49,32 +42,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from client.guard import Judged, Seat
+    from client.guard import Seat
     from client.outbox import Letters
-    from client.privacy.store import Spend
     from policies.exchange import RequestHeader
-    from policies.privacy.receipts import MadeWith
     from policies.signing import Envelope
 
-__all__ = ["ContributeDuty", "JudgeDuty", "PingDuty"]
+__all__ = ["JudgeDuty", "PingDuty"]
 
 _SALT_BYTES = 16
-
-
-def _told(header: RequestHeader, seat: Seat, spent: Spend, mechanism: str) -> Told:
-    return Told(
-        contract=header.contract,
-        run=header.run,
-        round=header.round,
-        lineage=seat.lineage,
-        blocks=spent.blocks,
-        mechanism=mechanism,
-        plan_digest=spent.plan_digest,
-        steps=spent.steps,
-        rho_nano=spent.rho_nano,
-        epsilon_after=spent.epsilon_after,
-        epsilon_max=spent.epsilon_max,
-    )
 
 
 class PingDuty:
@@ -97,85 +72,6 @@ class PingDuty:
         reply = HandlerReply(tensor=first_weights(seat.recipe, seat.start, initial))
         with self._top.outbox.writing() as letters:
             return self._top.finish(letters, header, reply, [], clause=seat.clause.clause)
-
-
-class ContributeDuty:
-    """``train.contribute``."""
-
-    def __init__(self, desktop: Desktop) -> None:
-        self._top = desktop
-        self._judged: dict[tuple[str, int, int], Judged] = {}
-
-    def decide(self, header: RequestHeader) -> Refusal | None:
-        """The guard's answer, before the tensor is pulled; a refusal by the contract is signed and logged."""
-        with self._top.keeping(header):
-            return self._decide(header)
-
-    def _decide(self, header: RequestHeader) -> Refusal | None:
-        top = self._top
-        top.news(header)
-        top.check_told(header)
-        judged = top.guard.judge_round(header)
-        if judged.allow:
-            _check_body(header, judged.seat)
-            backlog = top.backlog(header)
-            if backlog is not None:
-                return backlog
-            self._judged = {_slot(header): judged}
-            return None
-        kept = judged.kept(header, top.clock.now_ms())
-        with top.outbox.writing() as letters:
-            letters.decided(kept)
-            sealed, body = [], {}
-            if not judged.decision.allow:
-                sealed = [_seal_decision(letters, header, judged)]
-                body = {"decision": judged.disclosed}
-            reply = HandlerReply(status="refused", code=judged.code, body=body)
-            made = top.finish(letters, header, reply, sealed, clause=(kept.clauses or (None,))[0])
-        return Refusal(code=judged.code, body=made.body)
-
-    def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
-        """Spends, trains, seals; see the module for the order."""
-        judged = self._judged.pop(_slot(header))
-        with self._top.keeping(header, judged):
-            return self._train(header, judged, _tensor(tensor))
-
-    def _train(self, header: RequestHeader, judged: Judged, weights: np.ndarray) -> HandlerReply:
-        top, seat = self._top, judged.seat
-        spends: list[Spend] = []
-        top.audits.need(seat)
-        planted = canaries.drawn(
-            top.outbox,
-            top.entropy,
-            seat.held.contract,
-            run=header.run,
-            units=lambda: top.learner.units(seat, TRAIN).count,
-        )
-
-        def spend(manifest: str) -> None:
-            spent = top.spend(seat, header, seat.recipe.plan, TRAIN, manifest=manifest, canaries=planted)
-            spends.extend([] if spent is None else [spent])
-            top.phase(header, "training")
-
-        slot = header.round, header.attempt
-        update = top.learner.update(seat, header.run, slot, weights, spend, canaries=planted)
-        top.phase(header, "trained")
-        body, code = {"decision": judged.disclosed}, top.guard.stopped(header.contract)
-        reply = HandlerReply(body=body, tensor=update)
-        if code is not None:
-            reply = HandlerReply(status="refused", code=code, body=body)
-        with top.telling(header) as letters:
-            letters.decided(judged.kept(header, top.clock.now_ms()))
-            sealed = [_seal_decision(letters, header, judged)]
-            mechanism = training_mechanism(header.run, header.round, header.attempt)
-            for one in spends:
-                sealed += seal_spend(letters, top.outbox, top.budgets, _told(header, seat, one, mechanism))
-            if code is None:
-                receipt = _receipt(top.learner.made_with(seat) if spends else None, spends)
-                sealed.append(_seal_submission(letters, header, seat, update, receipt))
-            made = top.finish(letters, header, reply, sealed, clause=seat.clause.clause)
-        top.phase(header, "sealed")
-        return made
 
 
 class JudgeDuty:
@@ -227,7 +123,7 @@ class JudgeDuty:
                 return top.finish(letters, header, HandlerReply(), old, clause=clause)
         told = self._spend(seat, header, candidate)
         top.phase(header, "judging")
-        loss, accept = top.learner.judge(seat, _tensor(tensor))
+        loss, accept = top.learner.judge(seat, needed_tensor(tensor))
         audits = top.audits.figures(seat)
         figures = {
             "candidate": candidate,
@@ -261,64 +157,7 @@ class JudgeDuty:
         spent = top.spend(
             seat, header, seat.recipe.evaluation, HELD_OUT, manifest=manifest, subject=candidate
         )
-        return None if spent is None else _told(header, seat, spent, mechanism)
-
-
-def _slot(header: RequestHeader) -> tuple[str, int, int]:
-    return header.run, header.round, header.attempt
-
-
-def _tensor(tensor: np.ndarray | None) -> np.ndarray:
-    if tensor is None:
-        raise DigestMismatchError(need="the model of the round", found="no tensor", remedy="ask again")
-    return tensor
-
-
-def _check_body(header: RequestHeader, seat: Seat) -> None:
-    """Plan and base model of the request are the recipe's and the tensor's."""
-    plan = None if seat.recipe.plan is None else seat.recipe.plan.digest
-    if header.body.get("plan") != plan:
-        raise PlanMismatchError(
-            need=str(plan), found=str(header.body.get("plan"))[:80], remedy="ask under the plan of the recipe"
-        )
-    if header.tensor is None or header.body.get("base_model", header.tensor.digest) != header.tensor.digest:
-        raise DigestMismatchError(
-            need="the base model that the request names", found="another tensor", remedy="ask again"
-        )
-
-
-def _seal_decision(letters: Letters, header: RequestHeader, judged: Judged) -> Envelope:
-    return letters.seal(
-        "decision.recorded", body=judged.entry, scope=header.contract, run=header.run, round=header.round
-    )
-
-
-def _receipt(made_with: MadeWith | None, spends: list[Spend]) -> dict[str, Any]:
-    """The step receipt as it stands in a submission; nothing without a private step."""
-    if made_with is None:
-        return {}
-    last = spends[-1]
-    return {"receipt": made_with.receipt(steps_total=last.steps_total, ledger_head=last.ledger_head)}
-
-
-def _seal_submission(
-    letters: Letters, header: RequestHeader, seat: Seat, update: np.ndarray, receipt: Mapping[str, Any]
-) -> Envelope:
-    plan = seat.recipe.plan
-    return letters.seal(
-        "submission.received",
-        body={
-            "update": tensor_spec(update).digest,
-            "plan": None if plan is None else plan.digest,
-            "steps": seat.recipe.local_steps,
-            "attempt": header.attempt,
-            **receipt,
-        },
-        scope=header.contract,
-        run=header.run,
-        round=header.round,
-        slot=f"submission {header.run}/{header.round}/{header.attempt}",
-    )
+        return None if spent is None else told_of(header, seat, spent, mechanism)
 
 
 def _seal_own(

@@ -8,6 +8,9 @@
 - **Local rules only tighten.** ``local:paused``, ``local:dataset``, ``local:fields``, ``local:budget`` and
   the owner's epsilon cap are added to the contract's findings; none can turn a refusal into a permission.
   They are this site's affair: what they refuse is refused to the broker without a decision record.
+- **What is done, not what is promised.** Whether an update leaves masked, and whether sums carry the members'
+  tag, follows from the type of the request: ``train.sa_contribute`` masks, ``train.contribute`` does not. So
+  a plain round is refused under a contract that requires secure aggregation, and the reverse too.
 - **Explained.** Record, request, state and salt are kept, so that `iriai-node guard explain` and an auditor
   replay them.
 - **Halts, exits and ends** are this node's own copies of the parties' notices
@@ -25,13 +28,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from client.budgets import cap_of, opening_cap, own_cap_of
 from client.contract.notices import Notices
 from client.contract.starts import Start, start_of
 from client.errors import LocalRefusedError
 from client.rows import Decided
+from client.secagg.agreed import REQUIRED, check_shares
 from policies.contract import (
     ContractState,
     Decision,
@@ -48,12 +52,12 @@ from policies.contract.checks.document import SUPERSEDED
 from policies.contract.errors import ExpiredError, HaltedError, NotExecutedError, RefusedError
 from policies.contract.lifecycle import IN_FORCE
 from policies.encoding import b64, digest
+from policies.exchange import ExchangeType
 from policies.identity import key_text
 from policies.limits import HALT_ASK_S, HALT_FRESH_S
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_text
 from policies.privacy.blocks import TRAIN
-from policies.privacy.errors import SharesUnfitError
 from policies.privacy.ledger import OWNER, LedgerState, epsilon_after
 
 if TYPE_CHECKING:
@@ -71,9 +75,8 @@ if TYPE_CHECKING:
     from policies.privacy.plan import DpPlan
     from policies.recipe import Recipe
 
-__all__ = ["SECURE_AGGREGATION", "Guard", "Judged", "Seat", "check_noise"]
+__all__ = ["Guard", "Judged", "Seat"]
 
-SECURE_AGGREGATION: Final = "off"  # what this version of the node can say of its updates
 _SALT_BYTES = 16
 _RESUME = "iriai-node contract lifecycle shows who halted it; every contributor has to resume"
 _OTHER = "stop, or go on under a new contract"
@@ -184,24 +187,6 @@ def _code(decision: Decision) -> str:
     return RefusedError.code
 
 
-def check_noise(plan: DpPlan | None, secure_aggregation: str, clause: str) -> None:
-    """Refuses a plan with noise shares where the broker would see each update by itself.
-
-    A share protects nothing alone. The contract asks for secure aggregation with it; this is the node's own
-    word, whatever contract and broker say.
-
-    Raises:
-        SharesUnfitError: It is so.
-    """
-    if plan is not None and plan.noise == "shares" and secure_aggregation != "required":
-        raise SharesUnfitError(
-            need="secure aggregation, so that only a sum of many shares is seen",
-            found=f"secure aggregation {secure_aggregation}",
-            remedy="a plan with noise: local-full, under a contract that says so",
-            clause=clause,
-        )
-
-
 class Guard:
     """Judges what a broker asks, by the contract that this node signed."""
 
@@ -282,9 +267,11 @@ class Guard:
             NoSuchThingError: Contract, recipe or data set is not here.
             RefusedError: This party is none of the recipe's.
             BudgetUnknownError: The ledger is missing or does not verify.
-            SharesUnfitError: The plan shares its noise, and nothing hides the single updates.
+            SharesUnfitError: The plan shares its noise, and that protects nothing here.
+            ThresholdError: So, and the contract's numbers carry no safe threshold.
         """
         seat = self.seat(header.contract, header.recipe)
+        masked, tagged = _sending(header, seat)
         state = self._state(seat.held)
         release, total = self._epsilon_after(seat, header.run)
         before = self._outbox.rounds_elsewhere(seat.versions, header.recipe, header.run)
@@ -301,15 +288,15 @@ class Guard:
             privacy=PlanFacts.of(seat.recipe.plan_document),
             epsilon_after_release=release,
             epsilon_after_total=total,
-            secure_aggregation=SECURE_AGGREGATION,
-            group_mac="off",
+            secure_aggregation=masked,
+            group_mac=tagged,
             reply_slot_ms=seat.held.contract.privacy.reply_slot_ms or 0,  # kept by the desk
             seed_set=seat.start.seed_set,
             seed_consents=seat.start.consents,
         )
         decision = evaluate(seat.held.contract, state, request)
         if decision.allow:
-            check_noise(seat.recipe.plan, SECURE_AGGREGATION, seat.held.contract.privacy.clause)
+            check_shares(seat, header.run, masked)
         salt = self._entropy.token_bytes(_SALT_BYTES)
         record = decision_bytes(
             decision,
@@ -475,6 +462,13 @@ def _check_life(held: Held, state: ContractState, may_be: tuple[str, ...] = (IN_
         raise RefusedError(
             need="a contract in force", found=str(state.standing), remedy=_OTHER, clause=contract.term.clause
         )
+
+
+def _sending(header: RequestHeader, seat: Seat) -> tuple[str, str]:
+    """How an update leaves that is asked for in this way: secure aggregation, and the members' tag."""
+    if header.type is not ExchangeType.SA_CONTRIBUTE:
+        return "off", "off"
+    return REQUIRED, seat.held.contract.aggregation.group_mac
 
 
 def _purpose(header: RequestHeader, seat: Seat) -> str:

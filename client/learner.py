@@ -162,6 +162,7 @@ class HomeLearner:
         spend: Callable[[str], None],
         *,
         canaries: CanarySecret | None = None,
+        grid_step: float | None = None,
     ) -> np.ndarray:
         """The update of a round and attempt; ``spend`` gets the trainer's units before the first gradient."""
         with self._lock:
@@ -170,7 +171,7 @@ class HomeLearner:
             self._trainers = {key: ready}  # one run at a time; a new run freezes its units anew
         self._conformance.need(seat.recipe)
         spend(ready.manifest)
-        return ready.trainer.update(weights, *slot)
+        return ready.trainer.update(weights, *slot, grid_step=grid_step)
 
     def made_with(self, seat: Seat) -> MadeWith:
         """Names of the code behind the last private update."""

@@ -9,6 +9,9 @@
   there.
 - **What left** has one row per transmission: when, how many bytes, which kind, their digest, and the clause
   that allowed it.
+- **Notes without fsync** (`Outbox.noting`) are for messages that seal nothing and spend nothing. The row is
+  committed before the reply leaves and outlives the process; only a machine that loses its power may lose the
+  last of them. The next durable transaction makes them durable too: the file is written in order.
 - **Stopped for good.** Once the log contradicted itself nothing is sealed any more, in any process, until a
   person acts.
 - **One chain, many processes.** Every number is read inside the transaction that uses it, nothing of the file
@@ -320,6 +323,22 @@ class Outbox:
             yield Letters(self, self._db)
         self._learned.clear()
 
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[Letters]:
+        """One transaction that is there for every process when the block ends, but not yet through an fsync.
+
+        For `Letters.note` of what carries no envelope, and for nothing else.
+
+        Raises:
+            EquivocationError: The node was stopped.
+        """
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self.writing() as letters:
+                yield letters
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
+
     def pending(self, limit: int = OUTBOX_PENDING) -> tuple[Stored, ...]:
         """Envelopes without a receipt on disk, oldest first."""
         return tuple(self._stored("WHERE receipt IS NULL ORDER BY seq LIMIT ?", (limit,)))
@@ -398,7 +417,7 @@ class Outbox:
         row = self._db.execute(
             "SELECT count(*) FROM (SELECT DISTINCT run, round FROM decision"
             " WHERE contract IN (SELECT value FROM json_each(?)) AND recipe = ? AND run <> ?"
-            " AND allow = 1 AND kind = 'train.contribute')",
+            " AND allow = 1 AND kind IN ('train.contribute', 'train.sa_contribute'))",
             (json.dumps(contracts), recipe, run),
         ).fetchone()
         return int(row[0])

@@ -16,8 +16,9 @@ from client.clock import SystemClock
 from client.contract.posting import hear
 from client.contract.reading import fetch, fetch_envelope
 from client.contract.shelf import ContractShelf
-from client.desktop import Desktop, Told, mark_uses, seal_spend
-from client.duties import ContributeDuty, JudgeDuty, PingDuty
+from client.contributing import ContributeDuty, Plain
+from client.desktop import Desktop, mark_uses
+from client.duties import JudgeDuty, PingDuty
 from client.federation.errors import RunRefusedError
 from client.federation.handlers import Admission, Desk
 from client.federation.ledger import FleetLedger
@@ -28,6 +29,7 @@ from client.outbox import Outbox
 from client.receipts import LogView, fetch_consistency
 from client.refusals import keep_unadmitted
 from client.settings import Home, load_settings
+from client.telling import Told, seal_spend
 from policies.errors import IriaiError
 from policies.exchange import ExchangeType
 from policies.identity import parse_key
@@ -144,7 +146,7 @@ class Worker:
             key=identity.key,
             handlers={
                 ExchangeType.PING: PingDuty(desktop),
-                ExchangeType.CONTRIBUTE: ContributeDuty(desktop),
+                ExchangeType.CONTRIBUTE: ContributeDuty(desktop, Plain()),
                 ExchangeType.JUDGE: JudgeDuty(desktop),
             },
             admit=self.admit,

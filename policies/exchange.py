@@ -41,6 +41,7 @@ from policies.ports import iso_ms, to_ms
 from policies.signing import Envelope, parse_envelope_json
 
 __all__ = [
+    "DTYPES",
     "REPLY_PAYLOAD",
     "REQUEST_PAYLOAD",
     "ExchangeType",
@@ -320,6 +321,15 @@ def peek_request(data: bytes) -> RequestHeader:
     """
     envelope = _envelope(data)
     return _request(_parse(envelope.payload), envelope.payload)
+
+
+def peek_reply(data: bytes) -> ReplyHeader:
+    """A reply header as its own author reads it back: nothing is verified. For the node that sealed it only.
+
+    Raises:
+        EncodingError: Not a reply header.
+    """
+    return _reply(_parse(_envelope(data).payload))
 
 
 def is_code(text: object) -> bool:

@@ -14,6 +14,11 @@ A message of ours is a small tree:
   `FLEET_CHUNK_BYTES` bytes and no chunk cuts an element. There is nothing to unpickle and no header to parse.
 - Equal chunks are one object: the order is that of ``arraychunk_ids`` in the Array, never that of the tree.
 - Only ConfigRecord, Array and ArrayChunk carry anything; the other frames hold names that nobody reads.
+
+Between a node and a broker that both know how, what is small rides in the message itself: its content is
+one ConfigRecord ``c`` with the header, and the small tensor or the Array of a large one. Then the chunks are
+the only objects that travel, a small exchange is one pull and one push, and a reply's tree is the message over
+its chunks. A node asks for it with `INLINE` among the ``message_ids`` of its pull; others get objects.
 """
 
 from __future__ import annotations
@@ -21,26 +26,32 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from policies.errors import EncodingError
 from policies.limits import FLEET_CHUNK_BYTES, FLEET_INLINE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
+    "ARRAY_KEY",
     "BLOB_KEY",
+    "CHUNK_HEAD_BYTES",
     "HEADER_KEY",
+    "INLINE",
     "STORAGE",
     "Frame",
     "array_frame",
     "array_record_frame",
     "chunk_frames",
+    "chunk_id",
     "chunk_order",
     "fits_inline",
     "frame",
     "object_id",
+    "put_content",
+    "read_content",
     "record_dict_frame",
     "unframe",
 ]
@@ -48,6 +59,10 @@ __all__ = [
 STORAGE: Final = "iriai.le"
 HEADER_KEY: Final = "h"
 BLOB_KEY: Final = "b"
+ARRAY_KEY: Final = "a"
+INLINE: Final = "iriai.inline/1"
+CHUNK_HEAD_BYTES: Final = 64  # at most, of an ArrayChunk: it has no children
+_RECORD_KEY: Final = "c"
 _HEAD_BYTES: Final = 80 * 1024  # ids of 1 024 chunks: 5 GiB
 
 
@@ -98,6 +113,13 @@ def chunk_frames(parts: Iterator[memoryview]) -> Iterator[bytes]:
         yield frame("ArrayChunk", (), part)
 
 
+def chunk_id(part: memoryview) -> str:
+    """Id of the ArrayChunk that holds this part, without making it."""
+    found = hashlib.sha256(f"ArrayChunk  {len(part)}".encode() + b"\0")
+    found.update(part)
+    return found.hexdigest()
+
+
 def split(data: memoryview) -> Iterator[memoryview]:
     """A tensor in memory, cut into the parts of `chunk_frames`."""
     for start in range(0, len(data), FLEET_CHUNK_BYTES):
@@ -145,6 +167,34 @@ def record_dict_frame(config_id: str, array_record_id: str | None) -> bytes:
     """The RecordDict that names the ConfigRecord ``c`` and, where there is one, the ArrayRecord ``t``."""
     names = {"c": config_id} | ({} if array_record_id is None else {"t": array_record_id})
     return frame("RecordDict", list(names.values()), json.dumps(names).encode())
+
+
+def put_content(message: Any, fields: Mapping[str, bytes]) -> None:  # noqa: ANN401  a protobuf message
+    """Makes header and small parts the content of a message."""
+    record = message.content.items.add(key=_RECORD_KEY).config_record
+    for key, value in fields.items():
+        record.items.add(key=key).value.bytes = value
+
+
+def read_content(message: Any) -> dict[str, bytes] | None:  # noqa: ANN401  a protobuf message
+    """What `put_content` put, None if the message has no content, or Flower's empty one.
+
+    Raises:
+        EncodingError: Other records, keys or types, or more than fits.
+    """
+    items = message.content.items
+    if not items:
+        return None
+    if len(items) != 1 or items[0].key != _RECORD_KEY or not items[0].HasField("config_record"):
+        raise _refuse("one record c")
+    fields = {one.key: one.value for one in items[0].config_record.items}
+    known = {HEADER_KEY} <= set(fields) <= {HEADER_KEY, BLOB_KEY, ARRAY_KEY} and len(fields) <= 2  # noqa: PLR2004
+    if not known or any(value.WhichOneof("value") != "bytes" for value in fields.values()):
+        raise _refuse("header and small tensor, or header and Array")
+    found = {key: bytes(value.bytes) for key, value in fields.items()}
+    if sum(map(len, found.values())) > FLEET_INLINE_BYTES:
+        raise _refuse(f"at most {FLEET_INLINE_BYTES} bytes")
+    return found
 
 
 def _refuse(need: str) -> EncodingError:

@@ -76,6 +76,7 @@ FLEET_HEADER_BYTES: Final = 64 * 1024
 FLEET_INLINE_BYTES: Final = 256 * 1024
 FLEET_HOLD_S: Final = 20
 FLEET_RESEND_S: Final = 25
+FLEET_CONFIRM_S: Final = 5  # work that takes longer is confirmed; a reply that comes sooner says it itself
 FLEET_STORE_BYTES: Final = 20 * 1024**3
 MAX_ACTIVE_RUNS: Final = 8
 RUN_HEARTBEAT_S: Final = 15

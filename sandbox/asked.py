@@ -4,7 +4,7 @@
 A sandbox works for minutes before the broker sees the first number. So each command checks here, at its
 start, what would fail then: a refusal leaves nothing behind.
 
-    epsilon_of("8"), epsilon_of("inf")             # "8", None: without privacy
+    epsilon_of("8", "shares"), epsilon_of("inf", "shares")             # "8", None: without privacy
     check_donated(episodes=250, seed_episodes=10)
     check_verifier(Path("/opt/auditor/bin/iriai-verify"))
 """
@@ -19,16 +19,22 @@ from policies.errors import EncodingError
 from policies.privacy.accounting import calibrate, filter_order
 from policies.privacy.errors import PrivacyError
 from sandbox.errors import UsageError
-from sandbox.recipes import DELTA, SAMPLING_PROB, STEPS
+from sandbox.recipes import DELTA, SAMPLING_PROB, steps_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sandbox.recipes import Noise
+
 __all__ = ["check_donated", "check_verifier", "epsilon_of"]
 
 
-def epsilon_of(text: str) -> str | None:
+def epsilon_of(text: str, noise: Noise) -> str | None:
     """The epsilon of one release as contracts spell it; None for ``inf``, which is without privacy.
+
+    Args:
+        text: What was typed.
+        noise: The recipe's kind; with shares it has more steps, so needs more noise.
 
     Raises:
         UsageError: No decimal above 0; or no noise reaches it, or no order of the filter holds one release.
@@ -39,7 +45,7 @@ def epsilon_of(text: str) -> str | None:
         plain = decimal_text(text)
         if float(plain) <= 0:
             raise _no_epsilon(text, "a decimal above 0, or inf")
-        calibrate(float(plain), float(DELTA), float(SAMPLING_PROB), STEPS)
+        calibrate(float(plain), float(DELTA), float(SAMPLING_PROB), steps_of(noise))
         filter_order(epsilon_total=plain, epsilon_per_release=plain, delta=DELTA)
     except EncodingError as error:
         raise _no_epsilon(text, "a decimal above 0, or inf") from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox.recipes import rounds_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -80,8 +82,7 @@ def _cell(value: float | None, form: str) -> str:
 
 def pooling_before(options: StudyOptions) -> str:
     """What is said before `sandbox.study` runs."""
-    steps = {"local-full": 190, "shares": 380}[options.noise]
-    trained = _CELLS * steps * _PRIVATE_Q * options.episodes * _DRAWN_S
+    trained = _CELLS * rounds_of(options.noise) * _PRIVATE_Q * options.episodes * _DRAWN_S
     acts = _CELLS * options.rollouts * _ROLLOUT_S * (2 if options.seed_episodes else 1)
     recorded = _CELLS * (options.episodes + options.seed_episodes) * _RECORD_S
     one = _START_S + recorded + acts + (_PLAIN_S if options.epsilon is None else trained)

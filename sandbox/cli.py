@@ -13,6 +13,7 @@ import typer
 from click import ClickException
 
 from policies.errors import IriaiError
+from sandbox.recipes import NOISE
 
 __all__ = ["app", "main"]
 
@@ -29,6 +30,12 @@ SeedEpisodes = Annotated[
     int,
     typer.Option(min=0, max=250, help="Of them, openly donated by each maker: training starts from these."),
 ]
+NoiseKind = Annotated[
+    Literal["local-full", "shares"],
+    typer.Option(
+        help="`local-full`: each node adds all of it; `shares`: a part each, and sums have the whole."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One envelope on standard output.")]
 
 
@@ -41,6 +48,7 @@ def _print(data: dict[str, Any], *, as_json: bool) -> None:
 def demo(
     *,
     epsilon: Annotated[str, typer.Option(help="Per release; `inf` runs without privacy and says so.")] = "8",
+    noise: NoiseKind = NOISE,
     episodes: Annotated[int, typer.Option(min=1, max=5000, help="Training episodes per cell.")] = 250,
     seed_episodes: SeedEpisodes = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of recordings and placements.")] = 0,
@@ -53,12 +61,13 @@ def demo(
     """Takes four makers from invitation to a released common model, and reports where pooling helped."""
     from sandbox.asked import epsilon_of
 
-    asked = epsilon_of(epsilon)
+    asked = epsilon_of(epsilon, noise)
     from sandbox.demo import DemoOptions, run_demo
 
     report = run_demo(
         DemoOptions(
             epsilon=asked,
+            noise=noise,
             episodes=episodes,
             seed_episodes=seed_episodes,
             seed=seed,
@@ -85,6 +94,7 @@ def up(
     epsilon: Annotated[
         str, typer.Option(help="Per release; `inf` runs without privacy and says so.")
     ] = "inf",
+    noise: NoiseKind = NOISE,
     seed_episodes: SeedEpisodes = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of recordings.")] = 0,
     as_json: Json = False,
@@ -92,13 +102,14 @@ def up(
     """Starts a federation with a signed contract, leaves it running, and prints what to type next."""
     from sandbox.asked import epsilon_of
 
-    asked = epsilon_of(epsilon)
+    asked = epsilon_of(epsilon, noise)
     from sandbox.standing import bring_up
 
     facts = bring_up(
         directory,
         episodes=episodes,
         epsilon=asked,
+        noise=noise,
         seed=seed,
         seed_episodes=seed_episodes,
     )
@@ -209,9 +220,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def bench_pooling(
     *,
     epsilon: Annotated[str, typer.Option(help="Of the whole run; `inf` runs without privacy.")] = "8",
-    noise: Annotated[
-        Literal["local-full", "shares"], typer.Option(help="Shares are added in a plain sum.")
-    ] = "local-full",
+    noise: NoiseKind = "local-full",
     seed_episodes: Annotated[
         int, typer.Option(min=0, max=100, help="Openly donated episodes per maker; 0: no seed set.")
     ] = 0,
@@ -230,7 +239,7 @@ def bench_pooling(
 
     options = StudyOptions(
         folder=folder.resolve(),
-        epsilon=epsilon_of(epsilon),
+        epsilon=epsilon_of(epsilon, noise),
         noise=noise,
         seed_episodes=seed_episodes,
         seeds=_numbers(seeds),

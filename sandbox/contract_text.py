@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sandbox's contract, as the YAML that an operator would write: `contract.yaml` with its blanks filled.
 
-A run without privacy (``--epsilon inf``) has a contract whose privacy clause says so.
+- A run without privacy (``--epsilon inf``) has a contract whose privacy clause says so.
+- Every run has secure aggregation, also one without privacy: the broker sees sums.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from policies.ports import iso_s
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PARTIES", "RECIPE_ID", "Maker", "Signer", "contract_text"]
+__all__ = ["PARTIES", "RECIPE_ID", "UPDATE_NORM_MAX", "Maker", "Signer", "contract_text"]
 
 RECIPE_ID = "pick-place"
+UPDATE_NORM_MAX = "10"  # far above any update here; gives the grid that updates are rounded to
 _YEAR_MS = 365 * 86_400_000
 
 
@@ -68,6 +70,7 @@ def contract_text(
     local_steps: int,
     epsilon: str | None,
     delta: str,
+    honest_min: int | None = None,
     seeds: Mapping[str, Any] | None = None,
 ) -> str:
     """The YAML text.
@@ -83,6 +86,7 @@ def contract_text(
         local_steps: ``max_local_steps_per_round``.
         epsilon: Per release and in total; None writes ``mode: none``.
         delta: Of the claim.
+        honest_min: Makers whose noise shares together are the whole noise; None writes ``local-full``.
         seeds: What ``seed join`` said of the open seed set that the recipe starts from, if it does.
     """
     broker = Signer(maker=_BROKER, org=broker_org, key=broker_key)
@@ -99,7 +103,8 @@ def contract_text(
         local_steps=local_steps,
         datasets=", ".join(datasets),
         seed_sets=_seed_sets(seeds),
-        privacy=_privacy(epsilon, delta),
+        privacy=_privacy(epsilon, delta, honest_min),
+        update_norm_max=UPDATE_NORM_MAX,
     )
 
 
@@ -126,7 +131,7 @@ def _seed_sets(seeds: Mapping[str, Any] | None) -> str:
     return "seed_sets: " + json.dumps([clause | {"donations": seeds["donations"]}])
 
 
-def _privacy(epsilon: str | None, delta: str) -> str:
+def _privacy(epsilon: str | None, delta: str, honest_min: int | None) -> str:
     if epsilon is None:
         return "privacy: {clause: dp-1, mode: none}"
     return "\n".join(
@@ -140,6 +145,12 @@ def _privacy(epsilon: str | None, delta: str) -> str:
             f'  epsilon_per_release: "{epsilon}"',
             f'  epsilon_total: "{epsilon}"',
             "  filter: rdp-fixed-order",
-            "  noise: local-full",
+            *_noise(honest_min),
         ]
     )
+
+
+def _noise(honest_min: int | None) -> list[str]:
+    if honest_min is None:
+        return ["  noise: local-full"]
+    return ["  noise: shares", f"  honest_min: {honest_min}"]

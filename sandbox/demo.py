@@ -19,16 +19,16 @@ import numpy as np
 
 from policies.contract import load as load_contract
 from policies.contract import plain_words
-from policies.privacy.accounting import epsilon_text
 from policies.recipe import load as load_recipe
 from sandbox.asked import check_donated, check_verifier
 from sandbox.audit import verify_bundle
 from sandbox.baselines import Workshop
+from sandbox.claims import privacy_claim, sums_claim
 from sandbox.clock import now_ms
 from sandbox.errors import SandboxError, UsageError
 from sandbox.federation import PROCESSES, Federation, Site
 from sandbox.progress import Progress
-from sandbox.recipes import DELTA, plain_recipe, private_recipe
+from sandbox.recipes import DELTA, asked_recipe, plain_recipe
 from sandbox.report import write_report
 from sandbox.scores import Rate, success_table
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from policies.recipe import Recipe
+    from sandbox.recipes import Noise
 
 __all__ = ["DemoOptions", "run_demo"]
 
@@ -50,6 +51,7 @@ class DemoOptions:
 
     Attributes:
         epsilon: Per release, as a decimal; None runs without privacy and says NOT PRIVATE everywhere.
+        noise: Kind of noise; without privacy there is none.
         episodes: Training episodes per cell.
         seed_episodes: How many of them each maker openly gives; training starts from a model of these.
         seed: Of recordings, baselines and placements; initial weights are the recipe's own.
@@ -59,6 +61,7 @@ class DemoOptions:
     """
 
     epsilon: str | None
+    noise: Noise
     episodes: int
     seed_episodes: int
     seed: int
@@ -76,7 +79,7 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
     """
     check_donated(episodes=options.episodes, seed_episodes=options.seed_episodes)
     check_verifier(options.verifier)
-    recipe = load_recipe(_recipe(options))
+    recipe = load_recipe(asked_recipe(options.epsilon, options.episodes, noise=options.noise))
     if options.work.exists():
         _clear(options.work)
     progress = Progress()
@@ -86,12 +89,6 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
             return _Demo(options, progress, recipe, federation, workshop).run()
     finally:
         federation.stop()
-
-
-def _recipe(options: DemoOptions) -> bytes:
-    if options.epsilon is None:
-        return plain_recipe(options.episodes)
-    return private_recipe(options.epsilon, options.episodes)
 
 
 def _clear(folder: Path) -> None:
@@ -257,7 +254,8 @@ class _Demo:
             "parties": [site.name for site in sites],
             "cells": cells,
             "success": success_table(outcomes, cells),
-            "privacy": self._privacy(sites),
+            "privacy": privacy_claim(self.recipe, contract, self._spent(sites)),
+            "sums": sums_claim(contract, opened=self._opened(run)),
             "contract_digest": self.federation.contract,
             "contract_words": [list(one) for one in plain_words(contract)],
             "model": self.released["model"],
@@ -271,37 +269,20 @@ class _Demo:
             "messages_left_site": {name: len(one["sent"]) for name, one in left.items()},
         }
 
-    def _privacy(self, sites: tuple[Site, ...]) -> dict[str, Any]:
-        plan = self.recipe.plan
-        if plan is None:
-            none = {site.name: {"spent": "no claim", "steps": 0} for site in sites}
-            return {
-                "private": False,
-                "verdict": "NOT PRIVATE",
-                "unit": "episode",
-                "epsilon": "inf",
-                "delta": None,
-                "per_party": none,
-                "not_protected": ["anything: this run is NOT PRIVATE"],
-            }
-        per_party = {}
-        for site in sites:
-            shown = self.federation.node(site, "budget", "show")
-            one = shown["budgets"][0]
-            per_party[site.name] = {"spent": one["epsilon_spent"], "steps": one["steps_spent"]}
+    def _spent(self, sites: tuple[Site, ...]) -> dict[str, dict[str, Any]]:
+        """Party → what its own node says that the run cost; without a plan it has no budget."""
+        if self.recipe.plan is None:
+            return {site.name: {} for site in sites}
+        budgets = {site.name: self.federation.node(site, "budget", "show")["budgets"][0] for site in sites}
         return {
-            "private": self.recipe.is_private,
-            "verdict": "PRIVATE" if self.recipe.is_private else "NOT PRIVATE",
-            "unit": plan.unit,
-            "epsilon": epsilon_text(plan.epsilon_rdp),
-            "delta": plan.delta,
-            "noise": plan.noise,
-            "per_party": per_party,
-            "not_protected": [
-                "product mix and other facts about many episodes of one maker",
-                "that a maker takes part, and when it answers",
-            ],
+            name: {"spent": one["epsilon_spent"], "steps": one["steps_spent"]}
+            for name, one in budgets.items()
         }
+
+    def _opened(self, run: Mapping[str, Any]) -> int:
+        """Rounds of which a sum was opened; a lost one has nobody's update in it."""
+        lines = [one for one in self.federation.journal() if one.get("run") == run["run"]]
+        return sum(one.get("event") == "round.closed" and int(one["accepted"]) > 0 for one in lines)
 
     def _round_ms(self) -> dict[str, float]:
         """Medians of the broker's own line per round."""

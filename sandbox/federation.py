@@ -219,6 +219,7 @@ class Federation:
             local_steps=recipe.local_steps,
             epsilon=epsilon,
             delta=delta,
+            honest_min=plan.honest_min if plan else None,
             seeds=self._seeds,
         )
         files = self.folder / "operators"

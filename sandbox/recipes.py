@@ -15,14 +15,23 @@ from policies.encoding import canonical, decimal_text
 from policies.privacy.accounting import calibrate
 from policies.recipe import manifest
 
-__all__ = ["Noise", "plain_recipe", "private_recipe"]
+__all__ = [
+    "DELTA",
+    "NOISE",
+    "SAMPLING_PROB",
+    "Noise",
+    "asked_recipe",
+    "plain_recipe",
+    "private_recipe",
+    "rounds_of",
+    "steps_of",
+]
 
 Json = dict[str, Any]
 Noise = Literal["local-full", "shares"]
 
+NOISE: Final[Noise] = "shares"  # of `demo` and `up`, unless another is asked for
 DELTA: Final = "0.00001"
-ROUNDS: Final = 190  # attempts need the rest of the plan's steps
-STEPS: Final = 200
 SAMPLING_PROB: Final = "0.2"
 HONEST_MIN: Final = 3  # of the sandbox's four makers
 _GAIN: Final = "5"
@@ -30,7 +39,7 @@ _GAIN: Final = "5"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pace:
-    """Numbers of the private recipe that differ with the kind of noise."""
+    """Numbers of the private recipe that differ with the kind of noise; attempts need what rounds leave."""
 
     rounds: int
     steps: int
@@ -39,9 +48,26 @@ class _Pace:
 
 
 _PACES: Final[dict[Noise, _Pace]] = {
-    "local-full": _Pace(rounds=ROUNDS, steps=STEPS, rate="0.015", average="0.95"),
+    "local-full": _Pace(rounds=190, steps=200, rate="0.015", average="0.95"),
     "shares": _Pace(rounds=380, steps=400, rate="0.01", average="0.97"),
 }
+
+
+def steps_of(noise: Noise) -> int:
+    """T of the private recipe with this kind of noise."""
+    return _PACES[noise].steps
+
+
+def rounds_of(noise: Noise) -> int:
+    """Rounds of the private recipe with this kind of noise."""
+    return _PACES[noise].rounds
+
+
+def asked_recipe(epsilon: str | None, episodes: int, *, noise: Noise) -> bytes:
+    """Canonical bytes of the recipe that a person asked for; no epsilon is without privacy."""
+    if epsilon is None:
+        return plain_recipe(episodes)
+    return private_recipe(epsilon, episodes, noise=noise)
 
 
 def _approach(centre: list[str], scale: list[str]) -> Json:

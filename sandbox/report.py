@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from sandbox.charts import Bar, Group, bar_chart, cell_map, timeline
+from sandbox.claims import rests_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +66,7 @@ def _html(report: Mapping[str, Any]) -> str:
         parties=parties,
         pct=lambda value: f"{value:.0%}",
         losses=losses(success),
+        rests_on=rests_on,
         overview=chart(
             [
                 _group(success, place, caption)

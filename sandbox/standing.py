@@ -21,16 +21,24 @@ from sandbox.errors import UsageError
 from sandbox.federation import PROCESSES, Federation
 from sandbox.processes import is_running, stop_pid
 from sandbox.progress import Progress
-from sandbox.recipes import DELTA, plain_recipe, private_recipe
+from sandbox.recipes import DELTA, NOISE, asked_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sandbox.recipes import Noise
 
 __all__ = ["bring_down", "bring_up", "delete_folder"]
 
 
 def bring_up(
-    directory: Path, *, episodes: int, epsilon: str | None, seed: int, seed_episodes: int = 0
+    directory: Path,
+    *,
+    episodes: int,
+    epsilon: str | None,
+    seed: int,
+    noise: Noise = NOISE,
+    seed_episodes: int = 0,
 ) -> dict[str, Any]:
     """Sets everything up to a contract in force and four nodes online; the processes go on.
 
@@ -39,6 +47,7 @@ def bring_up(
         episodes: Training episodes per cell.
         epsilon: Per release; None runs without privacy.
         seed: Of recordings.
+        noise: Kind of noise; without privacy there is none.
         seed_episodes: How many episodes each maker openly gives, for a model that training starts from.
 
     Raises:
@@ -47,8 +56,7 @@ def bring_up(
     """
     _check_free(directory)
     check_donated(episodes=episodes, seed_episodes=seed_episodes)
-    made = plain_recipe(episodes) if epsilon is None else private_recipe(epsilon, episodes)
-    recipe = load_recipe(made)
+    recipe = load_recipe(asked_recipe(epsilon, episodes, noise=noise))
     progress, federation = Progress(), Federation(directory)
     federation.write_down()
     try:

@@ -6,7 +6,8 @@ One seed is one set of recordings and placements; every seed runs the same recip
 1. the four cells record, or their recordings are taken from the folder;
 2. with ``seed_episodes``, the model is fitted to the episodes that each maker donates besides its own, and
    what that model can do by itself is the row's ``start``;
-3. the rounds, in this process (`sandbox.study_federation`): real sampler, engine, clip, noise, server step;
+3. the rounds, in this process (`sandbox.study_federation`): real sampler, engine, clip, noise, ring, server
+   step;
 4. the released weights act in all four cells, at placements that no demonstration used.
 
 The common model is one model, so a maker's own cell and the others' cells are columns of one table:
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 from policies.privacy.accounting import epsilon_text
 from policies.recipe import load
 from sandbox.errors import UsageError
-from sandbox.recipes import plain_recipe, private_recipe
+from sandbox.recipes import asked_recipe
 from sandbox.scores import Rate
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ _WORKERS: Final = 2
 _PLACEMENTS: Final = 1_000  # plus the seed, as in the demo; demonstrations have streams of their own
 NO_ROLLOUTS: Final = Rate(successes=0, rollouts=0)
 IN_PROCESS: Final = "IN ONE PROCESS: no contract, no ledger, no transport; a figure about learning only"
-PLAIN_SUM: Final = (
-    "PLAIN SUM: until secure aggregation adds the shares, this protects nobody against the broker"
+NO_MASKS: Final = (
+    "NO MASKS: rounded, noised and summed modulo 2^32 as under secure aggregation, to the bit; but masks, "
+    "which cancel, are left out, so nothing was hidden here"
 )
 
 
@@ -114,16 +116,12 @@ def run(options: StudyOptions) -> dict[str, Json]:
 
 def study_recipe(options: StudyOptions) -> bytes:
     """Canonical bytes of the recipe that the options name."""
-    if options.epsilon is None:
-        return plain_recipe(options.episodes)
-    return private_recipe(options.epsilon, options.episodes, noise=options.noise)
+    return asked_recipe(options.epsilon, options.episodes, noise=options.noise)
 
 
 def marking(recipe: Recipe) -> list[str]:
     """What must be said of a model that this study trains under the recipe."""
-    said = [IN_PROCESS]
-    if recipe.plan is not None and recipe.plan.noise == "shares":
-        said.append(PLAIN_SUM)
+    said = [IN_PROCESS, NO_MASKS]
     if not recipe.is_private:
         said.append("NOT PRIVATE")
     return said

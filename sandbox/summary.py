@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sandbox.claims import rests_on
 from sandbox.report import losses
 from sandbox.scores import COLUMNS
 
@@ -28,9 +29,14 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         yield "pooling lost nowhere"
     privacy, log = report["privacy"], report["log"]
     if privacy["private"]:
-        yield f"privacy    epsilon {privacy['epsilon']}, delta {privacy['delta']}, per {privacy['unit']}"
+        claim = f"epsilon {privacy['epsilon']}, delta {privacy['delta']}, per {privacy['unit']}"
+        yield f"privacy    {claim}; noise {privacy['noise']}"
+        if rests_on(privacy):
+            yield f"           {rests_on(privacy)}"
     else:
         yield "privacy    NOT PRIVATE"
+    if report["sums"]["secure_aggregation"]:
+        yield f"sums       {report['sums']['opened']} opened by secure aggregation, and no maker's update"
     yield f"contract   {report['contract_digest']}"
     yield f"log        {log['origin']} size {log['size']} {'verified' if log['verified'] else 'NOT VERIFIED'}"
     yield f"time       {report['timings']['total']} s"

@@ -195,11 +195,11 @@ OTHERS = (
     Edit("another adjacency", OTHER, _set("privacy.adjacency", "add-remove")),
     Edit("another delta", OTHER, _set("privacy.delta", "1e-6")),
     Edit("answers in slots", OTHER, _set("privacy.reply_slot_ms", 500)),
-    Edit("secure aggregation", OTHER, _set("aggregation.secure_aggregation", "required")),
+    Edit("no group MAC", OTHER, _set("aggregation.group_mac", "off")),
     Edit(
-        "secure aggregation with a group MAC",
+        "no secure aggregation",
         OTHER,
-        _both(_set("aggregation.secure_aggregation", "required"), _set("aggregation.group_mac", "on")),
+        _both(_set("aggregation.secure_aggregation", "off"), _set("aggregation.group_mac", "off")),
     ),
     Edit(
         "fixed weights",

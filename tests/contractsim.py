@@ -174,10 +174,11 @@ _AUTHORED: dict[str, Any] = {
         "min_parties": 3,
         "max_share": "0.60",
         "weights": "equal",
-        "secure_aggregation": "off",
+        "secure_aggregation": "required",
         "update_norm_max": "10.0",
         "delay_hours": 24,
         "differencing_guard": "non-dp-outputs",
+        "group_mac": "on",
     },
     "validation": {"clause": "validate-1", "quorum": "0.67", "max_rejected_rounds": 3},
     "queries": {
@@ -300,7 +301,8 @@ _AUTHORED: dict[str, Any] = {
 def runnable(log_origin: str | None = None) -> dict[str, Any]:
     """What an author writes who asks for nothing that this version cannot make: runs under it end in deliveries.
 
-    Two recipes, no delay, no embargo; the audit clause binds the log of ``log_origin``, or is left out.
+    Two recipes, no delay, no embargo, single updates; the audit clause binds the log of ``log_origin``, or is
+    left out.
     """
     tree = authored()
     for name in ("prose", "validation", "queries"):
@@ -310,7 +312,7 @@ def runnable(log_origin: str | None = None) -> dict[str, Any]:
     tree["forbidden"] = [
         one for one in tree["forbidden"] if one["check"] in {"query-allow-list", "recipe-digest"}
     ]
-    tree["aggregation"]["delay_hours"] = 0
+    tree["aggregation"] |= {"delay_hours": 0, "secure_aggregation": "off", "group_mac": "off"}
     for tier in tree["tiers"]:
         tier |= {"embargo_days": None, "min_contribution": None}
     made = ["federated-evaluation", "log-root", "privacy-statement"]
@@ -338,7 +340,7 @@ def shared_noise() -> Contract:
     """The same pool with noise shares: one may collude, so every sum needs all four, in both recipes."""
     tree = authored()
     tree["privacy"] |= {"noise": "shares", "honest_min": 3}
-    tree["aggregation"] |= {"secure_aggregation": "required", "max_colluders": 1}
+    tree["aggregation"]["max_colluders"] = 1
     tree["recipes"][1]["datasets"] = [{"party": name, "dataset": f"{name}/weld"} for name in CONTRIBUTORS]
     return from_tree(tree)
 
@@ -378,8 +380,8 @@ def train_round(party: str = "kita", *, recipe: str = PICK, **changes: Any) -> T
         privacy=PLAN,
         epsilon_after_release="1.499999",
         epsilon_after_total="3.21",
-        secure_aggregation="off",
-        group_mac="off",
+        secure_aggregation="required",
+        group_mac="on",
         reply_slot_ms=0,
         seed_set=SEED if weld else "none",
         seed_consents=(CONSENT,),
@@ -401,7 +403,7 @@ def aggregate(**changes: Any) -> Aggregate:
         norms_within=True,
         finite=True,
         privacy=PLAN,
-        secure_aggregation="off",
+        secure_aggregation="required",
         validation=dict.fromkeys(CONTRIBUTORS, True),
         rejected_rounds=0,
         log_origin=ORIGIN,

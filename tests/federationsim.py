@@ -291,6 +291,7 @@ class SimLearner:
         spend: Any,
         *,
         canaries: CanarySecret | None = None,
+        grid_step: float | None = None,
     ) -> np.ndarray:
         spend(self.units(seat, TRAIN, canaries).manifest)
         self.trained.append((run_id, *slot))

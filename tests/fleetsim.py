@@ -263,11 +263,11 @@ class RawNode:
 
     async def header(self, message: Any, tree: Any) -> bytes:
         """Reads the request's header, as a node does first."""
-        from client.federation.fleet import _shape
         from client.federation.names import open_config
+        from client.federation.transfer import tree_shape
 
         status, answer = await self.call(
-            "pull-object", run_id=message.metadata.run_id, object_id=_shape(tree)[0]
+            "pull-object", run_id=message.metadata.run_id, object_id=tree_shape(tree)[0]
         )
         assert status == 200, status
         return open_config(answer.object_content)[0]
@@ -314,8 +314,8 @@ def composed(message: Any, header: bytes, tensor: bytes | None) -> tuple[Any, An
     from flwr.app.message import remove_content_from_message
     from flwr.common.serde import message_from_proto, message_to_proto
 
-    from client.federation.fleet import _Loop
     from client.federation.handlers import Answer
+    from client.federation.transfer import push
 
     class Recorder:
         def __init__(self) -> None:
@@ -333,9 +333,9 @@ def composed(message: Any, header: bytes, tensor: bytes | None) -> tuple[Any, An
             return True
 
     recorder = Recorder()
-    loop = _Loop(recorder, None, lambda _name, _facts: None)  # type: ignore[arg-type]
     metadata = message_from_proto(message).metadata
-    loop._push(metadata, Answer(header=header, tensor=tensor, status="ok", code=None))
+    answer = Answer(header=header, tensor=tensor, status="ok", code=None)
+    push(recorder, metadata, answer, inline=False)  # type: ignore[arg-type]
     return message_to_proto(recorder.row), recorder.tree, recorder.objects
 
 

@@ -86,6 +86,7 @@ class FixedLearner:
         spend: Any,
         *,
         canaries: Any = None,
+        grid_step: float | None = None,
     ) -> np.ndarray:
         spend(self.units(seat, "train").manifest)
         if self.fail is not None:

@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, Response
 from broker.api.signed import Call, OperatorCall, PartyCall, json_response
 from broker.contracts.queries import OWN_RECEIPTS
 from broker.errors import NotFoundError, RequestInvalidError
+from broker.federation.secure.files import Transcripts
 from broker.log.bundle import Exported, export
 from broker.log.errors import LogFrozenError
 from broker.membership.directory import Member, Operator
@@ -144,6 +145,7 @@ async def bundle(call: OperatorCall) -> Response:
             policy=services.policy,
             software=version("iriai"),
             contracts=contracts,
+            transcript=Transcripts(services.settings.dir).read,
         )
 
     taken = await to_thread.run_sync(take)

@@ -265,6 +265,20 @@ def audit_bundle(
     finish(lambda: commands.audit_bundle(where, out), as_json=as_json)
 
 
+@audit.command("vectors")
+def audit_vectors(
+    *,
+    directory: Home,
+    run_id: Annotated[str, typer.Option("--run", help="Whose masked vectors.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    as_json: Json = False,
+) -> None:
+    """Copies the masked vectors of a run that are still kept, for an auditor who redoes its sums."""
+    from broker import commands
+
+    finish(lambda: commands.audit_vectors(directory, run_id, out), as_json=as_json)
+
+
 @audit.command("policy")
 def audit_policy(
     contracts: Annotated[

@@ -290,6 +290,20 @@ def audit_bundle(where: Where, out: Path) -> Result:
     )
 
 
+def audit_vectors(directory: Path, run: str, out: Path) -> Result:
+    """Copies masked vectors, on the broker's host, within the contract's retention."""
+    from broker.federation.secure.vectors import export
+
+    names = export(directory, run, out, SystemClock().now_ms())
+    return Result(
+        data={"folder": str(out), "vectors": names},
+        text=(
+            f"vectors      {len(names)} in {out}, each named by its SHA-256",
+            "next: the auditor redoes the sums of the bundle's transcripts with them",
+        ),
+    )
+
+
 def audit_policy(where: Where, contracts: list[str]) -> Result:
     """Prints a policy file as the broker sees itself."""
     with where.client() as client:

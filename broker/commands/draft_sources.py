@@ -102,6 +102,7 @@ def recipe_facts(slot: str, data: bytes) -> RecipeFacts:
         delta=str(plan.delta),
         noise=plan.noise,
         epsilon=epsilon_text(plan.epsilon_rdp),
+        honest_min=plan.honest_min,
     )
 
 

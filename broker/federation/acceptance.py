@@ -4,7 +4,7 @@
 `accept`, in this order:
 1. the header is signed by the node's own key, as a reply, in canonical bytes;
 2. it answers this request: slot, node and the digest of the request;
-3. a refusal has no tensor; a good reply has the tensor that the request expects, in dtype and shape, or none;
+3. a refusal has no tensor; a good reply has the tensor that the request expects (`Expect.fits`), or none;
 4. the parts are as long as the header says, each of whole elements;
 5. their SHA-256 is the header's.
 
@@ -76,7 +76,7 @@ def accept(
 def _form(spec: TensorSpec | None, expect: Expect | None) -> bool:
     if spec is None or expect is None:
         return spec is None and expect is None
-    return (spec.dtype, spec.shape) == (expect.dtype, expect.shape)
+    return expect.fits(spec)
 
 
 def _bytes_hold(handle: TensorHandle) -> bool:

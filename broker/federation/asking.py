@@ -4,6 +4,8 @@
 - Each request carries the newest checkpoint, the proof that it extends the one which this node signed last,
   and receipts for what its last reply brought. What finds no room in a header is left out: the node asks for
   it over HTTP.
+- The messages of secure aggregation that carry no work of their own have no such news: they are small, and a
+  node answers the same bytes with the same bytes.
 - What a node says it has seen is taken from its signed envelopes, and trusted for nothing but the choice of
   that proof.
 """
@@ -16,9 +18,10 @@ from broker.contracts.lineage import scopes_of
 from broker.federation.engine import Expect, Request
 from broker.federation.participants import under_present_key
 from broker.federation.replies import read_reply
+from broker.federation.spends import logged_spend
 from policies.encoding import b64, digest
-from policies.exchange import ExchangeType, TensorSpec, seal_request
-from policies.limits import RECEIPT_NEWS_BYTES, ROUND_GRACE_S
+from policies.exchange import DTYPES, ExchangeType, TensorSpec, seal_request
+from policies.limits import RECEIPT_NEWS_BYTES, ROUND_GRACE_S, SECAGG_SETUP_BYTES
 from policies.ports import from_ms
 
 if TYPE_CHECKING:
@@ -34,11 +37,23 @@ if TYPE_CHECKING:
 __all__ = ["Asking"]
 
 Json = Any
-_FLOAT_BYTES = 4
+_WITHOUT_NEWS = frozenset(
+    {
+        ExchangeType.SA_ADVERTISE,
+        ExchangeType.SA_SHARE,
+        ExchangeType.SA_OPEN,
+        ExchangeType.SA_CONFIRM,
+        ExchangeType.SA_UNMASK,
+    }
+)
 
 
 class Asking:
-    """Everything that one run says to nodes, and how their replies are read."""
+    """Everything that one run says to nodes, and how their replies are read.
+
+    Attributes:
+        requests: How many were sent so far.
+    """
 
     def __init__(self, tools: Tools, run: str, contract: Contract, recipe: Recipe) -> None:
         self._tools = tools
@@ -47,6 +62,7 @@ class Asking:
         self._recipe = recipe
         with tools.store.read() as session:
             self._scopes = scopes_of(session, run)
+        self.requests = 0
         self._seen: dict[str, int] = {}
         self._receipts: dict[str, Sequence[int]] = {}
 
@@ -67,6 +83,7 @@ class Asking:
         body: Mapping[str, Json],
         model: bytes | None,
         deadline_ms: int,
+        dtype: str = "float32",
     ) -> Request:
         """A signed request to one node.
 
@@ -77,10 +94,12 @@ class Asking:
             body: What belongs to the kind; news of the log are added.
             model: Bytes of the tensor.
             deadline_ms: Until when a reply counts.
+            dtype: Of the tensor.
         """
         spec = None
         if model is not None:
-            spec = TensorSpec(digest=digest(model), dtype="float32", shape=(len(model) // _FLOAT_BYTES,))
+            spec = TensorSpec(digest=digest(model), dtype=dtype, shape=(len(model) // DTYPES[dtype],))
+        news = {} if kind in _WITHOUT_NEWS else {"log": self._log_news(to), "receipts": self._receipt_news(to)}
         header = seal_request(
             self._tools.broker_key,
             contract=self._contract.digest,
@@ -92,9 +111,8 @@ class Asking:
             node=to.node,
             deadline_ms=deadline_ms,
             tensor=spec,
-            body={**body, "log": self._log_news(to), "receipts": self._receipt_news(to)},
+            body={**body, **news},
         )
-        expect = Expect(dtype="float32", shape=(self._recipe.parameters,))
         return Request(
             node=to.node,
             type=kind,
@@ -102,13 +120,24 @@ class Asking:
             attempt=slot[1],
             header=header,
             tensor=model,
-            expect=None if kind is ExchangeType.JUDGE else expect,
+            expect=self._expect(kind),
         )
+
+    def _expect(self, kind: ExchangeType) -> Expect | None:
+        """Form of a good reply's tensor."""
+        if kind in (ExchangeType.PING, ExchangeType.CONTRIBUTE):
+            return Expect(dtype="float32", shape=(self._recipe.parameters,))
+        if kind is ExchangeType.SA_CONTRIBUTE:
+            return Expect(dtype="uint32", shape=(self._recipe.parameters,))
+        if kind in (ExchangeType.SA_ADVERTISE, ExchangeType.SA_SHARE):
+            return Expect(dtype="uint8", at_most=SECAGG_SETUP_BYTES)
+        return None
 
     def exchange(
         self, engine_run: EngineRun, requests: Sequence[Request], *, deadline_ms: int, need: int = 0
     ) -> AsyncIterator[Reply | Failure]:
         """Asks, and yields one outcome for each request."""
+        self.requests += len(requests)
         return self._tools.engine.exchange(
             engine_run, requests, deadline=from_ms(deadline_ms), need=need, grace_s=ROUND_GRACE_S
         )
@@ -127,11 +156,17 @@ class Asking:
             origin=self._tools.writer.origin,
             now_ms=self._tools.clock.now_ms(),
             scopes=self._scopes,
+            paid=lambda mechanism: self._paid(sender, mechanism),
         )
         for one in found.signed:
             seen = int(one.payload["seen"]["size"])
             self._seen[sender.party] = max(self._seen.get(sender.party, 0), seen)
         return found
+
+    def _paid(self, sender: Participant, mechanism: str) -> Mapping[str, Json] | None:
+        with self._tools.store.read() as session:
+            found = logged_spend(session, sender, mechanism)
+        return None if found is None else found[1]
 
     def _log_news(self, to: Participant) -> dict[str, Json] | None:
         """The newest checkpoint, with the proof that it extends the one that this node signed last."""

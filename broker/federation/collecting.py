@@ -7,7 +7,10 @@
 3. The others. The engine ends an exchange early once ``need`` replies are there. If too few of those hold,
    whoever was cut off is asked again in the same slot, until the deadline.
 
-    received, tensors = await Collecting(...).collect(engine_run, model, opening, declined=..., barred=...)
+What is asked, plain or masked, is an `Errand`. Of a masked one only members of its setup are asked, and each
+vector goes into the sum at once: none is kept here.
+
+    found = await Collecting(...).collect(engine_run, Errand.plain(model), opening, declined=..., barred=...)
 """
 
 from __future__ import annotations
@@ -22,12 +25,12 @@ from policies.exchange import ExchangeType
 from policies.rounds import doubtful, too_few
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from broker.federation.asking import Asking
     from broker.federation.engine import EngineRun, TensorHandle
     from broker.federation.participants import Participant
-    from broker.federation.receiving import Receiving
+    from broker.federation.receiving import Masked, Receiving
     from broker.federation.records import Opening
     from broker.federation.standing import Standing
     from policies.contract import Contract
@@ -35,16 +38,47 @@ if TYPE_CHECKING:
     from policies.ports import Clock
     from policies.recipe import Recipe
 
-__all__ = ["Collected", "Collecting"]
+__all__ = ["Collected", "Collecting", "Errand"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What is asked in an attempt.
+
+    Attributes:
+        type: Of the exchange.
+        tensor: Its bytes.
+        dtype: Of its elements.
+        body: What a request says beside plan, model and purpose.
+        members: Whom it is for; None: everybody.
+        masked: Takes masked vectors; None where they are plain.
+    """
+
+    type: ExchangeType
+    tensor: bytes
+    dtype: str = "float32"
+    body: Mapping[str, Json] = field(default_factory=dict)
+    members: frozenset[str] | None = None
+    masked: Masked | None = None
+
+    @classmethod
+    def plain(cls, model: bytes) -> Errand:
+        """One whose answers are seen singly."""
+        return cls(type=ExchangeType.CONTRIBUTE, tensor=model)
 
 
 @dataclass(slots=True)
 class Collected:
-    """What came so far: a verdict for each party, and the vectors of those that were accepted."""
+    """What came so far: a verdict for each party, and the plain vectors of those that were accepted."""
 
     received: dict[str, Received] = field(default_factory=dict)
     tensors: dict[str, TensorHandle] = field(default_factory=dict)
     good: int = 0
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """Parties whose vector counts so far."""
+        return frozenset(party for party, one in self.received.items() if one.verdict == ACCEPTED)
 
 
 class Collecting:
@@ -72,7 +106,7 @@ class Collecting:
     async def collect(
         self,
         engine_run: EngineRun,
-        model: bytes,
+        errand: Errand,
         opening: Opening,
         *,
         declined: Sequence[Collection[str]],
@@ -82,7 +116,7 @@ class Collecting:
 
         Args:
             engine_run: Of the engine.
-            model: Bytes that the attempt starts from.
+            errand: What is asked.
             opening: The attempt.
             declined: Parties that said no, for each attempt since the last model, oldest first.
             barred: Nodes that are out of the run.
@@ -93,37 +127,44 @@ class Collecting:
             found.received[one.party] = self._receiving.refused(
                 one, BARRED, need="a node that takes part in the run", found="one that is out"
             )
+        if errand.members is not None:
+            apart = Received(verdict=SILENT, reason=NOT_ASKED)
+            found.received |= {one.party: apart for one in asked if one.party not in errand.members}
+            asked = tuple(one for one in asked if one.party in errand.members)
         deadline_ms = self._asking.deadline_ms()
         groups = {one.party: one.group for one in asked}
-        first = doubtful(declined, groups, opening.groups_needed)
+        first = doubtful(declined, groups, *opening.need)
         if first:
             ask = tuple(one for one in asked if one.party in first)
-            await self._exchange(engine_run, ask, model, opening, found, deadline_ms=deadline_ms, need=0)
-            if too_few(groups, first - found.tensors.keys(), opening.groups_needed):
+            await self._exchange(engine_run, ask, errand, opening, found, deadline_ms=deadline_ms, need=0)
+            if too_few(groups, first - found.accepted, *opening.need):
                 spared = Received(verdict=SILENT, reason=NOT_ASKED)
                 found.received |= {one.party: spared for one in asked if one.party not in first}
         rest = tuple(one for one in asked if one.party not in found.received)
-        await self._ask(engine_run, rest, model, opening, found, deadline_ms=deadline_ms)
+        await self._ask(engine_run, rest, errand, opening, found, deadline_ms=deadline_ms)
         return found
 
     async def _ask(
         self,
         engine_run: EngineRun,
         asked: tuple[Participant, ...],
-        model: bytes,
+        errand: Errand,
         opening: Opening,
         found: Collected,
         *,
         deadline_ms: int,
     ) -> None:
         """Asks, and asks whoever was cut off again, until enough groups are there or the deadline is over."""
-        ask, need = asked, max(1, self._recipe.need - found.good) if self._recipe.need else 0
+        enough = max(self._recipe.need, opening.members_needed) if self._recipe.need else 0
+        ask, need = asked, max(1, enough - found.good) if enough else 0
         begun = False
         while ask and (not begun or self._clock.now_ms() < deadline_ms):
             begun, wanted = True, need
             found.good = 0
-            await self._exchange(engine_run, ask, model, opening, found, deadline_ms=deadline_ms, need=wanted)
-            need = opening.groups_needed - len(self._contract.groups(found.tensors))
+            await self._exchange(engine_run, ask, errand, opening, found, deadline_ms=deadline_ms, need=wanted)
+            accepted = found.accepted
+            groups_left = opening.groups_needed - len(self._contract.groups(accepted))
+            need = max(groups_left, opening.members_needed - len(accepted))
             cut_off = {party for party, one in found.received.items() if one.reason == "engine.late"}
             again = found.good >= wanted and need > 0 and not self._standing.halted(self._contract)
             ask = tuple(one for one in asked if again and one.party in cut_off)
@@ -134,7 +175,7 @@ class Collecting:
         self,
         engine_run: EngineRun,
         ask: Sequence[Participant],
-        model: bytes,
+        errand: Errand,
         opening: Opening,
         found: Collected,
         *,
@@ -142,20 +183,27 @@ class Collecting:
         need: int,
     ) -> None:
         by_node = {one.node: one for one in ask}
-        slot, body = (opening.round, opening.attempt), self._body(opening)
+        slot, body = (opening.round, opening.attempt), {**self._body(opening), **errand.body}
         requests = [
             self._asking.request(
-                one, ExchangeType.CONTRIBUTE, slot, body=body, model=model, deadline_ms=deadline_ms
+                one,
+                errand.type,
+                slot,
+                body=body,
+                model=errand.tensor,
+                deadline_ms=deadline_ms,
+                dtype=errand.dtype,
             )
             for one in ask
         ]
         coming = self._asking.exchange(engine_run, requests, deadline_ms=deadline_ms, need=need)
         async for outcome in self._standing.until_halted(self._contract, coming):
             sender = by_node[outcome.node]
-            verdict = found.received[sender.party] = await self._receiving.judge(sender, outcome)
+            verdict = await self._receiving.judge(sender, outcome, errand.masked)
+            found.received[sender.party] = verdict
             if isinstance(outcome, Reply) and outcome.tensor is not None:
                 found.good += outcome.ok
-                if verdict.verdict == ACCEPTED:
+                if verdict.verdict == ACCEPTED and errand.masked is None:
                     found.tensors[sender.party] = outcome.tensor
                 else:
                     outcome.tensor.release()

@@ -4,7 +4,8 @@
 `Counters.check`, before an update is used:
 1. where the contract asks for canaries, the node has committed to its own, in the log or in this reply;
 2. under a plan, the step receipt fits plan and log (`policies.privacy.receipts`): the steps that it counts
-   are those of its spends, and its ledger went on since the update before.
+   are those of its spends, and its ledger went on since the update before. An update that is sent again in a
+   later attempt of its round has the receipt of its first one.
 
 Entries are read once, each by the first key of its member: a new key begins no new count.
 """
@@ -98,8 +99,10 @@ class Counters:
             self._catch_up(session, rotations)
         count = self._counts.get(rotations.first(key_id(sender.node_key)), _Count()).copy()
         said = reply.submission.payload
-        slot = said["round"], said["body"]["attempt"]
-        earlier = {at: head for at, head in count.heads.items() if at != slot}
+        number, attempt = said["round"], said["body"]["attempt"]
+        made = number, reply.trained or attempt
+        same = {(number, one) for one in range(made[1], attempt + 1)}
+        earlier = {at: head for at, head in count.heads.items() if at not in same}
         for one in reply.signed:
             if one.payload["run"] == self._run:
                 count.take(one.payload)
@@ -114,7 +117,7 @@ class Counters:
             check_receipt(
                 said["body"].get("receipt"),
                 plan_steps=self._plan.steps,
-                steps=sum(steps for at, steps in count.steps.items() if at <= slot),
+                steps=sum(steps for at, steps in count.steps.items() if at <= made),
                 heads=earlier.values(),
             )
 

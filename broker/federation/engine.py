@@ -11,9 +11,8 @@
   or at the deadline.
 - A good reply is one whose header says ``ok``. Refusals and failures never count for ``need``. ``need=0``
   means all.
-- A `Reply` was verified: signed by the node, for this request, with the dtype and shape that the request
-  expects and with the digest
-  that the header names. Whether its values are finite is the fold's business.
+- A `Reply` was verified: signed by the node, for this request, with the dtype and shape (or within the bound)
+  that the request expects and with the digest that the header names. Whether its values are finite is the fold's business.
 - A `Failure` is one node's: no reply raises in the round, whatever its form.
 - A tensor is readable until `TensorHandle.release`, or until its run is closed.
 
@@ -41,15 +40,30 @@ NodeId = str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
-    """Form of the tensor that a good reply must carry; it also bounds what the node may send."""
+    """Form of the tensor that a good reply must carry; it also bounds what the node may send.
+
+    Attributes:
+        dtype: Of the elements.
+        shape: The only one that is taken, unless ``at_most`` is set.
+        at_most: One axis of any length is taken, up to so many bytes.
+    """
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
+    at_most: int | None = None
 
     @property
     def size_bytes(self) -> int:
-        """Length of such a tensor."""
+        """Length of such a tensor, or the largest."""
+        if self.at_most is not None:
+            return self.at_most
         return TensorSpec(digest="", dtype=self.dtype, shape=self.shape).size_bytes
+
+    def fits(self, spec: TensorSpec) -> bool:
+        """Whether a tensor has this form."""
+        if self.at_most is None:
+            return (spec.dtype, spec.shape) == (self.dtype, self.shape)
+        return spec.dtype == self.dtype and len(spec.shape) == 1 and spec.size_bytes <= self.at_most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

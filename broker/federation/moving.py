@@ -4,7 +4,8 @@
 - A round keeps the contract that it was opened with. Between two rounds the run's row is changed in one
   transaction; its next entry is under the successor.
 - An attempt that was open when the broker was killed is ended as abandoned first, under its own contract:
-  nodes that answered it may have spent, and are asked again in the next attempt.
+  nodes that answered it may have spent, and are asked again in the next attempt; in the next round, if they
+  were asked to unmask.
 - A successor that does not list the recipe ends the run (`broker.federation.standing`).
 
     await move(tools, run_id)             # nothing to do, nothing written
@@ -22,9 +23,11 @@ from broker.federation.envelopes import opened_attempt
 from broker.federation.participants import participants
 from broker.federation.progress import progress
 from broker.federation.records import SILENT, Opening, Outcome, Received, close_attempt
+from broker.federation.secure.files import Files
 from broker.store.tables import decision, log_entry, run
 from policies.log.entries import EntryType
 from policies.recipe import load as load_recipe
+from policies.rounds import need_of
 
 if TYPE_CHECKING:
     from broker.federation.participants import Participant
@@ -78,6 +81,7 @@ def _abandon(tools: Tools, session: Session, tx: LogTx, at: Progress, books: Boo
     names = _asked(session, at)
     everybody = participants(tools.contracts, contract, recipe, active=False)
     asked: tuple[Participant, ...] = tuple(one for one in everybody if one.party in names)
+    need = need_of(contract, recipe.digest)
     opening = Opening(
         run=at.run,
         contract=contract.digest,
@@ -87,11 +91,13 @@ def _abandon(tools: Tools, session: Session, tx: LogTx, at: Progress, books: Boo
         base=opened["pub"]["base_model"],
         deadline_ms=tx.now_ms,
         judged=(),
-        groups_needed=contract.aggregation.min_parties,
+        groups_needed=need.groups,
+        members_needed=need.members,
         asked=asked,
     )
     silent = {one.party: Received(verdict=SILENT, reason="engine.late") for one in asked}
-    close_attempt(session, tx, Outcome(opening=opening, received=silent), books)
+    unmasked = Files(tools.settings.dir, at.run).unmasking((at.round, at.attempt)) is not None
+    close_attempt(session, tx, Outcome(opening=opening, received=silent, unmasked=unmasked), books)
 
 
 def _asked(session: Session, at: Progress) -> set[str]:

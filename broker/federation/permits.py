@@ -4,9 +4,9 @@
 The nodes' guards decide again, each for itself; the broker asks nobody whom the contract lets it not ask.
 
 Facts are what the broker itself knows: the key that a node is enrolled with, the origin of its own log, its
-mirror of the budgets, the seed sets and consents that travelled with the contract. Rounds of this version
-have no secure aggregation, no group MAC, no reply slots, and no silo judges their models on held-out
-episodes: validation of a round is not known, so a contract that asks for it refuses to average.
+mirror of the budgets, the seed sets and consents that travelled with the contract. Secure aggregation and
+group tag are what is done in this run. No silo judges the model of a round on held-out episodes: validation
+of a round is not known, so a contract that asks for it refuses to average.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from policies.contract import Aggregate, EpsilonAfter, PlanFacts, TrainRound
 from policies.contract.checks.training import NO_SEED
 from policies.contract.starts import consents_on_record, seed_clause_of
 from policies.identity import key_text
+from policies.rounds import need_of, sums_masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,9 @@ class Permits:
         self._run = run
         self._contract = contract
         self._recipe = recipe
+        self._need = need_of(contract, recipe.digest)
+        self._summed = "required" if sums_masked(contract) else "off"
+        self._tagged = "on" if sums_masked(contract) and contract.aggregation.group_mac == "on" else "off"
         self._consents: tuple[str, ...] | None = None
 
     def opening(
@@ -78,7 +82,8 @@ class Permits:
             base=model_digest(weights),
             deadline_ms=tools.clock.now_ms() + recipe.deadline_s * 1000,
             judged=judged,
-            groups_needed=self._contract.aggregation.min_parties,
+            groups_needed=self._need.groups,
+            members_needed=self._need.members,
             barred=barred,
         )
 
@@ -110,8 +115,8 @@ class Permits:
             privacy=PlanFacts.of(recipe.plan_document),
             epsilon_after_release=after.release,
             epsilon_after_total=after.total,
-            secure_aggregation="off",
-            group_mac="off",
+            secure_aggregation=self._summed,
+            group_mac=self._tagged,
             reply_slot_ms=self._contract.privacy.reply_slot_ms or 0,  # the nodes' desks keep it
             seed_set=NO_SEED if recipe.start is None else recipe.start.seed_set,
             seed_consents=self._on_record(session),
@@ -149,7 +154,7 @@ class Permits:
             norms_within=True,
             finite=True,
             privacy=PlanFacts.of(self._recipe.plan_document),
-            secure_aggregation="off",
+            secure_aggregation=self._summed,
             validation=None,
             rejected_rounds=None,
             log_origin=tools.writer.origin,

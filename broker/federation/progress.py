@@ -117,11 +117,14 @@ def progress(session: Session, run_id: str) -> Progress:
 
 
 def _next(settled: Sequence[Row[Any]]) -> tuple[int, int]:
-    """Round and attempt to be asked next: a round that members held up is asked again, and is not lost."""
+    """Round and attempt to be asked next: a round that members held up is asked again, and is not lost.
+
+    One whose sum may have been opened is not asked again.
+    """
     if not settled:
         return 1, 1
     last = settled[-1]
     lost = sum(one.round == last.round and not one.held_up for one in settled)
-    if last.model is None and lost < ATTEMPTS_PER_ROUND:
+    if last.model is None and not last.unmasked and lost < ATTEMPTS_PER_ROUND:
         return last.round, last.attempt + 1
     return last.round + 1, 1

@@ -4,14 +4,15 @@
 - Silent: nothing came in time. Refused: something came that is not what was asked for; its sender is out of
   this attempt. Declined: the node itself said no.
 - An update is looked at beside what its node did in the run: canaries, step receipt (`Counters`).
-- The vector is judged by its own numbers: finite, norm within the contract's bound, not counted before.
+- A plain vector is judged by its own numbers: finite, norm within the contract's bound. A masked one has none:
+  `Masked` takes it into the sum, or says why not. Neither may have been counted before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import select
 
@@ -20,13 +21,16 @@ from broker.federation.aggregate import inspect
 from broker.federation.books import DIVERGED
 from broker.federation.counters import Counters
 from broker.federation.engine import Failure
+from broker.federation.envelopes import EnvelopesRefusedError
 from broker.federation.errors import ABSENCES, FAILURES
 from broker.federation.records import ACCEPTED, DECLINED, REFUSED, SILENT, Received
 from broker.federation.signed import ReplyRefusedError
+from broker.runs.verdicts import ABSENT
 from broker.store.tables import log_entry
 from policies.encoding import digest
 from policies.log.entries import EntryType
 from policies.privacy.errors import PrivacyError
+from policies.secagg.errors import SecaggError
 
 if TYPE_CHECKING:
     from broker.federation.asking import Asking
@@ -38,9 +42,22 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["Receiving"]
+__all__ = ["Masked", "Receiving"]
 
 _INLINE_BYTES = 1024 * 1024
+
+
+class Masked(Protocol):
+    """Takes masked vectors into the sum of one attempt."""
+
+    async def take(self, sender: Participant, outcome: Reply, reply: NodeReply) -> None:
+        """Takes one.
+
+        Raises:
+            SecaggError: It is not what its member must send.
+            EnvelopesRefusedError: The log does not take what the member signed beside it.
+        """
+        ...
 
 
 class Receiving:
@@ -56,8 +73,16 @@ class Receiving:
         self._journal = journal
         self._counted = _submitted(store, contract)
 
-    async def judge(self, sender: Participant, outcome: Reply | Failure) -> Received:
-        """The verdict about one outcome of ``train.contribute``."""
+    async def judge(
+        self, sender: Participant, outcome: Reply | Failure, masked: Masked | None = None
+    ) -> Received:
+        """The verdict about one outcome of ``train.contribute``, or of its masked kind.
+
+        Args:
+            sender: Whose outcome it is.
+            outcome: What came.
+            masked: Takes a masked vector; None where vectors are plain.
+        """
         if isinstance(outcome, Failure):
             self._journal.note("reply.failed", run=self._run, node=outcome.node, code=outcome.code)
             return Received(verdict=_verdict_of(outcome.code), reason=outcome.code)
@@ -68,6 +93,9 @@ class Receiving:
             return self.refused(sender, error.reason, need=error.need, found=error.found, evidence=evidence)
         if not outcome.ok or outcome.tensor is None:
             code = outcome.header.code
+            if code in ABSENT:
+                self._journal.note("reply.failed", run=self._run, node=outcome.node, code=code)
+                return Received(verdict=SILENT, reason=code, reply=reply)
             clauses = list(reply.decision.clauses) if reply.decision is not None else []
             self._journal.note(
                 "reply.declined", run=self._run, node=outcome.node, code=code or "", clauses=clauses
@@ -77,7 +105,27 @@ class Receiving:
             self._counters.check(sender, reply)
         except PrivacyError as error:
             return self.refused(sender, error.code, need=error.need, found=error.found, reply=reply)
-        return await self._inspect(sender, outcome.tensor, reply)
+        if masked is None:
+            return await self._inspect(sender, outcome.tensor, reply)
+        return await self._take(sender, outcome, reply, masked)
+
+    async def _take(self, sender: Participant, outcome: Reply, reply: NodeReply, masked: Masked) -> Received:
+        counted = self._counted_before(sender, outcome.tensor, reply)
+        if counted is not None:
+            return counted
+        try:
+            await masked.take(sender, outcome, reply)
+        except EnvelopesRefusedError as error:
+            return self.refused(
+                sender,
+                error.reason,
+                need=error.need,
+                found=error.found,
+                evidence=error.evidence,
+            )
+        except SecaggError as error:
+            return self.refused(sender, error.code, need=error.need, found=error.found, reply=reply)
+        return Received(verdict=ACCEPTED, reply=reply)
 
     def refused(
         self,
@@ -105,16 +153,17 @@ class Receiving:
         if seen.norm > float(self._bound):
             need = f"a norm of at most {self._bound}"
             return self.refused(sender, "update.norm", need=need, found=f"{seen.norm:.3g}", reply=reply)
+        return self._counted_before(sender, tensor, reply) or Received(verdict=ACCEPTED, reply=reply)
+
+    def _counted_before(
+        self, sender: Participant, tensor: TensorHandle | None, reply: NodeReply
+    ) -> Received | None:
+        """The refusal of a vector that was submitted before, by whomever; else None, and it counts."""
         own = digest(reply.submission.envelope.payload) if reply.submission is not None else ""
-        if self._counted.setdefault(tensor.spec.digest, own) != own:
-            return self.refused(
-                sender,
-                "duplicate",
-                need="an update that was not submitted before",
-                found="one that was",
-                reply=reply,
-            )
-        return Received(verdict=ACCEPTED, reply=reply)
+        if tensor is None or self._counted.setdefault(tensor.spec.digest, own) == own:
+            return None
+        need, found = "an update that was not submitted before", "one that was"
+        return self.refused(sender, "duplicate", need=need, found=found, reply=reply)
 
 
 def _verdict_of(code: str) -> str:

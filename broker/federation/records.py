@@ -18,11 +18,13 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from broker.federation.envelopes import add_envelopes, declare, opened_attempt, refusal, store_votes
-from broker.runs.verdicts import BARRED, DECLINED, NOT_ASKED, UNUSED
+from broker.federation.signed import mechanism_run
+from broker.federation.spends import logged_spend
+from broker.runs.verdicts import DECLINED, UNTRAINED, UNUSED
 from broker.store.tables import log_entry, round_, run
 from policies.log.entries import EntryType, Event
 from policies.ports import iso_minute
-from policies.rounds import PASSING, too_few
+from policies.rounds import PASSING, Need, too_few
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +80,7 @@ class Opening:
     Attributes:
         judged: The broker's decision for each participant that is online.
         groups_needed: Independent groups without which there is no aggregate.
+        members_needed: Members without which there is none, whatever their groups.
         barred: Nodes that are out of the run: they are not asked, and count as refused.
         asked: Who was asked, where the decisions are on record already and the attempt is only to be ended.
     """
@@ -91,6 +94,7 @@ class Opening:
     deadline_ms: int
     judged: tuple[tuple[Participant, Judgement], ...]
     groups_needed: int
+    members_needed: int = 0
     barred: frozenset[str] = frozenset()
     asked: tuple[Participant, ...] | None = None
 
@@ -102,9 +106,14 @@ class Opening:
         return tuple(one for one, judgement in self.judged if judgement.allow)
 
     @property
+    def need(self) -> Need:
+        """What a sum takes."""
+        return Need(self.groups_needed, self.members_needed)
+
+    @property
     def permitted(self) -> bool:
-        """Whether enough groups may be asked; the attempt is opened only then."""
-        return len({one.group for one in self.cohort if one.node not in self.barred}) >= self.groups_needed
+        """Whether enough may be asked; the attempt is opened only then."""
+        return self.need.met_by([one.group for one in self.cohort if one.node not in self.barred])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +124,10 @@ class Outcome:
         received: Party → what its exchange came to, for the whole cohort.
         judgement: The broker's decision to average; None if too few groups answered.
         model: Digest of the new model, None if there is none.
-        aggregate: Digest of the mean update.
+        aggregate: Digest of the mean update; of the opened sum under secure aggregation.
         survivors: Parties whose update is in the model.
+        transcript: Digest of what an auditor redoes the opened sum from, or None.
+        unmasked: Members were asked to unmask: the round has no further attempt.
     """
 
     opening: Opening
@@ -125,6 +136,8 @@ class Outcome:
     model: str | None = None
     aggregate: str | None = None
     survivors: tuple[str, ...] = ()
+    transcript: str | None = None
+    unmasked: bool = False
 
 
 @dataclass(slots=True)
@@ -134,7 +147,9 @@ class Written:
     Attributes:
         envelopes: Party → indexes of its envelopes' entries, for receipts.
         voted: Candidates that wait and got a vote.
-        submissions, spends: Party → index of this attempt's entry.
+        submissions: Party → index of this attempt's entry.
+        spends: Party → index of the budget entry behind it; an earlier attempt's where its update was sent
+            again.
     """
 
     envelopes: dict[str, list[int]] = field(default_factory=dict)
@@ -225,6 +240,10 @@ def _add_reply(
         if one is reply.submission:
             written.submissions[sender.party] = index
             tx.add(_verdict_event(outcome, sender.party, received, index))
+    if reply.trained is not None and reply.spend is None:
+        mechanism = mechanism_run(opening.run, opening.round, reply.trained)
+        spent = logged_spend(session, sender, mechanism)
+        written.spends |= {} if spent is None else {sender.party: spent[0]}
 
 
 def _settle_early(session: Session, tx: LogTx, outcome: Outcome, written: Written) -> Outcome:
@@ -295,7 +314,7 @@ def _aggregate_event(outcome: Outcome, written: Written) -> Event:
             "model": outcome.model,
             "attempt": opening.attempt,
             "count": len(outcome.survivors),
-            "transcript": None,
+            "transcript": outcome.transcript,
         },
     )
 
@@ -348,15 +367,19 @@ def _held_up(outcome: Outcome) -> bool:
     said = {party: one.reason for party, one in outcome.received.items() if one.verdict == DECLINED}
     declined = [party for party, code in said.items() if code not in PASSING]
     groups = {one.party: one.group for one in opening.cohort if one.node not in opening.barred}
-    return outcome.model is None and bool(declined) and too_few(groups, declined, opening.groups_needed)
+    return outcome.model is None and bool(declined) and too_few(groups, declined, *opening.need)
 
 
 def _trained(outcome: Outcome) -> bool:
-    """Whether somebody may have paid for the attempt: not who said no before, nor who was not asked."""
+    """Whether somebody may have paid for the attempt.
+
+    Not who said no before, nor who was not asked, nor who sent an update of an earlier attempt again.
+    """
     for one in outcome.received.values():
+        if one.reply is not None and one.reply.trained is not None:
+            continue
         spent = one.reply is not None and one.reply.spend is not None
-        asked = one.reason not in {NOT_ASKED, BARRED}
-        if spent or (one.verdict != DECLINED and asked):
+        if spent or (one.verdict != DECLINED and one.reason not in UNTRAINED):
             return True
     return False
 
@@ -381,6 +404,7 @@ def _write_rows(session: Session, tx: LogTx, outcome: Outcome) -> None:
             "reasons": json.dumps(reasons, sort_keys=True),
             "held_up": int(_held_up(outcome)),
             "trained": trained,
+            "unmasked": int(outcome.unmasked),
         },
     )
     values: dict[str, Any] = {"steps": run.c.steps + trained}

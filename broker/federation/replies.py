@@ -7,8 +7,10 @@
    its contract, recipe and plan; older ones that wait for a receipt may stand before this slot's;
 2. the guard's decision, made again from the request that the node discloses, has the digest that its
    envelope states, and is about this party, recipe and time;
-3. the submission names the tensor, the plan and the steps of this slot;
-4. with a plan, the budget entry of this slot's mechanism run names the same plan and steps.
+3. the submission names the tensor, the plan and the steps of this slot; under secure aggregation also an
+   earlier attempt of the round, where the update of that one is sent again;
+4. with a plan, the budget entry of the mechanism run names the same plan and steps: of this slot, or of the
+   attempt that the submission names; that entry may be in the log already.
 
 Whether the log takes the envelopes (their numbers, what they saw, what stands there already) is known when
 they are added (`broker.federation.envelopes`).
@@ -34,14 +36,18 @@ from policies.privacy.errors import ReplyFieldError
 from policies.reply_body import check_reply_body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from broker.federation.engine import Reply
     from broker.federation.participants import Participant
     from policies.contract import Contract
+    from policies.encoding import Json
     from policies.recipe import Recipe
 
-__all__ = ["GuardDecision", "NodeReply", "ReplyRefusedError", "Signed", "mechanism_run", "read_reply"]
+__all__ = ["CONTRIBUTIONS", "GuardDecision", "NodeReply", "ReplyRefusedError", "Signed", "mechanism_run", "read_reply"]
+
+CONTRIBUTIONS = frozenset({ExchangeType.CONTRIBUTE, ExchangeType.SA_CONTRIBUTE})
+"""What is answered with an update, plain or masked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +70,8 @@ class NodeReply:
         signed: Every envelope, in the order of the node's chain.
         decision: Of the node's guard on this slot; None if none was sent.
         submission: Envelope of this slot's contribution, or None.
-        spend: Envelope of this slot's budget entry, or None.
+        spend: Envelope of the budget entry behind the contribution, or None: it may be in the log already.
+        trained: Earlier attempt of the round whose update is sent again; None where it is this attempt's own.
         raw: The whole header as the node signed it: evidence, should the log not be able to take it.
     """
 
@@ -73,6 +80,7 @@ class NodeReply:
     decision: GuardDecision | None
     submission: Signed | None
     spend: Signed | None
+    trained: int | None = None
 
 
 def read_reply(
@@ -84,6 +92,7 @@ def read_reply(
     origin: str,
     now_ms: int,
     scopes: tuple[str, ...] = (),
+    paid: Callable[[str], Mapping[str, Json] | None] = lambda _: None,
 ) -> NodeReply:
     """The checked content of a reply; see the module for the checks.
 
@@ -95,6 +104,7 @@ def read_reply(
         origin: Of the log.
         now_ms: Time of the broker's clock.
         scopes: Contracts that the run has been under.
+        paid: Mechanism run → the sender's budget entry about it in the log, or None.
 
     Raises:
         ReplyRefusedError: With a reason of the log's vocabulary.
@@ -108,16 +118,19 @@ def read_reply(
     signed = tuple(place.envelopes(body.get("envelopes", [])))  # 1.
     here = [one for one in signed if one.belongs_to(reply.header.run, reply.round)]
     mine = [one for one in here if one.payload["scope"] == contract.digest]
-    trained = reply.type is ExchangeType.CONTRIBUTE
+    contributes = reply.type in CONTRIBUTIONS
+    submission = _submission(mine, reply) if contributes else None
+    trained = None if submission is None else _trained(submission, reply)
     found = NodeReply(
         raw=reply.raw,
         signed=signed,
         decision=_decision(body.get("decision"), mine, place, now_ms),  # 2.
-        submission=_submission(mine, reply) if trained else None,
-        spend=_spend(mine, reply) if trained else None,
+        submission=submission,
+        spend=_spend(mine, reply, trained or reply.attempt) if contributes else None,
+        trained=trained,
     )
-    if reply.ok and reply.tensor is not None:
-        _check_submission(found, reply, recipe)  # 3. 4.
+    if reply.ok and contributes and reply.tensor is not None:
+        _check_submission(found, reply, recipe, paid)  # 3. 4.
     elif found.submission is not None:
         raise refuse("submission-differs", "no submission in a reply without an update", "one")
     return found
@@ -184,21 +197,33 @@ def _submission(mine: Iterable[Signed], reply: Reply) -> Signed | None:
     return None
 
 
-def _spend(mine: Iterable[Signed], reply: Reply) -> Signed | None:
-    name = mechanism_run(reply.header.run, reply.round, reply.attempt)
+def _trained(submission: Signed, reply: Reply) -> int | None:
+    """The attempt whose update a submission sends again, if it names one."""
+    named = submission.payload["body"].get("trained")
+    if named is None:
+        return None
+    if reply.type is not ExchangeType.SA_CONTRIBUTE or not 1 <= named < reply.attempt:
+        raise refuse("submission-differs", "an earlier attempt of this round", "another")
+    return int(named)
+
+
+def _spend(mine: Iterable[Signed], reply: Reply, attempt: int) -> Signed | None:
+    name = mechanism_run(reply.header.run, reply.round, attempt)
     for one in mine:
         if one.kind is EntryType.EPSILON_SPENT and one.payload["body"]["mechanism"] == name:
             return one
     return None
 
 
-def _check_submission(found: NodeReply, reply: Reply, recipe: Recipe) -> None:
+def _check_submission(
+    found: NodeReply, reply: Reply, recipe: Recipe, paid: Callable[[str], Mapping[str, Json] | None]
+) -> None:
     tensor = reply.header.tensor
     if found.submission is None or tensor is None:
         raise refuse("submission-missing", "a signed submission of this slot", "none")
     plan = recipe.plan
     said = found.submission.payload["body"]
-    says = {name: value for name, value in said.items() if name != "receipt"}
+    says = {name: value for name, value in said.items() if name not in {"receipt", "trained"}}
     needed = {
         "update": tensor.digest,
         "plan": plan.digest if plan else None,
@@ -213,8 +238,9 @@ def _check_submission(found: NodeReply, reply: Reply, recipe: Recipe) -> None:
         if "receipt" in said:
             raise refuse("submission-differs", "no step receipt without a plan", "one")
         return
-    if found.spend is None:
-        raise refuse("spend-missing", "the budget entry of this slot", "none")
-    spent = found.spend.payload["body"]
+    mechanism = mechanism_run(reply.header.run, reply.round, found.trained or reply.attempt)
+    spent = paid(mechanism) if found.spend is None else found.spend.payload["body"]
+    if spent is None:
+        raise refuse("spend-missing", f"the budget entry of {mechanism}", "none")
     if (spent["plan"], spent["steps"]) != (plan.digest, plan.steps_per_round):
         raise refuse("spend-differs", "a budget entry of this plan and its steps", "another")

@@ -25,7 +25,7 @@ from broker.runs.remedies import remedy_of
 from broker.runs.verdicts import pause_of, who_said
 from policies.limits import HALT_POLL_S, REFUSED_LOOK_S
 from policies.recipe import load as load_recipe
-from policies.rounds import refused_for_good, wait_s
+from policies.rounds import need_of, refused_for_good, wait_s
 
 if TYPE_CHECKING:
     from broker.federation.progress import Progress
@@ -44,11 +44,12 @@ class Willing:
         self._run = run
         self._contract = contract
         self._recipe = recipe
+        self._need = need_of(contract, recipe.digest)
 
     def wait_ms(self, now: Progress, barred: frozenset[str] = frozenset()) -> int:
         """Milliseconds until the next attempt may be asked; 0 if it may be now."""
         online = self._groups(barred, online=True)
-        pause_s = wait_s(now.declined, online, self._contract.aggregation.min_parties)
+        pause_s = wait_s(now.declined, online, *self._need)
         if not pause_s or now.settled_ms is None:
             return 0
         return max(0, now.settled_ms + pause_s * 1000 - self._tools.clock.now_ms())
@@ -62,7 +63,7 @@ class Willing:
         left_ms = self.wait_ms(now, barred)
         if left_ms:
             raise RunDeclinedError(
-                need=f"{self._contract.aggregation.min_parties} groups that take part",
+                need=f"{self._need.groups} groups that take part",
                 found="too few without " + who_said(now.declined[-1]),
                 remedy=f"{remedy_of(now.declined[-1].values(), self._run)}; "
                 f"asked again in {-(-left_ms // 1000)} s",
@@ -75,8 +76,7 @@ class Willing:
         waited_ms = 0
         if now.refused_ms is not None and now.settled_ms is not None:
             waited_ms = now.settled_ms - now.refused_ms
-        needed = self._contract.aggregation.min_parties
-        return refused_for_good(now.declined, everybody, needed, waited_s=waited_ms // 1000)
+        return refused_for_good(now.declined, everybody, *self._need, waited_s=waited_ms // 1000)
 
     def _groups(self, barred: frozenset[str], *, online: bool) -> dict[str, str]:
         there = self._tools.engine.online() if online else None

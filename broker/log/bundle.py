@@ -9,6 +9,7 @@ The same state always gives the same bytes.
   attestations and admissions, which have no entry, if one names their contract.
 - So are the donors' consents that a seed clause of such a contract names. Seed sets and start models, which
   are large and public, stay out.
+- So is the transcript of each opened sum; masked vectors are not (``iriai-broker audit vectors``).
 - Receipts are written for every entry about a member's contribution.
 - Confidential values that were erased are absent, and nothing else in the bundle changes.
 """
@@ -28,7 +29,7 @@ from policies.log.entries import EntryType
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from broker.log.append import Writer
@@ -65,6 +66,7 @@ def export(
     policy: str,
     software: str,
     contracts: Iterable[tuple[bytes, Envelope]] = (),
+    transcript: Callable[[str], bytes | None] = lambda _: None,
 ) -> Exported:
     """Writes the auditor's bundle of the newest signed head to a file that only the owner may read.
 
@@ -75,13 +77,16 @@ def export(
         policy: Text of the broker's copy of the policy file, as named by the genesis entry.
         software: Version of this program.
         contracts: Canonical bytes and signatures of every contract; those that no entry names are left out.
+        transcript: Reads one by its digest.
 
     Raises:
         BundleError: More than a bundle may hold.
         LogFrozenError: The log has no head that it can show.
         OSError: The disk or the folder does not allow it.
     """
-    contents = contents_of(store, writer, policy=policy, software=software, contracts=contracts)
+    contents = contents_of(
+        store, writer, policy=policy, software=software, contracts=contracts, transcript=transcript
+    )
     data = pack(files_of(contents))
     replace_file(path, data, mode=PRIVATE)
     return Exported(len(contents.bodies), len(data), digest(data))
@@ -94,6 +99,7 @@ def contents_of(
     policy: str,
     software: str,
     contracts: Iterable[tuple[bytes, Envelope]] = (),
+    transcript: Callable[[str], bytes | None] = lambda _: None,
 ) -> Contents:
     """What `export` packs.
 
@@ -121,6 +127,7 @@ def contents_of(
             disclosures=_disclosures(store, reader.indexes),
             receipts={at: writer.receipts.receipt(at, head).to_text() for at in reader.receipted},
             statements=reader.statements(),
+            transcripts=[data for name in reader.summed if (data := transcript(name)) is not None],
         )
 
 
@@ -134,6 +141,7 @@ class _Reader:
         self.indexes: dict[bytes, int] = {}
         self.receipted: list[int] = []
         self.named: set[str] = set()
+        self.summed: list[str] = []
         self._decided: list[tuple[int, str]] = []
         table = tables.log_entry
         columns = (table.c.idx, table.c.event_id, table.c.type, table.c.body)
@@ -147,6 +155,8 @@ class _Reader:
             self.receipted.append(index)
         pub = parse(body)["pub"]
         self.named |= {value for value in pub.values() if isinstance(value, str)}
+        if kind == EntryType.AGGREGATE_RELEASED and pub["transcript"] is not None:
+            self.summed.append(pub["transcript"])
         if kind == EntryType.DECISION_RECORDED:
             self._decided.append((index, pub["decision"]))
 

@@ -38,6 +38,7 @@ from policies.encoding import Json, digest, new_id
 from policies.limits import LIST_ROWS
 from policies.log.entries import EntryType, Event
 from policies.recipe import load as load_recipe
+from policies.rounds import need_of
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -107,13 +108,13 @@ class Runs:
                 found=ascii(recipe_id)[1:-1][:60],
                 remedy="name a recipe of the contract",
             )
-        groups = {
-            seat.member.group for seat in self._contracts.seats(contract) if seat.party in found.participants
-        }
-        if len(groups) < contract.aggregation.min_parties:
+        seats = self._contracts.seats(contract)
+        groups = [seat.member.group for seat in seats if seat.party in found.participants]
+        need = need_of(contract, found.recipe_digest)
+        if not need.met_by(groups):
             raise TooFewSeatsError(
-                need=f"{contract.aggregation.min_parties} independent groups",
-                found=f"{len(groups)}",
+                need=f"{need.groups} independent groups" + (f", {need.members} members" * (need.members > 0)),
+                found=f"{len(set(groups))} groups, {len(groups)} members",
                 remedy="iriai-broker members shows who is active",
                 clause=contract.aggregation.clause,
             )
@@ -334,7 +335,7 @@ class Runs:
         if not rounds:
             return None if row["steps"] or row["round"] else pause_of(row["start"])
         seats = {one.party for one in self._contracts.seats(contract)}
-        return pause_between(contract, seats & set(recipe.participants), rounds)
+        return pause_between(contract, row["recipe_digest"], seats & set(recipe.participants), rounds)
 
 
 def _rounds(session: Session, run_id: str) -> tuple[RowMapping, ...]:

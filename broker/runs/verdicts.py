@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from policies.limits import REFUSED_PATIENCE_S
-from policies.rounds import wait_s
+from policies.rounds import need_of, wait_s
+from policies.secagg.errors import CohortTooSmallError, RoundBurnedError, SetupGoneError, SlotUsedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from policies.contract import Contract
 
 __all__ = [
+    "ABSENT",
     "BARRED",
     "DECLINED",
     "NOT_ASKED",
+    "UNTRAINED",
     "UNUSED",
     "Pause",
     "counts_of",
@@ -44,6 +47,14 @@ UNUSED: Final = "attempt-abandoned"
 """Its update held, and is in no model: too few groups' did."""
 BARRED: Final = "incident-declared"
 """Out of the run, and not asked."""
+ABSENT: Final = frozenset(
+    one.code for one in (SetupGoneError, SlotUsedError, RoundBurnedError, CohortTooSmallError)
+)
+"""A member said that it takes no part in this sum, before it trained: silence, for whoever counts refusals.
+
+It passes by itself: with the next setup, attempt or round."""
+UNTRAINED: Final = ABSENT | {NOT_ASKED, BARRED}
+"""Nobody with such a reason trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +115,14 @@ def _kind(verdict: str, reason: str | None) -> str:
     return "refused" if verdict == DECLINED else verdict
 
 
-def pause_between(contract: Contract, parties: Collection[str], rounds: Sequence[RowMapping]) -> Pause | None:
+def pause_between(
+    contract: Contract, recipe: str, parties: Collection[str], rounds: Sequence[RowMapping]
+) -> Pause | None:
     """The pause of a run after its last attempt; None where that was not refused by too many.
 
     Args:
         contract: Of the run.
+        recipe: Digest of its recipe.
         parties: That could be asked.
         rounds: Its settled attempts, oldest first.
     """
@@ -116,7 +130,7 @@ def pause_between(contract: Contract, parties: Collection[str], rounds: Sequence
     lost = rounds[len(rounds) - since :]
     groups = {one.party: one.group for one in contract.contributors if one.party in parties}
     declined = [declined_of(one["verdicts"], one["reasons"]) for one in lost]
-    seconds = wait_s(declined, groups, contract.aggregation.min_parties)
+    seconds = wait_s(declined, groups, *need_of(contract, recipe))
     if not seconds:
         return None
     times = in_a_row(declined)

@@ -332,6 +332,7 @@ round_ = _table(
     _maybe_text("reasons"),  # JSON: party to code, of everybody whose update is not in the model
     _maybe_int("held_up"),  # 1: without those who said no, too few groups were left
     _maybe_int("trained"),  # 0: nobody who was asked trained
+    _maybe_int("unmasked"),  # 1: its sum may have been opened, so the round has no further attempt
 )
 model = _table(
     "model",

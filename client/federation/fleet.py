@@ -8,9 +8,8 @@ fleet key, and
 `UnreachableError` when the first connection fails for good (certificate). A broker that is away is waited
 for.
 
-- Before the header is verified, one object of at most `FLEET_INLINE_BYTES` and its frame is pulled; before
-  `Handler.decide`, nothing
-  else. Every object is checked against its id, and the tree against the size that the header names.
+- Before the header is verified, at most `FLEET_INLINE_BYTES` and a frame have come; before `Handler.decide`,
+  nothing else is pulled (`client.federation.transfer`).
 - Flower answers 401 with SIGINT to its own process: here SIGINT means exactly that. The parent process keeps
   the worker away from
   the terminal's own.
@@ -21,7 +20,6 @@ for.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
@@ -34,42 +32,23 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives import serialization
 
 from client.federation import names
-from client.federation.errors import (
-    DeadlinePassedError,
-    FleetError,
-    KeyUnknownError,
-    RequestInvalidError,
-    TooLargeError,
-    UnreachableError,
-)
+from client.federation.errors import DeadlinePassedError, KeyUnknownError, UnreachableError
 from client.federation.handlers import code_of, read_run
+from client.federation.transfer import Incoming, LateConfirmation, invalid, push
 from policies.errors import IriaiError
-from policies.frames import (
-    array_frame,
-    array_record_frame,
-    chunk_frames,
-    chunk_order,
-    fits_inline,
-    object_id,
-    record_dict_frame,
-    split,
-    unframe,
-)
-from policies.limits import FLEET_CHUNK_BYTES, FLEET_TREE_OBJECTS
+from policies.frames import object_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import FrameType
 
-    from client.federation.handlers import Admission, Answer, Desk, RunConfig
-    from policies.exchange import TensorSpec
+    from client.federation.handlers import Admission, Desk, RunConfig
 
 __all__ = ["run_fleet"]
 
 _LOG: Final = logging.getLogger("iriai.node")
 _EMPTY_S: Final = 0.5  # a poll that comes back empty sooner than this was not held
-_FRAME_BYTES: Final = 1024
 
 Event = Callable[[str, Mapping[str, str | int]], None]
 
@@ -166,25 +145,47 @@ class _Loop:
         pause = threading.Event()
         while True:
             asked_s = time.monotonic()
-            got = self._net.receive()
-            if got is None:
+            delivery = self._received()
+            if delivery is None:
                 if time.monotonic() - asked_s < _EMPTY_S:
                     pause.wait(_EMPTY_S)
                 continue
-            message, tree = got
             try:
-                self._one(message.metadata, tree)
+                self._one(delivery)
             except names.RunNotRunningException:  # a BaseException of Flower's
-                self._runs.pop(message.metadata.run_id, None)
+                self._runs.pop(delivery.metadata.run_id, None)
                 self._event("run-over", {})
             except Exception as error:  # noqa: BLE001  the worker's top loop
-                _LOG.warning("a request was lost: %s", type(error).__name__)
-                self._event("lost", {"kind": type(error).__name__})
+                self._lost(error)
 
-    def _one(self, metadata: names.Metadata, tree: names.ObjectTree) -> None:
+    def _received(self) -> names.Delivery | None:
+        try:
+            return self._net.receive()
+        except IriaiError as error:  # a content that is not ours; the broker sends it again, once
+            self._lost(error)
+            return None
+
+    def _lost(self, error: Exception) -> None:
+        _LOG.warning("a request was lost: %s", type(error).__name__)
+        self._event("lost", {"kind": type(error).__name__})
+
+    def _one(self, delivery: names.Delivery) -> None:
+        metadata = delivery.metadata
+        confirmation = LateConfirmation(self._net, metadata)
         try:
             config, admission = self._admitted(metadata.run_id)
-            answer = self._answer(metadata, tree, config, admission)
+            incoming = Incoming.of(self._net, delivery)
+            slot = _slot(metadata.group_id)
+            answer = self._desk.answer(
+                config,
+                admission,
+                incoming.header,
+                kind=metadata.message_type,
+                slot=slot,
+                pull=incoming.tensor,
+                confirm=confirmation.expect,
+            )
+            size = push(self._net, metadata, answer, inline=delivery.content is not None)
         except DeadlinePassedError:
             self._event("late", {})
             return
@@ -193,12 +194,12 @@ class _Loop:
             self._event("refused", {"code": code})
             self._refuse(metadata, code)
             return
-        size = self._push(metadata, answer)
-        round_, attempt = _slot(metadata.group_id)
+        finally:
+            confirmation.done()
         facts: dict[str, str | int] = {
             "run": config.run,
-            "round": round_,
-            "attempt": attempt,
+            "round": slot[0],
+            "attempt": slot[1],
             "type": metadata.message_type,
             "status": answer.status,
             "code": answer.code or "",
@@ -215,122 +216,16 @@ class _Loop:
             known = self._runs[run_id] = config, self._desk.admit(config)
         return known
 
-    def _answer(
-        self, metadata: names.Metadata, tree: names.ObjectTree, config: RunConfig, admission: Admission
-    ) -> Answer:
-        config_id, array_id, chunk_ids = _shape(tree)
-        try:
-            header, blob = names.open_config(self._pull(metadata.run_id, config_id))
-        except ValueError as error:
-            raise _invalid("a record of header and small tensor") from error
-
-        def pull(spec: TensorSpec) -> bytes:
-            if blob is not None:
-                return blob
-            return self._tensor(metadata.run_id, spec, array_id, chunk_ids)
-
-        return self._desk.answer(
-            config,
-            admission,
-            header,
-            kind=metadata.message_type,
-            slot=_slot(metadata.group_id),
-            pull=pull,
-            confirm=lambda: self._net.confirm(metadata.run_id, metadata.message_id),
-        )
-
-    def _tensor(
-        self, run_id: int, spec: TensorSpec, array_id: str | None, chunk_ids: frozenset[str]
-    ) -> bytes:
-        """Pulls chunk by chunk into one buffer of the size that the header names."""
-        if array_id is None:
-            raise _invalid("a tensor")
-        order = chunk_order(self._pull(run_id, array_id))
-        if len(order) != math.ceil(spec.size_bytes / FLEET_CHUNK_BYTES) or not chunk_ids.issuperset(order):
-            raise _invalid("as many chunks as the tensor has")
-        data = bytearray(spec.size_bytes)
-        at = 0
-        for name in order:
-            chunk = self._pull(run_id, name)
-            body = memoryview(chunk)[unframe(chunk).offset :]
-            if at + len(body) > len(data):
-                raise TooLargeError(
-                    need=f"{len(data)} bytes", found="more", remedy="compare the recipe's tensor manifest"
-                )
-            data[at : at + len(body)] = body
-            at += len(body)
-        return bytes(data[:at])
-
-    def _pull(self, run_id: int, name: str) -> bytes:
-        data = self._net.pull_object(run_id, name)
-        if len(data) > FLEET_CHUNK_BYTES + _FRAME_BYTES or object_id(data) != name:
-            raise _invalid("the object that the tree names")
-        return data
-
-    def _push(self, metadata: names.Metadata, answer: Answer) -> int:
-        """Sends a reply; returns the bytes of header and tensor."""
-        size = len(answer.tensor or b"")
-        inline = answer.tensor is None or fits_inline(answer.header, size)
-        objects: dict[str, bytes] = {}
-        config = _add(objects, names.config_object(answer.header, answer.tensor if inline else None))
-        leaves = [_tree(config)]
-        record_id = None
-        if answer.tensor is not None and not inline:
-            tensor = self._array(objects, memoryview(answer.tensor))
-            record_id = tensor.object_id
-            leaves.append(tensor)
-        records = _add(objects, record_dict_frame(config, record_id))
-        own = names.reply_metadata(metadata)
-        root = _add(objects, names.message_object(own, records))
-        tree = _tree(root, _tree(records, *leaves))
-        needed, session = self._net.send(names.empty_message(own, root), tree, 0.0)
-        for name, data in objects.items():
-            if name in needed:
-                self._net.push_object(metadata.run_id, session, name, data)
-        return len(answer.header) + size
-
-    @staticmethod
-    def _array(objects: dict[str, bytes], data: memoryview) -> names.ObjectTree:
-        chunk_ids = [_add(objects, chunk) for chunk in chunk_frames(split(data))]
-        array = _add(objects, array_frame("float32", (len(data) // 4,), chunk_ids))
-        record = _add(objects, array_record_frame(array))
-        return _tree(record, _tree(array, *(_tree(name) for name in dict.fromkeys(chunk_ids))))
-
     def _refuse(self, metadata: names.Metadata, code: str) -> None:
         """A code where no signed header can be made."""
         own = names.reply_metadata(metadata)
         message, data = names.error_message(own, code)
         own.__dict__["_message_id"] = object_id(data)
-        self._net.send(message, _tree(object_id(data)), 0.0)
-
-
-def _shape(tree: names.ObjectTree) -> tuple[str, str | None, frozenset[str]]:
-    """Ids of ConfigRecord, Array and chunks in the tree of a request."""
-    records = [record for branch in tree.children for record in branch.children]
-    configs = [record.object_id for record in records if not record.children]
-    arrays = [array for record in records for array in record.children]
-    if len(configs) != 1 or len(arrays) > 1 or len(records) > FLEET_TREE_OBJECTS:
-        raise _invalid("one record and at most one tensor")
-    chunks = frozenset(chunk.object_id for array in arrays for chunk in array.children)
-    return configs[0], arrays[0].object_id if arrays else None, chunks
+        self._net.send(message, names.ObjectTree(object_id=object_id(data)), 0.0)
 
 
 def _slot(group: str) -> tuple[int, int]:
     round_, _, attempt = group.partition(".")
     if not (round_.isdigit() and attempt.isdigit() and len(group) <= 20):  # noqa: PLR2004  two numbers
-        raise _invalid("a group of round and attempt")
+        raise invalid("a group of round and attempt")
     return int(round_), int(attempt)
-
-
-def _add(objects: dict[str, bytes], data: bytes) -> str:
-    name = object_id(data)
-    objects[name] = data
-    return name
-
-
-def _tree(name: str, *children: names.ObjectTree) -> names.ObjectTree:
-    return names.ObjectTree(object_id=name, children=children)
-
-
-def _invalid(need: str) -> FleetError:
-    return RequestInvalidError(need=need, found="something else", remedy="update node or broker")

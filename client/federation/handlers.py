@@ -20,8 +20,12 @@ closed is refused;
 6. the tensor is pulled and has the digest that the header names; receipt is confirmed;
 7. the ledger says RUNNING, on disk; then `Handler.run`;
 8. the reply says nothing that is not of the closed list (`policies.reply_body`); it is signed and on disk;
-9. where the contract asks for slots, a training request is answered at the next one
+9. where the contract asks for slots, a training request (`TRAINING`) is answered at the next one
    (`client.federation.slots`), whatever the answer is.
+
+Steps 3 and 7 and the copy on disk are left out for requests that cost nothing (`FREE`). A ping is answered
+anew. So are the messages of secure aggregation that carry no update: what they rest on is in memory only,
+and the machine there gives the same bytes for the same request (`policies.secagg.node`).
 
 What fails before step 2 has no signed header to answer to: `FleetError` is raised and its code, nothing
 else, goes to the broker.
@@ -53,11 +57,13 @@ from policies.exchange import (
     ExchangeType,
     RequestHeader,
     TensorSpec,
+    digest_of_parts,
     open_reply,
     open_request,
     seal_reply,
     tensor_bytes,
 )
+from policies.limits import SECAGG_SETUP_BYTES
 from policies.log.kinds import ID
 from policies.reply_body import check_reply_body
 from policies.signing import Envelope
@@ -68,6 +74,8 @@ if TYPE_CHECKING:
     from policies.ports import Timer
 
 __all__ = [
+    "FREE",
+    "TRAINING",
     "Admission",
     "Admit",
     "Answer",
@@ -81,6 +89,19 @@ __all__ = [
 
 Json = Any  # a JSON value, as in `policies.encoding`
 CONFIG_KEYS: Final = frozenset({"iriai", "run", "contract", "recipe"})
+FREE: Final = frozenset(
+    {
+        ExchangeType.PING,
+        ExchangeType.SA_ADVERTISE,
+        ExchangeType.SA_SHARE,
+        ExchangeType.SA_OPEN,
+        ExchangeType.SA_CONFIRM,
+        ExchangeType.SA_UNMASK,
+    }
+)
+"""Requests that have no row in the ledger: they spend nothing, and no work of theirs outlives the process."""
+TRAINING: Final = frozenset({ExchangeType.CONTRIBUTE, ExchangeType.SA_CONTRIBUTE})
+"""Requests whose time of work follows from private data."""
 _LOG: Final = logging.getLogger("iriai.node")
 
 
@@ -100,7 +121,7 @@ class RunConfig:
 class Admission:
     """The node's consent to a run, from local files only.
 
-    Whose signature counts, how large a tensor may be, and at which slots training is answered (0: at once).
+    Whose signature counts, how large a model is, and at which slots training is answered (0: at once).
     """
 
     broker_key: bytes
@@ -126,7 +147,8 @@ class Refusal:
 class HandlerReply:
     """What a handler answers.
 
-    ``tensor`` is a flat float32 vector; a reply with status ``refused`` has a code and no tensor.
+    ``tensor`` is a flat vector: float32, the masked update in uint32, or the uint8 bytes of a message of
+    secure aggregation. A reply with status ``refused`` has a code and no tensor.
     """
 
     status: str = "ok"
@@ -225,7 +247,7 @@ class Desk:
         *,
         kind: str,
         slot: tuple[int, int],
-        pull: Callable[[TensorSpec], bytes],
+        pull: Callable[[TensorSpec], bytes | bytearray],
         confirm: Callable[[], None],
     ) -> Answer:
         """The signed answer to a request, after the nine steps of the module.
@@ -245,7 +267,7 @@ class Desk:
         arrived_ms = self._clock.now_ms()
         request = self._verified(config, admission, header, kind=kind, slot=slot)
         answer = self._answered(request, admission, pull, confirm)
-        if request.type is ExchangeType.CONTRIBUTE:
+        if request.type in TRAINING:
             now_ms, slot_ms = self._clock.now_ms(), admission.reply_slot_ms
             self._clock.pause_ms(wait_ms(arrived_ms=arrived_ms, now_ms=now_ms, slot_ms=slot_ms))
         return answer
@@ -254,12 +276,12 @@ class Desk:
         self,
         request: RequestHeader,
         admission: Admission,
-        pull: Callable[[TensorSpec], bytes],
+        pull: Callable[[TensorSpec], bytes | bytearray],
         confirm: Callable[[], None],
     ) -> Answer:
         """Steps 3 to 8."""
         try:
-            stored = None if request.type is ExchangeType.PING else self._ledger.look(request)
+            stored = None if request.type in FREE else self._ledger.look(request)
             if stored is not None:
                 return self._again(request, stored)
             handler = self._checked(request, admission)
@@ -336,9 +358,10 @@ class Desk:
             raise UnknownTypeError(
                 need="a type of the table", found=request.type.value, remedy="update the node"
             )
-        if request.tensor is not None and request.tensor.size_bytes > admission.tensor_bytes:
+        most = _most_bytes(request.type, admission)
+        if request.tensor is not None and request.tensor.size_bytes > most:
             raise TooLargeError(
-                need=f"at most {admission.tensor_bytes} bytes",
+                need=f"at most {most} bytes",
                 found=f"{request.tensor.size_bytes}",
                 remedy="compare the recipe's tensor manifest",
             )
@@ -348,10 +371,10 @@ class Desk:
         self,
         handler: Handler,
         request: RequestHeader,
-        pull: Callable[[TensorSpec], bytes],
+        pull: Callable[[TensorSpec], bytes | bytearray],
         confirm: Callable[[], None],
     ) -> Answer:
-        keep = request.type is not ExchangeType.PING
+        keep = request.type not in FREE
         if keep:
             self._ledger.admit(request)
         tensor = None if request.tensor is None else _vector(request.tensor, pull(request.tensor))
@@ -378,7 +401,7 @@ class Desk:
         header = seal_reply(
             self._key, request, status=reply.status, code=reply.code, tensor=spec, body=reply.body
         )
-        if request.type is not ExchangeType.PING:
+        if request.type not in FREE:
             self._ledger.replied(request, header, data)
         return Answer(header=header, tensor=data, status=reply.status, code=reply.code)
 
@@ -402,8 +425,18 @@ class Desk:
         return Answer(header=header, tensor=None, status="refused", code=code)
 
 
-def _vector(spec: TensorSpec, data: bytes) -> np.ndarray:
-    if len(data) != spec.size_bytes or digest(data) != spec.digest:
+def _most_bytes(kind: ExchangeType, admission: Admission) -> int:
+    """What a request of a type may carry: a model, a model with the last opened sum, or a setup message."""
+    if kind in {ExchangeType.SA_SHARE, ExchangeType.SA_OPEN}:
+        return SECAGG_SETUP_BYTES
+    if kind is ExchangeType.SA_CONTRIBUTE:
+        return 2 * admission.tensor_bytes
+    return admission.tensor_bytes if kind not in FREE else 0
+
+
+def _vector(spec: TensorSpec, data: bytes | bytearray) -> np.ndarray:
+    """The tensor of a request, ``[…]`` of the header's own dtype, little-endian."""
+    if len(data) != spec.size_bytes or digest_of_parts((memoryview(data),)) != spec.digest:
         raise RequestInvalidError(
             need="the tensor that the header names", found="other bytes", remedy="ask for the round again"
         )

@@ -8,6 +8,8 @@ Only `client.federation.fleet` imports this module.
   before with other values, is another version, or has moved one of these names.
 - The longest pause between two tries is `NODE_RETRY_CAP_S`: with Flower's own 20 s a node needs half a
   minute to come back.
+- `Connection` sends pulls and pushes through Flower's own client, which `connect` keeps a hold of, with what
+  `policies.frames.put_content` puts into messages; heartbeat, activation and authentication are Flower's.
 - Flower's own log is silent: it would write what the broker says into the node's log.
 
 Each name is pinned by a test in ``tests/conformance/flower``.
@@ -22,6 +24,7 @@ import logging
 import os
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from client.federation.errors import EngineEnvironmentError, FlowerVersionError
@@ -42,9 +45,11 @@ from flwr.app import ConfigRecord, Error, RecordDict  # noqa: E402  after the en
 from flwr.app.message import make_message  # noqa: E402
 from flwr.app.metadata import Metadata  # noqa: E402
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode  # noqa: E402
-from flwr.common.serde_utils import error_to_proto, metadata_to_proto  # noqa: E402
+from flwr.common.serde_utils import error_to_proto, metadata_from_proto, metadata_to_proto  # noqa: E402
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest  # noqa: E402
 from flwr.proto.message_pb2 import Message as ProtoMessage  # noqa: E402
 from flwr.proto.message_pb2 import ObjectTree  # noqa: E402
+from flwr.proto.node_pb2 import Node  # noqa: E402
 from flwr.supercore.date import now  # noqa: E402
 from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
     ObjectPullError,
@@ -53,17 +58,26 @@ from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
 )
 from flwr.supercore.retry import http_retry  # noqa: E402
 from flwr.supercore.run import RunNotRunningException  # noqa: E402
-from flwr.supernode.fleet_http_connection import http_request_response  # noqa: E402
+from flwr.supernode import fleet_http_connection  # noqa: E402
+from flwr.supernode.fleet_http_client import FleetHttpClient  # noqa: E402
 
-from policies.frames import BLOB_KEY, HEADER_KEY, frame  # noqa: E402
+from policies.frames import (  # noqa: E402
+    BLOB_KEY,
+    HEADER_KEY,
+    INLINE,
+    frame,
+    put_content,
+    read_content,
+)
 from policies.limits import NODE_RETRY_CAP_S  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
     "ENVIRONMENT",
     "Connection",
+    "Delivery",
     "Metadata",
     "ObjectPullError",
     "ObjectPushError",
@@ -85,19 +99,63 @@ CONNECTION_CALLS: Final = 8
 DecodeError: Final[type[Exception]] = importlib.import_module("google.protobuf.message").DecodeError
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A message that came, the tree of its objects, and its content where it rode in the message."""
+
+    metadata: Metadata
+    tree: ObjectTree
+    content: Mapping[str, bytes] | None
+
+
 class Connection:
     """The calls of Flower's fleet client that a node uses; the one that fetches code is not among them."""
 
-    def __init__(self, calls: tuple[Any, ...]) -> None:
+    def __init__(self, calls: tuple[Any, ...], client: FleetHttpClient) -> None:
         self.fleet_id: int
-        self.receive: Callable[[], tuple[Proto, ObjectTree] | None]
         self.send: Callable[[Proto, ObjectTree, float], tuple[set[str], str]]
         self.get_run: Callable[[int], Any]
         self.pull_object: Callable[[int, str], bytes]
         self.push_object: Callable[[int, str, str, bytes], None]
         self.confirm: Callable[[int, str], None]
-        (self.fleet_id, self.receive, self.send, self.get_run, _no_code) = calls[:5]
+        (self.fleet_id, _receive, self.send, self.get_run, _no_code) = calls[:5]
         (self.pull_object, self.push_object, self.confirm) = calls[5:]
+        self._node = Node(node_id=self.fleet_id)
+        self._client = client
+        self._retry = http_retry.make_simple_http_retry_invoker()
+
+    def receive(self) -> Delivery | None:
+        """The next message, or None after the hold.
+
+        Raises:
+            EncodingError: A content that is not ours.
+        """
+        asked = PullMessagesRequest(node=self._node, message_ids=[INLINE])
+        response = self._retry.invoke(self._client.PullMessages, asked)
+        if not response.messages_list:
+            return None
+        message = response.messages_list[0]
+        return Delivery(
+            metadata=metadata_from_proto(message.metadata),
+            tree=response.message_object_trees[0],
+            content=read_content(message),
+        )
+
+    def answer(
+        self, metadata: Metadata, tree: ObjectTree, content: Mapping[str, bytes]
+    ) -> tuple[set[str], str]:
+        """Sends a reply whose small parts ride in the message; returns what to push, and the session."""
+        message = ProtoMessage(metadata=metadata_to_proto(metadata))
+        message.metadata.message_id = tree.object_id
+        put_content(message, content)
+        request = PushMessagesRequest(
+            node=self._node,
+            messages_list=[message],
+            message_object_trees=[tree],
+            clientapp_runtime_list=[0.0],
+        )
+        response = self._retry.invoke(self._client.PushMessages, request)
+        return set(response.objects_to_push), response.session_id
 
 
 def probe() -> None:
@@ -108,9 +166,15 @@ def probe() -> None:
         EngineEnvironmentError: flwr was loaded with other settings.
     """
     version = importlib.metadata.version("flwr")
-    parameters = tuple(inspect.signature(http_request_response).parameters)[:4]
+    module: Any = fleet_http_connection  # its client is imported there, not declared
+    connecting = inspect.signature(module.http_request_response).parameters
     wanted = ("server_address", "insecure", "root_certificates", "authentication_keys")
-    if not version.startswith("1.41.") or parameters != wanted or not hasattr(http_retry, "MAX_RETRY_DELAY"):
+    there = (
+        tuple(connecting)[:4] == wanted
+        and hasattr(http_retry, "MAX_RETRY_DELAY")
+        and module.FleetHttpClient is FleetHttpClient
+    )
+    if not version.startswith("1.41.") or not there:
         raise FlowerVersionError(
             need="flwr 1.41 with its fleet client", found=version, remedy="install from constraints.txt"
         )
@@ -120,7 +184,8 @@ def probe() -> None:
             found="flwr loaded with others",
             remedy="start the worker in a process of its own",
         )
-    http_retry.MAX_RETRY_DELAY = NODE_RETRY_CAP_S
+    patched: Any = http_retry  # the number is imported there, by value
+    patched.MAX_RETRY_DELAY = NODE_RETRY_CAP_S
     logging.getLogger("flwr").setLevel(logging.CRITICAL + 1)
 
 
@@ -132,12 +197,30 @@ def connect(address: str, ca_pem: bytes, private_key: Any) -> Iterator[Connectio
         SystemExit: Flower's way to say that the first call failed.
     """
     keys = (private_key, private_key.public_key())
-    with http_request_response(address, False, ca_pem, keys) as calls:  # noqa: FBT003  Flower's signature
-        if len(calls) != CONNECTION_CALLS:
+    made: list[FleetHttpClient] = []
+
+    class Kept(FleetHttpClient):
+        def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401  Flower's own
+            super().__init__(*args, **named)
+            made.append(self)
+
+    module: Any = fleet_http_connection  # the class is imported there, not declared
+    opening = module.http_request_response(address, False, ca_pem, keys)  # noqa: FBT003  Flower's signature
+    with _swapped(module, Kept), opening as calls:
+        if len(calls) != CONNECTION_CALLS or len(made) != 1:
             raise FlowerVersionError(
                 need=f"{CONNECTION_CALLS} calls", found=f"{len(calls)}", remedy="install from constraints.txt"
             )
-        yield Connection(calls)
+        yield Connection(calls, made[0])
+
+
+@contextmanager
+def _swapped(module: Any, kind: type[FleetHttpClient]) -> Iterator[None]:  # noqa: ANN401  a module
+    module.FleetHttpClient = kind
+    try:
+        yield
+    finally:
+        module.FleetHttpClient = FleetHttpClient
 
 
 def config_object(header: bytes, blob: bytes | None) -> bytes:

@@ -7,7 +7,8 @@
 4. Each unit's gradient is clipped.
 5. Sum.
 6. Noise N(0, (sigma C)^2) in float64, or this node's share of it.
-7. Division by the public normaliser.
+7. Division by the public normaliser; or, for a share of the noise in a sum that nobody can take apart,
+   rounding to that sum's grid, which has the normaliser in it (`PrivateSteps.summand`).
 8. The step is counted, also when no unit was drawn: an empty draw is noise like any other.
 
 A large draw is summed in parts of `_UNITS_AT_ONCE` units before noise is added; nothing is left out.
@@ -28,6 +29,7 @@ from client.learning.registry import flatten
 from policies.privacy.errors import RngRefusedError
 from policies.privacy.receipts import ENGINES
 from policies.privacy.sampling import sampler, unit_manifest
+from policies.privacy.shares import on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["PrivateSteps"]
 
 Array32 = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
 _UNITS_AT_ONCE: Final = 128  # bounds memory; past some thousand frames a larger batch is no faster
 
 
@@ -95,6 +98,23 @@ class PrivateSteps:
             BudgetExhaustedError: The plan has no step left.
             RngRefusedError: Called in a forked child.
         """
+        return (self._noised_sum() / float(self._plan.normalizer)).astype(np.float32)
+
+    def summand(self, grid_step: float) -> npt.NDArray[np.int64]:
+        """The next step's clipped sum with its share of the noise, rounded once to a grid: ``[P] int64``.
+
+        Args:
+            grid_step: One step of the grid, in units of the clipped sum.
+
+        Raises:
+            BudgetExhaustedError: The plan has no step left.
+            RngRefusedError: Called in a forked child.
+            SharesUnfitError: A value has no place in 62 bits.
+        """
+        return on_grid(self._noised_sum(), grid_step=grid_step)
+
+    def _noised_sum(self) -> Array64:
+        """Steps 1 to 6."""
         plan = self._plan
         choice = self._noise.choice
         drawn = [self._choose(self._units[index], choice) for index in self._sampler.draw()]
@@ -102,7 +122,7 @@ class PrivateSteps:
         for start in range(0, len(drawn), _UNITS_AT_ONCE):
             total += flatten(self._engine(drawn[start : start + _UNITS_AT_ONCE], float(plan.clip_norm)))
         total += self._noise.gaussian(plan.added_std, self._parameters)
-        return (total / float(plan.normalizer)).astype(np.float32)
+        return total
 
     def _choose(self, unit: UnitFrames, choice: np.random.Generator) -> UnitFrames:
         count = len(unit.inputs)

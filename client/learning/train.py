@@ -6,6 +6,9 @@
 
 - With a plan the update is a noisy mean gradient; the server descends it. Without one it is the difference of
   weights after the recipe's local steps. Nothing else is returned: no loss, no count, no norm.
+- With noise shares the update is whole numbers on the grid of the sum that it goes into, and only that: a
+  share protects nothing by itself, so it is never made as a mean gradient.
+- Local steps under a recipe with ``proximal`` (FedProx) also descend ``mu / 2 * norm(w - w_round)^2``.
 - A round and attempt is trained once. A retry of the same attempt is answered from the outbox, never by
   training again.
 - `fine_tune` and `local_baseline` stay on the site.
@@ -31,6 +34,7 @@ from client.learning.registry import build, read_weights, write_weights
 from client.learning.tensors import unit_frames
 from client.learning.weights import check_weights
 from policies.errors import invariant
+from policies.privacy.errors import SharesUnfitError
 from policies.privacy.receipts import MadeWith
 from policies.recipe import TrainAdam
 
@@ -121,20 +125,30 @@ class Trainer:
         invariant(self._steps is not None, "a step receipt of a recipe without plan")
         return MadeWith(engine=self._steps.engine if self._steps else "")
 
-    def update(self, weights: npt.NDArray[np.float32], round_number: int, attempt: int) -> Array32:
-        """The node's update of one round, ``[P] float32``.
+    def update(
+        self,
+        weights: npt.NDArray[np.float32],
+        round_number: int,
+        attempt: int,
+        *,
+        grid_step: float | None = None,
+    ) -> Array32 | npt.NDArray[np.int64]:
+        """The node's update of one round: ``[P] float32``, or ``[P] int64`` on a grid.
 
         Args:
             weights: The round's base model, ``[P]``.
             round_number: Number of the round.
             attempt: Number of the attempt.
+            grid_step: With noise shares, one step of the sum's grid in units of the clipped sum; else None.
 
         Raises:
+            SharesUnfitError: Noise shares without a grid, or a grid without noise shares; nothing is spent.
             AttemptRepeatedError: This round and attempt was trained before.
             WeightsUnfitError: The vector does not fit the recipe.
             BudgetExhaustedError: The plan has no step left, or ``spend`` refused.
         """
         base = check_weights(self._recipe, weights)
+        self._check_grid(grid_step)
         if (round_number, attempt) in self._done:
             raise AttemptRepeatedError(
                 need="a new attempt",
@@ -145,9 +159,19 @@ class Trainer:
             self._spend(round_number, attempt)
         self._done.add((round_number, attempt))
         write_weights(self._model, base)
-        if self._steps is not None:
-            return self._steps.gradient()
-        return self._local_steps(base, round_number)
+        if self._steps is None:
+            return self._local_steps(base, round_number)
+        return self._steps.gradient() if grid_step is None else self._steps.summand(grid_step)
+
+    def _check_grid(self, grid_step: float | None) -> None:
+        plan = self._recipe.plan
+        shares = plan is not None and plan.noise == "shares"
+        if shares != (grid_step is not None):
+            raise SharesUnfitError(
+                need="noise shares on the grid of a sum that nobody can take apart, and no other noise on it",
+                found="no grid" if shares else "a grid",
+                remedy="secure aggregation for a plan with shares; none of its grid for any other",
+            )
 
     def _local_steps(self, base: Array32, round_number: int) -> Array32:
         options = self._recipe.train
@@ -156,7 +180,11 @@ class Trainer:
             done = min(1.0, max(0, round_number - 1) / max(1, self._recipe.rounds - 1))
             rate = _cosine(float(options.rate_first), float(options.rate_last), done)
             local = _LocalAdam(
-                self._model, self._frames, self._noise.choice, weight_decay=float(options.weight_decay)
+                self._model,
+                self._frames,
+                self._noise.choice,
+                weight_decay=float(options.weight_decay),
+                proximal=float(options.proximal or 0),
             )
             for _ in range(options.local_steps):
                 local.step(rate, batch=options.batch)
@@ -221,7 +249,11 @@ def _all_frames(recipe: Recipe, episodes: Sequence[Episode]) -> _Pool:
 
 
 class _LocalAdam:
-    """Adam with fresh state on frames drawn with replacement."""
+    """Adam with fresh state on frames drawn with replacement.
+
+    With ``proximal`` each step is also drawn back to the weights that the model has now: the gradient gets
+    ``proximal * (w - w_now)``.
+    """
 
     def __init__(
         self,
@@ -230,10 +262,13 @@ class _LocalAdam:
         choice: np.random.Generator,
         *,
         weight_decay: float = _LOCAL_DECAY,
+        proximal: float = 0.0,
     ) -> None:
         self._model = model
         self._pool = pool
         self._choice = choice
+        self._proximal = proximal
+        self._start = [one.detach().clone() for one in model.parameters()] if proximal else []
         self._optimiser = torch.optim.AdamW(
             model.parameters(), lr=_LOCAL_RATE[0], weight_decay=weight_decay, foreach=True
         )
@@ -245,7 +280,13 @@ class _LocalAdam:
         self._optimiser.zero_grad(set_to_none=True)
         outputs = self._model(pool.inputs[rows])
         torch.autograd.backward(frame_loss(outputs, pool.targets[rows], pool.mask[rows]).mean())
+        self._draw_back()
         self._optimiser.step()
+
+    def _draw_back(self) -> None:
+        for weight, start in zip(self._model.parameters(), self._start, strict=bool(self._start)):
+            if weight.grad is not None:
+                weight.grad.add_(weight.detach() - start, alpha=self._proximal)
 
 
 def _seeded(seed: int) -> np.random.Generator:

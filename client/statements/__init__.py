@@ -22,7 +22,6 @@ from client.audits.figures import conformance_facts
 from client.budgets import Budgets
 from client.budgets.reckoning import require_known
 from client.errors import NoSuchThingError
-from client.guard import SECURE_AGGREGATION
 from client.membership import alias_key
 from client.models import STATEMENT_TYPE, model_folder, read_model
 from client.settings import write_durably
@@ -192,10 +191,9 @@ def _own(member: Member, shelf: ContractShelf, outbox: Outbox, facts: Json) -> E
         ),
         claims=[row],
         evaluation=recipe.evaluation.digest,
-        # Not what the contract requires but what was done: this node's updates leave one by one, so under a
-        # contract that requires a sum it trains nothing, and may not claim one.
+        # What was done: this node's gate lets an update leave in the contract's way and in no other.
         terms=Terms(
-            secure_aggregation=SECURE_AGGREGATION,
+            secure_aggregation=contract.contract.aggregation.secure_aggregation,
             reply_slot_ms=privacy.reply_slot_ms or 0,
             seed_set=None if start is None else start.seed_set,
         ),

@@ -165,7 +165,7 @@ class Aggregate:
         norms_within: Whether every update was within it.
         finite: Whether every number of every update is finite.
         privacy: The recipe's plan.
-        secure_aggregation: ``required`` where only the sum was opened, ``off`` where updates came by themselves.
+        secure_aggregation: ``required`` where only the sum was opened, ``off`` where updates came singly.
         validation: Whether each party accepted the latest model on its held-out episodes.
         rejected_rounds: How many models in a row a quorum did not accept, up to now.
         log_origin: Origin of the log that this goes into.

@@ -25,6 +25,7 @@ decisions/<N>.jsonl       ``{"decision","index","request","salt","state"}``: wha
 disclosures/<N>.jsonl     ``{"field","index","salt","value"}``: opened commitments
 receipts/<index>.tlog-proof    receipts as given out
 statements/<hex>.json     privacy statements, by digest
+transcripts/<hex>         what an opened sum is redone from, by digest
 ========================  ==========================================================================
 
 ``<N>`` is written in groups of three digits, all but the last after an ``x``: ``x001/x234/067`` (C2SP
@@ -74,6 +75,7 @@ _NAMES = re.compile(
     "BUNDLE|MANIFEST|checkpoint|checkpoints\\.log|policy|keys/aliases\\.json"
     f"|contracts/{_HEX}\\.(json|dsse)|(annexes|consents|notices|statements)/{_HEX}\\.json"
     f"|tile/entries/{_N}(\\.p/[1-9]\\d{{0,2}})?|(envelopes|decisions|disclosures)/{_N}\\.jsonl"
+    f"|transcripts/{_HEX}"
     r"|receipts/(0|[1-9]\d{0,15})\.tlog-proof",
     re.ASCII,
 )
@@ -159,6 +161,7 @@ class Contents:
         disclosures: Opened commitments.
         receipts: Receipt text by index.
         statements: Privacy statements' bytes.
+        transcripts: Of opened sums.
     """
 
     origin: str
@@ -178,6 +181,7 @@ class Contents:
     disclosures: Iterable[Disclosure] = ()
     receipts: Mapping[int, str] = field(default_factory=dict)
     statements: Iterable[bytes] = ()
+    transcripts: Iterable[bytes] = ()
 
 
 def tile_name(number: int) -> str:
@@ -264,6 +268,7 @@ def files_of(contents: Contents) -> dict[str, bytes]:
     files |= {f"consents/{_hex(data)}.json": data for data in contents.consents}
     files |= {f"notices/{_hex(one.payload)}.json": one.to_bytes() for one in contents.notices}
     files |= {f"statements/{_hex(data)}.json": data for data in contents.statements}
+    files |= {f"transcripts/{_hex(data)}": data for data in contents.transcripts}
     receipts = contents.receipts.items()
     files |= {f"receipts/{index}.tlog-proof": text.encode() for index, text in receipts}
     envelopes = sorted(contents.envelopes.items())

@@ -57,6 +57,21 @@ REFUSALS = frozenset(
         "duplicate",  # a second submission of one party in one attempt
         "update.not-finite",
         "update.norm",
+        "update.shape",
+        "update.unfit",  # it does not fit the ring that sums are made on
+        # what secure aggregation refuses: the codes of `policies.secagg.errors`
+        "secagg.cohort-too-small",
+        "secagg.context-mismatch",
+        "secagg.key-not-pinned",
+        "secagg.partition-bad",
+        "secagg.refused",
+        "secagg.round-burned",
+        "secagg.setup-gone",
+        "secagg.share-bad",
+        "secagg.slot-used",
+        "secagg.sum-wrong",
+        "secagg.threshold",
+        "secagg.views-differ",
         "envelope-malformed",
         "privacy.reply-field",  # it says more than its update: a count, a loss, a key that nobody knows
         "decision-missing",
@@ -301,7 +316,8 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
             by="M",
             pub={"update": DIGEST, "plan": nullable(DIGEST), "steps": INTEGER, "attempt": INTEGER},
             sd=MEMBER_SET,
-            sd_optional={"receipt": _RECEIPT},  # absent: a recipe without plan
+            # absent: `receipt` without plan; `trained` where the spend is this attempt's own
+            sd_optional={"receipt": _RECEIPT, "trained": INTEGER},
         ),
         _T.CONTRIBUTION_ACCEPTED: Schema(by="B", pub={}, key=("ref",)),
         _T.CONTRIBUTION_REFUSED: Schema(

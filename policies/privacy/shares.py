@@ -8,8 +8,8 @@
   with ``honest_min + max_colluders`` survivors. One that fails is ``privacy.shares-unfit``; then nothing
   was opened.
 - Shares go onto the integer grid of secure aggregation by rounding once, after the noise
-  (`noised_on_grid`). Between noise and sum stand rounding and reduction modulo the ring, and nothing else:
-  no clip, no scaling.
+  (`noised_on_grid`, `on_grid`). Between noise and sum stand rounding and reduction modulo the ring, and
+  nothing else: no clip, no scaling.
 - ``h`` such integers sum to what rounding the one Gaussian mechanism of the plan gives, after public
   uniform noise, up to a distance that `grid_distance` bounds (docs/adr/0011). `delta_grid` is what it adds
   to delta; above one hundredth of delta the grid is too coarse and the plan is refused.
@@ -48,6 +48,7 @@ __all__ = [
     "epsilon_by_colluders",
     "grid_distance",
     "noised_on_grid",
+    "on_grid",
     "share_std",
 ]
 
@@ -253,9 +254,18 @@ def noised_on_grid(
     Raises:
         SharesUnfitError: A value has no place in 62 bits.
     """
+    return on_grid(total + rng.normal(0.0, std, total.shape), grid_step=grid_step)
+
+
+def on_grid(noised: npt.NDArray[np.float64], *, grid_step: float) -> npt.NDArray[np.int64]:
+    """A sum that has its share of the noise already, ``[D]``, rounded once; see `noised_on_grid`.
+
+    Raises:
+        SharesUnfitError: A value has no place in 62 bits.
+    """
     import numpy as np
 
-    steps = np.rint((total + rng.normal(0.0, std, total.shape)) / grid_step)
+    steps = np.rint(noised / grid_step)
     if not np.all(np.abs(steps) < 2.0**_INTEGER_BITS):
         raise _unfit(f"values below 2^{_INTEGER_BITS} grid steps", "a larger one", "a coarser grid")
     return steps.astype(np.int64)

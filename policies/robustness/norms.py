@@ -30,7 +30,7 @@ __all__ = ["NormFinding", "noise_room", "norm_test", "rounding_room", "team_norm
 
 Array = npt.NDArray[np.floating[Any]]
 Team = tuple[str, ...]
-_TAIL: Final = 5.3  # standard deviations that a Gaussian exceeds with a chance below 1e-7, on one side
+_TAIL: Final = 5.3  # the norm is 1-Lipschitz: beyond sqrt(d) + t with a chance of at most exp(-t^2 / 2)
 _FLOAT_SLACK: Final = 1e-6  # relative; the node's own clip ends in float32
 
 
@@ -61,7 +61,8 @@ def norm_test(mean: Array, *, bound: str | float, room: float = 0.0) -> NormFind
         room: Of `rounding_room` and `noise_room`.
     """
     values = np.asarray(mean, dtype=np.float64)
-    norm = math.sqrt(float(np.dot(values, values)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = math.sqrt(float(np.dot(values, values)))
     return NormFinding(
         norm=norm if math.isfinite(norm) else math.inf, most=float(bound) * (1 + _FLOAT_SLACK) + room
     )
@@ -84,7 +85,7 @@ def rounding_room(*, members: int, step: float, size: int) -> float:
 
 
 def noise_room(std: float, size: int) -> float:
-    """Norm that Gaussian noise of a mean stays within but for a chance below 1e-6 (chi tail, Laurent-Massart).
+    """Norm that Gaussian noise of a mean exceeds with a chance below 1e-6 (Gaussian concentration).
 
     Args:
         std: Standard deviation per value of the mean; 0 where the noise is clipped with the update.

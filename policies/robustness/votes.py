@@ -7,8 +7,9 @@ Gains are whole numbers of 1e-9, clipped to ±D per episode and noised by the no
   margin a converged clean run is refused by noise alone. A group accepts if every party of it that voted
   does; a model stands if the contract's quorum of the voting groups accept, and enough groups voted at all.
 - **Teams** (`choose`): every union of teams is scored, ``none`` among them with gain 0. ``all`` wins unless
-  the median judge prefers another by more than the margin. The median, not the mean: it moves only if half of
-  the judges lie.
+  the median judge prefers another by more than the margin, or by three standard deviations of what noise alone
+  does to the median where that is more: several unions are compared in each of many rounds. The median, not
+  the mean: it moves only if half of the judges lie.
 - **Rounds** (`Course`): a rejected model is taken back to the last accepted one; so many in a row as the
   contract says, and the run pauses for a human. Which rounds are judged follows from run and round alone
   (`judged_rounds`), and they are never more than the plan paid for.
@@ -22,6 +23,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
+from math import isqrt
 from statistics import median_low
 from typing import TYPE_CHECKING, Final
 
@@ -103,13 +105,14 @@ def unions(teams: int) -> tuple[Union, ...]:
     return tuple(frozenset(one) for size in range(teams, -1, -1) for one in combinations(everyone, size))
 
 
-def choose(gains: Sequence[Mapping[Union, int]], *, teams: int, gain_clip: str) -> Union:
+def choose(gains: Sequence[Mapping[Union, int]], *, teams: int, gain_clip: str, noise_nano: int = 0) -> Union:
     """The union of teams that makes the round's model.
 
     Args:
         gains: Per judge: union → gain in billionths; ``none`` is 0 and need not be there.
         teams: How many there are.
         gain_clip: D.
+        noise_nano: Standard deviation of the noise on each gain.
 
     Returns:
         Indexes of the teams; empty: the model stays as it was.
@@ -119,7 +122,16 @@ def choose(gains: Sequence[Mapping[Union, int]], *, teams: int, gain_clip: str) 
         return whole
     lead = {one: median_low([judge.get(one, 0) - judge[whole] for judge in gains]) for one in others}
     best = max(others, key=lambda one: lead[one])  # of equals the first: the most teams
-    return best if lead[best] > margin_nano(gain_clip) else whole
+    least = max(margin_nano(gain_clip), _noise_lead(noise_nano, len(gains)))
+    return best if lead[best] > least else whole
+
+
+def _noise_lead(noise_nano: int, judges: int) -> int:
+    """Three standard deviations of the median over judges of a difference of two noised gains.
+
+    ``3 sqrt(2) sqrt(pi / 2) = 5.3174``, in whole numbers: the verifier counts the same.
+    """
+    return isqrt((53_174 * noise_nano) ** 2 // judges) // 10_000
 
 
 def judged_rounds(run: str, rounds: int, judgings: int) -> frozenset[int]:

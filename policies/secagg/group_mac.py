@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from policies.limits import SECAGG_CHUNK
 from policies.secagg.errors import SumWrongError
 from policies.secagg.keystream import Keystream
 from policies.secagg.ring import pieces, signed
@@ -43,13 +44,16 @@ class Tag:
         buffer = Keystream.buffer(_WIDTH)
         self._stream = Keystream(key, buffer)
         self._words = np.frombuffer(buffer, "<i8", len(buffer) // _WIDTH)
+        self._wide = np.empty(SECAGG_CHUNK, self._words.dtype)
         self.value = 0
 
     def add(self, values: NDArray[np.uint32]) -> None:
         """Takes in the next ring values, at most `SECAGG_CHUNK`."""
         self._stream.fill(_WIDTH * values.size)
-        part = np.dot(self._words[: values.size], signed(values).astype("<i8"))  # wraps, as it should
-        self.value = (self.value + int(part)) % _MODULUS
+        wide = self._wide[: values.size]
+        np.copyto(wide, signed(values))
+        product = np.einsum("i,i->", self._words[: values.size], wide)  # wraps, as it should
+        self.value = (self.value + int(product)) % _MODULUS
 
 
 def tag(key: bytes, vectors: Iterable[NDArray[np.uint32]]) -> int:

@@ -115,9 +115,11 @@ def _steps(values: NDArray[Any], terms: Terms, party: str) -> _Fill:
     def fill(piece: slice, part: NDArray[np.int32]) -> None:
         steps = room[: part.size]
         np.multiply(values[piece], factor, out=steps)
-        if not math.isfinite(steps.sum()):  # float32 times the scale is far from the end of float64
+        low, high = steps.min(), steps.max()
+        if not (math.isfinite(low) and math.isfinite(high)):  # a NaN is both
             raise _unfit("finite values", "others")
-        np.clip(steps, -limit, limit, out=steps)
+        if low < -limit or high > limit:
+            np.clip(steps, -limit, limit, out=steps)
         np.rint(steps, out=steps)
         np.copyto(part, steps, casting="unsafe")  # whole numbers within 2^B: exact
 

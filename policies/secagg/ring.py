@@ -54,7 +54,7 @@ def check_update(update: NDArray[Any], terms: Terms) -> NDArray[np.float32]:
     """
     if update.shape != (terms.dimension,) or update.dtype != np.float32:
         raise _unfit(f"float32 [{terms.dimension}]", f"{update.dtype} {list(update.shape)}")
-    norm = math.sqrt(sum(_square(update[piece]) for piece in pieces(update.size)))
+    norm = _norm(update)
     if not math.isfinite(norm):  # squares of float32 cannot overflow float64: a value itself is not finite
         raise _unfit("finite values", "others")
     largest = float(terms.norm_max)
@@ -106,13 +106,16 @@ def mean(z: NDArray[np.uint32], terms: Terms, online: Iterable[str]) -> NDArray[
 
 def mean_norm(z: NDArray[np.uint32], terms: Terms, online: Iterable[str]) -> float:
     """L2 norm of `mean`, without making it; that of honest members is at most C, beside half steps."""
-    whole = signed(z)
-    return math.sqrt(sum(_square(whole[piece]) for piece in pieces(z.size))) * terms.kappa(online)
+    return _norm(signed(z)) * terms.kappa(online)
 
 
-def _square(values: NDArray[Any]) -> float:
-    wide = values.astype(np.float64)
-    return float(np.dot(wide, wide))
+def _norm(values: NDArray[Any]) -> float:
+    wide, total = np.empty(min(SECAGG_CHUNK, values.size), np.float64), 0.0
+    for piece in pieces(values.size):
+        part = wide[: piece.stop - piece.start]
+        np.copyto(part, values[piece])
+        total += float(np.einsum("i,i->", part, part))  # `np.dot` wakes threads, which cost more than the sum
+    return math.sqrt(total)
 
 
 def _unfit(need: str, found: str) -> UpdateUnfitError:

@@ -3,9 +3,10 @@
 
 - The field is GF(p) with p = 2^521 - 1, a Mersenne prime. A share is a field element in 66 bytes,
   big-endian; the holder's place in the roster, from 1, is the abscissa and not part of the share.
-- Secrets have 32 bytes. Whatever else comes out of an interpolation (2^256 or more) cannot be a secret: a
-  wrong share, or too few, passes for a secret with a chance of 2^-265.
-- More than t shares are interpolated together, so each surplus one is a check of the others.
+- Secrets have 32 bytes. Whatever else comes out of an interpolation (2^256 or more) cannot be a secret:
+  shares at random, or too few of them, pass for a secret with a chance of 2^-265.
+- That is no protection from a holder who forges a share: it can shift the secret by an amount of its choice.
+  Each share is compared with its dealer's commitment first, and the secret with its own afterwards.
 - Standard library only. Python's whole numbers do not take constant time; shares are made and joined once
   each, and nobody outside the process sees when.
 

@@ -163,11 +163,16 @@ def _train(history: History, _index: int, entry: Entry, request: TrainRound) -> 
         "seed_set": _seed_set(recipe) if recipe else None,
     }
     wrong += [name for name, value in told.items() if None not in (value, said[name]) and said[name] != value]
-    wrong += _consents(history.contracts.get(entry.scope or ""), request)
-    kept = {"secure_aggregation": request.secure_aggregation, "group_mac": request.group_mac}
-    slot = history.contracts[entry.scope or ""].privacy.reply_slot_ms or 0
-    wrong += [] if request.reply_slot_ms in (None, slot) else ["reply_slot_ms"]
-    return wrong + [name for name, value in kept.items() if value not in (None, "off")]
+    contract = history.contracts[entry.scope or ""]
+    wrong += _consents(contract, request)
+    wrong += [] if request.reply_slot_ms in (None, contract.privacy.reply_slot_ms or 0) else ["reply_slot_ms"]
+    return wrong + _as_pooled(contract, request, "secure_aggregation", "group_mac")
+
+
+def _as_pooled(contract: Contract, request: TrainRound | Aggregate, *names: str) -> list[str]:
+    """Facts about the way of updates: it is the contract's, for node and broker know no other under it."""
+    pooling = contract.aggregation
+    return [name for name in names if getattr(request, name) not in (None, getattr(pooling, name))]
 
 
 def _seed_set(recipe: Mapping[str, Json]) -> str:
@@ -200,8 +205,9 @@ def _epsilon(history: History, request: TrainRound) -> list[str]:
 
 def _aggregate(history: History, _index: int, entry: Entry, request: Aggregate) -> list[str]:
     wrong = [*_recipe(history, entry, request), *origin_facts(history, request.log_origin)]
-    wrong += [] if request.secure_aggregation in (None, "off") else ["secure_aggregation"]
-    wrong += _set_by_contract(history.contracts[entry.scope or ""], request)
+    contract = history.contracts[entry.scope or ""]
+    wrong += _as_pooled(contract, request, "secure_aggregation")
+    wrong += _set_by_contract(contract, request)
     # no silo votes on the model of a round in this version: a figure would be made up
     return wrong + [name for name in ("validation", "rejected_rounds") if getattr(request, name) is not None]
 

@@ -278,6 +278,8 @@ async def with_past(house: House) -> tuple[Contract, list[Any]]:
         "fields": ("tcp_pos",),
         "cohort": ("iber", "kita", "nord"),
         "seed_set": "none",
+        "secure_aggregation": "off",
+        "group_mac": "off",
     }
     state = house.services.contracts.state(agreed)
 

@@ -19,6 +19,7 @@ from policies.contract.errors import (
     YamlRefusedError,
 )
 from policies.contract.registry import FORBIDDEN_CHECKS, KINDS
+from policies.contract.thresholds import drop_outs, least_online, most_colluders, threshold
 from policies.encoding import canonical
 from policies.errors import IriaiError, WeakKeyError
 from policies.limits import CONTRACT_BYTES
@@ -335,23 +336,28 @@ def test_protected_properties_need_five_groups_and_their_report():
 
 
 @pytest.mark.parametrize(
-    ("parties", "k", "colluders", "fine"),
+    ("mode", "parties", "k", "colluders", "fine"),
     [
-        (4, 3, 1, True),
-        (4, 3, 2, False),
-        (4, 4, 2, False),
-        (5, 5, 2, True),
-        (5, 5, 3, False),
-        (5, 2, 1, False),
+        ("off", 4, 3, 1, True),
+        ("off", 4, 3, 2, False),
+        ("off", 4, 4, 2, False),
+        ("off", 5, 5, 2, True),
+        ("off", 5, 5, 3, False),
+        ("off", 5, 2, 1, False),
+        ("required", 4, 2, 1, True),  # three of four open a sum, so two honest ones are in it
+        ("required", 4, 3, 2, False),
+        ("required", 5, 2, 2, True),
+        ("required", 5, 5, 3, False),
     ],
 )
-def test_more_colluders_than_a_sum_can_bear_are_refused(parties, k, colluders, fine):
+def test_more_colluders_than_a_sum_can_bear_are_refused(mode, parties, k, colluders, fine):
     tree = with_fifth_maker(authored())
     if parties == 4:
         tree["parties"].pop()
         for recipe in tree["recipes"]:
             recipe["datasets"].pop()
     tree["aggregation"] |= {"min_parties": k, "max_colluders": colluders}
+    tree["aggregation"] |= {"secure_aggregation": mode, "group_mac": "off"}
     if fine:
         assert from_tree(tree).aggregation.max_colluders == colluders
         return
@@ -359,6 +365,61 @@ def test_more_colluders_than_a_sum_can_bear_are_refused(parties, k, colluders, f
         from_tree(tree)
     assert refused.value.clause == "k-1"
     assert refused.value.code == "contract.colluders-too-many"
+
+
+TABLE = (  # n, t, drop-outs survived, largest c where min_parties does not decide
+    (3, 3, 0, 1),
+    (4, 3, 1, 1),
+    (5, 4, 1, 2),
+    (6, 5, 1, 3),
+    (7, 5, 2, 2),
+    (8, 6, 2, 3),
+    (9, 7, 2, 4),
+    (10, 7, 3, 3),
+    (12, 9, 3, 5),
+    (15, 11, 4, 6),
+    (20, 14, 6, 7),
+    (30, 21, 9, 11),
+)
+
+
+@pytest.mark.parametrize(("n", "t", "away", "most"), TABLE)
+def test_the_table_of_thresholds(n, t, away, most):
+    found = threshold(n), drop_outs(n), most_colluders(n, least_online(n, 2))
+    assert found == (t, away, most)
+    for c in range(most + 1):  # two sums of one round, or two online sets, would take more honest helpers
+        assert 2 * (t - c) > n - c
+
+
+def test_secure_aggregation_needs_three_contributors_and_groups_that_a_sum_can_have():
+    tree = pool(aggregation=REQUIRED | {"min_parties": 2})
+    tree["recipes"][1]["datasets"].pop()
+    with pytest.raises(ContractInvalidError, match="3 to 50 contributors in recipe-2") as refused:
+        from_tree(tree)
+    assert refused.value.clause == "k-1"
+    tree = pool(aggregation=REQUIRED | {"min_parties": 2, "max_colluders": 1})
+    tree["parties"][1]["group"] = tree["parties"][0]["group"]  # kita and nord are one
+    with pytest.raises(ContractInvalidError, match="3 independent groups in recipe-2") as refused:
+        from_tree(tree)
+    assert refused.value.clause == "k-1"
+
+
+def test_shares_that_are_scaled_down_hide_less_and_are_refused():
+    tree = with_fifth_maker(pool(privacy=SHARES, aggregation=REQUIRED | {"weights": "fixed"}))
+    names = sorted((*CONTRIBUTORS, "fanuc"))
+    tree["aggregation"]["fixed_weights"] = [{"party": one, "weight": "2"} for one in names]
+    assert from_tree(tree).privacy.noise == "shares"
+    tree["aggregation"]["fixed_weights"][0]["weight"] = "1.9"
+    with pytest.raises(ContractInvalidError, match="equal weights in recipe-1 with noise shares") as refused:
+        from_tree(tree)
+    assert refused.value.clause == "k-1"
+
+
+def test_a_tag_needs_a_sum():
+    with pytest.raises(ContractInvalidError, match="group_mac on only with secure_aggregation") as refused:
+        from_tree(pool(aggregation={"group_mac": "on", "secure_aggregation": "off"}))
+    assert refused.value.clause == "k-1"
+    assert from_tree(pool(aggregation=REQUIRED | {"group_mac": "on"})).aggregation.group_mac == "on"
 
 
 @pytest.mark.parametrize("term", [{"method": "lottery"}, {"formula": "cost-share/2"}])

@@ -24,7 +24,6 @@ from tests.contractsim import (
     deliver,
     release,
     runnable,
-    shared_noise,
     train_round,
 )
 
@@ -32,10 +31,10 @@ Tree = dict[str, Any]
 
 
 def good() -> Tree:
-    """A contract in which nothing is amiss but what this version has not: secure aggregation."""
+    """A contract in which nothing is amiss but that four makers are too few for teams."""
     tree = runnable(ORIGIN)
     tree["purposes"] = tree["purposes"][:2]
-    tree["aggregation"]["delay_hours"] = 24
+    tree["aggregation"] |= {"delay_hours": 24, "secure_aggregation": "required", "group_mac": "on"}
     tree["recipes"][1]["datasets"] = [{"party": name, "dataset": f"{name}/weld"} for name in CONTRIBUTORS]
     tree["incentives"]["method"] = "flat"
     return tree
@@ -88,6 +87,7 @@ def participants_only() -> Contract:
     return from_tree(tree)
 
 
+OFF = (("aggregation.secure_aggregation", "off"), ("aggregation.group_mac", "off"))
 HOME = ("law.governing", "NO")  # nord's own
 # rule → the planted contract, and the clause that the finding names
 PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
@@ -97,9 +97,12 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.epsilon-too-large": (planted(("privacy.epsilon_total", "10.1")), "dp-1"),
     "lint.halt-closed": (planted(("halt.who", ["auditor", "broker"])), "halt-1"),
     "lint.test-only": (planted(("test_only", True)), "@document"),
-    "lint.secure-aggregation-off": (planted(), "k-1"),
+    "lint.secure-aggregation-off": (planted(*OFF), "k-1"),
+    "lint.no-drop-out": (planted(("aggregation.min_parties", 4)), "recipe-1"),
+    "lint.group-mac-off": (planted(("aggregation.group_mac", "off")), "k-1"),
+    "lint.no-teams": (planted(), "k-1"),
     "lint.embargoes-a-party": (planted(("export_control.embargoed", ["KP", "NO"])), "export-1"),
-    "lint.colluders-uncovered": (planted(("aggregation.max_colluders", 1)), "k-1"),
+    "lint.colluders-uncovered": (planted(*OFF, ("aggregation.max_colluders", 1)), "k-1"),
     "lint.one-can-end": (planted(("aggregation.min_parties", 4)), "recipe-1"),
     "lint.share-large": (planted(("aggregation.max_share", "0.61")), "k-1"),
     "lint.delay-short": (planted(("aggregation.delay_hours", 23)), "k-1"),
@@ -133,12 +136,6 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.purpose-unused": (law_only_third, "idle-0"),
     "lint.law-only-share": (law_only_third, "@document"),
     # what this version cannot keep
-    "lint.secure-aggregation-not-made": (planted(("aggregation.secure_aggregation", "required")), "k-1"),
-    "lint.group-mac-not-made": (
-        planted(("aggregation.secure_aggregation", "required"), ("aggregation.group_mac", "on")),
-        "k-1",
-    ),
-    "lint.noise-shares-not-made": (shared_noise, "dp-1"),
     "lint.adjacency-not-made": (planted(("privacy.adjacency", "add-remove")), "dp-1"),
     "lint.validation-not-made": (
         planted(("validation", {"clause": "validate-1", "quorum": "0.67", "max_rejected_rounds": 3})),
@@ -155,8 +152,8 @@ def found(pool: Contract) -> dict[str, LintFinding]:
     return {one.id: one for one in lint(pool)}
 
 
-def test_a_good_contract_has_only_the_warning_that_every_contract_of_this_version_has():
-    assert list(found(from_tree(good()))) == ["lint.secure-aggregation-off:k-1"]
+def test_a_good_contract_of_four_makers_has_only_the_warning_that_they_are_too_few_for_teams():
+    assert list(found(from_tree(good()))) == ["lint.no-teams:k-1"]
 
 
 def test_every_rule_has_a_planted_contract():
@@ -175,14 +172,14 @@ def test_the_rule_fires_on_its_planted_contract_and_names_the_clause(rule):
     assert clause == "@document" or pool.clause(clause) is not None
 
 
-@pytest.mark.parametrize("rule", [one for one in RULES if one != "lint.secure-aggregation-off"])
+@pytest.mark.parametrize("rule", [one for one in RULES if one != "lint.no-teams"])
 def test_the_rule_does_not_fire_on_the_good_contract(rule):
     assert not [one for one in lint(from_tree(good())) if one.rule == rule]
 
 
 def test_leak_reports_and_their_bounds_are_made_and_cost_units_only():
     assert list(found(from_tree(with_reports(good())))) == [
-        "lint.secure-aggregation-off:k-1",
+        "lint.no-teams:k-1",
         "lint.canaries-need-units:release-1",
     ]
 
@@ -216,7 +213,7 @@ def test_what_stands_on_the_bound_is_fine():
         ("law.governing", "CH"),
         ("fields.allow", ["cyclic_load", "partial_sum", "tcp_pos"]),
     )
-    assert list(found(edge())) == ["lint.secure-aggregation-off:k-1"]
+    assert list(found(edge())) == ["lint.no-teams:k-1"]
 
 
 def test_errors_block_and_are_these():
@@ -256,7 +253,7 @@ def test_an_id_fits_a_lane_message_and_stands_once():
 def test_the_json_of_a_finding_has_its_id():
     first = lint(from_tree(good()))[0].to_json()
     assert set(first) == {"id", "rule", "severity", "clause", "need", "found", "remedy"}
-    assert first["id"] == "lint.secure-aggregation-off:k-1"
+    assert first["id"] == "lint.no-teams:k-1"
 
 
 def test_a_finding_reads_in_both_languages_with_the_same_figures():
@@ -294,7 +291,7 @@ def test_a_contract_without_a_liability_or_law_clause_has_no_finding_about_them(
     pool = from_tree(
         good() | {"liability": None, "law": None, "fees": None, "incentives": None, "retention": None}
     )
-    assert list(found(pool)) == ["lint.secure-aggregation-off:k-1"]
+    assert list(found(pool)) == ["lint.no-teams:k-1"]
 
 
 # --- what is not made refuses: the linter foretells it ---
@@ -308,15 +305,21 @@ def as_this_version_asks(pool: Contract) -> dict[str, Request]:
         plan["adjacency"] = "zero-out"  # no plan says another
     made = replace(train_round().privacy, **plan)  # type: ignore[type-var]
     evidence = tuple(sorted(EVIDENCE_MADE))
+    sums = {name: getattr(pool.aggregation, name) for name in ("secure_aggregation", "group_mac")}
     start = {one.recipe: one for one in pool.seed_sets}.get(pool.recipes[1].id)
     seeds = {
         "seed_set": "none" if start is None else start.seed_set,
         "seed_consents": () if start is None else tuple(one.consent for one in start.donations),
     }
     return {
-        "TrainRound pick": train_round(seed_set="none", seed_consents=(), privacy=made),
-        "TrainRound weld": train_round(recipe=pool.recipes[1].recipe_digest, **seeds, privacy=made),
-        "Aggregate": aggregate(validation=None, rejected_rounds=None, privacy=made),
+        "TrainRound pick": train_round(seed_set="none", seed_consents=(), privacy=made, **sums),
+        "TrainRound weld": train_round(recipe=pool.recipes[1].recipe_digest, **seeds, privacy=made, **sums),
+        "Aggregate": aggregate(
+            validation=None,
+            rejected_rounds=None,
+            privacy=made,
+            secure_aggregation=pool.aggregation.secure_aggregation,
+        ),
         "Release": release(
             evidence=evidence,
             mia_auc="0.500000",
@@ -339,15 +342,11 @@ def test_nothing_refuses_under_the_good_contract():
     assert refusing(from_tree(good())) == set()
 
 
-# a plan may share its noise; what is not there is the secure aggregation that shares need
-BY_ANOTHER = {"lint.noise-shares-not-made": {"k-1"}}
-
-
 @pytest.mark.parametrize("rule", [f"lint.{one.name}" for one in NOT_MADE if one.name != "ml-dsa-not-made"])
 def test_what_the_linter_calls_not_made_is_refused_by_that_clause(rule):
     made, _ = PLANTED[rule]
     pool = made()
-    named = BY_ANOTHER.get(rule) or {one.clause for one in lint(pool) if one.rule == rule}
+    named = {one.clause for one in lint(pool) if one.rule == rule}
     assert named <= refusing(pool)
 
 
@@ -358,3 +357,34 @@ def test_whatever_refuses_there_was_foretold(rule):
     if CANARY_REPORT in pool.release.evidence:  # the finding about that evidence speaks for the secrets too
         foretold |= {one.clause for one in pool.fields.trade_secret}
     assert refusing(pool) - {"conflict-1"} <= foretold
+
+
+# --- sums over too few ---
+
+
+def fewer(*names: str) -> Tree:
+    """The good contract with these makers in the second recipe."""
+    return at(good(), "recipes.1.datasets", [{"party": name, "dataset": f"{name}/weld"} for name in names])
+
+
+def test_a_recipe_of_three_survives_no_drop_out_and_says_so():
+    told = found(from_tree(fewer("iber", "kita", "nord")))
+    assert told["lint.no-drop-out:recipe-2"].found == "3 of 3 contributors, 3 of 3 groups"
+    assert "lint.no-drop-out:recipe-1" not in told
+
+
+def test_one_colluder_less_makes_room_for_one_that_is_away():
+    assert "lint.no-drop-out:recipe-1" not in found(from_tree(good()))
+    one = planted(("aggregation.max_colluders", 1))()  # 3 honest ones are left of 4, and 3 open
+    assert "lint.no-drop-out:recipe-1" not in found(one)
+    shares = planted(
+        ("aggregation.max_colluders", 1), ("privacy.noise", "shares"), ("privacy.honest_min", 3)
+    )()
+    assert found(shares)["lint.no-drop-out:recipe-1"].found == "3 of 4 contributors, 4 of 4 groups"
+
+
+def test_nobody_is_told_of_teams_where_there_is_no_sum_to_open_or_where_they_are_many():
+    assert "lint.no-teams:k-1" not in found(planted(*OFF)())
+    tree = at(good(), "aggregation.min_parties", 2)  # teams of two, of four
+    assert "lint.no-teams:k-1" not in found(from_tree(tree))
+    assert found(from_tree(good()))["lint.no-teams:k-1"].found == "pick: 4 weld: 4; 3 groups in each sum"

@@ -196,13 +196,12 @@ def of_privacy(bases: Mapping[str, Request]) -> Iterator[Mutation]:
 
 
 def of_pooling(bases: Mapping[str, Request]) -> Iterator[Mutation]:
-    pick, other = "TrainRound pick kita", {"off": "required", "required": "off"}
-    mode = other[str(bases[pick].secure_aggregation)]
+    pick = "TrainRound pick kita"
     members = tuple(bases["Aggregate"].survivors)
     ones = dict.fromkeys(members, "1")
-    yield M("k-1", "secure aggregation other than agreed", pick, {"secure_aggregation": mode})
-    yield M("k-1", "group authentication other than agreed", pick, {"group_mac": "on"})
-    yield M("k-1", "secure aggregation other than agreed", "Aggregate", {"secure_aggregation": mode})
+    yield M("k-1", "secure aggregation other than agreed", pick, {"secure_aggregation": "off"})
+    yield M("k-1", "group authentication other than agreed", pick, {"group_mac": "off"})
+    yield M("k-1", "secure aggregation other than agreed", "Aggregate", {"secure_aggregation": "off"})
     yield M("k-1", "weights by volume", "Aggregate", {"weights": ones | {"kita": "1.01"}})
     yield M("k-1", "weights of somebody who dropped out", "Aggregate", {"weights": ones | {"audit": "1"}})
     yield M("k-1", "a survivor without weight", "Aggregate", {"weights": {"kita": "1", "iber": "1"}})

@@ -327,9 +327,12 @@ def test_a_donor_reads_about_its_donation_early():
 
 @pytest.mark.parametrize(("lang", "words"), [("en", "NOT PRIVATE"), ("ja", "プライバシー保護なし")])
 def test_a_contract_without_privacy_says_so(lang, words):
-    bare, private = (dict(plain_words(one, lang=lang)) for one in (without_privacy(), CONTRACT))
+    tree = without_privacy().document
+    tree["aggregation"] |= {"secure_aggregation": "off", "group_mac": "off"}
+    open_pool = from_tree(tree)
+    bare, private = (dict(plain_words(one, lang=lang)) for one in (open_pool, CONTRACT))
     assert words in bare["dp-1"]
-    everything = " ".join(text for _, text in plain_words(without_privacy(), lang=lang))
+    everything = " ".join(text for _, text in plain_words(open_pool, lang=lang))
     assert everything.count("NOT PRIVATE") == 2  # the privacy clause, and that nothing protects an update
     assert words not in " ".join(private.values())
 

@@ -12,7 +12,7 @@ import pytest
 from client.contract.countering import counter
 from client.contract.starts import first_weights, start_of
 from client.errors import DigestMismatchError, NoSuchThingError, NotConfirmedError
-from client.guard import check_noise
+from client.secagg.agreed import check_noise
 from client.seeds import check_files, donating, fit_seed, join_donations
 from client.seeds.donated import given, withheld
 from client.seeds.donating import Recording, donate

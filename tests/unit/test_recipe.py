@@ -100,6 +100,9 @@ def test_a_recipe_without_any_one_block_is_refused(key):
         ("plan.steps_per_round", 2, "recipe.invalid"),
         ("server.kind", "momentum", "recipe.invalid"),
         ("server.beta1", "1", "recipe.invalid"),
+        ("server.average", "1", "recipe.invalid"),
+        ("server.decay", "1.1", "recipe.invalid"),
+        ("server.update", "sum", "recipe.invalid"),
         ("train", {"kind": "dp-step", "rate": "0.1"}, "recipe.invalid"),
     ],
 )
@@ -111,10 +114,34 @@ def test_a_name_that_is_the_word_for_a_statistic_is_a_name():
     assert load(changed(PRIVATE, "task.name", "auto")).task.name == "auto"
 
 
+@pytest.mark.parametrize("value", [None, "0", "0.01", "2"])
+def test_the_proximal_term_is_a_number_or_nothing(value):
+    train = load(changed(PLAIN, "train.proximal", value)).train
+    assert train.kind == "adam-local"
+    assert train.proximal == value
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("-1", "recipe.invalid"), (0.1, "recipe.invalid"), (DELETE, "recipe.invalid")]
+)
+def test_another_proximal_term_or_none_written_is_refused(value, kind):
+    assert code(changed(PLAIN, "train.proximal", value)) == kind
+
+
+def test_without_a_plan_adam_adds_differences_and_says_so():
+    """FedAdam; the sign follows from the plan, and one that is written differently is refused."""
+    server = document(PRIVATE)["server"]
+    added = server | {"update": "difference", "decay": "0", "average": "0"}
+    assert load(changed(PLAIN, "server", added)).server.model_dump() == added
+    assert code(changed(PLAIN, "server", server)) == "recipe.invalid"
+    assert code(changed(PRIVATE, "server.update", "difference")) == "recipe.invalid"
+    assert code(changed(PRIVATE, "server.update", DELETE)) == "recipe.invalid"
+
+
 def test_local_steps_under_a_plan_and_private_steps_without_one_are_refused():
     plan = document(PRIVATE)["plan"]
     assert code(changed(PLAIN, "plan", plan)) == "recipe.invalid"
-    assert code(changed(PLAIN, "server", document(PRIVATE)["server"])) == "recipe.invalid"
+    assert code(changed(PLAIN, "train", {"kind": "dp-step"})) == "recipe.invalid"
 
 
 @pytest.mark.parametrize(

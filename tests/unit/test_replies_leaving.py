@@ -69,9 +69,10 @@ TELLING = (
 @pytest.mark.parametrize("kind", list(ExchangeType))
 @pytest.mark.parametrize("key", TELLING)
 def test_a_key_beside_the_closed_list_is_refused_by_its_name(kind: ExchangeType, key: str) -> None:
-    assert check_reply_body(kind, {"envelopes": []}) is None
+    said = dict.fromkeys(REPLY_KEYS[kind] - {"decision"}, "")
+    assert check_reply_body(kind, said) is None
     with pytest.raises(ReplyFieldError, match=rf"privacy\.reply-field.*{key}"):
-        check_reply_body(kind, {"envelopes": [], key: 250})
+        check_reply_body(kind, {**said, key: 250})
 
 
 def test_nothing_hides_in_the_decision_or_behind_a_point() -> None:

@@ -122,12 +122,14 @@ def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 @pytest.mark.parametrize("epsilon", ["abc", "-1", "0", "nan", "Infinity", "0.01", "0.1", "1e40", ""])
-@pytest.mark.parametrize("command", [("up",), ("demo",), ("bench", "pooling")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("up",), ("demo",), ("demo", "--noise", "local-full"), ("bench", "pooling")], ids=" ".join
+)
 def test_an_epsilon_that_is_none_is_refused_before_anything_is_made(
     tmp_path, monkeypatch, capsys, command, epsilon
 ):
     folder = tmp_path / "folder"
-    where = "--out" if command == ("demo",) else "--dir"
+    where = "--out" if command[0] == "demo" else "--dir"
     code = ended(monkeypatch, *command, where, str(folder), "--epsilon", epsilon, "--json")
     out, err = capsys.readouterr()
     envelope = json.loads(out)
@@ -141,7 +143,7 @@ def test_an_epsilon_that_is_none_is_refused_before_anything_is_made(
     ("text", "meant"), [("inf", None), ("8.0", "8"), ("2", "2"), ("1e1", "10"), ("0.2", "0.2")]
 )
 def test_an_epsilon_is_spelled_as_contracts_do(text: str, meant: str | None):
-    assert epsilon_of(text) == meant
+    assert epsilon_of(text, "local-full") == epsilon_of(text, "shares") == meant
 
 
 @pytest.mark.parametrize("command", ["up", "demo"])

@@ -13,6 +13,7 @@ from tests.learnsim import changed
 ADAM = load(private_recipe()).server
 MOMENTUM = load(plain_recipe()).server
 MEAN = load(changed(plain_recipe(), "server", {"kind": "mean"})).server
+FED_ADAM = ADAM.model_copy(update={"update": "difference", "decay": "0", "average": "0"})
 
 
 @pytest.fixture
@@ -56,7 +57,26 @@ def test_adam_descends_by_the_formula_and_releases_the_average(updates):
     np.testing.assert_allclose(released_weights(weights, state, ADAM), average, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [ADAM, MOMENTUM, MEAN])
+def test_adam_adds_a_difference_where_it_descends_a_gradient(updates):
+    added, _ = run(FED_ADAM, np.zeros(50, np.float32), updates)
+    turned, _ = run(FED_ADAM.model_copy(update={"update": "gradient"}), np.zeros(50, np.float32), updates)
+    assert (added == -turned).all()
+    assert np.sign(run(FED_ADAM, np.zeros(50, np.float32), updates[:1])[0]).tolist() == (
+        np.sign(updates[0]).tolist()
+    )
+
+
+def test_without_an_average_the_last_weights_are_released_and_without_decay_the_rate_stays(updates):
+    weights, state = run(FED_ADAM, np.ones(50, np.float32), updates)
+    assert released_weights(weights, state, FED_ADAM).tobytes() == weights.astype(np.float32).tobytes()
+    steady, short = np.full((6, 50), 0.01, np.float32), FED_ADAM.model_copy(update={"steps": 6})
+    whole, _ = run(short, np.zeros(50, np.float32), steady)
+    assert whole == pytest.approx(6 * float(FED_ADAM.rate), rel=1e-3)
+    falling, _ = run(short.model_copy(update={"decay": "0.5"}), np.zeros(50, np.float32), steady)
+    assert (falling < 0.9 * whole).all()
+
+
+@pytest.mark.parametrize("options", [ADAM, FED_ADAM, MOMENTUM, MEAN])
 def test_what_travels_is_what_the_next_step_starts_from(options, updates):
     start = np.ones(50, np.float32)
     weights, state = run(options, start, updates[:3])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study of what privacy costs: the plain sum is the plan's, and its figures say what they are not."""
+"""The study of what privacy costs: its sums are those of the ring, and its figures say what they are not."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from sandbox.cli import app
 from sandbox.errors import UsageError
 from sandbox.recipes import private_recipe
 from sandbox.scores import Rate
-from sandbox.study import PLAIN_SUM, StudyOptions, marking, run, study_recipe
-from sandbox.study_federation import federate, fitted, mean_update
+from sandbox.study import NO_MASKS, StudyOptions, marking, run, study_recipe
+from sandbox.study_federation import Sums, federate, fitted, mean_update
 from sandbox.study_recordings import episodes_of, recorded, share
 from tests.learnsim import SeededEntropy, episode, episodes, small_plain
 
@@ -76,15 +76,46 @@ def test_a_recording_that_lies_in_the_folder_is_taken_and_no_episode_is_private_
 
 
 @pytest.mark.parametrize(("noise", "variances"), [("shares", 4 / 3), ("local-full", 4)])
-def test_the_plain_mean_of_four_silos_carries_the_noise_that_the_plan_promises(noise: str, variances: float):
+def test_the_opened_mean_of_four_silos_carries_the_noise_that_the_plan_promises(noise: str, variances: float):
     """Four shares sized for three honest silos add up to 4/3 of the variance that protects."""
     recipe = rounds(40, noise=noise, sampling_prob="0.000001", noise_multiplier="2")
     plan, start = recipe.plan, initial_weights(recipe)
     assert plan is not None
     trainers = [Trainer(recipe, [episode(n)], SeededEntropy(n)) for n in range(4)]
-    seen = np.concatenate([mean_update(trainers, start, number) for number in range(1, 41)])
+    sums = Sums.of(recipe, 4)
+    seen = np.concatenate([mean_update(trainers, start, number, sums) for number in range(1, 41)])
     planned = plan.noise_std * np.sqrt(variances) / 4 / float(plan.normalizer)
     assert seen.std() == pytest.approx(planned, rel=0.03)
+
+
+class Fixed:
+    """A trainer whose update is known."""
+
+    def __init__(self, update: np.ndarray) -> None:
+        self.update_, self.grids = update, []
+
+    def update(self, _base: object, _round: int, _attempt: int, *, grid_step: float | None) -> np.ndarray:
+        self.grids.append(grid_step)
+        return self.update_
+
+
+def test_a_mean_is_opened_from_the_ring_within_half_a_step_and_shares_are_on_its_grid():
+    shares, full = rounds(1), rounds(1, noise="local-full")
+    values = np.random.default_rng(4).normal(0, 0.01, (4, full.parameters)).astype(np.float32)
+    sums = Sums.of(full, 4)
+    trainers = [Fixed(one) for one in values]
+    off = mean_update(trainers, values[0], 1, sums) - values.astype(np.float64).mean(0)
+    assert 0 < np.abs(off).max() <= 0.5 / sums.terms.scale
+    assert trainers[0].grids == [None]
+
+    sums, plan = Sums.of(shares, 4), shares.plan
+    assert plan is not None
+    assert sums.grid_step is not None
+    whole = np.rint(values / sums.grid_step).astype(np.int64)
+    trainers = [Fixed(one) for one in whole]
+    mean = mean_update(trainers, values[0], 1, sums)
+    np.testing.assert_allclose(mean, whole.mean(0) * sums.grid_step / float(plan.normalizer), rtol=1e-12)
+    assert trainers[0].grids == [sums.grid_step]
 
 
 def test_a_federation_learns_and_a_start_from_donated_episodes_is_ahead():
@@ -98,13 +129,43 @@ def test_a_federation_learns_and_a_start_from_donated_episodes_is_ahead():
     assert (fitted(recipe, [], seed=0) == start).all()
 
 
-def test_a_plain_sum_and_a_run_without_privacy_are_marked(tmp_path: Path):
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"kind": "mean"},
+        {"kind": "momentum", "decay": "0.9", "rate": "0.3"},
+        {
+            "kind": "adam",
+            "update": "difference",
+            "rate": "0.02",
+            "decay": "0",
+            "beta1": "0.9",
+            "beta2": "0.99",
+            "epsilon": "0.001",
+            "average": "0",
+            "steps": 12,
+        },
+    ],
+    ids=["FedAvg", "FedAvgM", "FedAdam"],
+)
+def test_every_optimiser_learns_from_sums_of_differences_with_a_proximal_term(server: dict[str, object]):
+    tree = json.loads(small_plain(width=8).canonical)
+    tree |= {"rounds": 12, "server": server}
+    tree["train"] |= {"proximal": "0.01", "local_steps": 10, "rate_first": "0.01", "rate_last": "0.001"}
+    recipe = load(canonical(tree))
+    start, silos = initial_weights(recipe), [episodes(6, seed=n) for n in range(3)]
+    trained = federate(recipe, silos, start, entropy=SeededEntropy(2))
+    judged = episodes(8, seed=9)
+    assert mean_loss(recipe, trained, judged) < 0.5 * mean_loss(recipe, start, judged)
+
+
+def test_sums_without_masks_and_a_run_without_privacy_are_marked(tmp_path: Path):
     options = StudyOptions(folder=tmp_path, noise="shares")
     recipe = load(study_recipe(options))
     assert recipe.plan is not None
     assert recipe.plan.honest_min == 3
-    assert PLAIN_SUM in marking(recipe)
-    assert PLAIN_SUM not in marking(load(study_recipe(replace(options, noise="local-full"))))
+    assert NO_MASKS in marking(recipe)
+    assert NO_MASKS in marking(load(study_recipe(replace(options, noise="local-full"))))
     assert "NOT PRIVATE" in marking(load(study_recipe(replace(options, epsilon=None))))
     assert "NOT PRIVATE" in marking(small_plain())
     with pytest.raises(UsageError, match="at least one seed"):
@@ -129,7 +190,7 @@ def test_a_study_is_a_table_for_people_and_a_person_is_told_how_long_it_takes(tm
     acts = [{c: Rate(successes=s, rollouts=10) for c, s in zip("ABCD", row, strict=True)} for row in _COUNTS]
     rows = [study._Row(seed=n, common=one, start=acts[0]) for n, one in zip((3, 4), acts, strict=True)]
     lines = list(pooling_lines(study._report(options, load(study_recipe(options)), rows)))
-    assert PLAIN_SUM in lines
+    assert NO_MASKS in lines
     assert any(line.startswith("epsilon 7.99") and "noise shares" in line for line in lines)
     (third,) = [line for line in lines if line.startswith("3  ")]
     assert third.split()[1::3] == ["0.50", "0.50"]
@@ -173,7 +234,7 @@ def test_the_command_runs_the_whole_path(tmp_path: Path):
     result = CliRunner().invoke(app, ["bench", "pooling", "--json", "--dir", str(tmp_path), *asked])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["data"]
-    assert PLAIN_SUM in found["marking"]
+    assert NO_MASKS in found["marking"]
     assert float(found["plan"]["epsilon_rdp"]) <= 8
     assert found["rows"][0]["start"]["n_rollouts"] == found["rows"][0]["common"]["n_rollouts"] == 4
     assert len(list(tmp_path.glob("*.npz"))) == 4

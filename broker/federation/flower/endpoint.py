@@ -13,8 +13,10 @@ over.
 6. For ``pull-messages``: hold until there is a message, at most `FLEET_HOLD_S`. Whoever left meanwhile must
 not pull, because
    pulling marks a message as delivered.
-7. Flower's handler: on the loop when small, in a thread for large bodies and objects.
-8. Note what happened and wake the exchange.
+7. Flower's handler: on the loop when small, in a thread for large bodies and objects. It is not asked about
+   what leaves nothing in Flower's state: a reply that rides whole in its message, and what came before.
+8. Note what happened and wake the exchange. A node that asks for small parts in the message gets them there
+   (`policies.frames`); its next pull says that whatever it has not answered by then was lost on the way.
 9. Answer, and count the bytes.
 """
 
@@ -32,6 +34,7 @@ from starlette.responses import Response
 
 from broker.federation.flower import names
 from broker.federation.flower.tables import Breach
+from policies.frames import INLINE, put_content
 from policies.limits import FLEET_BODY_BYTES, FLEET_BODY_S, FLEET_FILE_BYTES, FLEET_WORKING
 
 if TYPE_CHECKING:
@@ -61,6 +64,9 @@ class FleetEvents(Protocol):
 
     def returned(self, node: NodeRecord) -> None:
         """A node came back after its process had ended."""
+
+    def asked_again(self, node: NodeRecord) -> None:
+        """A node that answers one message at a time wants the next one."""
 
     def announced(self, instruction: Instruction, half: Half, error: str | None) -> None:
         """A reply was announced, or an error instead of one."""
@@ -183,6 +189,8 @@ class FleetEndpoint:
     ) -> tuple[int, bytes]:
         """Long poll; a second one of the same node ends the first."""
         gone = asyncio.Event()
+        if INLINE in request.message_ids:
+            self._events.asked_again(node)
         if node.holder is not None:
             node.holder.set()
             node.wake.set()
@@ -216,6 +224,10 @@ class FleetEndpoint:
             _LOG.info("fleet %s of %s refused: %s %s", operation, node.node, breach.status, breach.code)
             return breach.status, b""
 
+        known = self._without_flower(operation, request, ticket)
+        if known is not None:
+            return 200, known.SerializeToString()
+
         async def call(_request: object) -> Response:
             response = await self._handle(operation, request, size)
             self._after(operation, node, request, response, ticket)
@@ -223,6 +235,25 @@ class FleetEndpoint:
 
         answer = await names.http_error_translator(shim, call)
         return answer.status_code, bytes(answer.body)
+
+    def _without_flower(
+        self, operation: str, request: names.Proto, ticket: tuple[Instruction, Half | None] | None
+    ) -> names.Proto | None:
+        """The answer to a request that leaves nothing in Flower's state; None to any other."""
+        if operation == "push-object" and ticket is None:
+            return names.PushObjectResponse(stored=True)
+        if operation != "push-messages":
+            return None
+        instruction, half = ticket or (None, None)
+        if instruction is not None and half is not None and instruction.half is not half:
+            if half.objects_come:
+                return None
+            self._events.announced(instruction, half, None)
+        return names.push_answer(
+            request.message_object_trees[0].object_id,
+            () if half is None else half.pending,
+            "" if half is None else half.session,
+        )
 
     def _before(
         self, operation: str, node: NodeRecord, request: names.Proto
@@ -269,6 +300,8 @@ class FleetEndpoint:
                 instruction = self._tables.instructions.get(message.metadata.message_id)
                 if instruction is not None:
                     instruction.delivered_s = time.monotonic()
+                    if INLINE in request.message_ids:
+                        put_content(message, instruction.content)
         elif operation == "activate-node":
             self._events.returned(node)
         elif operation == "deactivate-node":
@@ -290,8 +323,12 @@ class FleetEndpoint:
         elif operation == "confirm-message-received":
             instruction.confirmed = True
         elif operation == "push-messages" and half is not None:
-            error = request.messages_list[0].error
-            self._events.announced(instruction, half, error.reason if error.code else None)
+            message = request.messages_list[0]
+            half.session = response.session_id
+            response.objects_to_push[:] = sorted(half.pending)
+            self._events.announced(
+                instruction, half, message.error.reason if message.HasField("error") else None
+            )
         elif operation == "push-object" and half is not None:
             if not response.stored:
                 self._events.broken(instruction, "engine.reply-malformed")

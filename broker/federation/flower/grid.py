@@ -11,9 +11,11 @@
   not notice a restart.
 - One process per folder: a lock file refuses the second.
 - The engine reads request headers to know what it asks; it never signs one.
-- A request is sent again once, under a new message id: when it was delivered and not confirmed within
-  `FLEET_RESEND_S`, or when the
-  node's process came back with it open. The node's ledger makes that harmless.
+- A request is sent again once, under a new message id: when it was delivered and neither confirmed nor
+  answered within `FLEET_RESEND_S`; when the node's process came back with it open; when the node wants the
+  next message and has not answered it. The node's ledger makes that harmless. What the node had sent of its
+  reply by then it need not send again.
+- Large tensors are hashed and written in a thread: meanwhile the loop serves.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from broker.federation.errors import (
 from broker.federation.flower import names
 from broker.federation.flower.endpoint import FleetEndpoint
 from broker.federation.flower.objects import FileObjectStore
-from broker.federation.flower.send import compose
+from broker.federation.flower.send import Composed, compose
 from broker.federation.flower.tables import Exchange, FleetTables, Instruction, NodeRecord
 from policies.errors import EncodingError, invariant
 from policies.exchange import is_code, peek_request
@@ -51,11 +53,12 @@ from policies.limits import FLEET_HOLD_S, FLEET_RESEND_S, MAX_ACTIVE_RUNS, RUN_H
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from broker.federation.engine import NodeId, Reply, Request
     from broker.federation.flower.tables import Half
+    from policies.exchange import RequestHeader
     from policies.ports import Clock
 
 __all__ = ["FlowerEngine"]
@@ -241,9 +244,10 @@ class FlowerEngine:
         end_s = time.monotonic() + deadline.timestamp() - self._clock.now_ms() / 1000
         exchange = Exchange()
         good = 0
-        for request in requests:
-            self._send(run.handle, request, exchange, ttl_s=max(end_s - time.monotonic(), 0.0) + _TTL_SLACK_S)
         try:
+            for request in requests:
+                ttl_s = max(end_s - time.monotonic(), 0.0) + _TTL_SLACK_S
+                await self._ask(run.handle, request, exchange, ttl_s=ttl_s)
             while exchange.open or exchange.outcomes:
                 while exchange.outcomes:
                     outcome = exchange.outcomes.popleft()
@@ -291,13 +295,26 @@ class FlowerEngine:
                 continue
         return True
 
-    def _send(self, run_id: int, request: Request, exchange: Exchange, *, ttl_s: float) -> None:
-        record = self._tables.by_node.get(request.node)
+    async def _ask(self, run_id: int, request: Request, exchange: Exchange, *, ttl_s: float) -> None:
+        """Sends a request; a large tensor is made ready in a thread."""
         asked = peek_request(request.header)
+        prepare = self._prepared(run_id, request, asked, exchange, ttl_s=ttl_s)
+        if prepare is None:
+            self._unsent(request, exchange)
+        elif asked.tensor is None or asked.tensor.size_bytes <= _INLINE_CHECK_BYTES:
+            self._send(run_id, request, asked, exchange, prepare())
+        else:
+            ready = await asyncio.get_running_loop().run_in_executor(self._executor, prepare)
+            self._send(run_id, request, asked, exchange, ready)
+
+    def _prepared(
+        self, run_id: int, request: Request, asked: RequestHeader, exchange: Exchange, *, ttl_s: float
+    ) -> Callable[[], Composed] | None:
+        record = self._tables.by_node.get(request.node)
         if record is None:
-            exchange.settle(request.node, Failure(node=request.node, code="engine.unreachable"))
-            return
-        message = compose(
+            return None
+        return partial(
+            compose,
             self._store,
             run_id=run_id,
             fleet_id=record.fleet_id,
@@ -306,9 +323,18 @@ class FlowerEngine:
             ttl_s=ttl_s,
             chunked=exchange.chunked,
         )
-        if self._state.store_message_ins(message.row) is None:
+
+    def _unsent(self, request: Request, exchange: Exchange) -> None:
+        exchange.settle(request.node, Failure(node=request.node, code="engine.unreachable"))
+
+    def _send(
+        self, run_id: int, request: Request, asked: RequestHeader, exchange: Exchange, message: Composed
+    ) -> None:
+        record = self._tables.by_node.get(request.node)
+        open_still = record is not None and run_id in self._tables.runs
+        if not open_still or record is None or self._state.store_message_ins(message.row) is None:
             self._store.delete(message.message_id)
-            exchange.settle(request.node, Failure(node=request.node, code="engine.unreachable"))
+            self._unsent(request, exchange)
             return
         instruction = Instruction(
             message_id=message.message_id,
@@ -318,21 +344,30 @@ class FlowerEngine:
             request=request,
             asked=asked,
             objects=message.objects,
+            content=message.content,
             exchange=exchange,
         )
         self._tables.instructions[message.message_id] = instruction
         exchange.open[request.node] = instruction
         record.wake.set()
 
-    def _resend(self, instruction: Instruction) -> None:
-        """The same header under a new message id."""
-        self._forget(instruction)
-        exchange, node = instruction.exchange, instruction.request.node
-        exchange.open.pop(node, None)
-        self._send(instruction.run_id, instruction.request, exchange, ttl_s=_ttl_s(instruction, self._clock))
-        again = exchange.open.get(node)
+    def _resend(self, old: Instruction) -> None:
+        """The same header under a new message id; what came of the reply stays."""
+        request, exchange, half = old.request, old.exchange, old.half
+        exchange.open.pop(request.node, None)
+        prepare = self._prepared(old.run_id, request, old.asked, exchange, ttl_s=_ttl_s(old, self._clock))
+        if prepare is None:
+            self._unsent(request, exchange)
+        else:
+            self._send(old.run_id, request, old.asked, exchange, prepare())
+        again = exchange.open.get(request.node)
         if again is not None:
             again.resent = True
+            if half is not None:
+                again.uploaded = old.uploaded | (half.announced - half.pending)
+                again.stale = (*old.stale, half.message_id)
+                old.half = None
+        self._forget(old)
 
     # ---- what the endpoint tells
 
@@ -342,18 +377,30 @@ class FlowerEngine:
             if instruction.delivered_s is not None and not instruction.resent:
                 self._resend(instruction)
 
+    def asked_again(self, node: NodeRecord) -> None:
+        """The node has nothing left to say: what was delivered and is not being checked was lost."""
+        for instruction in list(self._tables.of(node)):
+            checking = instruction.half is not None and not instruction.half.pending
+            if instruction.delivered_s is not None and not (instruction.resent or checking):
+                self._resend(instruction)
+
     def announced(self, instruction: Instruction, half: Half, error: str | None) -> None:
         """A reply was announced; an error ends the request with its code."""
         instruction.half = half
-        if error is not None or not half.pending:
-            code = error if is_code(error) and error is not None else "engine.refused"
+        if error is not None:
+            code = error if is_code(error) else "engine.refused"
             self._settle(instruction, Failure(node=instruction.request.node, code=code))
+        elif not half.pending:  # nothing has to come, or all of it came before
+            self.received(instruction, half)
 
     def received(self, instruction: Instruction, half: Half) -> None:
         """All objects of a reply are here: it is checked, large ones in a thread."""
         request = instruction.request
+        instruction.node.answered.append(half)
         try:
-            raw, blob = names.open_config(self._store.get(half.config) or b"")
+            raw, blob = half.header, half.blob
+            if raw is None:
+                raw, blob = names.open_config(self._store.get(half.config) or b"")
             parts = self._parts(half, blob)
         except (ValueError, EncodingError):
             self._settle(instruction, Failure(node=request.node, code=MALFORMED))
@@ -377,16 +424,18 @@ class FlowerEngine:
         self._settle(instruction, outcome)
 
     def _parts(self, half: Half, blob: bytes | None) -> list[memoryview | FilePart]:
-        if half.array is None:
+        order = half.order
+        if half.array is not None:
+            order = chunk_order(self._store.get(half.array) or b"")
+        if order is None:
             return [] if blob is None else [memoryview(blob)]
-        order = chunk_order(self._store.get(half.array) or b"")
-        parts = [self._store.take(name) for name in order]
+        parts = [self._store.take(name) if name in half.announced else None for name in order]
         found = [part for part in parts if part is not None]
         if blob is not None or len(found) != len(parts):
             for part in found:
                 if not isinstance(part, memoryview):
                     part.path.unlink(missing_ok=True)
-            raise ValueError(half.array)
+            raise ValueError(order)
         return found
 
     def _settle(self, instruction: Instruction, outcome: Reply | Failure) -> None:
@@ -403,6 +452,8 @@ class FlowerEngine:
         self._store.delete(instruction.message_id)
         if instruction.half is not None:
             self._store.delete(instruction.half.message_id)
+        for message_id in instruction.stale:
+            self._store.delete(message_id)
 
     def _close(self, run_id: int, *, ok: bool) -> None:
         task_id = self._tables.runs.pop(run_id, None)

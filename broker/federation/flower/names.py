@@ -44,8 +44,9 @@ from flwr.app.message import make_message  # noqa: E402
 from flwr.app.metadata import Metadata  # noqa: E402
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID  # noqa: E402
 from flwr.common.serde_utils import metadata_to_proto  # noqa: E402
+from flwr.proto.fleet_pb2 import PushMessagesResponse  # noqa: E402
 from flwr.proto.message_pb2 import Message as ProtoMessage  # noqa: E402
-from flwr.proto.message_pb2 import ObjectTree  # noqa: E402
+from flwr.proto.message_pb2 import ObjectTree, PushObjectResponse  # noqa: E402
 from flwr.server.superlink.linkstate import in_memory_linkstate  # noqa: E402
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState  # noqa: E402
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType  # noqa: E402
@@ -64,7 +65,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers  # noqa: E402
 from policies.frames import BLOB_KEY, HEADER_KEY, frame  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "ENVIRONMENT",
@@ -79,6 +80,7 @@ __all__ = [
     "Metadata",
     "NoObjectInStoreError",
     "ObjectTree",
+    "PushObjectResponse",
     "authenticate_node",
     "config_object",
     "create_node",
@@ -92,6 +94,7 @@ __all__ = [
     "now",
     "open_config",
     "probe",
+    "push_answer",
     "validate_object_content",
 ]
 
@@ -249,6 +252,11 @@ def empty_message(metadata: Metadata, message_id: str) -> Proto:
     """The message row of an object tree: metadata and an empty content."""
     metadata.__dict__["_message_id"] = message_id
     return make_message(metadata=metadata, content=RecordDict())
+
+
+def push_answer(message_id: str, wanted: Iterable[str], session: str) -> Proto:
+    """The answer to a reply: taken, and these of its objects are still to come."""
+    return PushMessagesResponse(results={message_id: 0}, objects_to_push=sorted(wanted), session_id=session)
 
 
 def _moved(need: str, found: str) -> FlowerVersionError:

@@ -38,9 +38,14 @@ _IN_FILE = b"in a file"  # stands where Flower keeps content: known and availabl
 
 
 def carriers(tree: ObjectTree) -> list[str]:
-    """Ids of the objects under a message that carry something: ConfigRecord, Array and its chunks."""
+    """Ids of the objects under a message that carry something: ConfigRecord, Array and its chunks.
+
+    Under a message whose small parts ride in it there are chunks only.
+    """
     found: dict[str, None] = {}
     for records in tree.children:
+        if not records.children:
+            found[records.object_id] = None
         for record in records.children:
             if not record.children:
                 found[record.object_id] = None
@@ -78,10 +83,19 @@ class FileObjectStore(InMemoryObjectStore):
             NoObjectInStoreError: Nobody announced it.
             StoreFullError: The sum of all objects reached its bound.
         """
-        size = len(object_content)
         if id_of(object_content) != object_id:
             raise ValueError(object_id)
         validate_object_content(content=object_content)
+        self.keep(object_id, object_content)
+
+    def keep(self, object_id: str, object_content: bytes) -> None:
+        """Stores an announced object that this process made itself: it is what its id says.
+
+        Raises:
+            NoObjectInStoreError: Nobody announced it.
+            StoreFullError: The sum of all objects reached its bound.
+        """
+        size = len(object_content)
         with self.lock_store:
             entry = self.store.get(object_id)
             if entry is None:

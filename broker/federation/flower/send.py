@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from broker.federation.flower import names
 from policies.frames import (
+    ARRAY_KEY,
+    BLOB_KEY,
+    HEADER_KEY,
     array_frame,
     array_record_frame,
-    chunk_frames,
+    chunk_id,
     fits_inline,
+    frame,
     object_id,
     record_dict_frame,
     split,
@@ -22,7 +26,7 @@ from policies.frames import (
 from policies.limits import FLEET_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from broker.federation.engine import Request
@@ -36,13 +40,15 @@ __all__ = ["Composed", "compose", "group_of"]
 class Composed:
     """A message whose objects are stored.
 
-    ``row`` is what Flower's state keeps, ``objects`` what the node may read.
+    ``row`` is what Flower's state keeps, ``objects`` what the node may read, ``content`` what rides in
+    the message to a node that takes it there.
     """
 
     message_id: str
     group: str
     objects: frozenset[str]
     row: Any
+    content: Mapping[str, bytes]
 
 
 def group_of(round_: int, attempt: int) -> str:
@@ -75,15 +81,17 @@ def compose(
     size = 0 if asked.tensor is None else asked.tensor.size_bytes
     inline = fits_inline(request.header, size)
     blob = _whole(request.tensor) if inline and request.tensor is not None else None
+    content = {HEADER_KEY: request.header} | ({} if blob is None else {BLOB_KEY: blob})
     small = [names.config_object(request.header, blob)]
     tensor_tree = None
     chunk_ids: list[str] = []
     if request.tensor is not None and not inline and asked.tensor is not None:
         if asked.tensor.digest not in chunked:
-            chunked[asked.tensor.digest] = [object_id(one) for one in chunk_frames(_parts(request.tensor))]
+            chunked[asked.tensor.digest] = [chunk_id(part) for part in _parts(request.tensor)]
         chunk_ids = chunked[asked.tensor.digest]
         array = array_frame(asked.tensor.dtype, asked.tensor.shape, chunk_ids)
         record = array_record_frame(object_id(array))
+        content[ARRAY_KEY] = array
         small += [array, record]
         tensor_tree = _tree(object_id(record), [_tree(object_id(array), _leaves(chunk_ids))])
     records = record_dict_frame(object_id(small[0]), None if tensor_tree is None else tensor_tree.object_id)
@@ -94,7 +102,7 @@ def compose(
     tree = _tree(object_id(message), [_tree(object_id(records), children)])
     store.preregister(run_id, tree)
     for one in small:
-        store.put(object_id(one), one)
+        store.keep(object_id(one), one)
     if tensor_tree is not None and request.tensor is not None:
         _put_chunks(store, request.tensor, chunk_ids)
     return Composed(
@@ -102,6 +110,7 @@ def compose(
         group=metadata.group_id,
         objects=frozenset([*(object_id(one) for one in small), *chunk_ids]),
         row=names.empty_message(metadata, tree.object_id),
+        content=content,
     )
 
 
@@ -123,7 +132,7 @@ def _put_chunks(store: FileObjectStore, tensor: Path | bytes, chunk_ids: list[st
     """The chunks that are not here yet; all nodes of a round share them."""
     for name, part in zip(chunk_ids, _parts(tensor), strict=True):
         if not store.size_of(name):
-            store.put(name, next(chunk_frames(iter([part]))))
+            store.keep(name, frame("ArrayChunk", (), part))
 
 
 def _parts(tensor: Path | bytes) -> Iterator[memoryview]:

@@ -10,8 +10,11 @@ Pure tables; no Flower state is changed.
 - A request of a node names a message or an object. It passes only if that belongs to an open instruction of
   the same node.
 - The form of a reply is known before it comes: the tree may hold the frames of frames.py and as many chunks
-  as the expected tensor
-  needs, and its bytes are counted against the expected size.
+  as the expected tensor needs, and its bytes are counted against the expected size. A reply may name no chunk
+  that its node did not announce.
+- What came of a reply stays here until its request is settled, also when the request is sent again: it need
+  not come twice (`Instruction.uploaded`). Announcing a reply again, or sending an object again whose answer
+  was lost, is answered and has no other effect; of settled requests each node's last few are remembered.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from broker.federation.flower.objects import carriers
+from policies.errors import EncodingError
+from policies.frames import ARRAY_KEY, BLOB_KEY, HEADER_KEY, chunk_order, read_content
 from policies.limits import FLEET_CHUNK_BYTES, FLEET_HEADER_BYTES, FLEET_INLINE_BYTES, FLEET_TREE_OBJECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from broker.federation.engine import Failure, NodeId, Reply, Request
     from broker.federation.flower.names import ObjectTree, Proto
@@ -37,6 +42,7 @@ __all__ = ["Breach", "Exchange", "FleetTables", "Half", "Instruction", "NodeReco
 
 _OBJECT_ID: Final = re.compile(r"^[0-9a-f]{64}$")
 _SLACK_BYTES: Final = 64 * 1024
+_REMEMBERED: Final = 8  # settled replies of a node
 
 
 class Breach(Exception):  # noqa: N818  not an error of ours: an answer to a node
@@ -64,22 +70,41 @@ class NodeRecord:
     received_bytes: int = 0
     sent_bytes: int = 0
     pulled_object_bytes: int = 0
+    answered: deque[Half] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Half:
-    """A reply that was announced; ``pending`` are the objects that this node has still to send."""
+    """A reply that was announced; ``pending`` are the objects that this node has still to send.
+
+    ``header`` and ``blob`` rode in the message, else ``config`` is the object that holds them. ``order`` are
+    the chunks of a large tensor if the Array rode in the message, else ``array`` is the object that says it.
+    """
 
     message_id: str
-    config: str
-    array: str | None
-    pending: set[str]
+    header: bytes | None = None
+    blob: bytes | None = None
+    order: list[str] | None = None
+    config: str = ""
+    array: str | None = None
+    announced: frozenset[str] = frozenset()
+    pending: set[str] = field(default_factory=set)
+    session: str = ""
     received_bytes: int = 0
+
+    @property
+    def objects_come(self) -> bool:
+        """Whether Flower's state keeps something of it."""
+        return bool(self.announced) or self.header is None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Instruction:
-    """A request on its way: one message of Flower's."""
+    """A request on its way: one message of Flower's.
+
+    ``uploaded`` are objects that came for an earlier message of the same request, ``stale`` the replies they
+    were announced in.
+    """
 
     message_id: str
     node: NodeRecord
@@ -88,11 +113,14 @@ class Instruction:
     request: Request
     asked: RequestHeader
     objects: frozenset[str]
+    content: Mapping[str, bytes]
     exchange: Exchange
     resent: bool = False
     delivered_s: float | None = None
     confirmed: bool = False
     half: Half | None = None
+    uploaded: frozenset[str] = frozenset()
+    stale: tuple[str, ...] = ()
 
     @property
     def chunks_max(self) -> int:
@@ -117,17 +145,26 @@ class Instruction:
         if named != (self.run_id, self.group, self.request.type.value, tree.object_id):
             raise Breach(404, "engine.not-yours", self)
         if self.half is not None:
-            raise Breach(404)
+            if self.half.message_id != tree.object_id:
+                raise Breach(404)
+            return self.half
         names = list(_ids(tree, FLEET_TREE_OBJECTS + self.chunks_max + 1))
         if len(names) > FLEET_TREE_OBJECTS + self.chunks_max:
             raise Breach(413, "engine.too-many-objects", self)
         if not all(_OBJECT_ID.match(name) for name in names):
             raise Breach(404, "engine.reply-malformed", self)
         if message.HasField("error"):
-            return Half(message_id=tree.object_id, config="", array=None, pending=set())
-        return self._content(tree)
+            return Half(message_id=tree.object_id)
+        try:
+            content = read_content(message)
+            half = self._objects(tree) if content is None else self._riding(tree, content)
+        except EncodingError:
+            raise Breach(404, "engine.reply-malformed", self) from None
+        half.pending = set(half.announced - self.uploaded)
+        return half
 
-    def _content(self, tree: ObjectTree) -> Half:
+    def _objects(self, tree: ObjectTree) -> Half:
+        """A reply of objects only."""
         records = [record for branch in tree.children for record in branch.children]
         configs = [record.object_id for record in records if not record.children]
         arrays = [array.object_id for record in records for array in record.children]
@@ -137,17 +174,34 @@ class Instruction:
             message_id=tree.object_id,
             config=configs[0],
             array=arrays[0] if arrays else None,
-            pending=set(carriers(tree)),
+            announced=frozenset(carriers(tree)),
+        )
+
+    def _riding(self, tree: ObjectTree, content: dict[str, bytes]) -> Half:
+        """A reply whose small parts ride in the message; the tree is the message over its chunks."""
+        array = content.get(ARRAY_KEY)
+        chunks = frozenset(chunk.object_id for chunk in tree.children)
+        order = None if array is None else chunk_order(array)
+        if any(chunk.children for chunk in tree.children) or chunks != frozenset(order or ()):
+            raise Breach(404, "engine.reply-malformed", self)
+        size = sum(map(len, content.values()))
+        if size > self.bytes_max:
+            raise Breach(413, "engine.too-large", self)
+        return Half(
+            message_id=tree.object_id,
+            header=content[HEADER_KEY],
+            blob=content.get(BLOB_KEY),
+            order=order,
+            announced=chunks,
+            received_bytes=size,
         )
 
     def receive(self, half: Half, object_id: str, size: int) -> None:
         """Counts an object of the announced reply before it is stored.
 
         Raises:
-            Breach: It was not announced, or the reply is larger than it may be.
+            Breach: The reply is larger than it may be.
         """
-        if object_id not in half.pending:
-            raise Breach(404)
         if object_id == half.config and size > FLEET_INLINE_BYTES + _SLACK_BYTES:
             raise Breach(413, "engine.too-large", self)
         half.received_bytes += size
@@ -184,37 +238,40 @@ class FleetTables:
         """Open instructions of a node."""
         return (one for one in self.instructions.values() if one.node is node)
 
-    def answered(self, node: NodeRecord, request: Proto) -> tuple[Instruction, Half]:
-        """The instruction that a push of messages answers.
+    def answered(self, node: NodeRecord, request: Proto) -> tuple[Instruction, Half] | None:
+        """The instruction that a push of messages answers; None if it was answered by this before.
 
         Raises:
             Breach: Not exactly one message, not from this node, or no open instruction of this node.
         """
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise Breach(404)
-        message = request.messages_list[0]
+        message, tree = request.messages_list[0], request.message_object_trees[0]
         instruction = self.instructions.get(message.metadata.reply_to_message_id)
+        if instruction is None and any(half.message_id == tree.object_id for half in node.answered):
+            return None
         if instruction is None or instruction.node is not node:
             raise Breach(404)
         if message.metadata.src_node_id != node.fleet_id:
             raise Breach(404, "engine.not-yours", instruction)
-        return instruction, instruction.announce(message, request.message_object_trees[0])
+        return instruction, instruction.announce(message, tree)
 
-    def receiving(self, node: NodeRecord, request: Proto) -> tuple[Instruction, Half]:
-        """The announced reply that an object belongs to; its bytes are counted.
+    def receiving(self, node: NodeRecord, request: Proto) -> tuple[Instruction, Half] | None:
+        """The announced reply that an object belongs to; None if the object came before.
 
         Raises:
             Breach: Nobody announced it, or the reply is larger than it may be.
         """
+        name = request.object_id
         for instruction in self.of(node):
             half = instruction.half
-            if (
-                half is not None
-                and instruction.run_id == request.run_id
-                and request.object_id in half.pending
-            ):
-                instruction.receive(half, request.object_id, len(request.object_content))
+            if half is not None and instruction.run_id == request.run_id and name in half.announced:
+                if name not in half.pending:
+                    return None
+                instruction.receive(half, name, len(request.object_content))
                 return instruction, half
+        if any(name in half.announced for half in node.answered):
+            return None
         raise Breach(404)
 
     def reading(self, node: NodeRecord, *, run_id: int, object_id: str) -> Instruction:

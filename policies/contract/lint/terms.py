@@ -362,9 +362,8 @@ TERMS: Final = (
             "提供者が 1 者欠けても合計を開けるレシピであること",
         ),
         (
-            "win another contributor, lower min_parties or max_colluders, or know that one absence stops rounds",
-            "提供者を増やすか、min_parties や max_colluders を下げる。"
-            "下げないなら、1 者の不在でラウンドが止まると承知しておく",
+            "win another contributor, lower min_parties or max_colluders, or know that one absence stops all",
+            "提供者を増やすか上の条件を緩める。さもなければ 1 者の不在でラウンドが止まると承知しておく",
         ),
     ),
     warning(
@@ -387,10 +386,8 @@ TERMS: Final = (
             "参加者の組ごとに検査できるよう、各レシピに合計に要する数の2倍のグループがあること",
         ),
         (
-            "know what is left against a harmful update: each node's own checks, form and norm of the sum, and the"
-            " vote of each site on the model",
-            "有害な更新への備えは、各ノードの自己検査、合計の形式とノルムの検査、"
-            "各拠点によるモデルへの投票に限られると承知しておく",
+            "know what is left against a harmful update: own checks, the sum's form and norm, votes",
+            "有害な更新への備えは、自己検査、合計の形式とノルムの検査、モデルへの投票に限られると承知しておく",
         ),
     ),
     warning(

@@ -59,7 +59,7 @@ __all__ = [
     "template_text",
 ]
 
-_PLAN: Final = ("unit", "adjacency", "delta", "noise")
+_PLAN: Final = ("unit", "adjacency", "delta", "noise", "honest_min")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

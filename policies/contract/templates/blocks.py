@@ -50,6 +50,7 @@ class RecipeFacts:
         adjacency: Likewise.
         delta: Likewise.
         noise: Likewise.
+        honest_min: Likewise; None without noise shares.
         epsilon: That one whole run of the plan spends, a decimal.
     """
 
@@ -62,6 +63,7 @@ class RecipeFacts:
     delta: str
     noise: str
     epsilon: str
+    honest_min: int | None = None
 
 
 def read_parties(tree: Any) -> tuple[PartyRow, ...]:  # noqa: ANN401  a YAML value
@@ -140,8 +142,15 @@ def blocks(
         "secrets": _rows(_secret(number, party, values) for number, party in enumerate(secrets, 1)),
         "caps": _rows(_cap(number, party, values) for number, party in enumerate(caps, 2)),
         "veto": _list(owned),
-        **{term: _text(getattr(first, term)) for term in ("unit", "adjacency", "delta", "noise")},
+        **{term: _text(getattr(first, term)) for term in ("unit", "adjacency", "delta")},
+        "noise": _noise(first),
     }
+
+
+def _noise(one: RecipeFacts) -> str:
+    """What follows the colon of the noise, and the term that shares have besides."""
+    honest = "" if one.honest_min is None else f"\n  honest_min: {one.honest_min}"
+    return _text(one.noise) + honest
 
 
 def _party(one: PartyRow) -> str:

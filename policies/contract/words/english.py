@@ -116,11 +116,11 @@ SENTENCES: Final = {
         "Secure aggregation is required: the broker sees the sum of updates, and no single one."
     ),
     "secure-opened": (
-        "A sum of recipe {recipe} is opened only with at least {least} of its {all} in it, of at least {groups}."
+        "A sum of recipe {recipe} is opened only over at least {least} of its {all}, from at least {groups}."
     ),
     "secure-last": (
-        "If all the others in a sum pool what they know, they learn the update of the one that is left: against"
-        " that no protocol helps, only that party's own noise."
+        "If all the others in a sum pool what they know, they learn the update of the one that is left. No"
+        " protocol prevents that; only that party's own noise helps."
     ),
     "secure-off": (
         "Secure aggregation is off: the broker sees each party's update, protected by that party's own noise"

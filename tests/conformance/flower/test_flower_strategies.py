@@ -87,11 +87,12 @@ def arrays(values: Array) -> Any:
 
 
 def reply(weights: Array, examples: int) -> Any:
-    from flwr.app import MetricRecord
+    from flwr.app import MetricRecord, RecordDict
+    from flwr.app.message import make_message
 
     metadata = names.Metadata(1, "", 7, 1, "", "1", names.now().timestamp(), 60.0, "train")
-    content = names.RecordDict({"arrays": arrays(weights), "m": MetricRecord({"num-examples": examples})})
-    return names.make_message(metadata=metadata, content=content)
+    content = RecordDict({"arrays": arrays(weights), "m": MetricRecord({"num-examples": examples})})
+    return make_message(metadata=metadata, content=content)
 
 
 def terms(weights: tuple[int, ...]) -> Terms:

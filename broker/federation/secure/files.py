@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a broker that starts again finds of a run's secure aggregation: public data, each file whole or absent.
+
+    runs/<run>/secagg/setup             the newest setup (`policies.secagg.collector.Setup`), members' keys in it
+    runs/<run>/secagg/number            of the newest setup that was begun: no number is used twice
+    runs/<run>/secagg/unmasking         the attempt whose members were asked to unmask, with what set
+    runs/<run>/secagg/sum-<slot>        the newest opened sums, for members that check them
+    runs/<run>/secagg/vectors/<hex>     masked vectors (`broker.federation.secure.vectors`)
+    transcripts/<hex>                   what every opened sum can be redone from; kept for good
+
+No secret is ever here: secrets are in the memory of nodes. What does not parse counts as absent: a setup can
+always be made anew, and an attempt that may have been opened is not asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.keyfiles import PRIVATE, replace_file
+from policies.encoding import canonical, digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Files", "Transcripts", "Unmasking"]
+
+_FOLDER_MODE = 0o700
+_SUM = re.compile(r"^sum-(\d{9})-(\d{6})-(\d{3})$")
+_SUMS_KEPT = 2  # an attempt that is asked again after a restart names the sum before it
+Slot = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmasking:
+    """An attempt whose members were asked to unmask.
+
+    Attributes:
+        slot: Round and attempt.
+        setup: Number of the setup.
+        online: Party → digest of its vector in the sum.
+        confirmed: Members whose signatures went along.
+    """
+
+    slot: Slot
+    setup: int
+    online: dict[str, str]
+    confirmed: tuple[str, ...]
+
+    def to_bytes(self) -> bytes:
+        """As the file has it."""
+        return canonical(
+            {
+                "slot": list(self.slot),
+                "setup": self.setup,
+                "online": self.online,
+                "confirmed": list(self.confirmed),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Unmasking:
+        """Of a file.
+
+        Raises:
+            ValueError, KeyError, TypeError: Not one of ours.
+        """
+        tree = json.loads(data)
+        number, attempt = tree["slot"]
+        return cls(
+            slot=(int(number), int(attempt)),
+            setup=int(tree["setup"]),
+            online=dict(tree["online"]),
+            confirmed=tuple(tree["confirmed"]),
+        )
+
+
+class Files:
+    """The files of one run."""
+
+    def __init__(self, broker: Path, run: str) -> None:
+        self.folder = broker / "runs" / run / "secagg"
+
+    # --- setups ---
+
+    def setup(self) -> bytes | None:
+        """The newest setup."""
+        return self._read("setup")
+
+    def save_setup(self, data: bytes) -> None:
+        """Replaces it."""
+        self._write("setup", data)
+
+    def next_number(self) -> int:
+        """A number for a new setup; it is taken, durably, before anybody hears it."""
+        kept = self._read("number")
+        number = 1 + (int(kept) if kept is not None and kept.isdigit() else 0)
+        self._write("number", str(number).encode())
+        return number
+
+    # --- attempts ---
+
+    def unmasking(self, slot: Slot) -> Unmasking | None:
+        """What members of an attempt were asked to unmask, if they were."""
+        data = self._read("unmasking")
+        if data is None:
+            return None
+        try:
+            found = Unmasking.from_bytes(data)
+        except (ValueError, KeyError, TypeError):
+            return None
+        return found if found.slot == slot else None
+
+    def begin_unmasking(self, one: Unmasking) -> None:
+        """Keeps it, durably, before the first of them is asked."""
+        self._write("unmasking", one.to_bytes())
+
+    # --- opened sums ---
+
+    def save_sum(self, setup: int, slot: Slot, data: bytes) -> None:
+        """Keeps an opened sum, and forgets older ones."""
+        self._write(f"sum-{setup:09d}-{slot[0]:06d}-{slot[1]:03d}", data)
+        for name in sorted(self._sums())[:-_SUMS_KEPT]:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def sum_before(self, setup: int, slot: Slot) -> bytes | None:
+        """The newest sum of this setup that was opened before an attempt."""
+        found = {name: tuple(map(int, one.groups())) for name, one in self._sums().items()}
+        mine = sorted(at[1:] + (name,) for name, at in found.items() if at[0] == setup and at[1:] < slot)
+        return self._read(str(mine[-1][-1])) if mine else None
+
+    def _sums(self) -> dict[str, re.Match[str]]:
+        if not self.folder.is_dir():
+            return {}
+        names = (path.name for path in self.folder.iterdir())
+        return {name: found for name in names if (found := _SUM.match(name)) is not None}
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, data: bytes) -> None:
+        self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        replace_file(self.folder / name, data, mode=PRIVATE)
+
+
+class Transcripts:
+    """Transcripts by digest; the file name is the promise and is checked at every read."""
+
+    def __init__(self, broker: Path) -> None:
+        self._folder = broker / "transcripts"
+
+    def save(self, data: bytes) -> str:
+        """Writes a transcript and gives its digest."""
+        self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        name = digest(data)
+        replace_file(self._path(name), data, mode=PRIVATE)
+        return name
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a transcript; None if they are missing or others."""
+        try:
+            data = self._path(name).read_bytes()
+        except OSError:
+            return None
+        return data if digest(data) == name else None
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name.removeprefix("sha256:")

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol's own exchanges: opaque bytes out, opaque bytes back, until enough good answers are there.
+
+- What an exchange asks lies in the request's body or in its tensor, as the answer does (`_ASKS`, `_ANSWERS`).
+- ``hear`` judges one answer and raises `SecaggError` about a wrong one; its ``offender`` is named, whoever sent
+  the answer. Nothing else of that answer is used, and the others go on.
+- With ``need`` the exchange ends a moment after so many answers; those that were cut off are asked again where
+  some of the answers were no good.
+- A halt of the contract ends every exchange.
+
+    heard = await talk.exchange(engine_run, ExchangeType.SA_CONFIRM, (3, 1), asks, attempt.confirmed, need=terms.t)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from broker.federation.engine import Failure
+from policies.encoding import b64, unb64
+from policies.errors import EncodingError
+from policies.exchange import ExchangeType
+from policies.privacy.errors import ReplyFieldError
+from policies.reply_body import check_reply_body
+from policies.secagg.errors import ContextMismatchError, SecaggError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from broker.federation.asking import Asking
+    from broker.federation.engine import EngineRun, Reply, Request
+    from broker.federation.participants import Participant
+    from broker.federation.standing import Standing
+    from broker.federation.tools import Tools
+    from policies.contract import Contract
+
+__all__ = ["Heard", "Talk"]
+
+_LATE = "engine.late"
+_TENSOR_ASKS = frozenset({ExchangeType.SA_SHARE, ExchangeType.SA_OPEN})
+_TENSOR_ANSWERS = frozenset({ExchangeType.SA_ADVERTISE, ExchangeType.SA_SHARE})
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one exchange came to.
+
+    Attributes:
+        good: Parties whose answer was taken.
+        refused: Party → code with which the node itself refused.
+        offenders: Party → code, of those that are to blame for a wrong answer.
+        absent: Parties that gave none in time.
+    """
+
+    good: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    offenders: dict[str, str] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+
+
+class Talk:
+    """The exchanges of one run."""
+
+    def __init__(
+        self, tools: Tools, run: str, contract: Contract, *, asking: Asking, standing: Standing
+    ) -> None:
+        self._tools = tools
+        self._run = run
+        self._contract = contract
+        self._asking = asking
+        self._standing = standing
+
+    async def exchange(
+        self,
+        engine_run: EngineRun,
+        kind: ExchangeType,
+        slot: tuple[int, int],
+        asks: Mapping[Participant, bytes],
+        hear: Callable[[str, bytes], None],
+        *,
+        need: int = 0,
+    ) -> Heard:
+        """Asks, and hears whoever answers.
+
+        Args:
+            engine_run: Of the engine.
+            kind: Of the exchange.
+            slot: Of the exchange.
+            asks: Whom, and the bytes for each.
+            hear: Takes a party's answer, or raises `SecaggError`.
+            need: Good answers that are enough; 0: everybody's.
+        """
+        heard, deadline_ms = Heard(), self._asking.deadline_ms()
+        ask = tuple(asks)
+        while ask:
+            wanted = max(1, need - len(heard.good)) if need else 0
+            requests = [self._request(one, kind, slot, asks[one], deadline_ms) for one in ask]
+            answered = await self._once(engine_run, ask, requests, hear, heard, deadline_ms, wanted)
+            late = tuple(one for one in ask if one.party in heard.absent)
+            again = 0 < wanted <= answered and len(heard.good) < need and not self._ended(deadline_ms)
+            ask = late if again else ()
+        return heard
+
+    def _ended(self, deadline_ms: int) -> bool:
+        return self._tools.clock.now_ms() >= deadline_ms or self._standing.halted(self._contract)
+
+    def _request(
+        self, to: Participant, kind: ExchangeType, slot: tuple[int, int], ask: bytes, deadline_ms: int
+    ) -> Request:
+        tensor = kind in _TENSOR_ASKS
+        return self._asking.request(
+            to,
+            kind,
+            slot,
+            body={} if tensor else {"ask": b64(ask)},
+            model=ask if tensor else None,
+            deadline_ms=deadline_ms,
+            dtype="uint8",
+        )
+
+    async def _once(
+        self,
+        engine_run: EngineRun,
+        ask: Sequence[Participant],
+        requests: Sequence[Request],
+        hear: Callable[[str, bytes], None],
+        heard: Heard,
+        deadline_ms: int,
+        wanted: int,
+    ) -> int:
+        """One exchange of the engine; gives the number of replies that it counts as good."""
+        by_node, answered = {one.node: one for one in ask}, 0
+        heard.absent |= {one.party for one in ask}
+        coming = self._asking.exchange(engine_run, requests, deadline_ms=deadline_ms, need=wanted)
+        async for outcome in self._standing.until_halted(self._contract, coming):
+            sender = by_node[outcome.node]
+            if isinstance(outcome, Failure):
+                self._failed(sender, outcome, heard)
+                continue
+            answered += outcome.ok
+            heard.absent.discard(sender.party)
+            if outcome.ok:
+                self._hear(sender, outcome, hear, heard)
+            else:
+                heard.refused[sender.party] = outcome.header.code or ""
+                self._note("secagg.declined", sender.party, outcome.type, heard.refused[sender.party])
+        return answered
+
+    def _failed(self, sender: Participant, failure: Failure, heard: Heard) -> None:
+        self._tools.journal.note("reply.failed", run=self._run, node=sender.node, code=failure.code)
+        if failure.code != _LATE:
+            heard.absent.discard(sender.party)
+            heard.refused[sender.party] = failure.code
+
+    def _hear(
+        self, sender: Participant, reply: Reply, hear: Callable[[str, bytes], None], heard: Heard
+    ) -> None:
+        try:
+            hear(sender.party, _answer(reply))
+        except ReplyFieldError as error:
+            party, code = sender.party, error.code
+        except SecaggError as error:
+            party, code = error.offender or sender.party, error.code
+        else:
+            heard.good.add(sender.party)
+            return
+        heard.offenders[party] = code
+        self._note("secagg.refused", party, reply.type, code)
+
+    def _note(self, event: str, party: str, kind: ExchangeType, code: str) -> None:
+        self._tools.journal.note(event, run=self._run, party=party, type=kind.value, code=code)
+
+
+def _answer(reply: Reply) -> bytes:
+    """The bytes of an answer.
+
+    Raises:
+        ReplyFieldError: It says more than that.
+        ContextMismatchError: There are none.
+    """
+    tensor = reply.tensor
+    if tensor is not None:
+        data = b"".join(tensor.chunks())
+        tensor.release()
+    check_reply_body(reply.type, reply.header.body)
+    if reply.type in _TENSOR_ANSWERS and tensor is not None and not reply.header.body:
+        return data
+    try:
+        return unb64(reply.header.body["answer"])
+    except (KeyError, TypeError, EncodingError) as error:
+        raise ContextMismatchError(
+            need="an answer in base64", found="none", remedy="update the node"
+        ) from error

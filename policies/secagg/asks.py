@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes that broker and node exchange: each side writes and reads them here, in one spelling.
+
+Members travel as positions in the roster, rising. A message has the fields below and no others: what contract
+and recipe fix (threshold, bound, weights, ring) is in none, so a message that repeats it is refused.
+
+    ask        advertise   JSON {setup, first_round, rounds}
+               share       positions; per advertiser its signed advert
+               open        positions of M; per member its signed share header, commitments and ciphertext for the reader
+               contribute  JSON {setup, round, attempt, base_model, teams}; nonce reveals of M; the sum opened before
+               confirm     JSON {online, opened}; per online member digest, lane and signature (120 bytes)
+               unmask      per signer position and signature (65 bytes)
+    answer     advertise   signed advert                     contribute  lane and signature (88 bytes)
+               share       signed header, commitments,       confirm     signature (64 bytes)
+                           ciphertexts                       unmask      shares (66 bytes each), next nonce (32)
+               open        0 and the seal, or 1 and the position of a dealer that lies
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from policies.encoding import canonical, is_digest, parse
+from policies.errors import EncodingError
+from policies.limits import SECAGG_SETUP_BYTES
+from policies.secagg.contexts import Context
+from policies.secagg.documents import SIGNATURE_BYTES, SignedBytes
+from policies.secagg.errors import ContextMismatchError
+from policies.secagg.keystream import LANE_BYTES
+from policies.secagg.labels import KEY_BYTES
+from policies.secagg.packing import pack, unpack
+from policies.secagg.record import VECTOR_BYTES, VectorEntry, cut
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from policies.secagg.contexts import Teams
+    from policies.secagg.terms import Terms
+
+__all__ = [
+    "AdvertiseAsk",
+    "ConfirmAsk",
+    "ContributeAsk",
+    "OpenAnswer",
+    "OpenAsk",
+    "Package",
+    "Previous",
+    "ShareAnswer",
+    "read_adverts",
+    "read_unmask",
+    "signed_bytes",
+    "signed_from",
+    "vector_answer",
+    "write_adverts",
+    "write_unmask",
+]
+
+_SIGNER_BYTES: Final = 1 + SIGNATURE_BYTES
+_LIES: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvertiseAsk:
+    """Which setup is asked for."""
+
+    number: int
+    first_round: int
+    rounds: int
+
+    def to_bytes(self) -> bytes:
+        """As it travels."""
+        return canonical({"setup": self.number, "first_round": self.first_round, "rounds": self.rounds})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """As it came."""
+        head = _head(data, setup=int, first_round=int, rounds=int)
+        return cls(number=head["setup"], first_round=head["first_round"], rounds=head["rounds"])
+
+
+def signed_bytes(signed: SignedBytes) -> bytes:
+    """A signed document with its blob."""
+    return pack([signed.payload, signed.signature, signed.blob])
+
+
+def signed_from(data: bytes) -> SignedBytes:
+    """What `signed_bytes` wrote; nothing is verified."""
+    payload, signature, blob = unpack(data, 3)
+    return SignedBytes(payload=payload, signature=signature, blob=blob)
+
+
+def write_adverts(adverts: Mapping[str, SignedBytes], terms: Terms) -> bytes:
+    """The ask of SHARE."""
+    return pack([_places(adverts, terms), *(signed_bytes(one) for one in adverts.values())])
+
+
+def read_adverts(data: bytes, terms: Terms) -> dict[str, SignedBytes]:
+    """Signed adverts by party, in roster order; nothing is verified."""
+    places, *rest = _parts(data)
+    parties = _parties(places, terms, len(rest))
+    return dict(zip(parties, map(signed_from, rest), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareAnswer:
+    """A dealer's header, and per holder in roster order commitments and ciphertext (its own is empty)."""
+
+    header: SignedBytes
+    commitments: tuple[bytes, ...]
+    ciphertexts: tuple[bytes, ...]
+
+    def to_bytes(self) -> bytes:
+        """As it travels."""
+        return pack([signed_bytes(self.header), pack(self.commitments), pack(self.ciphertexts)])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, holders: int) -> Self:
+        """As it came; nothing is verified."""
+        header, commitments, ciphertexts = unpack(data, 3)
+        return cls(
+            header=signed_from(header),
+            commitments=unpack(commitments, holders),
+            ciphertexts=unpack(ciphertexts, holders),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """What one holder gets of one dealer."""
+
+    header: SignedBytes
+    commitments: bytes
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAsk:
+    """Packages by dealer: those of all members of the setup, in roster order."""
+
+    packages: Mapping[str, Package]
+
+    def to_bytes(self, terms: Terms) -> bytes:
+        """As it travels."""
+        found = [
+            pack([signed_bytes(one.header), one.commitments, one.ciphertext])
+            for one in self.packages.values()
+        ]
+        return pack([_places(self.packages, terms), *found])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, terms: Terms) -> Self:
+        """As it came; nothing is verified."""
+        places, *rest = _parts(data)
+        parties = _parties(places, terms, len(rest))
+        pieces = (unpack(one, 3) for one in rest)
+        packages = [
+            Package(header=signed_from(header), commitments=commitments, ciphertext=ciphertext)
+            for header, commitments, ciphertext in pieces
+        ]
+        return cls(packages=dict(zip(parties, packages, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAnswer:
+    """The seal that a member computed, or the dealer whose shares are not what it signed."""
+
+    seal: bytes | None = None
+    liar: str | None = None
+
+    def to_bytes(self, terms: Terms) -> bytes:
+        """As it travels."""
+        if self.liar is not None:
+            return bytes([_LIES, terms.position(self.liar)])
+        return bytes(1) + (self.seal or b"")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, terms: Terms) -> Self:
+        """As it came."""
+        if len(data) == 2 and data[0] == _LIES:  # noqa: PLR2004  mark and position
+            return cls(liar=_parties(data[1:], terms, 1)[0])
+        if len(data) != 1 + KEY_BYTES or data[0]:
+            raise _other("a seal or a complaint", f"{len(data)} bytes")
+        return cls(seal=data[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previous:
+    """The newest sum that was opened before, under the same setup: what the members' tag is checked with.
+
+    Attributes:
+        round, attempt, base_model, teams, nonces: Of its context.
+        online: Members whose vectors are in it.
+        tags: Sum of their tags.
+    """
+
+    round: int
+    attempt: int
+    base_model: str
+    teams: Teams
+    nonces: tuple[bytes, ...]
+    online: tuple[str, ...]
+    tags: int
+
+    def to_bytes(self, terms: Terms) -> bytes:
+        """As it travels."""
+        head = {
+            "round": self.round,
+            "attempt": self.attempt,
+            "base_model": self.base_model,
+            "teams": _team_places(self.teams, terms),
+            "online": list(_places(self.online, terms)),
+            "tags": str(self.tags),
+        }
+        return pack([canonical(head), b"".join(self.nonces)])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, terms: Terms) -> Self:
+        """As it came."""
+        facts, nonces = unpack(data, 2)
+        head = _head(facts, round=int, attempt=int, base_model=str, teams=list, online=list, tags=str)
+        if not head["tags"].isascii() or not head["tags"].isdigit() or int(head["tags"]) >= 2**64:
+            raise _other("a sum of tags below 2^64", "another value")
+        return cls(
+            round=head["round"],
+            attempt=head["attempt"],
+            base_model=_digest(head["base_model"]),
+            teams=_read_teams(head["teams"], terms),
+            nonces=tuple(cut(nonces, KEY_BYTES)),
+            online=_parties(head["online"], terms),
+            tags=int(head["tags"]),
+        )
+
+    def context(self, now: Context) -> Context:
+        """Its context, under the setup of the attempt that follows it."""
+        return Context(
+            setup=now.setup,
+            seal=now.seal,
+            round=self.round,
+            attempt=self.attempt,
+            base_model=self.base_model,
+            members=now.members,
+            teams=self.teams,
+            nonces=self.nonces,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContributeAsk:
+    """One attempt."""
+
+    number: int
+    round: int
+    attempt: int
+    base_model: str
+    teams: Teams
+    nonces: tuple[bytes, ...]
+    previous: Previous | None
+
+    def to_bytes(self, terms: Terms) -> bytes:
+        """As it travels."""
+        head = {
+            "setup": self.number,
+            "round": self.round,
+            "attempt": self.attempt,
+            "base_model": self.base_model,
+            "teams": _team_places(self.teams, terms),
+        }
+        before = b"" if self.previous is None else self.previous.to_bytes(terms)
+        return pack([canonical(head), b"".join(self.nonces), before])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, terms: Terms) -> Self:
+        """As it came."""
+        facts, nonces, before = _parts(data, 3)
+        head = _head(facts, setup=int, round=int, attempt=int, base_model=str, teams=list)
+        return cls(
+            number=head["setup"],
+            round=head["round"],
+            attempt=head["attempt"],
+            base_model=_digest(head["base_model"]),
+            teams=_read_teams(head["teams"], terms),
+            nonces=tuple(cut(nonces, KEY_BYTES)),
+            previous=Previous.from_bytes(before, terms) if before else None,
+        )
+
+
+def vector_answer(data: bytes) -> tuple[bytes, bytes]:
+    """Lane and signature of an answer to CONTRIBUTE."""
+    if len(data) != LANE_BYTES + SIGNATURE_BYTES:
+        raise _other(f"{LANE_BYTES + SIGNATURE_BYTES} bytes", f"{len(data)}")
+    return data[:LANE_BYTES], data[LANE_BYTES:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmAsk:
+    """U3 with its vectors, and the numbers of the teams that are to be opened."""
+
+    online: Mapping[str, VectorEntry]
+    opened: tuple[int, ...]
+
+    def to_bytes(self, terms: Terms) -> bytes:
+        """As it travels."""
+        head = {"online": list(_places(self.online, terms)), "opened": list(self.opened)}
+        return pack([canonical(head), b"".join(one.to_bytes() for one in self.online.values())])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, terms: Terms) -> Self:
+        """As it came; nothing is verified."""
+        facts, vectors = _parts(data, 2)
+        head = _head(facts, online=list, opened=list)
+        parties = _parties(head["online"], terms)
+        entries = [VectorEntry.from_bytes(one) for one in cut(vectors, VECTOR_BYTES, len(parties))]
+        return cls(online=dict(zip(parties, entries, strict=True)), opened=_rising(head["opened"]))
+
+
+def write_unmask(signatures: Mapping[str, bytes], terms: Terms) -> bytes:
+    """The ask of UNMASK."""
+    return b"".join(bytes([terms.position(one)]) + signature for one, signature in signatures.items())
+
+
+def read_unmask(data: bytes, terms: Terms) -> dict[str, bytes]:
+    """Signatures of a confirmation by party, in roster order; nothing is verified."""
+    entries = cut(data, _SIGNER_BYTES)
+    parties = _parties(bytes(one[0] for one in entries), terms)
+    return dict(zip(parties, (one[1:] for one in entries), strict=True))
+
+
+def _parts(data: bytes, count: int | None = None) -> tuple[bytes, ...]:
+    if len(data) > SECAGG_SETUP_BYTES:
+        raise _other(f"at most {SECAGG_SETUP_BYTES} bytes", f"{len(data)}")
+    found = unpack(data, count)
+    if not found:
+        raise _other("a list of members", "nothing")
+    return found
+
+
+def _head(data: bytes, **fields: type) -> dict[str, Any]:
+    try:
+        found = parse(data)
+    except EncodingError as error:
+        raise _other("canonical JSON", "other bytes") from error
+    if not isinstance(found, dict) or set(found) != set(fields):
+        raise _other("exactly " + ", ".join(sorted(fields)), "other fields")
+    for name, kind in fields.items():
+        if type(found[name]) is not kind:
+            raise _other(f"{name} of type {kind.__name__}", type(found[name]).__name__)
+    return found
+
+
+def _digest(text: str) -> str:
+    if not is_digest(text):
+        raise _other("the digest of a model", ascii(text)[:80])
+    return text
+
+
+def _places(parties: Sequence[str] | Mapping[str, object], terms: Terms) -> bytes:
+    return bytes(terms.position(one) for one in parties)
+
+
+def _parties(places: bytes | list[Any], terms: Terms, count: int | None = None) -> tuple[str, ...]:
+    """Members at rising positions: each once, in roster order."""
+    found = _rising(list(places))
+    if (found and not 1 <= found[0] <= found[-1] <= terms.n) or (count is not None and len(found) != count):
+        raise _other(f"positions from 1 to {terms.n}, and an entry for each", "others")
+    return tuple(terms.parties[at - 1] for at in found)
+
+
+def _rising(numbers: list[Any]) -> tuple[int, ...]:
+    if not all(type(one) is int for one in numbers) or sorted(set(numbers)) != numbers:
+        raise _other("whole numbers, each once and rising", "others")
+    return tuple(numbers)
+
+
+def _team_places(teams: Teams, terms: Terms) -> list[list[int]]:
+    return [list(_places(team, terms)) for team in teams]
+
+
+def _read_teams(teams: list[Any], terms: Terms) -> Teams:
+    if not all(type(one) is list for one in teams):
+        raise _other("teams as lists of positions", "others")
+    return tuple(_parties(one, terms) for one in teams)
+
+
+def _other(need: str, found: str) -> ContextMismatchError:
+    return ContextMismatchError(
+        need=need, found=found, remedy="update node or broker: they write this message differently"
+    )

@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The broker's side of one attempt: masked vectors, confirmations of one set, shares, and the opened sum.
+
+    attempt = Attempt(setup, round=1, attempt=1, base_model=digest)
+    ask = attempt.contribute_ask()                     # the same for all members
+    attempt.vector(party, answer, digest)              # digest of the masked vector that came beside it
+    ask = attempt.confirm_ask()                        # fixes the online set U3
+    attempt.confirmed(party, answer)                   # until enough_confirmed
+    ask = attempt.unmask_ask()                         # fixes which signatures are shown
+    attempt.unmasked(party, answer)                    # until enough_unmasked
+    masks.unmask(total, attempt.remove())              # total: sum of the online members' vectors
+    opened = attempt.finish(digest_of_z)
+
+- A wrong answer raises with ``offender=party`` and changes nothing: refuse that party, go on with the others.
+- Blame is exact. A share that is not the committed one is its holder's lie, and is not used. Shares that all
+  are, and a secret that is not the advertised one, are the dealer's: `Attempt.remove` names it.
+- With several teams each opened one has its own sum: ``remove(number)`` and a digest each.
+- After `unmask_ask` was sent the round is over, whatever comes of it: members burn it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from policies.secagg.asks import ConfirmAsk, ContributeAsk, Previous, vector_answer, write_unmask
+from policies.secagg.contexts import Context, Lane, agreement, pair_key, public_of, self_key
+from policies.secagg.dealing import Kind, b_commitment
+from policies.secagg.documents import Confirmation, VectorHeader, check, is_signed, vectors_root
+from policies.secagg.errors import (
+    CohortTooSmallError,
+    ContextMismatchError,
+    SecaggError,
+    ShareBadError,
+    SlotUsedError,
+    SumWrongError,
+    ViewsDifferError,
+)
+from policies.secagg.keystream import sum_of_lanes, unmask_lane
+from policies.secagg.labels import KEY_BYTES
+from policies.secagg.record import Record, VectorEntry, cut
+from policies.secagg.setups import blaming
+from policies.secagg.shamir import SHARE_BYTES, combine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from policies.secagg.contexts import Teams
+    from policies.secagg.keystream import Signed
+    from policies.secagg.setups import Setup
+
+__all__ = ["Attempt", "Opened"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A sum that was opened.
+
+    Attributes:
+        setup: Number of its setup.
+        context: Of the attempt.
+        online: U3; ``teams`` the online members of each opened team, in the order of ``sums``.
+        sums: Digest of each opened sum.
+        tags: Sum of the tags of all that were opened.
+        transcript: Bytes of the `policies.secagg.record.Record`.
+    """
+
+    setup: int
+    context: Context
+    online: tuple[str, ...]
+    teams: Teams
+    sums: tuple[str, ...]
+    tags: int
+    transcript: bytes = field(repr=False)
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """Members whose vectors are in an opened sum, in roster order."""
+        return tuple(sorted(one for team in self.teams for one in team))
+
+    def previous(self) -> Previous:
+        """What the next attempts say of it."""
+        now = self.context
+        return Previous(
+            round=now.round,
+            attempt=now.attempt,
+            base_model=now.base_model,
+            teams=now.teams,
+            nonces=now.nonces,
+            online=self.parties,
+            tags=self.tags,
+        )
+
+
+class Attempt:
+    """One attempt of a round.
+
+    Args:
+        setup: Opened by enough members.
+        round: Of the run.
+        attempt: From 1.
+        base_model: Digest (``sha256:…``) of the model that members train on.
+        teams: Of a probe round, each in roster order; None: one team, everybody.
+        previous: The newest sum that was opened in an earlier round. One of another setup is not spoken of.
+
+    Attributes:
+        context: As all members must see it.
+        online: U3, once it is fixed.
+        opened_teams: Numbers of the teams that are opened, once it is fixed.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        round: int,  # noqa: A002  the word of the protocol
+        attempt: int,
+        base_model: str,
+        teams: Teams | None = None,
+        previous: Opened | None = None,
+    ) -> None:
+        self.setup, self.terms = setup, setup.terms
+        self.context = Context(
+            setup=setup.setup,
+            seal=setup.seal,
+            round=round,
+            attempt=attempt,
+            base_model=base_model,
+            members=setup.members,
+            teams=teams or (setup.members,),
+            nonces=setup.reveals(round),
+        )
+        self.online: tuple[str, ...] = ()
+        self.opened_teams: tuple[int, ...] = ()
+        self._slot = setup.frame.slot(round, attempt)
+        self._ctx = self.context.digest(self.terms)
+        self._previous = previous if previous is not None and previous.setup == setup.number else None
+        self._vectors: dict[str, tuple[VectorHeader, bytes]] = {}
+        self._confirmation: Confirmation | None = None
+        self._confirmed: dict[str, bytes] = {}
+        self._shown: dict[str, bytes] | None = None
+        self._shares: dict[str, dict[str, bytes]] = {}
+        self._secrets: dict[str, bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<attempt {self.context.attempt} of round {self.context.round}>"
+
+    # CONTRIBUTE
+
+    def contribute_ask(self) -> bytes:
+        """The same for all members."""
+        now = self.context
+        ask = ContributeAsk(
+            number=self.setup.number,
+            round=now.round,
+            attempt=now.attempt,
+            base_model=now.base_model,
+            teams=now.teams,
+            nonces=now.nonces,
+            previous=None if self._previous is None else self._previous.previous(),
+        )
+        return ask.to_bytes(self.terms)
+
+    def vector(self, party: str, answer: bytes, digest: str) -> None:
+        """Takes a member's signature over its masked vector.
+
+        Args:
+            party: Whose answer it is.
+            answer: Beside the vector.
+            digest: ``sha256:…`` of the vector's bytes as they came.
+
+        Raises:
+            ContextMismatchError: Signed in another context, for another vector, or by another key.
+            SlotUsedError: A second one, or after the online set was fixed.
+        """
+        if self.online or party in self._vectors or party not in self.context.members:
+            raise SlotUsedError(
+                need="one vector of each member, before the online set is fixed",
+                found=f"another one of {party}",
+                remedy="drop it; it stays hidden behind a mask that is never revealed",
+                offender=party,
+            )
+        with blaming(party):
+            lane, signature = vector_answer(answer)
+            header = VectorHeader(ctx=self._ctx, party=party, digest=digest, lane=lane)
+            check(header, signature, party=party, terms=self.terms)
+        self._vectors[party] = header, signature
+
+    # CONFIRM
+
+    def confirm_ask(self) -> bytes:
+        """U3 and the teams to open, the same for all online members; fixed by the first call.
+
+        Raises:
+            CohortTooSmallError: Too few members, or no team keeps enough groups.
+        """
+        if not self.online:
+            online = tuple(one for one in self.context.members if one in self._vectors)
+            self.terms.check_open(online)
+            self.opened_teams = self._large_enough(online)
+            self.online = online
+            headers = [self._vectors[one][0] for one in online]
+            self._confirmation = Confirmation(
+                ctx=self._ctx, online=online, opened=self.opened_teams, root=vectors_root(headers)
+            )
+        return ConfirmAsk(online=self._entries(), opened=self.opened_teams).to_bytes(self.terms)
+
+    def confirmed(self, party: str, answer: bytes) -> None:
+        """Takes a member's signature over the online set.
+
+        Raises:
+            ViewsDifferError: It signed something else; its signed reply is the evidence.
+            ContextMismatchError: Not a member of the online set.
+        """
+        confirmation = self._need_online(party)
+        if not is_signed(confirmation, answer, self.terms.member(party).key):
+            raise ViewsDifferError(
+                need="a confirmation of the set that was shown",
+                found=f"one of other bytes, by {party}",
+                remedy="keep the party's signed reply, it is the evidence; go on with the others",
+                offender=party,
+            )
+        self._confirmed[party] = answer
+
+    @property
+    def enough_confirmed(self) -> bool:
+        """Whether t members confirmed."""
+        return len(self._confirmed) >= self.terms.t
+
+    # UNMASK
+
+    def unmask_ask(self) -> bytes:
+        """T confirmations, the same for all that confirmed; fixed by the first call.
+
+        Raises:
+            CohortTooSmallError: Fewer confirmed.
+        """
+        if self._shown is None:
+            if not self.enough_confirmed:
+                raise self._too_few("confirmations", len(self._confirmed))
+            signers = [one for one in self.online if one in self._confirmed][: self.terms.t]
+            self._shown = {one: self._confirmed[one] for one in signers}
+        return write_unmask(self._shown, self.terms)
+
+    def unmasked(self, party: str, answer: bytes) -> None:
+        """Takes a member's shares, each looked up in its dealer's commitments, and its next nonce.
+
+        Raises:
+            ShareBadError: One is not the committed share: this holder lies.
+            ContextMismatchError: Another length or nonce, or not of the online set.
+        """
+        self._need_online(party)
+        peers = [peer for number in self.opened_teams for peer in self.context.teams[number]]
+        with blaming(party):
+            if len(answer) < KEY_BYTES:
+                raise _other(f"{len(peers)} shares and a nonce", f"{len(answer)} bytes")
+            shares = dict(zip(peers, cut(answer[:-KEY_BYTES], SHARE_BYTES, len(peers)), strict=True))
+            for peer, share in shares.items():
+                self._check_share(party, peer, share)
+            following = self.context.round + 1
+            self.setup.check_nonce(party, following, answer[-KEY_BYTES:])
+        self._shares[party] = shares
+        self.setup.keep_nonce(party, following, answer[-KEY_BYTES:])
+
+    @property
+    def enough_unmasked(self) -> bool:
+        """Whether t members gave shares."""
+        return len(self._shares) >= self.terms.t
+
+    # the sum
+
+    def remove(self, team: int | None = None) -> tuple[Signed, ...]:
+        """Keys of the masks that are in the sum of an opened team's online vectors, with their signs.
+
+        Args:
+            team: Number of an opened team; None where only one was opened.
+
+        Raises:
+            CohortTooSmallError: Fewer than t gave shares.
+            ShareBadError: The offender dealt shares that do not give what it advertised.
+        """
+        number = self.opened_teams[0] if team is None else team
+        return self._masks(number, Lane.VECTOR)
+
+    def finish(self, *sums: str) -> Opened:
+        """The opened sums, once the counts beside them are right.
+
+        Args:
+            sums: Digest (``sha256:…``) of each opened team's sum as little-endian bytes, in the order of
+                ``opened_teams``.
+
+        Raises:
+            SumWrongError: Counter or weights are not those of the online members. Nobody can be named: each
+                count is under the same masks as its vector.
+        """
+        teams = tuple(self._survivors(one) for one in self.opened_teams)
+        if len(sums) != len(teams):
+            raise _other(f"{len(teams)} sums", str(len(sums)))
+        tags = [
+            self._check_counts(number, team) for number, team in zip(self.opened_teams, teams, strict=True)
+        ]
+        return Opened(
+            setup=self.setup.number,
+            context=self.context,
+            online=self.online,
+            teams=teams,
+            sums=sums,
+            tags=sum(tags) % 2**64,
+            transcript=self._record(sums).to_bytes(),
+        )
+
+    def _check_counts(self, number: int, team: Sequence[str]) -> int:
+        """The sum of tags, once counter and weights of a team are right."""
+        lanes = sum_of_lanes(self._vectors[one][0].lane for one in team)
+        count, weight, tags = unmask_lane(lanes, self._masks(number, Lane.COUNTS))
+        expected = sum(self.terms.weights[self.terms.position(one) - 1] for one in team)
+        if (count, weight) != (len(team), expected):
+            raise SumWrongError(
+                need=f"{len(team)} vectors of weight {expected}",
+                found=f"{count} of weight {weight}",
+                remedy="do not apply the sum; the next round",
+            )
+        return tags
+
+    def _masks(self, number: int, lane: Lane) -> tuple[Signed, ...]:
+        secrets, online = self._opened_secrets(), self._survivors(number)
+        found: list[Signed] = []
+        for party in self.context.teams[number]:
+            if party in online:
+                key = self_key(
+                    secrets[party],
+                    seal=self.setup.seal,
+                    lane=lane,
+                    ctx=self._ctx,
+                    position=self.terms.position(party),
+                )
+                found.append((1, key))
+            else:
+                found.extend(self._pairs(party, secrets[party], online, lane))
+        return tuple(found)
+
+    def _pairs(self, missing: str, private: bytes, online: Sequence[str], lane: Lane) -> list[Signed]:
+        """Masks that the survivors of a team share with a missing member, signed as the survivors added them."""
+        gone = self.terms.position(missing)
+        found: list[Signed] = []
+        for party in online:
+            here = self.terms.position(party)
+            agreed = agreement(private, self.setup.adverts[party].slots[self._slot].public)
+            key = pair_key(agreed, seal=self.setup.seal, lane=lane, ctx=self._ctx, between=(here, gone))
+            found.append((1 if gone > here else -1, key))
+        return found
+
+    def _opened_secrets(self) -> Mapping[str, bytes]:
+        """B of who is online and s of who is not, for each member of an opened team."""
+        if self._secrets is None:
+            if not self.enough_unmasked:
+                raise self._too_few("members that gave shares", len(self._shares))
+            parties = [one for number in self.opened_teams for one in self.context.teams[number]]
+            self._secrets = {one: self._secret(one) for one in parties}
+        return self._secrets
+
+    def _secret(self, dealer: str) -> bytes:
+        """Joined from t shares that the dealer committed to."""
+        holders = list(self._shares)[: self.terms.t]
+        with blaming(dealer):
+            secret = combine({self.terms.position(one): self._shares[one][dealer] for one in holders})
+            if not self._is_advertised(dealer, secret):
+                raise ShareBadError(
+                    need="shares that give the advertised secret",
+                    found=f"others, dealt by {dealer}",
+                    remedy="the next attempt, under a new setup without it",
+                )
+        return secret
+
+    def _is_advertised(self, dealer: str, secret: bytes) -> bool:
+        keys = self.setup.adverts[dealer].slots[self._slot]
+        if self._kind(dealer) is Kind.PAIR:
+            return public_of(secret) == keys.public
+        position = self.terms.position(dealer)
+        return keys.commitment == b_commitment(self.setup.frame, position=position, slot=self._slot, b=secret)
+
+    def _record(self, sums: tuple[str, ...]) -> Record:
+        adverts, shares = self.setup.signed_documents()
+        frame, now, shown = self.setup.frame, self.context, self._shown or {}
+        return Record(
+            number=frame.number,
+            first_round=frame.first_round,
+            rounds=frame.rounds,
+            round=now.round,
+            attempt=now.attempt,
+            base_model=now.base_model,
+            adverts=adverts,
+            shares=shares,
+            nonces=now.nonces,
+            teams=now.teams,
+            online=self._entries(),
+            opened=self.opened_teams,
+            confirmations={self.terms.position(one): signature for one, signature in shown.items()},
+            secrets=self._opened_secrets(),
+            sums=sums,
+        )
+
+    # parts
+
+    def _large_enough(self, online: Sequence[str]) -> tuple[int, ...]:
+        """Teams that keep enough groups; the others stay closed."""
+        found = tuple(
+            number
+            for number, team in enumerate(self.context.teams)
+            if len(self.terms.groups(set(team) & set(online))) >= self.terms.k_open
+        )
+        if not found:
+            raise CohortTooSmallError(
+                need=f"a team with {self.terms.k_open} independent groups",
+                found="none",
+                remedy="wait for more members, or amend the contract",
+                clause=self.terms.clause,
+            )
+        return found
+
+    def _survivors(self, number: int) -> tuple[str, ...]:
+        return tuple(one for one in self.context.teams[number] if one in self.online)
+
+    def _kind(self, peer: str) -> Kind:
+        return Kind.OWN if peer in self.online else Kind.PAIR
+
+    def _entries(self) -> dict[str, VectorEntry]:
+        found = {one: self._vectors[one] for one in self.online}
+        return {
+            one: VectorEntry(digest=header.digest, lane=header.lane, signature=signature)
+            for one, (header, signature) in found.items()
+        }
+
+    def _check_share(self, holder: str, dealer: str, share: bytes) -> None:
+        if not self.setup.is_share(
+            share, dealer=dealer, holder=holder, slot=self._slot, kind=self._kind(dealer)
+        ):
+            raise ShareBadError(
+                need=f"the share that {dealer} committed to",
+                found=f"another one, given by {holder}",
+                remedy="go on with the shares of the others",
+            )
+
+    def _need_online(self, party: str) -> Confirmation:
+        if self._confirmation is None or party not in self.online:
+            raise ContextMismatchError(
+                need="an answer of a member of the online set",
+                found=f"one of {party}",
+                remedy="drop it",
+                offender=party,
+            )
+        return self._confirmation
+
+    def _too_few(self, what: str, found: int) -> SecaggError:
+        return CohortTooSmallError(
+            need=f"{self.terms.t} {what}",
+            found=str(found),
+            remedy="the next attempt",
+            clause=self.terms.clause,
+        )
+
+
+def _other(need: str, found: str) -> ContextMismatchError:
+    return ContextMismatchError(need=need, found=found, remedy="leave the party out")
