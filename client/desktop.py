@@ -100,6 +100,10 @@ class Learner(Protocol):
         """Noised mean loss, which stays on the site, and the vote."""
         ...
 
+    def gain(self, seat: Seat, plan: EvalPlan, model: np.ndarray, against: np.ndarray) -> int:
+        """Noised gain of a model over another one, in billionths; it stays on the site."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desktop:
@@ -149,6 +153,7 @@ class Desktop:
         manifest: str,
         subject: str | None = None,
         canaries: CanarySecret | None = None,
+        held_as: str | None = None,
     ) -> Spend | None:
         """Reserves a run's plan if it is not, and touches; durable when it returns.
 
@@ -162,6 +167,7 @@ class Desktop:
             manifest: Of the units that are about to be read.
             subject: The candidate that is judged.
             canaries: Of the run, if some are read beside the units; they cost nothing.
+            held_as: Name of the reservation in the ledger, where it is not the run's.
 
         Raises:
             BudgetExhaustedError: A cap does not hold the plan, or no step is left.
@@ -171,18 +177,19 @@ class Desktop:
         if seat.cap is None or plan is None:
             self._uncounted(seat, split)
             return None
+        run = held_as or header.run
         store = self.budgets.look(seat.lineage, charged_before=self.outbox.charged(seat.lineage))
-        reserved = None if store is None else store.reserved(header.run, split=split)
+        reserved = None if store is None else store.reserved(run, split=split)
         if store is None or reserved is None:
             units = self.learner.units(seat, split, canaries)
             check_units(header, units.manifest, manifest)
-            store = self._reserve(seat, header.run, plan, seat.cap, units)
+            store = self._reserve(seat, run, plan, seat.cap, units)
         else:  # a successor, or the owner, may have tightened the cap since
             check_units(header, reserved, manifest)
             for cap in (seat.own, seat.cap if seat.before else None):
                 if cap is not None:
                     store.check_holds(cap, split=split)
-        return store.touch(header.run, header.round, header.attempt, split=split, subject=subject)
+        return store.touch(run, header.round, header.attempt, split=split, subject=subject)
 
     def _reserve(self, seat: Seat, run: str, plan: DpPlan | EvalPlan, cap: Cap, units: Units) -> BudgetStore:
         """Holds a run's plan in the ledger of its data, which is opened with it if there is none."""

@@ -342,6 +342,29 @@ class Guard:
             raise LocalRefusedError(need=one.need, found=one.found, remedy=one.remedy, clause=one.clause)
         return seat
 
+    def judge_message(self, header: RequestHeader) -> Seat:
+        """The seat, once this node may take part in sums under the contract.
+
+        A successor that took effect meanwhile stops nothing, as in `stopped`. Rules of the site are not
+        asked: no data are touched.
+
+        Raises:
+            RefusedError: The contract does not ask for secure aggregation; or this party has left, or the
+                contract has ended.
+            HaltedError: A halt is in force, or nobody knows.
+        """
+        seat = self.seat(header.contract, header.recipe)
+        clause = seat.held.contract.aggregation
+        if clause.secure_aggregation != REQUIRED:
+            raise RefusedError(
+                need="a contract that requires secure aggregation",
+                found=f"secure_aggregation: {clause.secure_aggregation}",
+                remedy="ask for plain rounds, or amend the contract",
+                clause=clause.clause,
+            )
+        _check_life(seat.held, self._state(seat.held), may_be=(IN_FORCE, SUPERSEDED))
+        return seat
+
     def stopped(self, contract: str) -> str | None:
         """Code of what was said since a decision that stops the work, or None: then nothing more leaves.
 

@@ -422,6 +422,14 @@ class Outbox:
         ).fetchone()
         return int(row[0])
 
+    def newest_round(self, kind: str, *, contract: str, run: str) -> int:
+        """The newest round of a run about which something of a kind left this site; 0 if nothing did."""
+        row = self._db.execute(
+            "SELECT coalesce(max(round), 0) FROM sent WHERE kind = ? AND contract = ? AND run = ?",
+            (kind, contract, run),
+        ).fetchone()
+        return int(row[0])
+
     def charged(self, lineage: str) -> bool:
         """Whether a budget entry about this lineage was ever sealed."""
         row = self._db.execute(

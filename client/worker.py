@@ -28,6 +28,8 @@ from client.membership import open_member
 from client.outbox import Outbox
 from client.receipts import LogView, fetch_consistency
 from client.refusals import keep_unadmitted
+from client.round_votes import RoundVoteDuty
+from client.secagg.duties import sum_duties
 from client.settings import Home, load_settings
 from client.telling import Told, seal_spend
 from policies.errors import IriaiError
@@ -148,6 +150,8 @@ class Worker:
                 ExchangeType.PING: PingDuty(desktop),
                 ExchangeType.CONTRIBUTE: ContributeDuty(desktop, Plain()),
                 ExchangeType.JUDGE: JudgeDuty(desktop),
+                ExchangeType.SA_JUDGE: RoundVoteDuty(desktop),
+                **sum_duties(desktop, say=say),
             },
             admit=self.admit,
             ledger=self.ledger,

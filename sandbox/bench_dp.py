@@ -33,7 +33,6 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -45,6 +44,7 @@ from client.learning.noise import SecureNoise
 from client.learning.registry import flatten
 from sandbox.bench_models import CASES, Case, TokenTransformer
 from sandbox.errors import CommandError, SandboxError
+from sandbox.peak_memory import peak_mb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +57,6 @@ Json = Any  # a JSON value
 
 _CLIP: Final = 0.1
 _AGREEMENT: Final = {"packed": 1e-5, "opacus_hooks": 1e-3, "opacus_ghost": 1e-3}  # Opacus adds 1e-6 to norms
-_PROC: Final = Path("/proc/self")
 
 
 # --- the ways ---
@@ -263,24 +262,10 @@ def _child(case: Case, way: str) -> float | None:
 def _peak_mb(case: Case, way: str) -> float | None:
     """Megabytes that one step of a way needs above what is there before it."""
     torch.set_num_threads(1)
-    if not (_PROC / "clear_refs").exists():
-        return None
     units, small = case.batch(), replace(case, units=1, frames=1)
     with _quiet():
         WAYS[way](case.model(), small.batch())()
-    step = WAYS[way](case.model(), units)
-    (_PROC / "clear_refs").write_text("5", encoding="ascii")  # the mark starts again at what is there now
-    before = _status_mb("VmRSS")
-    with _quiet():
-        step()
-    return round(_status_mb("VmHWM") - before, 1)
-
-
-def _status_mb(name: str) -> float:
-    for line in (_PROC / "status").read_text(encoding="ascii").splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+        return peak_mb(WAYS[way](case.model(), units))
 
 
 def _main(row: str, way: str) -> None:

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long one exchange takes.
+"""How long one exchange takes, and what it costs.
 
 A broker's engine and real node processes on loopback, TLS, signed headers, durable ledgers.
 
-`run` measures from the sealing of the requests to the last verified reply. Each node adds a constant to the
-tensor that it gets and
-sends it back, so both directions carry the same bytes; nothing is trained.
+`run` measures from the sealing of the requests to the last verified reply, folded into one sum in place. The
+requests' tensor lies in a file. Each node adds one to it and sends it back, so both directions carry the same
+bytes; nothing is trained. Each size has a broker process of its own, so that its peak is its own:
+``python -m sandbox.bench_exchange measure NODES MEGABYTES EXCHANGES``.
 
 `LoopbackFleet` is the same federation for tests: it serves an engine, makes the keys and starts one process
-per node. A node process
-is ``python -m sandbox.bench_exchange FOLDER INDEX`` unless another command is given.
+per node. A node process is ``python -m sandbox.bench_exchange FOLDER INDEX`` unless another command is given.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import json
 import os
 import socket
@@ -42,20 +43,31 @@ from policies.identity import SigningKey
 from policies.limits import WORKER_STOP_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from broker.federation.engine import EngineRun, Failure, Reply, Request
     from broker.federation.flower.grid import FlowerEngine
     from client.federation.handlers import HandlerReply, Refusal
     from policies.exchange import RequestHeader
 
-__all__ = ["LoopbackFleet", "run"]
+__all__ = ["LoopbackFleet", "cpu_s", "lines", "measure", "run"]
 
 CONTRACT: Final = digest(b"bench contract")
 RECIPE: Final = digest(b"bench recipe")
 ONLINE_S: Final = 30.0
 DEADLINE_S: Final = 60.0
 TENSOR_BYTES_MAX: Final = 1 << 30
+_WARM_UP: Final = 2
+_PART: Final = 1 << 20  # elements that are made at a time
+_LARGE_MB: Final = 400.0  # megabytes of model after which few exchanges say enough
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor in a file."""
+
+    spec: TensorSpec
+    path: Path
 
 
 @dataclass(kw_only=True)
@@ -193,11 +205,14 @@ class LoopbackFleet:
         kind: ExchangeType = ExchangeType.CONTRIBUTE,
         deadline_s: float = DEADLINE_S,
         key: SigningKey | None = None,
+        stored: Stored | None = None,
     ) -> Request:
-        """A sealed request to one node whose reply has the form of its tensor."""
+        """A sealed request to one node whose reply has the form of its tensor, given or stored."""
         from broker.federation.engine import Expect, Request
 
         spec: TensorSpec | None = None if tensor is None else tensor_spec(tensor)
+        spec = spec if stored is None else stored.spec
+        data = None if tensor is None else tensor_bytes(tensor)
         header = seal_request(
             key or self.broker_key,
             contract=opened.contract,
@@ -217,7 +232,7 @@ class LoopbackFleet:
             round=round_,
             attempt=attempt,
             header=header,
-            tensor=None if tensor is None else tensor_bytes(tensor),
+            tensor=data if stored is None else stored.path,
             expect=None if spec is None else Expect(dtype=spec.dtype, shape=spec.shape),
         )
 
@@ -237,100 +252,164 @@ class LoopbackFleet:
 
 
 def run(*, nodes: int = 4, sizes_mb: Sequence[float] = (0.001, 1.0), exchanges: int = 50) -> dict[str, Any]:
-    """Figures of exchanges with real processes, by size of the tensor in megabytes.
+    """Figures of exchanges with real processes, one row per size of the tensor in megabytes.
 
     Returns:
-        ``nodes``, ``cpus``, ``exchanges``, ``online_s`` and ``sizes``: per size the median, 90th percentile
-        and extremes in seconds,
-        CPU seconds of broker and all nodes, requests and bytes on the wire per exchange.
+        ``nodes``, ``cpus``, ``load`` before and after, and ``rows``. A row has ``mb``, how many
+        ``exchanges``, ``p50_s``, ``p95_s``, ``min_s``, ``max_s``; per exchange ``cpu_s`` of all processes,
+        its parts ``broker_cpu_s`` and ``nodes_cpu_s``, and ``requests``; ``bytes_ratio``, bytes of all bodies
+        over those of the tensors in both directions; ``broker_peak_mb`` and ``broker_idle_mb``, resident
+        memory of the broker's process at its highest and before the first exchange, and ``node_peak_mb``.
     """
+    load = [os.getloadavg()[0]]
+    rows = []
+    for size_mb in sizes_mb:
+        count = max(3, min(exchanges, round(_LARGE_MB / size_mb)))
+        told = subprocess.run(  # noqa: S603  our own command line
+            [sys.executable, "-m", "sandbox.bench_exchange", "measure", str(nodes), str(size_mb), str(count)],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        rows.append(json.loads(told.stdout))
+    load.append(os.getloadavg()[0])
+    return {"nodes": nodes, "cpus": os.cpu_count(), "load": [round(one, 2) for one in load], "rows": rows}
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The rows of `run` for a terminal."""
+    yield f"{found['nodes']} nodes, {found['cpus']} CPUs, load {found['load'][0]} to {found['load'][1]}"
+    seconds = ["p50_s", "p95_s", "cpu_s", "broker_cpu_s", "nodes_cpu_s"]
+    heads = ["mb", *seconds, "requests", "bytes_ratio", "broker_peak_mb", "node_peak_mb"]
+    yield "".join(f"{head:>15}" for head in heads)
+    for row in found["rows"]:
+        yield "".join(f"{row[head]:>15g}" for head in heads)
+
+
+def measure(*, nodes: int, size_mb: float, exchanges: int) -> dict[str, Any]:
+    """One row; this process is the broker."""
     with tempfile.TemporaryDirectory(prefix="iriai-bench-") as folder:
         fleet = LoopbackFleet(folder=Path(folder) / "fleet", nodes=nodes)
         fleet.prepare()
-        return asyncio.run(_measure(fleet, sizes_mb, exchanges))
+        return asyncio.run(_measure(fleet, size_mb, exchanges))
 
 
-async def _measure(fleet: LoopbackFleet, sizes_mb: Sequence[float], exchanges: int) -> dict[str, Any]:
-    report: dict[str, Any] = {
-        "nodes": fleet.nodes,
-        "cpus": os.cpu_count(),
-        "exchanges": exchanges,
-        "sizes": {},
-    }
+async def _measure(fleet: LoopbackFleet, size_mb: float, exchanges: int) -> dict[str, Any]:
     async with fleet.serving() as engine:
         try:
             for index in range(fleet.nodes):
                 fleet.start(index)
-            report["online_s"] = round(await fleet.all_online(), 3)
+            online_s = await fleet.all_online()
             opened = await engine.open_run(run="run_benchaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
-            first = 0
-            for size_mb in sizes_mb:
-                figures = await _size(fleet, opened, size_mb, exchanges, first)
-                report["sizes"][f"{size_mb:g}"] = figures
-                first += exchanges + 2
+            row = await _row(fleet, opened, max(1, round(size_mb * 1e6 / 4)), exchanges)
             await engine.close_run(opened, ok=True)
         finally:
             fleet.stop()
-    return report
+    return {"mb": size_mb, "online_s": round(online_s, 3)} | row
 
 
-async def _size(
-    fleet: LoopbackFleet, opened: EngineRun, size_mb: float, exchanges: int, first: int
-) -> dict[str, Any]:
-    generator = np.random.default_rng(first)
-    count = max(1, round(size_mb * 1e6 / 4))
+async def _row(fleet: LoopbackFleet, opened: EngineRun, count: int, exchanges: int) -> dict[str, Any]:
+    idle_mb = _memory_mb("self", "VmRSS")
+    total = np.zeros(count, np.uint32)
     took_s = []
-    for at in range(exchanges + 2):
-        tensor = generator.standard_normal(count).astype(np.float32)
-        if at == 2:  # noqa: PLR2004  two to warm up
+    for at in range(exchanges + _WARM_UP):
+        stored = _store(fleet.folder / "model.u32", count, seed=at)
+        if at == _WARM_UP:
             before = _usage(fleet)
         began_s = time.perf_counter()
-        requests = [fleet.request(opened, name, first + at, tensor) for name in fleet.names]
-        outcomes = await fleet.ask(opened, requests)
+        requests = [fleet.request(opened, name, at, None, stored=stored) for name in fleet.names]
+        total[:] = 0
+        for outcome in await fleet.ask(opened, requests, deadline_s=10 * DEADLINE_S):
+            _fold(outcome, total)
         took_s.append(time.perf_counter() - began_s)
-        _check(outcomes, tensor)
+        _check(stored, total, fleet.nodes)
     after = _usage(fleet)
     per = {name: (after[name] - before[name]) / exchanges for name in after}
-    times = sorted(took_s[2:])
+    times = sorted(took_s[_WARM_UP:])
     return {
-        "median_s": round(statistics.median(times), 4),
-        "p90_s": round(times[int(len(times) * 0.9)], 4),
+        "exchanges": exchanges,
+        "p50_s": round(statistics.median(times), 4),
+        "p95_s": round(times[min(len(times) - 1, int(len(times) * 0.95))], 4),
         "min_s": round(times[0], 4),
         "max_s": round(times[-1], 4),
+        "cpu_s": round(per["broker_cpu_s"] + per["nodes_cpu_s"], 4),
         "broker_cpu_s": round(per["broker_cpu_s"], 4),
         "nodes_cpu_s": round(per["nodes_cpu_s"], 4),
         "requests": round(per["requests"], 1),
-        "wire_bytes": round(per["wire_bytes"]),
+        "bytes_ratio": round(per["wire_bytes"] / (2 * fleet.nodes * stored.spec.size_bytes), 4),
+        "broker_idle_mb": idle_mb,
+        "broker_peak_mb": _memory_mb("self", "VmHWM"),
+        "node_peak_mb": max(_memory_mb(one.pid, "VmHWM") for one in fleet.processes.values()),
     }
 
 
-def _check(outcomes: Sequence[Reply | Failure], tensor: np.ndarray) -> None:
+def _parts(count: int, seed: int) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    for start in range(0, count, _PART):
+        yield generator.integers(0, 1 << 32, min(_PART, count - start), np.uint32)
+
+
+def _store(path: Path, count: int, *, seed: int) -> Stored:
+    """Random words in a file; neither here nor in the engine are they whole in memory."""
+    hashed = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in _parts(count, seed):
+            file.write(part.data)
+            hashed.update(part.data)
+    spec = TensorSpec(digest=f"sha256:{hashed.hexdigest()}", dtype="uint32", shape=(count,))
+    return Stored(spec, path)
+
+
+def _fold(outcome: Reply | Failure, total: np.ndarray) -> None:
     from broker.federation.engine import Failure
 
-    for outcome in outcomes:
-        if isinstance(outcome, Failure) or outcome.tensor is None:
-            raise RuntimeError(str(outcome))
-        if not np.array_equal(outcome.tensor.array(), tensor + np.float32(1)):
-            raise RuntimeError(outcome.node)
-        outcome.tensor.release()
+    if isinstance(outcome, Failure) or outcome.tensor is None:
+        raise RuntimeError(str(outcome))
+    at = 0
+    for chunk in outcome.tensor.chunks():
+        values = np.frombuffer(chunk, "<u4")
+        total[at : at + values.size] += values
+        at += values.size
+    outcome.tensor.release()
+
+
+def _check(stored: Stored, total: np.ndarray, nodes: int) -> None:
+    """Every word came back, plus one, from every node."""
+    at = 0
+    with stored.path.open("rb") as file:
+        while part := file.read(4 * _PART):
+            values = np.frombuffer(part, "<u4")
+            if not np.array_equal(total[at : at + values.size], (values + np.uint32(1)) * np.uint32(nodes)):
+                raise RuntimeError(stored.path)
+            at += values.size
 
 
 def _usage(fleet: LoopbackFleet) -> dict[str, float]:
     traffic = [fleet.engine.traffic(name) for name in fleet.names]
     return {
         "broker_cpu_s": time.process_time(),
-        "nodes_cpu_s": sum(_cpu_s(process.pid) for process in fleet.processes.values()),
+        "nodes_cpu_s": sum(cpu_s(process.pid) for process in fleet.processes.values()),
         "requests": fleet.engine.endpoint.requests,
         "wire_bytes": sum(one["received"] + one["sent"] for one in traffic),
     }
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, in user and kernel mode."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:  # not Linux, or gone
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory_mb(pid: int | str, field_: str) -> float:
+    """Resident memory of a process, now (``VmRSS``) or at its highest (``VmHWM``)."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # not Linux, or gone
+        return 0.0
+    line = next(line for line in text.splitlines() if line.startswith(f"{field_}:"))
+    return round(int(line.split()[1]) * 1024 / 1e6, 1)
 
 
 def _free_port() -> int:
@@ -363,7 +442,7 @@ class AddOne:
         """The tensor plus one."""
         from client.federation.handlers import HandlerReply
 
-        return HandlerReply(tensor=None if tensor is None else tensor + np.float32(1))
+        return HandlerReply(tensor=None if tensor is None else tensor + tensor.dtype.type(1))
 
 
 def serve_node(home: Path, handlers: Mapping[ExchangeType, Any]) -> None:
@@ -397,4 +476,8 @@ def serve_node(home: Path, handlers: Mapping[ExchangeType, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve_node(Path(sys.argv[1]), {kind: AddOne() for kind in ExchangeType})
+    if sys.argv[1] == "measure":
+        row = measure(nodes=int(sys.argv[2]), size_mb=float(sys.argv[3]), exchanges=int(sys.argv[4]))
+        print(json.dumps(row))  # noqa: T201  the answer to the parent process
+    else:
+        serve_node(Path(sys.argv[1]), {kind: AddOne() for kind in ExchangeType})

@@ -7,6 +7,9 @@ Nine silos in teams of three that are drawn anew in each of twelve rounds. Attac
 clipped to D per episode, noised for the clause's epsilon over its judgings, and rounded. Attackers lie as
 judges, too: they send their gains with the other sign.
 
+With that noise, about one clean round in a hundred loses a team to it (2 of 240 over seeds 0 to 19); without
+it none does.
+
 - ``nothing``: the mean of everybody.
 - ``team-median``: per value, the median of the teams' means.
 - ``veto``: the mean of everybody, or nothing: taken back unless a quorum accepts it.

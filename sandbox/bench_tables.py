@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sandbox.study import StudyOptions
 
-__all__ = ["dp_before", "dp_lines", "pooling_before", "pooling_lines"]
+__all__ = ["dp_before", "dp_lines", "pooling_before", "pooling_lines", "secagg_before", "secagg_lines"]
 
 Json = Any  # a JSON value
 
@@ -28,6 +28,8 @@ _PRIVATE_Q: Final = 0.2
 _PLAIN_S: Final = 10.0  # training without privacy
 _START_S: Final = 5.0
 _CELLS: Final = 4
+_TURNS: Final = 3
+_VALUE_S: Final = 5e-8  # per party and parameter: drawn, quantised twice, masked
 _NAME: Final = 34
 _WAYS: Final = ("sgd", "opacus_hooks", "opacus_ghost", "packed", "loop")
 
@@ -120,3 +122,33 @@ def pooling_lines(found: Mapping[str, Json]) -> Iterator[str]:
 def _rate(rate: Mapping[str, Json]) -> str:
     low, high = rate["interval"]
     return f"{rate['mean']:.2f} [{low:.2f}, {high:.2f}]".rjust(20)
+
+
+# --- bench secagg ---
+
+
+def secagg_before(parties: int, dim: int) -> str:
+    """What is said before `sandbox.bench_secagg` measures."""
+    took = _takes(_TURNS * (_START_S + _VALUE_S * parties * dim))
+    return f"bench secagg: {_TURNS} rounds of {parties} parties with {dim:,} parameters; {took}"
+
+
+def secagg_lines(found: Mapping[str, Json]) -> Iterator[str]:
+    """Seconds, bytes and memory of `sandbox.bench_secagg.run`, ours and Flower's side by side."""
+    yield (
+        f"{found['parties']} parties, {found['dim']:,} parameters ({found['vector_mb']} MB), "
+        f"{found['drop']} vanish before they send"
+    )
+    yield f"{'':{_NAME}}{'here':>14}{'Flower':>14}"
+    rows = (
+        ("CPU seconds of a client", "client_cpu_s", "{:.3f}"),
+        ("bytes sent, to float32", "bytes_ratio", "{:.4f}"),
+        ("megabytes at the peak of masking", "peak_mb", "{:.1f}"),
+    )
+    for words, name, form in rows:
+        both = (_cell(found[name], form), _cell(found["flower_" + name], form))
+        yield f"{words:{_NAME}}" + "".join(f"{one:>14}" for one in both)
+    yield f"{'CPU seconds of the broker':{_NAME}}{found['server_cpu_s']:>14.3f}{'-':>14}"
+    if found["ratio"] is not None:
+        yield f"a client of Flower's takes {found['ratio']:.1f} times the CPU seconds"
+    yield "the opened sum is " + ("" if found["exact"] else "NOT ") + "the plain sum, value by value"

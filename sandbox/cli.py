@@ -149,12 +149,28 @@ def bench_exchange(
     exchanges: Annotated[int, typer.Option(min=1, max=1000, help="Exchanges per size.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """Median time of one exchange over TLS with signed messages, per size."""
-    from sandbox.bench_exchange import run
+    """Time, CPU, bytes and the broker's memory of one exchange over TLS with signed messages, per size."""
+    from sandbox.bench_exchange import lines, run
 
     found = run(nodes=nodes, sizes_mb=[float(one) for one in mb.split(",")], exchanges=exchanges)
-    if not as_json:
-        typer.echo(json.dumps(found, indent=2))
+    for line in () if as_json else lines(found):
+        typer.echo(line)
+    _print(found, as_json=as_json)
+
+
+@bench.command("rounds")
+def bench_rounds(
+    *,
+    nodes: Annotated[int, typer.Option(min=3, max=16, help="Node processes.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds that are counted.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Secure rounds per second of a whole federation with a small model, and where their time goes."""
+    from sandbox.bench_rounds import lines, run
+
+    found = run(nodes=nodes, rounds=rounds)
+    for line in () if as_json else lines(found):
+        typer.echo(line)
     _print(found, as_json=as_json)
 
 
@@ -192,6 +208,27 @@ def bench_dp(
     _print(found, as_json=as_json)
 
 
+@bench.command("secagg")
+def bench_secagg(
+    *,
+    parties: Annotated[int, typer.Option(min=3, max=50, help="Of the round.")] = 10,
+    dim: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="Parameters.")] = 1_000_000,
+    drop: Annotated[int, typer.Option(min=0, max=16, help="Vanish before they send.")] = 1,
+    flower: Annotated[bool, typer.Option(help="Measure Flower's SecAgg+ beside it.")] = True,
+    as_json: Json = False,
+) -> None:
+    """CPU seconds, bytes and memory of one secure sum, beside Flower's SecAgg+ with the same vector."""
+    from sandbox.bench_tables import secagg_before, secagg_lines
+
+    typer.echo(secagg_before(parties, dim), err=True)
+    from sandbox.bench_secagg import run
+
+    found = run(parties=parties, dim=dim, drop=drop, flower=flower)
+    for line in () if as_json else secagg_lines(found):
+        typer.echo(line)
+    _print(found, as_json=as_json)
+
+
 @bench.command("cobotops")
 def bench_cobotops(
     data: Annotated[Path, typer.Argument(help="CSV of UR3 CobotOps, or the folder that holds it.")],
@@ -206,6 +243,22 @@ def bench_cobotops(
     found = run(path, seeds=_numbers(seeds))
     if not as_json:
         typer.echo(json.dumps(found, indent=2))
+    _print(found, as_json=as_json)
+
+
+@bench.command("robustness")
+def bench_robustness(
+    *,
+    seeds: Annotated[str, typer.Option(help="Of data, teams and noise, separated by commas.")] = "1,2,3,4,5",
+    exact: Annotated[bool, typer.Option("--exact", help="Votes without the noise of their privacy.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Error under attacks by one to three of nine silos: no defence, team median, veto, norm test, vote."""
+    from sandbox.bench_robustness import lines, run
+
+    found = run(seeds=_numbers(seeds), noised=not exact)
+    for line in () if as_json else lines(found):
+        typer.echo(line)
     _print(found, as_json=as_json)
 
 

@@ -287,9 +287,10 @@ class _Demo:
     def _round_ms(self) -> dict[str, float]:
         """Medians of the broker's own line per round."""
         lines = [one for one in self.federation.journal() if one.get("event") == "round.closed"]
-        names = ("exchange_ms", "aggregate_ms", "checkpoint_ms", "commit_ms")
+        parts = ("setup", "contribute", "confirm", "unmask", "aggregate", "checkpoint", "commit")
+        names = tuple(f"{one}_ms" for one in parts)
         if not lines:
             return {}
-        found = {name: round(statistics.median(float(one[name]) for one in lines), 1) for name in names}
-        total = statistics.median(sum(float(one[name]) for name in names) for one in lines)
+        found = {name: round(statistics.median(float(one.get(name, 0)) for one in lines), 1) for name in names}
+        total = statistics.median(sum(float(one.get(name, 0)) for name in names) for one in lines)
         return found | {"total": round(total, 1)}

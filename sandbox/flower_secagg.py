@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flower's own secure aggregation on one client, driven in this process: the yardstick of `bench secagg`.
 
-`FlowerClients` takes the installed ``secaggplus_mod`` through its stages with the settings that Flower's
-workflow has by default. The app that it wraps returns a vector that lies ready, so what is timed is Flower's:
-decrypting shares, quantising, masks, and writing the arrays. Nothing of it is used anywhere else.
+`FlowerClients` takes the installed ``secaggplus_mod`` through the four stages of a round, with the settings
+that Flower's workflow has by default. The app that it wraps returns a vector that lies ready, so what the
+first client does is Flower's alone: keys, shares, decrypting, quantising, masks, arrays as bytes, and which
+shares it shows. Nothing of it is used anywhere else.
+
+    clients = FlowerClients(parties=10, threshold=7)
+    clients.exchange_keys()
+    clients.mask(clients.trained(vector))
+    clients.unmask(missing=1)
+    clients.cpu_s, clients.sent             # of the first client
 """
 
 from __future__ import annotations
@@ -12,7 +19,6 @@ import importlib
 import os
 import time
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FlowerClients", "FlowerFigures"]
+__all__ = ["FlowerClients"]
 
 _CLIPPING: Final = 8.0
 _TARGET: Final = 1 << 22
@@ -30,62 +36,67 @@ _EXAMPLES: Final = 1_000
 _RECORD: Final = "secaggplus_configs"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowerFigures:
-    """What one client took for one masked vector: CPU seconds, and bytes of its replies in all stages."""
-
-    cpu_s: float
-    sent: int
-
-
 class FlowerClients:
-    """Clients that exchanged keys and shares, and one of them that masks.
+    """Clients of one round that all share keys with each other.
 
     Args:
-        parties: Clients; all of them share keys with each other.
+        parties: How many.
         threshold: Shares that open a secret.
+
+    Attributes:
+        cpu_s: CPU seconds of the first client so far.
+        sent: Bytes in its replies so far.
     """
 
     def __init__(self, *, parties: int, threshold: int) -> None:
         os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-        self._names = _Names()
+        self._names, self._threshold = _Names(), threshold
         self._contexts = {at: self._names.context(at) for at in range(1, parties + 1)}
-        common = {
-            "sample_num": parties,
-            "share_num": parties,
-            "threshold": threshold,
+        self._sealed: dict[str, list[Any]] = {}
+        self.cpu_s, self.sent = 0.0, 0
+
+    def exchange_keys(self) -> None:
+        """The stages before training."""
+        settings = {
+            "sample_num": len(self._contexts),
+            "share_num": len(self._contexts),
+            "threshold": self._threshold,
             "clipping_range": _CLIPPING,
             "target_range": _TARGET,
             "mod_range": _MODULUS,
             "max_weight": float(_EXAMPLES),
         }
-        keys = {at: self._ask(at, "setup", common) for at in self._contexts}
+        keys = {at: self._ask(at, "setup", settings) for at in self._contexts}
         shown = {str(at): [one["pk1"], one["pk2"]] for at, one in keys.items()}
-        shares = {at: self._ask(at, "share_keys", shown) for at in self._contexts}
-        self._before = _bytes_in(keys[1]) + _bytes_in(shares[1])
+        dealt = {at: self._ask(at, "share_keys", shown) for at in self._contexts}
         sealed = {
-            at: dict(zip(found["dsts"], found["ctxts"], strict=True))[1]
-            for at, found in shares.items()
-            if at != 1
+            at: dict(zip(one["dsts"], one["ctxts"], strict=True))[1] for at, one in dealt.items() if at != 1
         }
         self._sealed = {"ctxts": list(sealed.values()), "srcs": list(sealed)}
-        self._state = self._contexts[1].state.copy()
 
-    def mask(self, vector: NDArray[np.float32]) -> FlowerFigures:
-        """Masks a vector; may be called again."""
-        self._contexts[1].state = self._state.copy()
-        content = self._names.trained(vector, _EXAMPLES)
-        began_s = time.process_time()
-        found = self._ask(1, "collect_masked_vectors", self._sealed, content)
-        cpu_s = time.process_time() - began_s
-        return FlowerFigures(cpu_s=cpu_s, sent=self._before + _bytes_in(found))
+    def trained(self, vector: NDArray[np.float32]) -> Any:  # noqa: ANN401  Flower's
+        """What an app returns that trained this vector."""
+        return self._names.trained(vector, _EXAMPLES)
+
+    def mask(self, content: Any) -> None:  # noqa: ANN401  Flower's
+        """Masks what `trained` gave."""
+        self._ask(1, "collect_masked_vectors", self._sealed, content)
+
+    def unmask(self, *, missing: int) -> None:
+        """Shows shares of all clients, the last ones being gone."""
+        names = list(self._contexts)
+        here = names[: len(names) - missing]
+        self._ask(1, "unmask", {"active_nids": here, "dead_nids": names[len(here) :]})
 
     def _ask(self, at: int, stage: str, facts: Mapping[str, Any], content: Any = None) -> Mapping[str, Any]:  # noqa: ANN401  Flower's
-        message = self._names.message(at, {"stage": stage, **facts})
-        reply = self._names.mod(
-            message, self._contexts[at], lambda asked, _: self._names.reply(content, asked)
-        )
+        message, context = self._names.message(at, {"stage": stage, **facts}), self._contexts[at]
+        began_s = time.process_time()
+        reply = self._names.mod(message, context, lambda asked, _: self._names.reply(content, asked))
+        took_s = time.process_time() - began_s
         found: Mapping[str, Any] = reply.content.config_records[_RECORD]
+        if at == 1:
+            self.cpu_s += took_s
+            self.sent += _bytes_in(found)
         return found
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from policies.contract import (
     Aggregate,
@@ -169,6 +169,11 @@ class PoolSim:
     recipe: bytes = RECIPE
     successor: str | None = None
     earlier: list[tuple[bytes, Envelope]] = field(default_factory=list)
+    # of a story with other sums (`tests.sumsim`): terms of the aggregation clause, whom the broker refuses in
+    # which round, and the attempt that a round is averaged in where it is not the first
+    pooling: ClassVar[Mapping[str, Any]] = {}
+    refused: ClassVar[tuple[int, str] | None] = (2, "hanbit")
+    attempts: ClassVar[Mapping[int, int]] = {}
 
     def __post_init__(self) -> None:
         self.log_key = SigningKey.from_seed(seeded("log key"))
@@ -245,7 +250,8 @@ class PoolSim:
                 "update_norm_max": "10",
                 "delay_hours": 0,
                 "differencing_guard": "off",
-            },
+            }
+            | dict(self.pooling),
             "tiers": [
                 {
                     "clause": "tier-1",
@@ -586,29 +592,13 @@ class PoolSim:
         for party in PARTIES:
             pub = self.decide(self._train(party, number), "broker")
             self.add(f"asked {party} {number}", self.by_broker(T.DECISION_RECORDED, pub, round=number))
-        opened = self.add(
-            f"round {number} opened",
-            self.by_broker(
-                T.ROUND_OPENED,
-                {
-                    "recipe": digest(self.recipe),
-                    "plan": digest_of(PLAN),
-                    "base_model": base,
-                    "deadline": iso_s(self.now_ms + 3_600_000)[:-3] + "00Z",
-                    "cohort": len(PARTIES),
-                    "attempt": 1,
-                },
-                round=number,
-                refs=self.refs(run_opened),
-            ),
-        )
-        self.publish()
+        opened = self._open(f"round {number} opened", number, base, run_opened)
         used: list[int | None] = []
         parties: dict[str, Any] = {}
         survivors = []
         for maker in self.makers.values():
             submitted, spent = self._reply(maker, number)
-            accepted = (number, maker.party) != (2, "hanbit")
+            accepted = (number, maker.party) != self.refused
             verdict = self._verdict(maker, number, submitted, accepted=accepted)
             word = "accepted" if accepted else "refused"
             parties[maker.alias(self.contract.digest, RUN, number)] = {"received": 1, "verdict": word}
@@ -623,11 +613,11 @@ class PoolSim:
             ),
         )
         aggregate = {
-            "aggregate": digest_from(f"aggregate {number}"),
+            "aggregate": self.averaged(number),
             "model": model,
-            "attempt": 1,
+            "attempt": self.attempts.get(number, 1),
             "count": len(survivors),
-            "transcript": None,
+            "transcript": self.transcript(number),
         }
         released = self.add(
             f"aggregate {number}",
@@ -636,7 +626,7 @@ class PoolSim:
             ),
         )
         closed = {
-            "attempt": 1,
+            "attempt": self.attempts.get(number, 1),
             "received": len(PARTIES),
             "accepted": len(survivors),
             "refused": len(PARTIES) - len(survivors),
@@ -651,6 +641,34 @@ class PoolSim:
         self.publish()
         return model
 
+    def _open(
+        self, name: str, number: int, base: str, run_opened: int | None, attempt: int | None = None
+    ) -> int | None:
+        pub = {
+            "recipe": digest(self.recipe),
+            "plan": digest_of(PLAN),
+            "base_model": base,
+            "deadline": iso_s(self.now_ms + 3_600_000)[:-3] + "00Z",
+            "cohort": len(PARTIES),
+            "attempt": attempt or self.attempts.get(number, 1),
+        }
+        refs = self.refs(run_opened)
+        opened = self.add(name, self.by_broker(T.ROUND_OPENED, pub, round=number, refs=refs))
+        self.publish()
+        return opened
+
+    def averaged(self, number: int) -> str:
+        """Digest of a round's sum or average."""
+        return digest_from(f"aggregate {number}")
+
+    def sent(self, maker: MakerSim, number: int) -> str:
+        """Digest of what a maker sends first in a round."""
+        return digest_from(f"{maker.party} {number}")
+
+    def transcript(self, _number: int) -> str | None:
+        """Digest of the transcript of a round's sum; None where updates come one by one."""
+        return None
+
     def _reply(self, maker: MakerSim, number: int) -> tuple[int | None, int | None]:
         place = {"run": RUN, "round": number}
         name = f"{maker.party} {number}"
@@ -660,7 +678,7 @@ class PoolSim:
         receipt = MadeWith(engine="loop").receipt(
             steps_total=number, ledger_head=digest_from(f"ledger {name}")
         )
-        body = {"update": digest_from(name), "plan": digest_of(PLAN), "steps": 1, "attempt": 1}
+        body = {"update": self.sent(maker, number), "plan": digest_of(PLAN), "steps": 1, "attempt": 1}
         body |= {"receipt": receipt}
         submitted = self.add(f"submission {name}", self.said(maker, T.SUBMISSION_RECEIVED, body, **place))
         return submitted, spent
@@ -695,8 +713,8 @@ class PoolSim:
             privacy=FACTS,
             epsilon_after_release=EPSILON,
             epsilon_after_total="4.5",
-            secure_aggregation="off",
-            group_mac="off",
+            secure_aggregation=self.contract.aggregation.secure_aggregation,
+            group_mac=self.contract.aggregation.group_mac,
             reply_slot_ms=0,
             **self.start(),
         )
@@ -718,7 +736,7 @@ class PoolSim:
             norms_within=True,
             finite=True,
             privacy=FACTS,
-            secure_aggregation="off",
+            secure_aggregation=self.contract.aggregation.secure_aggregation,
             validation=None,
             rejected_rounds=None,
             log_origin=ORIGIN,

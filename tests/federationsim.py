@@ -39,7 +39,9 @@ from broker.app import build
 from broker.boot import open_services
 from broker.federation.checkpoints import ModelFiles
 from broker.federation.local import LocalGrid, LocalNode
+from broker.federation.replies import CONTRIBUTIONS
 from broker.federation.runner import RoundRunner
+from broker.federation.secure.files import Transcripts
 from broker.federation.tools import Journal, Tools
 from broker.log.bundle import export
 from broker.release import gate
@@ -59,7 +61,7 @@ from client.settings import Home, LocalRules, load_settings, save_settings
 from client.worker import Worker
 from policies.contract import Contract, from_tree
 from policies.encoding import b64, canonical, digest, parse
-from policies.exchange import ExchangeType, ReplyHeader, TensorSpec, open_reply, peek_request, seal_reply
+from policies.exchange import DTYPES, ReplyHeader, TensorSpec, open_reply, peek_request, seal_reply
 from policies.identity import SigningKey, key_text
 from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType, alias
@@ -69,6 +71,9 @@ from policies.privacy.ledger import TRAIN
 from policies.privacy.receipts import MadeWith
 from policies.recipe import Recipe, manifest
 from policies.recipe import load as load_recipe
+from policies.secagg.agreed import agreed_terms
+from policies.secagg.ring import check_update, mean, quantise
+from policies.secagg.terms import Terms
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from sandbox.recipes import plain_recipe, private_recipe
@@ -83,6 +88,7 @@ T = TypeVar("T")
 NAMES = ("hanbit", "iber", "kita", "nord")
 ROUNDS = 3
 STEPS = 12
+SECURE = {"aggregation.secure_aggregation": "required"}
 Lie = Callable[["Said"], "Said | str | None"]
 _PATIENCE_S = 20.0
 
@@ -246,7 +252,7 @@ class SimFleet(LocalGrid):
 
     async def exchange(self, run: Any, requests: Any, **named: Any) -> Any:
         """The loop turns after each answer, so that several runs take turns; some give way more often in a round."""
-        trains = any(one.type is ExchangeType.CONTRIBUTE for one in requests)
+        trains = any(one.type in CONTRIBUTIONS for one in requests)
         async for outcome in super().exchange(run, requests, **named):
             yield outcome
             for _ in range(1 + self.turns[run.run] * trains):
@@ -333,7 +339,7 @@ class Said:
 
     @property
     def contributes(self) -> bool:
-        return self.header.type is ExchangeType.CONTRIBUTE and self.header.ok
+        return self.header.type in CONTRIBUTIONS and self.header.ok
 
     def sealed(
         self,
@@ -347,7 +353,8 @@ class Said:
         old, data = self.header, self.tensor if tensor is None else tensor
         spec = None
         if data is not None:
-            spec = TensorSpec(digest=digest(data), dtype="float32", shape=shape or (len(data) // 4,))
+            dtype = "float32" if old.tensor is None else old.tensor.dtype
+            spec = TensorSpec(digest=digest(data), dtype=dtype, shape=shape or (len(data) // DTYPES[dtype],))
         raw = seal_reply(
             key or self.node.key,
             peek_request(self.request),
@@ -381,6 +388,8 @@ class SimNode:
         self.learner = SimLearner(name)
         self.lies: list[Lie] = []
         self.away = False
+        self.deaf: Callable[[str, tuple[int, int]], bool] = lambda _kind, _slot: False
+        self.mute: Callable[[str, tuple[int, int]], bool] = lambda _kind, _slot: False
         self._torch = torch
         self._starts = 0
         self._worker: Worker | None = None
@@ -425,9 +434,11 @@ class SimNode:
             self._worker = None
 
     def ask(self, config: Any, header: bytes, kind: str, slot: Any, tensor: bytes | None) -> Any:
-        if self.away:
+        if self.away or self.deaf(kind, slot):
             return None
         answer = self.worker.desk.local(config, header, kind, slot, tensor)
+        if self.mute(kind, slot):  # it did what it was asked; the answer is lost
+            return None
         for lie in self.lies:
             if not isinstance(answer, tuple):
                 break
@@ -718,6 +729,50 @@ class Pool:
             }
             assert len(set(node.learner.trained)) == len(node.learner.trained), name
 
+    @property
+    def secure(self) -> bool:
+        return self.contract.aggregation.secure_aggregation == "required"
+
+    def terms(self, run_id: str) -> Terms:
+        """Of secure aggregation in a run."""
+        return agreed_terms(self.contract, self.recipe.canonical, run=run_id)
+
+    def sent(self, name: str, run_id: str, slot: tuple[int, int]) -> np.ndarray:
+        """What a node put on the ring in an attempt: its update of the newest one of the round that it trained in."""
+        made = max(
+            (one[1:] for one in self.nodes[name].learner.trained if one[0] == run_id and one[1] == slot[0]),
+            key=lambda one: (one <= slot, one),
+        )
+        terms = self.terms(run_id)
+        update = true_update(name, run_id, made, terms.dimension)
+        return quantise(check_update(update, terms), weight=terms.weight(name), terms=terms)
+
+    def expected_sum(self, run_id: str, row: Any) -> np.ndarray:
+        """The ring sum of what the accepted nodes of an attempt sent, added in the plain."""
+        accepted = [name for name, one in json.loads(row.verdicts).items() if one == "accepted"]
+        total = np.zeros(self.terms(run_id).dimension, "<u4")
+        for name in accepted:
+            total += self.sent(name, run_id, (row.round, row.attempt))
+        return total
+
+    def check_sums(self, run_id: str) -> int:
+        """Every opened sum in the log is exact to the bit, and gives the model; their number."""
+        released = {one.round: one for one in self.entries(EntryType.AGGREGATE_RELEASED, run_id)}
+        with_model = [row for row in self.rounds(run_id) if row.model is not None]
+        assert sorted(released) == [row.round for row in with_model]
+        for row in with_model:
+            assert released[row.round].pub["aggregate"] == digest(self.expected_sum(run_id, row).tobytes())
+        self.expected_model(run_id)
+        return len(with_model)
+
+    def _mean(self, run_id: str, row: Any, accepted: list[str]) -> np.ndarray:
+        if self.secure:
+            return mean(self.expected_sum(run_id, row), self.terms(run_id), accepted)
+        slot, total = (row.round, row.attempt), np.zeros(self.recipe.parameters)
+        for name in accepted:
+            total += true_update(name, run_id, slot, self.recipe.parameters).astype(np.float64)
+        return total / len(accepted)
+
     def expected_model(self, run_id: str) -> str:
         """The model that the accepted updates give, computed apart from the runner."""
         from broker.federation.checkpoints import model_digest
@@ -729,11 +784,8 @@ class Pool:
             accepted = sorted(name for name, one in json.loads(row.verdicts).items() if one == "accepted")
             if row.model is None:
                 continue
-            slot = (row.round, row.attempt)
-            total = np.zeros(len(weights))
-            for name in accepted:
-                total += true_update(name, run_id, slot, len(weights)).astype(np.float64)
-            weights, state = server_step(weights, total / len(accepted), state, self.recipe.server, done)
+            update = self._mean(run_id, row, accepted)
+            weights, state = server_step(weights, update, state, self.recipe.server, done)
             done += 1
             assert model_digest(weights) == row.model, (row.round, row.attempt)
         return model_digest(weights)
@@ -748,6 +800,7 @@ class Pool:
             policy=self.services.policy,
             software=version("iriai"),
             contracts=self.services.contracts.documents(),
+            transcript=Transcripts(self.folder / "broker").read,
         )
         return verify(path.read_bytes(), parse_policy(self.services.policy))
 

@@ -146,6 +146,7 @@ class World:
     changes: dict[str, Any] = field(default_factory=dict)
     clock: HandClock = field(default_factory=lambda: HandClock(BEFORE_MS))
     learner: Any = field(default_factory=FixedLearner)
+    peers: tuple[str, ...] = ("nord", "iber")
     broker: BrokerSim = field(init=False)
     home: Home = field(init=False)
     member: Member = field(init=False)
@@ -170,8 +171,8 @@ class World:
         self.member = self.opened(b"member")
         membership(self.member)
         self.broker.annexes[self.recipe.digest] = self.recipe.canonical
+        self.keys = {name: SigningKey.from_seed(name.encode().ljust(32, b"-")) for name in self.peers}
         self.offer()
-        self.keys = {name: SigningKey.from_seed(name.encode().ljust(32, b"-")) for name in ("nord", "iber")}
 
     def opened(self, seed: bytes) -> Member:
         return open_member(
@@ -220,7 +221,7 @@ class World:
         }
         keys = {
             "kita": self.member.identity.key.public,
-            **{name: SigningKey.from_seed(name.encode().ljust(32, b"-")).public for name in ("nord", "iber")},
+            **{name: key.public for name, key in self.keys.items()},
             "broker": self.broker.key.public,
         }
         tree["parties"] = [one for one in tree["parties"] if one["party"] in keys]
@@ -233,7 +234,7 @@ class World:
         recipe["recipe_digest"] = self.recipe.digest
         recipe["max_rounds"] = 500
         recipe["max_local_steps_per_round"] = 50
-        recipe["datasets"] = [{"party": name, "dataset": f"{name}/pick"} for name in ("kita", "nord", "iber")]
+        recipe["datasets"] = [{"party": name, "dataset": f"{name}/pick"} for name in ("kita", *self.peers)]
         tree["recipes"] = [recipe]
         tree["fields"]["allow"] = list(FIELDS)
         tree["fields"]["trade_secret"] = []
@@ -355,9 +356,7 @@ class World:
         key: SigningKey | None = None,
         recipe: str | None = None,
     ) -> tuple[Answer, ReplyHeader]:
-        """One request as the fleet loop hands it to the desk, and the opened reply."""
-        config = RunConfig(run=run, contract=self.contract.digest, recipe=recipe or self.recipe.digest)
-        admission = self.worker.admit(config)
+        """One request of a plain round, and the opened reply."""
         tensor = None if kind is ExchangeType.PING else (self.weights() if weights is None else weights)
         spec: TensorSpec | None = None if tensor is None else tensor_spec(tensor)
         plan = self.recipe.plan
@@ -370,6 +369,32 @@ class World:
                 "plan": self.recipe.evaluation.digest,
                 "final": True,
             }
+        return self.send(
+            kind,
+            round=round,
+            attempt=attempt,
+            run=run,
+            tensor=tensor,
+            body=given | (body or {}),
+            key=key,
+            recipe=recipe,
+        )
+
+    def send(
+        self,
+        kind: ExchangeType,
+        *,
+        round: int,  # noqa: A002  the header's own word
+        attempt: int,
+        body: dict[str, Any],
+        tensor: np.ndarray | None = None,
+        run: str = RUN,
+        key: SigningKey | None = None,
+        recipe: str | None = None,
+    ) -> tuple[Answer, ReplyHeader]:
+        """Any request as the fleet loop hands it to the desk, and the opened reply."""
+        config = RunConfig(run=run, contract=self.contract.digest, recipe=recipe or self.recipe.digest)
+        admission = self.worker.admit(config)
         header = seal_request(
             key or self.broker.key,
             contract=self.contract.digest,
@@ -380,8 +405,8 @@ class World:
             type=kind,
             node=self.member.identity.node,
             deadline_ms=self.clock.ms + 60_000,
-            tensor=spec,
-            body=given | (body or {}),
+            tensor=None if tensor is None else tensor_spec(tensor),
+            body=body,
         )
         self.pulled = 0
 
@@ -406,12 +431,11 @@ class World:
         return [self.broker.log.receipt(index) for index in indexes]
 
 
-@functools.cache
-def _template() -> World:
-    """A world that is ready to be started, made once per process; every test gets a copy."""
+def template(**named: Any) -> World:
+    """A world that is ready to be started; tests get copies."""
     folder = Path(tempfile.mkdtemp(prefix="iriai-node-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    world = World(folder)
+    world = World(folder, **named)
     world.add_data()
     world.sign()
     world.finalize()
@@ -419,9 +443,16 @@ def _template() -> World:
     return world
 
 
+_template = functools.cache(template)
+
+
 def ready_world(folder: Path) -> World:
     """A node with data and a contract that everybody signed, in term, its worker composed."""
-    template = _template()
+    return copied(_template(), folder)
+
+
+def copied(template: World, folder: Path) -> World:
+    """A copy of a template, in term, its worker composed."""
     world = copy.copy(template)
     world.folder, world.home = folder, Home(folder / "node")
     shutil.copytree(template.home.root, world.home.root)

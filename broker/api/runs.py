@@ -84,6 +84,18 @@ async def stop_run(call: OperatorCall, run_id: str) -> Response:
     return await call.change(effect)
 
 
+@router.post("/operator/runs/{run_id}/resume")
+async def resume_run(call: OperatorCall, run_id: str) -> Response:
+    """Lets a run go on that waits because silos rejected its models; an operator answers for it."""
+    services = call.services
+
+    def effect(session: Session, tx: LogTx) -> Answer:
+        done = services.runs.resume(session, tx, run_id=run_id, operator=call.operator, request=call.digest)
+        return Answer(status=202, body=done)
+
+    return await call.change(effect)
+
+
 @router.get("/runs")
 @router.get("/operator/runs")
 async def runs(call: PartyCall) -> Response:

@@ -237,6 +237,23 @@ def run_stop(
     finish(lambda: commands_run.run_stop(where, run_id), as_json=as_json)
 
 
+@run.command("resume")
+def run_resume(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    *,
+    directory: Dir = None,
+    url: Url = None,
+    pin: Pin = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Lets a run go on that waits because silos rejected its models; find out why first."""
+    from broker.commands import run as commands_run
+
+    where = where_of(directory, url, pin, key)
+    finish(lambda: commands_run.run_resume(where, run_id), as_json=as_json)
+
+
 @release.command("list")
 def release_list(
     *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False

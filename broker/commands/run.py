@@ -12,7 +12,7 @@ from policies.ports import iso_s
 if TYPE_CHECKING:
     from broker.commands import Where
 
-__all__ = ["run_list", "run_open", "run_show", "run_stop"]
+__all__ = ["run_list", "run_open", "run_resume", "run_show", "run_stop"]
 
 _STOPPING: Final = "stopping     an operator ended it; its open round is closed first"
 _COUNTS: Final = ("accepted", "unused", "refused", "silent", "unasked")
@@ -58,9 +58,11 @@ def run_list(where: Where) -> Result:
 
 def _waits_for(one: dict[str, Any]) -> str:
     """Who keeps a run waiting, by which code, and until when it waits."""
-    waiting = one.get("waiting")
+    waiting, rejected = one.get("waiting"), one.get("rejected")
     if one.get("stopping"):
         return "its open round, then it is stopped"
+    if rejected is not None:
+        return f"an operator: {rejected['rounds']} models in a row were rejected"
     if waiting is None:
         return "-"
     who = " ".join(f"{party}:{code or '?'}" for party, code in sorted(waiting.get("codes", {}).items()))
@@ -76,6 +78,20 @@ def run_stop(where: Where, run: str) -> Result:
         data=done,
         text=(
             f"run          {name} ends once its open round is closed; in a pause, within a minute",
+            f"next: iriai-broker run show {name}",
+        ),
+    )
+
+
+def run_resume(where: Where, run: str) -> Result:
+    """Lets a run go on after rejections."""
+    with where.client() as client:
+        done = client.post(f"/operator/runs/{run}/resume", {})
+    name = plain(run)
+    return Result(
+        data=done,
+        text=(
+            f"run          {name} goes on within a minute, from its last accepted model",
             f"next: iriai-broker run show {name}",
         ),
     )
@@ -99,6 +115,7 @@ def run_show(where: Where, run: str) -> Result:
         *_why(found["ended"]),
         *([_STOPPING] if found.get("stopping") else []),
         *_waits(found.get("waiting")),
+        *_rejected(found.get("rejected")),
         *_out(found.get("out", ())),
         *table(("ROUND", "ATTEMPT", *map(str.upper, _COUNTS), "MODEL"), rows, empty="no round closed yet"),
     )
@@ -130,6 +147,16 @@ def _waits(waiting: Any) -> list[str]:  # noqa: ANN401  a JSON document
         f"waiting      until {until}: {plain(waiting['reason'])}",
         f"             it asks again then, and ends if it is refused from {ends} on",
         *([f"remedy       {plain(waiting['remedy'])}"] if "remedy" in waiting else []),
+    ]
+
+
+def _rejected(rejected: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """Lines about a run that waits for an operator, because silos rejected its models."""
+    if rejected is None:
+        return []
+    return [
+        f"rejected     {rejected['rounds']} models in a row; the one of round {rejected['stands']} stands",
+        f"remedy       {plain(rejected['remedy'])}",
     ]
 
 

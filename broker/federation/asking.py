@@ -99,7 +99,9 @@ class Asking:
         spec = None
         if model is not None:
             spec = TensorSpec(digest=digest(model), dtype=dtype, shape=(len(model) // DTYPES[dtype],))
-        news = {} if kind in _WITHOUT_NEWS else {"log": self._log_news(to), "receipts": self._receipt_news(to)}
+        news = (
+            {} if kind in _WITHOUT_NEWS else {"log": self._log_news(to), "receipts": self._receipt_news(to)}
+        )
         header = seal_request(
             self._tools.broker_key,
             contract=self._contract.digest,

@@ -5,7 +5,7 @@ An audit replays the log; an entry that it calls an error stays one for good. So
 with the auditor's own rules, before it gets its entry:
 
 - budget entries by `policies.privacy.spending`;
-- one submission for a slot, one evaluation of a candidate, one entry for a decision;
+- one submission for a slot, one evaluation of a candidate, one vote on a round, one entry for a decision;
 - one commitment to canaries in a run, and a reveal of exactly those (`policies.privacy.canaries`);
 - a vote on a known candidate is of its contract and run.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -32,6 +33,7 @@ from policies.privacy.errors import AuditFailedError, BudgetError
 from policies.privacy.ledger import Cap
 from policies.privacy.spending import Book, Plans
 from policies.recipe import load as load_recipe
+from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -65,6 +67,12 @@ DIVERGED = frozenset({SPEND, MISSING})
 The incident is ``budget.diverged``. The ledger decides, the mirror accuses: the node's owner answers for it.
 """
 _MISPLACED = "envelope-malformed"
+_ONCE: Mapping[EntryType, tuple[str | None, str, str]] = {
+    EntryType.SUBMISSION_RECEIVED: ("attempt", SUBMISSION, "one submission for a slot"),
+    EntryType.EVALUATION_RECEIVED: ("candidate", EVALUATION, "one evaluation of a candidate"),
+    EntryType.ROUND_VOTED: (None, EVALUATION, "one vote on a round"),
+}
+"""Kinds of which a member makes one with the same value of a field, why another is refused, and what is needed."""
 _BUDGET = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT})
 _READ = [*sorted(_BUDGET), EntryType.DECISION_RECORDED]
 _OPEN_ENDED = 2**62
@@ -141,6 +149,8 @@ class Books:
         found = self.plans_of(session, payload["run"])
         if found is None or payload["scope"] not in scopes_of(session, payload["run"]):
             raise BudgetError(need="a run of the envelope's contract", found="another", remedy="none")
+        validation = self._contracts.get(payload["scope"]).validation
+        found = replace(found, votes=votes_plan(validation, found.evaluation))
         if payload["kind"] == EntryType.BUDGET_OPENED:
             book.opened(payload["body"], plans=found)
             return
@@ -208,10 +218,8 @@ class Page:
                 self._books.try_budget(self._session, self._book, payload, self._kid)
             except BudgetError as error:
                 raise MisfitError(SPEND, need=error.need, found=error.found) from error
-        elif one.kind is EntryType.SUBMISSION_RECEIVED:
-            self._fit_once(one, "attempt", SUBMISSION, "one submission for a slot")
-        elif one.kind is EntryType.EVALUATION_RECEIVED:
-            self._fit_once(one, "candidate", EVALUATION, "one evaluation of a candidate")
+        elif one.kind in _ONCE:
+            self._fit_once(one, *_ONCE[one.kind])
         elif one.kind is EntryType.DECISION_RECORDED:
             self._fit_decision(body["decision"])
         elif one.kind is EntryType.VOTE_CAST:
@@ -223,22 +231,23 @@ class Page:
         elif one.kind is EntryType.CANARY_REVEALED:
             self._fit_reveal(payload)
 
-    def _fit_once(self, one: Signed, name: str, reason: str, need: str) -> None:
+    def _fit_once(self, one: Signed, name: str | None, reason: str, need: str, /) -> None:
         """No other envelope of this kind by this member has the same run, round and value."""
         payload = one.payload
-        slot = (one.kind, payload["run"], payload["round"], payload["body"][name])
+        value = None if name is None else payload["body"][name]
+        slot = (one.kind, payload["run"], payload["round"], value)
         of = (log_entry.c.run == payload["run"]) & (log_entry.c.type == one.kind.value)
         query = (
             select(log_entry.c.round, log_entry.c.body)
             .join(log_envelope, log_envelope.c.idx == log_entry.c.idx)
             .where(of & log_envelope.c.signer.in_(self._kids))
         )
-        if one.kind is EntryType.SUBMISSION_RECEIVED:
+        if one.kind is not EntryType.EVALUATION_RECEIVED:
             query = query.where(log_entry.c.round == payload["round"])
         else:
             slot = (*slot[:2], None, slot[3])  # a candidate is the run's, not a round's
         logged = any(
-            json.loads(row.body)["pub"][name] == payload["body"][name] for row in self._session.execute(query)
+            name is None or json.loads(row.body)["pub"][name] == value for row in self._session.execute(query)
         )
         if logged or slot in self._once:
             raise MisfitError(reason, need=need, found="a second one")

@@ -4,8 +4,8 @@
 - A checkpoint is on the disk, whole, before the transaction that closes its round; the database names the
   round that counts.
   A file that no closed round names is left over from a crash and is replaced.
-- The two newest checkpoints of a run are kept; models that are judged or released have files of their own,
-  named by digest.
+- The two newest checkpoints of a run are kept, and the one that votes may go back to. Models that are judged
+  or released have files of their own, named by digest.
 - Arrays are stored in NumPy's own container without pickle; what is read must have exactly the shapes that
   were asked for.
 """
@@ -92,11 +92,16 @@ class Checkpoints:
         state = {name.removeprefix(_STATE): array for name, array in found.items() if name != _WEIGHTS}
         return Checkpoint(round=number, weights=found[_WEIGHTS], state=state)
 
-    def prune(self, newest: int) -> None:
-        """Deletes what no restart can need once ``newest`` is closed."""
+    def prune(self, newest: int, *, stands: int | None = None) -> None:
+        """Deletes what no restart can need once ``newest`` is closed.
+
+        Args:
+            newest: Round of the newest model.
+            stands: Round whose model votes may go back to, where there are votes.
+        """
         for path in self._folder.iterdir():
             found = _NAME.match(path.name)
-            if found and int(found.group(1)) <= newest - _KEPT:
+            if found and int(found.group(1)) <= newest - _KEPT and int(found.group(1)) != stands:
                 path.unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:

@@ -7,8 +7,8 @@
 3. The others. The engine ends an exchange early once ``need`` replies are there. If too few of those hold,
    whoever was cut off is asked again in the same slot, until the deadline.
 
-What is asked, plain or masked, is an `Errand`. Of a masked one only members of its setup are asked, and each
-vector goes into the sum at once: none is kept here.
+What is asked, plain or masked, is an `Errand`. Who has no part in a masked one is not asked, and has its
+verdict already; each masked vector goes into the sum at once: none is kept here.
 
     found = await Collecting(...).collect(engine_run, Errand.plain(model), opening, declined=..., barred=...)
 """
@@ -50,7 +50,7 @@ class Errand:
         tensor: Its bytes.
         dtype: Of its elements.
         body: What a request says beside plan, model and purpose.
-        members: Whom it is for; None: everybody.
+        apart: Party → verdict, of those that are not asked.
         masked: Takes masked vectors; None where they are plain.
     """
 
@@ -58,7 +58,7 @@ class Errand:
     tensor: bytes
     dtype: str = "float32"
     body: Mapping[str, Json] = field(default_factory=dict)
-    members: frozenset[str] | None = None
+    apart: Mapping[str, Received] = field(default_factory=dict)
     masked: Masked | None = None
 
     @classmethod
@@ -127,10 +127,8 @@ class Collecting:
             found.received[one.party] = self._receiving.refused(
                 one, BARRED, need="a node that takes part in the run", found="one that is out"
             )
-        if errand.members is not None:
-            apart = Received(verdict=SILENT, reason=NOT_ASKED)
-            found.received |= {one.party: apart for one in asked if one.party not in errand.members}
-            asked = tuple(one for one in asked if one.party in errand.members)
+        found.received |= {one.party: errand.apart[one.party] for one in asked if one.party in errand.apart}
+        asked = tuple(one for one in asked if one.party not in errand.apart)
         deadline_ms = self._asking.deadline_ms()
         groups = {one.party: one.group for one in asked}
         first = doubtful(declined, groups, *opening.need)
@@ -161,7 +159,9 @@ class Collecting:
         while ask and (not begun or self._clock.now_ms() < deadline_ms):
             begun, wanted = True, need
             found.good = 0
-            await self._exchange(engine_run, ask, errand, opening, found, deadline_ms=deadline_ms, need=wanted)
+            await self._exchange(
+                engine_run, ask, errand, opening, found, deadline_ms=deadline_ms, need=wanted
+            )
             accepted = found.accepted
             groups_left = opening.groups_needed - len(self._contract.groups(accepted))
             need = max(groups_left, opening.members_needed - len(accepted))

@@ -11,8 +11,9 @@
   or at the deadline.
 - A good reply is one whose header says ``ok``. Refusals and failures never count for ``need``. ``need=0``
   means all.
-- A `Reply` was verified: signed by the node, for this request, with the dtype and shape (or within the bound)
-  that the request expects and with the digest that the header names. Whether its values are finite is the fold's business.
+- A `Reply` was verified: signed by the node, for this request, with the dtype and shape (or within the
+  bound) that the request expects and with the digest that the header names. Whether its values are finite is
+  the fold's business.
 - A `Failure` is one node's: no reply raises in the round, whatever its form.
 - A tensor is readable until `TensorHandle.release`, or until its run is closed.
 

@@ -17,6 +17,7 @@
       RunHaltedError          run.halted                a party stopped the contract; the run waits
       RunSupersededError      run.superseded            a successor rules; the run goes on under it
       RunDeclinedError        run.declined              members said no, too few are left; the run waits
+      RunRejectedError        run.rejected              silos rejected models in a row; the run waits for a word
 
 `FAILURES` are not exceptions: nothing that one node does raises in a round. `ABSENCES` are those of them in
 which nothing came.
@@ -44,6 +45,7 @@ __all__ = [
     "RunHaltedError",
     "RunLimitError",
     "RunNotAllowedError",
+    "RunRejectedError",
     "RunSupersededError",
     "RunUnknownError",
     "StoreFullError",
@@ -169,6 +171,14 @@ class RunDeclinedError(RunError):
     """Members said no, and too few groups are left without them: the run waits before it asks again."""
 
     code = "run.declined"
+    exit_code = 75
+    http_status = 409
+
+
+class RunRejectedError(RunError):
+    """Silos rejected as many models in a row as the contract allows: the run waits for an operator."""
+
+    code = "run.rejected"
     exit_code = 75
     http_status = 409
 

@@ -5,8 +5,8 @@ The nodes' guards decide again, each for itself; the broker asks nobody whom the
 
 Facts are what the broker itself knows: the key that a node is enrolled with, the origin of its own log, its
 mirror of the budgets, the seed sets and consents that travelled with the contract. Secure aggregation and
-group tag are what is done in this run. No silo judges the model of a round on held-out episodes: validation
-of a round is not known, so a contract that asks for it refuses to average.
+group tag are what is done in this run. How many models in a row were rejected is counted in the log
+(`broker.runs.course`).
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Permits:
             privacy=PlanFacts.of(self._recipe.plan_document),
             secure_aggregation=self._summed,
             validation=None,
-            rejected_rounds=None,
+            rejected_rounds=at.rejections,
             log_origin=tools.writer.origin,
         )
         state = tools.contracts.state(contract, session)

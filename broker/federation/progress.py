@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from broker.contracts.lineage import versions
 from broker.federation.errors import RunUnknownError
+from broker.runs.course import course_of
 from broker.runs.verdicts import declined_of, in_a_row
 from broker.store.tables import round_, run
 from policies.limits import ATTEMPTS_PER_ROUND
@@ -35,9 +36,10 @@ class Progress:
         attempts_used: Settled attempts in which somebody may have trained; each is one step of a privacy
             plan.
         settled: Settled attempts, over all rounds.
-        aggregated: Rounds that gave a model.
+        aggregated: Rounds that gave a model which stands: votes take some back (`broker.runs.course`).
         last_model_round: The newest of them, 0 before the first.
-        model: Digest of the newest model, None before the first.
+        model: Digest of the newest model that stands, None before the first.
+        rejections: Models in a row that were taken back, up to now.
         lost_in_a_row: Rounds lost since the last model.
         declined: Party → code of those that said no, for each settled attempt since the last model, oldest
             first.
@@ -59,6 +61,7 @@ class Progress:
     aggregated: int
     last_model_round: int
     model: str | None
+    rejections: int
     lost_in_a_row: int
     settled: int
     declined: tuple[dict[str, str], ...]
@@ -81,7 +84,9 @@ def progress(session: Session, run_id: str) -> Progress:
     settled = session.execute(
         select(round_).where(round_.c.run_id == run_id).order_by(round_.c.round, round_.c.attempt)
     ).all()
+    course = course_of(session, run_id)
     models = [one.round for one in settled if one.model is not None]
+    standing = [one for one in models if one not in course.back]
     number, attempt = _next(settled)
     newest = models[-1] if models else 0
     declined = tuple(declined_of(one.verdicts, one.reasons) for one in settled if one.round > newest)
@@ -103,9 +108,10 @@ def progress(session: Session, run_id: str) -> Progress:
         attempt=attempt,
         attempts_used=sum(one.trained != 0 for one in settled),
         settled=len(settled),
-        aggregated=len(models),
-        last_model_round=newest,
+        aggregated=len(standing),
+        last_model_round=standing[-1] if standing else 0,
         model=row.model_digest,
+        rejections=course.rejections,
         lost_in_a_row=number - 1 - newest,
         declined=declined,
         settled_ms=settled[-1].at_ms if settled else None,

@@ -4,8 +4,8 @@
 - Silent: nothing came in time. Refused: something came that is not what was asked for; its sender is out of
   this attempt. Declined: the node itself said no.
 - An update is looked at beside what its node did in the run: canaries, step receipt (`Counters`).
-- A plain vector is judged by its own numbers: finite, norm within the contract's bound. A masked one has none:
-  `Masked` takes it into the sum, or says why not. Neither may have been counted before.
+- A plain vector is judged by its own numbers: finite, norm within the contract's bound. A masked one has
+  none: `Masked` takes it into the sum, or says why not. Neither may have been counted before.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["Masked", "Receiving"]
+__all__ = ["Masked", "Receiving", "verdict_of"]
 
 _INLINE_BYTES = 1024 * 1024
 
@@ -85,22 +85,14 @@ class Receiving:
         """
         if isinstance(outcome, Failure):
             self._journal.note("reply.failed", run=self._run, node=outcome.node, code=outcome.code)
-            return Received(verdict=_verdict_of(outcome.code), reason=outcome.code)
+            return Received(verdict=verdict_of(outcome.code), reason=outcome.code)
         try:
             reply = self._asking.read(sender, outcome)
         except ReplyRefusedError as error:
             evidence = outcome.raw if error.reason in DIVERGED else None
             return self.refused(sender, error.reason, need=error.need, found=error.found, evidence=evidence)
         if not outcome.ok or outcome.tensor is None:
-            code = outcome.header.code
-            if code in ABSENT:
-                self._journal.note("reply.failed", run=self._run, node=outcome.node, code=code)
-                return Received(verdict=SILENT, reason=code, reply=reply)
-            clauses = list(reply.decision.clauses) if reply.decision is not None else []
-            self._journal.note(
-                "reply.declined", run=self._run, node=outcome.node, code=code or "", clauses=clauses
-            )
-            return Received(verdict=DECLINED, reason=code, reply=reply)
+            return self._declined(outcome, reply)
         try:
             self._counters.check(sender, reply)
         except PrivacyError as error:
@@ -108,6 +100,15 @@ class Receiving:
         if masked is None:
             return await self._inspect(sender, outcome.tensor, reply)
         return await self._take(sender, outcome, reply, masked)
+
+    def _declined(self, outcome: Reply, reply: NodeReply) -> Received:
+        code = outcome.header.code or ""
+        if code in ABSENT:
+            self._journal.note("reply.failed", run=self._run, node=outcome.node, code=code)
+            return Received(verdict=SILENT, reason=code, reply=reply)
+        clauses = list(reply.decision.clauses) if reply.decision is not None else []
+        self._journal.note("reply.declined", run=self._run, node=outcome.node, code=code, clauses=clauses)
+        return Received(verdict=DECLINED, reason=outcome.header.code, reply=reply)
 
     async def _take(self, sender: Participant, outcome: Reply, reply: NodeReply, masked: Masked) -> Received:
         counted = self._counted_before(sender, outcome.tensor, reply)
@@ -166,8 +167,9 @@ class Receiving:
         return self.refused(sender, "duplicate", need=need, found=found, reply=reply)
 
 
-def _verdict_of(code: str) -> str:
-    if code in ABSENCES:
+def verdict_of(code: str) -> str:
+    """What it counts as that a node gave no update, by its code."""
+    if code in ABSENCES or code in ABSENT:
         return SILENT
     return REFUSED if code in FAILURES and code != "engine.refused" else DECLINED
 

@@ -44,7 +44,15 @@ if TYPE_CHECKING:
     from policies.encoding import Json
     from policies.recipe import Recipe
 
-__all__ = ["CONTRIBUTIONS", "GuardDecision", "NodeReply", "ReplyRefusedError", "Signed", "mechanism_run", "read_reply"]
+__all__ = [
+    "CONTRIBUTIONS",
+    "GuardDecision",
+    "NodeReply",
+    "ReplyRefusedError",
+    "Signed",
+    "mechanism_run",
+    "read_reply",
+]
 
 CONTRIBUTIONS = frozenset({ExchangeType.CONTRIBUTE, ExchangeType.SA_CONTRIBUTE})
 """What is answered with an update, plain or masked."""

@@ -13,6 +13,8 @@
   has every round of its recipe; a run that stopped earlier may have a candidate all the same.
 - At start every run that is not closed goes on, and every candidate with a tier that waits is looked at
   again; so it is after each vote, and when a delay of the contract is over.
+- Masked vectors that the contract lets be kept for auditors are deleted when their time is over: looked at
+  when a run ends and at start, and every hour while there are any.
 - This is the one place of the runner where every exception is caught: a bug in a run must not end the broker.
 """
 
@@ -27,6 +29,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
 from broker.federation.moving import move, ruling
+from broker.federation.secure.vectors import sweep
 from broker.federation.session import RunSession
 from broker.federation.standing import Standing
 from broker.federation.willing import waited_out
@@ -55,6 +58,7 @@ RUNNING, JUDGING, COMPLETED, STOPPED, FAILED = "running", "judging", "completed"
 
 _PASSING = (LogUnavailableError, LogFrozenError, DBAPIError, OSError)
 _LONGEST_SLEEP_S = 3_600.0  # the wall clock may be set while a task sleeps
+_SWEEP_S = 3_600.0
 _COMES_BACK = 75  # exit code of errors behind which the same may be tried again
 
 
@@ -68,6 +72,7 @@ class RoundRunner:
         self._looks = itertools.count(1)
         self._timed: set[str] = set()  # candidates that the clock will have looked at
         self._slots = asyncio.Semaphore(MAX_ACTIVE_RUNS)
+        self._sweeper: asyncio.TimerHandle | None = None
 
     def opened(self, run_id: str) -> None:
         """Starts a run whose row and entries are durable."""
@@ -80,6 +85,7 @@ class RoundRunner:
 
     def resume(self) -> None:
         """Goes on with every run that is not closed, and with every candidate that waits."""
+        self._sweep(starting=True)
         with self._tools.store.read() as session:
             rows = session.execute(select(run.c.run_id).where(run.c.state.in_((RUNNING, JUDGING))))
             names = [row.run_id for row in rows]
@@ -90,6 +96,8 @@ class RoundRunner:
 
     async def stop(self) -> None:
         """Ends all tasks; the runs go on at the next start."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -184,6 +192,7 @@ class RoundRunner:
             ok = True
         finally:
             await self._tools.engine.close_run(engine_run, ok=ok)
+            self._sweep()
         await self._decide_waiting(run_id)
 
     async def _train(self, session: RunSession, engine_run: EngineRun) -> Checkpoint | None:
@@ -217,6 +226,13 @@ class RoundRunner:
             await self._gate.decide(name)
             if self._gate.opens_ms(name) is not None:
                 self.voted(name)
+
+    def _sweep(self, *, starting: bool = False) -> None:
+        """Deletes masked vectors whose time is over, and looks again later while there are others."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        kept = sweep(self._tools.settings.dir, self._tools.clock.now_ms(), starting=starting)
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep) if kept else None
 
     async def _state(self, run_id: str, state: str) -> None:
         await self._tools.writer.run(

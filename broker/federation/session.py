@@ -4,8 +4,11 @@
 1. start: the nodes derive the initial weights from the recipe's seed, or read its start model
    (`broker.federation.starting`);
 2. each round: judge who may be asked, ask (`broker.federation.collecting`), judge the replies, average, step,
-   checkpoint, close in one transaction;
-3. the last model goes to `broker.release.judging`; the release gate takes over.
+   checkpoint, close in one transaction. Where the contract requires it, updates are masked, and only their
+   sum is opened (`broker.federation.secure`);
+3. where the contract asks for it, the silos vote on the model of a round before the next one is opened
+   (`broker.federation.voting`);
+4. the last model goes to `broker.release.judging`; the release gate takes over.
 
 A broker that is killed anywhere goes on at the last settled attempt: nodes that had answered the open one
 answer it again from their own ledger.
@@ -24,30 +27,42 @@ from broker.federation.aggregate import Fold
 from broker.federation.asking import Asking
 from broker.federation.books import Books
 from broker.federation.checkpoints import Checkpoint, Checkpoints, model_bytes, model_digest
-from broker.federation.collecting import Collecting
+from broker.federation.collecting import Collecting, Errand
 from broker.federation.envelopes import EnvelopesRefusedError, barred
 from broker.federation.participants import participants
 from broker.federation.permits import Permits
 from broker.federation.progress import progress
 from broker.federation.receiving import Receiving
-from broker.federation.records import ACCEPTED, SILENT, Outcome, Received, close_attempt, open_attempt
+from broker.federation.records import (
+    ACCEPTED,
+    REFUSED,
+    SILENT,
+    Outcome,
+    Received,
+    close_attempt,
+    open_attempt,
+)
+from broker.federation.secure.rounds import SecureRounds
 from broker.federation.standing import Standing
 from broker.federation.starting import Starting
+from broker.federation.voting import Voting
 from broker.federation.willing import Willing
 from policies.encoding import digest
 from policies.limits import LOST_ROUNDS_MAX, REJOIN_S
 from policies.recipe import load as load_recipe
-from policies.rounds import Attempt, Closed
+from policies.rounds import Attempt, Closed, need_of, sums_masked
 from policies.server_step import initial_state, server_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from broker.contracts.decisions import Judgement
     from broker.federation.collecting import Collected
     from broker.federation.engine import EngineRun, TensorHandle
     from broker.federation.participants import Participant
     from broker.federation.progress import Progress
     from broker.federation.records import Opening, Written
+    from broker.federation.secure.attempt import SecureAttempt, Summed
     from broker.federation.tools import Tools
     from broker.log import LogTx
     from broker.store import Session
@@ -96,8 +111,30 @@ class RunSession:
             purpose=self._permits.purpose,
             clock=tools.clock,
         )
+        self._secure: SecureRounds | None = None
+        if sums_masked(self.contract):
+            self._secure = SecureRounds(
+                tools,
+                run_id,
+                self.contract,
+                self.recipe,
+                asking=self.asking,
+                standing=self._standing,
+                books=self.books,
+            )
+        self._need = need_of(self.contract, self.recipe.digest)
         self._willing = Willing(tools, run_id, self.contract, self.recipe)
         self._checkpoints = Checkpoints(tools.settings.dir / "runs" / run_id)
+        self._voting = Voting(
+            tools,
+            run_id,
+            self.contract,
+            self.recipe,
+            asking=self.asking,
+            books=self.books,
+            standing=self._standing,
+            checkpoints=self._checkpoints,
+        )
 
     # --- training ---
 
@@ -114,6 +151,7 @@ class RunSession:
         checkpoint = await self._start(engine_run)
         if checkpoint is None:
             return None
+        checkpoint = await self._judged(engine_run, checkpoint)
         opening = await self._open_next(checkpoint)
         while opening is not None:
             checkpoint, opening = await self._attempt(engine_run, checkpoint, opening)
@@ -145,7 +183,10 @@ class RunSession:
         )
         if weights is None:
             return None
-        return Checkpoint(round=0, weights=weights, state=initial_state(weights, self.recipe.server))
+        first = Checkpoint(round=0, weights=weights, state=initial_state(weights, self.recipe.server))
+        if self._voting.asked:
+            self._checkpoints.save(first)
+        return first
 
     async def _rejoined(self) -> None:
         """A moment for nodes that come back after a restart of the broker: they hold answers already."""
@@ -179,7 +220,7 @@ class RunSession:
             waited = loop.time() - since
             if waited >= told:
                 told = waited + _TELL_S
-                groups, needed = len({one.group for one in found}), self.contract.aggregation.min_parties
+                groups, needed = len({one.group for one in found}), self._need.groups
                 self.tools.journal.note("run.waiting", run=self.run, groups=groups, needed=needed)
             await asyncio.sleep(_POLL_S)
 
@@ -190,8 +231,7 @@ class RunSession:
         return tuple(one for one in everybody if one.node in online)
 
     def _enough(self, found: Sequence[Participant]) -> bool:
-        groups = {one.group for one in found if one.node not in self.barred}
-        return len(groups) >= self.contract.aggregation.min_parties
+        return self._need.met_by([one.group for one in found if one.node not in self.barred])
 
     def _hopeless(self) -> bool:
         """Whether too few groups are left, online or not, since nodes are out of the run."""
@@ -231,6 +271,7 @@ class RunSession:
             if self._willing.over(self.progress, self.barred):
                 self.tools.journal.note("run.declined", run=self.run, parties=self.progress.declined[-1])
             return None
+        self._voting.require_trusted(self.progress.rejections)
         self._willing.require(self.progress, self.barred)
         asked = await self._awaited()
         if self._stop_asked():
@@ -260,18 +301,24 @@ class RunSession:
         self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening
     ) -> tuple[Checkpoint, Opening | None]:
         """Asks, settles and closes one attempt; opens the next one in the same transaction."""
-        clock = _Stopwatch()
-        found = await self._collect(engine_run, checkpoint, opening)
+        clock, sent = _Stopwatch(), self.asking.requests
+        secret = await self._begin(engine_run, checkpoint, opening, clock)
+        errand = Errand.plain(model_bytes(checkpoint.weights)) if secret is None else secret.errand
+        found = await self._collect(engine_run, errand, opening)
         received, tensors = found.received, found.tensors
-        clock.lap("exchange_ms")
+        clock.lap("contribute_ms")
+        summed = None if secret is None else await self._opened(engine_run, opening, secret, received, clock)
         while True:
-            outcome, following = self._settle(checkpoint, opening, received, tensors)
+            if secret is None:
+                outcome, following = self._settle(checkpoint, opening, received, tensors)
+            else:
+                outcome, following = self._settle_sum(checkpoint, opening, received, secret, summed)
             clock.lap("aggregate_ms")
             if outcome.model is not None:
                 self._checkpoints.save(following)
             clock.lap("checkpoint_ms")
             try:
-                outcome, following, opened = await self._close(checkpoint, outcome, following)
+                outcome, following, opened = await self._close(engine_run, checkpoint, outcome, following)
                 break
             except EnvelopesRefusedError as error:  # the log does not take what one node signed
                 received[error.sender.party] = self._receiving.refused(
@@ -280,19 +327,70 @@ class RunSession:
         for handle in tensors.values():
             handle.release()
         clock.lap("commit_ms")
-        self._checkpoints.prune(following.round)
+        self._checkpoints.prune(following.round, stands=self._voting.stands())
+        if self._secure is not None and secret is not None:
+            self._secure.settled(secret, received)
         self.tools.journal.note(
             "round.closed",
             run=self.run,
             round=opening.round,
             attempt=opening.attempt,
             accepted=len(outcome.survivors),
+            requests=self.asking.requests - sent,
             **clock.laps,
         )
         return following, opened
 
+    async def _begin(
+        self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening, clock: _Stopwatch
+    ) -> SecureAttempt | None:
+        """The secure side of an attempt, with a setup; None where updates are plain."""
+        if self._secure is None:
+            return None
+        secret = await self._secure.begin(engine_run, opening, checkpoint.weights, self.barred)
+        clock.lap("setup_ms")
+        return secret
+
+    async def _opened(
+        self,
+        engine_run: EngineRun,
+        opening: Opening,
+        secret: SecureAttempt,
+        received: dict[str, Received],
+        clock: _Stopwatch,
+    ) -> Summed | None:
+        """Opens the sum of what was accepted, if that is enough and the contract lets it be used.
+
+        Who answered wrongly meanwhile is refused, unless its vector is in the sum that was opened.
+        """
+        groups = {one.party: one.group for one in opening.cohort}
+        survivors = tuple(sorted(secret.vectors))
+        if not opening.need.met_by([groups[party] for party in survivors]):
+            return None
+        if not self._permits.aggregate(self.progress, opening.round, survivors).allow:
+            return None
+        summed = await secret.open(engine_run, opening.cohort, clock.lap)
+        clock.lap("aggregate_ms")
+        if summed is None:
+            for party, code in secret.offenders.items():
+                received[party] = replace(
+                    received[party],
+                    verdict=REFUSED,
+                    reason=code,
+                    need="what the protocol asks of a member",
+                    found="another answer",
+                )
+        return summed
+
+    def _may_aggregate(self, opening: Opening, survivors: tuple[str, ...]) -> Judgement:
+        judgement = self._permits.aggregate(self.progress, opening.round, survivors)
+        if not judgement.allow:
+            clauses = list(judgement.decision.clauses)
+            self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
+        return judgement
+
     async def _close(
-        self, checkpoint: Checkpoint, outcome: Outcome, following: Checkpoint
+        self, engine_run: EngineRun, checkpoint: Checkpoint, outcome: Outcome, following: Checkpoint
     ) -> tuple[Outcome, Checkpoint, Opening | None]:
         """Writes the outcome; where it can be, the next attempt is opened in the same transaction.
 
@@ -314,6 +412,8 @@ class RunSession:
             if out or stopped or self._standing.superseded(self.contract, session):
                 return kept, written, now, None  # looked at afresh, once this is written
             asked = self.online()
+            if self._voting.due(session, now.last_model_round):
+                return kept, written, now, None
             if not self._enough(asked) or self._finished(now) or self._willing.wait_ms(now, self.barred):
                 return kept, written, now, None
             weights = (checkpoint if kept.model is None else following).weights
@@ -328,28 +428,49 @@ class RunSession:
         self.voted |= written.voted
         at = checkpoint if kept.model is None else following
         if opened is None:
+            at = await self._judged(engine_run, at)
             return kept, at, await self._open_next(at)
         return kept, at, self._permitted(opened)
+
+    async def _judged(self, engine_run: EngineRun, at: Checkpoint) -> Checkpoint:
+        """Where the run goes on from, once the votes on its newest model are counted, where it has some.
+
+        Raises:
+            RunHaltedError, RunSupersededError: As `require_running`.
+        """
+        with self.tools.store.read() as session:
+            due = self._voting.due(session, at.round) and progress(session, self.run).state == "running"
+        if not due or self._standing.over(self.contract):
+            return at
+        self.require_running()
+        asked = [one for one in await self._awaited() if one.node not in self.barred]
+        if self._stop_asked():
+            return at
+        verdict = await self._voting.judge(engine_run, at, asked)
+        self.voted |= verdict.voted
+        self.barred |= verdict.barred
+        return verdict.at
 
     def _judged_again(self, session: Session, outcome: Outcome) -> Outcome:
         """The outcome under the contract as this transaction sees it: a notice may have come meanwhile."""
         if outcome.model is None:
             return outcome
         opening = outcome.opening
+        lost = Outcome(opening=opening, received=outcome.received, unmasked=outcome.unmasked)
         if self._standing.may_not_count(self.contract, outcome.survivors, session):
             self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=[])
-            return Outcome(opening=opening, received=outcome.received)
+            return lost
         judgement = self._permits.aggregate(self.progress, opening.round, outcome.survivors, session)
         if judgement.allow:
             return replace(outcome, judgement=judgement)
         clauses = list(judgement.decision.clauses)
         self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
-        return Outcome(opening=opening, received=outcome.received, judgement=judgement)
+        return replace(lost, judgement=judgement)
 
-    async def _collect(self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening) -> Collected:
+    async def _collect(self, engine_run: EngineRun, errand: Errand, opening: Opening) -> Collected:
         return await self._collecting.collect(
             engine_run,
-            model_bytes(checkpoint.weights),
+            errand,
             opening,
             declined=self.progress.declined,
             barred=self.barred,
@@ -364,39 +485,78 @@ class RunSession:
         received: Mapping[str, Received],
         tensors: Mapping[str, TensorHandle],
     ) -> tuple[Outcome, Checkpoint]:
+        settled = self._verdicts(opening, received).settle()
+        if not isinstance(settled, Closed):
+            return Outcome(opening=opening, received=dict(received)), checkpoint
+        judgement = self._may_aggregate(opening, settled.survivors)
+        if not judgement.allow:
+            return Outcome(opening=opening, received=dict(received), judgement=judgement), checkpoint
+        mean = self._mean(settled.survivors, tensors)
+        following = self._stepped(checkpoint, opening, mean)
+        outcome = Outcome(
+            opening=opening,
+            received=dict(received),
+            judgement=judgement,
+            model=model_digest(following.weights),
+            aggregate=digest(np.ascontiguousarray(mean, dtype="<f8").tobytes()),
+            survivors=settled.survivors,
+        )
+        return outcome, following
+
+    def _settle_sum(
+        self,
+        checkpoint: Checkpoint,
+        opening: Opening,
+        received: Mapping[str, Received],
+        secret: SecureAttempt,
+        summed: Summed | None,
+    ) -> tuple[Outcome, Checkpoint]:
+        """What an opened sum gives: a model, if everybody whose vector is in it still counts."""
+        lost = Outcome(opening=opening, received=dict(received), unmasked=secret.unmasked)
+        settled = self._verdicts(opening, received, burned=secret.unmasked).settle()
+        if not isinstance(settled, Closed):
+            return lost, checkpoint
+        judgement = self._may_aggregate(opening, settled.survivors)
+        if not judgement.allow:
+            return replace(lost, judgement=judgement), checkpoint
+        if summed is None or settled.survivors != summed.online:
+            return lost, checkpoint
+        following = self._stepped(checkpoint, opening, summed.mean)
+        outcome = replace(
+            lost,
+            judgement=judgement,
+            model=model_digest(following.weights),
+            aggregate=summed.aggregate,
+            survivors=summed.online,
+            transcript=summed.transcript,
+        )
+        return outcome, following
+
+    def _verdicts(
+        self, opening: Opening, received: Mapping[str, Received], *, burned: bool = False
+    ) -> Attempt:
         left = self._steps_left(self.progress)
         attempt = Attempt(
             number=opening.attempt,
             cohort={one.party: one.group for one in opening.cohort},
             groups_needed=opening.groups_needed,
+            members_needed=opening.members_needed,
             steps_left=None if left is None else left - 1,
+            burned=burned,
         )
         for party, one in received.items():
             if one.verdict == ACCEPTED:
                 attempt.accept(party)
             elif one.verdict != SILENT:
                 attempt.refuse(party, one.reason or "refused")
-        settled = attempt.settle()
-        if not isinstance(settled, Closed):
-            return Outcome(opening=opening, received=dict(received)), checkpoint
-        judgement = self._permits.aggregate(self.progress, opening.round, settled.survivors)
-        if not judgement.allow:
-            clauses = list(judgement.decision.clauses)
-            self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
-            return Outcome(opening=opening, received=dict(received), judgement=judgement), checkpoint
-        mean = self._mean(settled.survivors, tensors)
+        return attempt
+
+    def _stepped(self, checkpoint: Checkpoint, opening: Opening, mean: np.ndarray) -> Checkpoint:
+        """The model that a mean update gives."""
         weights, state = server_step(
             checkpoint.weights, mean, checkpoint.state, self.recipe.server, self.progress.aggregated
         )
-        outcome = Outcome(
-            opening=opening,
-            received=dict(received),
-            judgement=judgement,
-            model=model_digest(weights),
-            aggregate=digest(np.ascontiguousarray(mean, dtype="<f8").tobytes()),
-            survivors=settled.survivors,
-        )
-        return outcome, Checkpoint(round=opening.round, weights=weights, state=state)
+        return Checkpoint(round=opening.round, weights=weights, state=state)
 
     def _mean(self, survivors: Sequence[str], tensors: Mapping[str, TensorHandle]) -> np.ndarray:
         """In the order of the parties' names, so that the same updates always give the same bits."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from policies.encoding import digest_of
 from policies.errors import EncodingError, IdentityError, IriaiError
 from policies.limits import REPLY_ENVELOPES
 from policies.log.entries import EntryType
 from policies.log.envelope import open_envelope
 from policies.log.errors import LogError
+from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -57,12 +59,13 @@ CARRIED = frozenset(
         EntryType.SUBMISSION_RECEIVED,
         EntryType.EVALUATION_RECEIVED,
         EntryType.VOTE_CAST,
+        EntryType.ROUND_VOTED,
         EntryType.CANARY_COMMITTED,
         EntryType.CANARY_REVEALED,
     }
 )
 """What a reply may carry; a key's revocation or a contract's end comes in by another door, or not at all."""
-_OF_ROUNDS = frozenset({EntryType.DECISION_RECORDED, EntryType.SUBMISSION_RECEIVED})
+_OF_ROUNDS = frozenset({EntryType.DECISION_RECORDED, EntryType.SUBMISSION_RECEIVED, EntryType.ROUND_VOTED})
 _PLANNED = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT, EntryType.SUBMISSION_RECEIVED})
 
 
@@ -189,9 +192,17 @@ class Place:
             evaluates = body["mechanism"].startswith(f"{payload['run']}/eval/")
             if not evaluates and (of is None or of[:2] != (payload["run"], payload["round"])):
                 raise _malformed("a mechanism run of this run and round", "another")
-            plans = {self.recipe.evaluation.digest} if evaluates else {plan}
+            plans = self._judging() if evaluates else {plan}
         if one.kind is EntryType.BUDGET_OPENED:
-            plans |= {self.recipe.evaluation.digest}
+            plans |= self._judging()
+        if payload["scope"] != self.contract.digest and self._judging() <= plans:
+            return  # of an earlier version, which may have had other votes: its books know the plan
         if one.kind in _PLANNED and body["plan"] not in plans:
             reason = "submission-differs" if one.kind is EntryType.SUBMISSION_RECEIVED else "spend-differs"
             raise refuse(reason, "the plan of the recipe", "another")
+
+    def _judging(self) -> set[str | None]:
+        """Plans of queries on held-out units: about a candidate, and about a round's model."""
+        votes = votes_plan(self.contract.validation, self.recipe.evaluation.document)
+        found: set[str | None] = {self.recipe.evaluation.digest}
+        return found if votes is None else found | {digest_of(votes)}

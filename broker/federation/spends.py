@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["logged_spend"]
 
 
-def logged_spend(
-    session: Session, sender: Participant, mechanism: str
-) -> tuple[int, dict[str, Any]] | None:
+def logged_spend(session: Session, sender: Participant, mechanism: str) -> tuple[int, dict[str, Any]] | None:
     """Index and body of the entry; None if there is none."""
     run, number, _ = mechanism.split("/")
     rotations = Rotations.read(session)

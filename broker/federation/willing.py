@@ -8,6 +8,7 @@
 - What an owner can mend is waited for, with growing pauses, up to `REFUSED_PATIENCE_S`. What nobody can mend
   within the run (`policies.rounds.FOR_GOOD`), said twice in a row by the same members, ends it.
 - A run that could not begin, because members said no, pauses likewise (`broker.federation.starting`).
+- A run whose models were rejected too often waits for an operator's ``run resume``, for as long as it takes.
 - An operator's ``run stop`` ends a pause.
 - Everything is read from settled attempts: a broker that is started in a pause goes on waiting.
 """
@@ -21,6 +22,7 @@ from broker.federation.errors import RunDeclinedError
 from broker.federation.participants import participants
 from broker.federation.progress import progress
 from broker.federation.standing import Standing
+from broker.runs.course import course_of
 from broker.runs.remedies import remedy_of
 from broker.runs.verdicts import pause_of, who_said
 from policies.limits import HALT_POLL_S, REFUSED_LOOK_S
@@ -100,10 +102,12 @@ def _left_ms(tools: Tools, run_id: str) -> int:
     with tools.store.read() as session:
         now = progress(session, run_id)
         start = pause_of(now.start) if not now.settled else None
-        if now.stop_asked or (not now.declined and start is None):
-            return 0
         contract = tools.contracts.get(now.contract)
-        if Standing(tools, run_id).stopped(contract, session):
+        if now.stop_asked or Standing(tools, run_id).stopped(contract, session):
+            return 0
+        if course_of(session, run_id).paused(contract):
+            return REFUSED_LOOK_S * 1000  # until an operator's word, however long that takes
+        if not now.declined and start is None:
             return 0
         recipe = load_recipe(tools.contracts.annex(session, contract, now.recipe))
     if start is not None:

@@ -84,6 +84,19 @@ class _Look:
         return bool(self.for_good or self.news) or self.empty
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sums:
+    """The aggregates of a run.
+
+    Attributes:
+        fewest: Silos in the smallest of them.
+        masked: Whether each is an opened sum, with its transcript: then no single update was ever read.
+    """
+
+    fewest: int
+    masked: bool
+
+
 class Gate:
     """Decides about candidates; see the module."""
 
@@ -167,7 +180,7 @@ class Gate:
             judgement.record(session, tx, run=case.run)
         if not now.for_good and not now.empty:
             return case.state
-        signed = self._statement(case, summed=_fewest(session, case.run))
+        signed = self._statement(case, _sums(session, case.run))
         named = digest(signed)
         session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": signed})
         for tier, judgement in now.for_good:
@@ -185,7 +198,7 @@ class Gate:
         exited = self._tools.contracts.life(case.contract, session).exited
         return any(exited[one.party].choice == "discard" for one in case.cohort if one.party in exited)
 
-    def _statement(self, case: Case, *, summed: int) -> bytes:
+    def _statement(self, case: Case, sums: _Sums) -> bytes:
         document = statement_bytes(
             build_statement(
                 subject=Subject(
@@ -194,9 +207,9 @@ class Gate:
                     contract=case.contract.digest,
                     recipe=case.recipe.digest,
                 ),
-                claims=[self._claim(one, case, summed=summed) for one in case.cohort],
+                claims=[self._claim(one, case, summed=sums.fewest) for one in case.cohort],
                 evaluation=case.recipe.evaluation.digest,
-                terms=_terms(case),
+                terms=_terms(case, sums),
             )
         )
         return Envelope.seal(document, PAYLOAD_TYPE, self._tools.broker_key).to_bytes()
@@ -253,11 +266,11 @@ class Gate:
             )
 
 
-def _terms(case: Case) -> Terms:
-    """What else the claims of a release depend on."""
+def _terms(case: Case, sums: _Sums) -> Terms:
+    """What else the claims of a release depend on: what was done, where it is in the log."""
     start, tested = case.recipe.start, case.report.get("leaks") is not None
     return Terms(
-        secure_aggregation="off",  # every update arrives on its own in this version
+        secure_aggregation="required" if sums.masked else "off",
         reply_slot_ms=case.contract.privacy.reply_slot_ms or 0,
         seed_set=None if start is None else start.seed_set,
         leak_report=case.report["digest"] if tested else None,
@@ -265,11 +278,14 @@ def _terms(case: Case) -> Terms:
     )
 
 
-def _fewest(session: Session, run_id: str) -> int:
-    """Silos in the smallest sum of a run that was opened."""
+def _sums(session: Session, run_id: str) -> _Sums:
+    """Every aggregate of a run, by the log."""
     of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.AGGREGATE_RELEASED.value)
-    bodies = session.scalars(select(log_entry.c.body).where(of))
-    return min((int(json.loads(body)["pub"]["count"]) for body in bodies), default=0)
+    said = [json.loads(body)["pub"] for body in session.scalars(select(log_entry.c.body).where(of))]
+    return _Sums(
+        fewest=min((int(one["count"]) for one in said), default=0),
+        masked=bool(said) and all(one["transcript"] is not None for one in said),
+    )
 
 
 def _is_known(pair: tuple[TierClause, Judgement], known: Mapping[str, Recorded]) -> bool:

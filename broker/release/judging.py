@@ -34,6 +34,7 @@ from broker.federation.participants import participants
 from broker.federation.signed import ReplyRefusedError
 from broker.log.rotations import Rotations
 from broker.release.leaks import leaks, owing, trained_participants
+from broker.runs.course import course_of
 from broker.store.tables import candidate, log_entry, log_envelope, model, statement
 from policies.encoding import canonical, digest
 from policies.exchange import ExchangeType
@@ -234,8 +235,10 @@ def _logged(session: Session, run: RunSession, name: str) -> dict[int, tuple[Par
 
 
 def _last_aggregate(session: Session, run_id: str) -> list[int]:
-    """Index of the aggregate that the candidate was taken after."""
+    """Index of the aggregate that the candidate was taken after: the last one that votes let stand."""
     of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.AGGREGATE_RELEASED.value)
+    if back := course_of(session, run_id).back:
+        of &= log_entry.c.round.not_in(back)
     last = session.scalar(select(func.max(log_entry.c.idx)).where(of))
     return [] if last is None else [last]
 

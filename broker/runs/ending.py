@@ -187,9 +187,7 @@ def _otherwise(session: Session, row: RowMapping, *, contract: Contract, whole: 
         .mappings()
         .all()
     )
-    pause = pause_between(
-        contract, row["recipe_digest"], [one.party for one in contract.contributors], last
-    )
+    pause = pause_between(contract, row["recipe_digest"], [one.party for one in contract.contributors], last)
     if pause is not None:
         return _declined(pause, last[-1], whole=whole)
     lost = [one for one in last if one["round"] > row["round"]]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a run is not opened, or not stopped.
+"""Why a run is not opened, not stopped, or not resumed.
 
 RunError
   RecipeUnknownError    run.recipe-unknown    the contract has no recipe of this id
   RunClosedError        run.closed            the run is over: there is nothing to stop
+  RunNotPausedError     run.not-paused        no rejected models keep the run waiting
   TooFewSeatsError      run.too-few           fewer independent groups than the contract asks for are
   members now
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from policies.errors import IriaiError
 
-__all__ = ["RecipeUnknownError", "RunClosedError", "RunError", "TooFewSeatsError"]
+__all__ = ["RecipeUnknownError", "RunClosedError", "RunError", "RunNotPausedError", "TooFewSeatsError"]
 
 
 class RunError(IriaiError):
@@ -36,6 +37,12 @@ class TooFewSeatsError(RunError):
     code = "run.too-few"
     exit_code = 4
     http_status = 403
+
+
+class RunNotPausedError(RunError):
+    """The run does not wait for an operator's word: its models were not rejected so often, or it is over."""
+
+    code = "run.not-paused"
 
 
 class RunClosedError(RunError):

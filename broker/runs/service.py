@@ -25,8 +25,9 @@ from broker.contracts.errors import NotPartyError
 from broker.contracts.queries import OWN_BUDGET
 from broker.membership.directory import Operator
 from broker.membership.records import console_action
+from broker.runs.course import RESUME, course_of
 from broker.runs.ending import why_it_ended
-from broker.runs.errors import RecipeUnknownError, RunClosedError, TooFewSeatsError
+from broker.runs.errors import RecipeUnknownError, RunClosedError, RunNotPausedError, TooFewSeatsError
 from broker.runs.incidents import incidents_of
 from broker.runs.remedies import remedy_of
 from broker.runs.verdicts import Pause, counts_of, pause_between, pause_of, who_said
@@ -199,6 +200,28 @@ class Runs:
         tx.add(console_action(operator, "run.stop", subject=digest(run_id.encode()), request=request))
         return {"run": run_id, "contract": row["contract"], "state": row["state"], "stopping": True}
 
+    def resume(
+        self, session: Session, tx: LogTx, *, run_id: str, operator: Operator, request: str
+    ) -> dict[str, Json]:
+        """Lets a run go on that waits because silos rejected models: somebody looked, and answers for it.
+
+        Raises:
+            NotPartyError: No such run.
+            RunNotPausedError: It does not wait for that.
+        """
+        row = session.execute(select(run).where(run.c.run_id == run_id)).mappings().first()
+        if row is None:
+            raise _no_run(run_id)
+        paused = course_of(session, run_id).paused(self._contracts.get(row["contract"]))
+        if row["outcome"] is not None or not paused:
+            raise RunNotPausedError(
+                need="a run that waits because its models were rejected",
+                found=f"{row['outcome'] or row['state']}",
+                remedy=f"nothing; iriai-broker run show {run_id}",
+            )
+        tx.add(console_action(operator, RESUME, subject=digest(run_id.encode()), request=request))
+        return {"run": run_id, "contract": row["contract"], "state": row["state"], "resumed": True}
+
     def show(self, session: Session, run_id: str, caller: Member | Operator) -> Shown:
         """A run and its rounds.
 
@@ -292,7 +315,8 @@ class Runs:
         """A run's line; of its attempts, the caller may know these; ``whole``: also who said no, and why."""
         halted = row["outcome"] is None and bool(self._contracts.life(contract, session).halts)
         waiting = self._waiting(contract, row, rounds, whole=whole)
-        suspended = halted or waiting is not None
+        rejected = self._rejected(session, contract, row)
+        suspended = halted or waiting is not None or rejected is not None
         return {
             "run": row["run_id"],
             "contract": row["contract"],
@@ -306,6 +330,18 @@ class Runs:
             "outcome": row["outcome"],
             "stopping": row["outcome"] is None and row["stop_ms"] is not None,
             "waiting": waiting,
+            "rejected": rejected,
+        }
+
+    def _rejected(self, session: Session, contract: Contract, row: RowMapping) -> dict[str, Json] | None:
+        """Why a run waits for an operator's word; None if it does not."""
+        course = course_of(session, row["run_id"])
+        if row["outcome"] is not None or row["stop_ms"] or not course.paused(contract):
+            return None
+        return {
+            "rounds": course.rejections,
+            "stands": course.stands,
+            "remedy": f"find out why; then iriai-broker run resume {row['run_id']}, or run stop",
         }
 
     def _waiting(

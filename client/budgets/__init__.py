@@ -46,13 +46,30 @@ __all__ = [
     "judging_mechanism",
     "opening_cap",
     "own_cap_of",
+    "run_held",
     "training_mechanism",
+    "votes_run",
 ]
+
+_VOTES = "/votes"
 
 
 def training_mechanism(run: str, number: int, attempt: int) -> str:
     """Name of one noisy step in budget entries."""
     return f"{run}/{number}/{attempt}"
+
+
+def votes_run(run: str) -> str:
+    """Name under which a ledger holds the votes on a run's rounds, apart from the query about its candidate.
+
+    Both read held-out units, each under a plan of its own.
+    """
+    return run + _VOTES
+
+
+def run_held(name: str) -> str:
+    """The run behind a name in a ledger."""
+    return name.removesuffix(_VOTES)
 
 
 def judging_mechanism(run: str, candidate: str) -> str:
@@ -280,7 +297,7 @@ class Budgets:
             store.figures()  # what other processes appended is read first
             waiting = [key for key, hold in store.state.holds.items() if hold.open]
             for run, split in waiting:
-                if is_over(run):
+                if is_over(run_held(run)):
                     store.commit(run, split=split)
                     done += 1
         return done
@@ -289,7 +306,9 @@ class Budgets:
         """Runs whose reservations are open, in any ledger."""
         stores = [self.find(stem) for stem in self.lineages()]
         return tuple(
-            sorted({run for one in stores for (run, _), hold in one.read().holds.items() if hold.open})
+            sorted(
+                {run_held(run) for one in stores for (run, _), hold in one.read().holds.items() if hold.open}
+            )
         )
 
     def touches(self) -> tuple[Touched, ...]:
@@ -329,7 +348,7 @@ def _touched(state: LedgerState, body: Mapping[str, Any], split: str, recipe: st
         lineage=state.lineage.scope,
         contract=hold.contract.scope,
         recipe=recipe,
-        run=body["run"],
+        run=run_held(body["run"]),
         round=body["round"],
         attempt=body["attempt"],
         split=split,

@@ -23,13 +23,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from client.answers import Answer, table
-from client.budgets import Budgets, cap_of
+from client.budgets import Budgets, cap_of, votes_run
 from client.budgets.told_caps import loosened
 from client.settings import locked
+from policies.encoding import digest_of
 from policies.errors import IriaiError
 from policies.privacy.blocks import HELD_OUT, TRAIN, block_name, split_of
 from policies.privacy.errors import BudgetDivergedError, BudgetUnknownError
 from policies.privacy.ledger import missing_spend
+from policies.robustness.plan import votes_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -198,10 +200,13 @@ def _mended(missing: tuple[ToldSpend, ...], caps: tuple[ToldCap, ...], held: tup
 def _entry(store: BudgetStore, told: ToldSpend, shelf: ContractShelf) -> dict[str, Any]:
     recipe, plan = _plan(shelf, told)
     held = shelf.get(told.contract)
+    validation = held.contract.validation
+    votes = validation is not None and plan == votes_plan(validation, plan)
+    run = votes_run(told.run) if votes else told.run
     cap = cap_of(held.contract, held.party.party, shelf.earlier(told.contract))
     if cap is None:
         raise _no_plan(told)
-    hold = store.state.holds.get((told.run, told.split))
+    hold = store.state.holds.get((run, told.split))
     blocks = [block_name(told.split, one) for one in told.blocks]
     if not blocks:  # told before blocks were: all that may have been read
         blocks = (
@@ -209,7 +214,7 @@ def _entry(store: BudgetStore, told: ToldSpend, shelf: ContractShelf) -> dict[st
         )
     return missing_spend(
         cap,
-        run=told.run,
+        run=run,
         recipe=recipe,
         place=(told.round or 0, told.attempt),
         blocks=sorted(set(blocks)) or [block_name(told.split, 1)],
@@ -229,6 +234,9 @@ def _plan(shelf: ContractShelf, told: ToldSpend) -> tuple[str, dict[str, Any]]:
         for plan in (recipe.plan, recipe.evaluation):
             if plan is not None and plan.digest == told.plan_digest:
                 return recipe.digest, plan.document
+        votes = votes_plan(shelf.get(told.contract).contract.validation, recipe.evaluation.document)
+        if votes is not None and digest_of(votes) == told.plan_digest:
+            return recipe.digest, votes
     raise _no_plan(told)
 
 

@@ -426,10 +426,10 @@ class Desk:
 
 
 def _most_bytes(kind: ExchangeType, admission: Admission) -> int:
-    """What a request of a type may carry: a model, a model with the last opened sum, or a setup message."""
+    """What a request of a type may carry: one or two models, a model and a sum, or a setup message."""
     if kind in {ExchangeType.SA_SHARE, ExchangeType.SA_OPEN}:
         return SECAGG_SETUP_BYTES
-    if kind is ExchangeType.SA_CONTRIBUTE:
+    if kind in {ExchangeType.SA_CONTRIBUTE, ExchangeType.SA_JUDGE}:
         return 2 * admission.tensor_bytes
     return admission.tensor_bytes if kind not in FREE else 0
 

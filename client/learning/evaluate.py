@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A site's judgement of a candidate: one noised figure from held-out units; only the vote leaves.
+"""A site's judgement of a model: one noised figure from held-out units; only the vote leaves.
 
 - A unit's loss is the mean over its frames, clipped to [0, B]; units are summed, Gaussian noise sigma B is
   added, the public normaliser divides. The vote is a threshold of that noised figure.
 - No unit that was trained on is judged on: what the model learned by heart would vote for it, and the query
   would be charged to a block that never paid for it.
+- A candidate is judged by its loss (`judge`), a round's model by its gain over the last accepted one
+  (`gain`): the mean over a public number of units of the fall of a unit's loss, clipped to ±D. Where there are fewer
+  units, the mean is over that number all the same; where there are more, always the same ones are used.
 - The caller has charged one step of the plan to the held-out block before it calls.
 """
 
@@ -20,6 +23,7 @@ from client.learning.tensors import unit_frames
 from client.learning.weights import check_weights
 from policies.forward import Forward
 from policies.privacy.errors import EvalUnplannedError
+from policies.robustness.votes import nano
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from policies.privacy.plan import EvalPlan
     from policies.recipe import Recipe
 
-__all__ = ["Verdict", "judge", "mean_loss", "unit_losses"]
+__all__ = ["Verdict", "gain", "judge", "mean_loss", "unit_losses"]
 
 AnyArray = npt.NDArray[np.floating[Any]]
 Array64 = npt.NDArray[np.float64]
@@ -87,15 +91,53 @@ def judge(
             found=plan.digest[:19],
             remedy="judge candidates under the signed recipe only",
         )
-    if not set(trained).isdisjoint(episode.unit_id for episode in held_out):
-        raise EvalUnplannedError(
-            need="units that are never trained on",
-            found="a unit of the training set among those that are judged on",
-            remedy="import the data again; the held-out set is fixed by unit, at its first import",
-        )
+    _check_apart(held_out, trained)
     bound = float(plan.loss_bound)
     losses = unit_losses(recipe, weights, held_out)
     clipped = np.clip(np.where(np.isfinite(losses), losses, bound), 0.0, bound)
     noise = float(SecureNoise(entropy).gaussian(plan.noise_std, 1)[0])
     noised = (float(clipped.sum()) + noise) / float(plan.normalizer)
     return Verdict(noised_loss=noised, accept=noised <= float(plan.threshold))
+
+
+def gain(
+    recipe: Recipe,
+    models: tuple[AnyArray, AnyArray],
+    held_out: Sequence[Episode],
+    plan: EvalPlan,
+    entropy: Entropy,
+    *,
+    trained: Collection[bytes],
+) -> int:
+    """Noised gain of a round's model, in billionths: how far held-out losses fall.
+
+    Args:
+        recipe: Of the run.
+        models: The round's model, and the last accepted one.
+        held_out: Episodes that are judged on; those of one unit are pooled.
+        plan: Of `policies.robustness.plan.votes_plan`: its bound is D, its normaliser the number of units.
+        entropy: The operating system's.
+        trained: Ids of all units that this node ever trains on.
+
+    Raises:
+        EvalUnplannedError: A unit was trained on.
+        WeightsUnfitError: A model does not fit the recipe.
+    """
+    _check_apart(held_out, trained)
+    chosen = set(sorted({one.unit_id for one in held_out})[: int(plan.normalizer)])
+    episodes = [one for one in held_out if one.unit_id in chosen]
+    after, before = (unit_losses(recipe, one, episodes) for one in models)
+    bound = float(plan.loss_bound)
+    fall = before - after
+    clipped = np.clip(np.where(np.isfinite(fall), fall, -bound), -bound, bound)
+    noise = float(SecureNoise(entropy).gaussian(plan.noise_std, 1)[0])
+    return nano((float(clipped.sum()) + noise) / float(plan.normalizer))
+
+
+def _check_apart(held_out: Sequence[Episode], trained: Collection[bytes]) -> None:
+    if not set(trained).isdisjoint(episode.unit_id for episode in held_out):
+        raise EvalUnplannedError(
+            need="units that are never trained on",
+            found="a unit of the training set among those that are judged on",
+            remedy="import the data again; the held-out set is fixed by unit, at its first import",
+        )

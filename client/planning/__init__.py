@@ -5,7 +5,7 @@
 
     {"recipe": digest, "noise": "local-full" | "shares", "honest_min": int | null,
      "test_only": bool,                                     true: NOT PRIVATE
-     "trainable": bool,                                     false: this version has no noise shares
+     "trainable": bool,                                     false: noise shares, and no secure aggregation
      "units": int, "units_from": "option" | data set, "silos": int, "parameters": int,
      "strata": int, "strata_target": text | null, "drawn_per_step": number,      of one silo
      "sampling_prob": text, "noise_multiplier": text, "calibrated": bool, "steps": int,
@@ -124,6 +124,12 @@ class _Case:
         return 0 if self.named.held is None else self.named.held.contract.aggregation.max_colluders
 
     @property
+    def summed(self) -> bool:
+        """Whether the contract opens sums only; without one, the next contract may."""
+        held = self.named.held
+        return held is None or held.contract.aggregation.secure_aggregation == "required"
+
+    @property
     def findings(self) -> list[dict[str, Any]]:
         """What the contract says to each term of the plan."""
         held = self.named.held
@@ -140,9 +146,11 @@ class _Case:
     def _check(self, purse: Purses) -> None:
         held = self.named.held
         if self.asked.noise == "shares":
-            summed = held is None or held.contract.aggregation.secure_aggregation == "required"
             check_conditions(
-                self.asked, groups=self.silos, max_colluders=self.colluders, secure_aggregation=summed
+                self.asked,
+                groups=self.silos,
+                max_colluders=self.colluders,
+                secure_aggregation=self.summed,
             )
         check_terms(self.findings)
         self.asked.check_units(self.units.count)
@@ -215,7 +223,7 @@ def _plan_facts(case: _Case, *, calibrated: bool) -> dict[str, Any]:
         "noise": asked.noise,
         "honest_min": asked.honest_min,
         "test_only": asked.test_only,
-        "trainable": asked.noise != "shares",
+        "trainable": asked.noise != "shares" or case.summed,
         "units": case.units.count,
         "units_from": case.units.source,
         "strata": len(case.units.strata),

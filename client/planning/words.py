@@ -19,8 +19,8 @@ _NANO: Final = 1e9
 _LABEL: Final = 13
 _MARK: Final = {"warn": "warning", "refuse": "refused"}
 _NO_SHARES: Final = (
-    "privacy.shares-unfit: this version cannot train this plan: noise shares need secure aggregation, which "
-    "it does not have; the figures are those of a version that has it. What trains now: noise local-full"
+    "privacy.shares-unfit: this contract lets the broker read each update, and a share of the noise protects "
+    "none; ask for a contract with secure_aggregation: required, or plan with noise local-full"
 )
 _TEST_ONLY: Final = (
     "the plan is test_only: its noise may be seeded, so it protects nobody, whatever epsilon says; never "

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The messages of secure aggregation beside the update: opaque bytes in, opaque bytes out, of one machine.
 
-    ``query.sa_advertise``   ask in the body     answer in the tensor     begins a setup: fresh keys
-    ``query.sa_share``       ask in the tensor   answer in the tensor     shares, sealed for each holder
-    ``query.sa_open``        ask in the tensor   answer in the body       what others dealt is looked at
-    ``query.sa_confirm``     ask in the body     answer in the body       signs the one set that may be opened
-    ``query.sa_unmask``      ask in the body     answer in the body       one share per peer; the round is over
+    query.sa_advertise   ask in the body     answer in the tensor   begins a setup: fresh keys
+    query.sa_share       ask in the tensor   answer in the tensor   shares, sealed for each holder
+    query.sa_open        ask in the tensor   answer in the body     what others dealt is looked at
+    query.sa_confirm     ask in the body     answer in the body     signs the one set that may be opened
+    query.sa_unmask      ask in the body     answer in the body     one share per peer; the round is over
 
 - This node's own contract must require secure aggregation. A halt, an own exit or the contract's end stops
   these messages too: a sum that nobody may use is not opened. Rules of the site are asked with the update:
   nothing here comes from its data.
-- They spend nothing and seal nothing, so they have no row in the ledger of answers: the machine gives the same
-  bytes for the same ask, and refuses another one. A process that ended has lost its keys; it says
+- They spend nothing and seal nothing, so they have no row in the ledger of answers: the machine gives the
+  same bytes for the same ask, and refuses another one. A process that ended has lost its keys; it says
   ``secagg.setup-gone``.
 - What leaves is noted in the outbox like everything that leaves, before it leaves, without an fsync
   (`client.outbox.Outbox.noting`): the note outlives the process. If the whole machine loses its power, the
@@ -45,17 +45,17 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageDuty", "sum_duties"]
 
-Step = "Callable[[Seat, RequestHeader, bytes], bytes]"
 
-
-def sum_duties(desktop: Desktop, *, say: Callable[[str, Mapping[str, object]], None]) -> dict[ExchangeType, Handler]:
+def sum_duties(
+    desktop: Desktop, *, say: Callable[[str, Mapping[str, object]], None]
+) -> dict[ExchangeType, Handler]:
     """Handlers of everything that secure aggregation asks of this node.
 
     Args:
         desktop: What all duties share; its entropy makes the keys.
         say: Tells the operator of this site what cannot be checked any more.
     """
-    steps = _Steps(Machines(key=desktop.key, entropy=desktop.entropy), Updates())
+    steps = _Steps(Machines(key=desktop.key, entropy=desktop.entropy, outbox=desktop.outbox), Updates())
     way = Masked(steps.machines, steps.updates, Following(desktop.learner, say=say), phase=desktop.phase)
     return {
         ExchangeType.SA_ADVERTISE: MessageDuty(desktop, steps.advertise, inline=(True, False)),
@@ -75,20 +75,20 @@ class _Steps:
     updates: Updates
 
     def advertise(self, seat: Seat, header: RequestHeader, ask: bytes) -> bytes:
-        return self.machines.begin(seat, header.run).advertise(ask)
+        return self.machines.begin(seat, header.run).machine.advertise(ask)
 
     def share(self, seat: Seat, header: RequestHeader, ask: bytes) -> bytes:
-        return self.machines.of(seat, header.run).share(ask)
+        return self.machines.of(seat, header.run).machine.share(ask)
 
     def open(self, seat: Seat, header: RequestHeader, ask: bytes) -> bytes:
-        return self.machines.of(seat, header.run).open(ask)
+        return self.machines.of(seat, header.run).machine.open(ask)
 
     def confirm(self, seat: Seat, header: RequestHeader, ask: bytes) -> bytes:
-        machine = self.machines.of(seat, header.run)
+        machine = self.machines.of(seat, header.run).machine
         return machine.confirm(ask, round=header.round, attempt=header.attempt)
 
     def unmask(self, seat: Seat, header: RequestHeader, ask: bytes) -> bytes:
-        machine = self.machines.of(seat, header.run)
+        machine = self.machines.of(seat, header.run).machine
         answer = machine.unmask(ask, round=header.round, attempt=header.attempt)
         self.updates.drop(place_of(seat, header.run), header.round)
         return answer
@@ -98,7 +98,11 @@ class MessageDuty:
     """One message; ``inline`` says whether ask and answer are in the body or in the tensor."""
 
     def __init__(
-        self, desktop: Desktop, step: Callable[[Seat, RequestHeader, bytes], bytes], *, inline: tuple[bool, bool]
+        self,
+        desktop: Desktop,
+        step: Callable[[Seat, RequestHeader, bytes], bytes],
+        *,
+        inline: tuple[bool, bool],
     ) -> None:
         self._top = desktop
         self._step = step
@@ -109,7 +113,9 @@ class MessageDuty:
         with self._top.keeping(header):
             self._top.guard.judge_message(header)
             spec = header.tensor
-            if (spec is None) != self._ask_inline or (spec is not None and not _is_bytes(spec.dtype, spec.shape)):
+            if (spec is None) != self._ask_inline or (
+                spec is not None and not _is_bytes(spec.dtype, spec.shape)
+            ):
                 raise ContextMismatchError(
                     need="an ask in the body" if self._ask_inline else "an ask of uint8 [n] in the tensor",
                     found="none" if spec is None else f"{spec.dtype} {list(spec.shape)}",

@@ -6,25 +6,32 @@
   shares are gone, and no copy of a disk can use a slot twice.
 - A setup begins with ADVERTISE; only that makes a machine. Everything else under a run without one is
   `SetupGoneError`: the broker runs a new setup from the next attempt.
+- A new machine is told in which rounds a process before this one answered UNMASK (by the notes of what left):
+  it takes part in no other attempt of those.
 - At most `MAX_ACTIVE_RUNS`; the one that was not asked for longest ends first.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client.secagg.agreed import terms_here
+from policies.exchange import ExchangeType
 from policies.limits import MAX_ACTIVE_RUNS
 from policies.secagg.errors import SetupGoneError
 from policies.secagg.node import NodeMachine
 
 if TYPE_CHECKING:
     from client.guard import Seat
+    from client.outbox import Outbox
     from policies.identity import SigningKey
     from policies.ports import Entropy
+    from policies.secagg.node import Slot
+    from policies.secagg.terms import Terms
 
-__all__ = ["Machines", "Place", "place_of"]
+__all__ = ["InRun", "Machines", "Place", "place_of"]
 
 Place = tuple[str, str, str]  # contract, recipe, run: what a machine's terms follow from
 
@@ -34,43 +41,64 @@ def place_of(seat: Seat, run: str) -> Place:
     return seat.held.contract.digest, seat.recipe.digest, run
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class InRun:
+    """A machine with the terms that it works by."""
+
+    machine: NodeMachine
+    terms: Terms
+
+    def owes(self, slot: Slot) -> bool:
+        """Whether the broker leaves out a sum of the present setup that this node helped to open."""
+        newest = max(((one.round, one.attempt) for one in self.machine.opened), default=None)
+        if newest is None or not self.terms.group_mac or newest[0] < self.machine.first_round:
+            return False
+        shown = slot.previous
+        return shown is None or (shown.round, shown.attempt) < newest
+
+
 class Machines:
     """The machines of a worker."""
 
-    def __init__(self, *, key: SigningKey, entropy: Entropy) -> None:
+    def __init__(self, *, key: SigningKey, entropy: Entropy, outbox: Outbox) -> None:
         self._key = key
         self._entropy = entropy
-        self._machines: OrderedDict[Place, NodeMachine] = OrderedDict()
+        self._outbox = outbox
+        self._inside: OrderedDict[Place, InRun] = OrderedDict()
 
-    def begin(self, seat: Seat, run: str) -> NodeMachine:
+    def begin(self, seat: Seat, run: str) -> InRun:
         """The machine of a run, a new one if there is none.
 
         Raises:
             ThresholdError: The contract's numbers carry no safe threshold.
             CohortTooSmallError: This party is no contributor of the recipe.
+            KeyNotPinnedError: The contract pins another key than this node's.
         """
         place = place_of(seat, run)
-        if place not in self._machines:
-            self._machines[place] = NodeMachine(
-                terms_here(seat, run), seat.party, key=self._key, entropy=self._entropy
+        if place not in self._inside:
+            terms = terms_here(seat, run)
+            opened = self._outbox.newest_round(ExchangeType.SA_UNMASK.value, contract=place[0], run=run)
+            machine = NodeMachine(
+                terms, seat.party, key=self._key, entropy=self._entropy, opened_round=opened
             )
-        self._machines.move_to_end(place)
-        while len(self._machines) > MAX_ACTIVE_RUNS:
-            self._machines.popitem(last=False)
-        return self._machines[place]
+            self._inside[place] = InRun(machine, terms)
+        self._inside.move_to_end(place)
+        while len(self._inside) > MAX_ACTIVE_RUNS:
+            self._inside.popitem(last=False)
+        return self._inside[place]
 
-    def of(self, seat: Seat, run: str) -> NodeMachine:
+    def of(self, seat: Seat, run: str) -> InRun:
         """The machine of a run.
 
         Raises:
             SetupGoneError: There is none in this process.
         """
         place = place_of(seat, run)
-        if place not in self._machines:
+        if place not in self._inside:
             raise SetupGoneError(
                 need="the keys of this run's setup",
                 found="none: this node was started since, or took part in too many runs",
                 remedy="nothing: the broker runs a new setup from the next attempt",
             )
-        self._machines.move_to_end(place)
-        return self._machines[place]
+        self._inside.move_to_end(place)
+        return self._inside[place]

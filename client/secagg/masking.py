@@ -3,8 +3,8 @@
 
 `Masked.open`, before the tensor is pulled and before anything is spent:
 
-1. the tensor has the form that the contract's ``group_mac`` asks for: the base model, and with a tag beside it
-   the newest opened sum;
+1. the tensor has the form that the contract's ``group_mac`` asks for: the base model, and where sums carry
+   a tag the newest opened sum behind it;
 2. there is a setup of this run in this process (`client.secagg.machines`);
 3. the machine admits the attempt: its slot is fresh, and round, teams, base model and members are those of
    its own terms (`policies.secagg.node.NodeMachine.admit`).
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from client.contributing import Made, Passage
     from client.guard import Seat
     from client.secagg.following import Following
-    from client.secagg.machines import Machines, Place
+    from client.secagg.machines import InRun, Machines, Place
     from client.secagg.updates import Updates
     from policies.exchange import RequestHeader
-    from policies.secagg.node import NodeMachine, Slot
+    from policies.secagg.node import Slot
     from policies.secagg.terms import Terms
 
 __all__ = ["Masked", "ask_of"]
@@ -84,17 +84,17 @@ class Masked:
         ask, base_model = ask_of(header), header.body.get("base_model")
         if not is_digest(base_model):
             raise _other("the digest of the base model", "none")
-        machine = self._machines.of(seat, header.run)
-        _check_form(header, machine.terms)
-        slot = machine.admit(ask, round=header.round, attempt=header.attempt, base_model=str(base_model))
+        inside = self._machines.of(seat, header.run)
+        _check_form(header, inside.terms)
+        slot = inside.machine.admit(
+            ask, round=header.round, attempt=header.attempt, base_model=str(base_model)
+        )
         place = place_of(seat, header.run)
         return _Masking(
             place=place,
             header=header,
             seat=seat,
-            ask=ask,
-            base_model=str(base_model),
-            machine=machine,
+            inside=inside,
             slot=slot,
             updates=self._updates,
             following=self._following,
@@ -110,9 +110,7 @@ class _Masking:
     place: Place
     header: RequestHeader
     seat: Seat
-    ask: bytes
-    base_model: str
-    machine: NodeMachine
+    inside: InRun
     slot: Slot
     updates: Updates
     following: Following
@@ -121,18 +119,15 @@ class _Masking:
 
     @property
     def grid_step(self) -> float | None:
-        return grid_step(self.seat.recipe.plan, self.machine.terms)
+        return grid_step(self.seat.recipe.plan, self.inside.terms)
 
     def base(self, tensor: np.ndarray) -> np.ndarray:
-        size = self.machine.terms.dimension
+        size = self.inside.terms.dimension
         base = tensor[:size].view("<f4")
-        if digest(tensor_bytes(base)) != self.base_model:
+        if digest(tensor_bytes(base)) != self.slot.base_model:
             raise _other("the base model that the request names", "another tensor")
         summed = tensor[size:] if tensor.size > size else None
-        self.following.check(
-            self.place, self.seat, self.machine, self.ask, base=base, base_model=self.base_model,
-            round_number=self.header.round, summed=summed,
-        )  # fmt: skip
+        self.following.check(self.seat, self.header.run, self.inside, self.slot, base=base, summed=summed)
         return base
 
     def keep(self, made: Made) -> None:
@@ -141,8 +136,8 @@ class _Masking:
     def leave(self, made: Made) -> Leaving:
         update = made.update
         if update.dtype != np.int64:
-            update = check_update(update, self.machine.terms)
-        masked = self.machine.mask(self.slot, update)
+            update = check_update(update, self.inside.terms)
+        masked = self.inside.machine.mask(self.slot, update)
         self.phase(self.header, "masked")
         return Leaving(vector=masked.vector, digest=masked.digest, body={"answer": b64(masked.answer)})
 

@@ -124,6 +124,8 @@ class EntryType(StrEnum):
     EVALUATION_RECEIVED = "evaluation.received"
     VOTE_CAST = "vote.cast"
     ROUND_ACK = "round.ack"
+    ROUND_VOTED = "round.voted"
+    ROUND_JUDGED = "round.judged"
     CHAIN_RESET = "chain.reset"
     BUDGET_OPENED = "budget.opened"
     EPSILON_SPENT = "epsilon.spent"
@@ -340,6 +342,28 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
         ),
         _T.ROUND_ACK: Schema(
             by="M", pub={"closed": INTEGER, "leaf": DIGEST, "count": INTEGER}, sd=MEMBER_SET
+        ),
+        _T.ROUND_VOTED: Schema(
+            by="M",
+            pub={
+                "model": DIGEST,
+                "against": DIGEST,
+                "vote": enum("accept", "reject"),
+                "evaluation": DIGEST,
+            },
+            sd=MEMBER_SET,
+        ),
+        _T.ROUND_JUDGED: Schema(
+            by="B",
+            pub={
+                "model": DIGEST,
+                "against": DIGEST,
+                "accepting": INTEGER,
+                "voting": INTEGER,
+                "verdict": enum("accepted", "rejected"),
+                "rejected_rounds": INTEGER,
+            },
+            key=("run", "round"),
         ),
         _T.CHAIN_RESET: Schema(
             by="M",

@@ -42,15 +42,27 @@ _NUMBERS = (ValueError, OverflowError, ZeroDivisionError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plans:
-    """What a recipe spends budget under: the documents of its plans; ``train`` is None without privacy."""
+    """What a run spends budget under: the documents of its plans.
+
+    Attributes:
+        train: Of the recipe; None without privacy.
+        evaluation: Likewise, for candidates.
+        votes: Of votes on rounds, where the contract asks for them.
+    """
 
     train: Mapping[str, Json] | None
     evaluation: Mapping[str, Json]
+    votes: Mapping[str, Json] | None = None
 
     def find(self, named: str) -> Mapping[str, Json] | None:
         """The plan of a digest, or None."""
-        known = [self.evaluation] if self.train is None else [self.train, self.evaluation]
+        known = [one for one in (self.train, self.evaluation, self.votes) if one is not None]
         return next((one for one in known if digest_of(dict(one)) == named), None)
+
+    def judging(self, named: str) -> Mapping[str, Json]:
+        """The plan of a query on held-out units: that of votes if it is named, else that of candidates."""
+        votes = self.votes is not None and digest_of(dict(self.votes)) == named
+        return self.votes if votes and self.votes is not None else self.evaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +164,7 @@ class Book:
         again = mechanism in self.mechanisms
         self.mechanisms.add(mechanism)
         run, kind, *_ = mechanism.split("/")
-        split, plan = (HELD_OUT, plans.evaluation) if kind == "eval" else (TRAIN, plans.train)
+        split, plan = (HELD_OUT, plans.judging(body["plan"])) if kind == "eval" else (TRAIN, plans.train)
         blocks, key = blocks_named(split, body), (scope, split)
         if plan is not None:
             self._charge(blocks, key, body, plan=plan)

@@ -10,6 +10,9 @@ figure from the plan with `check_statement`. The broker signs the canonical byte
 - Noise shares: the claim rests on ``honest_min`` honest silos, and stands beside `epsilon_by_colluders`: the
   figure for each number of other silos that collude with the broker. Its last row, own share only, is also
   the figure if secure aggregation fails.
+- ``secure_aggregation: required`` is said where it was done: every sum of the run was opened by its members,
+  with a transcript in the log. It hides whose a fact is; what it leaves open (the sum itself, and one site
+  where all the others work with the broker) stands among what is not protected.
 - ``NOT PRIVATE`` if any contributor trained without a plan, under a test-only plan, with an engine that
   failed its conformance audit, with noise shares that no secure aggregation summed, or with data that are
   used without privacy elsewhere, where the contributor tells so.

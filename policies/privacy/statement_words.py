@@ -53,6 +53,14 @@ _OPEN: Final = {
         "Product mix and other facts about many units of one site: the claim is about one unit at a time.",
         "一つの拠点の多数の単位にわたる事実（製品構成など）。主張は一つの単位についてのものである。",
     ),
+    "sums": (
+        "Facts about many units: of all sites together in each sum, of one site in sums with and without it.",
+        "多数の単位にわたる事実。全拠点を合わせたものは各合計に、一拠点のものはその有無による合計の差に現れる。",
+    ),
+    "last-update": (
+        "The update of one site, where all others work with the broker: only its own noise hides it then.",
+        "他の全拠点がブローカーと結託した場合の一拠点の更新。守るのはその拠点自身のノイズのみである。",
+    ),
     "single-updates": (
         "Without secure aggregation the broker sees the noised update of each site.",
         "セキュア集約がないため、ブローカーは各拠点のノイズ付き更新を見ることができる。",
@@ -110,12 +118,11 @@ def holds_against(*, shared: bool) -> list[str]:
 
 def not_protected(*, shared: bool, summed: bool, slotted: bool, seeded: bool) -> list[Json]:
     """What the claim does not cover, as code and sentence; sorted by code."""
-    codes = {"many-units", "membership", "enrolled-twice", "individual-models", "descriptors"}
+    codes = {"membership", "enrolled-twice", "individual-models", "descriptors"}
     codes.add("reply-slots" if slotted else "reply-times")
     if shared:
         codes.add("colluding-silos")
-    if not summed:
-        codes.add("single-updates")
+    codes |= {"sums", "last-update"} if summed else {"many-units", "single-updates"}
     if seeded:
         codes.add("donated-episodes")
     return [{"code": code, "text": _OPEN[code][0]} for code in sorted(codes)]
@@ -172,6 +179,7 @@ _EN: Final = {
         "{steps} noisy steps; each unit is drawn with probability {q}; its gradient is clipped to norm"
         " {clip}; the noise has {sigma} times that norm; at most {frames} frames of a unit."
     ),
+    "summed": "The broker read sums only: each site's update left it masked, and members opened the sum.",
     "judged": (
         "Held-out units, in a block of their own, were never trained on. Whether the model is good was asked"
         " of each site in at most {steps} noisy queries on them, each with noise of {sigma} times the bound"
@@ -231,6 +239,7 @@ _JA: Final = {
         "ノイズ付きステップ {steps} 回。各単位は確率 {q} で選ばれ、勾配のノルムは {clip} に抑えられ、"
         "ノイズはその {sigma} 倍、一単位あたり最大 {frames} フレーム。"
     ),
+    "summed": "ブローカーが読んだのは合計のみである。各拠点の更新は覆われて出され、参加者が合計を開いた。",
     "judged": (
         "評価用の単位は独立したブロックにあり、学習には使われない。モデルの良否は各拠点で最大 {steps} 回の"
         "ノイズ付き照会で確かめられ、各回のノイズは単位の損失の上限の {sigma} 倍である。"
@@ -283,7 +292,9 @@ def page(
     yield words["holds"], held + ([words["leak"].format(auc=auc)] if auc else [])
     yield words["open"], [_OPEN[one["code"]][at] for one in document["not_protected"]]
     steps = dict.fromkeys(_how(row, words) for row in document["contributors"] if row["plan"])
-    yield words["how"], [*steps, _judged(document["evaluation"]["plan"], words, beside.evaluation)]
+    summed = [words["summed"]] if document["terms"]["secure_aggregation"] == "required" else []
+    judged = _judged(document["evaluation"]["plan"], words, beside.evaluation)
+    yield words["how"], [*steps, *summed, judged]
     yield words["silo"], [words["no-silo"] if lang == "ja" else document["silo"]]
 
 

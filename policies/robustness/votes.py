@@ -7,9 +7,9 @@ Gains are whole numbers of 1e-9, clipped to ±D per episode and noised by the no
   margin a converged clean run is refused by noise alone. A group accepts if every party of it that voted
   does; a model stands if the contract's quorum of the voting groups accept, and enough groups voted at all.
 - **Teams** (`choose`): every union of teams is scored, ``none`` among them with gain 0. ``all`` wins unless
-  the median judge prefers another by more than the margin, or by three standard deviations of what noise alone
-  does to the median where that is more: several unions are compared in each of many rounds. The median, not
-  the mean: it moves only if half of the judges lie.
+  the median judge prefers another by more than the margin, or by three standard deviations of what noise
+  alone does to the median where that is more: several unions are compared in each of many rounds. The median,
+  not the mean: it moves only if half of the judges lie.
 - **Rounds** (`Course`): a rejected model is taken back to the last accepted one; so many in a row as the
   contract says, and the run pauses for a human. Which rounds are judged follows from run and round alone
   (`judged_rounds`), and they are never more than the plan paid for.
@@ -35,6 +35,7 @@ __all__ = [
     "Tally",
     "accepts",
     "choose",
+    "is_judged",
     "judged_rounds",
     "margin_nano",
     "nano",
@@ -142,6 +143,22 @@ def judged_rounds(run: str, rounds: int, judgings: int) -> frozenset[int]:
     """
     ranked = sorted(range(1, rounds + 1), key=lambda number: _mark(run, number))
     return frozenset(ranked[: max(0, judgings)])
+
+
+def is_judged(run: str, number: int, *, rounds: int, judgings: int, used: int) -> bool:
+    """Whether the model of a round is voted on.
+
+    Rounds of the recipe are drawn; those beyond it, which make up for lost or rejected ones, are judged while
+    judgings are left.
+
+    Args:
+        run: The run.
+        number: Of the round.
+        rounds: Of the recipe.
+        judgings: ``max_judgings`` of the contract.
+        used: Rounds of the run that were judged before.
+    """
+    return used < judgings and (number > rounds or number in judged_rounds(run, rounds, judgings))
 
 
 def _mark(run: str, number: int) -> bytes:

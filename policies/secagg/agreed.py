@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The terms of a run by the bytes that everybody signed: contract and recipe. Node, broker and verifier share it.
+"""The terms of a run by the bytes that everybody signed: contract and recipe. Both ends use it.
 
     terms = agreed_terms(contract, recipe.canonical, run="run_1")
 

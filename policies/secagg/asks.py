@@ -6,14 +6,17 @@ and recipe fix (threshold, bound, weights, ring) is in none, so a message that r
 
     ask        advertise   JSON {setup, first_round, rounds}
                share       positions; per advertiser its signed advert
-               open        positions of M; per member its signed share header, commitments and ciphertext for the reader
-               contribute  JSON {setup, round, attempt, base_model, teams}; nonce reveals of M; the sum opened before
+               open        positions of M; per member its signed share header, and for the reader commitments
+                           and ciphertext
+               contribute  JSON {setup, round, attempt, base_model, teams}; nonces of M; the last opened sum
                confirm     JSON {online, opened}; per online member digest, lane and signature (120 bytes)
                unmask      per signer position and signature (65 bytes)
-    answer     advertise   signed advert                     contribute  lane and signature (88 bytes)
-               share       signed header, commitments,       confirm     signature (64 bytes)
-                           ciphertexts                       unmask      shares (66 bytes each), next nonce (32)
+    answer     advertise   signed advert
+               share       signed header, commitments, ciphertexts
                open        0 and the seal, or 1 and the position of a dealer that lies
+               contribute  lane and signature (88 bytes)
+               confirm     signature (64 bytes)
+               unmask      shares (66 bytes each), next nonce (32)
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from policies.secagg.asks import ConfirmAsk, ContributeAsk, Previous, vector_answer, write_unmask
-from policies.secagg.contexts import Context, Lane, agreement, pair_key, public_of, self_key
+from policies.secagg.contexts import Context, Lane, public_of
 from policies.secagg.dealing import Kind, b_commitment
 from policies.secagg.documents import Confirmation, VectorHeader, check, is_signed, vectors_root
 from policies.secagg.errors import (
@@ -38,6 +38,7 @@ from policies.secagg.errors import (
 )
 from policies.secagg.keystream import sum_of_lanes, unmask_lane
 from policies.secagg.labels import KEY_BYTES
+from policies.secagg.opening import removed
 from policies.secagg.record import Record, VectorEntry, cut
 from policies.secagg.setups import blaming
 from policies.secagg.shamir import SHARE_BYTES, combine
@@ -92,6 +93,19 @@ class Opened:
         )
 
 
+class Before(Protocol):
+    """A sum that was opened before: an `Opened`, or what a broker that starts again kept of one."""
+
+    @property
+    def setup(self) -> int:
+        """Number of its setup."""
+        ...
+
+    def previous(self) -> Previous:
+        """What the next attempts say of it."""
+        ...
+
+
 class Attempt:
     """One attempt of a round.
 
@@ -117,7 +131,7 @@ class Attempt:
         attempt: int,
         base_model: str,
         teams: Teams | None = None,
-        previous: Opened | None = None,
+        previous: Before | None = None,
     ) -> None:
         self.setup, self.terms = setup, setup.terms
         self.context = Context(
@@ -323,32 +337,16 @@ class Attempt:
         return tags
 
     def _masks(self, number: int, lane: Lane) -> tuple[Signed, ...]:
-        secrets, online = self._opened_secrets(), self._survivors(number)
-        found: list[Signed] = []
-        for party in self.context.teams[number]:
-            if party in online:
-                key = self_key(
-                    secrets[party],
-                    seal=self.setup.seal,
-                    lane=lane,
-                    ctx=self._ctx,
-                    position=self.terms.position(party),
-                )
-                found.append((1, key))
-            else:
-                found.extend(self._pairs(party, secrets[party], online, lane))
-        return tuple(found)
-
-    def _pairs(self, missing: str, private: bytes, online: Sequence[str], lane: Lane) -> list[Signed]:
-        """Masks that the survivors of a team share with a missing member, signed as the survivors added them."""
-        gone = self.terms.position(missing)
-        found: list[Signed] = []
-        for party in online:
-            here = self.terms.position(party)
-            agreed = agreement(private, self.setup.adverts[party].slots[self._slot].public)
-            key = pair_key(agreed, seal=self.setup.seal, lane=lane, ctx=self._ctx, between=(here, gone))
-            found.append((1 if gone > here else -1, key))
-        return found
+        publics = {party: one.slots[self._slot].public for party, one in self.setup.adverts.items()}
+        return removed(
+            self.context,
+            self.terms,
+            team=self.context.teams[number],
+            online=self.online,
+            secrets=self._opened_secrets(),
+            publics=publics,
+            lane=lane,
+        )
 
     def _opened_secrets(self) -> Mapping[str, bytes]:
         """B of who is online and s of who is not, for each member of an opened team."""

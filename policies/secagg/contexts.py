@@ -3,7 +3,8 @@
 
     setup = H("setup", frame, (party, advert digest) in roster order)
     seal  = H("seal", setup, (party, share header digest) of the members M that shared)
-    ctx   = H("ctx", setup, seal, round, attempt, teams, nonce reveals, manifest, d, base model, recipe, ring, weights)
+    ctx   = H("ctx", setup, seal, round, attempt, teams, nonce reveals,
+              manifest, d, base model, recipe, ring, weights)
 
 Two views of any of it give another ``ctx``: masks that do not cancel, signatures that do not verify. The
 nonce reveals are in it so that nobody is shown other teams for a reason of its own. Standard library and

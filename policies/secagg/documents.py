@@ -131,7 +131,7 @@ class SignedBytes:
             raise KeyNotPinnedError(
                 need=f"a signature by the key that the contract pins for {party}",
                 found="another signature",
-                remedy="stop: tell the other members that the broker shows a foreign key or an altered message",
+                remedy="stop, and tell the other members: a foreign key, or an altered message",
                 clause=terms.clause,
             )
 
@@ -201,14 +201,15 @@ class Advert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareHeader:
-    """What a dealer signs beside the shares: per holder in roster order, digests of commitments and ciphertext.
+    """What a dealer signs beside the shares: digests of what each holder gets.
 
     Attributes:
         setup: Digest of the setup.
         party: The dealer.
         nonce: Its reveal for the first round.
         commitments: Digest of all commitments; ciphertexts are bound to it.
-        rows: Per holder of the setup, 64 bytes: digest of the commitments to its shares, digest of the ciphertext.
+        rows: Per advertiser in roster order, 64 bytes: digest of the commitments to its shares, digest of
+            the ciphertext for it.
     """
 
     payload_type: ClassVar[str] = "application/vnd.iriai.secagg-shares.v1+json"

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mask bytes: AES-256 in counter mode from a zero counter block (NIST SP 800-38A), a key for one vector only.
+"""Mask bytes: AES-256 in counter mode from counter block 2, under a key that serves one vector only.
 
-A key is never used for two vectors, so the counter may begin at zero for each. The u64 lane that travels
-beside a vector (``[1, weight, tag]``, little-endian) has keys of its own label. Standard library and
-`cryptography` only; `policies.secagg.masks` does the same for whole vectors with numpy.
+Block number i is ``AES(key, i + 2)``, the counter in 16 bytes, big-endian (NIST SP 800-38A, 6.5). That is
+what Galois/Counter Mode with a nonce of zeros does to zeros (SP 800-38D), whose tag nobody asks for: the same
+bytes as plain counter mode, and more than twice as fast where a processor has wide AES instructions. A key is
+never used for two vectors, so the counter may begin at one place for all.
+
+The u64 lane that travels beside a vector (``[1, weight, tag]``, little-endian) has keys of its own label.
+Standard library and `cryptography` only; `policies.secagg.masks` does the same for whole vectors with numpy.
 
     lane = mask_lane([1, 1_000_000, tag], keys)             # 24 bytes
     unmask_lane(sum_of_lanes([one, other]), remove)         # (2, 2_000_000, sum of tags mod 2^64)
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from policies.limits import SECAGG_CHUNK
 from policies.secagg.errors import ContextMismatchError
@@ -34,6 +38,7 @@ LANE_BYTES: Final = 8 * _VALUES
 _FORM: Final = f"<{_VALUES}Q"
 _MODULUS: Final = 2**64
 _BLOCK: Final = 16
+_NONCE: Final = bytes(12)
 _WIDEST: Final = 8  # bytes of one value
 ZERO: Final = memoryview(bytes(_WIDEST * SECAGG_CHUNK))
 
@@ -66,7 +71,7 @@ class Keystream:
     __slots__ = ("_buffer", "_encryptor")
 
     def __init__(self, key: bytes, buffer: bytearray) -> None:
-        self._encryptor = Cipher(AES(key), CTR(bytes(_BLOCK))).encryptor()
+        self._encryptor = Cipher(AES(key), GCM(_NONCE)).encryptor()
         self._buffer = buffer
 
     @staticmethod

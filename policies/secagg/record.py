@@ -3,8 +3,8 @@
 
 One packed document (`policies.secagg.packing`), so that writing what was read gives the same bytes:
 
-    0  canonical JSON: v, setup, first_round, rounds, round, attempt, base_model, adverts and members (parties),
-       teams, online, opened, z (digest per opened team)
+    0  canonical JSON: v, setup, first_round, rounds, round, attempt, base_model, parties that advertised and
+       members, teams, online, opened, z (digest per opened team)
     1  adverts: per advertiser (payload, signature, blob)
     2  share headers: per member (payload, signature)
     3  nonce reveals, 32 bytes per member

@@ -194,7 +194,7 @@ class Setup:
         """Takes a party's shares.
 
         Raises:
-            KeyNotPinnedError, ContextMismatchError: They are not this party's, not for this setup, or not whole.
+            KeyNotPinnedError, ContextMismatchError: Not this party's, not for this setup, or not whole.
             ShareBadError: The nonce is no link of the party's chain.
         """
         if self._seal is not None or party not in self.adverts:

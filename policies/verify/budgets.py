@@ -19,15 +19,17 @@ from policies.privacy.accounting import (
     rho_max_nano,
     rho_step_nano,
 )
-from policies.privacy.blocks import HELD_OUT, TRAIN
+from policies.privacy.blocks import TRAIN
 from policies.privacy.caps import Cap, plan_facts
-from policies.privacy.spending import blocks_named
+from policies.verify.judgements import votes_of
+from policies.verify.spends import read_spends
 
 if TYPE_CHECKING:
     from policies.contract.clauses import Contract
     from policies.log.entries import Entry
     from policies.verify.history import History
     from policies.verify.report import Report
+    from policies.verify.spends import Spend
 
 __all__ = ["check_budgets"]
 
@@ -47,38 +49,13 @@ class Account:
     epsilon_max: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spend:
-    """An ``epsilon.spent``; what is confidential in it is read from the envelope that its owner signed."""
-
-    index: int
-    org: str
-    scope: str | None
-    mechanism: str
-    plan: str
-    steps: int
-    lineage: str
-    blocks: tuple[str, ...]
-    rho_nano: int
-
-    @property
-    def split(self) -> str:
-        """Training and held-out units are disjoint, so their budgets are apart."""
-        return _split(self.mechanism)
-
-
-def _split(mechanism: str) -> str:
-    return HELD_OUT if "/eval/" in mechanism else TRAIN
-
-
 def check_budgets(history: History, report: Report) -> None:
-    """AUD-060 to AUD-063, AUD-065 and AUD-066."""
+    """AUD-060, AUD-062, AUD-063, AUD-065 and AUD-066."""
     plans = _plans(history)
-    spends = _spends(history)
+    spends = read_spends(history)
     accounts = _accounts(history)
     _check_once(spends, report)
     _check_plans(history, plans, report)
-    _check_aggregates(history, spends, report)
     lineages: dict[tuple[str, str, str], int] = defaultdict(int)
     for one in spends:
         account = _account(accounts, one, report)
@@ -94,29 +71,10 @@ def _plans(history: History) -> dict[str, dict[str, Json]]:
             plan = recipe.get(name)
             if isinstance(plan, dict):
                 plans[digest_of(plan)] = plan
+        for contract in history.contracts.values():
+            votes = votes_of(contract, recipe)
+            plans |= {} if votes is None else {digest_of(votes): votes}
     return plans
-
-
-def _spends(history: History) -> list[Spend]:
-    spends = []
-    for index, entry in history.of(EntryType.EPSILON_SPENT):
-        sender, told = history.senders.get(index), history.stated(index)
-        if sender is None or not told:
-            continue
-        spends.append(
-            Spend(
-                index=index,
-                org=sender.org,
-                scope=entry.scope,
-                mechanism=entry.pub["mechanism"],
-                plan=entry.pub["plan"],
-                steps=entry.pub["steps"],
-                lineage=told["lineage"],
-                blocks=blocks_named(_split(entry.pub["mechanism"]), told),
-                rho_nano=told["rho_nano"],
-            )
-        )
-    return spends
 
 
 def _accounts(history: History) -> dict[tuple[str, str], list[Account]]:
@@ -156,8 +114,9 @@ def _check_plans(history: History, plans: dict[str, dict[str, Json]], report: Re
         plan = history.plan_of(recipe)
         allowed = {None if plan is None else digest_of(plan)}
         if entry.type is EntryType.EPSILON_SPENT:
-            evaluation = history.recipes[recipe].get("evaluation")
-            allowed = {digest_of(evaluation)} if "/eval/" in entry.pub["mechanism"] else allowed
+            if "/eval/" in entry.pub["mechanism"]:
+                votes = votes_of(history.contracts.get(entry.scope or ""), history.recipes[recipe])
+                allowed = {history.evaluation_of(recipe)} | (set() if votes is None else {digest_of(votes)})
             _check_mechanism(index, entry, report)
         if entry.pub["plan"] not in allowed:
             report.add("AUD-065", "another plan than the recipe's", index=index)
@@ -174,30 +133,6 @@ def _check_mechanism(index: int, entry: Entry, report: Report) -> None:
     fits = run == entry.run and (rest[0] == "eval" or rest[0] == str(entry.round))
     if not fits:
         report.add("AUD-061", f"mechanism {entry.pub['mechanism']} of another run or round", index=index)
-
-
-def _check_aggregates(history: History, spends: list[Spend], report: Report) -> None:
-    """AUD-061: behind every private submission in an aggregate stands its spend, in the aggregate's refs."""
-    by_index = {one.index: one for one in spends}
-    if history.grade != "auditor":
-        report.not_checked("AUD-061: spends of other members (this is a member's bundle)")
-        return
-    for index, entry in history.of(EntryType.AGGREGATE_RELEASED):
-        paid = {
-            (by_index[ref].org, by_index[ref].mechanism, by_index[ref].plan): by_index[ref].steps
-            for ref in entry.refs
-            if ref in by_index
-        }
-        mechanism = f"{entry.run}/{entry.round}/{entry.pub['attempt']}"
-        for ref in entry.refs:
-            submission = history.entries.get(ref)
-            if submission is None or submission.type is not EntryType.SUBMISSION_RECEIVED:
-                continue
-            plan, sender = submission.pub["plan"], history.senders.get(ref)
-            if plan is None or sender is None:
-                continue
-            if paid.get((sender.org, mechanism, plan), -1) < submission.pub["steps"]:
-                report.add("AUD-061", f"no spend for the submission at {ref}", index=index)
 
 
 def _account(accounts: dict[tuple[str, str], list[Account]], one: Spend, report: Report) -> Account | None:

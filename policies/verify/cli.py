@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,7 @@ __all__ = ["main"]
 
 EXIT_USAGE = 2
 _COMMANDS = ("verify", "show", "explain")
+_HEX = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="bytes of a model as downloaded: scores of its leak report are computed again (needs numpy)",
+    )
+    audit.add_argument(
+        "--vectors",
+        type=Path,
+        help="folder of masked vectors, each named by the hex of its SHA-256: opened sums are redone",
     )
     audit.add_argument("--json", action="store_true", help="one JSON object on stdout")
     show = commands.add_parser("show", help="one entry: bytes, leaf hash, proof, envelope, disclosed fields")
@@ -115,6 +123,25 @@ def _read_models(paths: Sequence[Path]) -> dict[str, bytes]:
     return models
 
 
+def _read_vectors(folder: Path | None) -> dict[str, memoryview]:
+    """Vectors by the digest in their name, mapped and not read: a run of them is larger than memory."""
+    if folder is None:
+        return {}
+    files = [path for path in sorted(folder.iterdir()) if _HEX.match(path.name) and path.stat().st_size]
+    if not files or len(files) > BUNDLE_FILES:
+        raise PolicyError(
+            need="a folder of masked vectors, named by their SHA-256",
+            found=f"{len(files)} of them",
+            remedy="ask the broker's operators for `iriai-broker audit vectors`",
+        )
+    return {f"sha256:{path.name}": memoryview(_mapped(path)) for path in files}
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def _verify(options: argparse.Namespace) -> int:
     report = verify(
         _read_bundle(options.bundle),
@@ -122,6 +149,7 @@ def _verify(options: argparse.Namespace) -> int:
         receipts=_read_receipts(options.receipts),
         grade=options.grade,
         models=_read_models(options.model),
+        vectors=_read_vectors(options.vectors),
     )
     _say(*report.lines())
     if options.json:

@@ -38,6 +38,7 @@ from policies.verify.facts_outputs import (
     recipe_facts,
     release_facts,
 )
+from policies.verify.judgements import rejections_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -203,13 +204,16 @@ def _epsilon(history: History, request: TrainRound) -> list[str]:
         return ["epsilon_after_release"]
 
 
-def _aggregate(history: History, _index: int, entry: Entry, request: Aggregate) -> list[str]:
+def _aggregate(history: History, index: int, entry: Entry, request: Aggregate) -> list[str]:
     wrong = [*_recipe(history, entry, request), *origin_facts(history, request.log_origin)]
     contract = history.contracts[entry.scope or ""]
     wrong += _as_pooled(contract, request, "secure_aggregation")
     wrong += _set_by_contract(contract, request)
-    # no silo votes on the model of a round in this version: a figure would be made up
-    return wrong + [name for name in ("validation", "rejected_rounds") if getattr(request, name) is not None]
+    count = request.rejected_rounds
+    if count is not None and count != rejections_before(history, entry.run, index):
+        wrong.append("rejected_rounds")
+    # whether each party accepted the newest model is in the log's votes; as a fact it would be made up
+    return wrong if request.validation is None else [*wrong, "validation"]
 
 
 def _set_by_contract(contract: Contract, request: Aggregate) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from policies.contract.coherence import owner_of
 from policies.log.entries import EntryType
 from policies.verify.documents import check_report, check_statement
+from policies.verify.judgements import taken_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,13 +51,18 @@ def _subject(entry: Entry) -> tuple[str, str]:
 
 
 def _check_candidate(history: History, index: int, entry: Entry, report: Report) -> None:
-    """AUD-072: the candidate is the model of the run's last aggregate, or refers to it.
+    """AUD-072: the candidate is the model of the run's last aggregate that stands, or refers to it.
 
     A recipe may release the running average of the models: that is another digest, so the entry that
     evaluated the candidate refers to the aggregate which it was taken after.
     """
+    back = taken_back(history, entry.run, index)
     last = max(
-        (at for at, one in history.of(EntryType.AGGREGATE_RELEASED) if at < index and one.run == entry.run),
+        (
+            at
+            for at, one in history.of(EntryType.AGGREGATE_RELEASED)
+            if at < index and one.run == entry.run and one.round not in back
+        ),
         default=None,
     )
     if last is None:
@@ -145,8 +151,12 @@ def _check_lineage(history: History, report: Report) -> None:
         _check_candidate(history, index, entry, report)
         check_report(history, index, entry, report)
     last: dict[str | None, str] = {}
-    for index, entry in history.of(EntryType.ROUND_OPENED, EntryType.AGGREGATE_RELEASED):
-        if entry.type is EntryType.ROUND_OPENED:
+    kinds = (EntryType.ROUND_OPENED, EntryType.AGGREGATE_RELEASED, EntryType.ROUND_JUDGED)
+    for index, entry in history.of(*kinds):
+        if entry.type is EntryType.ROUND_JUDGED:
+            if entry.pub["verdict"] == "rejected":
+                last[entry.run] = entry.pub["against"]
+        elif entry.type is EntryType.ROUND_OPENED:
             if last.get(entry.run, entry.pub["base_model"]) != entry.pub["base_model"]:
                 report.add("AUD-072", "the round starts from another model", index=index)
             last.setdefault(entry.run, entry.pub["base_model"])

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 7: every submission has its verdict, every count its entries, every aggregate its groups."""
+"""Step 7: every submission has its verdict, every count its entries, every aggregate its groups.
+
+Under secure aggregation an aggregate is a sum that its members helped to open. Then it also has at least t
+of them, as many groups as the contract opens a sum over, and the digest of a transcript; what that says is
+looked at in `policies.verify.sums`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from policies.contract.thresholds import groups_to_open, least_online
 from policies.log.entries import EntryType
 from policies.log.schema import REFUSALS
 
 if TYPE_CHECKING:
+    from policies.contract.clauses import Contract
     from policies.log.entries import Entry
     from policies.verify.history import Attempt, AttemptKey, History
     from policies.verify.report import Report
@@ -25,7 +32,7 @@ _WORDS = {
 
 
 def check_rounds(history: History, report: Report) -> None:
-    """AUD-048, AUD-052 to AUD-054 and AUD-056."""
+    """AUD-048, AUD-052 to AUD-054, AUD-056 and the log's half of AUD-069."""
     verdicts = _verdicts(history, report)
     _check_refusals(history, report)
     _check_updates(history, verdicts, report)
@@ -200,10 +207,33 @@ def _check_aggregate(
     contract = history.contracts.get(entry.scope or "")
     if contract is None:
         return
-    groups = set()
-    for one in used:
-        clause = contract.party(history.sender_party(one))
-        if clause is not None and clause.role == "contributor":
-            groups.add(clause.group)
-    if len(groups) < contract.aggregation.min_parties and history.grade == "auditor":
-        report.add("AUD-056", f"{len(groups)} groups, needs {contract.aggregation.min_parties}", index=index)
+    if (contract.aggregation.secure_aggregation == "required") != (entry.pub["transcript"] is not None):
+        found = "no transcript" if entry.pub["transcript"] is None else "a transcript of single updates"
+        report.add("AUD-069", found, index=index)
+    if history.grade == "auditor":
+        _check_size(history, index, contract, used, report)
+
+
+def _check_size(history: History, index: int, contract: Contract, used: list[int], report: Report) -> None:
+    """AUD-056: independent groups, and under secure aggregation as many members as open a sum."""
+    entry, parties = history.entries[index], [history.sender_party(one) for one in used]
+    known = [name for name in parties if name is not None]
+    groups, members = len(contract.groups(known)), len(set(known))
+    need_groups, need_members = _least(history, entry, contract)
+    if groups < need_groups:
+        report.add("AUD-056", f"{groups} groups, needs {need_groups}", index=index)
+    if members < need_members:
+        report.add("AUD-056", f"{members} members, needs {need_members}", index=index)
+
+
+def _least(history: History, entry: Entry, contract: Contract) -> tuple[int, int]:
+    """Groups and members that must be left in an aggregate, by contract and plan alone."""
+    pooling, recipe = contract.aggregation, history.recipe_of(entry.run)
+    clause = contract.recipe(recipe)
+    if pooling.secure_aggregation != "required" or clause is None:
+        return pooling.min_parties, 0
+    honest = (history.plan_of(recipe) or {}).get("honest_min")
+    groups = groups_to_open(
+        pooling.min_parties, pooling.max_colluders, honest if isinstance(honest, int) else None
+    )
+    return groups, least_online(len(clause.participants), pooling.min_parties)

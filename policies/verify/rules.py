@@ -157,8 +157,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "AUD-056": Rule(
             "error",
-            "every aggregate has at least as many independent groups as the contract asks for",
-            "count the groups of the parties behind the aggregate's submissions",
+            "every aggregate has the independent groups that the contract asks for, a sum its members too",
+            "count groups, and members, behind its submissions; floor(2n/3) + 1 of the recipe's n open a sum",
         ),
         "AUD-057": Rule(
             "error",
@@ -180,8 +180,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "AUD-061": Rule(
             "error",
-            "every aggregate refers to a spend of each contributor for that run, round and attempt",
-            _JSON,
+            "every aggregate refers to a spend of each contributor for its attempt; no spend is used twice",
+            "match spends by mechanism; an update sent again names in `trained` the attempt that was paid",
         ),
         "AUD-062": Rule(
             "error",
@@ -213,6 +213,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "error",
             "each consent that a seed clause names is its donor's, about this party, data set and recipe",
             "verify the DSSE signature of consents/<hex>.json under the key that the contract pins",
+        ),
+        "AUD-069": Rule(
+            "error",
+            "an opened sum has its transcript, and single updates none",
+            "compare pub.transcript of aggregate.released with secure_aggregation in the contract",
         ),
         "AUD-070": Rule(
             "error",
@@ -259,7 +264,22 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "a rotation of a key is signed by the new key, and by the old one or by all the others",
             "verify the notice whose subject is the new key of the entry",
         ),
+        "AUD-094": Rule(
+            "error",
+            "votes on rounds are counted, and a rejected model is taken back, as the contract says",
+            "count round.voted of the round by group; compare the next base_model with pub.against",
+        ),
         "AUD-090": Rule("error", "`ts` never decreases", _JSON),
+        "AUD-095": Rule(
+            "error",
+            "the transcript of an opened sum proves it: signatures, sets, thresholds, secrets, this round",
+            "verify each document in transcripts/<hex> under the keys that the contract pins",
+        ),
+        "AUD-096": Rule(
+            "error",
+            "masked vectors at hand add up to the opened sum, once the masks of the transcript are off",
+            "sum of vectors minus AES-256-CTR of each key, modulo 2^32, little-endian; its SHA-256",
+        ),
     }
 )
 

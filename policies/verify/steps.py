@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AUD-079: the step receipt of every update that is in a model, beside the plan and the spends in the log."""
+"""AUD-079: the step receipt of every update that is in a model, beside the plan and the spends in the log.
+
+An update that is sent again in a later attempt has the ledger that it was trained under: the heads before are
+those of other rounds and of attempts before the one that it names.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ __all__ = ["check_steps", "used_submissions"]
 
 Json = Any
 _Maker = tuple[str, str | None]  # organisation and run
+_Slot = tuple[int | None, int]  # round and attempt
 
 
 def used_submissions(history: History) -> list[int]:
@@ -36,7 +41,7 @@ def check_steps(history: History, report: Report) -> None:
     """Counts each organisation's steps in a run, entry by entry, and looks at its receipts."""
     used = set(used_submissions(history))
     steps: dict[_Maker, int] = defaultdict(int)
-    heads: dict[_Maker, list[str]] = defaultdict(list)
+    heads: dict[_Maker, list[tuple[_Slot, str]]] = defaultdict(list)
     for index, entry in history.of(EntryType.EPSILON_SPENT, EntryType.SUBMISSION_RECEIVED):
         sender = history.senders.get(index)
         if sender is None:
@@ -47,11 +52,14 @@ def check_steps(history: History, report: Report) -> None:
             continue
         receipt, plan = body.get("receipt"), history.plan_of(history.recipe_of(entry.run))
         if plan is not None and index in used:
-            wrong = _wrong(receipt, plan, steps=steps[maker], heads=heads[maker])
+            trained = body.get("trained") or body["attempt"]
+            same = {(entry.round, one) for one in range(trained, body["attempt"])}
+            before = [head for slot, head in heads[maker] if slot not in same]
+            wrong = _wrong(receipt, plan, steps=steps[maker], heads=before)
             if wrong is not None:
                 report.add("AUD-079", wrong, index=index)
         if receipt is not None:
-            heads[maker].append(receipt["ledger_head"])
+            heads[maker].append(((entry.round, body["attempt"]), receipt["ledger_head"]))
 
 
 def _wrong(receipt: Json, plan: Json, *, steps: int, heads: list[str]) -> str | None:

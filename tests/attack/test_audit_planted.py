@@ -27,6 +27,7 @@ from policies.privacy.leakage import verdicts
 from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
 from policies.privacy.statement import Terms, claim
+from policies.secagg.record import Record
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from policies.verify.rules import RULES
@@ -45,10 +46,13 @@ from tests.auditsim import (
 )
 from tests.canarysim import AUC_MAX, CanarySim
 from tests.donorsim import STARTED, DonorSim
+from tests.sumsim import SummedSim
 
 T = EntryType
 CANDIDATE = digest_from("average 2")
-Case = Callable[[], tuple[bytes, Any]]
+Case = Callable[
+    [], tuple[Any, ...]
+]  # bundle, policy, and masked vectors by digest where the auditor has some
 CASES: dict[str, tuple[str, Case, frozenset[str]]] = {}
 
 
@@ -875,6 +879,173 @@ def _stating(name: str, maker: str, **body: Any) -> tuple[bytes, Any]:
 
     sim.tamper = tamper
     return out(sim.build())
+
+
+# --- sums: what was opened, and by whom the update that was sent again was paid for ---
+
+
+def _summed(
+    tamper: Callable[[PoolSim, str, Event], Event | list[Event] | None] | None = None, **traits: Any
+) -> tuple[bytes, Any]:
+    """The story under secure aggregation, by a sim with other traits, and with events changed."""
+    sim: PoolSim = type("Story", (SummedSim,), traits)()
+    if tamper is not None:
+        change = tamper
+        sim.tamper = lambda at, event: change(sim, at, event)
+    return out(sim.build())
+
+
+@planted("AUD-069")
+def a_sum_without_a_transcript() -> tuple[bytes, Any]:
+    return _summed(transcript=lambda sim, number: None if number == 2 else SummedSim.transcript(sim, number))
+
+
+@planted("AUD-069")
+def a_transcript_of_single_updates() -> tuple[bytes, Any]:
+    return out(changing("aggregate 1", pub={"transcript": digest_from("transcript")}))
+
+
+@planted("AUD-056", "AUD-095")
+def a_sum_over_fewer_members_than_open_one() -> tuple[bytes, Any]:
+    return _summed(refused=(1, "hanbit"))
+
+
+@planted("AUD-056", "AUD-059", "AUD-095")
+def a_sum_in_which_a_colluder_sees_the_other() -> tuple[bytes, Any]:
+    pooling = SummedSim.pooling | {"max_colluders": 1}
+    return _summed(refused=(1, "hanbit"), pooling=pooling)
+
+
+@planted("AUD-095")
+def a_transcript_that_is_not_in_the_bundle() -> tuple[bytes, Any]:
+    sim = SummedSim().build()
+    return sim.bundle(transcripts=[sim.opened[1].transcript]), sim.policy
+
+
+@planted("AUD-095")
+def the_transcript_of_another_round() -> tuple[bytes, Any]:
+    return _summed(transcript=lambda sim, _: digest(sim.opened[1].transcript))
+
+
+@planted("AUD-095")
+def another_sum_than_the_transcript_proves() -> tuple[bytes, Any]:
+    return _summed(averaged=lambda _sim, number: digest_from(f"sum {number}"))
+
+
+@planted("AUD-095", "AUD-072")
+def a_sum_of_updates_to_another_model() -> tuple[bytes, Any]:
+    def tamper(_sim: PoolSim, at: str, event: Event) -> Event:
+        changed = {**event.pub, "base_model": digest_from("another model")}
+        return replace(event, pub=changed) if at == "round 2 opened" else event
+
+    return _summed(tamper)
+
+
+def _retold(change: Callable[[Record], Record]) -> tuple[bytes, Any]:
+    """The first round's transcript is another one, named in the log from the start."""
+
+    class Retold(SummedSim):
+        def transcript(self, number: int) -> str | None:
+            return digest(self.told(number))
+
+        def told(self, number: int) -> bytes:
+            data = self.opened[number].transcript
+            return change(Record.from_bytes(data)).to_bytes() if number == 1 else data
+
+    sim = Retold().build()
+    return sim.bundle(transcripts=[sim.told(1), sim.told(2)]), sim.policy
+
+
+@planted("AUD-095")
+def a_transcript_with_a_secret_that_nobody_advertised() -> tuple[bytes, Any]:
+    return _retold(lambda told: replace(told, secrets={**told.secrets, "kita": bytes(32)}))
+
+
+@planted("AUD-095")
+def a_transcript_that_too_few_confirmed() -> tuple[bytes, Any]:
+    return _retold(lambda told: replace(told, confirmations=dict(list(told.confirmations.items())[1:])))
+
+
+@planted("AUD-095")
+def a_transcript_that_does_not_parse() -> tuple[bytes, Any]:
+    sim = type("Story", (SummedSim,), {"transcript": lambda _sim, _: digest(b"transcript")})().build()
+    return sim.bundle(transcripts=[b"transcript"]), sim.policy
+
+
+@planted("AUD-096")
+def masked_vectors_that_give_another_sum() -> tuple[bytes, Any, dict[str, bytes]]:
+    """The transcript proves everything but the sum itself: only who has the vectors can tell."""
+
+    class Wrong(SummedSim):
+        def averaged(self, number: int) -> str:
+            return digest_from("wrong") if number == 2 else super().averaged(number)
+
+        def transcript(self, number: int) -> str | None:
+            return digest(self.told(number))
+
+        def told(self, number: int) -> bytes:
+            record = Record.from_bytes(self.opened[number].transcript)
+            return replace(record, sums=(self.averaged(number),)).to_bytes()
+
+    sim = Wrong().build()
+    return sim.bundle(transcripts=[sim.told(1), sim.told(2)]), sim.policy, sim.vectors_by_digest()
+
+
+@planted("AUD-061", "AUD-079")
+def an_update_sent_again_that_names_its_own_attempt() -> tuple[bytes, Any]:
+    return _summed(resent={"kita": {"trained": 2}})
+
+
+@planted("AUD-061")
+def an_update_sent_again_where_updates_come_one_by_one() -> tuple[bytes, Any]:
+    return _stating("submission kita 1", "kita", trained=1)
+
+
+@planted("AUD-061", "AUD-043", "AUD-079")
+def an_update_sent_again_that_nobody_paid() -> tuple[bytes, Any]:
+    return _summed(lambda _sim, at, event: None if at == "spent kita 2" else event)
+
+
+@planted("AUD-061")
+def an_update_sent_again_that_rests_on_the_spend_of_another_round() -> tuple[bytes, Any]:
+    def tamper(sim: PoolSim, at: str, event: Event) -> Event:
+        if at != "aggregate 2":
+            return event
+        spent = {sim.names["spent kita 2"]: sim.names["spent kita 1"]}
+        return replace(event, refs=tuple(sorted(spent.get(one, one) for one in event.refs)))
+
+    return _summed(tamper)
+
+
+@planted("AUD-061", "AUD-079")
+def an_update_sent_again_and_charged_again() -> tuple[bytes, Any]:
+    def tamper(sim: PoolSim, at: str, event: Event) -> Event | list[Event]:
+        if at != "again decision nord 2":
+            return event
+        nord = sim.makers["nord"]
+        return [event, sim.spend(nord, f"{RUN}/2/2", PLAN, 2)]
+
+    return _summed(tamper)
+
+
+@planted("AUD-061", "AUD-048", "AUD-054", "AUD-059", "AUD-072", "AUD-095")
+def a_spend_that_serves_two_sums() -> tuple[bytes, Any]:
+    """Both attempts of a round are opened: two sums over updates that were paid once."""
+
+    def tamper(sim: PoolSim, at: str, event: Event) -> Event | list[Event]:
+        if at != "aggregate 2":
+            return event
+        lost = {f"submission {one} 2" for one in PARTIES} | {f"spent {one} 2" for one in PARTIES}
+        refs = tuple(sorted(sim.names[one] for one in lost))
+        return [replace(event, refs=refs, pub={**event.pub, "attempt": 1}), event]
+
+    return _summed(tamper)
+
+
+@planted("AUD-079")
+def an_update_sent_again_with_a_ledger_that_went_back() -> tuple[bytes, Any]:
+    old = MadeWith(engine="loop").receipt(steps_total=2, ledger_head=digest_from("ledger kita 1"))
+    return _summed(resent={"kita": {"receipt": old}})
 
 
 @planted("AUD-062")
@@ -2187,8 +2358,8 @@ def test_a_contract_with_a_life_is_clean() -> None:
 
 
 def audited(case: Case) -> Report:
-    bundle, policy = case()
-    return verify(bundle, policy)
+    bundle, policy, *vectors = case()
+    return verify(bundle, policy, vectors=vectors[0] if vectors else None)
 
 
 def test_the_untouched_story_with_canaries_is_clean() -> None:
@@ -2211,6 +2382,27 @@ def test_the_untouched_story_is_clean() -> None:
     report = verify(sim.bundle(), sim.policy)
     assert (report.exit_code, report.findings) == (0, [])
     assert report.verdict.startswith(f"complete up to size {len(sim.bodies)}")
+
+
+def test_an_update_that_is_sent_again_and_was_paid_once_is_clean() -> None:
+    report = audited(_summed)
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.facts["sums"] == {"opened": 2, "redone": 0}
+    assert any("2 of 2 opened sums" in one for one in report.unchecked)
+
+
+def test_sums_are_redone_from_masked_vectors_as_far_as_they_are_at_hand() -> None:
+    sim = SummedSim().build()
+    vectors = sim.vectors_by_digest()
+    report = verify(sim.bundle(), sim.policy, vectors=vectors)
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.facts["sums"] == {"opened": 2, "redone": 2}
+    del vectors[digest(sim.vectors[1, 1]["nord"])]
+    report = verify(sim.bundle(), sim.policy, vectors=vectors)
+    assert report.facts["sums"] == {"opened": 2, "redone": 1}
+    assert any("1 of 2 opened sums" in one for one in report.unchecked)
+    altered = {name: bytes(len(data)) for name, data in vectors.items()}
+    assert set(verify(sim.bundle(), sim.policy, vectors=altered).counts) == {"AUD-096"}
 
 
 @pytest.mark.parametrize(

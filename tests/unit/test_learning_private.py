@@ -81,6 +81,44 @@ def test_shares_add_their_part_of_the_noise():
     assert is_noise(found, recipe.plan.noise_std / 2)
 
 
+@pytest.mark.parametrize("fineness", [1.0, 2.0, 1000.0])
+def test_a_share_on_the_grid_has_its_part_of_the_noise_and_half_a_step_of_rounding(fineness):
+    """Kills the whole noise, a share of another number of silos, and a grid step in units of the update."""
+    recipe = small_recipe(noise="shares", honest_min=4, sampling_prob="0.000000001")
+    plan, private = recipe.plan, steps(recipe)
+    step = plan.noise_std / 2 / fineness
+    found = np.stack([private.summand(step) for _ in range(40)])
+    assert found.dtype == np.int64
+    assert is_of_variance(found, fineness**2 + 1 / 12)
+    assert not is_of_variance(found, (2 * fineness) ** 2 + 1 / 12)
+    assert not is_of_variance(found, fineness**2 * 4 / 3 + 1 / 12)
+    assert is_of_variance(found.reshape(10, 4, -1).sum(axis=1), 4 * (fineness**2 + 1 / 12))  # the plan's own
+
+
+def is_of_variance(values: np.ndarray, variance: float) -> bool:
+    """Mean square of independent values near normal, by its own spread; false alarm below 1e-9."""
+    squares = values.astype(np.float64).ravel() ** 2
+    return abs(squares.mean() - variance) < 6.2 * squares.std() / squares.size**0.5
+
+
+def test_noise_comes_before_the_one_rounding():
+    recipe = small_recipe(noise="shares", honest_min=3, test_only=True, sampling_prob="1", delta="0.001")
+    step = recipe.plan.noise_std / 50
+    whole = steps(recipe, noise=SeededNoise(1)).summand(step)
+    mean = steps(recipe, noise=SeededNoise(1)).gradient().astype(np.float64) * float(recipe.plan.normalizer)
+    assert np.abs(whole - mean / step).max() <= 0.5 + 1e-3  # float32 of the mean gradient
+
+
+def test_a_share_is_a_step_of_the_plan():
+    recipe = small_recipe(noise="shares", honest_min=3, sampling_prob="0.000000001")
+    private = steps(recipe)
+    for _ in range(recipe.plan.steps - 1):
+        private.summand(0.001)
+    private.gradient()
+    with pytest.raises(BudgetExhaustedError):
+        private.summand(0.001)
+
+
 def test_the_unit_is_clipped_and_not_its_frames():
     """Kills clipping per frame: one loud episode moves the sum by C, not by C for each frame."""
     recipe = small_recipe(sampling_prob="1", delta="0.001", noise_multiplier="0.0001")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from client.learning import (
     EpisodeArrays,
@@ -22,17 +23,19 @@ from client.learning.errors import AttemptRepeatedError, EpisodeUnfitError, Weig
 from client.learning.evaluate import unit_losses
 from client.learning.registry import build, read_weights
 from client.learning.tensors import Features, action_constants, frames_of, unit_frames
+from client.learning.train import _LocalAdam, _Pool, _seeded
 from policies.encoding import digest
 from policies.privacy.errors import (
     BudgetExhaustedError,
     DeltaTooLargeError,
     EvalUnplannedError,
+    SharesUnfitError,
     UnitRefusedError,
 )
 from policies.recipe import load
 from policies.server_step import initial_state, released_weights, server_step
 from sandbox.recipes import private_recipe
-from tests.learnsim import SeededEntropy, episode, episodes, small_plain, small_recipe
+from tests.learnsim import SeededEntropy, changed, episode, episodes, small_plain, small_recipe
 
 RECIPE, PLAIN = small_recipe(), small_plain()
 EPISODES = episodes(80)
@@ -204,6 +207,47 @@ def test_federated_private_training_learns_where_noise_is_small():
         mean = np.mean([t.update(weights.astype(np.float32), step + 1, 1) for t in trainers], axis=0)
         weights, state = server_step(weights, mean, state, recipe.server, step)
     assert mean_loss(recipe, released_weights(weights, state, recipe.server), EPISODES) < 0.5 * before
+
+
+def test_noise_shares_leave_on_a_grid_and_no_other_update_does():
+    recipe = small_recipe(noise="shares", honest_min=3)
+    spent: list[tuple[int, int]] = []
+    trainer = Trainer(recipe, EPISODES, SeededEntropy(1), spend=lambda *slot: spent.append(slot))
+    with pytest.raises(SharesUnfitError, match="no grid"):
+        trainer.update(WEIGHTS, 1, 1)
+    assert spent == []
+    assert trainer.update(WEIGHTS, 1, 1, grid_step=1e-6).dtype == np.int64
+    assert spent == [(1, 1)]
+    for other, weights in ((RECIPE, WEIGHTS), (PLAIN, initial_weights(PLAIN))):
+        with pytest.raises(SharesUnfitError, match="a grid"):
+            Trainer(other, EPISODES, SeededEntropy(1)).update(weights, 1, 1, grid_step=1e-6)
+
+
+def test_the_proximal_term_pulls_each_step_back_to_the_rounds_model():
+    """The gradient of mu / 2 * norm(w - w_round)^2 and nothing else; the rate is 0, so that no weight moves."""
+    found = []
+    for mu in (0.0, 0.7):
+        model = build(PLAIN)
+        local = _LocalAdam(model, _Pool.of(unit_frames(PLAIN, EPISODES[:5])), _seeded(3), proximal=mu)
+        start = [one.detach().clone() for one in model.parameters()]
+        with torch.no_grad():
+            for one in model.parameters():
+                one.add_(torch.linspace(-1, 1, one.numel()).reshape(one.shape))
+        moved = [one.detach() - at for one, at in zip(model.parameters(), start, strict=True)]
+        local.step(0.0)
+        found.append([one.grad.clone() for one in model.parameters()])
+    for free, held, by in zip(*found, moved, strict=True):
+        assert torch.allclose(held - free, 0.7 * by, atol=1e-6)
+
+
+def test_a_round_with_a_proximal_term_moves_less():
+    def moved(mu: str | None) -> float:
+        recipe = load(changed(PLAIN.canonical, "train.proximal", mu))
+        update = Trainer(recipe, EPISODES[:10], SeededEntropy(1)).update(initial_weights(recipe), 1, 1)
+        return float(np.linalg.norm(update))
+
+    assert moved("10") < 0.5 * moved("0.1") < 0.5 * moved(None)
+    assert moved("0") == moved(None)
 
 
 def test_local_baseline_and_fine_tuning_help_at_home():

@@ -24,7 +24,8 @@ from policies.log.entries import (
 )
 from policies.log.errors import BodyTooLargeError, EntryError
 from policies.log.kinds import DECIMAL
-from policies.log.schema import SCHEMA
+from policies.log.schema import REFUSALS, SCHEMA
+from policies.secagg.errors import SecaggError, UpdateUnfitError
 from tests.auditsim import ORIGIN, PARTIES, START_MS, PoolSim, digest_from, seeded
 
 ALIAS = "0123456789abcdef"
@@ -257,3 +258,24 @@ def test_a_decimal_is_plain(text: str) -> None:
 )
 def test_anything_else_is_no_decimal(text: object) -> None:
     assert not DECIMAL.holds(text)
+
+
+def test_whatever_secure_aggregation_refuses_is_a_listed_reason():
+    kinds = {SecaggError, UpdateUnfitError, *SecaggError.__subclasses__()}
+    assert {one.code for one in kinds} <= REFUSALS
+    for reason in REFUSALS:
+        event = replace(REFUSED, pub={"reason": reason, "clause": None})
+        assert (
+            EntryType.CONTRIBUTION_REFUSED.value
+            in entry_body(
+                event, log=ORIGIN, now_ms=START_MS, salts={name: bytes(16) for name in ("at", "need", "got")}
+            ).decode()
+        )
+
+
+def test_a_submission_may_name_the_attempt_that_was_paid():
+    schema = SCHEMA[EntryType.SUBMISSION_RECEIVED]
+    kind = schema.sd_kind("trained")
+    assert kind is not None
+    assert kind.holds(1)
+    assert not kind.holds("1")

@@ -241,11 +241,22 @@ def test_a_test_plan_is_said_to_be_not_private_before_all_else(tmp_path: Path):
     assert not any("NOT PRIVATE" in line for line in planned(tmp_path).answer.text)
 
 
-def test_shares_are_said_to_train_nothing_yet_beside_their_figures(tmp_path: Path):
-    found = planned(tmp_path, plan={"noise": "shares", "honest_min": 3}, silos=4)
+SHARED = {"noise": "shares", "honest_min": 3}
+
+
+def test_shares_are_planned_for_a_contract_that_opens_sums_only(tmp_path: Path):
+    found = planned(tmp_path, plan=SHARED, silos=4)
     assert not found.is_refused
+    assert found.answer.data["trainable"]
+    assert not any("shares-unfit" in line for line in found.answer.text)
+
+
+def test_shares_under_a_contract_that_lets_the_broker_read_updates_are_refused_first_of_all(tmp_path: Path):
+    world = signed(tmp_path)
+    found = planned(tmp_path, world.home, plan=SHARED, silos=4, contract=world.contract.digest)
+    assert found.is_refused
     assert not found.answer.data["trainable"]
-    assert found.answer.text[0].startswith("warning      privacy.shares-unfit: this version cannot train")
+    assert found.answer.text[0].startswith("warning      privacy.shares-unfit: this contract lets the broker")
 
 
 def test_a_target_per_stratum_is_planned_with_as_it_is_sampled(tmp_path: Path):

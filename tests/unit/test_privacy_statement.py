@@ -230,3 +230,22 @@ def test_a_slot_that_is_no_number_is_refused(wrong):
     document["terms"]["reply_slot_ms"] = wrong
     with pytest.raises(StatementError):
         check_statement(document)
+
+
+def codes(document):
+    return {one["code"] for one in document["not_protected"]}
+
+
+def test_sums_hide_whose_a_fact_is_and_leave_open_what_no_protocol_closes():
+    singly, summed = statement(claim("a1", PLAN)), statement(claim("a1", PLAN), secure_aggregation="required")
+    assert codes(singly) - codes(summed) == {"many-units", "single-updates"}
+    assert codes(summed) - codes(singly) == {"sums", "last-update"}
+    assert codes(SHARED) >= {"sums", "last-update", "colluding-silos"}
+    check_statement(summed)
+
+
+@pytest.mark.parametrize(("lang", "words"), [("en", "The broker read sums only"), ("ja", "合計のみである")])
+def test_the_page_says_that_only_sums_were_read_where_it_was_so(lang, words):
+    for document, said in ((GOOD, False), (SHARED, True)):
+        text = "\n".join(line for _, lines in page(document, lang=lang) for line in lines)
+        assert (words in text) == said

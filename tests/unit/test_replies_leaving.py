@@ -130,7 +130,7 @@ def test_a_duty_that_says_more_notes_nothing_and_its_spend_is_told(
 
 
 def test_honest_replies_keep_to_the_list(world: World) -> None:
-    for kind in ExchangeType:
+    for kind in (ExchangeType.PING, ExchangeType.CONTRIBUTE, ExchangeType.JUDGE):
         _, reply = world.ask(kind)
         assert reply.status == "ok", reply.code
         assert set(reply.body) <= REPLY_KEYS[kind]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a broker that starts again finds of a run's secure aggregation: public data, each file whole or absent.
+"""What a broker that starts again finds of a run's secure aggregation: public data, in whole files.
 
-    runs/<run>/secagg/setup             the newest setup (`policies.secagg.collector.Setup`), members' keys in it
+    runs/<run>/secagg/setup             the newest setup (`policies.secagg.collector.Setup`)
     runs/<run>/secagg/number            of the newest setup that was begun: no number is used twice
+    runs/<run>/secagg/nonces            that members revealed for the newest round
     runs/<run>/secagg/unmasking         the attempt whose members were asked to unmask, with what set
     runs/<run>/secagg/sum-<slot>        the newest opened sums, for members that check them
     runs/<run>/secagg/vectors/<hex>     masked vectors (`broker.federation.secure.vectors`)
@@ -23,6 +24,7 @@ from broker.keyfiles import PRIVATE, replace_file
 from policies.encoding import canonical, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["Files", "Transcripts", "Unmasking"]
@@ -100,6 +102,22 @@ class Files:
         self._write("number", str(number).encode())
         return number
 
+    def save_nonces(self, setup: int, number: int, nonces: Mapping[str, bytes]) -> None:
+        """Replaces what members of a setup revealed for a round."""
+        told = {party: nonce.hex() for party, nonce in nonces.items()}
+        self._write("nonces", canonical({"setup": setup, "round": number, "nonces": told}))
+
+    def nonces(self, setup: int) -> dict[int, dict[str, bytes]]:
+        """What was revealed last: round to party to nonce; nothing if it was of another setup."""
+        data = self._read("nonces")
+        try:
+            tree = json.loads(data or b"{}")
+            if tree.get("setup") != setup:
+                return {}
+            return {int(tree["round"]): {party: bytes.fromhex(one) for party, one in tree["nonces"].items()}}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
     # --- attempts ---
 
     def unmasking(self, slot: Slot) -> Unmasking | None:
@@ -126,10 +144,10 @@ class Files:
             (self.folder / name).unlink(missing_ok=True)
 
     def sum_before(self, setup: int, slot: Slot) -> bytes | None:
-        """The newest sum of this setup that was opened before an attempt."""
+        """The newest sum of this setup that was opened in an earlier round than an attempt's."""
         found = {name: tuple(map(int, one.groups())) for name, one in self._sums().items()}
-        mine = sorted(at[1:] + (name,) for name, at in found.items() if at[0] == setup and at[1:] < slot)
-        return self._read(str(mine[-1][-1])) if mine else None
+        mine = sorted(name for name, at in found.items() if at[0] == setup and at[1] < slot[0])
+        return self._read(mine[-1]) if mine else None
 
     def _sums(self) -> dict[str, re.Match[str]]:
         if not self.folder.is_dir():

@@ -5,25 +5,29 @@ A new one is made where
 
 1. none covers the round, or the one that does is of other terms: the contract was superseded;
 2. a member of it answered ``secagg.setup-gone``: its process, and with it its keys, have ended;
-3. a member of it lied (it is left out), or was away for `SECAGG_ABSENT_ROUNDS` rounds (it is left out until it is
-   asked again by 4);
-4. somebody who takes part is no member of it, and it serves for `SECAGG_REJOIN_ROUNDS` rounds already;
+3. a member of it lied (it is left out), or was away for `SECAGG_ABSENT_ROUNDS` rounds (it is left out until
+   it is asked again by 4);
+4. somebody who takes part has no keys in it, and it serves for `SECAGG_REJOIN_ROUNDS` rounds already;
 5. too few of its members are there, and others are.
 
-Three exchanges: advertise, share, open. Whoever gives no answer is not in it; whoever is to blame for a wrong one
-is named and left out, and the setup is tried again without it, at most once for each member. What was made is on
-the disk before it is used: a broker that starts again goes on with it.
+Three exchanges: advertise, share, open. Whoever gives no answer is not in it; whoever is to blame for a wrong
+one is named and left out, and the setup is tried again without it, at most once for each member. A member
+that complains of one dealer after the other is the liar itself. What was made is on the disk before it is
+used: a broker that starts again goes on with it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from policies.errors import EncodingError
 from policies.exchange import ExchangeType
 from policies.limits import SECAGG_ABSENT_ROUNDS, SECAGG_REJOIN_ROUNDS
 from policies.rounds import Need
 from policies.secagg.collector import Setup
+from policies.secagg.contexts import NO_NONCE
 from policies.secagg.errors import SecaggError
 
 if TYPE_CHECKING:
@@ -36,7 +40,20 @@ if TYPE_CHECKING:
     from broker.federation.tools import Journal
     from policies.secagg.terms import Terms
 
-__all__ = ["Setups"]
+__all__ = ["Ready", "Setups"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Whether an attempt can be masked.
+
+    Attributes:
+        setup: That covers it; None: too few take part in one.
+        declined: Party → code, of those that took no part in making it, by their own word.
+    """
+
+    setup: Setup | None
+    declined: Mapping[str, str] = field(default_factory=dict)
 
 
 class Setups:
@@ -55,50 +72,47 @@ class Setups:
         self._need = Need(terms.k_open, terms.least_online)
         self._gone: set[str] = set()
         self._missed: dict[str, set[int]] = defaultdict(set)
+        self._complaints: dict[str, set[str]] = defaultdict(set)
+        self._declined: dict[str, str] = {}
         self.liars: dict[str, str] = {}
         self._setup = _kept(files, terms)
 
-    def kept(self, number: int) -> Setup | None:
+    def kept(self, number: int) -> Ready:
         """The present setup, if it has this number."""
-        return self._setup if self._setup is not None and self._setup.number == number else None
+        same = self._setup is not None and self._setup.number == number
+        return Ready(setup=self._setup if same else None)
 
-    async def ready(
-        self, engine_run: EngineRun, round: int, asked: Sequence[Participant]  # noqa: A002  the header's word
-    ) -> Setup | None:
-        """A setup that covers a round, made now where it must be; None if too few take part in one.
+    async def ready(self, engine_run: EngineRun, number: int, asked: Sequence[Participant]) -> Ready:
+        """A setup that covers a round, made now where it must be.
 
         Args:
             engine_run: Of the engine.
-            round: That is to be asked.
+            number: Of the round that is to be asked.
             asked: Who would be asked.
         """
-        if self._serves(round, {one.party: one.group for one in asked}):
-            return self._setup
-        self._setup = None
-        left_out = self._away()
+        if self._serves(number, {one.party: one.group for one in asked}):
+            return Ready(setup=self._setup)
+        self._setup, left_out = None, self._away()
+        self._declined = {}
         for _ in self._terms.parties:
             out = self.liars.keys() | left_out
             invited = tuple(one for one in asked if one.party not in out)
             if not self._need.met_by([one.group for one in invited]):
                 break
-            known = len(self.liars)
-            setup = await self._made(engine_run, round, invited)
+            known = dict(self.liars)
+            setup = await self._made(engine_run, number, invited)
             if setup is not None:
-                return self._keep(setup, left_out)
-            if len(self.liars) == known:
+                self._keep(setup, left_out)
                 break
-        return None
+            if self.liars == known:
+                break
+        return Ready(setup=self._setup, declined=dict(self._declined))
 
-    def save(self) -> None:
-        """Keeps what the present setup learned in a round, durably."""
-        if self._setup is not None:
-            self._files.save_setup(self._setup.to_bytes())
-
-    def heard(self, round: int, *, there: Collection[str], gone: Iterable[str]) -> None:  # noqa: A002
+    def heard(self, number: int, *, there: Collection[str], gone: Iterable[str]) -> None:
         """What an attempt showed about members of the present setup.
 
         Args:
-            round: Of the attempt.
+            number: Of its round.
             there: Whose vector came.
             gone: Who have no keys any more.
         """
@@ -107,74 +121,84 @@ class Setups:
             if party in there:
                 self._missed.pop(party, None)
             else:
-                self._missed[party].add(round)
+                self._missed[party].add(number)
 
     def blame(self, offenders: Mapping[str, str]) -> None:
         """Leaves members out of the next setup, which is made before the next attempt."""
-        self.liars |= dict(offenders)
+        self.liars |= offenders
 
-    def _serves(self, round: int, asked: Mapping[str, str]) -> bool:  # noqa: A002
+    def keep_nonces(self, number: int) -> None:
+        """Keeps what members revealed for a round, durably: a restart asks its attempts in the same bytes."""
+        if self._setup is not None:
+            told = zip(self._setup.members, self._setup.reveals(number), strict=True)
+            self._files.save_nonces(
+                self._setup.number, number, {one: nonce for one, nonce in told if nonce != NO_NONCE}
+            )
+
+    def _serves(self, number: int, asked: Mapping[str, str]) -> bool:
         setup = self._setup
-        if setup is None or not setup.covers(round):  # 1.
+        if setup is None or not setup.covers(number):  # 1.
             return False
-        members = set(setup.members)
-        if members & (self._gone | self.liars.keys() | self._away()):  # 2. 3.
+        if set(setup.members) & (self._gone | self.liars.keys() | self._away()):  # 2. 3.
             return False
-        strangers = asked.keys() - members - self.liars.keys()
-        if strangers and round >= setup.first_round + SECAGG_REJOIN_ROUNDS:  # 4.
+        strangers = asked.keys() - set(setup.opened_by) - self.liars.keys()
+        if strangers and number >= setup.frame.first_round + SECAGG_REJOIN_ROUNDS:  # 4.
             return False
-        there = [group for party, group in asked.items() if party in members]
+        there = [group for party, group in asked.items() if party in setup.opened_by]
         return not strangers or self._need.met_by(there)  # 5.
 
     def _away(self) -> set[str]:
         return {party for party, rounds in self._missed.items() if len(rounds) >= SECAGG_ABSENT_ROUNDS}
 
-    def _keep(self, setup: Setup, left_out: Iterable[str]) -> Setup:
+    def _keep(self, setup: Setup, left_out: Iterable[str]) -> None:
         self._setup = setup
         self._gone.clear()
         for party in left_out:
             self._missed.pop(party, None)
-        self.save()
+        self._files.save_setup(setup.to_bytes())
         self._journal.note(
-            "secagg.setup", run=self._run, number=setup.number, round=setup.first_round, members=len(setup.members)
+            "secagg.setup",
+            run=self._run,
+            number=setup.number,
+            round=setup.frame.first_round,
+            members=len(setup.opened_by),
         )
-        return setup
 
-    async def _made(
-        self, engine_run: EngineRun, round: int, invited: Sequence[Participant]  # noqa: A002
-    ) -> Setup | None:
+    async def _made(self, engine_run: EngineRun, number: int, invited: Sequence[Participant]) -> Setup | None:
         """One try; None if it came to nothing. Liars are noted."""
-        setup = Setup(self._terms, number=self._files.next_number(), first_round=round)
-        slot, talk = (round, setup.number), self._talk
+        setup = Setup(self._terms, number=self._files.next_number(), first_round=number)
+        slot, talk = (number, setup.number), self._talk
         try:
-            ask = setup.advertise_ask()
-            heard = await talk.exchange(
-                engine_run, ExchangeType.SA_ADVERTISE, slot, dict.fromkeys(invited, ask), setup.advert
-            )
-            there = self._good(invited, heard)
-            ask = setup.share_ask()
-            heard = await talk.exchange(
-                engine_run, ExchangeType.SA_SHARE, slot, dict.fromkeys(there, ask), setup.shared
-            )
-            there = self._good(there, heard)
-            asks = {one: setup.open_ask(one.party) for one in there}
+            asks = dict.fromkeys(invited, setup.advertise_ask())
+            heard = await talk.exchange(engine_run, ExchangeType.SA_ADVERTISE, slot, asks, setup.advert)
+            asks = dict.fromkeys(self._good(asks, heard), setup.share_ask())
+            heard = await talk.exchange(engine_run, ExchangeType.SA_SHARE, slot, asks, setup.shared)
+            asks = {one: setup.open_ask(one.party) for one in self._good(asks, heard)}
             heard = await talk.exchange(engine_run, ExchangeType.SA_OPEN, slot, asks, setup.opened)
-            self._good(there, heard)
+            self._good(asks, heard)
         except SecaggError as error:  # too few are left
-            if error.offender is not None:
-                self.blame({error.offender: error.code})
-            self._journal.note("secagg.setup-failed", run=self._run, code=error.code)
+            self._journal.note("secagg.setup-failed", run=self._run, code=error.code, found=error.found)
             return None
-        members = set(setup.members)
-        if members & self.liars.keys() or not self._need.met_by(
-            [one.group for one in invited if one.party in members]
-        ):
-            return None
-        return setup
+        return setup if setup.ready and not set(setup.members) & self.liars.keys() else None
 
-    def _good(self, asked: Sequence[Participant], heard: Heard) -> tuple[Participant, ...]:
+    def _good(self, asked: Iterable[Participant], heard: Heard) -> tuple[Participant, ...]:
+        """Who answered as it must; the others' reasons are kept."""
+        self._declined |= heard.refused
         self.blame(heard.offenders)
+        for sender, dealer in heard.complaints.items():
+            self._complaints[sender].add(dealer)
+            if len(self._complaints[sender]) > 1:
+                self._clear(sender, heard.offenders[dealer])
         return tuple(one for one in asked if one.party in heard.good)
+
+    def _clear(self, sender: str, code: str) -> None:
+        """Lets those come back of whom only one member complained, and leaves that one out instead."""
+        accused = self._complaints.pop(sender)
+        others = set().union(*self._complaints.values())
+        for dealer in accused - others:
+            self.liars.pop(dealer, None)
+        self.liars[sender] = code
+        self._journal.note("secagg.refused", run=self._run, party=sender, type="query.sa_open", code=code)
 
 
 def _kept(files: Files, terms: Terms) -> Setup | None:
@@ -183,6 +207,10 @@ def _kept(files: Files, terms: Terms) -> Setup | None:
     if data is None:
         return None
     try:
-        return Setup.from_bytes(data, terms)
-    except SecaggError:
+        setup = Setup.from_bytes(data, terms)
+    except (SecaggError, EncodingError, ValueError, KeyError, TypeError):
         return None
+    for number, nonces in files.nonces(setup.number).items():
+        for party, nonce in nonces.items():
+            setup.keep_nonce(party, number, nonce)
+    return setup

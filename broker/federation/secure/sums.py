@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sum of one attempt: masked vectors go in as they arrive, chunk by chunk, and none is kept in memory.
 
-    total = MaskedSum(terms, vectors)
-    await total.add(tensor)                 # and keeps the vector's file, if the contract lets it
-    opened = await total.opened(remove)     # masks off, in place; the ring sum and its digest
+total = MaskedSum(terms, vectors)
+await total.add(tensor)                 # and keeps the vector's file, if the contract lets it
+opened = await total.opened(remove)     # masks off, in place; the ring sum and its digest
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
+from policies.errors import invariant
 from policies.secagg.masks import unmask
+from policies.secagg.ring import RING
 from policies.secagg.sums import RingSum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    import numpy as np
 
     from broker.federation.engine import TensorHandle
     from broker.federation.secure.vectors import Vectors
     from policies.secagg.masks import Signed
     from policies.secagg.terms import Terms
 
-__all__ = ["MaskedSum", "apart"]
+__all__ = ["MaskedSum", "apart_from_loop"]
 
 T = TypeVar("T")
 _INLINE_BYTES = 1024 * 1024
@@ -46,9 +48,17 @@ class MaskedSum:
 
         def work() -> None:
             self._vectors.keep(tensor)
-            self._total.add(list(tensor.chunks()))
+            self._add(tensor)
 
-        await apart(work, tensor.spec.size_bytes)
+        await apart_from_loop(work, tensor.spec.size_bytes)
+
+    def _add(self, tensor: TensorHandle) -> None:
+        at, values = 0, self._total.values
+        for chunk in tensor.chunks():
+            words = np.frombuffer(chunk, RING)
+            values[at : at + words.size] += words
+            at += words.size
+        invariant(at == values.size, "a vector of the model's length")
 
     async def opened(self, remove: Iterable[Signed]) -> tuple[np.ndarray, str]:
         """Takes masks off; gives the ring sum ``<u4 [d]`` and the digest of its bytes."""
@@ -58,10 +68,10 @@ class MaskedSum:
             unmask(self._total.values, keys)
             return self._total.digest()
 
-        named = await apart(work, self._total.values.nbytes)
+        named = await apart_from_loop(work, self._total.values.nbytes)
         return self._total.values, named
 
 
-async def apart(work: Callable[[], T], size_bytes: int) -> T:
+async def apart_from_loop(work: Callable[[], T], size_bytes: int) -> T:
     """Does it in another thread where it is long."""
     return await asyncio.to_thread(work) if size_bytes > _INLINE_BYTES else work()

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protocol's own exchanges: opaque bytes out, opaque bytes back, until enough good answers are there.
 
-- What an exchange asks lies in the request's body or in its tensor, as the answer does (`_ASKS`, `_ANSWERS`).
-- ``hear`` judges one answer and raises `SecaggError` about a wrong one; its ``offender`` is named, whoever sent
-  the answer. Nothing else of that answer is used, and the others go on.
-- With ``need`` the exchange ends a moment after so many answers; those that were cut off are asked again where
-  some of the answers were no good.
+- What an exchange asks lies in the request's body or in its tensor, and so does the answer.
+- ``hear`` judges one answer and raises `SecaggError` about a wrong one; its ``offender`` is named, whoever
+  sent the answer. Nothing else of that answer is used, and the others go on.
+- With ``need`` the exchange ends a moment after so many answers; those that were cut off are asked again
+  where some of the answers were no good.
 - A halt of the contract ends every exchange.
 
-    heard = await talk.exchange(engine_run, ExchangeType.SA_CONFIRM, (3, 1), asks, attempt.confirmed, need=terms.t)
+    heard = await talk.exchange(engine_run, ExchangeType.SA_CONFIRM, slot, asks, attempt.confirmed, need=t)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from policies.reply_body import check_reply_body
 from policies.secagg.errors import ContextMismatchError, SecaggError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from broker.federation.asking import Asking
     from broker.federation.engine import EngineRun, Reply, Request
@@ -50,12 +50,14 @@ class Heard:
         refused: Party → code with which the node itself refused.
         offenders: Party → code, of those that are to blame for a wrong answer.
         absent: Parties that gave none in time.
+        complaints: Party → the one that it blames.
     """
 
     good: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     offenders: dict[str, str] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
+    complaints: dict[str, str] = field(default_factory=dict)
 
 
 class Talk:
@@ -91,14 +93,21 @@ class Talk:
             need: Good answers that are enough; 0: everybody's.
         """
         heard, deadline_ms = Heard(), self._asking.deadline_ms()
-        ask = tuple(asks)
-        while ask:
+        left = dict(asks)
+        while left:
             wanted = max(1, need - len(heard.good)) if need else 0
-            requests = [self._request(one, kind, slot, asks[one], deadline_ms) for one in ask]
-            answered = await self._once(engine_run, ask, requests, hear, heard, deadline_ms, wanted)
-            late = tuple(one for one in ask if one.party in heard.absent)
+            requests = {
+                one.node: (one, self._request(one, kind, slot, ask, deadline_ms)) for one, ask in left.items()
+            }
+            heard.absent |= {one.party for one in left}
+            coming = self._asking.exchange(
+                engine_run, [one for _, one in requests.values()], deadline_ms=deadline_ms, need=wanted
+            )
+            answered = 0
+            async for outcome in self._standing.until_halted(self._contract, coming):
+                answered += self._outcome(requests[outcome.node][0], outcome, hear, heard)
             again = 0 < wanted <= answered and len(heard.good) < need and not self._ended(deadline_ms)
-            ask = late if again else ()
+            left = {one: ask for one, ask in left.items() if again and one.party in heard.absent}
         return heard
 
     def _ended(self, deadline_ms: int) -> bool:
@@ -118,33 +127,20 @@ class Talk:
             dtype="uint8",
         )
 
-    async def _once(
-        self,
-        engine_run: EngineRun,
-        ask: Sequence[Participant],
-        requests: Sequence[Request],
-        hear: Callable[[str, bytes], None],
-        heard: Heard,
-        deadline_ms: int,
-        wanted: int,
-    ) -> int:
-        """One exchange of the engine; gives the number of replies that it counts as good."""
-        by_node, answered = {one.node: one for one in ask}, 0
-        heard.absent |= {one.party for one in ask}
-        coming = self._asking.exchange(engine_run, requests, deadline_ms=deadline_ms, need=wanted)
-        async for outcome in self._standing.until_halted(self._contract, coming):
-            sender = by_node[outcome.node]
-            if isinstance(outcome, Failure):
-                self._failed(sender, outcome, heard)
-                continue
-            answered += outcome.ok
-            heard.absent.discard(sender.party)
-            if outcome.ok:
-                self._hear(sender, outcome, hear, heard)
-            else:
-                heard.refused[sender.party] = outcome.header.code or ""
-                self._note("secagg.declined", sender.party, outcome.type, heard.refused[sender.party])
-        return answered
+    def _outcome(
+        self, sender: Participant, outcome: Reply | Failure, hear: Callable[[str, bytes], None], heard: Heard
+    ) -> bool:
+        """Takes one outcome; whether the engine counts it as a good reply."""
+        if isinstance(outcome, Failure):
+            self._failed(sender, outcome, heard)
+            return False
+        heard.absent.discard(sender.party)
+        if outcome.ok:
+            self._hear(sender, outcome, hear, heard)
+        else:
+            heard.refused[sender.party] = outcome.header.code or ""
+            self._note("secagg.declined", sender.party, outcome.type, heard.refused[sender.party])
+        return outcome.ok
 
     def _failed(self, sender: Participant, failure: Failure, heard: Heard) -> None:
         self._tools.journal.note("reply.failed", run=self._run, node=sender.node, code=failure.code)
@@ -165,6 +161,8 @@ class Talk:
             heard.good.add(sender.party)
             return
         heard.offenders[party] = code
+        if party != sender.party:
+            heard.complaints[sender.party] = party
         self._note("secagg.refused", party, reply.type, code)
 
     def _note(self, event: str, party: str, kind: ExchangeType, code: str) -> None:

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attempt under secure aggregation: what is asked in it, and how its sum is opened, or not.
+
+After the masked vectors are there (`broker.federation.collecting` asks, `SecureAttempt.take` adds each):
+
+1. CONFIRM: the online set is fixed; who is in it signs it. ``need`` is t; fewer: the attempt is abandoned,
+   and the next one has keys of its own;
+2. what is about to be opened is written down, durably: from here on the round has no further attempt;
+3. UNMASK: ``need`` is t again; fewer: the round is lost;
+4. masks come off; the number of vectors, and the norm of the mean, must be what they can be; the transcript
+   is on the disk before the model is in the log.
+
+A vector is taken only if the log would take what its member signed beside it: once a sum is opened, nobody
+can be left out of it. A broker that starts again asks the same attempt again and is given the same bytes; if
+members were asked to unmask before, it is about the same online set, or the round is lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.federation.checkpoints import model_bytes, model_digest
+from broker.federation.collecting import Errand
+from broker.federation.secure.earlier import Earlier
+from broker.federation.secure.files import Unmasking
+from broker.federation.secure.sums import MaskedSum, apart_from_loop
+from policies.encoding import b64, unb64
+from policies.errors import EncodingError, invariant
+from policies.exchange import ExchangeType
+from policies.robustness.norms import noise_room, norm_test, rounding_room
+from policies.secagg.collector import Attempt
+from policies.secagg.errors import ContextMismatchError, SecaggError, SumWrongError
+from policies.secagg.ring import mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from broker.federation.engine import EngineRun, Reply
+    from broker.federation.participants import Participant
+    from broker.federation.records import Received
+    from broker.federation.replies import NodeReply
+    from broker.federation.secure.rounds import SecureRounds
+    from broker.federation.secure.talk import Heard
+    from policies.secagg.collector import Setup
+
+__all__ = ["SecureAttempt", "Summed"]
+
+
+class VectorLateError(SecaggError):
+    """A vector that came after the online set was shown to members."""
+
+    code = "round-closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summed:
+    """An opened sum.
+
+    Attributes:
+        online: Parties whose vectors are in it, sorted.
+        aggregate: Digest of the ring sum's bytes.
+        transcript: Digest of the transcript, which is on the disk.
+        mean: ``[d]``, weighted mean of their updates.
+    """
+
+    online: tuple[str, ...]
+    aggregate: str
+    transcript: str
+    mean: npt.NDArray[np.float64]
+
+
+class SecureAttempt:
+    """One attempt of one round.
+
+    Attributes:
+        slot: Round and attempt.
+        setup: Whose keys mask it; None: nobody can be asked.
+        errand: What is asked.
+        vectors: Party → digest of its vector, of those in the sum.
+        unmasked: Members were asked to unmask.
+        offenders: Party → code, of those that answered CONFIRM or UNMASK wrongly, or dealt wrong shares.
+    """
+
+    def __init__(
+        self,
+        rounds: SecureRounds,
+        slot: tuple[int, int],
+        setup: Setup | None,
+        *,
+        apart: Mapping[str, Received],
+        before: Unmasking | None,
+        weights: npt.NDArray[np.floating],
+    ) -> None:
+        self._rounds = rounds
+        self._before = before
+        self._sum = MaskedSum(rounds.terms, rounds.vectors)
+        self._attempt: Attempt | None = None
+        self.slot = slot
+        self.setup = setup
+        self.unmasked = before is not None
+        self.vectors: dict[str, str] = {}
+        self.offenders: dict[str, str] = {}
+        self.errand = Errand(type=ExchangeType.SA_CONTRIBUTE, tensor=b"", apart=apart, masked=self)
+        if setup is not None:
+            self.errand = self._asked(setup, weights, apart)
+
+    def _asked(
+        self, setup: Setup, weights: npt.NDArray[np.floating], apart: Mapping[str, Received]
+    ) -> Errand:
+        terms, earlier = self._rounds.terms, None
+        if terms.group_mac:
+            earlier = Earlier.read(self._rounds.files.sum_before(setup.number, self.slot), terms)
+        self._attempt = Attempt(
+            setup,
+            round=self.slot[0],
+            attempt=self.slot[1],
+            base_model=model_digest(weights),
+            previous=earlier,
+        )
+        return Errand(
+            type=ExchangeType.SA_CONTRIBUTE,
+            tensor=model_bytes(weights) + (b"" if earlier is None else earlier.z),
+            dtype="uint32" if terms.group_mac else "float32",
+            body={"ask": b64(self._attempt.contribute_ask())},
+            apart=apart,
+            masked=self,
+        )
+
+    @property
+    def _begun(self) -> Attempt:
+        invariant(self._attempt is not None, "a setup behind what is asked")
+        assert self._attempt is not None  # noqa: S101  for the type checker
+        return self._attempt
+
+    async def take(self, sender: Participant, outcome: Reply, reply: NodeReply) -> None:
+        """Takes a masked vector into the sum; implements `broker.federation.receiving.Masked`.
+
+        Raises:
+            SecaggError: It is not what its member must send.
+            EnvelopesRefusedError: The log does not take what the member signed beside it.
+        """
+        tensor, answer = outcome.tensor, _answer(outcome)
+        if tensor is None:
+            raise _unanswered()
+        named = tensor.spec.digest
+        if self._before is not None and self._before.online.get(sender.party) != named:
+            raise VectorLateError(
+                need="a vector before members were asked to confirm",
+                found="a later one",
+                remedy="nothing: the next round takes it in",
+                offender=sender.party,
+            )
+        await self._rounds.check_log(sender, reply, self.slot)
+        self._begun.vector(sender.party, answer, named)
+        await self._sum.add(tensor)
+        self.vectors[sender.party] = named
+
+    async def open(
+        self, engine_run: EngineRun, cohort: Sequence[Participant], lap: Callable[[str], None]
+    ) -> Summed | None:
+        """Confirms, unmasks and opens the sum of the vectors that are there.
+
+        Args:
+            engine_run: Of the engine.
+            cohort: Of the attempt.
+            lap: Notes how long a phase took.
+
+        Returns:
+            The sum; None if it was not opened, or may not be used. `unmasked` says whether the round is lost.
+        """
+        online = tuple(one for one in cohort if one.party in self.vectors)
+        if self._before is not None and self._before.online != self.vectors:
+            return None
+        try:
+            if not await self._confirmed(engine_run, online, lap):
+                return None
+            if not await self._unmasked(engine_run, online, lap):
+                return None
+            return await self._summed()
+        except SecaggError as error:
+            if error.offender is not None:
+                self._blame({error.offender: error.code})
+            self._note("secagg.not-opened", code=error.code, party=error.offender or "")
+            return None
+
+    async def _confirmed(
+        self, engine_run: EngineRun, online: Sequence[Participant], lap: Callable[[str], None]
+    ) -> bool:
+        """Whether t members signed the online set, and it may still be opened."""
+        attempt, before, late = self._begun, self._before, dict[str, bytes]()
+
+        def hear(party: str, answer: bytes) -> None:
+            if before is None or party in before.confirmed:
+                attempt.confirmed(party, answer)
+            else:
+                late[party] = answer
+
+        need = self._rounds.terms.t if before is None else 0  # again: in the same bytes, of the same signers
+        asks = dict.fromkeys(online, attempt.confirm_ask())
+        heard = await self._exchange(engine_run, ExchangeType.SA_CONFIRM, asks, hear, need)
+        for party, answer in late.items():
+            if not attempt.enough_confirmed:
+                attempt.confirmed(party, answer)
+        lap("confirm_ms")
+        if not attempt.enough_confirmed or self._rounds.halted:
+            self._note("secagg.not-confirmed", confirmed=len(heard.good))
+            return False
+        if before is None:
+            self._begin_unmasking(heard.good)
+        return True
+
+    def _begin_unmasking(self, confirmed: Collection[str]) -> None:
+        invariant(self.setup is not None, "a setup behind what is unmasked")
+        self._rounds.files.begin_unmasking(
+            Unmasking(
+                slot=self.slot,
+                setup=0 if self.setup is None else self.setup.number,
+                online=dict(self.vectors),
+                confirmed=tuple(sorted(confirmed)),
+            )
+        )
+        self.unmasked = True
+
+    async def _unmasked(
+        self, engine_run: EngineRun, online: Sequence[Participant], lap: Callable[[str], None]
+    ) -> bool:
+        """Whether t members gave their shares. All are asked: an answer to CONFIRM may have been late."""
+        attempt, terms = self._begun, self._rounds.terms
+        asks = dict.fromkeys(online, attempt.unmask_ask())
+        heard = await self._exchange(engine_run, ExchangeType.SA_UNMASK, asks, attempt.unmasked, terms.t)
+        self._rounds.setups.keep_nonces(self.slot[0] + 1)
+        lap("unmask_ms")
+        if not attempt.enough_unmasked:
+            self._note("secagg.not-unmasked", unmasked=len(heard.good))
+        return attempt.enough_unmasked
+
+    async def _exchange(
+        self,
+        engine_run: EngineRun,
+        kind: ExchangeType,
+        asks: Mapping[Participant, bytes],
+        hear: Callable[[str, bytes], None],
+        need: int,
+    ) -> Heard:
+        heard = await self._rounds.talk.exchange(engine_run, kind, self.slot, asks, hear, need=need)
+        self._blame(heard.offenders)
+        return heard
+
+    async def _summed(self) -> Summed:
+        """The opened sum, once everything about it that can be checked holds.
+
+        Raises:
+            ShareBadError: A dealer's shares do not give what it advertised.
+            SumWrongError: Counts, or the norm of the mean, are not what they can be.
+        """
+        rounds, terms, online = self._rounds, self._rounds.terms, tuple(sorted(self.vectors))
+        z, named = await self._sum.opened(self._begun.remove())
+        opened = self._begun.finish(named)
+        data = opened.transcript
+        kept = await apart_from_loop(lambda: rounds.transcripts.save(data), len(data))
+        if terms.group_mac:
+            earlier = Earlier(setup=opened.setup, said=opened.previous(), z=z.tobytes())
+            rounds.files.save_sum(opened.setup, self.slot, earlier.to_bytes(terms))
+        value = mean(z, terms, online)
+        room = rounding_room(members=len(online), step=terms.kappa(online), size=terms.dimension)
+        room += noise_room(rounds.noise_std(len(online)), terms.dimension)
+        found = norm_test(value, bound=terms.norm_max, room=room)
+        if not found.passed:
+            raise SumWrongError(
+                need=f"a mean of norm at most {found.most:.6g}",
+                found=f"{found.norm:.3g}",
+                remedy="some member did not clip; the round is not applied",
+                clause=terms.clause,
+            )
+        return Summed(online=online, aggregate=named, transcript=kept, mean=value)
+
+    def _blame(self, offenders: Mapping[str, str]) -> None:
+        self.offenders |= offenders
+        self._rounds.setups.blame(offenders)
+
+    def _note(self, event: str, **facts: object) -> None:
+        run, (number, attempt) = self._rounds.run, self.slot
+        self._rounds.journal.note(event, run=run, round=number, attempt=attempt, **facts)
+
+
+def _answer(outcome: Reply) -> bytes:
+    try:
+        return unb64(outcome.header.body["answer"])
+    except (KeyError, TypeError, EncodingError) as error:
+        raise _unanswered() from error
+
+
+def _unanswered() -> ContextMismatchError:
+    return ContextMismatchError(
+        need="a masked vector and what its member signed about it", found="none", remedy="update the node"
+    )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of a run's models stand, as the votes in its log say: read by rounds, status and the release alike.
+
+- ``round.judged`` says of one round's model whether it stands. A rejected one is taken back, with those since
+  the last accepted model; the run goes on from there.
+- As many rejections in a row as the contract allows, and the run asks nobody until an operator says
+  ``run resume``, which is an entry of the log too.
+
+Everything is read from entries: a broker that is started again goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select
+
+from broker.store.tables import log_entry
+from policies.encoding import digest
+from policies.log.entries import EntryType
+
+if TYPE_CHECKING:
+    from broker.store import Session
+    from policies.contract import Contract
+
+__all__ = ["RESUME", "Course", "course_of"]
+
+RESUME: Final = "run.resume"
+"""Action of an operator that lets a run go on after rejections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """Where a run stands after its votes.
+
+    Attributes:
+        stands: Round of the newest accepted model; 0: none was, and the start model counts.
+        rejections: Rejected rounds in a row, since an operator's word if there was one.
+        judged: Rounds that were voted on.
+        back: Rounds whose models were taken back.
+    """
+
+    stands: int = 0
+    rejections: int = 0
+    judged: frozenset[int] = field(default_factory=frozenset)
+    back: frozenset[int] = field(default_factory=frozenset)
+
+    def after(self, number: int, *, accepted: bool) -> Course:
+        """The course after the verdict on a round."""
+        judged = self.judged | {number}
+        if accepted:
+            return replace(self, stands=number, rejections=0, judged=judged)
+        back = self.back | frozenset(range(self.stands + 1, number + 1))
+        return replace(self, rejections=self.rejections + 1, judged=judged, back=back)
+
+    def paused(self, contract: Contract) -> bool:
+        """Whether the run waits for a human under a contract."""
+        clause = contract.validation
+        return clause is not None and self.rejections >= clause.max_rejected_rounds
+
+
+def course_of(session: Session, run_id: str) -> Course:
+    """The course of a run, from its log."""
+    of_run = (log_entry.c.type == EntryType.ROUND_JUDGED.value) & (log_entry.c.run == run_id)
+    query = select(log_entry.c.idx, log_entry.c.round, log_entry.c.body).order_by(log_entry.c.idx)
+    verdicts = session.execute(query.where(of_run)).all()
+    words = [] if not verdicts else _resumed(session, run_id, since=verdicts[0].idx)
+    course = Course()
+    for row in verdicts:
+        if any(at < row.idx for at in words):
+            words = [at for at in words if at > row.idx]
+            course = replace(course, rejections=0)
+        verdict = json.loads(row.body)["pub"]["verdict"]
+        course = course.after(row.round, accepted=verdict == "accepted")
+    return replace(course, rejections=0) if words else course
+
+
+def _resumed(session: Session, run_id: str, *, since: int) -> list[int]:
+    """Indexes of an operator's words about a run."""
+    actions = (log_entry.c.type == EntryType.CONSOLE_ACTION.value) & (log_entry.c.idx > since)
+    query = select(log_entry.c.idx, log_entry.c.body).where(actions).order_by(log_entry.c.idx)
+    about = digest(run_id.encode())
+    found = []
+    for row in session.execute(query):
+        pub = json.loads(row.body)["pub"]
+        if (pub["action"], pub["subject"]) == (RESUME, about):
+            found.append(row.idx)
+    return found

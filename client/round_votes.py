@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``evaluate.sa_judge``: whether this silo accepts the model of a round. Only one signed bit leaves.
+
+1. the guard says whether held-out data may be read under the contract (`Guard.judge_candidate`);
+2. the contract's validation clause asks for votes on rounds, and the request names its plan
+   (`policies.robustness.plan`), which the node computes itself;
+3. the tensor is the round's model and behind it the last accepted one, each with the digest that is named;
+4. one query of that plan is charged to the held-out units, durably, before they are read; the first one
+   reserves all of them;
+5. the vote is a threshold of the noised gain. One transaction seals ``epsilon.spent`` and ``round.voted``.
+
+Asked again about the round, the same envelopes go out. A query that was paid for and whose figure was never
+kept is made again under the same spend. Gain and salt stay here, behind the digest in the vote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from client.budgets import judging_mechanism, votes_run
+from client.contributing import needed_tensor
+from client.desktop import check_units
+from client.errors import DigestMismatchError
+from client.federation.handlers import HandlerReply, Refusal
+from client.rows import Decided
+from client.telling import Told, seal_spend, told_of
+from policies.contract.errors import RefusedError
+from policies.encoding import digest, digest_of
+from policies.exchange import tensor_bytes
+from policies.privacy.blocks import HELD_OUT
+from policies.privacy.errors import PlanMismatchError
+from policies.privacy.plan import EvalPlan
+from policies.robustness.plan import votes_plan, votes_subject
+from policies.robustness.votes import accepts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from client.desktop import Desktop
+    from client.guard import Seat
+    from policies.exchange import RequestHeader
+    from policies.signing import Envelope
+
+__all__ = ["RoundVoteDuty"]
+
+_SALT_BYTES = 16
+
+
+class RoundVoteDuty:
+    """The duty; see the module."""
+
+    def __init__(self, desktop: Desktop) -> None:
+        self._top = desktop
+
+    def decide(self, header: RequestHeader) -> Refusal | None:
+        """Steps 1 and 2, before the tensor is pulled."""
+        with self._top.keeping(header):
+            self._top.news(header)
+            self._top.check_told(header)
+            _check_plan(header, self._top.guard.judge_candidate(header))
+            return self._top.backlog(header)
+
+    def run(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
+        """Steps 3 to 5."""
+        with self._top.keeping(header):
+            return self._vote(header, needed_tensor(tensor))
+
+    def _vote(self, header: RequestHeader, tensor: np.ndarray) -> HandlerReply:
+        top = self._top
+        seat = top.guard.seat(header.contract, header.recipe)
+        plan = _check_plan(header, seat)
+        model, against = _models(header, tensor, seat.recipe.parameters)
+        clause = seat.held.contract.release.clause
+        slot = f"round.voted {header.run}/{header.round}"
+        known = top.outbox.find(slot)
+        if known is not None:
+            old = [known.envelope] if known.receipt is not None else []
+            with top.outbox.writing() as letters:
+                return top.finish(letters, header, HandlerReply(), old, clause=clause)
+        told = self._spend(seat, header, plan)
+        top.phase(header, "judging")
+        gain = top.learner.gain(seat, plan, model, against)
+        figures = {
+            **_named(header),
+            "plan": plan.digest,
+            "gain_nano": gain,
+            "salt": top.entropy.token_bytes(_SALT_BYTES).hex(),
+        }
+        vote = "accept" if accepts(gain, plan.loss_bound) else "reject"
+        body = {**_named(header), "vote": vote, "evaluation": digest_of(figures)}
+        with top.telling(header) as letters:
+            letters.decided(_kept(header, top.clock.now_ms(), figures))
+            sealed: list[Envelope] = []
+            if told is not None:
+                sealed += seal_spend(letters, top.outbox, top.budgets, told)
+            sealed.append(
+                letters.seal(
+                    "round.voted",
+                    body=body,
+                    scope=header.contract,
+                    run=header.run,
+                    round=header.round,
+                    slot=slot,
+                )
+            )
+            return top.finish(letters, header, HandlerReply(), sealed, clause=clause)
+
+    def _spend(self, seat: Seat, header: RequestHeader, plan: EvalPlan) -> Told | None:
+        """The spend of a query about a round, from before a crash if it was paid for already."""
+        top, held_as = self._top, votes_run(header.run)
+        subject = votes_subject(run=header.run, number=header.round, **_named(header))
+        mechanism = judging_mechanism(header.run, subject)
+        manifest = top.learner.units(seat, HELD_OUT).manifest
+        for one in top.budgets.touches():
+            if one.mechanism == mechanism and one.lineage == seat.lineage:
+                store = top.budgets.ledger_of(seat.lineage)
+                check_units(header, store.reserved(held_as, split=HELD_OUT), manifest)
+                return Told.of(one)
+        spent = top.spend(seat, header, plan, HELD_OUT, manifest=manifest, subject=subject, held_as=held_as)
+        return None if spent is None else told_of(header, seat, spent, mechanism)
+
+
+def _named(header: RequestHeader) -> dict[str, str]:
+    return {name: str(header.body.get(name)) for name in ("model", "against")}
+
+
+def _check_plan(header: RequestHeader, seat: Seat) -> EvalPlan:
+    """The plan of votes under this node's own contract, which the request names."""
+    clause = seat.held.contract.validation
+    document = votes_plan(clause, seat.recipe.evaluation.document)
+    if document is None:
+        raise RefusedError(
+            need="a validation clause with judge_episodes, gain_clip, max_judgings and epsilon",
+            found="none",
+            remedy="nothing: under this contract no round is voted on",
+            clause=None if clause is None else clause.clause,
+        )
+    plan = EvalPlan.load(document)
+    if header.body.get("plan") != plan.digest:
+        raise PlanMismatchError(
+            need=plan.digest,
+            found=str(header.body.get("plan"))[:80],
+            remedy="vote under the plan of the contract's validation clause",
+            clause=None if clause is None else clause.clause,
+        )
+    return plan
+
+
+def _models(header: RequestHeader, tensor: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    halves = tensor[:size], tensor[size:]
+    named = _named(header)
+    fits = tensor.dtype.name == "float32" and tensor.shape == (2 * size,)
+    if not fits or [digest(tensor_bytes(one)) for one in halves] != [named["model"], named["against"]]:
+        raise DigestMismatchError(
+            need="the round's model and the accepted one that the request names",
+            found="another tensor",
+            remedy="ask again",
+        )
+    return halves
+
+
+def _kept(header: RequestHeader, at_ms: int, figures: Mapping[str, Any]) -> Decided:
+    return Decided(
+        at_ms=at_ms,
+        contract=header.contract,
+        recipe=header.recipe,
+        run=header.run,
+        round=header.round,
+        attempt=header.attempt,
+        kind=header.type.value,
+        allow=True,
+        clauses=(),
+        document={"evaluation": dict(figures)},
+    )

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node holds the messages of a round against: teams, crowds, views. Each check returns, or refuses.
+
+What they are for is listed in `policies.secagg.node`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.secagg.contexts import NO_NONCE
+from policies.secagg.documents import is_signed
+from policies.secagg.errors import (
+    CohortTooSmallError,
+    ContextMismatchError,
+    PartitionBadError,
+    ViewsDifferError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from policies.secagg.asks import Previous
+    from policies.secagg.contexts import Context, Teams
+    from policies.secagg.documents import Confirmation, VectorHeader
+    from policies.secagg.slots import SlotState
+    from policies.secagg.terms import Terms
+
+    ExpectedTeams = Callable[[int, Mapping[str, bytes]], Teams]
+    """Teams of a round, from each member's nonce reveal (`NO_NONCE` where it is owed), in roster order."""
+
+__all__ = ["Rules"]
+
+
+class Rules:
+    """The checks of one node.
+
+    Args:
+        terms: Of the run.
+        party: The own name.
+        expected_teams: Computes the teams of a round; None: one team, everybody.
+    """
+
+    def __init__(self, terms: Terms, party: str, *, expected_teams: ExpectedTeams | None) -> None:
+        self._terms, self._party, self._expected_teams = terms, party, expected_teams
+
+    def check_crowd(self, parties: Sequence[str]) -> None:
+        """Enough members and independent groups.
+
+        Raises:
+            CohortTooSmallError: Not enough.
+        """
+        self._terms.check_open(parties)
+
+    def check_teams(self, context: Context, *, told_for: int) -> None:
+        """Nobody chooses the teams, and nobody hides a nonce that this node has told.
+
+        Args:
+            context: As asked.
+            told_for: The newest round that this node told its nonce for.
+
+        Raises:
+            PartitionBadError: Teams or reveals are others.
+        """
+        expected: Teams = (context.members,)
+        if self._expected_teams is not None:
+            reveals = dict(zip(context.members, context.nonces, strict=True))
+            if reveals[self._party] == NO_NONCE and context.round <= told_for:
+                raise _bad_partition("the own nonce, which was revealed", "none")
+            expected = self._expected_teams(context.round, reveals)
+        if context.teams != expected:
+            raise _bad_partition("the teams that the nonces give", "others")
+
+    def check_crowds(self, online: Sequence[str], teams: Teams) -> None:
+        """Enough members, and enough independent groups of them in each of these teams.
+
+        Raises:
+            CohortTooSmallError: Not enough.
+        """
+        self.check_crowd(online)
+        for team in teams:
+            found = len(self._terms.groups(set(team) & set(online)))
+            if found < self._terms.k_open:
+                raise CohortTooSmallError(
+                    need=f"{self._terms.k_open} independent groups in an opened team",
+                    found=str(found),
+                    remedy="wait for more members, or amend the contract",
+                    clause=self._terms.clause,
+                )
+
+    def check_previous(self, previous: Previous | None, context: Context, newest: SlotState | None) -> None:
+        """The sum that an ask speaks of is of an earlier round, and as this node saw it.
+
+        Args:
+            previous: As asked; None for the first sum of a setup.
+            context: Of the attempt that follows it.
+            newest: This node's own newest slot.
+
+        Raises:
+            ContextMismatchError: It is no sum of these members, or of this round.
+            ViewsDifferError: This node saw another context, or confirmed another online set.
+        """
+        if previous is None:
+            return
+        if previous.round >= context.round or not set(previous.online) <= set(context.members):
+            raise _mismatch("a sum of members, opened in an earlier round", "another")
+        if newest is None or newest.confirmation is None or newest.context.setup != context.setup:
+            return
+        own = (newest.context, sorted(one for team in newest.opened().supports for one in team))
+        if newest.at == (previous.round, previous.attempt) and own != (
+            previous.context(context),
+            sorted(previous.online),
+        ):
+            raise ViewsDifferError(
+                need="the last attempt as this node saw it",
+                found="another context, or another online set",
+                remedy="stop, and tell the other members: the broker shows two views",
+            )
+
+    def check_online(self, online: tuple[str, ...], opened: tuple[int, ...], context: Context) -> None:
+        """An online set, and the teams to open of it.
+
+        Raises:
+            ContextMismatchError: Others than members and teams of this attempt.
+            CohortTooSmallError: As `check_crowds`.
+        """
+        if not set(online) <= set(context.members):
+            raise _mismatch("members of this setup", "others")
+        if not opened or opened[-1] >= len(context.teams):
+            raise _mismatch("teams of this attempt", "others, or none")
+        self.check_crowds(online, tuple(context.teams[one] for one in opened))
+
+    def check_own_vector(self, headers: Sequence[VectorHeader], own: VectorHeader | None) -> None:
+        """The own vector is in the list as it was sent.
+
+        Raises:
+            ViewsDifferError: It is not.
+        """
+        if own not in headers:
+            raise ViewsDifferError(
+                need="the own vector as it was sent",
+                found="another one, or none",
+                remedy="stop, and tell the other members: the broker changes what members send",
+            )
+
+    def check_confirmed(self, signatures: Mapping[str, bytes], confirmation: Confirmation) -> None:
+        """T members of the online set signed what this node signed.
+
+        Raises:
+            ContextMismatchError: Signatures of others.
+            ViewsDifferError: One is over other bytes: an incident.
+            CohortTooSmallError: Fewer than t.
+        """
+        if not set(signatures) <= set(confirmation.online):
+            raise _mismatch("signatures of online members", "others")
+        others = [
+            party
+            for party, signature in signatures.items()
+            if not is_signed(confirmation, signature, self._terms.member(party).key)
+        ]
+        if others:
+            raise ViewsDifferError(
+                need="confirmations of the bytes that this node confirmed",
+                found="others by " + ", ".join(others),
+                remedy="keep this request, it is the evidence; tell the other members",
+            )
+        if len(signatures) < self._terms.t:
+            raise CohortTooSmallError(
+                need=f"{self._terms.t} confirmations",
+                found=str(len(signatures)),
+                remedy="the next attempt",
+                clause=self._terms.clause,
+            )
+
+
+def _mismatch(need: str, found: str) -> ContextMismatchError:
+    return ContextMismatchError(
+        need=need, found=found, remedy="compare the digests of both sides; usually an old message"
+    )
+
+
+def _bad_partition(need: str, found: str) -> PartitionBadError:
+    return PartitionBadError(
+        need=need, found=found, remedy="tell the other members: the broker chooses teams"
+    )

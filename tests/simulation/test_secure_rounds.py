@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds under secure aggregation: every opened sum is exact to the bit, whoever is away, and whenever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+
+from broker.commands import audit_vectors
+from broker.errors import UsageError
+from broker.federation.secure.vectors import sweep
+from policies.exchange import ExchangeType
+from policies.limits import SECAGG_ABSENT_ROUNDS, SECAGG_REJOIN_ROUNDS
+from policies.log.entries import EntryType
+from tests.federationsim import NAMES, ROUNDS, SECURE, Pool, running
+
+PLAIN = {"private": False, **SECURE}
+LONG = SECAGG_REJOIN_ROUNDS + 2
+EVERYBODY = dict.fromkeys(NAMES, "accepted")
+SETUP = (ExchangeType.SA_ADVERTISE, ExchangeType.SA_SHARE, ExchangeType.SA_OPEN)
+ROUND = (ExchangeType.SA_CONTRIBUTE, ExchangeType.SA_CONFIRM, ExchangeType.SA_UNMASK)
+
+
+def few(rounds: int = 4) -> dict[str, object]:
+    """Options of a pool whose recipe has so many rounds, trained without noise."""
+    return {**PLAIN, "recipe": {"rounds": rounds}}
+
+
+def setups(pool: Pool) -> list[tuple[object, object]]:
+    """Number and members of every setup that was made."""
+    return [(one["number"], one["members"]) for one in pool.journal.of("secagg.setup")]
+
+
+def attempts(pool: Pool, run: str) -> list[tuple[int, int, bool]]:
+    """Round, attempt and whether it gave a model, of every settled attempt."""
+    return [(row.round, row.attempt, row.model is not None) for row in pool.rounds(run)]
+
+
+@pytest.mark.parametrize("mac", ["off", "on"])
+@pytest.mark.parametrize("private", [False, True])
+def test_a_run_opens_sums_that_are_exact_to_the_bit(private: bool, mac: str):
+    with running(private=private, **SECURE, **{"aggregation.group_mac": mac}) as (pool, go):
+        run = go(pool.run())
+        assert pool.row(run).state == "completed"
+        assert pool.verdicts(run) == [EVERYBODY] * ROUNDS
+        assert pool.check_sums(run) == ROUNDS
+        assert setups(pool) == [(1, 4)]
+        if private:
+            pool.check_books(run)
+        pool.check_audit()
+
+
+def test_a_round_takes_three_exchanges_and_its_line_says_how_long_each_took():
+    with running(**few()) as (pool, go):
+        go(pool.run())
+        first, second, *_ = pool.journal.of("round.closed")
+        assert (first["requests"], second["requests"]) == (24, 12)
+        phases = ("setup", "contribute", "confirm", "unmask", "aggregate", "checkpoint", "commit")
+        assert {f"{one}_ms" for one in phases} <= set(second)
+        kinds = Counter(kind for _, kind, *_ in pool.fleet.asked)
+        assert kinds == dict.fromkeys(SETUP, 4) | dict.fromkeys(ROUND, 16) | {
+            ExchangeType.PING: 4,
+            ExchangeType.JUDGE: 4,
+        }
+
+
+def test_each_opened_sum_has_a_transcript_in_the_audit_bundle_and_no_vector_is_kept():
+    with running(**few()) as (pool, go):
+        run = go(pool.run())
+        named = [one.pub["transcript"] for one in pool.entries(EntryType.AGGREGATE_RELEASED, run)]
+        assert len(set(named)) == 4
+        pool.check_audit()
+        data = (pool.folder / "bundle.zip").read_bytes()
+        for one in named:
+            assert f"transcripts/{one.removeprefix('sha256:')}".encode() in data
+        assert not (pool.folder / "broker" / "runs" / run / "secagg" / "vectors").exists()
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("step", ROUND)
+def test_one_member_less_in_each_step_of_a_round_changes_no_bit_of_the_others_sum(
+    step: ExchangeType, lost: str
+):
+    with running(**few()) as (pool, go):
+        for at, name in enumerate(NAMES, start=1):
+            setattr(
+                pool.nodes[name],
+                "deaf" if lost == "request" else "mute",
+                lambda kind, slot, at=at: kind == step and slot[0] == at,
+            )
+        run = go(pool.run())
+        away = "silent" if step is ExchangeType.SA_CONTRIBUTE else "accepted"
+        assert pool.verdicts(run) == [EVERYBODY | {name: away} for name in NAMES]
+        assert pool.check_sums(run) == 4
+        assert setups(pool) == [(1, 4)]
+        pool.check_audit()
+
+
+@pytest.mark.parametrize("lost", ["deaf", "mute"])
+@pytest.mark.parametrize("step", SETUP)
+@pytest.mark.parametrize("name", NAMES)
+def test_one_member_less_in_each_step_of_a_setup_leaves_it_out_of_the_sums(
+    name: str, step: ExchangeType, lost: str
+):
+    with running(**few()) as (pool, go):
+        setattr(pool.nodes[name], lost, lambda kind, _slot: kind == step)
+        run = go(pool.run())
+        assert pool.verdicts(run) == [EVERYBODY | {name: "silent"}] * 4
+        assert pool.check_sums(run) == 4
+        assert setups(pool) == [(1, 3)]
+
+
+def test_too_few_vectors_abandon_the_attempt_and_the_next_one_sends_the_same_update():
+    with running(**SECURE) as (pool, go):
+        for name in ("iber", "kita"):
+            pool.nodes[name].mute = lambda kind, slot: kind == ExchangeType.SA_CONTRIBUTE and slot == (1, 1)
+        run = go(pool.run())
+        assert attempts(pool, run) == [(1, 1, False), (1, 2, True), (2, 1, True), (3, 1, True)]
+        assert pool.check_sums(run) == ROUNDS
+        for one in pool.nodes.values():
+            assert one.learner.trained == [(run, number, 1) for number in (1, 2, 3)]
+            assert one.spends(run) == {(number, 1): 1 for number in (1, 2, 3)}
+        assert pool.row(run).steps == ROUNDS
+        pool.check_books(run)
+        pool.check_audit()
+
+
+def test_too_few_confirmations_abandon_the_attempt_and_the_next_one_has_keys_of_its_own():
+    with running(**SECURE) as (pool, go):
+        for name in ("iber", "kita"):
+            pool.nodes[name].deaf = lambda kind, slot: kind == ExchangeType.SA_CONFIRM and slot == (2, 1)
+        run = go(pool.run())
+        assert attempts(pool, run) == [(1, 1, True), (2, 1, False), (2, 2, True), (3, 1, True)]
+        assert pool.check_sums(run) == ROUNDS
+        submissions = pool.entries(EntryType.SUBMISSION_RECEIVED, run)
+        masked = [one.pub["update"] for one in submissions if one.round == 2]
+        assert len(set(masked)) == 8  # the same four updates, under other masks
+        assert all(len(one.learner.trained) == ROUNDS for one in pool.nodes.values())
+        pool.check_books(run)
+        pool.check_audit()
+
+
+def test_too_few_shares_lose_the_round_and_it_is_not_asked_again():
+    with running(**SECURE) as (pool, go):
+        for name in ("iber", "kita"):
+            pool.nodes[name].mute = lambda kind, slot: kind == ExchangeType.SA_UNMASK and slot == (2, 1)
+        run = go(pool.run())
+        assert attempts(pool, run) == [(1, 1, True), (2, 1, False), (3, 1, True), (4, 1, True)]
+        assert [row.unmasked for row in pool.rounds(run)] == [1, 1, 1, 1]
+        assert pool.check_sums(run) == ROUNDS
+        pool.check_books(run)
+        pool.check_audit()
+
+
+def test_a_node_that_starts_again_has_no_keys_and_is_back_with_the_next_attempt():
+    async def story(pool: Pool) -> str:
+        run = await pool.open_run()
+        while len(pool.journal.of("round.closed")) < 1:
+            await asyncio.sleep(0)
+        pool.nodes["kita"].restart()
+        await pool.idle()
+        return run
+
+    with running(**few()) as (pool, go):
+        run = go(story(pool))
+        silent = [json.loads(row.reasons).get("kita") for row in pool.rounds(run)]
+        assert silent == [None, "secagg.setup-gone", None, None]
+        assert setups(pool) == [(1, 4), (2, 4)]
+        assert pool.check_sums(run) == 4
+        pool.check_audit()
+
+
+def test_nodes_that_start_again_in_the_middle_of_a_round_get_a_second_attempt():
+    async def story(pool: Pool) -> str:
+        run = await pool.open_run()
+        while len(pool.journal.of("round.closed")) < 1:
+            await asyncio.sleep(0)
+        for name in ("iber", "kita"):
+            pool.nodes[name].restart()
+        await pool.idle()
+        return run
+
+    with running(**SECURE) as (pool, go):
+        run = go(story(pool))
+        assert attempts(pool, run) == [(1, 1, True), (2, 1, False), (2, 2, True), (3, 1, True)]
+        assert setups(pool) == [(1, 4), (2, 4)]
+        trained = {name: one.learner.trained for name, one in pool.nodes.items()}
+        assert [one[1:] for one in trained["nord"]] == [(1, 1), (2, 1), (3, 1)]
+        assert [one[1:] for one in trained["kita"]] == [(1, 1), (2, 2), (3, 1)]
+        assert pool.check_sums(run) == ROUNDS
+        pool.check_books(run)
+        pool.check_audit()
+
+
+def test_a_member_that_stays_away_is_left_out_and_is_back_a_few_rounds_after_it_returned():
+    async def story(pool: Pool) -> str:
+        pool.nodes["kita"].away = True
+        run = await pool.open_run()
+        while len(pool.journal.of("round.closed")) < 2:
+            await asyncio.sleep(0)
+        pool.nodes["kita"].away = False
+        await pool.idle()
+        return run
+
+    with running(**few(LONG)) as (pool, go):
+        run = go(story(pool))
+        there = [one["kita"] for one in pool.verdicts(run)]
+        assert there == ["silent"] * SECAGG_REJOIN_ROUNDS + ["accepted"] * 2
+        assert setups(pool) == [(1, 3), (2, 4)]
+        assert pool.check_sums(run) == LONG
+
+
+def test_a_member_of_the_setup_that_is_away_for_rounds_is_not_a_member_of_the_next():
+    with running(**few(LONG)) as (pool, go):
+        pool.nodes["kita"].deaf = lambda kind, _slot: kind == ExchangeType.SA_CONTRIBUTE
+        run = go(pool.run())
+        assert setups(pool) == [(1, 4), (2, 3)]
+        assert pool.check_sums(run) == LONG
+        assert all(one["kita"] == "silent" for one in pool.verdicts(run))
+
+
+def test_a_run_of_too_few_members_waits_and_opens_nothing():
+    async def story(pool: Pool) -> str:
+        pool.fleet.offline |= {pool.nodes[name].id for name in ("iber", "kita")}
+        run = await pool.open_run()
+        while not pool.journal.of("run.waiting"):
+            await asyncio.sleep(0)
+        assert not pool.entries(EntryType.ROUND_OPENED, run)
+        pool.fleet.offline.clear()
+        await pool.idle()
+        return run
+
+    with running(**few()) as (pool, go):
+        assert pool.check_sums(go(story(pool))) == 4
+
+
+def test_vectors_are_kept_for_the_auditor_as_long_as_the_contract_says(tmp_path):
+    retention = {
+        "clause": "retention-1",
+        "updates_hours": 2,
+        "aggregates_days": 30,
+        "logs_years": 5,
+        "evidence": "signed-statement",
+    }
+    with running(**few(), retention=retention) as (pool, go):
+        run, broker = go(pool.run()), pool.folder / "broker"
+        now_ms = pool.clock.ms
+        submitted = {one.pub["update"] for one in pool.entries(EntryType.SUBMISSION_RECEIVED, run)}
+        kept = {path.name for path in (broker / "runs" / run / "secagg" / "vectors").iterdir()}
+        assert {f"sha256:{one}" for one in kept} == submitted
+        assert len(kept) == 16
+        assert sweep(broker, now_ms + 2 * 3_600_000 - 60_000) == 16
+        assert sweep(broker, now_ms + 2 * 3_600_000 + 1) == 0
+        with pytest.raises(UsageError, match="within the contract's retention"):
+            audit_vectors(broker, run, tmp_path / "out")
