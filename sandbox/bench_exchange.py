@@ -72,10 +72,15 @@ class Stored:
 
 @dataclass(kw_only=True)
 class LoopbackFleet:
-    """A broker's engine on a free port, and node processes that reach it by TLS."""
+    """A broker's engine on a free port, and node processes that reach it by TLS, or through ``door``.
+
+    Attributes:
+        door: A port that nodes connect to instead, of somebody who passes on what comes.
+    """
 
     folder: Path
     nodes: int
+    door: int | None = None
     command: Sequence[str] = (sys.executable, "-m", "sandbox.bench_exchange")
     hold_s: float = 20.0
     resend_s: float = 25.0
@@ -90,8 +95,9 @@ class LoopbackFleet:
         from broker.tls import make_certificate
 
         entropy = SystemEntropy()
-        self.port = _free_port()
+        self.port = free_port()
         url = f"https://127.0.0.1:{self.port}"
+        reached = f"https://127.0.0.1:{self.door or self.port}"
         self.folder.mkdir(parents=True, exist_ok=True)
         tls = make_certificate(url, clock=SystemClock(), entropy=entropy)
         (self.folder / "chain.pem").write_bytes(tls.chain_pem)
@@ -105,7 +111,7 @@ class LoopbackFleet:
             (home / "fleet.key").write_bytes(_private_pem(fleet))
             (home / "fleet.pub").write_bytes(_public_pem(fleet))
             (home / "node.key").write_bytes(SigningKey.from_seed(entropy.token_bytes(32)).to_pem())
-            settings = {"url": url, "node": name, "broker_key": self.broker_key.public.hex()}
+            settings = {"url": reached, "node": name, "broker_key": self.broker_key.public.hex()}
             (home / "settings.json").write_text(json.dumps(settings))
 
     @asynccontextmanager
@@ -412,7 +418,8 @@ def _memory_mb(pid: int | str, field_: str) -> float:
     return round(int(line.split()[1]) * 1024 / 1e6, 1)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

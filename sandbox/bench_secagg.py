@@ -42,7 +42,7 @@ from policies.limits import SECAGG_PARTIES
 from policies.secagg import masks
 from policies.secagg.collector import Attempt, Setup
 from policies.secagg.node import NodeMachine
-from policies.secagg.ring import check_update, quantise
+from policies.secagg.ring import check_update, pieces, quantise
 from policies.secagg.sums import RingSum
 from policies.secagg.terms import Member, Terms
 from sandbox.errors import CommandError, UsageError
@@ -212,7 +212,9 @@ class _Round:
         self.sent[party] += masked.vector.nbytes + len(masked.answer)
         self.cpu.of(_BROKER, lambda: attempt.vector(party, masked.answer, masked.digest))
         self.cpu.of(_BROKER, lambda: total.add([masked.vector.data]))
-        plain += quantise(check_update(update, self.terms), weight=self.terms.weight(party), terms=self.terms)
+        fit, weight = check_update(update, self.terms), self.terms.weight(party)
+        for piece in pieces(plain.size):
+            plain[piece] += quantise(fit[piece], weight=weight, terms=self.terms)
         return peak
 
 

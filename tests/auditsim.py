@@ -90,12 +90,13 @@ EVALUATION: dict[str, Any] = {
     "schema": "iriai-eval-plan/1",
     "unit": "episode",
     "adjacency": "zero-out",
+    "delta": "0.00001",
     "loss_bound": "1",
     "noise_multiplier": "5",
     "normalizer": "50",
     "steps": 1,
 }
-RECIPE = canonical({"schema": "iriai-recipe/1", "plan": PLAN, "evaluation": EVALUATION})
+RECIPE = canonical({"schema": "iriai-recipe/1", "rounds": 2, "plan": PLAN, "evaluation": EVALUATION})
 FACTS = PlanFacts(
     mode="dp",
     unit="episode",

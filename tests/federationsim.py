@@ -275,6 +275,8 @@ class SimLearner:
         self.accept = True
         self.trained: list[tuple[str, int, int]] = []
         self.judged = 0
+        self.weighed: list[tuple[str, str]] = []
+        self.gains: list[int] = []
         self.episodes = 20
         self.engine = "loop"
         self.planted: list[Frames] = []
@@ -310,6 +312,11 @@ class SimLearner:
     def judge(self, _seat: Any, _weights: np.ndarray) -> tuple[float, bool]:
         self.judged += 1
         return 0.05, self.accept
+
+    def gain(self, seat: Any, _plan: Any, model: np.ndarray, against: np.ndarray) -> int:
+        assert model.shape == against.shape == (seat.recipe.parameters,)
+        self.weighed.append((digest(model.tobytes()), digest(against.tobytes())))
+        return self.gains.pop(0) if self.gains else 0
 
 
 def payload_of(envelope: Mapping[str, Any]) -> dict[str, Any]:

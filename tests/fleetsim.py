@@ -34,6 +34,7 @@ from policies.exchange import (
     tensor_bytes,
     tensor_spec,
 )
+from policies.frames import INLINE
 from policies.identity import SigningKey
 from policies.ports import from_ms
 
@@ -254,9 +255,10 @@ class RawNode:
                 return 200, getattr(module, name).FromString(answer.content)
         raise LookupError(name)
 
-    async def pull(self) -> tuple[Any, Any]:
+    async def pull(self, *, inline: bool = False) -> tuple[Any, Any]:
         """The next message and its tree; it must be there."""
-        status, answer = await self.call("pull-messages")
+        asked = {"message_ids": [INLINE]} if inline else {}
+        status, answer = await self.call("pull-messages", **asked)
         assert status == 200, status
         assert len(answer.messages_list) == 1
         return answer.messages_list[0], answer.message_object_trees[0]
@@ -272,9 +274,17 @@ class RawNode:
         assert status == 200, status
         return open_config(answer.object_content)[0]
 
-    async def push(self, message: Any, header: bytes, tensor: bytes | None, *, upload: bool = True) -> int:
+    async def push(
+        self,
+        message: Any,
+        header: bytes,
+        tensor: bytes | None,
+        *,
+        upload: bool = True,
+        inline: bool = False,
+    ) -> int:
         """Answers a message; the first status that is not 200, else 200."""
-        proto, tree, objects = composed(message, header, tensor)
+        proto, tree, objects = composed(message, header, tensor, inline=inline)
         status, answer = await self.call(
             "push-messages", messages_list=[proto], message_object_trees=[tree], clientapp_runtime_list=[0.0]
         )
@@ -309,12 +319,15 @@ class RawNode:
         return await self.push(message, *found)
 
 
-def composed(message: Any, header: bytes, tensor: bytes | None) -> tuple[Any, Any, dict[str, bytes]]:
+def composed(
+    message: Any, header: bytes, tensor: bytes | None, *, inline: bool = False
+) -> tuple[Any, Any, dict[str, bytes]]:
     """Message row, tree and objects of a reply, made by the node's own code."""
     from flwr.app.message import remove_content_from_message
     from flwr.common.serde import message_from_proto, message_to_proto
 
     from client.federation.handlers import Answer
+    from client.federation.names import content_message
     from client.federation.transfer import push
 
     class Recorder:
@@ -322,7 +335,11 @@ def composed(message: Any, header: bytes, tensor: bytes | None) -> tuple[Any, An
             self.objects: dict[str, bytes] = {}
 
         def send(self, row: Any, tree: Any, _seconds: float) -> tuple[set[str], str]:
-            self.row, self.tree = remove_content_from_message(row), tree
+            self.row, self.tree = message_to_proto(remove_content_from_message(row)), tree
+            return _Everything(), ""
+
+        def answer(self, metadata: Any, tree: Any, content: Any) -> tuple[set[str], str]:
+            self.row, self.tree = content_message(metadata, tree.object_id, content), tree
             return _Everything(), ""
 
         def push_object(self, _run: int, _session: str, name: str, data: bytes) -> None:
@@ -335,8 +352,8 @@ def composed(message: Any, header: bytes, tensor: bytes | None) -> tuple[Any, An
     recorder = Recorder()
     metadata = message_from_proto(message).metadata
     answer = Answer(header=header, tensor=tensor, status="ok", code=None)
-    push(recorder, metadata, answer, inline=False)  # type: ignore[arg-type]
-    return message_to_proto(recorder.row), recorder.tree, recorder.objects
+    push(recorder, metadata, answer, inline=inline)  # type: ignore[arg-type]
+    return recorder.row, recorder.tree, recorder.objects
 
 
 def main() -> None:

@@ -98,6 +98,9 @@ class FixedLearner:
         self.judged += 1
         return 0.25, self.accept
 
+    def gain(self, seat: Any, plan: Any, model: np.ndarray, against: np.ndarray) -> int:
+        return 0
+
 
 def write_recording(folder: Path, *, train: int = 4, held_out: int = 2, seed: int = 0) -> Path:
     """A LeRobot folder of synthetic attempts with canonical channel names."""

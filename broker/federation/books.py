@@ -72,7 +72,7 @@ _ONCE: Mapping[EntryType, tuple[str | None, str, str]] = {
     EntryType.EVALUATION_RECEIVED: ("candidate", EVALUATION, "one evaluation of a candidate"),
     EntryType.ROUND_VOTED: (None, EVALUATION, "one vote on a round"),
 }
-"""Kinds of which a member makes one with the same value of a field, why another is refused, and what is needed."""
+"""Kinds that a member makes once: for which field, why another is refused, and what is needed."""
 _BUDGET = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT})
 _READ = [*sorted(_BUDGET), EntryType.DECISION_RECORDED]
 _OPEN_ENDED = 2**62

@@ -7,6 +7,8 @@
 - A run that is not closed shows as ``suspended`` while its contract is halted, and while it waits because
   members said no and too few are left; then ``waiting`` says until when and, to operators, for whom and by
   which code. An operator may stop it; ``stopping`` says so until its open round is closed.
+- Where silos rejected as many models in a row as the contract allows, it is ``suspended`` too until an
+  operator lets it go on (`Runs.resume`); ``rejected`` says so (`broker.runs.course`).
 - Operators see who is ``out`` of a run, and by which incident: what its node signed, no audit would accept
   (``budget.diverged``, say).
 - Where the contract names the views that may be asked for (`broker.contracts.queries`), a member's view of a
@@ -315,7 +317,7 @@ class Runs:
         """A run's line; of its attempts, the caller may know these; ``whole``: also who said no, and why."""
         halted = row["outcome"] is None and bool(self._contracts.life(contract, session).halts)
         waiting = self._waiting(contract, row, rounds, whole=whole)
-        rejected = self._rejected(session, contract, row)
+        rejected = self._rejected(session, contract, row, whole=whole)
         suspended = halted or waiting is not None or rejected is not None
         return {
             "run": row["run_id"],
@@ -333,16 +335,16 @@ class Runs:
             "rejected": rejected,
         }
 
-    def _rejected(self, session: Session, contract: Contract, row: RowMapping) -> dict[str, Json] | None:
+    def _rejected(
+        self, session: Session, contract: Contract, row: RowMapping, *, whole: bool
+    ) -> dict[str, Json] | None:
         """Why a run waits for an operator's word; None if it does not."""
         course = course_of(session, row["run_id"])
         if row["outcome"] is not None or row["stop_ms"] or not course.paused(contract):
             return None
-        return {
-            "rounds": course.rejections,
-            "stands": course.stands,
-            "remedy": f"find out why; then iriai-broker run resume {row['run_id']}, or run stop",
-        }
+        found: dict[str, Json] = {"rounds": course.rejections, "stands": course.stands}
+        remedy = f"find out why; then iriai-broker run resume {row['run_id']}, or run stop"
+        return found | ({"remedy": remedy} if whole else {})
 
     def _waiting(
         self, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...], *, whole: bool

@@ -86,6 +86,7 @@ __all__ = [
     "RunNotRunningException",
     "config_object",
     "connect",
+    "content_message",
     "empty_message",
     "error_message",
     "message_object",
@@ -145,9 +146,7 @@ class Connection:
         self, metadata: Metadata, tree: ObjectTree, content: Mapping[str, bytes]
     ) -> tuple[set[str], str]:
         """Sends a reply whose small parts ride in the message; returns what to push, and the session."""
-        message = ProtoMessage(metadata=metadata_to_proto(metadata))
-        message.metadata.message_id = tree.object_id
-        put_content(message, content)
+        message = content_message(metadata, tree.object_id, content)
         request = PushMessagesRequest(
             node=self._node,
             messages_list=[message],
@@ -277,6 +276,14 @@ def empty_message(metadata: Metadata, message_id: str) -> Proto:
     metadata.__dict__["_message_id"] = message_id
     message = make_message(metadata=metadata, content=RecordDict())
     metadata.delivered_at = ""
+    return message
+
+
+def content_message(metadata: Metadata, message_id: str, content: Mapping[str, bytes]) -> Proto:
+    """A reply as it travels when its small parts ride in it."""
+    message = ProtoMessage(metadata=metadata_to_proto(metadata))
+    message.metadata.message_id = message_id
+    put_content(message, content)
     return message
 
 

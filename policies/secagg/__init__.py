@@ -8,11 +8,15 @@ verifier loads `terms`, `documents` and `transcript` with the standard library a
     labels       hashes and keys, each with its own label
     shamir       secret sharing
     ring         from numbers to the ring and back
+    keystream    mask bytes of a key; the lane of counts beside a vector
     masks        keystreams, fused with quantising; taking them off a sum
+    sums         masked vectors, added up as they arrive
     group_mac    a tag that finds a wrong sum in the same round
     documents    what is signed: adverts, share headers, masked vectors, confirmations
     dealing      shares, sealed for each holder
     node         the node's side of a setup and its slots
     collector    the broker's side
-    transcript   what stays of an opened sum, and redoing it
+    opening      which masks are left in a sum, by the secrets that were revealed
+    transcript   what the record of an opened sum proves, and redoing the sum
+    recompute    a sum from vectors and keys, without numpy
 """

@@ -15,7 +15,7 @@ from policies.encoding import digest, digest_of, parse
 from policies.secagg.terms import terms_of
 
 if TYPE_CHECKING:
-    from policies.contract import Contract
+    from policies.contract.clauses import Contract
     from policies.secagg.terms import Terms
 
 __all__ = ["agreed_terms"]

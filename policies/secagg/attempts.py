@@ -24,27 +24,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from policies.secagg.asks import ConfirmAsk, ContributeAsk, Previous, vector_answer, write_unmask
-from policies.secagg.contexts import Context, Lane, public_of
-from policies.secagg.dealing import Kind, b_commitment
+from policies.secagg.contexts import Context, Lane
 from policies.secagg.documents import Confirmation, VectorHeader, check, is_signed, vectors_root
 from policies.secagg.errors import (
     CohortTooSmallError,
     ContextMismatchError,
     SecaggError,
-    ShareBadError,
     SlotUsedError,
     SumWrongError,
     ViewsDifferError,
 )
 from policies.secagg.keystream import sum_of_lanes, unmask_lane
-from policies.secagg.labels import KEY_BYTES
 from policies.secagg.opening import removed
-from policies.secagg.record import Record, VectorEntry, cut
+from policies.secagg.record import Record, VectorEntry
+from policies.secagg.revealing import Revealed
 from policies.secagg.setups import blaming
-from policies.secagg.shamir import SHARE_BYTES, combine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from policies.secagg.contexts import Teams
     from policies.secagg.keystream import Signed
@@ -153,8 +150,7 @@ class Attempt:
         self._confirmation: Confirmation | None = None
         self._confirmed: dict[str, bytes] = {}
         self._shown: dict[str, bytes] | None = None
-        self._shares: dict[str, dict[str, bytes]] = {}
-        self._secrets: dict[str, bytes] | None = None
+        self._revealed = Revealed(setup, self.context, online=(), opened=())
 
     def __repr__(self) -> str:
         return f"<attempt {self.context.attempt} of round {self.context.round}>"
@@ -213,6 +209,7 @@ class Attempt:
             self.terms.check_open(online)
             self.opened_teams = self._large_enough(online)
             self.online = online
+            self._revealed = Revealed(self.setup, self.context, online=online, opened=self.opened_teams)
             headers = [self._vectors[one][0] for one in online]
             self._confirmation = Confirmation(
                 ctx=self._ctx, online=online, opened=self.opened_teams, root=vectors_root(headers)
@@ -264,22 +261,12 @@ class Attempt:
             ContextMismatchError: Another length or nonce, or not of the online set.
         """
         self._need_online(party)
-        peers = [peer for number in self.opened_teams for peer in self.context.teams[number]]
-        with blaming(party):
-            if len(answer) < KEY_BYTES:
-                raise _other(f"{len(peers)} shares and a nonce", f"{len(answer)} bytes")
-            shares = dict(zip(peers, cut(answer[:-KEY_BYTES], SHARE_BYTES, len(peers)), strict=True))
-            for peer, share in shares.items():
-                self._check_share(party, peer, share)
-            following = self.context.round + 1
-            self.setup.check_nonce(party, following, answer[-KEY_BYTES:])
-        self._shares[party] = shares
-        self.setup.keep_nonce(party, following, answer[-KEY_BYTES:])
+        self._revealed.take(party, answer)
 
     @property
     def enough_unmasked(self) -> bool:
         """Whether t members gave shares."""
-        return len(self._shares) >= self.terms.t
+        return self._revealed.enough
 
     # the sum
 
@@ -343,39 +330,10 @@ class Attempt:
             self.terms,
             team=self.context.teams[number],
             online=self.online,
-            secrets=self._opened_secrets(),
+            secrets=self._revealed.secrets(),
             publics=publics,
             lane=lane,
         )
-
-    def _opened_secrets(self) -> Mapping[str, bytes]:
-        """B of who is online and s of who is not, for each member of an opened team."""
-        if self._secrets is None:
-            if not self.enough_unmasked:
-                raise self._too_few("members that gave shares", len(self._shares))
-            parties = [one for number in self.opened_teams for one in self.context.teams[number]]
-            self._secrets = {one: self._secret(one) for one in parties}
-        return self._secrets
-
-    def _secret(self, dealer: str) -> bytes:
-        """Joined from t shares that the dealer committed to."""
-        holders = list(self._shares)[: self.terms.t]
-        with blaming(dealer):
-            secret = combine({self.terms.position(one): self._shares[one][dealer] for one in holders})
-            if not self._is_advertised(dealer, secret):
-                raise ShareBadError(
-                    need="shares that give the advertised secret",
-                    found=f"others, dealt by {dealer}",
-                    remedy="the next attempt, under a new setup without it",
-                )
-        return secret
-
-    def _is_advertised(self, dealer: str, secret: bytes) -> bool:
-        keys = self.setup.adverts[dealer].slots[self._slot]
-        if self._kind(dealer) is Kind.PAIR:
-            return public_of(secret) == keys.public
-        position = self.terms.position(dealer)
-        return keys.commitment == b_commitment(self.setup.frame, position=position, slot=self._slot, b=secret)
 
     def _record(self, sums: tuple[str, ...]) -> Record:
         adverts, shares = self.setup.signed_documents()
@@ -394,7 +352,7 @@ class Attempt:
             online=self._entries(),
             opened=self.opened_teams,
             confirmations={self.terms.position(one): signature for one, signature in shown.items()},
-            secrets=self._opened_secrets(),
+            secrets=self._revealed.secrets(),
             sums=sums,
         )
 
@@ -419,25 +377,12 @@ class Attempt:
     def _survivors(self, number: int) -> tuple[str, ...]:
         return tuple(one for one in self.context.teams[number] if one in self.online)
 
-    def _kind(self, peer: str) -> Kind:
-        return Kind.OWN if peer in self.online else Kind.PAIR
-
     def _entries(self) -> dict[str, VectorEntry]:
         found = {one: self._vectors[one] for one in self.online}
         return {
             one: VectorEntry(digest=header.digest, lane=header.lane, signature=signature)
             for one, (header, signature) in found.items()
         }
-
-    def _check_share(self, holder: str, dealer: str, share: bytes) -> None:
-        if not self.setup.is_share(
-            share, dealer=dealer, holder=holder, slot=self._slot, kind=self._kind(dealer)
-        ):
-            raise ShareBadError(
-                need=f"the share that {dealer} committed to",
-                found=f"another one, given by {holder}",
-                remedy="go on with the shares of the others",
-            )
 
     def _need_online(self, party: str) -> Confirmation:
         if self._confirmation is None or party not in self.online:

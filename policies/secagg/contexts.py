@@ -213,10 +213,9 @@ def agreement(private: bytes, public: bytes) -> bytes:
     Raises:
         ContextMismatchError: A point of low order: the result would be zero for everybody.
     """
+    own = X25519PrivateKey.from_private_bytes(private)
     try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(
-            X25519PublicKey.from_public_bytes(public)
-        )
+        return own.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as error:
         raise ContextMismatchError(
             need="an X25519 key that an agreement is possible with",

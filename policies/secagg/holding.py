@@ -26,7 +26,7 @@ from policies.secagg.contexts import (
     self_key,
     setup_digest,
 )
-from policies.secagg.dealing import OwnKeys, Secret, SharePair, SlotSecrets, check_keys, deal, receive
+from policies.secagg.dealing import OwnKeys, Secret, SharePair, SlotSecrets, check_keys, deal, receive, row_of
 from policies.secagg.documents import Advert, ShareHeader, SignedBytes, sign
 from policies.secagg.errors import ContextMismatchError, RoundBurnedError, ShareBadError
 from policies.secagg.keystream import MaskKeys
@@ -182,6 +182,7 @@ class Holding:
         self.members = tuple(packages)
         self.seal = seal_digest(self.setup, {party: one.digest() for party, one in headers.items()})
         self._group = Secret(members_key([one.reveal() for one in parts], self.seal))
+        self.keys.transport = self.keys.part = Secret(b"")  # else recorded ciphertexts could be opened later
 
     def _open_header(self, party: str, package: Package) -> ShareHeader:
         return ShareHeader.open(
@@ -190,13 +191,15 @@ class Holding:
 
     def _take(self, header: ShareHeader, package: Package) -> Secret:
         """Keeps a dealer's shares; returns its part of the members' key."""
+        at = list(self.adverts).index(self.party)
         if header.party == self.party:
+            self._check_own(header.rows[at] == row_of(package.commitments, package.ciphertext), "commitments")
             return self.keys.part
         given = receive(
             self.keys,
             header=header,
             dealer=self.adverts[header.party],
-            holder=(self.party, list(self.adverts).index(self.party)),
+            holder=(self.party, at),
             row=package.commitments,
             ciphertext=package.ciphertext,
             terms=self.terms,

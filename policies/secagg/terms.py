@@ -41,7 +41,7 @@ from policies.secagg.labels import hashed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from policies.contract import Contract
+    from policies.contract.clauses import Contract
 
 __all__ = ["Member", "Terms", "terms_of"]
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from policies.encoding import digest
+from policies.errors import IriaiError
 from policies.log.entries import EntryType
 from policies.robustness.plan import votes_plan
 from policies.robustness.votes import Course, is_judged, tally
@@ -53,7 +54,10 @@ def votes_of(contract: Contract | None, recipe: Mapping[str, Json]) -> dict[str,
     evaluation = recipe.get("evaluation")
     if contract is None or not isinstance(evaluation, dict):
         return None
-    return votes_plan(contract.validation, evaluation)
+    try:
+        return votes_plan(contract.validation, evaluation)
+    except (IriaiError, KeyError, ValueError, TypeError, OverflowError):  # a recipe of another shape
+        return None
 
 
 @dataclass(slots=True)
@@ -199,7 +203,7 @@ def _is_due(history: History, run: _Run, number: int, entry: Entry) -> bool:
     return is_judged(
         entry.run or "",
         number,
-        rounds=recipe["rounds"],
+        rounds=int(recipe.get("rounds", 0)),
         judgings=clause.max_judgings,
         used=len(run.judged),
     )

@@ -264,12 +264,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "a rotation of a key is signed by the new key, and by the old one or by all the others",
             "verify the notice whose subject is the new key of the entry",
         ),
+        "AUD-090": Rule("error", "`ts` never decreases", _JSON),
         "AUD-094": Rule(
             "error",
             "votes on rounds are counted, and a rejected model is taken back, as the contract says",
             "count round.voted of the round by group; compare the next base_model with pub.against",
         ),
-        "AUD-090": Rule("error", "`ts` never decreases", _JSON),
         "AUD-095": Rule(
             "error",
             "the transcript of an opened sum proves it: signatures, sets, thresholds, secrets, this round",

@@ -7,9 +7,9 @@ Each case must fire its rule, and no error rule beside those that follow from th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -47,6 +47,7 @@ from tests.auditsim import (
 from tests.canarysim import AUC_MAX, CanarySim
 from tests.donorsim import STARTED, DonorSim
 from tests.sumsim import SummedSim
+from tests.votesim import VotingSim
 
 T = EntryType
 CANDIDATE = digest_from("average 2")
@@ -1503,6 +1504,75 @@ def a_candidate_that_no_aggregate_gave() -> tuple[bytes, Any]:
     return out(changing("candidate", refs=()))
 
 
+# --- votes on rounds ---
+
+
+def _rejecting(tamper: Callable[[str, Event], Event | None] | None = None) -> VotingSim:
+    """Two of three silos reject the first round's model."""
+
+    class Rejecting(VotingSim):
+        against: ClassVar[Mapping[int, tuple[str, ...]]] = {1: ("kita", "nord")}
+
+    return Rejecting() if tamper is None else Rejecting(tamper=tamper)
+
+
+def _told(name: str, **pub: Any) -> Callable[[str, Event], Event | None]:
+    return lambda at, event: replace(event, pub={**event.pub, **pub}) if at == name else event
+
+
+@planted("AUD-094", "AUD-072")
+def a_rejection_that_is_counted_as_consent() -> tuple[bytes, Any]:
+    told = _told("judged 1", accepting=3, verdict="accepted", rejected_rounds=0)
+    return out(_rejecting(told).build())
+
+
+@planted("AUD-094")
+def a_vote_that_the_verdict_leaves_out() -> tuple[bytes, Any]:
+    def tamper(at: str, event: Event) -> Event:
+        return replace(event, refs=event.refs[:-1]) if at == "judged 1" else event
+
+    return out(VotingSim(tamper=tamper).build())
+
+
+@planted("AUD-094")
+def a_verdict_about_another_pair_of_models() -> tuple[bytes, Any]:
+    return out(VotingSim(tamper=_told("judged 2", against=digest_from("elsewhere"))).build())
+
+
+@planted("AUD-094")
+def a_count_of_rejections_that_is_too_low() -> tuple[bytes, Any]:
+    return out(_rejecting(_told("judged 1", rejected_rounds=0)).build())
+
+
+@planted("AUD-094")
+def a_round_that_is_drawn_and_not_judged() -> tuple[bytes, Any]:
+    return out(VotingSim(tamper=lambda at, event: None if at == "judged 1" else event).build())
+
+
+@planted("AUD-094", "AUD-059")
+def a_run_that_goes_on_after_rejections_without_anybodys_word() -> tuple[bytes, Any]:
+    return out(_rejecting(lambda at, event: None if at == "resumed" else event).build())
+
+
+@planted("AUD-094", "AUD-072")
+def a_rejected_model_that_the_run_goes_on_from() -> tuple[bytes, Any]:
+    return out(_rejecting(_told("round 2 opened", base_model=digest_from("model 1"))).build())
+
+
+@planted("AUD-094")
+def a_verdict_under_a_contract_without_votes() -> tuple[bytes, Any]:
+    class Stray(PoolSim):
+        def round(self, number: int, base: str, run_opened: int | None) -> str:
+            model = super().round(number, base, run_opened)
+            pub = {"model": model, "against": base, "accepting": 3, "voting": 3}
+            pub |= {"verdict": "accepted", "rejected_rounds": 0}
+            refs = self.refs(self.names.get(f"aggregate {number}"))
+            self.add("stray", self.by_broker(T.ROUND_JUDGED, pub, round=number, refs=refs))
+            return model
+
+    return out(Stray().build())
+
+
 # --- ends of chains, deliveries, and whose word a decision is ---
 
 _LAST_WORDS = ("spent nord eval", "evaluation nord", "vote nord")
@@ -2201,7 +2271,7 @@ _FACTS: dict[str, tuple[str, Callable[[PoolSim], tuple[Any, str]], dict[str, Any
         {"log_origin": "other.example/log"},
     ),
     "validation": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"validation": {"kita": True}}),
-    "rejected_rounds": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"rejected_rounds": 0}),
+    "rejected_rounds": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"rejected_rounds": 1}),
     "round": ("aggregate decision 1", lambda sim: (_agg(sim), "broker"), {"round": 2}),
     "weights": (
         "aggregate decision 1",
@@ -2429,6 +2499,14 @@ def test_a_planted_lie_is_found_by_its_rule(name: str) -> None:
     errors = any(RULES[found].severity == "error" for found in report.counts)
     assert report.exit_code == (3 if errors else 7)
     assert ("refused" if errors else "a person decides") in report.verdict
+
+
+def test_votes_that_are_counted_and_a_model_that_is_taken_back_are_clean() -> None:
+    for sim in (VotingSim(), _rejecting()):
+        data, policy = out(sim.build())
+        report = verify(data, policy)
+        assert report.findings == [], report.lines()
+        assert report.facts["rejected_rounds"] == len(sim.against)
 
 
 def test_every_rule_of_the_catalogue_has_a_planted_lie() -> None:

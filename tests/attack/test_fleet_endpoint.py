@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
 
-from broker.federation.engine import EngineRun, Failure, Reply
+from broker.federation.engine import Failure, Reply
 from broker.federation.errors import (
     AlreadyRunningError,
     FleetKeyError,
@@ -25,79 +24,26 @@ from broker.federation.flower.grid import FlowerEngine
 from broker.federation.flower.names import HANDLERS, PROTOBUF_REQUEST_TYPES, fleet_id
 from policies.exchange import peek_request, seal_reply, tensor_bytes, tensor_spec
 from policies.limits import FLEET_CHUNK_BYTES, MAX_ACTIVE_RUNS
+from tests.enginesim import CLOCK, Fleet, run
 from tests.fleetsim import (
     CONTRACT,
     RECIPE,
     RawNode,
-    WallClock,
-    collect,
     composed,
-    deadline,
     digests,
     fleet_key,
     make_desk,
     name_of,
     node_key,
     public_pem,
-    request_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-CLOCK = WallClock()
 SMALL = np.arange(6, dtype=np.float32)
 LARGE = np.zeros(FLEET_CHUNK_BYTES // 4 * 2 + 5, dtype=np.float32)
-
-
-class Fleet:
-    """An engine with enrolled nodes, all in this process."""
-
-    def __init__(self, engine: FlowerEngine, nodes: list[RawNode], opened: EngineRun) -> None:
-        self.engine, self.nodes, self.opened = engine, nodes, opened
-
-    def ask(
-        self, tensor: np.ndarray | None, *nodes: int, seconds: float = 10.0, need: int = 0, **named: Any
-    ) -> asyncio.Task[list[Reply | Failure]]:
-        """An exchange on its way, with the given nodes."""
-        end_ms = CLOCK.now_ms() + int(seconds * 1000)
-        requests = [
-            request_of(tensor, node=name_of(index), deadline_ms=end_ms, **named) for index in nodes or (0,)
-        ]
-        found = self.engine.exchange(self.opened, requests, deadline=deadline(CLOCK, seconds), need=need)
-        return asyncio.create_task(collect(found))
-
-    def empty(self) -> bool:
-        """Nothing of a finished exchange is left."""
-        state, store = self.engine._state, self.engine._store
-        rows = state.num_message_ins() + state.num_message_res()
-        return (rows, len(store), store.total_bytes, len(self.engine._tables.instructions)) == (0, 0, 0, 0)
-
-
-@asynccontextmanager
-async def _fleet(tmp_path: Path, nodes: int = 2, **named: Any) -> AsyncIterator[Fleet]:
-    engine = FlowerEngine(state_dir=tmp_path / "broker", clock=CLOCK, **({"hold_s": 0.3} | named))
-    raw = [RawNode(engine.endpoint, index) for index in range(nodes)]
-    for node in raw:
-        engine.enrol(name_of(node.index), public_pem(node.key), node_key(node.index).public)
-    await engine.start()
-    for node in raw:
-        assert (await node.call("activate-node"))[0] == 200
-    opened = await engine.open_run(run="run_simaaaaaaaaaaaaa", contract=CONTRACT, recipe=RECIPE)
-    try:
-        yield Fleet(engine, raw, opened)
-    finally:
-        await engine.stop()
-
-
-def _run(tmp_path: Path, body: Callable[[Fleet], Awaitable[None]], nodes: int = 2, **named: Any) -> None:
-    async def run() -> None:
-        async with _fleet(tmp_path, nodes, **named) as fleet:
-            await asyncio.sleep(0)
-            await body(fleet)
-
-    asyncio.run(run())
 
 
 def test_strangers_get_401_at_once_and_hold_nothing(tmp_path: Path) -> None:
@@ -126,7 +72,7 @@ def test_strangers_get_401_at_once_and_hold_nothing(tmp_path: Path) -> None:
         assert time.monotonic() - began < 0.1 * (len(tries) + 1)
         assert all(node.received_bytes < 1000 for node in fleet.engine._tables.by_node.values())
 
-    _run(tmp_path, body, hold_s=20.0)
+    run(tmp_path, body, hold_s=20.0)
 
 
 def test_only_nine_paths_exist(tmp_path: Path) -> None:
@@ -159,7 +105,7 @@ def test_only_nine_paths_exist(tmp_path: Path) -> None:
                 )
                 assert plain.status_code == 404
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_large_body_is_not_read_to_its_end(tmp_path: Path) -> None:
@@ -183,7 +129,7 @@ def test_a_large_body_is_not_read_to_its_end(tmp_path: Path) -> None:
             assert dripped.status_code == 413
         assert sent <= 9
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_body_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +148,7 @@ def test_a_body_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
             )
         assert slow.status_code == 408
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_what_is_no_protobuf_gets_400(tmp_path: Path) -> None:
@@ -210,7 +156,7 @@ def test_what_is_no_protobuf_gets_400(tmp_path: Path) -> None:
         answer = await fleet.nodes[0].post("pull-messages", b"\xff\xff\xff")
         assert answer.status_code == 400
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_an_exchange_works_message_by_message(tmp_path: Path) -> None:
@@ -230,7 +176,7 @@ def test_an_exchange_works_message_by_message(tmp_path: Path) -> None:
                 one.tensor.release()
         assert list((tmp_path / "broker" / "fleet-objects").iterdir()) == []
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_node_reaches_only_its_own_messages_and_objects(tmp_path: Path) -> None:
@@ -273,7 +219,7 @@ def test_a_node_reaches_only_its_own_messages_and_objects(tmp_path: Path) -> Non
         assert await victim.push(message, *good) == 200
         assert digests(await asked) == {name_of(0): tensor_spec(SMALL + 1).digest}
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_late_reply_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
@@ -293,7 +239,7 @@ def test_a_late_reply_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
             assert await fleet.nodes[0].push(message, raw, tensor_bytes(SMALL)) == 404
             assert fleet.empty()
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_need_returns_before_the_deadline(tmp_path: Path) -> None:
@@ -310,7 +256,7 @@ def test_need_returns_before_the_deadline(tmp_path: Path) -> None:
         }
         assert fleet.empty()
 
-    _run(tmp_path, body, nodes=3)
+    run(tmp_path, body, nodes=3)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +281,7 @@ def test_a_reply_of_another_size_fails_its_node_at_once(
         assert outcomes == {name_of(0): code, name_of(1): tensor_spec(SMALL).digest}
         assert fleet.empty()
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_tree_of_three_thousand_objects_fails_its_node_at_once(tmp_path: Path) -> None:
@@ -358,7 +304,7 @@ def test_a_tree_of_three_thousand_objects_fails_its_node_at_once(tmp_path: Path)
         assert digests(await asyncio.wait_for(asked, 1)) == {name_of(0): "engine.too-many-objects"}
         assert fleet.empty()
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_garbage_objects_and_other_bytes_fail_their_node_at_once(tmp_path: Path) -> None:
@@ -386,7 +332,7 @@ def test_garbage_objects_and_other_bytes_fail_their_node_at_once(tmp_path: Path)
             assert digests(await asyncio.wait_for(asked, 1)) == {name_of(0): "engine.reply-malformed"}
             assert fleet.empty()
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 @pytest.mark.parametrize("body_bytes", [b"\xff\xff", b"", b"\x0a\x05\x0a\x01h"])
@@ -421,7 +367,7 @@ def test_a_record_with_the_right_id_and_a_wrong_content_fails_its_node(
         assert digests(await asyncio.wait_for(asked, 1)) == {name_of(0): "engine.reply-malformed"}
         assert fleet.empty()
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_equal_tensors_cost_the_same_bytes_and_arrive_four_times(tmp_path: Path) -> None:
@@ -438,7 +384,7 @@ def test_equal_tensors_cost_the_same_bytes_and_arrive_four_times(tmp_path: Path)
         assert min(sent) > FLEET_CHUNK_BYTES  # two equal chunks travel as one object, from every node
         assert fleet.empty()
 
-    _run(tmp_path, body, nodes=4)
+    run(tmp_path, body, nodes=4)
 
 
 def test_an_error_leaves_a_code_and_never_a_text(tmp_path: Path) -> None:
@@ -468,7 +414,7 @@ def test_an_error_leaves_a_code_and_never_a_text(tmp_path: Path) -> None:
             assert await asyncio.wait_for(asked, 1) == [Failure(node=name_of(0), code=code)]
             assert fleet.empty()
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_second_poll_ends_the_first_and_takes_the_message(tmp_path: Path) -> None:
@@ -486,7 +432,7 @@ def test_a_second_poll_ends_the_first_and_takes_the_message(tmp_path: Path) -> N
             await first
         await asked
 
-    _run(tmp_path, body, hold_s=5.0)
+    run(tmp_path, body, hold_s=5.0)
 
 
 def _own(node: RawNode, operation: str) -> bytes:
@@ -524,7 +470,7 @@ def test_a_poll_whose_client_left_takes_no_message(tmp_path: Path) -> None:
         assert await node.answer(tensor=tensor_bytes(SMALL)) == 200
         assert digests(await asked) == {name_of(0): tensor_spec(SMALL).digest}
 
-    _run(tmp_path, body, hold_s=5.0)
+    run(tmp_path, body, hold_s=5.0)
 
 
 def test_a_message_lost_after_delivery_is_sent_again_once(tmp_path: Path) -> None:
@@ -540,7 +486,7 @@ def test_a_message_lost_after_delivery_is_sent_again_once(tmp_path: Path) -> Non
         assert (status, len(answer.messages_list)) == (200, 0)
         asked.cancel()
 
-    _run(tmp_path, body, hold_s=1.0, resend_s=0.2)
+    run(tmp_path, body, hold_s=1.0, resend_s=0.2)
 
 
 def test_a_confirmed_message_is_not_sent_again(tmp_path: Path) -> None:
@@ -556,7 +502,7 @@ def test_a_confirmed_message_is_not_sent_again(tmp_path: Path) -> None:
         assert len(answer.messages_list) == 0
         asked.cancel()
 
-    _run(tmp_path, body, hold_s=0.5, resend_s=0.2)
+    run(tmp_path, body, hold_s=0.5, resend_s=0.2)
 
 
 def test_a_node_that_comes_back_gets_its_open_message_again(tmp_path: Path) -> None:
@@ -570,7 +516,7 @@ def test_a_node_that_comes_back_gets_its_open_message_again(tmp_path: Path) -> N
         assert await fleet.nodes[0].answer(tensor=tensor_bytes(SMALL)) == 200
         assert digests(await asked) == {name_of(0): tensor_spec(SMALL).digest}
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_revoking_a_node_ends_its_poll_its_request_and_its_key(tmp_path: Path) -> None:
@@ -590,7 +536,7 @@ def test_revoking_a_node_ends_its_poll_its_request_and_its_key(tmp_path: Path) -
         with pytest.raises(FleetKeyTakenError):
             engine.enrol(name_of(0), public_pem(node.key), node_key(0).public)
 
-    _run(tmp_path, body, hold_s=5.0)
+    run(tmp_path, body, hold_s=5.0)
 
 
 def test_a_fleet_key_is_enrolled_once_and_is_p256(tmp_path: Path) -> None:
@@ -610,7 +556,7 @@ def test_a_fleet_key_is_enrolled_once_and_is_p256(tmp_path: Path) -> None:
             with pytest.raises(FleetKeyError):
                 fleet.engine.enrol(name_of(6), bad, node_key(6).public)
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_run_that_is_over_answers_403_and_runs_are_bounded(tmp_path: Path) -> None:
@@ -633,7 +579,7 @@ def test_a_run_that_is_over_answers_403_and_runs_are_bounded(tmp_path: Path) -> 
         with pytest.raises(NotRunningError):
             await fleet.ask(SMALL, 0)
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_one_process_serves_a_folder_and_a_restart_keeps_the_ids(tmp_path: Path) -> None:
@@ -650,7 +596,7 @@ def test_one_process_serves_a_folder_and_a_restart_keeps_the_ids(tmp_path: Path)
         assert again.online() == {name_of(0)}
         await again.stop()
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_node_that_never_came_fails_at_once(tmp_path: Path) -> None:
@@ -659,7 +605,7 @@ def test_a_node_that_never_came_fails_at_once(tmp_path: Path) -> None:
         found = digests(await asyncio.wait_for(fleet.ask(SMALL, 7, 8), 1))
         assert found == {name_of(7): "engine.unreachable", name_of(8): "engine.unreachable"}
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_node_has_four_requests_at_a_time(tmp_path: Path) -> None:
@@ -668,7 +614,7 @@ def test_a_node_has_four_requests_at_a_time(tmp_path: Path) -> None:
         assert (await fleet.nodes[0].call("send-node-heartbeat", heartbeat_interval=30.0))[0] == 429
         assert (await fleet.nodes[1].call("send-node-heartbeat", heartbeat_interval=30.0))[0] == 200
 
-    _run(tmp_path, body)
+    run(tmp_path, body)
 
 
 def test_a_server_that_stops_holds_nobody(tmp_path: Path) -> None:
@@ -679,4 +625,4 @@ def test_a_server_that_stops_holds_nobody(tmp_path: Path) -> None:
         status, answer = await asyncio.wait_for(held, 1)
         assert (status, len(answer.messages_list)) == (200, 0)
 
-    _run(tmp_path, body, hold_s=20.0)
+    run(tmp_path, body, hold_s=20.0)

@@ -7,7 +7,6 @@ Each attack is first made against members without the one check that stops it, a
 from __future__ import annotations
 
 import copy
-import pickle
 
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ import pytest
 from policies.secagg import node
 from policies.secagg.asks import ConfirmAsk, write_unmask
 from policies.secagg.collector import Attempt, Setup
+from policies.secagg.contexts import public_of
+from policies.secagg.dealing import Kind, OwnKeys, Secret, receive
 from policies.secagg.errors import (
     ContextMismatchError,
     RoundBurnedError,
@@ -83,7 +84,7 @@ def test_the_same_bytes_have_the_same_answer_and_others_none() -> None:
     confirm, unmask = attempt.confirm_ask(), attempt.unmask_ask()
     assert machine.confirm(confirm, round=1, attempt=1) == attempt._confirmed[VICTIM]
     again = machine.unmask(unmask, round=1, attempt=1)
-    assert shares_in(attempt, {VICTIM: again}, "m02")[1] == attempt._shares[VICTIM]["m02"]
+    assert shares_in(attempt, {VICTIM: again}, "m02")[1] == attempt._revealed.shares[VICTIM]["m02"]
     signers = {one: attempt._confirmed[one] for one in ("m02", "m03", "m04")}
     with pytest.raises(RoundBurnedError):  # as good, but another ask
         machine.unmask(write_unmask(signers, fleet.terms), round=1, attempt=1)
@@ -273,18 +274,57 @@ def test_a_node_that_begins_anew_answers_nothing_of_before() -> None:
 
 def test_secrets_are_in_no_copy_and_in_no_text() -> None:
     fleet = Fleet(terms_of_size(3))
-    setup = fleet.setup()
-    held = fleet.machines[VICTIM]._present
+    setup = fleet.setup(away={"open": fleet.terms.parties})
+    held = fleet.machines[VICTIM]._pending
     keys = held.keys
-    private = [keys.transport.reveal(), keys.part.reveal(), keys.chain.reveal(), held.group]
+    private = [keys.transport.reveal(), keys.part.reveal(), keys.chain.reveal()]
     private += [one.reveal() for slot in keys.slots.values() for one in (slot.own, slot.pair)]
-    private += [each.reveal() for pair in held._shares[0].values() for each in pair]
+    for one, machine in fleet.machines.items():
+        setup.opened(one, machine.open(setup.open_ask(one)))
+    private += [held.group, *(each.reveal() for pair in held._shares[0].values() for each in pair)]
     slot = fleet.admit(fleet.attempt(setup, 1), VICTIM, fleet.attempt(setup, 1).contribute_ask())
     shown = "".join(map(repr, (fleet.machines[VICTIM], held, keys, keys.slots, held._shares, slot)))
+    assert len(min(private, key=len)) == 32
     assert not any(one.hex() in shown or repr(one) in shown for one in private)
-    for way in (pickle.dumps, copy.deepcopy):
+    for way in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):
-            way(keys)
+            way(keys.chain)
+
+
+def recorded(fleet: Fleet) -> dict[int, bytes]:
+    """Shares of a slot that is over, from what the broker recorded and what a thief finds on three nodes today."""
+    setup, _ = after_round(fleet)
+    pooled = {}
+    for at, one in enumerate(("m02", "m03", "m04"), start=1):
+        held = fleet.machines[one]._present
+        sealed = setup._answers[VICTIM]
+        given = receive(
+            held.keys,
+            header=setup.headers[VICTIM],
+            dealer=setup.adverts[VICTIM],
+            holder=(one, at),
+            row=sealed.commitments[at],
+            ciphertext=sealed.ciphertexts[at],
+            terms=fleet.terms,
+        )
+        pooled[at + 1] = given.shares[0].of(Kind.PAIR)
+    return pooled
+
+
+def test_who_breaks_in_later_opens_no_round_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as off:
+        kept: dict[int, Secret] = {}
+        whole = OwnKeys.__setattr__
+
+        def keep(self: OwnKeys, name: str, value: object) -> None:
+            whole(self, name, kept.setdefault(id(self), value) if name == "transport" else value)
+
+        off.setattr(OwnKeys, "__setattr__", keep)
+        fleet = Fleet(terms_of_size(4))
+        public = public_of(combine(recorded(fleet)))
+        assert public == fleet.machines[VICTIM]._present.advert.slots[0].public
+    with pytest.raises(ValueError, match="32"):  # no key is left to agree with
+        recorded(Fleet(terms_of_size(4)))
 
 
 def test_what_a_round_leaves_on_a_node_opens_nothing() -> None:

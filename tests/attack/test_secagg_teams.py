@@ -20,7 +20,7 @@ from policies.secagg.contexts import NO_NONCE, Teams
 from policies.secagg.errors import CohortTooSmallError, ContextMismatchError, PartitionBadError
 from policies.secagg.rules import Rules
 from policies.secagg.shamir import SHARE_BYTES
-from tests.secaggsim import Fleet, Outcome, changed, ring_of, terms_of_size
+from tests.secaggsim import Fleet, changed, ring_of, terms_of_size
 
 VICTIM = "m01"
 NAMES = terms_of_size(6).parties
@@ -132,7 +132,7 @@ def test_who_missed_an_unmask_owes_its_link_and_goes_on_later() -> None:
     assert NO_NONCE not in setup.reveals(3)
 
 
-def small(fleet: Fleet) -> tuple[Attempt, Outcome | None]:
+def small(fleet: Fleet) -> Attempt:
     """A probe round in which a member of the second team is away; the broker wants that team opened all the same."""
     setup = fleet.setup()
     teams = fair(fleet, setup)
@@ -149,18 +149,18 @@ def small(fleet: Fleet) -> tuple[Attempt, Outcome | None]:
     attempt.confirm_ask()
     attempt.confirmed = lambda party, answer: attempt._confirmed.update({party: answer})  # takes what it gets
     fleet.gather("confirm", attempt, shown=shown)
-    return attempt, None
+    return attempt
 
 
 def test_a_team_below_its_groups_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as off:
         off.setattr(Rules, "check_crowds", lambda *_: None)
         fleet = probing()
-        attempt, _ = small(fleet)
+        attempt = small(fleet)
         answer = fleet.machines[attempt.online[0]].unmask(attempt.unmask_ask(), round=1, attempt=1)
         assert len(answer) == 6 * SHARE_BYTES + 32  # shares of the small team too
     fleet = probing()
-    attempt, _ = small(fleet)
+    attempt = small(fleet)
     assert {type(fleet.refused["confirm", one]) for one in attempt.online} == {CohortTooSmallError}
 
 
@@ -172,7 +172,7 @@ def test_nothing_is_revealed_of_a_team_that_stays_closed() -> None:
     assert outcome.opened.teams == (teams[0],)
     assert np.array_equal(outcome.z, fleet.plain_sum(teams[0], 1))
     for one in outcome.opened.online:
-        shares = outcome.attempt._shares[one]
+        shares = outcome.attempt._revealed.shares[one]
         assert set(shares) == set(teams[0])
         answer = fleet.machines[one].unmask(outcome.attempt.unmask_ask(), round=1, attempt=1)
         assert len(answer) == 3 * SHARE_BYTES + 32

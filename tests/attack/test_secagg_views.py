@@ -84,7 +84,7 @@ def test_members_do_not_confirm_what_was_masked_in_another_view(
     assert set(fleet.refused) == {("confirm", one) for one in fleet.terms.parties}
     assert not attempt.enough_confirmed
     for one, machine in fleet.machines.items():
-        attempt._shares[one] = {  # every secret of the attempt, which the broker has not
+        attempt._revealed.shares[one] = {  # every secret of the attempt, which the broker has not
             peer: machine._present.share(0, peer, node.Kind.OWN) for peer in attempt.context.members
         }
     z = open_team(attempt, vectors, 0).values

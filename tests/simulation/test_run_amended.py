@@ -18,7 +18,7 @@ from policies.log.entries import EntryType, alias
 from policies.log.envelope import Seen, seal_envelope
 from policies.ports import iso_s, to_ms
 from tests.brokersim import Signer
-from tests.federationsim import Killed, Pool, Said, SimNode, new_pool, running, simulate, tiny_recipe
+from tests.federationsim import SECURE, Killed, Pool, Said, SimNode, new_pool, running, simulate, tiny_recipe
 from tests.lanesim import contract_signature, spoken, warnings_of
 from tests.noticespeech import entry_body, said
 from tests.succeedsim import successor
@@ -110,8 +110,9 @@ def scopes(pool: Pool, run_id: str) -> list[tuple[int, int, str]]:
     return [(one.round, one.pub["attempt"], one.scope) for one in opened]
 
 
-def test_a_run_goes_on_under_a_tightened_successor() -> None:
-    with running() as (pool, go):
+@pytest.mark.parametrize("summed", [{}, SECURE], ids=["plain", "masked"])
+def test_a_run_goes_on_under_a_tightened_successor(summed: dict[str, str]) -> None:
+    with running(**summed) as (pool, go):
         old, new = pool.contract, soon(pool, **{"privacy.epsilon_total": "2.7"})
         go(tightened(pool, new))
         when(pool, 1, rule(pool, new))

@@ -11,10 +11,11 @@ import pytest
 from broker.federation.earlier import add_earlier, read_earlier
 from client.contract.notices import Notices
 from policies.contract.notices import Notice, seal_notice
+from policies.exchange import ExchangeType
 from policies.log.entries import EntryType
 from policies.ports import iso_s
 from policies.signing import Envelope
-from tests.federationsim import NAMES, ROUNDS, Pool, Said, running
+from tests.federationsim import NAMES, ROUNDS, SECURE, Pool, Said, running
 
 KIND = {"halt": "contract.halted", "resume": "contract.resumed", "exit": "contract.exited"}
 CODE = {"halt": "cell.incident", "resume": "cause.removed", "exit": "party.leaves"}
@@ -103,8 +104,9 @@ def models(pool: Pool, run: str) -> list[tuple[int, int, bool]]:
     return [(row.round, row.attempt, row.model is not None) for row in pool.rounds(run)]
 
 
-def test_a_halt_abandons_the_open_round_and_the_run_goes_on_after_everybodys_resume():
-    with running() as (pool, go):
+@pytest.mark.parametrize("summed", [{}, SECURE], ids=["plain", "masked"])
+def test_a_halt_abandons_the_open_round_and_the_run_goes_on_after_everybodys_resume(summed: dict[str, str]):
+    with running(**summed) as (pool, go):
         lie = at(2, lambda: speak(pool, "nord", "halt"))
         pool.nodes["iber"].lies.append(lie)
         run = go(pool.open_run())
@@ -124,6 +126,27 @@ def test_a_halt_abandons_the_open_round_and_the_run_goes_on_after_everybodys_res
         assert pool.row(run).state == "completed"
         assert [one for one in models(pool, run) if one[2]] == [(1, 1, True), (2, 2, True), (3, 1, True)]
         assert list(pool.candidates().values()) == ["released"]
+        pool.check_books(run)
+        pool.check_audit()
+
+
+def test_a_halt_while_members_unmask_loses_the_round_whose_sum_may_be_open():
+    done: list[Notice] = []
+
+    def lie(said: Said) -> Said:
+        if said.header.type is ExchangeType.SA_UNMASK and said.header.round == 2 and not done:
+            done.append(speak(pool, "nord", "halt"))
+        return said
+
+    with running(**SECURE) as (pool, go):
+        pool.nodes["iber"].lies.append(lie)
+        run = go(pool.open_run())
+        go(asyncio.sleep(3_600))
+        assert models(pool, run) == [(1, 1, True), (2, 1, False)]
+        resume_all(pool, done[0])
+        go(pool.idle())
+        assert models(pool, run) == [(1, 1, True), (2, 1, False), (3, 1, True), (4, 1, True)]
+        assert pool.check_sums(run) == ROUNDS
         pool.check_books(run)
         pool.check_audit()
 

@@ -9,9 +9,9 @@ from collections import Counter
 
 import pytest
 
-from broker.commands import audit_vectors
 from broker.errors import UsageError
-from broker.federation.secure.vectors import sweep
+from broker.federation.secure.vectors import export, sweep
+from policies.encoding import digest
 from policies.exchange import ExchangeType
 from policies.limits import SECAGG_ABSENT_ROUNDS, SECAGG_REJOIN_ROUNDS
 from policies.log.entries import EntryType
@@ -67,7 +67,7 @@ def test_a_round_takes_three_exchanges_and_its_line_says_how_long_each_took():
         }
 
 
-def test_each_opened_sum_has_a_transcript_in_the_audit_bundle_and_no_vector_is_kept():
+def test_each_opened_sum_has_a_transcript_in_the_audit_bundle():
     with running(**few()) as (pool, go):
         run = go(pool.run())
         named = [one.pub["transcript"] for one in pool.entries(EntryType.AGGREGATE_RELEASED, run)]
@@ -76,7 +76,6 @@ def test_each_opened_sum_has_a_transcript_in_the_audit_bundle_and_no_vector_is_k
         data = (pool.folder / "bundle.zip").read_bytes()
         for one in named:
             assert f"transcripts/{one.removeprefix('sha256:')}".encode() in data
-        assert not (pool.folder / "broker" / "runs" / run / "secagg" / "vectors").exists()
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
@@ -238,21 +237,14 @@ def test_a_run_of_too_few_members_waits_and_opens_nothing():
 
 
 def test_vectors_are_kept_for_the_auditor_as_long_as_the_contract_says(tmp_path):
-    retention = {
-        "clause": "retention-1",
-        "updates_hours": 2,
-        "aggregates_days": 30,
-        "logs_years": 5,
-        "evidence": "signed-statement",
-    }
-    with running(**few(), retention=retention) as (pool, go):
+    with running(**few()) as (pool, go):
         run, broker = go(pool.run()), pool.folder / "broker"
-        now_ms = pool.clock.ms
+        hours, now_ms = pool.contract.retention.updates_hours, pool.clock.ms
         submitted = {one.pub["update"] for one in pool.entries(EntryType.SUBMISSION_RECEIVED, run)}
-        kept = {path.name for path in (broker / "runs" / run / "secagg" / "vectors").iterdir()}
-        assert {f"sha256:{one}" for one in kept} == submitted
-        assert len(kept) == 16
-        assert sweep(broker, now_ms + 2 * 3_600_000 - 60_000) == 16
-        assert sweep(broker, now_ms + 2 * 3_600_000 + 1) == 0
+        assert {f"sha256:{one}" for one in export(broker, run, tmp_path / "out", now_ms)} == submitted
+        for path in (tmp_path / "out").iterdir():
+            assert digest(path.read_bytes()) == f"sha256:{path.name}"
+        assert sweep(broker, now_ms + hours * 3_600_000 - 60_000) == len(submitted) == 16
+        assert sweep(broker, now_ms + hours * 3_600_000) == 0
         with pytest.raises(UsageError, match="within the contract's retention"):
-            audit_vectors(broker, run, tmp_path / "out")
+            export(broker, run, tmp_path / "late", now_ms)

@@ -89,6 +89,15 @@ def participants_only() -> Contract:
 
 OFF = (("aggregation.secure_aggregation", "off"), ("aggregation.group_mac", "off"))
 HOME = ("law.governing", "NO")  # nord's own
+VOTES = {
+    "clause": "validate-1",
+    "quorum": "0.67",
+    "max_rejected_rounds": 3,
+    "judge_episodes": 200,
+    "gain_clip": "0.05",
+    "max_judgings": 24,
+    "epsilon": "2.0",
+}
 # rule → the planted contract, and the clause that the finding names
 PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.k-too-small": (planted(("aggregation.min_parties", 2)), "k-1"),
@@ -135,12 +144,15 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.term-long": (planted(("term.expires", "2031-12-07T00:00:00Z")), "term-1"),
     "lint.purpose-unused": (law_only_third, "idle-0"),
     "lint.law-only-share": (law_only_third, "@document"),
-    # what this version cannot keep
-    "lint.adjacency-not-made": (planted(("privacy.adjacency", "add-remove")), "dp-1"),
-    "lint.validation-not-made": (
+    # votes on rounds
+    "lint.votes-none": (
         planted(("validation", {"clause": "validate-1", "quorum": "0.67", "max_rejected_rounds": 3})),
         "validate-1",
     ),
+    "lint.votes-unaffordable": (planted(("validation", VOTES | {"epsilon": "9"})), "validate-1"),
+    "lint.votes-by-noise": (planted(("validation", VOTES | {"judge_episodes": 40})), "validate-1"),
+    # what this version cannot keep
+    "lint.adjacency-not-made": (planted(("privacy.adjacency", "add-remove")), "dp-1"),
     "lint.evidence-not-made": (planted(("release.evidence", ["log-root", "model-card"])), "release-1"),
     "lint.contribution-not-made": (planted(("tiers.1.min_contribution", "0.02")), "tier-consortium"),
     "lint.witnesses-none": (planted(("audit.witness_quorum", 1)), "audit-1"),
@@ -223,6 +235,7 @@ def test_errors_block_and_are_these():
         "lint.delta-too-large",
         "lint.epsilon-too-large",
         "lint.halt-closed",
+        "lint.votes-unaffordable",
     }
 
 
@@ -316,7 +329,7 @@ def as_this_version_asks(pool: Contract) -> dict[str, Request]:
         "TrainRound weld": train_round(recipe=pool.recipes[1].recipe_digest, **seeds, privacy=made, **sums),
         "Aggregate": aggregate(
             validation=None,
-            rejected_rounds=None,
+            rejected_rounds=0,
             privacy=made,
             secure_aggregation=pool.aggregation.secure_aggregation,
         ),

@@ -17,6 +17,7 @@ from policies.verify.report import FINDINGS_PER_RULE, Report, plain
 from policies.verify.rules import RULES
 from tests.auditsim import ORIGIN, PoolSim, seeded
 from tests.canarysim import CanarySim
+from tests.sumsim import SummedSim
 
 SIM = PoolSim().build()
 
@@ -47,6 +48,26 @@ def test_json_is_one_object_on_stdout(files, capsys) -> None:
     assert told["root"] == SIM.tree.root().hex()
     assert told["facts"]["contributions"] == {"accepted": 5, "refused": 1}
     assert set(told["facts"]["spent"]) == {"hanbit", "kita", "nord"}
+
+
+def test_opened_sums_are_redone_from_a_folder_of_masked_vectors(files, tmp_path, capsys) -> None:
+    sim = SummedSim().build()
+    Path(files["bundle"]).write_bytes(sim.bundle())
+    Path(files["policy"]).write_text(policy_text(sim.policy), encoding="utf-8")
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    asked = [files["bundle"], "--policy", files["policy"], "--vectors", str(folder), "--json"]
+    assert main(asked) == 2
+    assert "iriai-broker audit vectors" in json.loads(capsys.readouterr().out)["error"]["remedy"]
+    (folder / "notes.txt").write_text("no vector")
+    for name, data in sim.vectors_by_digest().items():
+        (folder / name.removeprefix("sha256:")).write_bytes(data)
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["facts"]["sums"] == {"opened": 2, "redone": 2}
+    one = folder / next(iter(sim.vectors_by_digest())).removeprefix("sha256:")
+    one.write_bytes(bytes(24))
+    assert main(asked) == 3
+    assert "AUD-096" in capsys.readouterr().err
 
 
 def test_a_model_that_the_auditor_brings_is_looked_up_by_its_digest(files, tmp_path, capsys) -> None:

@@ -78,7 +78,8 @@ class SecureRounds:
         self.journal = tools.journal
         self.terms = agreed_terms(contract, recipe.canonical, run=run)
         self.files = Files(tools.settings.dir, run)
-        self.vectors = Vectors(tools.settings.dir, run, contract, tools.clock)
+        hours = 0 if contract.retention is None else contract.retention.updates_hours
+        self.vectors = Vectors(tools.settings.dir, run, hours=hours, clock=tools.clock)
         self.transcripts = Transcripts(tools.settings.dir)
         self.talk = Talk(tools, run, contract, asking=asking, standing=standing)
         self.setups = Setups(run, self.terms, talk=self.talk, files=self.files, journal=tools.journal)

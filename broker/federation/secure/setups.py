@@ -117,7 +117,7 @@ class Setups:
             gone: Who have no keys any more.
         """
         self._gone |= set(gone)
-        for party in () if self._setup is None else self._setup.members:
+        for party in () if self._setup is None else self._setup.opened_by:
             if party in there:
                 self._missed.pop(party, None)
             else:

@@ -7,7 +7,7 @@
   file's own time stamp says when it must be gone. With 0 hours, or no such clause, nothing is written.
 - `sweep` deletes what is over: after each round of any run, at start, and every hour while there is anything.
 
-    vectors = Vectors(broker_folder, run, contract, clock)
+    vectors = Vectors(broker_folder, run, hours=72, clock=clock)
     vectors.keep(tensor)
     export(broker_folder, run, out, now_ms)         # for an auditor
 """
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.federation.engine import TensorHandle
-    from policies.contract import Contract
     from policies.ports import Clock
 
 __all__ = ["Vectors", "export", "sweep"]
@@ -41,10 +40,10 @@ _HOUR_MS: Final = 3_600_000
 class Vectors:
     """Keeps the vectors of one run."""
 
-    def __init__(self, broker: Path, run: str, contract: Contract, clock: Clock) -> None:
+    def __init__(self, broker: Path, run: str, *, hours: int, clock: Clock) -> None:
         self._folder = _folder(broker, run)
         self._clock = clock
-        self._kept_ms = 0 if contract.retention is None else contract.retention.updates_hours * _HOUR_MS
+        self._kept_ms = hours * _HOUR_MS
 
     def keep(self, tensor: TensorHandle) -> None:
         """Writes a vector, chunk by chunk, if it may be kept at all.

@@ -5,8 +5,9 @@
   (``<rule>:<clause>``) with the signature; the acknowledgement is logged.
 - A rule is a row: what it needs and what to do, in English and Japanese, and a small function that yields the
   clauses that break it, each with the value that was found. The rows are in `policies.contract.lint.terms`
-  (unfair and unsafe terms) and in `policies.contract.lint.not_made` (terms that this version cannot keep, so
-  that everything which they govern would be refused).
+  (unfair and unsafe terms), in `policies.contract.lint.votes` (votes on rounds that protect nobody) and in
+  `policies.contract.lint.not_made` (terms that this version cannot keep, so that everything which they govern
+  would be refused).
 - ``found`` is made of the contract's own values, so it is the same in every language.
 - What the language itself refuses at load has no rule here: a unit below an episode, a broker whose group
   contributes, a tier that does not require the privacy, aggregation and release clauses, a change without all
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from policies.contract.lint.not_made import NOT_MADE
 from policies.contract.lint.terms import TERMS
+from policies.contract.lint.votes import VOTES
 
 if TYPE_CHECKING:
     from policies.contract.clauses import Contract
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "LintFinding", "finding_words", "lint"]
 
-RULES: Final[dict[str, LintRule]] = {f"lint.{row.name}": row for row in (*TERMS, *NOT_MADE)}
+RULES: Final[dict[str, LintRule]] = {f"lint.{row.name}": row for row in (*TERMS, *VOTES, *NOT_MADE)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

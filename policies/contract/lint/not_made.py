@@ -29,12 +29,6 @@ def _adjacency(contract: Contract) -> Iterator[tuple[str, str]]:
         yield clause.clause, clause.adjacency
 
 
-def _validation(contract: Contract) -> Iterator[tuple[str, str]]:
-    clause = contract.validation
-    if clause is not None:
-        yield clause.clause, f"quorum {clause.quorum}"
-
-
 def _evidence(contract: Contract) -> Iterator[tuple[str, str]]:
     missing = [one for one in contract.release.evidence if one not in EVIDENCE_MADE]
     if missing:
@@ -67,15 +61,6 @@ NOT_MADE: Final = (
         (
             "write zero-out: size buckets are public, so no plan hides sizes; every round would be refused",
             "zero-out とする。規模は区分で公表され、それを隠す計画はないため、すべてのラウンドが拒否される",
-        ),
-    ),
-    warning(
-        "validation-not-made",
-        _validation,
-        ("no validation clause, in this version", "この版では検証条項を定めないこと"),
-        (
-            "leave it out: no round is voted on, so every average would be refused",
-            "定めない。ラウンドごとの投票がないため、集約はすべて拒否される",
         ),
     ),
     warning(
