@@ -17,7 +17,12 @@ _TIMEOUT_S = 600
 
 
 def verify_bundle(
-    bundle: Path, policy: Path, *, verifier: Path | None, receipts: Path | None = None
+    bundle: Path,
+    policy: Path,
+    *,
+    verifier: Path | None,
+    receipts: Path | None = None,
+    vectors: Path | None = None,
 ) -> dict[str, Any]:
     """The verdict as the report shows it.
 
@@ -26,15 +31,17 @@ def verify_bundle(
         policy: The auditor's own list of keys.
         verifier: The auditor's command; None takes the one beside this interpreter.
         receipts: Folder with what members handed over.
+        vectors: Folder with masked vectors that the broker handed over: sums are redone from them.
 
     Returns:
-        ``origin, size, root, verified, summary, findings, not_checked, receipts, verifier``.
+        ``origin, size, root, verified, summary, findings, not_checked, receipts, sums, verifier``.
 
     Raises:
         CommandError: It printed no verdict.
     """
     command = verifier or Path(sys.executable).parent / "iriai-verify"
-    kept = ["--receipts", str(receipts)] if receipts is not None else []
+    given = [("--receipts", receipts), ("--vectors", vectors)]
+    kept = [word for name, folder in given if folder is not None for word in (name, str(folder))]
     done = subprocess.run(  # noqa: S603  our own command, no shell
         [str(command), "verify", str(bundle), "--policy", str(policy), *kept, "--json"],
         capture_output=True,
@@ -59,5 +66,6 @@ def verify_bundle(
         "findings": len(data["findings"]),
         "not_checked": data["not_checked"],
         "receipts": data["facts"].get("receipts", 0),
+        "sums": data["facts"].get("sums", {"opened": 0, "redone": 0}),
         "verifier": str(command),
     }

@@ -19,7 +19,6 @@ import datetime as dt
 import hashlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from policies.errors import IriaiError
 from policies.exchange import ExchangeType, TensorSpec, seal_request, tensor_bytes, tensor_spec
 from policies.identity import SigningKey
 from policies.limits import WORKER_STOP_S
+from sandbox.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -416,14 +416,6 @@ def _memory_mb(pid: int | str, field_: str) -> float:
         return 0.0
     line = next(line for line in text.splitlines() if line.startswith(f"{field_}:"))
     return round(int(line.split()[1]) * 1024 / 1e6, 1)
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -3,11 +3,11 @@
 
 - With noise shares the figure rests on ``honest_min`` makers; so it stands beside the figures for makers who
   collude with the broker, counted in the smallest sum that the contract lets open.
-- Secure aggregation is the contract's: each node refuses to answer in another way, and the auditor's verifier
-  reads each opened sum's transcript. It hides single updates from the broker, not the sum.
+- Secure aggregation is the contract's: each node refuses to answer in another way. How many sums were opened,
+  and how many of them were redone from masked vectors, is the auditor's count, not the broker's.
 
     privacy_claim(recipe, contract, spent={"kita": {"spent": "7.8", "steps": 380}, …})
-    sums_claim(contract, opened=380)
+    sums_claim(contract, {"opened": 380, "redone": 380})
 """
 
 from __future__ import annotations
@@ -76,12 +76,13 @@ def _by_colluders(plan: DpPlan, contract: Contract, parties: int) -> list[str] |
     return [epsilon_text(one) for one in epsilon_by_colluders(plan, fewest)]
 
 
-def sums_claim(contract: Contract, *, opened: int) -> dict[str, Any]:
-    """The part of the report about sums: what the broker could open, how often, and who checks it."""
+def sums_claim(contract: Contract, counted: Mapping[str, int]) -> dict[str, Any]:
+    """The part of the report about sums: what the broker could open, how often, and who checked it."""
     return {
         "secure_aggregation": contract.aggregation.secure_aggregation == "required",
         "group_mac": contract.aggregation.group_mac == "on",
-        "opened": opened,
+        "opened": counted["opened"],
+        "redone": counted["redone"],
     }
 
 

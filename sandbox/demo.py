@@ -149,7 +149,7 @@ class _Demo:
         with phase("models pulled and fine-tuned at home"):
             common, individual = self._models()
         with phase("log verified by the auditor's own process"):
-            log = self._verify()
+            log = self._verify(str(run["run"]))
         with phase("models act in the cells (outside the federation)"):
             outcomes["common"] = self._roll(common, self.recipe.canonical)
             outcomes["individual"] = self._roll(individual, self.recipe.canonical)
@@ -217,21 +217,27 @@ class _Demo:
         self.federation.each(fetch)
         return common, individual
 
-    def _verify(self) -> dict[str, Any]:
+    def _verify(self, run: str) -> dict[str, Any]:
         folder = self.options.folder
         folder.mkdir(parents=True, exist_ok=True)
-        bundle, receipts = folder / "audit.zip", folder / "receipts"
+        bundle, receipts, vectors = folder / "audit.zip", folder / "receipts", folder / "vectors"
         bundle.unlink(missing_ok=True)  # of an earlier demo
-        if receipts.exists():
-            shutil.rmtree(receipts)
+        for earlier in (receipts, vectors):
+            if earlier.exists():
+                shutil.rmtree(earlier)
         kept = self.federation.receipts(receipts)  # before the bundle, which then has every such entry
         self.federation.bundle(bundle)
+        self.federation.vectors(run, vectors)
         found = verify_bundle(
-            bundle, bundle.with_name("policy.txt"), verifier=self.options.verifier, receipts=receipts
+            bundle,
+            bundle.with_name("policy.txt"),
+            verifier=self.options.verifier,
+            receipts=receipts,
+            vectors=vectors,
         )
         self.progress.say(
             f"log of {found['size']} entries {'verified' if found['verified'] else 'NOT VERIFIED'}, "
-            f"with {sum(kept.values())} receipts of {len(kept)} makers"
+            f"with {sum(kept.values())} receipts of {len(kept)} makers and {found['sums']['redone']} sums redone"
         )
         return found
 
@@ -255,7 +261,7 @@ class _Demo:
             "cells": cells,
             "success": success_table(outcomes, cells),
             "privacy": privacy_claim(self.recipe, contract, self._spent(sites)),
-            "sums": sums_claim(contract, opened=self._opened(run)),
+            "sums": sums_claim(contract, log["sums"]),
             "contract_digest": self.federation.contract,
             "contract_words": [list(one) for one in plain_words(contract)],
             "model": self.released["model"],
@@ -279,11 +285,6 @@ class _Demo:
             for name, one in budgets.items()
         }
 
-    def _opened(self, run: Mapping[str, Any]) -> int:
-        """Rounds of which a sum was opened; a lost one has nobody's update in it."""
-        lines = [one for one in self.federation.journal() if one.get("run") == run["run"]]
-        return sum(one.get("event") == "round.closed" and int(one["accepted"]) > 0 for one in lines)
-
     def _round_ms(self) -> dict[str, float]:
         """Medians of the broker's own line per round."""
         lines = [one for one in self.federation.journal() if one.get("event") == "round.closed"]
@@ -291,6 +292,8 @@ class _Demo:
         names = tuple(f"{one}_ms" for one in parts)
         if not lines:
             return {}
-        found = {name: round(statistics.median(float(one.get(name, 0)) for one in lines), 1) for name in names}
+        found = {
+            name: round(statistics.median(float(one.get(name, 0)) for one in lines), 1) for name in names
+        }
         total = statistics.median(sum(float(one.get(name, 0)) for name in names) for one in lines)
         return found | {"total": round(total, 1)}

@@ -338,6 +338,11 @@ class Federation:
         path.with_name("policy.txt").write_text(policy["policy"], "utf-8")
         return self.broker("audit", "bundle", "--out", str(path))
 
+    def vectors(self, run: str, folder: Path) -> None:
+        """The masked vectors of a run, with which the auditor redoes its sums."""
+        words = ("--run", run, "--out", str(folder), "--dir", str(self.broker_dir))
+        command("iriai-broker", "audit", "vectors", *words)
+
     def receipts(self, folder: Path) -> dict[str, int]:
         """Each site's receipts, in a folder of its own, as handed to an auditor. Party → how many."""
         found: dict[str, int] = {}

@@ -36,7 +36,9 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield "privacy    NOT PRIVATE"
     if report["sums"]["secure_aggregation"]:
-        yield f"sums       {report['sums']['opened']} opened by secure aggregation, and no maker's update"
+        sums = report["sums"]
+        yield f"sums       {sums['opened']} opened by secure aggregation, and no maker's update"
+        yield f"           {sums['redone']} of them redone by the auditor from the masked vectors"
     yield f"contract   {report['contract_digest']}"
     yield f"log        {log['origin']} size {log['size']} {'verified' if log['verified'] else 'NOT VERIFIED'}"
     yield f"time       {report['timings']['total']} s"

@@ -165,8 +165,11 @@ class SumPool:
 
     def setup(self, number: int = 1, *, first_round: int = 1) -> Setup:
         """A whole setup."""
-        setup = self.begun(number, first_round=first_round)
-        setup.opened(NODE, self.ask(ExchangeType.SA_OPEN, (first_round, number), setup.open_ask(NODE)))
+        return self.finished(self.begun(number, first_round=first_round), (first_round, number))
+
+    def finished(self, setup: Setup, slot: tuple[int, int] = (1, 1)) -> Setup:
+        """A setup whose shares are looked at."""
+        setup.opened(NODE, self.ask(ExchangeType.SA_OPEN, slot, setup.open_ask(NODE)))
         for name, machine in self.machines.items():
             setup.opened(name, machine.open(setup.open_ask(name)))
         return setup

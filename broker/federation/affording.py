@@ -21,7 +21,7 @@ from policies.contract import Outcome, TrainRound, evaluate
 from policies.contract.render import remedy_text
 from policies.privacy.errors import BudgetExhaustedError
 from policies.recipe import load as load_recipe
-from policies.rounds import too_few
+from policies.rounds import need_of, too_few
 
 if TYPE_CHECKING:
     from broker.contracts.service import Contracts
@@ -45,17 +45,18 @@ def check_affordable(
     if plan is None:
         return
     seated = {one.party for one in contracts.seats(contract)} & set(clause.participants)
+    need = need_of(contract, clause.recipe_digest)
     spent: dict[str, Finding] = {}
     groups = {one.party: one.group for one in contract.contributors if one.party in seated}
     for party in sorted(groups):
         found = _against(session, contracts, contract, party, plan)
         if found is not None:
             spent[party] = found
-    if not spent or not too_few(groups, spent, contract.aggregation.min_parties):
+    if not spent or not too_few(groups, spent, *need):
         return
     first = max(spent.values(), key=lambda one: Decimal(one.found))
     raise BudgetExhaustedError(
-        need=f"{first.check} {first.need} for {contract.aggregation.min_parties} groups",
+        need=f"{first.check} {first.need} for {need.groups} groups",
         found=f"{first.found} after this run, of {', '.join(spent)}",
         remedy=remedy_text(first.remedy),
         clause=first.clause,

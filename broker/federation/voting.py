@@ -4,7 +4,7 @@
 After a round that is drawn (`policies.robustness.votes.is_judged`), before the next one is opened:
 
 1. every participant that is online is asked with both models: the round's, and the last accepted one;
-   who did not answer is asked once more;
+   who gave no vote is asked once more;
 2. their envelopes are logged: ``epsilon.spent`` and ``round.voted``;
 3. the votes in the log are counted by group: ``round.judged``, with the number of rejections in a row;
 4. an accepted model is what later ones are judged beside. A rejected one is taken back: the run goes on from
@@ -56,8 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict", "Voting"]
 
-_ASKED = 2  # times, before a silo that does not answer counts as silent
-_FIRST = 1  # attempt: a round is voted on once
+_ASKED = 2  # attempts, before a silo that gives no vote counts as silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +82,11 @@ class Verdict:
 class _Answer:
     sender: Participant
     reply: NodeReply
+
+    def voted(self, run_id: str, number: int) -> bool:
+        """Whether a vote on the round is in it, and not only what waited for a receipt."""
+        votes = [one for one in self.reply.signed if one.kind is EntryType.ROUND_VOTED]
+        return any(one.belongs_to(run_id, number) for one in votes)
 
 
 class Voting:
@@ -194,15 +198,21 @@ class Voting:
         self, engine_run: EngineRun, at: Checkpoint, before: Checkpoint, asked: Sequence[Participant]
     ) -> list[_Answer]:
         found: dict[str, _Answer] = {}
-        for _ in range(_ASKED):
-            waiting = [one for one in asked if one.party not in found]
-            for one in await self._exchange(engine_run, at, before, waiting) if waiting else []:
-                found[one.sender.party] = one
+        for attempt in range(1, _ASKED + 1):
+            done = {party for party, one in found.items() if one.voted(self._run, at.round)}
+            if waiting := [one for one in asked if one.party not in done]:
+                for one in await self._exchange(engine_run, (at, before), waiting, attempt):
+                    found[one.sender.party] = one
         return [found[party] for party in sorted(found)]
 
     async def _exchange(
-        self, engine_run: EngineRun, at: Checkpoint, before: Checkpoint, asked: Sequence[Participant]
+        self,
+        engine_run: EngineRun,
+        models: tuple[Checkpoint, Checkpoint],
+        asked: Sequence[Participant],
+        attempt: int,
     ) -> list[_Answer]:
+        at, before = models
         deadline_ms = self._asking.deadline_ms()
         body = {**_named(at, before), "plan": digest_of(self._plan)}
         tensor = model_bytes(at.weights) + model_bytes(before.weights)
@@ -211,7 +221,7 @@ class Voting:
             self._asking.request(
                 one,
                 ExchangeType.SA_JUDGE,
-                (at.round, _FIRST),
+                (at.round, attempt),
                 body=body,
                 model=tensor,
                 deadline_ms=deadline_ms,
@@ -255,7 +265,7 @@ class Voting:
                     one.sender,
                     one.reply,
                     contract=self._contract.digest,
-                    slot=(self._run, number, _FIRST),
+                    slot=(self._run, number, None),
                     books=self._books,
                 )
                 self._asking.owe_receipts(one.sender.party, added)

@@ -6,7 +6,8 @@ through ``session`` and says what happened through ``log`` (`LogTx`). For each b
 
 1. take what is waiting, at most `COMMIT_BATCH` units and `COMMIT_WAIT_MS`; begin, which locks the database;
    read the head;
-2. run each unit in a savepoint; one that raises is rolled back alone and only its caller hears of it;
+2. run each unit in a savepoint; one that raises is rolled back alone and only its caller hears of it; if all
+   do, the batch is rolled back and the disk is not waited for;
 3. write entries, envelopes and head; commit the private salts first, then the batch: one flush to disk for
    all;
 4. read the new bodies back, hash them, sign, store what was signed;
@@ -264,7 +265,7 @@ class Writer:
 
     def _commit(self, units: list[Unit]) -> bool:
         """Steps 2 and 3. Returns whether there is something to sign."""
-        with self._store.main.begin() as session:
+        with self._store.main.connect() as session, session.begin() as transaction:
             head = read_head(session)
             self._last_ms = max(self._last_ms, self._clock.now_ms())  # entries never go back in time
             batch = Batch(
@@ -279,6 +280,8 @@ class Writer:
                 run_unit(session, batch, unit)
             if batch.leaves:
                 self._write_head(session, head.append(*batch.leaves), batch)
+            if all(unit.error is not None for unit in units):
+                transaction.rollback()
             return batch.size != batch.signed_size
 
     def _write_head(self, session: Session, head: Frontier, batch: Batch) -> None:

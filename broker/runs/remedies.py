@@ -22,6 +22,8 @@ _OF: Final = (
     ("privacy.", "the plan does not fit that node: iriai-node guard explain RUN there"),
     ("node.not-found", "its owner: iriai-node contract show, which fetches contract and recipe"),
     ("contract.halted", "every contributor resumes; iriai-broker contract lifecycle says who halted"),
+    ("secagg.key-not-pinned", "its node has another key than the contract pins: amend the contract with it"),
+    ("secagg.", "nothing, if the next round passes; else compare contract and versions of node and broker"),
     ("outbox.", "nothing: its oldest envelopes go out first"),
 )
 _ANY: Final = "its owner: iriai-node guard explain RUN"

@@ -10,9 +10,11 @@ slot:
     CLOSED     a later round of the run was seen      refused                      refused
 
 Allowed order: `look`, then `admit`, `running`, `replied`. `running` is durable before the work begins and
-`replied` before the reply
-is sent (write-ahead log, synchronous FULL). Entering a later round closes the earlier ones and forgets their
-tensors.
+`replied` before the reply is sent (write-ahead log, synchronous FULL). `admit` waits for no disk: a row that
+a power cut takes stands for no work, and its request is decided anew. Entering a later round closes the
+earlier ones and forgets their tensors.
+
+Requests without work of their own have no row (`client.federation.handlers.FREE`).
 """
 
 from __future__ import annotations
@@ -107,11 +109,15 @@ class FleetLedger:
 
     def admit(self, request: RequestHeader) -> None:
         """Takes the slot for this request; nothing private was touched yet."""
-        self._db.execute(
-            "INSERT INTO slot (contract, run, round, attempt, type, work, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'ADMITTED') ON CONFLICT DO NOTHING",
-            (*_slot(request), request.work),
-        )
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            self._db.execute(
+                "INSERT INTO slot (contract, run, round, attempt, type, work, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'ADMITTED') ON CONFLICT DO NOTHING",
+                (*_slot(request), request.work),
+            )
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
 
     def running(self, request: RequestHeader) -> None:
         """Says, durably, that the work begins; earlier rounds of the run are closed."""

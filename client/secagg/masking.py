@@ -99,7 +99,7 @@ class Masked:
             updates=self._updates,
             following=self._following,
             phase=self._phase,
-            kept=self._updates.of(place, header.round),
+            kept=self._updates.of(place, header.round, slot.base_model),
         )
 
 
@@ -131,7 +131,7 @@ class _Masking:
         return base
 
     def keep(self, made: Made) -> None:
-        self.updates.keep(self.place, self.header.round, made)
+        self.updates.keep(self.place, self.header.round, self.slot.base_model, made)
 
     def leave(self, made: Made) -> Leaving:
         update = made.update

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from policies.secagg.terms import Terms
 
-__all__ = ["RING", "check_update", "mean", "mean_norm", "pieces", "quantise", "ring_of_grid", "signed"]
+__all__ = ["RING", "check_update", "mean", "pieces", "quantise", "ring_of_grid", "signed"]
 
 RING: Final = np.dtype("<u4")
 _INNER: Final = 1 - 2.0**-20  # float32 rounding after the clip must not lift the norm above C again
@@ -102,11 +102,6 @@ def signed(z: NDArray[np.uint32]) -> NDArray[np.int32]:
 def mean(z: NDArray[np.uint32], terms: Terms, online: Iterable[str]) -> NDArray[np.float64]:
     """The weighted mean that an opened sum over these members stands for."""
     return signed(z) * np.float64(terms.kappa(online))
-
-
-def mean_norm(z: NDArray[np.uint32], terms: Terms, online: Iterable[str]) -> float:
-    """L2 norm of `mean`, without making it; that of honest members is at most C, beside half steps."""
-    return _norm(signed(z)) * terms.kappa(online)
 
 
 def _norm(values: NDArray[Any]) -> float:

@@ -17,7 +17,7 @@ from broker.federation.engine import Reply, Request
 from broker.federation.local import LocalGrid, LocalNode
 from policies.exchange import tensor_spec
 from policies.identity import SigningKey
-from sandbox.bench_exchange import CONTRACT, RECIPE, LoopbackFleet, run
+from sandbox.bench_exchange import CONTRACT, RECIPE, LoopbackFleet, lines, run
 from tests.fleetsim import CONTRACT as SIM_CONTRACT
 from tests.fleetsim import RECIPE as SIM_RECIPE
 from tests.fleetsim import (
@@ -264,7 +264,11 @@ def test_one_process_and_four_give_the_same_models(tmp_path: Path) -> None:
 def test_the_bench_reports_its_figures() -> None:
     report = run(nodes=2, sizes_mb=[0.001], exchanges=3)
     assert report["nodes"] == 2
-    assert set(report["sizes"]) == {"0.001"}
-    figures = report["sizes"]["0.001"]
-    assert 0 < figures["min_s"] <= figures["median_s"] <= figures["max_s"]
-    assert figures["requests"] > 8
+    (row,) = report["rows"]
+    assert row["mb"] == 0.001
+    assert 0 < row["min_s"] <= row["p50_s"] <= row["p95_s"] <= row["max_s"]
+    assert row["requests"] < 6  # two a node, and a heartbeat at most
+    assert row["cpu_s"] > 0
+    assert row["bytes_ratio"] > 1
+    assert row["broker_peak_mb"] >= row["broker_idle_mb"] > 0
+    assert len(list(lines(report))) == 3

@@ -227,7 +227,7 @@ def test_a_poisoned_sum_beyond_the_norm_is_not_applied_and_the_next_round_begins
         def modified(update: np.ndarray) -> np.ndarray:
             """Values that were never clipped, straight on the grid: what only another program can send."""
             rounds.append(len(rounds))
-            return np.full(len(update), 2**26, np.int64) if len(rounds) == 2 else honest(update)
+            return np.full(len(update), 2**28, np.int64) if len(rounds) == 2 else honest(update)
 
         pool.nodes["iber"].learner.spoil = modified
         run_id = go(pool.run())

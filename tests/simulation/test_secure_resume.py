@@ -81,6 +81,17 @@ def test_a_broker_killed_at_any_step_opens_the_same_sum(step: int):
         pool.check_audit()
 
 
+@pytest.mark.parametrize("step", [66, 76, 84, 91])
+def test_a_killed_broker_shows_the_same_opened_sum_to_members_that_check_it(step: int):
+    """Killed in the second round, whose requests carry the first one's sum."""
+    with running(**OPTIONS, **{"aggregation.group_mac": "on"}) as (pool, go):
+        sent, pool.steps.at = recorded(pool), step
+        run = go(through_kills(pool))
+        assert pool.verdicts(run) == [dict.fromkeys(NAMES, "accepted")] * ROUNDS
+        assert pool.check_sums(run) == ROUNDS
+        check_no_slot_twice(sent)
+
+
 @pytest.mark.parametrize("step", [20, 38, 46, 50, 55, 60, 63])
 def test_broker_and_nodes_killed_at_once_end_an_attempt_cleanly_and_open_exact_sums(step: int):
     with running(**OPTIONS) as (pool, go):

@@ -13,7 +13,7 @@ from broker.errors import UsageError
 from broker.federation.secure.vectors import export, sweep
 from policies.encoding import digest
 from policies.exchange import ExchangeType
-from policies.limits import SECAGG_ABSENT_ROUNDS, SECAGG_REJOIN_ROUNDS
+from policies.limits import SECAGG_REJOIN_ROUNDS
 from policies.log.entries import EntryType
 from tests.federationsim import NAMES, ROUNDS, SECURE, Pool, running
 
@@ -32,6 +32,12 @@ def few(rounds: int = 4) -> dict[str, object]:
 def setups(pool: Pool) -> list[tuple[object, object]]:
     """Number and members of every setup that was made."""
     return [(one["number"], one["members"]) for one in pool.journal.of("secagg.setup")]
+
+
+async def noted(pool: Pool, event: str, *, times: int = 1) -> None:
+    """Waits for a line of the broker's own output."""
+    while len(pool.journal.of(event)) < times:  # noqa: ASYNC110  a simulation: the loop turns, no time passes
+        await asyncio.sleep(0)
 
 
 def attempts(pool: Pool, run: str) -> list[tuple[int, int, bool]]:
@@ -157,8 +163,7 @@ def test_too_few_shares_lose_the_round_and_it_is_not_asked_again():
 def test_a_node_that_starts_again_has_no_keys_and_is_back_with_the_next_attempt():
     async def story(pool: Pool) -> str:
         run = await pool.open_run()
-        while len(pool.journal.of("round.closed")) < 1:
-            await asyncio.sleep(0)
+        await noted(pool, "round.closed")
         pool.nodes["kita"].restart()
         await pool.idle()
         return run
@@ -175,8 +180,7 @@ def test_a_node_that_starts_again_has_no_keys_and_is_back_with_the_next_attempt(
 def test_nodes_that_start_again_in_the_middle_of_a_round_get_a_second_attempt():
     async def story(pool: Pool) -> str:
         run = await pool.open_run()
-        while len(pool.journal.of("round.closed")) < 1:
-            await asyncio.sleep(0)
+        await noted(pool, "round.closed")
         for name in ("iber", "kita"):
             pool.nodes[name].restart()
         await pool.idle()
@@ -198,8 +202,7 @@ def test_a_member_that_stays_away_is_left_out_and_is_back_a_few_rounds_after_it_
     async def story(pool: Pool) -> str:
         pool.nodes["kita"].away = True
         run = await pool.open_run()
-        while len(pool.journal.of("round.closed")) < 2:
-            await asyncio.sleep(0)
+        await noted(pool, "round.closed", times=2)
         pool.nodes["kita"].away = False
         await pool.idle()
         return run
@@ -225,8 +228,7 @@ def test_a_run_of_too_few_members_waits_and_opens_nothing():
     async def story(pool: Pool) -> str:
         pool.fleet.offline |= {pool.nodes[name].id for name in ("iber", "kita")}
         run = await pool.open_run()
-        while not pool.journal.of("run.waiting"):
-            await asyncio.sleep(0)
+        await noted(pool, "run.waiting")
         assert not pool.entries(EntryType.ROUND_OPENED, run)
         pool.fleet.offline.clear()
         await pool.idle()

@@ -7,6 +7,7 @@ import asyncio
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,6 @@ from tests.logsim import START_MS, LogSim, console, digest_from, genesis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from broker.log import LogTx
     from broker.store import Session
@@ -155,6 +155,28 @@ def test_a_failing_unit_takes_only_its_own_changes(threaded: LogSim) -> None:
         checkpoints = session.scalars(select(tables.log_checkpoint.c.size)).all()
     assert writer.head().size == COMMIT_BATCH
     assert len(checkpoints) <= 1  # all of them went in one batch: one checkpoint each for it and the genesis
+
+
+def test_work_that_is_taken_back_waits_for_no_disk(sim: LogSim) -> None:
+    writer = sim.started()
+    written = sim.store.main.url.database
+    assert written is not None
+    journal = Path(f"{written}-wal")
+
+    def tried(session: Session, _log: LogTx) -> None:
+        operator(session, "alice")
+        raise RuntimeError
+
+    def done(session: Session, _log: LogTx) -> None:
+        operator(session, "bob")
+
+    before = journal.read_bytes()
+    with pytest.raises(RuntimeError):
+        writer.submit(tried).result()
+    assert journal.read_bytes() == before
+    writer.submit(done).result()
+    assert journal.read_bytes() != before
+    assert operators(sim) == ["bob"]
 
 
 def test_a_unit_that_catches_a_refusal_leaves_no_trace_of_it(sim: LogSim) -> None:

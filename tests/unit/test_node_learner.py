@@ -17,9 +17,13 @@ from policies.contract import from_tree
 from policies.exchange import ExchangeType
 from policies.privacy.canaries import CanarySecret
 from policies.privacy.receipts import ENGINES
+from policies.secagg.ring import check_update, quantise, signed
+from policies.server_step import initial_state
 from policies.signing import Envelope
+from tests.learnsim import small_recipe
 from tests.nodesim import SeedEntropy
 from tests.nodeworld import BEFORE_MS, IN_TERM_MS, RUN, World, kinds, ready_world, write_recording
+from tests.sumnode import PEERS, sum_pool, update_of
 
 pytestmark = pytest.mark.slow
 
@@ -166,3 +170,27 @@ def test_canaries_of_a_run_are_trained_on_beside_the_sites_own_units_and_charge_
     ((_, ready),) = learner._trainers.items()
     assert len(ready.trainer._steps._units) == own.count + planted.flips.count("1")
     assert learner.made_with(seat).engine in ENGINES.values()
+
+
+def test_a_share_of_noise_on_the_sites_own_data_goes_into_the_sum_and_nowhere_else(tmp_path: Path):
+    """What is left of the sum without the peers is at least this node's share, and at most 4 clipped units more."""
+    recipe = small_recipe(noise="shares", honest_min=3)
+    pool = sum_pool(tmp_path, recipe=recipe, privacy__noise="shares", privacy__honest_min=3)
+    world, plan, size = pool.world, recipe.plan, pool.terms.dimension
+    world.learner = None  # the site's own
+    world.restart()
+    pool.weights = world.worker.home_learner.initial(recipe)
+    pool.state = initial_state(pool.weights, recipe.server)
+    found = pool.round(pool.setup(), 1)
+    peers = np.zeros(size, np.uint32)
+    for name in PEERS:
+        update = check_update(update_of(name, (1, 1), size), pool.terms)
+        peers += quantise(update, weight=pool.terms.weight(name), terms=pool.terms)
+    own = signed(found.z - peers) * (float(plan.normalizer) / pool.terms.scale)  # in units of the clipped sum
+    share, spread = plan.added_std**2, 6 * (2 / size) ** 0.5
+    assert (
+        share * (1 - spread)
+        < np.mean(own**2)
+        < share * (1 + spread) + (4 * float(plan.clip_norm)) ** 2 / size
+    )
+    assert np.mean(own**2) < plan.noise_std**2 * (1 - spread)

@@ -381,8 +381,9 @@ def test_a_page_makes_no_folders(world: World, tmp_path: Path, name: str):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_node_claims_no_secure_sum_of_its_own_whatever_the_contract_requires(tmp_path: Path):
-    world = World(tmp_path, changes={"aggregation.secure_aggregation": "required"})
+@pytest.mark.parametrize("mode", ["off", "required"])
+def test_a_node_claims_a_secure_sum_where_its_gate_lets_nothing_else_leave(tmp_path: Path, mode: str):
+    world = World(tmp_path, changes={"aggregation.secure_aggregation": mode})
     world.sign()
     data = np.zeros(world.recipe.parameters, dtype="<f4").tobytes()
     model = digest(data)
@@ -392,4 +393,4 @@ def test_a_node_claims_no_secure_sum_of_its_own_whatever_the_contract_requires(t
     (folder / "weights.f32").write_bytes(data)
     (folder / "model.json").write_bytes(canonical(facts))
     shown = stated(world, model, own=True).data["statement"]
-    assert shown["terms"]["secure_aggregation"] == "off"
+    assert shown["terms"]["secure_aggregation"] == mode

@@ -226,6 +226,16 @@ def test_a_second_attempt_sends_the_same_update_under_other_masks_and_spends_not
     assert np.array_equal(pool.opened(attempt, vectors).z, trained_sum(pool, 1))
 
 
+def test_a_second_attempt_about_another_model_is_refused(tmp_path: Path):
+    pool = sum_pool(tmp_path, aggregation__group_mac="off")
+    setup = pool.setup()
+    pool.round(setup, 1)
+    first_attempt(pool, setup, 2)
+    pool.weights = pool.weights + np.float32(1)
+    _, reply = pool.contribute(pool.attempt(setup, 2, 2))
+    assert (reply.code, pool.world.pulled) == ("secagg.context-mismatch", 0)
+
+
 def test_the_next_round_trains_anew(pool: SumPool):
     setup = pool.setup()
     first_attempt(pool, setup)
@@ -347,11 +357,13 @@ def test_what_was_sent_masked_is_sent_again_by_a_new_process_and_by_nothing_else
 
 
 def test_nothing_secret_and_nothing_unmasked_is_in_any_file_of_the_node(pool: SumPool):
-    setup = pool.setup()
-    machine = pool.world.worker.desk._handlers[SA.SA_CONTRIBUTE]._way._machines
-    (inside,) = machine._inside.values()
-    held = inside.machine._present
-    secrets = [held.group, held.keys.transport.reveal()]
+    setup = pool.begun()
+    machines = pool.world.worker.desk._handlers[SA.SA_CONTRIBUTE]._way._machines
+    (inside,) = machines._inside.values()
+    held = inside.machine._pending
+    secrets = [one.reveal() for one in (held.keys.transport, held.keys.part, held.keys.chain)]
+    pool.finished(setup)
+    secrets.append(held.group)
     for slot in held.keys.slots.values():
         secrets += [slot.own.reveal(), slot.pair.reveal()]
     for pairs in held._shares.values():
@@ -365,6 +377,7 @@ def test_nothing_secret_and_nothing_unmasked_is_in_any_file_of_the_node(pool: Su
     )
     vectors = [update.tobytes()[at : at + 64] for at in range(0, 4 * update.size - 64, 64)]
     vectors += [whole.tobytes()[at : at + 64] for at in range(0, 4 * whole.size - 64, 64)]
+    assert min(map(len, secrets)) >= 32
     files = [path.read_bytes() for path in pool.world.home.root.rglob("*") if path.is_file()]
     assert len(files) > 10
     for data in files:

@@ -70,7 +70,7 @@ def report(epsilon: str | None, noise: Noise) -> dict[str, Any]:
         "cells": cells,
         "success": success_table(dict.fromkeys(("local", "common", "individual"), rates), cells),
         "privacy": privacy_claim(recipe, contract, spent),
-        "sums": sums_claim(contract, opened=379),
+        "sums": sums_claim(contract, {"opened": 379, "redone": 377}),
         "contract_digest": contract.digest,
         "contract_words": [list(one) for one in plain_words(contract)],
         "log": {"origin": "o", "size": 7, "root": "r", "summary": "s", "verified": True, "not_checked": []},
@@ -124,6 +124,7 @@ def test_table_and_page_say_what_was_used(epsilon: str | None, noise: Noise, tmp
     found = report(epsilon, noise)
     lines = list(summary(found))
     assert "sums       379 opened by secure aggregation, and no maker's update" in lines
+    assert "           377 of them redone by the auditor from the masked vectors" in lines
     private = [line for line in lines if line.startswith("privacy")]
     assert private == [
         "privacy    NOT PRIVATE"
@@ -135,5 +136,6 @@ def test_table_and_page_say_what_was_used(epsilon: str | None, noise: Noise, tmp
     assert json.loads(as_json.read_text("utf-8"))["sums"]["opened"] == 379
     page = as_html.read_text("utf-8")
     assert "Over 379 rounds the broker opened the sum" in page
+    assert "The auditor redid 377 of these sums" in page
     assert ("share of the noise" in page) == (epsilon is not None and noise == "shares")
     assert ("NOT PRIVATE" in page) == (epsilon is None)

@@ -171,7 +171,7 @@ def test_options_that_do_not_fit_are_an_envelope_too(monkeypatch, capsys, words)
     assert (envelope["status"], envelope["error"]["code"]) == ("error", "sandbox.usage")
 
 
-def test_the_auditor_is_given_the_members_receipts(tmp_path):
+def test_the_auditor_is_given_the_members_receipts_and_the_masked_vectors(tmp_path):
     verdict = {
         "origin": "o",
         "size": 1,
@@ -179,7 +179,7 @@ def test_the_auditor_is_given_the_members_receipts(tmp_path):
         "verdict": "v",
         "findings": [],
         "not_checked": [],
-        "facts": {"receipts": 4},
+        "facts": {"receipts": 4, "sums": {"opened": 3, "redone": 2}},
     }
     verifier = tmp_path / "iriai-verify"
     verifier.write_text(
@@ -188,7 +188,10 @@ def test_the_auditor_is_given_the_members_receipts(tmp_path):
         f"print(json.dumps({{'data': {verdict!r}}}))\n"
     )
     verifier.chmod(0o755)
-    kept = tmp_path / "receipts"
-    found = audit.verify_bundle(tmp_path / "b.zip", tmp_path / "p.txt", verifier=verifier, receipts=kept)
+    kept, masked = tmp_path / "receipts", tmp_path / "vectors"
+    found = audit.verify_bundle(
+        tmp_path / "b.zip", tmp_path / "p.txt", verifier=verifier, receipts=kept, vectors=masked
+    )
     assert (found["verified"], found["receipts"]) == (True, 4)
-    assert f"--receipts {kept}" in (tmp_path / "line").read_text()
+    assert found["sums"] == {"opened": 3, "redone": 2}
+    assert f"--receipts {kept} --vectors {masked}" in (tmp_path / "line").read_text()
