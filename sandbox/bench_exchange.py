@@ -123,6 +123,7 @@ class LoopbackFleet:
         import uvicorn
 
         from broker.federation.flower.grid import FlowerEngine
+        from broker.packets import Together
 
         self.engine = FlowerEngine(
             state_dir=self.folder / "broker",
@@ -140,7 +141,7 @@ class LoopbackFleet:
             port=self.port,
             ssl_certfile=str(self.folder / "chain.pem"),
             ssl_keyfile=str(self.folder / "tls.key"),
-            http="httptools",
+            http=Together,
             ws="none",
             lifespan="off",
             access_log=False,

@@ -237,7 +237,8 @@ class _Demo:
         )
         self.progress.say(
             f"log of {found['size']} entries {'verified' if found['verified'] else 'NOT VERIFIED'}, "
-            f"with {sum(kept.values())} receipts of {len(kept)} makers and {found['sums']['redone']} sums redone"
+            f"with {sum(kept.values())} receipts of {len(kept)} makers, "
+            f"{found['sums']['redone']} sums redone"
         )
         return found
 

@@ -17,8 +17,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, or_, select
 
+from broker.store.prepared import Prepared
 from broker.store.tables import contract_document, contract_notice, log_entry
 from policies.contract import parse
 from policies.contract.entering import TIGHTEN, inherited
@@ -47,6 +48,20 @@ ENTRY_OF: Final = {
 }
 """Type of the entry behind each kind of notice that has one."""
 _FOLLOWED: Final = [one.value for one in (*ENTRY_OF.values(), EntryType.CONTRACT_AMENDED)]
+_CONTRACT: Final[Any] = bindparam("contract")
+_NEWEST: Final = Prepared(
+    select(log_entry.c.idx, log_entry.c.event_id)
+    .where((log_entry.c.scope == _CONTRACT) & or_(*(log_entry.c.type == one for one in _FOLLOWED)))
+    .order_by(log_entry.c.idx.desc())
+)
+_NOTICES: Final = Prepared(
+    select(func.count()).select_from(contract_notice).where(contract_notice.c.contract == _CONTRACT)
+)
+_ROW: Final = Prepared(
+    select(contract_document.c.supersedes, contract_document.c.state, contract_document.c.at_ms).where(
+        contract_document.c.digest == _CONTRACT
+    )
+)
 Mark = tuple[tuple[int, bytes] | None, int, str | None, tuple[int, bytes] | None]
 Tip = tuple[int, bytes]
 """Index and event id of an entry."""
@@ -90,19 +105,13 @@ class Histories:
 
 def _mark(session: Session, contract: str) -> Mark:
     """Changes with everything that a life is read from."""
-    newest = session.execute(
-        select(log_entry.c.idx, log_entry.c.event_id)
-        .where((log_entry.c.scope == contract) & log_entry.c.type.in_(_FOLLOWED))
-        .order_by(log_entry.c.idx.desc())
-        .limit(1)
-    ).first()
-    count = session.scalar(
-        select(func.count()).select_from(contract_notice).where(contract_notice.c.contract == contract)
-    )
+    named = {"contract": contract}
+    newest = _NEWEST.first(session, named)
+    notices = _NOTICES.first(session, named)
     entered = _entered(session, contract)
     return (
-        None if newest is None else tuple(newest),
-        count or 0,
+        None if newest is None else (int(newest[0]), bytes(newest[1])),
+        0 if notices is None else int(notices[0]),
         _finalized_at(session, contract),
         None if entered is None else (entered.idx, entered.event_id),
     )
@@ -118,7 +127,8 @@ class _Entered(NamedTuple):
 
 def _entered(session: Session, contract: str) -> _Entered | None:
     """The entry by which a successor took effect; None for a first version, and before."""
-    old = session.scalar(select(contract_document.c.supersedes).where(contract_document.c.digest == contract))
+    mine = _ROW.first(session, {"contract": contract})
+    old = None if mine is None else mine[0]
     if old is None:
         return None
     kind = log_entry.c.type == EntryType.CONTRACT_AMENDED.value
@@ -132,12 +142,8 @@ def _entered(session: Session, contract: str) -> _Entered | None:
 
 
 def _finalized_at(session: Session, contract: str) -> str | None:
-    row = session.execute(
-        select(contract_document.c.state, contract_document.c.at_ms).where(
-            contract_document.c.digest == contract
-        )
-    ).first()
-    return iso_s(row.at_ms) if row is not None and row.state == FINALIZED else None
+    row = _ROW.first(session, {"contract": contract})
+    return iso_s(row[2]) if row is not None and row[1] == FINALIZED else None
 
 
 def _begin(session: Session, contract: Contract) -> Life:

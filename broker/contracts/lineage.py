@@ -15,10 +15,11 @@ a model. Earlier releases count under every version of a contract: whoever amend
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
+from broker.store.prepared import Prepared
 from broker.store.tables import contract_document, log_entry, model, round_, run
 from policies.log.entries import EntryType
 
@@ -37,6 +38,15 @@ __all__ = [
 ]
 
 _FINAL = "finalized"
+_BEFORE: Final = Prepared(
+    select(contract_document.c.supersedes).where(contract_document.c.digest == bindparam("contract"))
+)
+_OF_RUN: Final = Prepared(select(run.c.contract).where(run.c.run_id == bindparam("run")))
+_OPENED: Final = Prepared(
+    select(log_entry.c.scope).where(
+        (log_entry.c.run == bindparam("run")) & (log_entry.c.type == EntryType.RUN_OPENED.value)
+    )
+)
 
 
 def made_ms(session: Session, run_id: str) -> int | None:
@@ -104,21 +114,19 @@ def versions(session: Session, contract: str) -> tuple[str, ...]:
     name: str | None = contract
     while name is not None:
         found.append(name)
-        name = session.scalar(
-            select(contract_document.c.supersedes).where(contract_document.c.digest == name)
-        )
+        row = _BEFORE.first(session, {"contract": name})
+        name = None if row is None else row[0]
     return tuple(found)
 
 
 def scopes_of(session: Session, run_id: str) -> tuple[str, ...]:
     """Contracts that a run has been under since it was opened, newest first; empty if nobody opened it."""
-    now = session.scalar(select(run.c.contract).where(run.c.run_id == run_id))
-    of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.RUN_OPENED.value)
-    opened = session.scalar(select(log_entry.c.scope).where(of))
+    now = _OF_RUN.first(session, {"run": run_id})
+    opened = _OPENED.first(session, {"run": run_id})
     if now is None:
         return ()
-    chain = versions(session, now)
-    return chain[: chain.index(opened) + 1] if opened in chain else (now,)
+    chain = versions(session, now[0])
+    return chain[: chain.index(opened[0]) + 1] if opened is not None and opened[0] in chain else chain[:1]
 
 
 def final_successor(session: Session, contract: str) -> str | None:

@@ -17,7 +17,7 @@
       RunHaltedError          run.halted                a party stopped the contract; the run waits
       RunSupersededError      run.superseded            a successor rules; the run goes on under it
       RunDeclinedError        run.declined              members said no, too few are left; the run waits
-      RunRejectedError        run.rejected              silos rejected models in a row; the run waits for a word
+      RunRejectedError        run.rejected              silos rejected models in a row; the run waits
 
 `FAILURES` are not exceptions: nothing that one node does raises in a round. `ABSENCES` are those of them in
 which nothing came.

@@ -21,12 +21,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from broker.federation.aggregate import Fold
 from broker.federation.asking import Asking
 from broker.federation.books import Books
-from broker.federation.checkpoints import Checkpoint, Checkpoints, model_bytes, model_digest
+from broker.federation.checkpoints import Checkpoint, Checkpoints, model_bytes
 from broker.federation.collecting import Collecting, Errand
 from broker.federation.envelopes import EnvelopesRefusedError, barred
 from broker.federation.participants import participants
@@ -34,31 +31,28 @@ from broker.federation.permits import Permits
 from broker.federation.progress import progress
 from broker.federation.receiving import Receiving
 from broker.federation.records import (
-    ACCEPTED,
     REFUSED,
-    SILENT,
     Outcome,
     Received,
     close_attempt,
     open_attempt,
 )
 from broker.federation.secure.rounds import SecureRounds
+from broker.federation.settling import Settling
 from broker.federation.standing import Standing
 from broker.federation.starting import Starting
 from broker.federation.voting import Voting
 from broker.federation.willing import Willing
-from policies.encoding import digest
 from policies.limits import LOST_ROUNDS_MAX, REJOIN_S
 from policies.recipe import load as load_recipe
-from policies.rounds import Attempt, Closed, need_of, sums_masked
-from policies.server_step import initial_state, server_step
+from policies.rounds import need_of, sums_masked
+from policies.server_step import initial_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from broker.contracts.decisions import Judgement
     from broker.federation.collecting import Collected
-    from broker.federation.engine import EngineRun, TensorHandle
+    from broker.federation.engine import EngineRun
     from broker.federation.participants import Participant
     from broker.federation.progress import Progress
     from broker.federation.records import Opening, Written
@@ -123,6 +117,14 @@ class RunSession:
                 books=self.books,
             )
         self._need = need_of(self.contract, self.recipe.digest)
+        self._settling = Settling(
+            run_id,
+            self.contract,
+            self.recipe,
+            permits=self._permits,
+            standing=self._standing,
+            journal=tools.journal,
+        )
         self._willing = Willing(tools, run_id, self.contract, self.recipe)
         self._checkpoints = Checkpoints(tools.settings.dir / "runs" / run_id)
         self._voting = Voting(
@@ -184,8 +186,7 @@ class RunSession:
         if weights is None:
             return None
         first = Checkpoint(round=0, weights=weights, state=initial_state(weights, self.recipe.server))
-        if self._voting.asked:
-            self._checkpoints.save(first)
+        self._checkpoints.save(first)  # what votes may go back to; a successor may ask for them
         return first
 
     async def _rejoined(self) -> None:
@@ -240,12 +241,8 @@ class RunSession:
 
     # --- one attempt ---
 
-    def _steps_left(self, now: Progress) -> int | None:
-        plan = self.recipe.plan
-        return None if plan is None else plan.steps // plan.steps_per_round - now.attempts_used
-
     def _finished(self, now: Progress) -> bool:
-        left = self._steps_left(now)
+        left = self._settling.steps_left(now)
         return (
             now.stop_asked
             or now.state != "running"  # its candidate is judged already
@@ -309,10 +306,7 @@ class RunSession:
         clock.lap("contribute_ms")
         summed = None if secret is None else await self._opened(engine_run, opening, secret, received, clock)
         while True:
-            if secret is None:
-                outcome, following = self._settle(checkpoint, opening, received, tensors)
-            else:
-                outcome, following = self._settle_sum(checkpoint, opening, received, secret, summed)
+            outcome, following = self._settle(checkpoint, opening, found, secret, summed)
             clock.lap("aggregate_ms")
             if outcome.model is not None:
                 self._checkpoints.save(following)
@@ -372,22 +366,15 @@ class RunSession:
         summed = await secret.open(engine_run, opening.cohort, clock.lap)
         clock.lap("aggregate_ms")
         if summed is None:
-            for party, code in secret.offenders.items():
+            for party in secret.offenders.keys() & received.keys():
                 received[party] = replace(
                     received[party],
                     verdict=REFUSED,
-                    reason=code,
+                    reason=secret.offenders[party],
                     need="what the protocol asks of a member",
                     found="another answer",
                 )
         return summed
-
-    def _may_aggregate(self, opening: Opening, survivors: tuple[str, ...]) -> Judgement:
-        judgement = self._permits.aggregate(self.progress, opening.round, survivors)
-        if not judgement.allow:
-            clauses = list(judgement.decision.clauses)
-            self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
-        return judgement
 
     async def _close(
         self, engine_run: EngineRun, checkpoint: Checkpoint, outcome: Outcome, following: Checkpoint
@@ -405,7 +392,7 @@ class RunSession:
         out = {by_party[party] for party, one in outcome.received.items() if one.evidence is not None}
 
         def work(session: Session, tx: LogTx) -> tuple[Outcome, Written, Progress, Opening | None]:
-            kept = self._judged_again(session, outcome)
+            kept = self._settling.judged_again(session, self.progress, outcome)
             written = close_attempt(session, tx, kept, self.books)
             now = progress(session, self.run)
             stopped = self._standing.stopped(self.contract, session)
@@ -451,22 +438,6 @@ class RunSession:
         self.barred |= verdict.barred
         return verdict.at
 
-    def _judged_again(self, session: Session, outcome: Outcome) -> Outcome:
-        """The outcome under the contract as this transaction sees it: a notice may have come meanwhile."""
-        if outcome.model is None:
-            return outcome
-        opening = outcome.opening
-        lost = Outcome(opening=opening, received=outcome.received, unmasked=outcome.unmasked)
-        if self._standing.may_not_count(self.contract, outcome.survivors, session):
-            self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=[])
-            return lost
-        judgement = self._permits.aggregate(self.progress, opening.round, outcome.survivors, session)
-        if judgement.allow:
-            return replace(outcome, judgement=judgement)
-        clauses = list(judgement.decision.clauses)
-        self.tools.journal.note("aggregate.refused", run=self.run, round=opening.round, clauses=clauses)
-        return replace(lost, judgement=judgement)
-
     async def _collect(self, engine_run: EngineRun, errand: Errand, opening: Opening) -> Collected:
         return await self._collecting.collect(
             engine_run,
@@ -482,89 +453,15 @@ class RunSession:
         self,
         checkpoint: Checkpoint,
         opening: Opening,
-        received: Mapping[str, Received],
-        tensors: Mapping[str, TensorHandle],
-    ) -> tuple[Outcome, Checkpoint]:
-        settled = self._verdicts(opening, received).settle()
-        if not isinstance(settled, Closed):
-            return Outcome(opening=opening, received=dict(received)), checkpoint
-        judgement = self._may_aggregate(opening, settled.survivors)
-        if not judgement.allow:
-            return Outcome(opening=opening, received=dict(received), judgement=judgement), checkpoint
-        mean = self._mean(settled.survivors, tensors)
-        following = self._stepped(checkpoint, opening, mean)
-        outcome = Outcome(
-            opening=opening,
-            received=dict(received),
-            judgement=judgement,
-            model=model_digest(following.weights),
-            aggregate=digest(np.ascontiguousarray(mean, dtype="<f8").tobytes()),
-            survivors=settled.survivors,
-        )
-        return outcome, following
-
-    def _settle_sum(
-        self,
-        checkpoint: Checkpoint,
-        opening: Opening,
-        received: Mapping[str, Received],
-        secret: SecureAttempt,
+        found: Collected,
+        secret: SecureAttempt | None,
         summed: Summed | None,
     ) -> tuple[Outcome, Checkpoint]:
-        """What an opened sum gives: a model, if everybody whose vector is in it still counts."""
-        lost = Outcome(opening=opening, received=dict(received), unmasked=secret.unmasked)
-        settled = self._verdicts(opening, received, burned=secret.unmasked).settle()
-        if not isinstance(settled, Closed):
-            return lost, checkpoint
-        judgement = self._may_aggregate(opening, settled.survivors)
-        if not judgement.allow:
-            return replace(lost, judgement=judgement), checkpoint
-        if summed is None or settled.survivors != summed.online:
-            return lost, checkpoint
-        following = self._stepped(checkpoint, opening, summed.mean)
-        outcome = replace(
-            lost,
-            judgement=judgement,
-            model=model_digest(following.weights),
-            aggregate=summed.aggregate,
-            survivors=summed.online,
-            transcript=summed.transcript,
+        if secret is None:
+            return self._settling.plain(self.progress, checkpoint, opening, found)
+        return self._settling.masked(
+            self.progress, checkpoint, opening, found.received, secret=secret, summed=summed
         )
-        return outcome, following
-
-    def _verdicts(
-        self, opening: Opening, received: Mapping[str, Received], *, burned: bool = False
-    ) -> Attempt:
-        left = self._steps_left(self.progress)
-        attempt = Attempt(
-            number=opening.attempt,
-            cohort={one.party: one.group for one in opening.cohort},
-            groups_needed=opening.groups_needed,
-            members_needed=opening.members_needed,
-            steps_left=None if left is None else left - 1,
-            burned=burned,
-        )
-        for party, one in received.items():
-            if one.verdict == ACCEPTED:
-                attempt.accept(party)
-            elif one.verdict != SILENT:
-                attempt.refuse(party, one.reason or "refused")
-        return attempt
-
-    def _stepped(self, checkpoint: Checkpoint, opening: Opening, mean: np.ndarray) -> Checkpoint:
-        """The model that a mean update gives."""
-        weights, state = server_step(
-            checkpoint.weights, mean, checkpoint.state, self.recipe.server, self.progress.aggregated
-        )
-        return Checkpoint(round=opening.round, weights=weights, state=state)
-
-    def _mean(self, survivors: Sequence[str], tensors: Mapping[str, TensorHandle]) -> np.ndarray:
-        """In the order of the parties' names, so that the same updates always give the same bits."""
-        weights = self.contract.weights(survivors)
-        fold = Fold(self.recipe.parameters)
-        for party in sorted(survivors):
-            fold.add(tensors[party], weight=float(weights[party]))
-        return fold.mean()
 
 
 class _Stopwatch:

@@ -114,11 +114,6 @@ class Voting:
         self._checkpoints = checkpoints
         self._plan = votes_plan(contract.validation, recipe.evaluation.document)
 
-    @property
-    def asked(self) -> bool:
-        """Whether the contract asks for votes on rounds at all."""
-        return self._plan is not None
-
     def require_trusted(self, rejections: int) -> None:
         """Returns unless so many models in a row were rejected that a human has to look first.
 
@@ -134,10 +129,10 @@ class Voting:
                 clause=clause.clause,
             )
 
-    def stands(self) -> int | None:
-        """Round of the newest accepted model, whose checkpoint is needed still; None without votes."""
-        if not self.asked:
-            return None
+    def stands(self) -> int:
+        """Round of the newest accepted model, whose checkpoint is needed still; 0 before the first vote."""
+        if self._plan is None:
+            return 0
         with self._tools.store.read() as session:
             return course_of(session, self._run).stands
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
+from broker.store.prepared import Prepared
 from broker.store.tables import log_entry
 from policies.log.entries import EntryType
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Rotations"]
 
 _KEY_ID_HEX: Final = 16
+_ROTATED: Final = Prepared(
+    select(log_entry.c.body).where(log_entry.c.type == EntryType.KEY_ROTATED.value).order_by(log_entry.c.idx)
+)
 
 
 class Rotations:
@@ -41,12 +45,7 @@ class Rotations:
     @classmethod
     def read(cls, session: Session) -> Rotations:
         """The lines that the log shows in this transaction."""
-        query = (
-            select(log_entry.c.body)
-            .where(log_entry.c.type == EntryType.KEY_ROTATED.value)
-            .order_by(log_entry.c.idx)
-        )
-        pubs = (json.loads(body)["pub"] for body in session.scalars(query))
+        pubs = (json.loads(body)["pub"] for (body,) in _ROTATED.all(session, {}))
         return cls((_key_id(one["old"]), _key_id(one["new"])) for one in pubs)
 
     def first(self, kid: str) -> str:

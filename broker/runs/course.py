@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from broker.store.tables import log_entry
 from policies.encoding import digest
@@ -63,7 +63,10 @@ class Course:
 
 def course_of(session: Session, run_id: str) -> Course:
     """The course of a run, from its log."""
-    of_run = (log_entry.c.type == EntryType.ROUND_JUDGED.value) & (log_entry.c.run == run_id)
+    # few entries are verdicts, and thousands are the run's: coalesce keeps the index of runs out of it
+    of_run = (log_entry.c.type == EntryType.ROUND_JUDGED.value) & (
+        func.coalesce(log_entry.c.run, "") == run_id
+    )
     query = select(log_entry.c.idx, log_entry.c.round, log_entry.c.body).order_by(log_entry.c.idx)
     verdicts = session.execute(query.where(of_run)).all()
     words = [] if not verdicts else _resumed(session, run_id, since=verdicts[0].idx)

@@ -22,11 +22,15 @@ __all__ = ["Prepared"]
 
 
 class Prepared:
-    """One statement whose parameters are all named, and text, integers or bytes."""
+    """One statement whose parameters are all named, and text, integers or bytes.
+
+    Values that the statement itself compares with are parameters of its own; an ``in_`` has no fixed form.
+    """
 
     def __init__(self, statement: Executable) -> None:
         self._statement = statement
         self._compiled: dict[str, tuple[str, tuple[str, ...] | None]] = {}
+        self._own: dict[str, Any] = {}
 
     def first(self, session: Connection, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """First row of the result; the others are not fetched.
@@ -36,7 +40,7 @@ class Prepared:
         """
         sql, names = self._for(session.dialect)
         with _cursor(session, sql) as cursor:
-            cursor.execute(sql, _parameters(row, names))
+            cursor.execute(sql, self._parameters(row, names))
             found: tuple[Any, ...] | None = cursor.fetchone()
         return found
 
@@ -48,7 +52,7 @@ class Prepared:
         """
         sql, names = self._for(session.dialect)
         with _cursor(session, sql) as cursor:
-            cursor.execute(sql, _parameters(row, names))
+            cursor.execute(sql, self._parameters(row, names))
             return cursor.fetchall()
 
     def many(self, session: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -61,19 +65,20 @@ class Prepared:
             return
         sql, names = self._for(session.dialect)
         with _cursor(session, sql) as cursor:
-            cursor.executemany(sql, [_parameters(row, names) for row in rows])
+            cursor.executemany(sql, [self._parameters(row, names) for row in rows])
 
     def _for(self, dialect: Dialect) -> tuple[str, tuple[str, ...] | None]:
         found = self._compiled.get(dialect.name)
         if found is None:
             compiled: Any = self._statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+            self._own = {name: value for name, value in compiled.params.items() if value is not None}
             names = tuple(compiled.positiontup) if compiled.positional else None
             found = self._compiled[dialect.name] = (compiled.string, names)
         return found
 
-
-def _parameters(row: Mapping[str, Any], names: tuple[str, ...] | None) -> Any:  # noqa: ANN401  the driver's own
-    return row if names is None else tuple([row[name] for name in names])
+    def _parameters(self, row: Mapping[str, Any], names: tuple[str, ...] | None) -> Any:  # noqa: ANN401  the driver's own
+        whole = {**self._own, **row} if self._own else row
+        return whole if names is None else tuple([whole[name] for name in names])
 
 
 @contextmanager

@@ -7,7 +7,8 @@
 - A setup begins with ADVERTISE; only that makes a machine. Everything else under a run without one is
   `SetupGoneError`: the broker runs a new setup from the next attempt.
 - A new machine is told in which rounds a process before this one answered UNMASK (by the notes of what left):
-  it takes part in no other attempt of those.
+  it takes part in no other attempt of those. A power cut may take the last such note; the other members have
+  burned the round all the same, and a second sum of it would need t of them.
 - At most `MAX_ACTIVE_RUNS`; the one that was not asked for longest ends first.
 """
 

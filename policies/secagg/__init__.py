@@ -12,10 +12,13 @@ verifier loads `terms`, `documents` and `transcript` with the standard library a
     masks        keystreams, fused with quantising; taking them off a sum
     sums         masked vectors, added up as they arrive
     group_mac    a tag that finds a wrong sum in the same round
+    contexts     what signatures and masks are bound to, and the keys that follow
     documents    what is signed: adverts, share headers, masked vectors, confirmations
     dealing      shares, sealed for each holder
-    node         the node's side of a setup and its slots
-    collector    the broker's side
+    asks         the bytes that broker and node exchange
+    node         the node's side of a setup and its slots; holding, slots and rules are its parts
+    collector    the broker's side; setups, attempts and revealing are its parts
+    record       the bytes that stay of an opened sum
     opening      which masks are left in a sum, by the secrets that were revealed
     transcript   what the record of an opened sum proves, and redoing the sum
     recompute    a sum from vectors and keys, without numpy
