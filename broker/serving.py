@@ -79,7 +79,6 @@ def _run(services: Services, listener: socket.socket, *, as_json: bool) -> None:
 
     from broker.app import build
     from broker.boot import tls_chain
-    from broker.packets import Together
 
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: None)
@@ -100,7 +99,7 @@ def _run(services: Services, listener: socket.socket, *, as_json: bool) -> None:
     Server(
         uvicorn.Config(
             build(services),
-            http=Together,
+            http="httptools",
             ws="none",
             lifespan="on",
             log_level="warning",

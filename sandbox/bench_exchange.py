@@ -123,7 +123,6 @@ class LoopbackFleet:
         import uvicorn
 
         from broker.federation.flower.grid import FlowerEngine
-        from broker.packets import Together
 
         self.engine = FlowerEngine(
             state_dir=self.folder / "broker",
@@ -141,7 +140,7 @@ class LoopbackFleet:
             port=self.port,
             ssl_certfile=str(self.folder / "chain.pem"),
             ssl_keyfile=str(self.folder / "tls.key"),
-            http=Together,
+            http="httptools",
             ws="none",
             lifespan="off",
             access_log=False,

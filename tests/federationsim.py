@@ -797,8 +797,8 @@ class Pool:
             assert model_digest(weights) == row.model, (row.round, row.attempt)
         return model_digest(weights)
 
-    def audit(self) -> Report:
-        """The verdict of the auditor's own program about everything that happened."""
+    def audit(self, vectors: Mapping[str, bytes] | None = None) -> Report:
+        """The verdict of the auditor's own program about everything that happened; with masked vectors, by digest."""
         path = self.folder / "bundle.zip"
         export(
             self.services.store,
@@ -809,7 +809,7 @@ class Pool:
             contracts=self.services.contracts.documents(),
             transcript=Transcripts(self.folder / "broker").read,
         )
-        return verify(path.read_bytes(), parse_policy(self.services.policy))
+        return verify(path.read_bytes(), parse_policy(self.services.policy), vectors=vectors)
 
     def check_audit(self) -> Report:
         """No error; a review finding says what a person should look at (a vote that never came), which is as it should be."""

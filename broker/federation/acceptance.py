@@ -22,7 +22,7 @@ from policies.errors import EncodingError, SignatureInvalidError
 from policies.exchange import check_answers, digest_of_parts, open_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from broker.federation.engine import Expect, FilePart, Request
     from policies.exchange import RequestHeader, TensorSpec
@@ -80,11 +80,18 @@ def _form(spec: TensorSpec | None, expect: Expect | None) -> bool:
 
 
 def _bytes_hold(handle: TensorHandle) -> bool:
+    """Checks 4 and 5; what lies in files is read once."""
     item = np.dtype(handle.dtype).itemsize
-    sizes = [len(chunk) for chunk in handle.chunks()]
-    if sum(sizes) != handle.spec.size_bytes or any(size % item for size in sizes):
-        return False
-    return digest_of_parts(handle.chunks()) == handle.spec.digest
+    sizes = []
+
+    def counted() -> Iterator[memoryview]:
+        for chunk in handle.chunks():
+            sizes.append(len(chunk))
+            yield chunk
+
+    found = digest_of_parts(counted())
+    whole = sum(sizes) == handle.spec.size_bytes and not any(size % item for size in sizes)
+    return whole and found == handle.spec.digest
 
 
 def _release(request: Request, parts: list[memoryview | FilePart]) -> Failure:

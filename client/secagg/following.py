@@ -96,14 +96,13 @@ class _Thread:
             self.steps += 1
         self.used.add(name)
         self.models.move_to_end(name)
+        self.told = False
 
-    def restart(self, model: _Model | None) -> None:
+    def clear(self) -> None:
+        """The thread is lost."""
         self.models.clear()
         self.used.clear()
         self.steps = 0
-        if model is not None:
-            self.add(model)
-            self.told = False
 
 
 class Following:
@@ -179,7 +178,7 @@ class Following:
             self._say("model-not-followed", {"run": run, "round": slot.round})
         thread.told = True
         state = initial_state(base, seat.recipe.server)
-        thread.restart(None)
+        thread.clear()
         if not state:
             thread.add(_Model(base.copy(), state, 0))
 
@@ -195,7 +194,7 @@ def _go_on(thread: _Thread, slot: Slot, summed: np.ndarray, terms: Terms, recipe
     thread.newest = (previous.round, previous.attempt)
     before = thread.models.get(previous.base_model) if len(previous.teams) == 1 else None
     if before is None:
-        thread.restart(None)
+        thread.clear()
         return
     update = mean(summed, terms, previous.online)
     thread.add(before.after(update, recipe, before.step))

@@ -12,10 +12,10 @@ import pytest
 from broker.errors import UsageError
 from broker.federation.secure.vectors import export, sweep
 from policies.encoding import digest
-from policies.exchange import ExchangeType
+from policies.exchange import ExchangeType, peek_request
 from policies.limits import SECAGG_REJOIN_ROUNDS
 from policies.log.entries import EntryType
-from tests.federationsim import NAMES, ROUNDS, SECURE, Pool, running
+from tests.federationsim import NAMES, ROUNDS, SECURE, Pool, Said, running
 
 PLAIN = {"private": False, **SECURE}
 LONG = SECAGG_REJOIN_ROUNDS + 2
@@ -71,6 +71,24 @@ def test_a_round_takes_three_exchanges_and_its_line_says_how_long_each_took():
             ExchangeType.PING: 4,
             ExchangeType.JUDGE: 4,
         }
+
+
+def test_the_protocols_own_messages_carry_no_news_and_no_receipts():
+    asked: dict[ExchangeType, set[str]] = {}
+
+    def overheard(said: Said) -> Said:
+        header = peek_request(said.request)
+        asked.setdefault(header.type, set()).update(header.body)
+        return said
+
+    with running(**few()) as (pool, go):
+        pool.nodes["kita"].lies.append(overheard)
+        go(pool.run())
+        in_body = {ExchangeType.SA_ADVERTISE, ExchangeType.SA_CONFIRM, ExchangeType.SA_UNMASK}
+        for kind in (*SETUP, ExchangeType.SA_CONFIRM, ExchangeType.SA_UNMASK):
+            assert asked[kind] == ({"ask"} if kind in in_body else set())
+        news = {"log", "receipts"}
+        assert asked[ExchangeType.SA_CONTRIBUTE] == {"ask", "plan", "base_model", "purpose"} | news
 
 
 def test_each_opened_sum_has_a_transcript_in_the_audit_bundle():
@@ -246,6 +264,10 @@ def test_vectors_are_kept_for_the_auditor_as_long_as_the_contract_says(tmp_path)
         assert {f"sha256:{one}" for one in export(broker, run, tmp_path / "out", now_ms)} == submitted
         for path in (tmp_path / "out").iterdir():
             assert digest(path.read_bytes()) == f"sha256:{path.name}"
+        vectors = {f"sha256:{path.name}": path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        report = pool.audit(vectors)
+        assert [str(one) for one in report.findings if one.severity == "error"] == []
+        assert report.facts["sums"] == {"opened": 4, "redone": 4}
         assert sweep(broker, now_ms + hours * 3_600_000 - 60_000) == len(submitted) == 16
         assert sweep(broker, now_ms + hours * 3_600_000) == 0
         with pytest.raises(UsageError, match="within the contract's retention"):

@@ -52,10 +52,12 @@ COMMANDS = {
     "run open",
     "run list",
     "run show",
+    "run resume",
     "run stop",
     "release list",
     "audit bundle",
     "audit policy",
+    "audit vectors",
 }
 
 
@@ -81,7 +83,7 @@ def test_the_commands_are_these_and_each_says_what_it_does():
 
 
 def test_every_command_that_talks_to_a_broker_takes_folder_url_pin_and_key():
-    local = {"init", "serve", "operator new", "contract lint", "contract schema"}
+    local = {"init", "serve", "operator new", "contract lint", "contract schema", "audit vectors"}
     for name, command in commands(typer.main.get_command(app)).items():
         options = {option for one in command.params for option in one.opts}
         if name not in local:

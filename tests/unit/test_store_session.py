@@ -13,11 +13,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import bindparam, delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from broker.store import SchemaUnknownError, Store, UnsafeSettingsError, tables
 from broker.store.migrations import HEADS, config
+from broker.store.prepared import Prepared
 from broker.store.session import PRAGMAS
 
 if TYPE_CHECKING:
@@ -132,6 +133,19 @@ def test_a_reader_sees_one_snapshot_and_writes_nothing(store: Store) -> None:
             session.execute(delete(tables.operator))
     with store.read() as session:
         assert len(session.execute(select(tables.operator)).all()) == 1
+
+
+def test_a_prepared_statement_brings_its_own_values(store: Store) -> None:
+    of_type = (tables.log_entry.c.type == "log.genesis") | (tables.log_entry.c.type == "log.other")
+    query = select(tables.log_entry.c.idx).where((tables.log_entry.c.actor == bindparam("actor")) & of_type)
+    prepared = Prepared(query)
+    with store.main.begin() as session:
+        session.execute(insert(tables.log_entry).values(**ENTRY))
+    with store.read() as session:
+        assert prepared.all(session, {"actor": "broker"}) == [(0,)]
+        assert prepared.first(session, {"actor": "nobody"}) is None
+        with pytest.raises(KeyError):
+            prepared.all(session, {})
 
 
 def test_a_rolled_back_savepoint_takes_only_its_own_rows(store: Store) -> None:

@@ -20,7 +20,7 @@ from broker.federation.flower.send import compose
 from client.federation import names as node_names
 from client.federation.errors import FlowerVersionError as NodeFlowerVersionError
 from policies.exchange import peek_request
-from policies.frames import STORAGE, array_frame, chunk_order, frame, object_id
+from policies.frames import STORAGE, array_frame, chunk_order, frame, object_id, read_content
 from policies.limits import NODE_RETRY_CAP_S
 from tests.fleetsim import RawNode, fleet_key, public_pem, request_of
 
@@ -212,6 +212,31 @@ def test_the_record_is_flowers_config_record() -> None:
         ):
             with pytest.raises(ValueError):
                 module.open_config(bad)
+
+
+def test_a_content_that_rides_is_flowers_record_dict() -> None:
+    from flwr.app import ConfigRecord, RecordDict
+    from flwr.common.serde import message_from_proto, recorddict_to_proto
+
+    metadata = names.Metadata(5, "", 7, 1, "b" * 64, "3.1", names.now().timestamp(), 60.0, "train.contribute")
+    message = node_names.content_message(metadata, "a" * 64, {"h": b"header", "b": b"blob"})
+    assert message.content == recorddict_to_proto(
+        RecordDict({"c": ConfigRecord({"h": b"header", "b": b"blob"})})
+    )
+    found: Any = message_from_proto(message)
+    assert (found.metadata.message_id, dict(found.content["c"])) == ("a" * 64, {"h": b"header", "b": b"blob"})
+    assert read_content(message) == {"h": b"header", "b": b"blob"}
+
+
+def test_the_node_sends_through_the_client_that_flower_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.supernode import fleet_http_connection
+
+    assert list(node_names.PullMessagesRequest(message_ids=["x"]).message_ids) == ["x"]
+    for call in ("PullMessages", "PushMessages"):
+        assert callable(getattr(node_names.FleetHttpClient, call))
+    monkeypatch.setattr(fleet_http_connection, "FleetHttpClient", object)
+    with pytest.raises(NodeFlowerVersionError):
+        node_names.probe()
 
 
 def test_an_error_reply_has_flowers_form() -> None:
