@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an attempt comes to, once its exchanges have ended: who is in the model, and the model.
 
-- Plain updates are averaged here; of masked ones the sum was opened already, over everybody whose vector was
-  taken. If one of them does not count any more, there is no model: nobody can be left out of an opened sum.
+- Plain updates are averaged here; of masked ones the sum was opened already, over everybody whose vector
+  was taken. If one of them does not count any more, there is no model: nobody can be left out of an opened
+  sum.
 - The contract decides before anything is averaged, and again in the transaction that writes it.
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A member's budget entry of one mechanism run, as the log has it: by any key that the member ever had.
 
-Under secure aggregation an update is sent again in a later attempt of its round; what was paid for it stands
-in the log since the earlier one.
+Under secure aggregation an update is sent again in a later attempt of its round; what was paid for it
+stands in the log since the earlier one.
 
     index, body = logged_spend(session, sender, "run_1/3/1")
 """

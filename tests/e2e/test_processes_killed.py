@@ -120,9 +120,7 @@ class Pool(Federation):
             assert set(own.values()) == {1}, (site.name, own)
             assert all(own[slot] >= steps for slot, steps in logged.items()), (site.name, own, logged)
             accepted = {
-                number
-                for number, _, verdicts in settled
-                if json.loads(verdicts).get(site.name) == "accepted"
+                number for number, _, verdicts in settled if json.loads(verdicts).get(site.name) == "accepted"
             }
             paid = {number for number, _ in logged}  # a later attempt sends the update of the one that paid
             assert accepted <= paid, site.name

@@ -7,12 +7,12 @@ After the masked vectors are there (`broker.federation.collecting` asks, `Secure
    and the next one has keys of its own;
 2. what is about to be opened is written down, durably: from here on the round has no further attempt;
 3. UNMASK: ``need`` is t again; fewer: the round is lost;
-4. masks come off; the number of vectors, and the norm of the mean, must be what they can be; the transcript
-   is on the disk before the model is in the log.
+4. masks come off; the number of vectors, and the norm of the mean, must be what they can be; the
+   transcript is on the disk before the model is in the log.
 
 A vector is taken only if the log would take what its member signed beside it: once a sum is opened, nobody
-can be left out of it. A broker that starts again asks the same attempt again and is given the same bytes; if
-members were asked to unmask before, it is about the same online set, or the round is lost.
+can be left out of it. A broker that starts again asks the same attempt again and is given the same bytes;
+if members were asked to unmask before, it is about the same online set, or the round is lost.
 """
 
 from __future__ import annotations

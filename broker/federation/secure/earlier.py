@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest sum that was opened under a setup, as the next attempts show it: members check it by their tag.
+"""The newest sum that was opened under a setup, as the next attempts show it to its members.
 
 earlier = Earlier(setup=opened.setup, said=opened.previous(), z=z.tobytes())
 Earlier.read(earlier.to_bytes(terms), terms) == earlier

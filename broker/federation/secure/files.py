@@ -9,8 +9,8 @@
     runs/<run>/secagg/vectors/<hex>     masked vectors (`broker.federation.secure.vectors`)
     transcripts/<hex>                   what every opened sum can be redone from; kept for good
 
-No secret is ever here: secrets are in the memory of nodes. What does not parse counts as absent: a setup can
-always be made anew, and an attempt that may have been opened is not asked again.
+No secret is ever here: secrets are in the memory of nodes. What does not parse counts as absent: a setup
+can always be made anew, and an attempt that may have been opened is not asked again.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class SecureRounds:
     ) -> SecureAttempt:
         """The attempt, under a setup that covers it if there can be one.
 
-        An attempt whose members were asked to unmask before a restart goes on under the same setup, or not.
+        An attempt whose members were asked to unmask before a restart goes on under its setup, or not.
         """
         slot = opening.round, opening.attempt
         asked = tuple(one for one in opening.cohort if one.node not in barred)

@@ -5,15 +5,15 @@ A new one is made where
 
 1. none covers the round, or the one that does is of other terms: the contract was superseded;
 2. a member of it answered ``secagg.setup-gone``: its process, and with it its keys, have ended;
-3. a member of it lied (it is left out), or was away for `SECAGG_ABSENT_ROUNDS` rounds (it is left out until
-   it is asked again by 4);
+3. a member of it lied (it is left out), or was away for `SECAGG_ABSENT_ROUNDS` rounds (it is left out
+   until it is asked again by 4);
 4. somebody who takes part has no keys in it, and it serves for `SECAGG_REJOIN_ROUNDS` rounds already;
 5. too few of its members are there, and others are.
 
-Three exchanges: advertise, share, open. Whoever gives no answer is not in it; whoever is to blame for a wrong
-one is named and left out, and the setup is tried again without it, at most once for each member. A member
-that complains of one dealer after the other is the liar itself. What was made is on the disk before it is
-used: a broker that starts again goes on with it.
+Three exchanges: advertise, share, open. Whoever gives no answer is not in it; whoever is to blame for a
+wrong one is named and left out, and the setup is tried again without it, at most once for each member. A
+member that complains of one dealer after the other is the liar itself. What was made is on the disk before
+it is used: a broker that starts again goes on with it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Setups:
         self.liars |= offenders
 
     def keep_nonces(self, number: int) -> None:
-        """Keeps what members revealed for a round, durably: a restart asks its attempts in the same bytes."""
+        """Keeps what members revealed for a round: after a restart it is asked in the same bytes."""
         if self._setup is not None:
             told = zip(self._setup.members, self._setup.reveals(number), strict=True)
             self._files.save_nonces(

@@ -5,7 +5,7 @@
   nothing: the pair masks of those in the sum are never revealed.
 - ``retention.updates_hours`` of the contract is counted from the moment at which the file is written; the
   file's own time stamp says when it must be gone. With 0 hours, or no such clause, nothing is written.
-- `sweep` deletes what is over: after each round of any run, at start, and every hour while there is anything.
+- `sweep` deletes what is over: after each round of any run, at start, and every hour while there are any.
 
     vectors = Vectors(broker_folder, run, hours=72, clock=clock)
     vectors.keep(tensor)
