@@ -389,6 +389,7 @@ class Desk:
         except Exception:  # noqa: BLE001  the boundary behind which foreign code runs; its text stays here
             _LOG.exception("handler %s failed", request.type)
             reply = HandlerReply(status="refused", code=HandlerFailedError.code)
+        del tensor  # a large one is not beside its answer in memory
         return self._keep(request, reply)
 
     def _keep(self, request: RequestHeader, reply: HandlerReply) -> Answer:

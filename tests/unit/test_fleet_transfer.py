@@ -84,7 +84,10 @@ def test_of_a_large_exchange_only_the_chunks_are_objects(tmp_path: Path) -> None
         assert content is not None
         order = chunk_order(content[ARRAY_KEY])
         assert set(order) == transfer.tree_shape(tree)[2]
+        instruction = next(iter(fleet.engine._tables.instructions.values()))
+        instruction.delivered_s = 0.0
         status, first = await node.call("pull-object", run_id=message.metadata.run_id, object_id=order[0])
+        assert instruction.delivered_s > 0  # on its way: not lost
         assert (status, object_id(first.object_content)) == (200, order[0])
         before = fleet.engine.endpoint.requests
         assert await node.push(message, _reply(header, LARGE), tensor_bytes(LARGE), inline=True) == 200

@@ -320,6 +320,7 @@ class FleetEndpoint:
         instruction, half = ticket
         if operation == "pull-object":
             node.pulled_object_bytes += len(response.object_content)
+            instruction.delivered_s = time.monotonic()  # a large model on its way is not lost
         elif operation == "confirm-message-received":
             instruction.confirmed = True
         elif operation == "push-messages" and half is not None:

@@ -123,6 +123,11 @@ class Instruction:
     stale: tuple[str, ...] = ()
 
     @property
+    def heard(self) -> bool:
+        """Whether the node said that it has the request, or began to answer."""
+        return self.confirmed or self.half is not None
+
+    @property
     def chunks_max(self) -> int:
         """As many chunks as the expected tensor has."""
         size = 0 if self.request.expect is None else self.request.expect.size_bytes
