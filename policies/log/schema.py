@@ -71,6 +71,7 @@ REFUSALS = frozenset(
         "secagg.slot-used",
         "secagg.sum-wrong",
         "secagg.threshold",
+        "secagg.vector-late",
         "secagg.views-differ",
         "envelope-malformed",
         "privacy.reply-field",  # it says more than its update: a count, a loss, a key that nobody knows

@@ -13,6 +13,7 @@ SecaggError
   PartitionBadError        secagg.partition-bad        teams that the revealed nonces do not give
   SetupGoneError           secagg.setup-gone           keys that ended with their process or setup
   SumWrongError            secagg.sum-wrong            counter, tag or norm of the opened sum does not hold
+  VectorLateError          secagg.vector-late          came after the online set was shown to members
   UpdateUnfitError         update.unfit                not finite, another shape, or beyond the ring
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "SumWrongError",
     "ThresholdError",
     "UpdateUnfitError",
+    "VectorLateError",
     "ViewsDifferError",
 ]
 
@@ -124,6 +126,12 @@ class SumWrongError(SecaggError):
 
     code = "secagg.sum-wrong"
     exit_code = 3
+
+
+class VectorLateError(SecaggError):
+    """A vector that came after the online set was shown to members: it stays masked, and is not added."""
+
+    code = "secagg.vector-late"
 
 
 class UpdateUnfitError(SecaggError):

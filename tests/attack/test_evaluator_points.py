@@ -66,7 +66,10 @@ AT_THE_GUARD: dict[str, tuple[dict[str, Any], str]] = {
         {"privacy.per_party": [{"clause": "dp-2", "party": "kita", "epsilon_per_release": "4"}]},
         "dp-2",
     ),
-    "aggregation: a plain sum where the contract requires masks": ({"aggregation.secure_aggregation": "required"}, "k-1"),
+    "aggregation: a plain sum where the contract requires masks": (
+        {"aggregation.secure_aggregation": "required"},
+        "k-1",
+    ),
 }
 
 

@@ -46,7 +46,9 @@ def world(template: World, tmp_path: Path) -> World:
     return copied(template, tmp_path)
 
 
-def ask(world: World, *, number: int = 1, attempt: int = 1, tensor: np.ndarray | None = None, **body: Any) -> Any:
+def ask(
+    world: World, *, number: int = 1, attempt: int = 1, tensor: np.ndarray | None = None, **body: Any
+) -> Any:
     """A request to vote on a round whose model is all twos, beside one of all ones."""
     model, against = world.weights(2.0), world.weights(1.0)
     given = {

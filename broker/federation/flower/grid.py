@@ -12,9 +12,9 @@
 - One process per folder: a lock file refuses the second.
 - The engine reads request headers to know what it asks; it never signs one.
 - A request is sent again once, under a new message id: when it was delivered and neither confirmed nor
-  answered within `FLEET_RESEND_S`, while none of its objects was pulled; when the node's process came back with it open; when the node wants the
-  next message and has not answered it. The node's ledger makes that harmless. What the node had sent of its
-  reply by then it need not send again.
+  answered within `FLEET_RESEND_S`, while none of its objects was pulled; when the node's process came back
+  with it open; when the node wants the next message and has not answered it. The node's ledger makes that
+  harmless. What the node had sent of its reply by then it need not send again.
 - Large tensors are hashed and written in a thread: meanwhile the loop serves.
 """
 

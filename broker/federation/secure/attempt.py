@@ -30,7 +30,7 @@ from policies.errors import EncodingError, invariant
 from policies.exchange import ExchangeType
 from policies.robustness.norms import noise_room, norm_test, rounding_room
 from policies.secagg.collector import Attempt
-from policies.secagg.errors import ContextMismatchError, SecaggError, SumWrongError
+from policies.secagg.errors import ContextMismatchError, SecaggError, SumWrongError, VectorLateError
 from policies.secagg.ring import mean
 
 if TYPE_CHECKING:
@@ -48,12 +48,6 @@ if TYPE_CHECKING:
     from policies.secagg.collector import Setup
 
 __all__ = ["SecureAttempt", "Summed"]
-
-
-class VectorLateError(SecaggError):
-    """A vector that came after the online set was shown to members."""
-
-    code = "round-closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
