@@ -6,8 +6,8 @@
 - No unit that was trained on is judged on: what the model learned by heart would vote for it, and the query
   would be charged to a block that never paid for it.
 - A candidate is judged by its loss (`judge`), a round's model by its gain over the last accepted one
-  (`gain`): the mean over a public number of units of the fall of a unit's loss, clipped to ±D. Where there are fewer
-  units, the mean is over that number all the same; where there are more, always the same ones are used.
+  (`gain`): the mean over a public number of units of the fall of a unit's loss, clipped to ±D. Where there are
+  fewer units, the mean is over that number all the same; where there are more, always the same ones are used.
 - The caller has charged one step of the plan to the held-out block before it calls.
 """
 
