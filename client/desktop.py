@@ -23,7 +23,7 @@ from policies.privacy.ledger import USE
 from policies.reply_body import check_reply_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -100,8 +100,10 @@ class Learner(Protocol):
         """Noised mean loss, which stays on the site, and the vote."""
         ...
 
-    def gain(self, seat: Seat, plan: EvalPlan, model: np.ndarray, against: np.ndarray) -> int:
-        """Noised gain of a model over another one, in billionths; it stays on the site."""
+    def gains(
+        self, seat: Seat, plan: EvalPlan, models: Sequence[np.ndarray], against: np.ndarray
+    ) -> tuple[int, ...]:
+        """Noised gains of models over another one, in billionths: one query, whatever their number."""
         ...
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from client.audits.conforming import Conformance
 from client.clock import SystemClock
 from client.learning.canary_units import canary_units
-from client.learning.evaluate import gain, judge
+from client.learning.evaluate import gains, judge
 from client.learning.tensors import EpisodeArrays
 from client.learning.weights import initial_weights
 from client.privacy.units import Units
@@ -192,11 +192,13 @@ class HomeLearner:
         )
         return verdict.noised_loss, verdict.accept
 
-    def gain(self, seat: Seat, plan: EvalPlan, model: np.ndarray, against: np.ndarray) -> int:
-        """One noised query on the held-out units about two models."""
+    def gains(
+        self, seat: Seat, plan: EvalPlan, models: Sequence[np.ndarray], against: np.ndarray
+    ) -> tuple[int, ...]:
+        """One noised query on the held-out units about models beside another one."""
         with self._lock:
             held_out, trained = self._judging(seat), {one.unit_id for one in self._train(seat)}
-        return gain(seat.recipe, (model, against), held_out, plan, self._entropy, trained=trained)
+        return gains(seat.recipe, (models, against), held_out, plan, self._entropy, trained=trained)
 
     def warm(self, seats: Sequence[Seat]) -> None:
         """Loads torch, prepares a trainer for each seat and audits its parts, on made-up frames only.

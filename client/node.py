@@ -7,7 +7,7 @@ background, so that online does not wait.
 
 It writes one JSON object per line to standard error: ``{"at", "event", …}`` with ids, counts and codes,
 never a value of data. A refusal that ends the node for good is said once more, in words.
-``IRIAI_PHASES=1`` adds ``phase run=… round=… attempt=… training`` lines; a larger
+``IRIAI_PHASES=1`` adds ``phase run=… round=… attempt=… training ms=…`` lines; a larger
 number also holds each phase for so many milliseconds, so that a test can act in it.
 
 ``python -m client.node --dir D --personalise MODEL`` trains an individual model at home instead, and prints

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evaluate.sa_judge``: whether this silo accepts the model of a round. Only one signed bit leaves.
+"""``evaluate.sa_judge``: whether this silo accepts the model of a round, or what it gains by which teams.
 
 1. the guard says whether held-out data may be read under the contract (`Guard.judge_candidate`);
 2. the contract's validation clause asks for votes on rounds, and the request names its plan
    (`policies.robustness.plan`), which the node computes itself;
-3. the tensor is the round's model and behind it the last accepted one, each with the digest that is named;
+3. the tensor is what the request names, by digest: the round's model and the last accepted one; or the models
+   of a probe's teams, which this node makes itself (`client.probe_votes`);
 4. one query of that plan is charged to the held-out units, durably, before they are read; the first one
    reserves all of them;
-5. the vote is a threshold of the noised gain. One transaction seals ``epsilon.spent`` and ``round.voted``.
+5. of a vote one signed bit leaves, a threshold of the noised gain: ``round.voted``. Of a probe the noised
+   gains themselves leave: ``round.scored``. One transaction seals it and ``epsilon.spent``.
 
-Asked again about the round, the same envelopes go out. A query that was paid for and whose figure was never
-kept is made again under the same spend. Gain and salt stay here, behind the digest in the vote.
+Asked again about the round, the same envelopes go out. A query that was paid for and whose figures were never
+kept is made again under the same spend. Salt, and the gain of a vote, stay here, behind the digest that is
+signed.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from client.budgets import judging_mechanism, votes_run
 from client.contributing import needed_tensor
 from client.desktop import check_units
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
+from client.probe_votes import Probe, asks_about_teams
 from client.rows import Decided
 from client.telling import Told, seal_spend, told_of
 from policies.contract.errors import RefusedError
@@ -34,7 +38,7 @@ from policies.robustness.plan import votes_plan, votes_subject
 from policies.robustness.votes import accepts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -46,6 +50,33 @@ if TYPE_CHECKING:
 __all__ = ["RoundVoteDuty"]
 
 _SALT_BYTES = 16
+
+
+class _Question(Protocol):
+    """What is asked about: a round's model, or a probe's teams."""
+
+    @property
+    def kind(self) -> str:
+        """Type of the entry that answers it."""
+        ...
+
+    @property
+    def named(self) -> Mapping[str, Any]:
+        """What it is about, as the answer names it."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """Its name in budget entries."""
+        ...
+
+    def models(self, tensor: np.ndarray) -> tuple[Sequence[np.ndarray], np.ndarray]:
+        """The models that are judged, and the one beside them."""
+        ...
+
+    def said(self, gains: Sequence[int], plan: EvalPlan) -> Mapping[str, Any]:
+        """What leaves of the figures."""
+        ...
 
 
 class RoundVoteDuty:
@@ -71,25 +102,25 @@ class RoundVoteDuty:
         top = self._top
         seat = top.guard.seat(header.contract, header.recipe)
         plan = _check_plan(header, seat)
-        model, against = _models(header, tensor, seat.recipe.parameters)
+        question: _Question = Probe(header, seat) if asks_about_teams(header) else _Vote(header, seat)
+        models, against = question.models(tensor)
         clause = seat.held.contract.release.clause
-        slot = f"round.voted {header.run}/{header.round}"
+        slot = f"{question.kind} {header.run}/{header.round}"
         known = top.outbox.find(slot)
         if known is not None:
             old = [known.envelope] if known.receipt is not None else []
             with top.outbox.writing() as letters:
                 return top.finish(letters, header, HandlerReply(), old, clause=clause)
-        told = self._spend(seat, header, plan)
+        told = self._spend(seat, header, plan, question.subject)
         top.phase(header, "judging")
-        gain = top.learner.gain(seat, plan, model, against)
+        gains = top.learner.gains(seat, plan, models, against)
         figures = {
-            **_named(header),
+            **question.named,
             "plan": plan.digest,
-            "gain_nano": gain,
+            "gains_nano": list(gains),
             "salt": top.entropy.token_bytes(_SALT_BYTES).hex(),
         }
-        vote = "accept" if accepts(gain, plan.loss_bound) else "reject"
-        body = {**_named(header), "vote": vote, "evaluation": digest_of(figures)}
+        body = {**question.named, **question.said(gains, plan), "evaluation": digest_of(figures)}
         with top.telling(header) as letters:
             letters.decided(_kept(header, top.clock.now_ms(), figures))
             sealed: list[Envelope] = []
@@ -97,7 +128,7 @@ class RoundVoteDuty:
                 sealed += seal_spend(letters, top.outbox, top.budgets, told)
             sealed.append(
                 letters.seal(
-                    "round.voted",
+                    question.kind,
                     body=body,
                     scope=header.contract,
                     run=header.run,
@@ -107,10 +138,9 @@ class RoundVoteDuty:
             )
             return top.finish(letters, header, HandlerReply(), sealed, clause=clause)
 
-    def _spend(self, seat: Seat, header: RequestHeader, plan: EvalPlan) -> Told | None:
+    def _spend(self, seat: Seat, header: RequestHeader, plan: EvalPlan, subject: str) -> Told | None:
         """The spend of a query about a round, from before a crash if it was paid for already."""
         top, held_as = self._top, votes_run(header.run)
-        subject = votes_subject(run=header.run, number=header.round, **_named(header))
         mechanism = judging_mechanism(header.run, subject)
         manifest = top.learner.units(seat, HELD_OUT).manifest
         for one in top.budgets.touches():
@@ -122,8 +152,31 @@ class RoundVoteDuty:
         return None if spent is None else told_of(header, seat, spent, mechanism)
 
 
-def _named(header: RequestHeader) -> dict[str, str]:
-    return {name: str(header.body.get(name)) for name in ("model", "against")}
+class _Vote:
+    """The model of a round beside the last accepted one."""
+
+    kind = "round.voted"
+
+    def __init__(self, header: RequestHeader, seat: Seat) -> None:
+        self.named = {name: str(header.body.get(name)) for name in ("model", "against")}
+        self.subject = votes_subject(run=header.run, number=header.round, **self.named)
+        self._size = seat.recipe.parameters
+
+    def models(self, tensor: np.ndarray) -> tuple[Sequence[np.ndarray], np.ndarray]:
+        size = self._size
+        halves = tensor[:size], tensor[size:]
+        fits = tensor.dtype.name == "float32" and tensor.shape == (2 * size,)
+        wanted = [self.named["model"], self.named["against"]]
+        if not fits or [digest(tensor_bytes(one)) for one in halves] != wanted:
+            raise DigestMismatchError(
+                need="the round's model and the accepted one that the request names",
+                found="another tensor",
+                remedy="ask again",
+            )
+        return halves[:1], halves[1]
+
+    def said(self, gains: Sequence[int], plan: EvalPlan) -> Mapping[str, Any]:
+        return {"vote": "accept" if accepts(gains[0], plan.loss_bound) else "reject"}
 
 
 def _check_plan(header: RequestHeader, seat: Seat) -> EvalPlan:
@@ -146,19 +199,6 @@ def _check_plan(header: RequestHeader, seat: Seat) -> EvalPlan:
             clause=None if clause is None else clause.clause,
         )
     return plan
-
-
-def _models(header: RequestHeader, tensor: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    halves = tensor[:size], tensor[size:]
-    named = _named(header)
-    fits = tensor.dtype.name == "float32" and tensor.shape == (2 * size,)
-    if not fits or [digest(tensor_bytes(one)) for one in halves] != [named["model"], named["against"]]:
-        raise DigestMismatchError(
-            need="the round's model and the accepted one that the request names",
-            found="another tensor",
-            remedy="ask again",
-        )
-    return halves
 
 
 def _kept(header: RequestHeader, at_ms: int, figures: Mapping[str, Any]) -> Decided:

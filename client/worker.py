@@ -285,7 +285,8 @@ def phase(header: RequestHeader, name: str) -> None:
     if not wanted.isdecimal() or int(wanted) == 0:
         return
     print(  # noqa: T201  the worker's log
-        f"phase run={header.run} round={header.round} attempt={header.attempt} {name}",
+        f"phase run={header.run} round={header.round} attempt={header.attempt} {name} "
+        f"ms={time.monotonic() * 1000:.1f}",
         file=sys.stderr,
         flush=True,
     )

@@ -17,8 +17,8 @@ A message of ours is a small tree:
 
 Between a node and a broker that both know how, what is small rides in the message itself: its content is
 one ConfigRecord ``c`` with the header, and the small tensor or the Array of a large one. Then the chunks are
-the only objects that travel, a small exchange is one pull and one push, and a reply's tree is the message over
-its chunks. A node asks for it with `INLINE` among the ``message_ids`` of its pull; others get objects.
+the only objects that travel, a small exchange is one pull and one push, and a reply's tree is the message
+over its chunks. A node asks for it with `INLINE` among the ``message_ids`` of its pull; others get objects.
 """
 
 from __future__ import annotations
@@ -37,14 +37,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ARRAY_KEY",
     "BLOB_KEY",
-    "CHUNK_HEAD_BYTES",
     "HEADER_KEY",
     "INLINE",
     "STORAGE",
     "Frame",
     "array_frame",
     "array_record_frame",
-    "chunk_frames",
     "chunk_id",
     "chunk_order",
     "fits_inline",
@@ -61,7 +59,6 @@ HEADER_KEY: Final = "h"
 BLOB_KEY: Final = "b"
 ARRAY_KEY: Final = "a"
 INLINE: Final = "iriai.inline/1"
-CHUNK_HEAD_BYTES: Final = 64  # at most, of an ArrayChunk: it has no children
 _RECORD_KEY: Final = "c"
 _HEAD_BYTES: Final = 80 * 1024  # ids of 1 024 chunks: 5 GiB
 
@@ -107,12 +104,6 @@ def fits_inline(header: bytes, size_bytes: int) -> bool:
     return len(header) + size_bytes <= FLEET_INLINE_BYTES
 
 
-def chunk_frames(parts: Iterator[memoryview]) -> Iterator[bytes]:
-    """ArrayChunk objects of a tensor; a part is what one chunk holds."""
-    for part in parts:
-        yield frame("ArrayChunk", (), part)
-
-
 def chunk_id(part: memoryview) -> str:
     """Id of the ArrayChunk that holds this part, without making it."""
     found = hashlib.sha256(f"ArrayChunk  {len(part)}".encode() + b"\0")
@@ -121,7 +112,7 @@ def chunk_id(part: memoryview) -> str:
 
 
 def split(data: memoryview) -> Iterator[memoryview]:
-    """A tensor in memory, cut into the parts of `chunk_frames`."""
+    """A tensor in memory, cut into what its chunks hold."""
     for start in range(0, len(data), FLEET_CHUNK_BYTES):
         yield data[start : start + FLEET_CHUNK_BYTES]
 

@@ -7,6 +7,8 @@ has about 6 000 parameters, each round is one step on few units of short recordi
 
 - `WARM_UP` rounds are not counted: torch loads, connections open, the first setup is made.
 - A round's time is that between the broker's own ``round.closed`` lines; its parts are in those lines.
+- What a node does meanwhile is in its own lines: local training, masking (quantise, mask, sign), and sealing
+  (envelopes, their durable copy).
 - CPU seconds are those of the broker and of the nodes' processes over the counted rounds.
 - ``requests`` is measured apart, by one exchange of a tensor as large as the model.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -38,7 +41,7 @@ from sandbox.progress import Progress
 from sandbox.recipes import DELTA, private_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from policies.recipe import Recipe
 
@@ -51,6 +54,8 @@ EPISODES: Final = 10
 _EPSILON: Final = "8"
 _ROUND_S: Final = 10.0  # a round that takes longer ends the measurement
 _START_S: Final = 60.0
+_PHASE: Final = re.compile(r"^phase run=\S+ round=(\d+) attempt=\d+ (\w+) ms=([\d.]+)$", re.MULTILINE)
+_SPANS: Final = {"trained": "training", "masked": "masking", "sealed": "sealing"}  # by the line that ends one
 
 
 def recipe_of(rounds: int, episodes: int = EPISODES) -> Recipe:
@@ -69,8 +74,9 @@ def run(*, nodes: int = 4, rounds: int = 100) -> Json:
 
     Returns:
         ``nodes``, ``rounds``, ``parameters``, ``rounds_per_s``; ``round_ms`` with median and 95th percentile;
-        ``phases_ms``, the median of each part that the broker's lines name; ``cpu_ms`` per round of
-        ``broker`` and ``nodes``; ``requests`` per exchange and ``exchange_cpu_ms``; ``load``, ``cpus``.
+        ``phases_ms``, the median of each part that the broker's lines name; ``nodes_ms``, those of the nodes'
+        lines: ``training``, ``masking``, ``sealing``; ``cpu_ms`` per round of ``broker`` and ``nodes``;
+        ``requests`` per exchange of the model, ``exchange_ms`` and ``exchange_cpu_ms``; ``load``, ``cpus``.
 
     Raises:
         SandboxError: Fewer rounds than asked for were done in time.
@@ -109,6 +115,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'a round, 95th percentile':34}{found['round_ms']['p95']:>10.1f} ms"
     for name, value in found["phases_ms"].items():
         yield f"  {name.removesuffix('_ms'):32}{value:>10.1f} ms"
+    for name, value in found["nodes_ms"].items():
+        yield f"  {'at a node: ' + name:32}{value:>10.1f} ms"
     yield f"{'CPU of the broker per round':34}{found['cpu_ms']['broker']:>10.1f} ms"
     yield f"{'CPU of all nodes per round':34}{found['cpu_ms']['nodes']:>10.1f} ms"
     yield f"{'an exchange of the model alone':34}{found['exchange_ms']:>10.1f} ms"
@@ -167,7 +175,9 @@ def _measured(federation: Federation, rounds: int) -> Json:
 
     first, before = reached(WARM_UP, _START_S + _ROUND_S * WARM_UP)
     last, after = reached(WARM_UP + rounds, _ROUND_S * rounds)
-    return _figures(closed()[first - 1 : last], before, after)
+    found = _figures(closed()[first - 1 : last], before, after)
+    texts = [service.text() for name, service in federation.services.items() if name != "broker"]
+    return found | {"nodes_ms": _at_nodes(texts)}
 
 
 def _figures(rows: list[Json], before: _Usage, after: _Usage) -> Json:
@@ -190,6 +200,18 @@ def _figures(rows: list[Json], before: _Usage, after: _Usage) -> Json:
             "nodes": round(1000 * (after.nodes_s - before.nodes_s) / len(took), 1),
         },
     }
+
+
+def _at_nodes(logs: Iterable[str]) -> dict[str, float]:
+    """Medians of what lies between two lines of the same round and node."""
+    spans: dict[str, list[float]] = {name: [] for name in _SPANS.values()}
+    for text in logs:
+        last: tuple[str, float] | None = None
+        for number, name, at in _PHASE.findall(text):
+            if last is not None and last[0] == number and int(number) > WARM_UP and name in _SPANS:
+                spans[_SPANS[name]].append(float(at) - last[1])
+            last = number, float(at)
+    return {name: round(statistics.median(found), 1) for name, found in spans.items() if found}
 
 
 def _used(federation: Federation) -> _Usage:

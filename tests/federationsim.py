@@ -22,7 +22,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -276,7 +276,8 @@ class SimLearner:
         self.trained: list[tuple[str, int, int]] = []
         self.judged = 0
         self.weighed: list[tuple[str, str]] = []
-        self.gains: list[int] = []
+        self.found: list[int] = []
+        self.weigh: Callable[[np.ndarray, np.ndarray], int] | None = None
         self.episodes = 20
         self.engine = "loop"
         self.planted: list[Frames] = []
@@ -313,10 +314,15 @@ class SimLearner:
         self.judged += 1
         return 0.05, self.accept
 
-    def gain(self, seat: Any, _plan: Any, model: np.ndarray, against: np.ndarray) -> int:
-        assert model.shape == against.shape == (seat.recipe.parameters,)
-        self.weighed.append((digest(model.tobytes()), digest(against.tobytes())))
-        return self.gains.pop(0) if self.gains else 0
+    def gains(
+        self, seat: Any, _plan: Any, models: Sequence[np.ndarray], against: np.ndarray
+    ) -> tuple[int, ...]:
+        for model in models:
+            assert model.shape == against.shape == (seat.recipe.parameters,)
+        self.weighed += [(digest(model.tobytes()), digest(against.tobytes())) for model in models]
+        if self.weigh is not None:
+            return tuple(self.weigh(model, against) for model in models)
+        return tuple(self.found.pop(0) if self.found else 0 for _ in models)
 
 
 def payload_of(envelope: Mapping[str, Any]) -> dict[str, Any]:

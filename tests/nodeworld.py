@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,13 @@ class FixedLearner:
         self.judged += 1
         return 0.25, self.accept
 
-    def gain(self, seat: Any, plan: Any, model: np.ndarray, against: np.ndarray) -> int:
+    def gains(
+        self, seat: Any, plan: Any, models: Sequence[np.ndarray], against: np.ndarray
+    ) -> tuple[int, ...]:
         if self.fail is not None:
             raise self.fail
         self.weighed += 1
-        return self.found
+        return (self.found,) * len(models)
 
 
 def write_recording(folder: Path, *, train: int = 4, held_out: int = 2, seed: int = 0) -> Path:

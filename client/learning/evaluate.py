@@ -6,13 +6,14 @@
 - No unit that was trained on is judged on: what the model learned by heart would vote for it, and the query
   would be charged to a block that never paid for it.
 - A candidate is judged by its loss (`judge`), a round's model by its gain over the last accepted one
-  (`gain`): the mean over a public number of units of the fall of a unit's loss, clipped to ±D. Where there are
-  fewer units, the mean is over that number all the same; where there are more, always the same ones are used.
+  (`gains`): the mean over a public number of units of the fall of a unit's loss, clipped to ±D. Where there
+  are fewer units, the mean is over that number all the same; where there are more, always the same are used.
 - The caller has charged one step of the plan to the held-out block before it calls.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from policies.privacy.plan import EvalPlan
     from policies.recipe import Recipe
 
-__all__ = ["Verdict", "gain", "judge", "mean_loss", "unit_losses"]
+__all__ = ["Verdict", "gains", "judge", "mean_loss", "unit_losses"]
 
 AnyArray = npt.NDArray[np.floating[Any]]
 Array64 = npt.NDArray[np.float64]
@@ -100,20 +101,22 @@ def judge(
     return Verdict(noised_loss=noised, accept=noised <= float(plan.threshold))
 
 
-def gain(
+def gains(
     recipe: Recipe,
-    models: tuple[AnyArray, AnyArray],
+    models: tuple[Sequence[AnyArray], AnyArray],
     held_out: Sequence[Episode],
     plan: EvalPlan,
     entropy: Entropy,
     *,
     trained: Collection[bytes],
-) -> int:
-    """Noised gain of a round's model, in billionths: how far held-out losses fall.
+) -> tuple[int, ...]:
+    """Noised gains of models in one query, in billionths: how far held-out losses fall.
+
+    One unit moves each of the figures by at most D: the noise on each grows with the root of their number.
 
     Args:
         recipe: Of the run.
-        models: The round's model, and the last accepted one.
+        models: The round's model, or of a probe those of all unions of teams; and the last accepted one.
         held_out: Episodes that are judged on; those of one unit are pooled.
         plan: Of `policies.robustness.plan.votes_plan`: its bound is D, its normaliser the number of units.
         entropy: The operating system's.
@@ -126,12 +129,16 @@ def gain(
     _check_apart(held_out, trained)
     chosen = set(sorted({one.unit_id for one in held_out})[: int(plan.normalizer)])
     episodes = [one for one in held_out if one.unit_id in chosen]
-    after, before = (unit_losses(recipe, one, episodes) for one in models)
-    bound = float(plan.loss_bound)
-    fall = before - after
-    clipped = np.clip(np.where(np.isfinite(fall), fall, -bound), -bound, bound)
-    noise = float(SecureNoise(entropy).gaussian(plan.noise_std, 1)[0])
-    return nano((float(clipped.sum()) + noise) / float(plan.normalizer))
+    judged, against = models
+    before, bound = unit_losses(recipe, against, episodes), float(plan.loss_bound)
+    sums = []
+    for model in judged:
+        fall = before - unit_losses(recipe, model, episodes)
+        sums.append(float(np.clip(np.where(np.isfinite(fall), fall, -bound), -bound, bound).sum()))
+    noise = SecureNoise(entropy).gaussian(plan.noise_std * math.sqrt(len(sums)), len(sums))
+    return tuple(
+        nano((one + float(extra)) / float(plan.normalizer)) for one, extra in zip(sums, noise, strict=True)
+    )
 
 
 def _check_apart(held_out: Sequence[Episode], trained: Collection[bytes]) -> None:

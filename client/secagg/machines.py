@@ -4,6 +4,8 @@
 - Terms come from this node's own contract and recipe (`client.secagg.agreed`), keys from its own key ring,
   entropy from the operating system. Nothing of a machine is in a file: when the process ends, its keys and
   shares are gone, and no copy of a disk can use a slot twice.
+- Teams of probe rounds, and which sums may be open together, are this node's own reckoning from the same
+  (`policies.secagg.probes`).
 - A setup begins with ADVERTISE; only that makes a machine. Everything else under a run without one is
   `SetupGoneError`: the broker runs a new setup from the next attempt.
 - A new machine is told in which rounds a process before this one answered UNMASK (by the notes of what left):
@@ -23,6 +25,7 @@ from policies.exchange import ExchangeType
 from policies.limits import MAX_ACTIVE_RUNS
 from policies.secagg.errors import SetupGoneError
 from policies.secagg.node import NodeMachine
+from policies.secagg.probes import probes_of, release_guard
 
 if TYPE_CHECKING:
     from client.guard import Seat
@@ -79,8 +82,15 @@ class Machines:
         if place not in self._inside:
             terms = terms_here(seat, run)
             opened = self._outbox.newest_round(ExchangeType.SA_UNMASK.value, contract=place[0], run=run)
+            probes = probes_of(seat.held.contract, seat.recipe.canonical, terms)
             machine = NodeMachine(
-                terms, seat.party, key=self._key, entropy=self._entropy, opened_round=opened
+                terms,
+                seat.party,
+                key=self._key,
+                entropy=self._entropy,
+                expected_teams=None if probes is None else probes.teams,
+                guard=release_guard(terms),
+                opened_round=opened,
             )
             self._inside[place] = InRun(machine, terms)
         self._inside.move_to_end(place)

@@ -22,6 +22,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from policies.limits import TEAMS_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from fractions import Fraction
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["NONCE_BYTES", "TEAMS_MAX", "Draw", "chain", "draw", "link_holds", "partition_seed", "teams_of"]
 
 NONCE_BYTES: Final = 32
-TEAMS_MAX: Final = 4  # 2^4 - 1 unions are judged; each more doubles that and the noise grows with it
 _LENGTH = 8
 _PROBE_BYTES = 8
 _DIGEST_VALUES = 2**256

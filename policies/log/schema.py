@@ -17,7 +17,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from policies.limits import LEDGER_BLOCKS
+from policies.limits import LEDGER_BLOCKS, TEAMS_MAX
 from policies.log.kinds import (
     ALIAS,
     CLAUSE,
@@ -85,6 +85,7 @@ REFUSALS = frozenset(
         "privacy.canary-missing",  # no commitment to canaries before it, where the contract asks for them
         "privacy.audit-failed",  # its step receipt is not what plan and log say
         "contract-refused",  # a clause of the contract; the entry names it
+        "team-left-out",  # the sum of its team: too few in it, beyond the norm, or not chosen by the judges
     }
 )
 """Why a submission may be refused: the closed list of ``contribution.refused``."""
@@ -127,6 +128,8 @@ class EntryType(StrEnum):
     ROUND_ACK = "round.ack"
     ROUND_VOTED = "round.voted"
     ROUND_JUDGED = "round.judged"
+    ROUND_SCORED = "round.scored"
+    ROUND_CHOSEN = "round.chosen"
     CHAIN_RESET = "chain.reset"
     BUDGET_OPENED = "budget.opened"
     EPSILON_SPENT = "epsilon.spent"
@@ -362,6 +365,31 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
                 "accepting": INTEGER,
                 "voting": INTEGER,
                 "verdict": enum("accepted", "rejected"),
+                "rejected_rounds": INTEGER,
+            },
+            key=("run", "round"),
+        ),
+        _T.ROUND_SCORED: Schema(
+            by="M",
+            pub={
+                "base": DIGEST,
+                "against": DIGEST,
+                "sums": many(DIGEST, TEAMS_MAX),
+                "evaluation": DIGEST,
+            },
+            sd={**MEMBER_SET, "gains": VALUE},
+        ),
+        _T.ROUND_CHOSEN: Schema(
+            by="B",
+            pub={
+                "attempt": INTEGER,
+                "base": DIGEST,
+                "against": DIGEST,
+                "transcript": DIGEST,
+                "opened": many(INTEGER, TEAMS_MAX),
+                "failed": many(INTEGER, TEAMS_MAX),
+                "chosen": many(INTEGER, TEAMS_MAX),
+                "judges": INTEGER,
                 "rejected_rounds": INTEGER,
             },
             key=("run", "round"),

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from policies.secagg.slots import SlotState
     from policies.secagg.terms import Terms
 
-    ExpectedTeams = Callable[[int, Mapping[str, bytes]], Teams]
-    """Teams of a round, from each member's nonce reveal (`NO_NONCE` where it is owed), in roster order."""
+    ExpectedTeams = Callable[[int, Mapping[str, bytes]], Teams | None]
+    """Teams of a round, from each member's nonce reveal (`NO_NONCE` where it is owed), in roster order.
+
+    None: the round has one team, whatever the nonces.
+    """
 
 __all__ = ["Rules"]
 
@@ -62,13 +65,11 @@ class Rules:
         Raises:
             PartitionBadError: Teams or reveals are others.
         """
-        expected: Teams = (context.members,)
-        if self._expected_teams is not None:
-            reveals = dict(zip(context.members, context.nonces, strict=True))
-            if reveals[self._party] == NO_NONCE and context.round <= told_for:
-                raise _bad_partition("the own nonce, which was revealed", "none")
-            expected = self._expected_teams(context.round, reveals)
-        if context.teams != expected:
+        reveals = dict(zip(context.members, context.nonces, strict=True))
+        expected = None if self._expected_teams is None else self._expected_teams(context.round, reveals)
+        if expected is not None and reveals[self._party] == NO_NONCE and context.round <= told_for:
+            raise _bad_partition("the own nonce, which was revealed", "none")
+        if context.teams != (expected or (context.members,)):
             raise _bad_partition("the teams that the nonces give", "others")
 
     def check_crowds(self, online: Sequence[str], teams: Teams) -> None:

@@ -186,6 +186,19 @@ class Terms:
         if len(found) < self.k_open:
             raise self._small(f"{self.k_open} independent groups", f"{len(found)}")
 
+    def check_team(self, parties: Iterable[str]) -> None:
+        """Returns if the sum of a team with exactly these survivors may be opened.
+
+        Raises:
+            CohortTooSmallError: Others than members, or too few independent groups.
+        """
+        team = set(parties)
+        if not team <= set(self.parties):
+            raise self._small("members of the contract only", ", ".join(sorted(team - set(self.parties))))
+        found = len(self.groups(team))
+        if found < self.k_open:
+            raise self._small(f"{self.k_open} independent groups in an opened team", f"{found}")
+
     def _small(self, need: str, found: str) -> CohortTooSmallError:
         return CohortTooSmallError(
             need=need, found=found, remedy="wait for more members, or amend the contract", clause=self.clause

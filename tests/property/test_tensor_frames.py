@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import frames
-from policies.frames import array_frame, chunk_frames, chunk_order, object_id, split, unframe
+from policies.frames import array_frame, chunk_order, frame, object_id, split, unframe
 
 CHUNK = 64
 
@@ -23,7 +23,7 @@ def test_a_tensor_is_the_same_after_its_frames(count: int, dtype: str, zeros: bo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frames, "FLEET_CHUNK_BYTES", CHUNK)
         vector = np.zeros(count, dtype) if zeros else np.arange(count).astype(dtype)
-        chunks = list(chunk_frames(split(memoryview(vector.tobytes()))))
+        chunks = [frame("ArrayChunk", (), part) for part in split(memoryview(vector.tobytes()))]
         stored = {object_id(chunk): chunk for chunk in chunks}
         array = array_frame(dtype, vector.shape, [object_id(chunk) for chunk in chunks])
     back = b"".join(stored[name][unframe(stored[name]).offset :] for name in chunk_order(array))

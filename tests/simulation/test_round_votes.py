@@ -28,7 +28,7 @@ VALIDATION = {
 def gains(pool: Pool, *rows: list[int]) -> None:
     """What each silo finds in each round that is judged."""
     for number, name in enumerate(NAMES):
-        pool.nodes[name].learner.gains = [row[number] for row in rows]
+        pool.nodes[name].learner.found = [row[number] for row in rows]
 
 
 def judged(pool: Pool, run_id: str) -> list[tuple[int, str, int, int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.bench_rounds import WARM_UP, _figures, _makers, _Usage, lines, recipe_of
+from sandbox.bench_rounds import WARM_UP, _at_nodes, _figures, _makers, _Usage, lines, recipe_of
 
 
 def test_the_recipe_is_secure_small_and_has_as_many_rounds() -> None:
@@ -41,7 +41,32 @@ def test_figures_are_of_the_rounds_after_the_first_line() -> None:
     assert found["phases_ms"] == {"confirm_ms": 30.0, "commit_ms": 40.0}
     assert found["cpu_ms"] == {"broker": 100.0, "nodes": 200.0}
     assert found["accepted"] == 4
-    shown = {"nodes": 4, "parameters": 6010, "cpus": 2, "load": [0.1, 0.2], "requests": 8.0}
+    shown = {
+        "nodes_ms": {"training": 1.0},
+        "nodes": 4,
+        "parameters": 6010,
+        "cpus": 2,
+        "load": [0.1, 0.2],
+        "requests": 8.0,
+    }
     text = "\n".join(lines(shown | found | {"exchange_ms": 15.0, "exchange_cpu_ms": 17.0}))
     assert "4.29 rounds per second" in text
     assert "confirm" in text
+
+
+def test_a_nodes_lines_say_how_long_its_parts_took() -> None:
+    def phase(number: int, name: str, ms: float) -> str:
+        return f"phase run=run_x round={number} attempt=1 {name} ms={ms}\n"
+
+    late = WARM_UP + 1
+    log = (
+        phase(1, "training", 0)
+        + phase(1, "trained", 500)
+        + phase(late, "training", 1000)
+        + "other\n"
+        + phase(late, "trained", 1010)
+        + phase(late, "masked", 1013)
+        + phase(late, "sealed", 1020)
+    )
+    assert _at_nodes([log]) == {"training": 10.0, "masking": 3.0, "sealing": 7.0}
+    assert _at_nodes([""]) == {}

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 SMALL = np.arange(6, dtype=np.float32)
 LARGE = np.arange(FLEET_CHUNK_BYTES // 4 * 2 + 5, dtype=np.float32)
-KINDS = names.ProtoMessage
 
 
 def _reply(header: bytes, tensor: np.ndarray | None, *, index: int = 0) -> bytes:
@@ -117,7 +116,7 @@ def test_who_does_not_ask_for_it_gets_objects(tmp_path: Path) -> None:
 
 def _content(**fields: bytes | str) -> Any:
     """A message with one record of these fields."""
-    message = KINDS()
+    message = names.ProtoMessage()
     record = message.content.items.add(key="c").config_record
     for key, value in fields.items():
         item = record.items.add(key=key).value
@@ -142,7 +141,7 @@ def test_a_content_that_is_not_ours_is_refused() -> None:
     two.content.items.add(key="c")
     with pytest.raises(EncodingError):
         read_content(two)
-    assert read_content(KINDS()) is None
+    assert read_content(names.ProtoMessage()) is None
     assert read_content(_content(h=b"h", b=b"")) == {"h": b"h", "b": b""}
 
 

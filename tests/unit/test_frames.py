@@ -4,7 +4,16 @@ from __future__ import annotations
 import pytest
 
 from policies.errors import EncodingError
-from policies.frames import array_frame, chunk_frames, chunk_order, fits_inline, frame, split, unframe
+from policies.frames import (
+    array_frame,
+    chunk_id,
+    chunk_order,
+    fits_inline,
+    frame,
+    object_id,
+    split,
+    unframe,
+)
 from policies.limits import FLEET_CHUNK_BYTES, FLEET_INLINE_BYTES
 
 
@@ -51,7 +60,9 @@ def test_chunks_are_full_but_the_last() -> None:
     data = memoryview(bytes(FLEET_CHUNK_BYTES + 8))
     parts = list(split(data))
     assert [len(part) for part in parts] == [FLEET_CHUNK_BYTES, 8]
-    assert b"".join(bytes(one[unframe(one).offset :]) for one in chunk_frames(iter(parts))) == bytes(data)
+    chunks = [frame("ArrayChunk", (), part) for part in parts]
+    assert b"".join(one[unframe(one).offset :] for one in chunks) == bytes(data)
+    assert [object_id(one) for one in chunks] == [chunk_id(part) for part in parts]
 
 
 def test_small_tensors_ride_beside_the_header() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from client.budgets.reckoning import reconcile
-from client.learning.evaluate import gain, unit_losses
+from client.learning.evaluate import gains, unit_losses
 from client.learning.weights import initial_weights
 from policies.encoding import digest_of
 from policies.exchange import ExchangeType, tensor_spec
@@ -197,7 +197,7 @@ PLAN = EvalPlan.load(votes_plan(Clause, RECIPE.evaluation.document))  # type: ig
 
 
 def found(models: tuple[np.ndarray, np.ndarray], held_out: Any = HELD_OUT, *, seed: int = 1) -> int:
-    return gain(RECIPE, models, held_out, PLAN, SeededEntropy(seed), trained=())
+    return gains(RECIPE, (models[:1], models[1]), held_out, PLAN, SeededEntropy(seed), trained=())[0]
 
 
 def test_a_model_against_itself_gains_noise_alone_of_the_deviation_that_the_plan_says() -> None:
@@ -237,4 +237,4 @@ def test_always_the_same_units_are_judged_on_where_there_are_more_than_the_contr
 
 def test_a_unit_that_was_trained_on_judges_nothing() -> None:
     with pytest.raises(EvalUnplannedError):
-        gain(RECIPE, (WEIGHTS, WEIGHTS), HELD_OUT, PLAN, SeededEntropy(1), trained={HELD_OUT[3].unit_id})
+        gains(RECIPE, ([WEIGHTS], WEIGHTS), HELD_OUT, PLAN, SeededEntropy(1), trained={HELD_OUT[3].unit_id})

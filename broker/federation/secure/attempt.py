@@ -7,8 +7,11 @@ After the masked vectors are there (`broker.federation.collecting` asks, `Secure
    and the next one has keys of its own;
 2. what is about to be opened is written down, durably: from here on the round has no further attempt;
 3. UNMASK: ``need`` is t again; fewer: the round is lost;
-4. masks come off; the number of vectors, and the norm of the mean, must be what they can be; the
-   transcript is on the disk before the model is in the log.
+4. masks come off; the number of vectors must be what it can be; the transcript is on the disk before the
+   model is in the log. What becomes of the sums is `broker.federation.secure.teams`.
+
+In a probe (`policies.secagg.probes`) each team has its own sum, all under one confirmation. A team that kept
+fewer groups than a sum takes stays closed.
 
 A vector is taken only if the log would take what its member signed beside it: once a sum is opened, nobody
 can be left out of it. A broker that starts again asks the same attempt again and is given the same bytes;
@@ -17,26 +20,26 @@ if members were asked to unmask before, it is about the same online set, or the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from broker.federation.checkpoints import model_bytes, model_digest
 from broker.federation.collecting import Errand
 from broker.federation.secure.earlier import Earlier
 from broker.federation.secure.files import Unmasking
 from broker.federation.secure.sums import MaskedSum, apart_from_loop
+from broker.federation.secure.teams import Sums, TeamSum
 from policies.encoding import b64, unb64
 from policies.errors import EncodingError, invariant
 from policies.exchange import ExchangeType
-from policies.robustness.norms import noise_room, norm_test, rounding_room
 from policies.secagg.collector import Attempt
-from policies.secagg.errors import ContextMismatchError, SecaggError, SumWrongError, VectorLateError
-from policies.secagg.ring import mean
+from policies.secagg.errors import ContextMismatchError, SecaggError, VectorLateError
+from policies.secagg.slots import OpenedSum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from broker.federation.engine import EngineRun, Reply
@@ -47,24 +50,7 @@ if TYPE_CHECKING:
     from broker.federation.secure.talk import Heard
     from policies.secagg.collector import Setup
 
-__all__ = ["SecureAttempt", "Summed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summed:
-    """An opened sum.
-
-    Attributes:
-        online: Parties whose vectors are in it, sorted.
-        aggregate: Digest of the ring sum's bytes.
-        transcript: Digest of the transcript, which is on the disk.
-        mean: ``[d]``, weighted mean of their updates.
-    """
-
-    online: tuple[str, ...]
-    aggregate: str
-    transcript: str
-    mean: npt.NDArray[np.float64]
+__all__ = ["SecureAttempt"]
 
 
 class SecureAttempt:
@@ -91,7 +77,7 @@ class SecureAttempt:
     ) -> None:
         self._rounds = rounds
         self._before = before
-        self._sum = MaskedSum(rounds.terms, rounds.vectors)
+        self._sums: list[MaskedSum] = []
         self._attempt: Attempt | None = None
         self.slot = slot
         self.setup = setup
@@ -113,8 +99,10 @@ class SecureAttempt:
             round=self.slot[0],
             attempt=self.slot[1],
             base_model=model_digest(weights),
+            teams=self._rounds.teams(setup, self.slot[0]),
             previous=earlier,
         )
+        self._sums = [MaskedSum(terms, self._rounds.vectors) for _ in self._attempt.context.teams]
         return Errand(
             type=ExchangeType.SA_CONTRIBUTE,
             tensor=model_bytes(weights) + (b"" if earlier is None else earlier.z),
@@ -150,13 +138,15 @@ class SecureAttempt:
             )
         await self._rounds.check_log(sender, reply, self.slot)
         self._begun.vector(sender.party, answer, named)
-        await self._sum.add(tensor)
+        teams = self._begun.context.teams
+        mine = next(number for number, team in enumerate(teams) if sender.party in team)
+        await self._sums[mine].add(tensor)
         self.vectors[sender.party] = named
 
     async def open(
         self, engine_run: EngineRun, cohort: Sequence[Participant], lap: Callable[[str], None]
-    ) -> Summed | None:
-        """Confirms, unmasks and opens the sum of the vectors that are there.
+    ) -> Sums | None:
+        """Confirms, unmasks and opens the sums of the vectors that are there.
 
         Args:
             engine_run: Of the engine.
@@ -164,7 +154,7 @@ class SecureAttempt:
             lap: Notes how long a phase took.
 
         Returns:
-            The sum; None if it was not opened, or may not be used. `unmasked` says whether the round is lost.
+            The sums; None if they were not opened. `unmasked` says whether the round is lost.
         """
         online = tuple(one for one in cohort if one.party in self.vectors)
         if self._before is not None and self._before.online != self.vectors:
@@ -176,10 +166,14 @@ class SecureAttempt:
                 return None
             return await self._summed()
         except SecaggError as error:
-            if error.offender is not None:
-                self._blame({error.offender: error.code})
-            self._note("secagg.not-opened", code=error.code, party=error.offender or "")
+            self.not_used(error)
             return None
+
+    def not_used(self, error: SecaggError) -> None:
+        """Blames whom an error names, and says that there is no sum to use."""
+        if error.offender is not None:
+            self._blame({error.offender: error.code})
+        self._note("secagg.not-opened", code=error.code, party=error.offender or "")
 
     async def _confirmed(
         self, engine_run: EngineRun, online: Sequence[Participant], lap: Callable[[str], None]
@@ -203,9 +197,24 @@ class SecureAttempt:
         if not attempt.enough_confirmed or self._rounds.halted:
             self._note("secagg.not-confirmed", confirmed=len(heard.good))
             return False
+        self._check_guard()
         if before is None:
             self._begin_unmasking(heard.good)
         return True
+
+    def _check_guard(self) -> None:
+        """The rank rule, before anybody is asked to unmask: the sums of a round are of one attempt.
+
+        Raises:
+            CohortTooSmallError: They would give away a sum over too few groups.
+        """
+        attempt = self._begun
+        supports = tuple(
+            tuple(one for one in attempt.context.teams[number] if one in attempt.online)
+            for number in attempt.opened_teams
+        )
+        opened = OpenedSum(round=self.slot[0], attempt=self.slot[1], supports=supports)
+        self._rounds.guard((), opened)
 
     def _begin_unmasking(self, confirmed: Collection[str]) -> None:
         invariant(self.setup is not None, "a setup behind what is unmasked")
@@ -225,7 +234,9 @@ class SecureAttempt:
         """Whether t members gave their shares. All are asked: an answer to CONFIRM may have been late."""
         attempt, terms = self._begun, self._rounds.terms
         asks = dict.fromkeys(online, attempt.unmask_ask())
-        heard = await self._exchange(engine_run, ExchangeType.SA_UNMASK, asks, attempt.unmasked, terms.t)
+        # where the next round may be a probe its teams follow from everybody's nonce, which comes with it
+        need = 0 if self._rounds.may_probe(self.slot[0] + 1) else terms.t
+        heard = await self._exchange(engine_run, ExchangeType.SA_UNMASK, asks, attempt.unmasked, need)
         self._rounds.setups.keep_nonces(self.slot[0] + 1)
         lap("unmask_ms")
         if not attempt.enough_unmasked:
@@ -244,33 +255,29 @@ class SecureAttempt:
         self._blame(heard.offenders)
         return heard
 
-    async def _summed(self) -> Summed:
-        """The opened sum, once everything about it that can be checked holds.
+    async def _summed(self) -> Sums:
+        """The opened sums, once everything about them that can be checked holds.
 
         Raises:
             ShareBadError: A dealer's shares do not give what it advertised.
-            SumWrongError: Counts, or the norm of the mean, are not what they can be.
+            SumWrongError: Counts are not what they can be.
         """
-        rounds, terms, online = self._rounds, self._rounds.terms, tuple(sorted(self.vectors))
-        z, named = await self._sum.opened(self._begun.remove())
-        opened = self._begun.finish(named)
+        rounds, terms, attempt = self._rounds, self._rounds.terms, self._begun
+        teams = [await self._team(number) for number in attempt.opened_teams]
+        opened = attempt.finish(*(one.digest for one in teams))
         data = opened.transcript
         kept = await apart_from_loop(lambda: rounds.transcripts.save(data), len(data))
         if terms.group_mac:
+            z = np.sum([one.z for one in teams], axis=0, dtype="<u4")
             earlier = Earlier(setup=opened.setup, said=opened.previous(), z=z.tobytes())
             rounds.files.save_sum(opened.setup, self.slot, earlier.to_bytes(terms))
-        value = mean(z, terms, online)
-        room = rounding_room(members=len(online), step=terms.kappa(online), size=terms.dimension)
-        room += noise_room(rounds.noise_std(len(online)), terms.dimension)
-        found = norm_test(value, bound=terms.norm_max, room=room)
-        if not found.passed:
-            raise SumWrongError(
-                need=f"a mean of norm at most {found.most:.6g}",
-                found=f"{found.norm:.3g}",
-                remedy="some member did not clip; the round is not applied",
-                clause=terms.clause,
-            )
-        return Summed(online=online, aggregate=named, transcript=kept, mean=value)
+        return Sums(teams=tuple(teams), transcript=kept, terms=terms, noise_std=rounds.noise_std)
+
+    async def _team(self, number: int) -> TeamSum:
+        attempt = self._begun
+        z, named = await self._sums[number].opened(attempt.remove(number))
+        parties = tuple(sorted(set(attempt.context.teams[number]) & set(attempt.online)))
+        return TeamSum(number=number, parties=parties, z=z, digest=named)
 
     def _blame(self, offenders: Mapping[str, str]) -> None:
         self.offenders |= offenders

@@ -23,6 +23,7 @@ from broker.federation.secure.vectors import Vectors, sweep
 from broker.runs.verdicts import NOT_ASKED
 from policies.secagg.agreed import agreed_terms
 from policies.secagg.errors import SetupGoneError
+from policies.secagg.probes import probes_of, release_guard
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from broker.store import Session
     from policies.contract import Contract
     from policies.recipe import Recipe
+    from policies.secagg.collector import Setup
+    from policies.secagg.contexts import Teams
 
 __all__ = ["SecureRounds"]
 
@@ -61,6 +64,7 @@ class SecureRounds:
         talk: Its exchanges.
         vectors: Masked vectors that are kept for auditors.
         transcripts: Of opened sums, of all runs.
+        guard: The rank rule (`policies.secagg.probes.release_guard`).
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class SecureRounds:
         self.transcripts = Transcripts(tools.settings.dir)
         self.talk = Talk(tools, run, contract, asking=asking, standing=standing)
         self.setups = Setups(run, self.terms, talk=self.talk, files=self.files, journal=tools.journal)
+        self.guard = release_guard(self.terms)
+        self._probes = probes_of(contract, recipe.canonical, self.terms)
         self._plan = recipe.plan
         self._tools = tools
         self._contract = contract
@@ -93,6 +99,16 @@ class SecureRounds:
     def halted(self) -> bool:
         """Whether a halt of the contract is in force."""
         return self._standing.halted(self._contract)
+
+    def may_probe(self, number: int) -> bool:
+        """Whether a round may be a probe, by its number alone."""
+        return self._probes is not None and number in self._probes.rounds
+
+    def teams(self, setup: Setup, number: int) -> Teams | None:
+        """Teams of a round, from what its members revealed; None: one, everybody."""
+        if self._probes is None:
+            return None
+        return self._probes.teams(number, dict(zip(setup.members, setup.reveals(number), strict=True)))
 
     def noise_std(self, members: int) -> float:
         """Per value of the mean, of noise that members add behind their clip: noise shares; else 0."""
