@@ -32,12 +32,13 @@ from client.contract.notices import Notices
 from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError
 from client.settings import write_durably
 from policies.contract import Deliver, evaluate
-from policies.encoding import digest, is_digest
+from policies.encoding import digest, digest_of, is_digest
 from policies.errors import EncodingError, IriaiError, SignatureInvalidError
 from policies.identity import key_text
 from policies.limits import MODEL_BYTES, PERSONALISE_S
 from policies.ports import iso_s
 from policies.privacy.statement import PAYLOAD_TYPE, check_statement, verdict
+from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -231,10 +232,13 @@ def _statement(
     check_statement(document)
     plan = None if recipe.plan is None else recipe.plan.digest
     plans = {None if one["plan"] is None else one["plan"]["digest"] for one in document["contributors"]}
+    votes = votes_plan(contract.validation, recipe.evaluation.document)
+    judged = document["evaluation"]["votes"]
     wanted = {
         **{name: row[name] for name in ("model", "contract", "recipe", "run")},
         "plan": str(plan),
         "evaluation": recipe.evaluation.digest,
+        "votes": str(None if votes is None else digest_of(votes)),
         "secure_aggregation": contract.aggregation.secure_aggregation,
         "reply_slot_ms": contract.privacy.reply_slot_ms or 0,
         "seed_set": None if recipe.start is None else recipe.start.seed_set,
@@ -243,7 +247,8 @@ def _statement(
         **document["subject"],
         **document["terms"],
         "plan": " ".join(sorted(map(str, plans))),
-        "evaluation": document["evaluation"]["plan"],
+        "evaluation": document["evaluation"]["plan"]["digest"],
+        "votes": str(None if judged is None else judged["digest"]),
     }
     for name, value in wanted.items():
         if said[name] != value:

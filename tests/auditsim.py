@@ -56,6 +56,7 @@ from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_tex
 from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import PAYLOAD_TYPE as STATEMENT_TYPE
 from policies.privacy.statement import Subject, Terms, build_statement, claim, statement_bytes
+from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 ORIGIN = "pool.example/log/sim"
@@ -827,7 +828,8 @@ class PoolSim:
                 claim(maker.alias(self.contract.digest, RUN), PLAN, epsilon_pld="1.834000")
                 for maker in self.makers.values()
             ],
-            "evaluation": digest_of(EVALUATION),
+            "evaluation": EVALUATION,
+            "votes": votes_plan(self.contract.validation, EVALUATION),
             "terms": self.claim_terms(),
         }
         about = {

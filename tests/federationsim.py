@@ -553,9 +553,18 @@ class Wire(httpx.BaseTransport):
 class Pool:
     """Four members, their contract, their broker; all on disk under ``folder``."""
 
-    def __init__(self, folder: Path, *, private: bool = True, torch: bool = False, **changes: Any) -> None:
-        template = _template(private=private, changes=canonical(changes))
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        private: bool = True,
+        torch: bool = False,
+        names: tuple[str, ...] = NAMES,
+        **changes: Any,
+    ) -> None:
+        template = _template(private=private, changes=canonical(changes), names=names)
         self.folder = folder
+        self.names = names
         shutil.copytree(template.folder, folder, dirs_exist_ok=True)
         self.recipe, self.contract = template.recipe, template.contract
         self.first = initial_weights(self.recipe) if template.first is None else template.first
@@ -565,7 +574,7 @@ class Pool:
         self.overheard: dict[Any, bytes] = {}
         self.nodes = {
             name: SimNode(name, Home(folder / "sites" / name), self.clock, self, torch=torch)
-            for name in NAMES
+            for name in names
         }
         self.fleet = self._new_fleet()
         self._opened = 0
@@ -688,7 +697,7 @@ class Pool:
         """Per settled attempt: party → verdict, as the log's ``round.closed`` shows it."""
         found = []
         for entry in self.entries(EntryType.ROUND_CLOSED, run_id):
-            names = {self.alias(name, run_id, entry.round, entry.scope): name for name in NAMES}
+            names = {self.alias(name, run_id, entry.round, entry.scope): name for name in self.names}
             found.append({names[shown]: one["verdict"] for shown, one in entry.pub["parties"].items()})
         return found
 
@@ -697,7 +706,7 @@ class Pool:
         found = []
         for entry in self.entries(EntryType.CONTRIBUTION_REFUSED, run_id):
             submission = self.entries()[entry.refs[0]]
-            names = {self.alias(name, run_id, submission.round, submission.scope): name for name in NAMES}
+            names = {self.alias(name, run_id, submission.round, submission.scope): name for name in self.names}
             found.append((names[submission.actor], entry.round, entry.pub["reason"]))
         return found
 
@@ -712,7 +721,7 @@ class Pool:
 
     def mirror(self, run_id: str) -> dict[str, Counter[tuple[int, int]]]:
         """Party → steps per (round, attempt), as the broker counts them."""
-        found = {name: Counter[tuple[int, int]]() for name in NAMES}
+        found = {name: Counter[tuple[int, int]]() for name in self.names}
         with self.services.store.read() as session:
             for row in session.execute(select(ledger_mirror).where(ledger_mirror.c.run_id == run_id)):
                 found[row.party][(row.round, row.attempt)] += row.steps
@@ -720,11 +729,11 @@ class Pool:
 
     def logged_spends(self, run_id: str) -> dict[str, Counter[tuple[int, int]]]:
         """Party → steps per (round, attempt), as the log has them."""
-        found = {name: Counter[tuple[int, int]]() for name in NAMES}
+        found = {name: Counter[tuple[int, int]]() for name in self.names}
         for entry in self.entries(EntryType.EPSILON_SPENT, run_id):
             if "/eval/" in entry.pub["mechanism"]:
                 continue
-            names = {self.alias(name, run_id, entry.round, entry.scope): name for name in NAMES}
+            names = {self.alias(name, run_id, entry.round, entry.scope): name for name in self.names}
             _, number, attempt = entry.pub["mechanism"].split("/")
             found[names[entry.actor]][(int(number), int(attempt))] += entry.pub["steps"]
         return found
@@ -862,14 +871,14 @@ def tiny_recipe(*, private: bool = True, **changes: Any) -> Recipe:
 
 
 @functools.cache
-def _template(*, private: bool, changes: bytes) -> _Template:
+def _template(*, private: bool, changes: bytes, names: tuple[str, ...] = NAMES) -> _Template:
     folder = Path(tempfile.mkdtemp(prefix="iriai-pool-", dir=ground()))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     asked = parse(changes)
     recipe = tiny_recipe(private=private, **asked.pop("recipe", {}))
     with open_street(folder / "broker") as street:
         street.house.clock.ms = BEFORE_MS
-        homes = {name: _enrolled(street, Home(folder / "sites" / name), name) for name in NAMES}
+        homes = {name: _enrolled(street, Home(folder / "sites" / name), name) for name in names}
         planted = None
         if asked.pop("seeded", False):  # every party openly gives two episodes
             planted = Planted({name: _key(street, home) for name, home in homes.items()}, recipe=recipe)
@@ -927,6 +936,9 @@ def _enrolled(street: Street, home: Home, name: str) -> Home:
 
 def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: Mapping[str, Any]) -> Contract:
     tree = runnable(ORIGIN)
+    model = next(one for one in tree["parties"] if one["party"] == "kita")
+    more = (name for name in homes if name not in NAMES)
+    tree["parties"] += [model | {"party": name, "clause": f"party-{name}"} for name in more]
     for one in tree["parties"]:
         if one["role"] == "broker":
             one["key"] = key_text(street.house.services.keys.broker.public)
@@ -941,7 +953,7 @@ def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: M
         "max_rounds": 100,
         "max_local_steps_per_round": 20,
     }
-    tree["recipes"] = [first | {"datasets": [{"party": name, "dataset": f"{name}/pick"} for name in NAMES]}]
+    tree["recipes"] = [first | {"datasets": [{"party": name, "dataset": f"{name}/pick"} for name in homes]}]
     tree["fields"] |= {"allow": list(FIELDS), "trade_secret": []}
     tree["privacy"] |= {"per_party": [], "epsilon_per_release": "2", "epsilon_total": "2.8"}
     if recipe.plan is None:

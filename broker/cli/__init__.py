@@ -17,10 +17,11 @@ import typer
 
 from broker.cli.dsp import dsp as dsp_group
 from broker.cli.odrl import contract as contract_group
-from broker.cli.options import Dir, Home, Json, Key, Pin, Url, Yes, finish, typer_group, where_of
+from broker.cli.options import Home, Json, RunId, Yes, command, finish, typer_group
 
 if TYPE_CHECKING:
     from broker.answers import Result
+    from broker.commands import Where
 
 __all__ = ["app", "main"]
 
@@ -41,15 +42,15 @@ for _name, _group in (
     app.add_typer(_group, name=_name)
 
 
-@operator.command("new")
-def operator_new(file: Path, *, as_json: Json = False) -> None:
+@command(operator, "new")
+def operator_new(file: Path) -> Result:
     """Makes an operator's key file and prints its public key."""
     from broker import commands
 
-    finish(lambda: commands.operator_new(file), as_json=as_json)
+    return commands.operator_new(file)
 
 
-@app.command()
+@command(app, "init")
 def init(
     *,
     directory: Home,
@@ -69,19 +70,15 @@ def init(
     origin: Annotated[
         str | None, typer.Option("--origin", help="Name of the log; default: from the URL.")
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Makes keys, certificate, settings, databases and the log's first entries. Safe to repeat."""
     from broker import commands
 
-    def work() -> Result:
-        tls = commands.own_tls(tls_cert, tls_key)
-        return commands.init(directory, url, operators or [], listen_host=listen, origin=origin, tls=tls)
-
-    finish(work, as_json=as_json)
+    tls = commands.own_tls(tls_cert, tls_key)
+    return commands.init(directory, url, operators or [], listen_host=listen, origin=origin, tls=tls)
 
 
-@app.command()
+@app.command()  # no `command`: with --json it says that it is ready, not that it has ended
 def serve(
     directory: Home,
     port: Annotated[
@@ -96,50 +93,38 @@ def serve(
     finish(lambda: serving.serve(directory, port=port, as_json=as_json), as_json=False)
 
 
-@app.command()
+@command(app, "invite")
 def invite(
+    *,
     name: Annotated[str, typer.Option("--name", help="Legal name of the organisation.")],
     country: Annotated[str, typer.Option("--country", help="ISO 3166-1 alpha-2.")],
     group: Annotated[str, typer.Option("--group", help="Organisations under one owner have the same.")],
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Prints an invitation for one organisation: single use, 72 hours."""
     from broker import commands
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.invite(where, name=name, country=country, group=group), as_json=as_json)
+    return commands.invite(where, name=name, country=country, group=group)
 
 
-@app.command()
-def members(
-    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
-) -> None:
+@command(app, "members")
+def members(where: Where) -> Result:
     """Lists organisations: who waits, who is in, who was put out."""
     from broker import commands
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.members(where), as_json=as_json)
+    return commands.members(where)
 
 
-@app.command()
+@command(app, "approve")
 def approve(
     org: str,
+    where: Where,
     *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
     fingerprint: Annotated[
         str | None, typer.Option("--fingerprint", help="Refuse unless the node's is this.")
     ] = None,
     yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Signs your approval of an organisation; two operators have to. Without a terminal: --fingerprint."""
     from broker import commands
 
@@ -148,182 +133,120 @@ def approve(
             return True
         return sys.stdin.isatty() and typer.confirm(f"approve {question}?", err=True)
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.approve(where, org, expected=fingerprint, confirm=confirm), as_json=as_json)
+    return commands.approve(where, org, expected=fingerprint, confirm=confirm)
 
 
-@app.command()
+@command(app, "revoke")
 def revoke(
     org: str,
+    where: Where,
     *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
     reason: Annotated[
         str, typer.Option("--reason", help="A reason code, such as key-lost.")
     ] = "operator-decision",
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Ends a membership at once; its keys are refused from then on."""
     from broker import commands
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.revoke(where, org, reason=reason), as_json=as_json)
+    return commands.revoke(where, org, reason=reason)
 
 
-@run.command("open")
+@command(run, "open")
 def run_open(
+    *,
     digest: Annotated[
         str, typer.Option("--contract", help="Digest of a contract that all signed; 12 hex digits do.")
     ],
     recipe: Annotated[str, typer.Option("--recipe", help="Id of one of its recipes.")],
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Opens a run of a recipe."""
     from broker.commands import run as commands_run
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_run.run_open(where, contract=digest, recipe=recipe), as_json=as_json)
+    return commands_run.run_open(where, contract=digest, recipe=recipe)
 
 
-@run.command("list")
-def run_list(
-    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
-) -> None:
+@command(run, "list")
+def run_list(where: Where) -> Result:
     """Lists runs."""
     from broker.commands import run as commands_run
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_run.run_list(where), as_json=as_json)
+    return commands_run.run_list(where)
 
 
-@run.command("show")
-def run_show(
-    run_id: Annotated[str, typer.Argument(metavar="RUN")],
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+@command(run, "show")
+def run_show(run_id: RunId, where: Where) -> Result:
     """Shows one run and its rounds."""
     from broker.commands import run as commands_run
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_run.run_show(where, run_id), as_json=as_json)
+    return commands_run.run_show(where, run_id)
 
 
-@run.command("stop")
-def run_stop(
-    run_id: Annotated[str, typer.Argument(metavar="RUN")],
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+@command(run, "stop")
+def run_stop(run_id: RunId, where: Where) -> Result:
     """Ends a run once its open round is closed; what was trained may become a candidate."""
     from broker.commands import run as commands_run
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_run.run_stop(where, run_id), as_json=as_json)
+    return commands_run.run_stop(where, run_id)
 
 
-@run.command("resume")
-def run_resume(
-    run_id: Annotated[str, typer.Argument(metavar="RUN")],
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+@command(run, "resume")
+def run_resume(run_id: RunId, where: Where) -> Result:
     """Lets a run go on that waits because silos rejected its models; find out why first."""
     from broker.commands import run as commands_run
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_run.run_resume(where, run_id), as_json=as_json)
+    return commands_run.run_resume(where, run_id)
 
 
-@release.command("list")
-def release_list(
-    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
-) -> None:
+@command(release, "list")
+def release_list(where: Where) -> Result:
     """Lists released models and candidates at the gate."""
     from broker import commands
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.release_list(where), as_json=as_json)
+    return commands.release_list(where)
 
 
-@audit.command("bundle")
-def audit_bundle(
-    *,
-    out: Annotated[Path, typer.Option("--out", help="New file.")],
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+@command(audit, "bundle")
+def audit_bundle(*, out: Annotated[Path, typer.Option("--out", help="New file.")], where: Where) -> Result:
     """Takes everything that an offline audit needs, as one file."""
     from broker import commands
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.audit_bundle(where, out), as_json=as_json)
+    return commands.audit_bundle(where, out)
 
 
-@audit.command("vectors")
+@command(audit, "vectors")
 def audit_vectors(
     *,
     directory: Home,
     run_id: Annotated[str, typer.Option("--run", help="Whose masked vectors.")],
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Copies the masked vectors of a run that are still kept, for an auditor who redoes its sums."""
     from broker import commands
 
-    finish(lambda: commands.audit_vectors(directory, run_id, out), as_json=as_json)
+    return commands.audit_vectors(directory, run_id, out)
 
 
-@audit.command("policy")
+@command(audit, "policy")
 def audit_policy(
+    *,
     contracts: Annotated[
         list[str] | None, typer.Option("--contract", help="Accept only this one, repeatable.")
     ] = None,
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Prints a policy file for an auditor, to be compared by another way."""
     from broker import commands
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.audit_policy(where, contracts or []), as_json=as_json)
+    return commands.audit_policy(where, contracts or [])
 
 
-@app.command()
-def status(
-    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
-) -> None:
+@command(app, "status")
+def status(where: Where) -> Result:
     """Shows how the broker is."""
     from broker import commands
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands.status(where), as_json=as_json)
+    return commands.status(where)
 
 
 def main() -> None:

@@ -4,49 +4,42 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.cli.life import contract
-from broker.cli.options import Dir, Json, Key, Pin, Url, finish, where_of
+from broker.cli.options import command
+
+if TYPE_CHECKING:
+    from broker.answers import Result
+    from broker.commands import Where
 
 __all__ = ["contract"]
 
 
-@contract.command("diff")
+@command(contract, "diff")
 def contract_diff(
     old: Annotated[str, typer.Argument(help="File or digest of a contract.")],
     new: Annotated[str, typer.Argument(help="File or digest of another one.")],
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Shows what is tighter and what is looser, with a request that shows it; exit code 3 if looser."""
     from broker.commands.comparing import contract_diff as work
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: work(where, old, new), as_json=as_json)
+    return work(where, old, new)
 
 
-@contract.command("dry-run")
+@command(contract, "dry-run")
 def contract_dry_run(
     file: Path,
     *,
     against: Annotated[
         str | None, typer.Option("--against", help="Contract whose records are meant; else all its versions.")
     ] = None,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Tries a proposal on the broker's past decisions: what it would have refused. Writes nothing."""
     from broker.commands.comparing import contract_dry_run as work
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: work(where, file, against=against), as_json=as_json)
+    return work(where, file, against=against)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.options import Dir, Json, Key, Lang, Pin, Url, finish, typer_group, where_of
+from broker.cli.options import Clause, Lang, Text, command, typer_group
 
 if TYPE_CHECKING:
+    from broker.answers import Result
+    from broker.commands import Where
     from policies.contract.templates import Blank
 
 __all__ = ["contract"]
@@ -21,7 +23,7 @@ contract = typer_group("Contracts: draft, check, offer, watch.")
 _TEMPLATES = "weld-pick (recipes weld, pick), anomaly (anomaly) or open-research (common)."
 
 
-@contract.command("new")
+@command(contract, "new")
 def contract_new(
     *,
     template: Annotated[str, typer.Option("--template", help=_TEMPLATES)],
@@ -47,19 +49,15 @@ def contract_new(
         Path | None, typer.Option("--prose", help="The text for people (PDF or text); its hash is bound.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="New file for the text; else stdout.")] = None,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+    as_json: bool,
+) -> Result:
     """Drafts a contract from a template; asks for what is still blank."""
     from broker.commands.drafting import Draft, contract_outline
     from broker.commands.drafting import contract_new as work
 
     if outline:
-        finish(lambda: contract_outline(template), as_json=as_json)
-    where = where_of(directory, url, pin, key)
+        return contract_outline(template)
     draft = Draft(
         template=template,
         answers=answers,
@@ -71,7 +69,7 @@ def contract_new(
         prose=prose,
     )
     at_terminal = sys.stdin.isatty() and not as_json
-    finish(lambda: work(where, draft, _ask if at_terminal else None), as_json=as_json)
+    return work(where, draft, _ask if at_terminal else None)
 
 
 def _ask(blank: Blank) -> str:
@@ -89,23 +87,23 @@ def _ask(blank: Blank) -> str:
     return answer
 
 
-@contract.command("lint")
-def contract_lint(file: Path, *, lang: Lang = "en", as_json: Json = False) -> None:
+@command(contract, "lint")
+def contract_lint(file: Path, *, lang: Lang = "en") -> Result:
     """Checks the text of a contract: what no pool should sign, and what its signers should know."""
     from broker.commands.contract_files import contract_lint as work
 
-    finish(lambda: work(file, lang=lang), as_json=as_json)
+    return work(file, lang=lang)
 
 
-@contract.command("schema")
-def contract_schema(*, as_json: Json = False) -> None:
+@command(contract, "schema")
+def contract_schema() -> Result:
     """Prints the JSON Schema of the contract language."""
     from broker.commands.contract_files import contract_schema as work
 
-    finish(work, as_json=as_json)
+    return work()
 
 
-@contract.command("offer")
+@command(contract, "offer")
 def contract_offer(
     file: Path,
     recipes: Annotated[
@@ -119,78 +117,52 @@ def contract_offer(
     prose: Annotated[
         Path | None, typer.Option("--prose", help="The text for people, as the contract's hash binds it.")
     ] = None,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Offers a contract (YAML or canonical JSON) with its recipes to its parties."""
     from broker.commands import contract as commands_contract
 
-    where = where_of(directory, url, pin, key)
-    finish(
-        lambda: commands_contract.contract_offer(
-            where, file, recipes or [], annexes=annexes or (), prose=prose
-        ),
-        as_json=as_json,
-    )
+    return commands_contract.contract_offer(where, file, recipes or [], annexes=annexes or (), prose=prose)
 
 
-@contract.command("withdraw")
+@command(contract, "withdraw")
 def contract_withdraw(
     name: Annotated[
         str, typer.Argument(help="Id of the negotiation, or the digest of its open text (12 hex digits do).")
     ],
     *,
     reason: Annotated[str, typer.Option("--reason", help="Reason code, like text.mistaken.")],
-    clause: Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="One line for the parties.")] = None,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    clause: Clause = None,
+    text: Text = None,
+    where: Where,
+) -> Result:
     """Ends the round of a negotiation for all, with a reason; what is final stays final."""
     from broker.commands import contract as commands_contract
 
-    where = where_of(directory, url, pin, key)
-    finish(
-        lambda: commands_contract.contract_withdraw(where, name, reason=reason, clause=clause, text=text),
-        as_json=as_json,
-    )
+    return commands_contract.contract_withdraw(where, name, reason=reason, clause=clause, text=text)
 
 
-@contract.command("list")
-def contract_list(
-    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
-) -> None:
+@command(contract, "list")
+def contract_list(where: Where) -> Result:
     """Lists contracts, where each stands, every lane of what is open, and who is waited for."""
     from broker.commands import contract as commands_contract
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_contract.contract_list(where), as_json=as_json)
+    return commands_contract.contract_list(where)
 
 
-@contract.command("show")
+@command(contract, "show")
 def contract_show(
     contract: Annotated[
         str, typer.Argument(help="Digest of a contract (12 hex digits do), or a file (no broker is asked).")
     ],
     *,
     lang: Lang = "en",
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Shows a contract in plain words, in English or Japanese; its lanes, and where it stands."""
     from broker.commands import contract as commands_contract
     from broker.commands.contract_files import contract_show_file
 
     if not contract.startswith("sha256:") and Path(contract).is_file():
-        finish(lambda: contract_show_file(Path(contract), lang=lang), as_json=as_json)
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_contract.contract_show(where, contract, lang=lang), as_json=as_json)
+        return contract_show_file(Path(contract), lang=lang)
+    return commands_contract.contract_show(where, contract, lang=lang)

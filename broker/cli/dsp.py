@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.options import Dir, Json, Key, Pin, Url, finish, typer_group, where_of
+from broker.cli.options import command, typer_group
+
+if TYPE_CHECKING:
+    from broker.answers import Result
+    from broker.commands import Where
 
 __all__ = ["dsp"]
 
@@ -16,7 +20,7 @@ counterparty = typer_group("Connectors that may talk to this broker.")
 dsp.add_typer(counterparty, name="counterparty")
 
 
-@counterparty.command("add")
+@command(counterparty, "add")
 def counterparty_add(
     name: str,
     *,
@@ -29,47 +33,25 @@ def counterparty_add(
     org: Annotated[
         str | None, typer.Option("--org", help="The member that it speaks for; without, open tiers only.")
     ] = None,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+    where: Where,
+) -> Result:
     """Registers a connector and prints its token once; the same one again gets a new token."""
     from broker.commands import dsp as commands_dsp
 
-    where = where_of(directory, url, pin, key)
-    finish(
-        lambda: commands_dsp.counterparty_add(
-            where, name, callback=callback, participant=participant, org=org
-        ),
-        as_json=as_json,
-    )
+    return commands_dsp.counterparty_add(where, name, callback=callback, participant=participant, org=org)
 
 
-@counterparty.command("list")
-def counterparty_list(
-    *, directory: Dir = None, url: Url = None, pin: Pin = None, key: Key = None, as_json: Json = False
-) -> None:
+@command(counterparty, "list")
+def counterparty_list(where: Where) -> Result:
     """Lists connectors."""
     from broker.commands import dsp as commands_dsp
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_dsp.counterparty_list(where), as_json=as_json)
+    return commands_dsp.counterparty_list(where)
 
 
-@counterparty.command("remove")
-def counterparty_remove(
-    name: str,
-    *,
-    directory: Dir = None,
-    url: Url = None,
-    pin: Pin = None,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
+@command(counterparty, "remove")
+def counterparty_remove(name: str, where: Where) -> Result:
     """Ends a connector's token at once; what it agreed stays."""
     from broker.commands import dsp as commands_dsp
 
-    where = where_of(directory, url, pin, key)
-    finish(lambda: commands_dsp.counterparty_remove(where, name), as_json=as_json)
+    return commands_dsp.counterparty_remove(where, name)

@@ -117,6 +117,7 @@ def run_show(where: Where, run: str) -> Result:
         *_waits(found.get("waiting")),
         *_rejected(found.get("rejected")),
         *_out(found.get("out", ())),
+        *_suspects(found.get("suspects", ())),
         *table(("ROUND", "ATTEMPT", *map(str.upper, _COUNTS), "MODEL"), rows, empty="no round closed yet"),
     )
     return Result(data=found, text=text)
@@ -157,6 +158,15 @@ def _rejected(rejected: Any) -> list[str]:  # noqa: ANN401  a JSON document
     return [
         f"rejected     {rejected['rounds']} models in a row; the one of round {rejected['stands']} stands",
         f"remedy       {plain(rejected['remedy'])}",
+    ]
+
+
+def _suspects(parties: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """A line about members that stood in every team that was left out of a model."""
+    if not parties:
+        return []
+    return [
+        f"suspects     {' '.join(map(plain, parties))}: in every team that was left out; ask their owners"
     ]
 
 

@@ -28,6 +28,7 @@ from broker.contracts.errors import AnnexMismatchError, AnnexMissingError, LintE
 from broker.contracts.service import OFFERED, OPEN_DATA, PROSE
 from broker.store.tables import contract_annex, contract_document
 from policies.contract import Contract, load
+from policies.contract.held_out import check_held_out
 from policies.contract.lint import LintFinding, lint
 from policies.contract.negotiation.pool import Draft
 from policies.contract.starts import check_said, check_starts, named_annexes
@@ -110,7 +111,8 @@ class Offers:
 
         1. the language, strictly; 2. the broker's key and the log are ours; 3. each contributor is the member
            that it says; 4. each recipe is one of the contract, byte for byte, none is missing, and each
-           starts from what the contract says; 5. the prose is the one that the contract binds; 6. no lint
+           starts from what the contract says, and what it asks of held-out episodes can be paid for by
+           every site; 5. the prose is the one that the contract binds; 6. no lint
            error.
 
         Args:
@@ -127,7 +129,8 @@ class Offers:
             ContractError: Step 1.
             PartyMismatchError: Steps 2 and 3, naming the clause.
             AnnexMismatchError, AnnexMissingError: Steps 4 and 5.
-            ContractInvalidError, SeedError: Step 4, what a recipe starts from; the clause is named.
+            ContractInvalidError, SeedError: Step 4, what a recipe starts from or asks of held-out episodes;
+                the clause is named.
             IriaiError: Step 4, the recipe itself is not sound.
             LintError: Step 6.
         """
@@ -262,6 +265,7 @@ def _opens_of(
                 clause=wanted.clause,
             )
     check_starts(contract, loaded, whole)
+    check_held_out(contract, loaded)
     return whole
 
 

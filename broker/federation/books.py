@@ -71,6 +71,7 @@ _ONCE: Mapping[EntryType, tuple[str | None, str, str]] = {
     EntryType.SUBMISSION_RECEIVED: ("attempt", SUBMISSION, "one submission for a slot"),
     EntryType.EVALUATION_RECEIVED: ("candidate", EVALUATION, "one evaluation of a candidate"),
     EntryType.ROUND_VOTED: (None, EVALUATION, "one vote on a round"),
+    EntryType.ROUND_SCORED: (None, EVALUATION, "one judgement of a probe's teams"),
 }
 """Kinds that a member makes once: for which field, why another is refused, and what is needed."""
 _BUDGET = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT})

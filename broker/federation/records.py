@@ -3,7 +3,7 @@
 
     open_attempt    decision.recorded for each party asked (refusals too), round.opened
     close_attempt   the nodes' envelopes; contribution.accepted or .refused; incidents; the broker's decision;
-                    aggregate.released; round.closed; the rows of round, run, votes and budget mirror
+                    round.chosen; aggregate.released; round.closed; the rows of round, run, votes and mirror
 
 `broker.federation.envelopes` says what becomes of envelopes that are late, or that the log does not take.
 """
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from broker.federation.books import Books
     from broker.federation.participants import Participant
     from broker.federation.replies import NodeReply
+    from broker.federation.secure.teams import Choice
     from broker.log import LogTx
     from broker.store import Session
     from policies.recipe import Recipe
@@ -128,6 +129,7 @@ class Outcome:
         survivors: Parties whose update is in the model.
         transcript: Digest of what an auditor redoes the opened sum from, or None.
         unmasked: Members were asked to unmask: the round has no further attempt.
+        choice: What became of a probe's teams, or None.
     """
 
     opening: Opening
@@ -138,6 +140,7 @@ class Outcome:
     survivors: tuple[str, ...] = ()
     transcript: str | None = None
     unmasked: bool = False
+    choice: Choice | None = None
 
 
 @dataclass(slots=True)
@@ -210,6 +213,8 @@ def close_attempt(session: Session, tx: LogTx, outcome: Outcome, books: Books) -
     outcome = _settle_early(session, tx, outcome, written)
     if outcome.judgement is not None:
         outcome.judgement.record(session, tx, run=opening.run, round=opening.round)
+    if outcome.choice is not None:
+        tx.add(_chosen_event(opening, outcome.choice))
     if outcome.model is not None:
         tx.add(_aggregate_event(outcome, written))
     tx.add(_closed_event(outcome, by_party, written))
@@ -319,6 +324,27 @@ def _aggregate_event(outcome: Outcome, written: Written) -> Event:
     )
 
 
+def _chosen_event(opening: Opening, choice: Choice) -> Event:
+    return Event(
+        type=EntryType.ROUND_CHOSEN,
+        scope=opening.contract,
+        run=opening.run,
+        round=opening.round,
+        refs=choice.refs,
+        pub={
+            "attempt": opening.attempt,
+            "base": choice.base,
+            "against": choice.against,
+            "transcript": choice.transcript,
+            "opened": list(choice.opened),
+            "failed": list(choice.failed),
+            "chosen": list(choice.chosen),
+            "judges": choice.judges,
+            "rejected_rounds": choice.rejected_rounds,
+        },
+    )
+
+
 def final_verdicts(outcome: Outcome) -> dict[str, str]:
     """Party → verdict as log and row show it: an accepted update of a lost attempt is refused."""
     found = {}
@@ -410,4 +436,6 @@ def _write_rows(session: Session, tx: LogTx, outcome: Outcome) -> None:
     values: dict[str, Any] = {"steps": run.c.steps + trained}
     if outcome.model is not None:
         values |= {"round": opening.round, "model_digest": outcome.model}
+    if outcome.choice is not None and outcome.choice.rejected:
+        values |= {"model_digest": outcome.choice.back_to}
     session.execute(update(run).where(run.c.run_id == opening.run).values(values))

@@ -5,7 +5,8 @@
    (`broker.federation.starting`);
 2. each round: judge who may be asked, ask (`broker.federation.collecting`), judge the replies, average, step,
    checkpoint, close in one transaction. Where the contract requires it, updates are masked, and only their
-   sum is opened (`broker.federation.secure`);
+   sum is opened (`broker.federation.secure`), in a probe the sums of teams, of which the silos choose
+   (`broker.federation.probing`);
 3. where the contract asks for it, the silos vote on the model of a round before the next one is opened
    (`broker.federation.voting`);
 4. the last model goes to `broker.release.judging`; the release gate takes over.
@@ -26,8 +27,10 @@ from broker.federation.books import Books
 from broker.federation.checkpoints import Checkpoint, Checkpoints, model_bytes
 from broker.federation.collecting import Collecting, Errand
 from broker.federation.envelopes import EnvelopesRefusedError, barred
+from broker.federation.errors import RunHaltedError, RunSupersededError
 from broker.federation.participants import participants
 from broker.federation.permits import Permits
+from broker.federation.probing import Probing
 from broker.federation.progress import progress
 from broker.federation.receiving import Receiving
 from broker.federation.records import (
@@ -43,20 +46,23 @@ from broker.federation.standing import Standing
 from broker.federation.starting import Starting
 from broker.federation.voting import Voting
 from broker.federation.willing import Willing
+from broker.runs.verdicts import LEFT_OUT, UNUSED
 from policies.limits import LOST_ROUNDS_MAX, REJOIN_S
 from policies.recipe import load as load_recipe
 from policies.rounds import need_of, sums_masked
+from policies.secagg.errors import SecaggError
 from policies.server_step import initial_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from broker.federation.collecting import Collected
     from broker.federation.engine import EngineRun
     from broker.federation.participants import Participant
     from broker.federation.progress import Progress
     from broker.federation.records import Opening, Written
-    from broker.federation.secure.attempt import SecureAttempt, Summed
+    from broker.federation.secure.attempt import SecureAttempt
+    from broker.federation.secure.teams import Summed, Sums
     from broker.federation.tools import Tools
     from broker.log import LogTx
     from broker.store import Session
@@ -137,6 +143,7 @@ class RunSession:
             standing=self._standing,
             checkpoints=self._checkpoints,
         )
+        self._probing = Probing(tools, run_id, self.contract, self.recipe, voting=self._voting)
 
     # --- training ---
 
@@ -304,7 +311,9 @@ class RunSession:
         found = await self._collect(engine_run, errand, opening)
         received, tensors = found.received, found.tensors
         clock.lap("contribute_ms")
-        summed = None if secret is None else await self._opened(engine_run, opening, secret, received, clock)
+        summed = None
+        if secret is not None:
+            summed = await self._opened(engine_run, checkpoint, opening, secret, received, clock=clock)
         while True:
             outcome, following = self._settle(checkpoint, opening, found, secret, summed)
             clock.lap("aggregate_ms")
@@ -320,6 +329,8 @@ class RunSession:
                 )
         for handle in tensors.values():
             handle.release()
+        if outcome.choice is not None:
+            self._probing.tell()
         clock.lap("commit_ms")
         self._checkpoints.prune(following.round, stands=self._voting.stands())
         if self._secure is not None and secret is not None:
@@ -348,9 +359,11 @@ class RunSession:
     async def _opened(
         self,
         engine_run: EngineRun,
+        checkpoint: Checkpoint,
         opening: Opening,
         secret: SecureAttempt,
         received: dict[str, Received],
+        *,
         clock: _Stopwatch,
     ) -> Summed | None:
         """Opens the sum of what was accepted, if that is enough and the contract lets it be used.
@@ -363,18 +376,41 @@ class RunSession:
             return None
         if not self._permits.aggregate(self.progress, opening.round, survivors).allow:
             return None
-        summed = await secret.open(engine_run, opening.cohort, clock.lap)
+        sums = await secret.open(engine_run, opening.cohort, clock.lap)
         clock.lap("aggregate_ms")
-        if summed is None:
-            for party in secret.offenders.keys() & received.keys():
-                received[party] = replace(
-                    received[party],
-                    verdict=REFUSED,
-                    reason=secret.offenders[party],
-                    need="what the protocol asks of a member",
-                    found="another answer",
-                )
+        if sums is None:
+            out = {party: secret.offenders[party] for party in secret.offenders.keys() & received.keys()}
+            _refuse(received, out, need="what the protocol asks of a member", found="another answer")
+            return None
+        try:
+            summed = await self._chosen(engine_run, checkpoint, opening, sums) if sums.probe else sums.sole()
+        except SecaggError as error:
+            secret.not_used(error)
+            return None
+        clock.lap("judge_ms")
+        if summed is not None:
+            opened = {party for team in sums.teams for party in team.parties}
+            closed = dict.fromkeys(secret.vectors.keys() - opened, UNUSED)
+            _refuse(received, closed, need="a team with enough groups", found="too few answered")
+            out = dict.fromkeys(opened - set(summed.online), LEFT_OUT)
+            _refuse(received, out, need="a team whose sum is in the model", found="its team was left out")
         return summed
+
+    async def _chosen(
+        self, engine_run: EngineRun, checkpoint: Checkpoint, opening: Opening, sums: Sums
+    ) -> Summed | None:
+        """The sum of the teams that judges choose; None if the contract was stopped meanwhile."""
+        asked = [one for one in self.online() if one.node not in self.barred]
+        try:
+            probed = await self._probing.choose(
+                engine_run, opening, checkpoint, sums, step=self.progress.aggregated, asked=asked
+            )
+        except (RunHaltedError, RunSupersededError):
+            return None  # the attempt is settled, and gives no model
+        if probed.heard is not None:
+            self.voted |= probed.heard.voted
+            self.barred |= probed.heard.barred
+        return probed.summed
 
     async def _close(
         self, engine_run: EngineRun, checkpoint: Checkpoint, outcome: Outcome, following: Checkpoint
@@ -401,6 +437,8 @@ class RunSession:
             asked = self.online()
             if self._voting.due(session, now.last_model_round):
                 return kept, written, now, None
+            if kept.choice is not None and kept.choice.rejected:
+                return kept, written, now, None  # goes on from another model, if it may
             if not self._enough(asked) or self._finished(now) or self._willing.wait_ms(now, self.barred):
                 return kept, written, now, None
             weights = (checkpoint if kept.model is None else following).weights
@@ -414,6 +452,8 @@ class RunSession:
             self.asking.owe_receipts(one.party, written.envelopes.get(one.party, []))
         self.voted |= written.voted
         at = checkpoint if kept.model is None else following
+        if kept.choice is not None and kept.choice.rejected:
+            at = self._voting.accepted()
         if opened is None:
             at = await self._judged(engine_run, at)
             return kept, at, await self._open_next(at)
@@ -462,6 +502,12 @@ class RunSession:
         return self._settling.masked(
             self.progress, checkpoint, opening, found.received, secret=secret, summed=summed
         )
+
+
+def _refuse(received: dict[str, Received], reasons: Mapping[str, str], *, need: str, found: str) -> None:
+    """Takes updates out of an attempt that were accepted before."""
+    for party, reason in reasons.items():
+        received[party] = replace(received[party], verdict=REFUSED, reason=reason, need=need, found=found)
 
 
 class _Stopwatch:

@@ -4,6 +4,8 @@
 - Plain updates are averaged here; of masked ones the sum was opened already, over everybody whose vector
   was taken. If one of them does not count any more, there is no model: nobody can be left out of an opened
   sum.
+- In a probe whoever is in no chosen team was refused before: the sum is over the others, and that t members
+  opened it was seen to when it was opened.
 - The contract decides before anything is averaged, and again in the transaction that writes it.
 """
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from broker.federation.permits import Permits
     from broker.federation.progress import Progress
     from broker.federation.records import Opening, Received
-    from broker.federation.secure.attempt import SecureAttempt, Summed
+    from broker.federation.secure.attempt import SecureAttempt
+    from broker.federation.secure.teams import Summed
     from broker.federation.standing import Standing
     from broker.federation.tools import Journal
     from broker.store import Session
@@ -99,6 +102,10 @@ class Settling:
     ) -> tuple[Outcome, Checkpoint]:
         """The outcome of masked updates: a model, if everybody whose vector is in the sum still counts."""
         lost = Outcome(opening=opening, received=dict(received), unmasked=secret.unmasked)
+        if summed is not None and not summed.online:
+            return replace(lost, choice=summed.choice), checkpoint
+        if summed is not None:
+            opening = replace(opening, members_needed=0)
         settled = self._verdicts(at, opening, received, burned=secret.unmasked).settle()
         if not isinstance(settled, Closed):
             return lost, checkpoint
@@ -115,6 +122,7 @@ class Settling:
             aggregate=summed.aggregate,
             survivors=summed.online,
             transcript=summed.transcript,
+            choice=summed.choice,
         )
         return outcome, following
 

@@ -60,12 +60,20 @@ CARRIED = frozenset(
         EntryType.EVALUATION_RECEIVED,
         EntryType.VOTE_CAST,
         EntryType.ROUND_VOTED,
+        EntryType.ROUND_SCORED,
         EntryType.CANARY_COMMITTED,
         EntryType.CANARY_REVEALED,
     }
 )
 """What a reply may carry; a key's revocation or a contract's end comes in by another door, or not at all."""
-_OF_ROUNDS = frozenset({EntryType.DECISION_RECORDED, EntryType.SUBMISSION_RECEIVED, EntryType.ROUND_VOTED})
+_OF_ROUNDS = frozenset(
+    {
+        EntryType.DECISION_RECORDED,
+        EntryType.SUBMISSION_RECEIVED,
+        EntryType.ROUND_VOTED,
+        EntryType.ROUND_SCORED,
+    }
+)
 _PLANNED = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT, EntryType.SUBMISSION_RECEIVED})
 
 

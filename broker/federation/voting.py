@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Votes of all silos on the model of a round, where the contract's validation clause asks for them.
 
-After a round that is drawn (`policies.robustness.votes.is_judged`), before the next one is opened:
+After a round that is drawn (`policies.robustness.votes.is_judged`), before the next one is opened, unless it
+was a probe, whose judges have answered already (`broker.federation.probing`):
 
 1. every participant that is online is asked with both models: the round's, and the last accepted one;
    who gave no vote is asked once more;
@@ -18,7 +19,7 @@ halt. Too few votes are no consent: the round is rejected.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
@@ -38,7 +39,7 @@ from policies.robustness.plan import votes_plan
 from policies.robustness.votes import is_judged, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from broker.federation.asking import Asking
     from broker.federation.books import Books
@@ -54,9 +55,42 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["Verdict", "Voting"]
+__all__ = ["Heard", "Question", "Verdict", "Voting"]
 
 _ASKED = 2  # attempts, before a silo that gives no vote counts as silent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What judges are asked.
+
+    Attributes:
+        kind: Of the entry that answers it.
+        number: Of the round.
+        named: What it is about; an answer names the same.
+        more: What else the request says.
+        tensor: Bytes beside it, and their ``dtype``.
+    """
+
+    kind: EntryType
+    number: int
+    named: Mapping[str, Any]
+    more: Mapping[str, Any]
+    tensor: bytes = field(repr=False)
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What came beside the answers, which are in the log.
+
+    Attributes:
+        voted: Candidates about which a vote came with a reply.
+        barred: Nodes that are out of the run from here on.
+    """
+
+    voted: frozenset[str]
+    barred: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +117,10 @@ class _Answer:
     sender: Participant
     reply: NodeReply
 
-    def voted(self, run_id: str, number: int) -> bool:
-        """Whether a vote on the round is in it, and not only what waited for a receipt."""
-        votes = [one for one in self.reply.signed if one.kind is EntryType.ROUND_VOTED]
-        return any(one.belongs_to(run_id, number) for one in votes)
+    def answers(self, run_id: str, question: Question) -> bool:
+        """Whether an answer is in it, and not only what waited for a receipt."""
+        votes = [one for one in self.reply.signed if one.kind is question.kind]
+        return any(one.belongs_to(run_id, question.number) for one in votes)
 
 
 class Voting:
@@ -162,14 +196,15 @@ class Voting:
             RunHaltedError: A party stopped the contract: nothing is written.
             RunSupersededError: A successor rules: likewise.
         """
-        with self._tools.store.read() as session:
-            stands = course_of(session, self._run).stands
-        before = self._checkpoints.load(stands, size=self._recipe.parameters)
-        answers, refused = await self._ask(engine_run, at, before, asked), list[EnvelopesRefusedError]()
-        voted: set[str] = set()
-        while (error := await self._log(at.round, answers, refused, voted)) is not None:
-            refused.append(error)
-            answers = [one for one in answers if one.sender != error.sender]
+        before = self.accepted()
+        question = Question(
+            kind=EntryType.ROUND_VOTED,
+            number=at.round,
+            named=_named(at, before),
+            more={"plan": digest_of(self._plan)},
+            tensor=model_bytes(at.weights) + model_bytes(before.weights),
+        )
+        heard = await self.hear(engine_run, question, asked)
         (accepted, course), _ = await self._tools.writer.run(
             lambda session, tx: self._conclude(session, tx, at, before)
         )
@@ -177,8 +212,8 @@ class Voting:
             at=at if accepted else before,
             accepted=accepted,
             rejections=course.rejections,
-            voted=frozenset(voted),
-            barred=frozenset(one.sender.node for one in refused if one.evidence is not None),
+            voted=heard.voted,
+            barred=heard.barred,
         )
         self._tools.journal.note(
             "round.judged",
@@ -189,37 +224,56 @@ class Voting:
         )
         return verdict
 
+    def accepted(self) -> Checkpoint:
+        """The newest accepted model; the start model before the first."""
+        with self._tools.store.read() as session:
+            stands = course_of(session, self._run).stands
+        return self._checkpoints.load(stands, size=self._recipe.parameters)
+
+    async def hear(self, engine_run: EngineRun, question: Question, asked: Sequence[Participant]) -> Heard:
+        """Asks, twice whoever gives no answer, and logs what came.
+
+        Raises:
+            RunHaltedError: A party stopped the contract: nothing is written.
+            RunSupersededError: A successor rules: likewise.
+        """
+        answers, refused = await self._ask(engine_run, question, asked), list[EnvelopesRefusedError]()
+        voted: set[str] = set()
+        while (error := await self._log(question.number, answers, refused, voted)) is not None:
+            refused.append(error)
+            answers = [one for one in answers if one.sender != error.sender]
+        barred = frozenset(one.sender.node for one in refused if one.evidence is not None)
+        return Heard(voted=frozenset(voted), barred=barred)
+
     async def _ask(
-        self, engine_run: EngineRun, at: Checkpoint, before: Checkpoint, asked: Sequence[Participant]
+        self, engine_run: EngineRun, question: Question, asked: Sequence[Participant]
     ) -> list[_Answer]:
         found: dict[str, _Answer] = {}
         for attempt in range(1, _ASKED + 1):
-            done = {party for party, one in found.items() if one.voted(self._run, at.round)}
+            done = {party for party, one in found.items() if one.answers(self._run, question)}
             if waiting := [one for one in asked if one.party not in done]:
-                for one in await self._exchange(engine_run, (at, before), waiting, attempt):
+                for one in await self._exchange(engine_run, question, waiting, attempt):
                     found[one.sender.party] = one
         return [found[party] for party in sorted(found)]
 
     async def _exchange(
         self,
         engine_run: EngineRun,
-        models: tuple[Checkpoint, Checkpoint],
+        question: Question,
         asked: Sequence[Participant],
         attempt: int,
     ) -> list[_Answer]:
-        at, before = models
         deadline_ms = self._asking.deadline_ms()
-        body = {**_named(at, before), "plan": digest_of(self._plan)}
-        tensor = model_bytes(at.weights) + model_bytes(before.weights)
         by_node = {one.node: one for one in asked}
         requests = [
             self._asking.request(
                 one,
                 ExchangeType.SA_JUDGE,
-                (at.round, attempt),
-                body=body,
-                model=tensor,
+                (question.number, attempt),
+                body={**question.named, **question.more},
+                model=question.tensor,
                 deadline_ms=deadline_ms,
+                dtype=question.dtype,
             )
             for one in asked
         ]

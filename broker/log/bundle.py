@@ -155,7 +155,8 @@ class _Reader:
             self.receipted.append(index)
         pub = parse(body)["pub"]
         self.named |= {value for value in pub.values() if isinstance(value, str)}
-        if kind == EntryType.AGGREGATE_RELEASED and pub["transcript"] is not None:
+        summed = kind in {EntryType.AGGREGATE_RELEASED, EntryType.ROUND_CHOSEN}
+        if summed and pub["transcript"] not in {None, *self.summed}:
             self.summed.append(pub["transcript"])
         if kind == EntryType.DECISION_RECORDED:
             self._decided.append((index, pub["decision"]))

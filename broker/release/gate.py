@@ -31,6 +31,7 @@ from broker.contracts.waiting import opens_ms, recorded, waits
 from broker.release.case import DISCARDED, REFUSED, RELEASED, read_case
 from broker.release.judging import WAITING
 from broker.store.tables import candidate, log_entry, release, statement
+from policies.contract.thresholds import smallest_sum
 from policies.encoding import digest
 from policies.log.entries import EntryType, Event
 from policies.privacy.statement import (
@@ -42,6 +43,7 @@ from policies.privacy.statement import (
     statement_bytes,
 )
 from policies.privacy.tight import tight_text
+from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -82,19 +84,6 @@ class _Look:
     def moves(self) -> bool:
         """Whether something is to be written."""
         return bool(self.for_good or self.news) or self.empty
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sums:
-    """The aggregates of a run.
-
-    Attributes:
-        fewest: Silos in the smallest of them.
-        masked: Whether each is an opened sum, with its transcript: then no single update was ever read.
-    """
-
-    fewest: int
-    masked: bool
 
 
 class Gate:
@@ -180,7 +169,7 @@ class Gate:
             judgement.record(session, tx, run=case.run)
         if not now.for_good and not now.empty:
             return case.state
-        signed = self._statement(case, _sums(session, case.run))
+        signed = self._statement(case, masked=_masked(session, case.run))
         named = digest(signed)
         session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": signed})
         for tier, judgement in now.for_good:
@@ -198,7 +187,7 @@ class Gate:
         exited = self._tools.contracts.life(case.contract, session).exited
         return any(exited[one.party].choice == "discard" for one in case.cohort if one.party in exited)
 
-    def _statement(self, case: Case, sums: _Sums) -> bytes:
+    def _statement(self, case: Case, *, masked: bool) -> bytes:
         document = statement_bytes(
             build_statement(
                 subject=Subject(
@@ -207,22 +196,24 @@ class Gate:
                     contract=case.contract.digest,
                     recipe=case.recipe.digest,
                 ),
-                claims=[self._claim(one, case, summed=sums.fewest) for one in case.cohort],
-                evaluation=case.recipe.evaluation.digest,
-                terms=_terms(case, sums),
+                claims=[self._claim(one, case) for one in case.cohort],
+                evaluation=case.recipe.evaluation.document,
+                votes=votes_plan(case.contract.validation, case.recipe.evaluation.document),
+                terms=_terms(case, masked=masked),
             )
         )
         return Envelope.seal(document, PAYLOAD_TYPE, self._tools.broker_key).to_bytes()
 
-    def _claim(self, one: Participant, case: Case, *, summed: int) -> dict[str, object]:
+    def _claim(self, one: Participant, case: Case) -> dict[str, object]:
         shown, plan = one.alias(case.contract.digest, case.run, None), case.recipe.plan
         if plan is None:
             return claim(shown, None)
         audits = case.report.get("audits", {}).get(shown, {})
+        recipe, honest = case.recipe.digest, plan.honest_min
         return claim(
             shown,
             plan.document,
-            summed=summed,
+            summed=None if honest is None else smallest_sum(case.contract, recipe, honest),
             epsilon_pld=self._tight[plan.digest],
             audit=audits.get("conformance"),
         )
@@ -266,11 +257,11 @@ class Gate:
             )
 
 
-def _terms(case: Case, sums: _Sums) -> Terms:
+def _terms(case: Case, *, masked: bool) -> Terms:
     """What else the claims of a release depend on: what was done, where it is in the log."""
     start, tested = case.recipe.start, case.report.get("leaks") is not None
     return Terms(
-        secure_aggregation="required" if sums.masked else "off",
+        secure_aggregation="required" if masked else "off",
         reply_slot_ms=case.contract.privacy.reply_slot_ms or 0,
         seed_set=None if start is None else start.seed_set,
         leak_report=case.report["digest"] if tested else None,
@@ -278,14 +269,11 @@ def _terms(case: Case, sums: _Sums) -> Terms:
     )
 
 
-def _sums(session: Session, run_id: str) -> _Sums:
-    """Every aggregate of a run, by the log."""
+def _masked(session: Session, run_id: str) -> bool:
+    """Whether each aggregate of a run is an opened sum, with its transcript: no single update was read."""
     of = (log_entry.c.run == run_id) & (log_entry.c.type == EntryType.AGGREGATE_RELEASED.value)
     said = [json.loads(body)["pub"] for body in session.scalars(select(log_entry.c.body).where(of))]
-    return _Sums(
-        fewest=min((int(one["count"]) for one in said), default=0),
-        masked=bool(said) and all(one["transcript"] is not None for one in said),
-    )
+    return bool(said) and all(one["transcript"] is not None for one in said)
 
 
 def _is_known(pair: tuple[TierClause, Judgement], known: Mapping[str, Recorded]) -> bool:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of a run's models stand, as the votes in its log say: read by rounds, status and the release alike.
 
-- ``round.judged`` says of one round's model whether it stands. A rejected one is taken back, with those since
+- ``round.judged`` says of one round's model whether it stands; ``round.chosen`` of a probe says which teams
+  make its model, which stands then, or that none does. A rejected one is taken back, with those since
   the last accepted model; the run goes on from there.
 - As many rejections in a row as the contract allows, and the run asks nobody until an operator says
   ``run resume``, which is an entry of the log too.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, select
 
@@ -64,10 +65,11 @@ class Course:
 def course_of(session: Session, run_id: str) -> Course:
     """The course of a run, from its log."""
     # few entries are verdicts, and thousands are the run's: coalesce keeps the index of runs out of it
-    of_run = (log_entry.c.type == EntryType.ROUND_JUDGED.value) & (
-        func.coalesce(log_entry.c.run, "") == run_id
+    kinds = (EntryType.ROUND_JUDGED.value, EntryType.ROUND_CHOSEN.value)
+    of_run = log_entry.c.type.in_(kinds) & (func.coalesce(log_entry.c.run, "") == run_id)
+    query = select(log_entry.c.idx, log_entry.c.type, log_entry.c.round, log_entry.c.body).order_by(
+        log_entry.c.idx
     )
-    query = select(log_entry.c.idx, log_entry.c.round, log_entry.c.body).order_by(log_entry.c.idx)
     verdicts = session.execute(query.where(of_run)).all()
     words = [] if not verdicts else _resumed(session, run_id, since=verdicts[0].idx)
     course = Course()
@@ -75,9 +77,17 @@ def course_of(session: Session, run_id: str) -> Course:
         if any(at < row.idx for at in words):
             words = [at for at in words if at > row.idx]
             course = replace(course, rejections=0)
-        verdict = json.loads(row.body)["pub"]["verdict"]
-        course = course.after(row.round, accepted=verdict == "accepted")
+        accepted = _accepted(row.type, json.loads(row.body)["pub"])
+        if accepted is not None:
+            course = course.after(row.round, accepted=accepted)
     return replace(course, rejections=0) if words else course
+
+
+def _accepted(kind: str, pub: dict[str, Any]) -> bool | None:
+    """Whether an entry says that a model stands; None if nobody was asked: no team was within the bound."""
+    if kind == EntryType.ROUND_JUDGED.value:
+        return bool(pub["verdict"] == "accepted")
+    return None if pub["failed"] == pub["opened"] else bool(pub["chosen"])
 
 
 def _resumed(session: Session, run_id: str, *, since: int) -> list[int]:

@@ -10,7 +10,8 @@
 - Where silos rejected as many models in a row as the contract allows, it is ``suspended`` too until an
   operator lets it go on (`Runs.resume`); ``rejected`` says so (`broker.runs.course`).
 - Operators see who is ``out`` of a run, and by which incident: what its node signed, no audit would accept
-  (``budget.diverged``, say).
+  (``budget.diverged``, say). ``suspects`` are members that stood in every team that was left out of a model
+  (`broker.runs.suspects`).
 - Where the contract names the views that may be asked for (`broker.contracts.queries`), a member's view of a
   run ends with the rounds that are older than the contract's delay. Refused the status, a member that may
   know its own budget is still told whether the run holds it: state and outcome, no counts.
@@ -32,6 +33,7 @@ from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, RunClosedError, RunNotPausedError, TooFewSeatsError
 from broker.runs.incidents import incidents_of
 from broker.runs.remedies import remedy_of
+from broker.runs.suspects import suspects_of
 from broker.runs.verdicts import Pause, counts_of, pause_between, pause_of, who_said
 from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
@@ -255,6 +257,7 @@ class Runs:
         more: dict[str, Json] = {"plan": plan, "ended": ended}
         if isinstance(caller, Operator):
             more["out"] = self._out(session, contract, run_id)
+            more["suspects"] = self._suspects(session, contract, run_id)
         return replace(view, body={**view.body, **more, "rounds": [_round(one) for one in view.rounds]})
 
     def _out(self, session: Session, contract: Contract, run_id: str) -> list[dict[str, Json]]:
@@ -267,6 +270,13 @@ class Runs:
             | {"evidence": one.evidence}
             for one in incidents_of(session, run_id)
         ]
+
+    @staticmethod
+    def _suspects(session: Session, contract: Contract, run_id: str) -> list[Json]:
+        """Members that stood in every team that was left out; somebody should look, nobody is dropped."""
+        clause = contract.recipe(session.scalar(select(run.c.recipe_digest).where(run.c.run_id == run_id)))
+        members = 0 if clause is None else len(clause.participants)
+        return list(suspects_of(session, run_id, members=members)) if members else []
 
     def list_for(self, session: Session, caller: Member | Operator) -> list[Shown]:
         """The newest runs of the caller's contracts, oldest first."""

@@ -28,6 +28,7 @@ __all__ = [
     "ABSENT",
     "BARRED",
     "DECLINED",
+    "LEFT_OUT",
     "NOT_ASKED",
     "UNTRAINED",
     "UNUSED",
@@ -45,6 +46,8 @@ NOT_ASKED: Final = "round.not-asked"
 """Silent, because members that were asked before it said no: it trained nothing, and paid nothing."""
 UNUSED: Final = "attempt-abandoned"
 """Its update held, and is in no model: too few groups' did."""
+LEFT_OUT: Final = "team-left-out"
+"""Its update held, and the sum of its team was opened, yet is in no model: by its norm, or by the judges."""
 BARRED: Final = "incident-declared"
 """Out of the run, and not asked."""
 ABSENT: Final = frozenset(

@@ -11,13 +11,29 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path  # noqa: TC003  typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from client.answers import Answer
 from client.cli.life import contract as contract_group
-from client.cli.options import FOLDER, Dir, Json, Lang, Language, Yes, ask, end, group, opened, retype, tell
+from client.cli.options import (
+    FOLDER,
+    Dir,
+    Every,
+    Lang,
+    Language,
+    Open,
+    Reader,
+    Yes,
+    ask,
+    command,
+    end,
+    group,
+    opened,
+    retype,
+    tell,
+)
 from client.cli.privacy import privacy as privacy_group
 from client.cli.seed import seed as seed_group
 from client.cli.statement import statement as statement_group
@@ -59,56 +75,37 @@ for _name, _one in (
     app.add_typer(_one, name=_name)
 
 
-@app.command()
+@command(app, "init")
 def init(
-    folder: Dir = FOLDER,
+    home: Home,
+    *,
     legal_name: Annotated[str, typer.Option(help="Of the organisation, as on the invitation.")] = "",
     country: Annotated[str, typer.Option(help="Two letters.")] = "",
-    json: Json = False,  # noqa: FBT002
-) -> None:
+) -> Answer:
     """Makes the node's keys, on this machine and nowhere else. Safe to repeat."""
     from client.membership import initialise
 
-    end(
-        lambda: initialise(Home(folder), entropy=SystemEntropy(), legal_name=legal_name, country=country),
-        json,
-    )
+    return initialise(home, entropy=SystemEntropy(), legal_name=legal_name, country=country)
 
 
-@app.command()
-def join(
-    url: str,
-    invite: str,
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+@command(app, "join")
+def join(url: str, invite: str, home: Home, *, yes: Yes = False) -> Answer:
     """Checks who answers at URL against the invitation and asks to be let in."""
     from client import membership
 
     confirm = ask("Compare the broker's fingerprint with the operator, by telephone:", yes=yes)
-    end(
-        lambda: membership.join(
-            Home(folder), url, invite, clock=SystemClock(), entropy=SystemEntropy(), confirm=confirm
-        ),
-        json,
-    )
+    return membership.join(home, url, invite, clock=SystemClock(), entropy=SystemEntropy(), confirm=confirm)
 
 
-@app.command()
-def status(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(app, "status")
+def status(one: Open) -> Answer:
     """Who this node is, whether it was approved, what its worker does."""
+    from client import membership
 
-    def work() -> Answer:
-        from client import membership
-
-        with opened(folder) as one:
-            return membership.status(one.member)
-
-    end(work, json)
+    return membership.status(one.member)
 
 
-@app.command()
+@app.command()  # no `command`: it says nothing as JSON
 def run(folder: Dir = FOLDER) -> None:
     """Keeps a worker running that answers the broker, until it is stopped."""
 
@@ -132,45 +129,41 @@ def _worker_event(name: str, facts: Mapping[str, int]) -> None:
     print(json.dumps(line, sort_keys=True), file=sys.stderr, flush=True)  # noqa: T201  the supervisor's log
 
 
-def _set_paused(folder: Path, *, paused: bool) -> Answer:
+def _set_paused(home: Home, *, paused: bool) -> Answer:
     from dataclasses import replace
 
     from client.settings import save_settings
 
-    home = Home(folder).need()
-    settings = load_settings(home, {})
+    settings = load_settings(home.need(), {})
     save_settings(home, replace(settings, local=replace(settings.local, paused=paused)))
     words = "paused: nothing is trained or judged until `iriai-node resume`" if paused else "not paused"
     return Answer(data={"paused": paused}, text=(words,))
 
 
-@app.command()
-def pause(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(app, "pause")
+def pause(home: Home) -> Answer:
     """Trains and judges nothing from now on; works at once, also for a running worker."""
-    end(lambda: _set_paused(folder, paused=True), json)
+    return _set_paused(home, paused=True)
 
 
-@app.command()
-def resume(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(app, "resume")
+def resume(home: Home) -> Answer:
     """Ends a pause."""
-    end(lambda: _set_paused(folder, paused=False), json)
+    return _set_paused(home, paused=False)
 
 
-@app.command()
-def doctor(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(app, "doctor")
+def doctor(home: Home) -> Answer:
     """Numbered checks, each with what to do; exit 3 if one failed."""
+    from client.doctor import doctor as checks
 
-    def work() -> Answer:
-        from client.doctor import doctor as checks
-
-        return checks(Home(folder).need(), clock=SystemClock(), entropy=SystemEntropy())
-
-    end(work, json)
+    return checks(home.need(), clock=SystemClock(), entropy=SystemEntropy())
 
 
-@data.command("add")
-def data_add(  # noqa: PLR0917  a command line
+@command(data, "add")
+def data_add(
     path: Path,
+    *,
     dataset: Annotated[str, typer.Option(help="Name, as the contract lists it.")],
     signal_map: Annotated[
         Path | None, typer.Option("--map", help="TOML: which channel is which field.")
@@ -178,314 +171,224 @@ def data_add(  # noqa: PLR0917  a command line
     digest: Annotated[
         str | None, typer.Option("--contract", help="Digest, 12 hex digits do; the newest if left out.")
     ] = None,
-    reader: Annotated[str | None, typer.Option("--format", help="Reader, where two claim the path.")] = None,
-    no_publish: Annotated[bool, typer.Option("--no-publish", help="Keep the descriptor here.")] = False,  # noqa: FBT002
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    reader: Reader = None,
+    no_publish: Annotated[bool, typer.Option("--no-publish", help="Keep the descriptor here.")] = False,
+    one: Open,
+) -> Answer:
     """Imports a recording under the contract's field list; only a coarse, signed descriptor leaves."""
+    from client import catalogue
+    from client.contract.reading import resolve
 
-    def work() -> Answer:
-        from client import catalogue
-        from client.contract.reading import resolve
-
-        with opened(folder) as one:
-            return catalogue.data_add(
-                one.member,
-                one.shelf,
-                one.outbox,
-                path,
-                dataset=dataset,
-                signal_map=signal_map,
-                contract=None if digest is None else resolve(one.member, one.shelf, digest),
-                rules=load_settings(one.home).local,
-                publish=not no_publish,
-                source_format=reader,
-            )
-
-    end(work, json)
+    return catalogue.data_add(
+        one.member,
+        one.shelf,
+        one.outbox,
+        path,
+        dataset=dataset,
+        signal_map=signal_map,
+        contract=None if digest is None else resolve(one.member, one.shelf, digest),
+        rules=load_settings(one.home).local,
+        publish=not no_publish,
+        source_format=reader,
+    )
 
 
-@data.command("list")
-def data_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(data, "list")
+def data_list(home: Home) -> Answer:
     """Data sets of this site; nothing of this leaves."""
+    from client import catalogue
 
-    def work() -> Answer:
-        from client import catalogue
-
-        return catalogue.data_list(Home(folder).need())
-
-    end(work, json)
+    return catalogue.data_list(home.need())
 
 
-@guard.command("log")
+@command(guard, "log")
 def guard_log(
+    *,
     run_id: Annotated[str | None, typer.Option("--run", help="Only decisions of this run.")] = None,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """Every decision of this node's gate, newest first."""
+    from client import ledgers
 
-    def work() -> Answer:
-        from client import ledgers
-
-        with opened(folder) as one:
-            return ledgers.guard_log(one.outbox, run_id)
-
-    end(work, json)
+    return ledgers.guard_log(one.outbox, run_id)
 
 
-@guard.command("explain")
+@command(guard, "explain")
 def guard_explain(
     run_id: str,
-    every: Annotated[bool, typer.Option("--all", help="Satisfied findings too.")] = False,  # noqa: FBT002
+    *,
+    every: Every = False,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """Why a run's rounds were refused, or that they were allowed: clause, need, found, remedy, by whom."""
+    from client.contract import explaining
 
-    def work() -> Answer:
-        from client.contract import explaining
-
-        with opened(folder) as one:
-            return explaining.explain_run(one.outbox, one.shelf, run_id, every=every, lang=lang)
-
-    end(work, json)
+    return explaining.explain_run(one.outbox, one.shelf, run_id, every=every, lang=lang)
 
 
-@budget.command("show")
-def budget_show(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(budget, "show")
+def budget_show(one: Open) -> Answer:
     """Spent, held and left, per block and contract; exit 7 if a ledger lacks what the log was told."""
+    from client.budgets import showing as budgets
 
-    def work() -> Answer:
-        from client.budgets import showing as budgets
-
-        with opened(folder) as one:
-            return budgets.budget_show(one.home, one.member, one.shelf, one.outbox)
-
-    end(work, json)
+    return budgets.budget_show(one.home, one.member, one.shelf, one.outbox)
 
 
-@budget.command("tighten")
+@command(budget, "tighten")
 def budget_tighten(
+    *,
     lineage: Annotated[str, typer.Option(help="Of the data, as budget show names it.")],
     epsilon: Annotated[str, typer.Option(help="The lower cap over the life of the data.")],
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
     """Shows what is left before and after, asks, and lowers the cap of some data for good."""
+    from client.budgets import tightening
 
-    def work() -> Answer:
-        from client.budgets import tightening
-
-        confirm = ask(_TIGHTEN, yes=yes, prompt="Lower it for good?")
-        with opened(folder) as one:
-            return tightening.tighten(
-                one.home,
-                one.member,
-                one.outbox,
-                lineage=lineage,
-                epsilon=epsilon,
-                confirm=confirm,
-                tell=tell,
-            )
-
-    end(work, json)
+    confirm = ask(_TIGHTEN, yes=yes, prompt="Lower it for good?")
+    return tightening.tighten(
+        one.home,
+        one.member,
+        one.outbox,
+        lineage=lineage,
+        epsilon=epsilon,
+        confirm=confirm,
+        tell=tell,
+    )
 
 
-@budget.command("waive")
+@command(budget, "waive")
 def budget_waive(
+    *,
     lineage: Annotated[str, typer.Option(help="Of the data, as budget show names it.")],
     contract: Annotated[str, typer.Option("--contract", help="Digest of a contract without privacy.")],
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
     """Lets data that have a budget be used under a contract without privacy; marked for good."""
+    from client.budgets import waiving
+    from client.contract.reading import resolve
 
-    def work() -> Answer:
-        from client.budgets import waiving
-        from client.contract.reading import resolve
-
-        with opened(folder) as one:
-            return waiving.waive(
-                one.home,
-                one.member,
-                one.shelf,
-                lineage=lineage,
-                contract=resolve(one.member, one.shelf, contract),
-                confirm=retype(_WAIVE, yes=yes),
-                tell=tell,
-            )
-
-    end(work, json)
+    return waiving.waive(
+        one.home,
+        one.member,
+        one.shelf,
+        lineage=lineage,
+        contract=resolve(one.member, one.shelf, contract),
+        confirm=retype(_WAIVE, yes=yes),
+        tell=tell,
+    )
 
 
-@budget.command("reconcile")
-def budget_reconcile(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(budget, "reconcile")
+def budget_reconcile(one: Open) -> Answer:
     """Appends to an old copy of a ledger the spends that the log was told of; the worker must not run."""
+    from client.budgets import reckoning
 
-    def work() -> Answer:
-        from client.budgets import reckoning
-
-        with opened(folder) as one:
-            return reckoning.reconcile(one.home, one.member, one.shelf, one.outbox)
-
-    end(work, json)
+    return reckoning.reconcile(one.home, one.member, one.shelf, one.outbox)
 
 
-@outbox.command("list")
-def outbox_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(outbox, "list")
+def outbox_list(one: Open) -> Answer:
     """What left this site: when, bytes, kind, digest, clause, receipts."""
+    from client import ledgers
 
-    def work() -> Answer:
-        from client import ledgers
-
-        with opened(folder) as one:
-            return ledgers.outbox_list(one.outbox)
-
-    end(work, json)
+    return ledgers.outbox_list(one.outbox)
 
 
-@receipts.command("fetch")
-def receipts_fetch(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(receipts, "fetch")
+def receipts_fetch(one: Open) -> Answer:
     """Fetches and checks the receipts that are missing."""
+    from client import releases
 
-    def work() -> Answer:
-        from client import releases
-
-        with opened(folder) as one:
-            return releases.receipts_fetch(one.member, one.outbox)
-
-    end(work, json)
+    return releases.receipts_fetch(one.member, one.outbox)
 
 
-@receipts.command("verify")
+@command(receipts, "verify")
 def receipts_verify(
-    offline: Annotated[bool, typer.Option("--offline", help="Ask nobody for the current head.")] = False,  # noqa: FBT002
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nobody for the current head.")] = False,
+    one: Open,
+) -> Answer:
     """Checks every receipt again, and that the log extends what this node saw; exit 7 shows the evidence."""
+    from client import releases
 
-    def work() -> Answer:
-        from client import releases
-
-        with opened(folder) as one:
-            asked = None if offline else one.member
-            return releases.receipts_verify(asked, one.outbox, one.member.broker.log_vkey)
-
-    end(work, json)
+    asked = None if offline else one.member
+    return releases.receipts_verify(asked, one.outbox, one.member.broker.log_vkey)
 
 
-@receipts.command("export")
+@command(receipts, "export")
 def receipts_export(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files; made if missing.")],
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    *, out: Annotated[Path, typer.Option("--out", help="Folder for the files; made if missing.")], one: Open
+) -> Answer:
     """Writes every receipt as a file `<index>.tlog-proof`, the form that an auditor's verifier reads."""
+    from client import releases
 
-    def work() -> Answer:
-        from client import releases
-
-        with opened(folder) as one:
-            return releases.receipts_export(one.outbox, out)
-
-    end(work, json)
+    return releases.receipts_export(one.outbox, out)
 
 
-@release.command("list")
-def release_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(release, "list")
+def release_list(one: Open) -> Answer:
     """Candidates at the release gate, and your own vote."""
+    from client import releases
 
-    def work() -> Answer:
-        from client import releases
-
-        with opened(folder) as one:
-            return releases.release_list(one.member)
-
-    end(work, json)
+    return releases.release_list(one.member)
 
 
-@release.command("report")
-def release_report(candidate: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(release, "report")
+def release_report(candidate: str, one: Open) -> Answer:
     """Who judged a candidate, and what the tests for leaks found, before you vote."""
+    from client import candidate_report
 
-    def work() -> Answer:
-        from client import candidate_report
-
-        with opened(folder) as one:
-            return candidate_report.release_report(one.member, candidate)
-
-    end(work, json)
+    return candidate_report.release_report(one.member, candidate)
 
 
-def _vote(folder: Path, candidate: str, *, verdict: str, clause: str | None, as_json: bool) -> NoReturn:
-    def work() -> Answer:
-        from client import releases
+def _vote(one: Open, candidate: str, *, verdict: str, clause: str | None) -> Answer:
+    from client import releases
 
-        with opened(folder) as one:
-            return releases.vote(one.member, one.shelf, one.outbox, candidate, verdict=verdict, clause=clause)
-
-    end(work, as_json)
+    return releases.vote(one.member, one.shelf, one.outbox, candidate, verdict=verdict, clause=clause)
 
 
-@release.command("approve")
-def release_approve(candidate: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(release, "approve")
+def release_approve(candidate: str, one: Open) -> Answer:
     """Votes for a candidate."""
-    _vote(folder, candidate, verdict="approve", clause=None, as_json=json)
+    return _vote(one, candidate, verdict="approve", clause=None)
 
 
-@release.command("veto")
+@command(release, "veto")
 def release_veto(
     candidate: str,
+    *,
     clause: Annotated[str | None, typer.Option(help="In the name of which clause.")] = None,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """Votes against a candidate; a vetoed one cannot be pulled by anybody."""
-    _vote(folder, candidate, verdict="veto", clause=clause, as_json=json)
+    return _vote(one, candidate, verdict="veto", clause=clause)
 
 
-@models.command("list")
-def models_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(models, "list")
+def models_list(one: Open) -> Answer:
     """Released models, and which of them are here."""
+    from client import models as shelf
 
-    def work() -> Answer:
-        from client import models as shelf
-
-        with opened(folder) as one:
-            return shelf.models_list(one.member)
-
-    end(work, json)
+    return shelf.models_list(one.member)
 
 
-@models.command("pull")
-def models_pull(model: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(models, "pull")
+def models_pull(model: str, one: Open) -> Answer:
     """Fetches a released model that the contract lets you have, and checks bytes and statement."""
+    from client import models as shelf
 
-    def work() -> Answer:
-        from client import models as shelf
-
-        with opened(folder) as one:
-            return shelf.pull(one.member, one.shelf, model)
-
-    end(work, json)
+    return shelf.pull(one.member, one.shelf, model)
 
 
-@models.command("personalise")
-def models_personalise(model: str, folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(models, "personalise")
+def models_personalise(model: str, home: Home) -> Answer:
     """Trains a pulled model on at home and keeps the better of the two."""
+    from client import models as shelf
 
-    def work() -> Answer:
-        from client import models as shelf
-
-        return shelf.personalise(Home(folder).need(), model)
-
-    end(work, json)
+    return shelf.personalise(home.need(), model)
 
 
 def main() -> None:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.cli.options import (
-    FOLDER,
-    Dir,
-    Json,
+    Clause,
+    Every,
     Lang,
     Language,
+    Open,
+    Text,
     Yes,
     accept,
     ask,
-    end,
+    command,
     group,
     opened,
     retype,
@@ -27,6 +28,7 @@ from client.cli.options import (
 
 if TYPE_CHECKING:
     from client.answers import Answer
+    from client.settings import Home
 
 __all__ = ["contract"]
 
@@ -70,107 +72,89 @@ def _text(path: Path) -> str:
     return _bytes(path).decode("utf-8", errors="replace")  # what is no UTF-8 is refused as text that differs
 
 
-@contract.command("list")
-def contract_list(folder: Dir = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+@command(contract, "list")
+def contract_list(one: Open) -> Answer:
     """This node's contracts: state, standing, your lane, its deadline, and who is waited for."""
+    from client.contract import reading as contracts
 
-    def work() -> Answer:
-        from client.contract import reading as contracts
-
-        with opened(folder) as one:
-            return contracts.contract_list(one.member, one.shelf)
-
-    end(work, json)
+    return contracts.contract_list(one.member, one.shelf)
 
 
-@contract.command("show")
+@command(contract, "show")
 def contract_show(
     digest: Annotated[
         str | None, typer.Argument(help="Digest, or its first 12 digits; the newest if left out.")
     ] = None,
+    *,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """The contract in plain words, your own duties first, each sentence with its clause id; works offline."""
+    from client.contract import showing
 
-    def work() -> Answer:
-        from client.contract import showing
-
-        with opened(folder) as one:
-            return showing.contract_show(one.home, one.member, one.shelf, one.outbox, digest, lang=lang)
-
-    end(work, json)
+    return showing.contract_show(one.home, one.member, one.shelf, one.outbox, digest, lang=lang)
 
 
-@contract.command("diff")
+@command(contract, "diff")
 def contract_diff(
     first: Annotated[str | None, typer.Argument(help="Digest; what you saw last if left out.")] = None,
     second: Annotated[str | None, typer.Argument(help="Digest; the open offer if left out.")] = None,
+    *,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """What changes between two texts, per clause: tighter, looser or other; what touches you first."""
+    from client.contract import comparing
 
-    def work() -> Answer:
-        from client.contract import comparing
-
-        with opened(folder) as one:
-            return comparing.contract_diff(one.member, one.shelf, first, second, lang=lang)
-
-    end(work, json)
+    return comparing.contract_diff(one.member, one.shelf, first, second, lang=lang)
 
 
-@contract.command("sign")
-def contract_sign(  # noqa: PLR0917  a command line
+@command(contract, "sign")
+def contract_sign(
     digest: str,
+    *,
     prose: Annotated[Path | None, typer.Option("--prose", help=_PROSE)] = None,
     acknowledged: Annotated[
         list[str] | None, typer.Option("--acknowledge", help="Id of a warning that you accept; repeatable.")
     ] = None,
-    every: Annotated[  # noqa: FBT002
+    every: Annotated[
         bool, typer.Option("--acknowledge-all", help="Accept every warning, shown or not.")
     ] = False,
     wait_s: Annotated[
         int, typer.Option("--wait-s", min=0, max=3600, help="Seconds to wait for the others to accept.")
     ] = _WAIT_S,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    home: Home,
+    yes: Yes = False,
+) -> Answer:
     """Checks text, pins, recipes, dates and warnings, accepts, and signs once everybody has accepted."""
+    from client.contract import signing
+    from client.errors import NotConfirmedError
+    from policies.encoding import is_digest
 
-    def work() -> Answer:
-        from client.contract import signing
-        from client.errors import NotConfirmedError
-        from policies.encoding import is_digest
-
-        if yes and not is_digest(digest):
-            raise NotConfirmedError(
-                need="all 64 hex digits of the digest with --yes", found=digest[:80], remedy="name it whole"
-            )
-        with opened(folder) as one:
-            return signing.sign(
-                one.member,
-                one.shelf,
-                one.outbox,
-                digest,
-                confirm=retype("You are about to accept the contract whose digest begins with:", yes=yes),
-                acknowledge=accept(everything=every, lang=lang),
-                acknowledged=tuple(acknowledged or ()),
-                prose=None if prose is None else _bytes(prose),
-                wait_s=wait_s,
-                tell=tell,
-            )
-
-    end(work, json)
+    if yes and not is_digest(digest):
+        raise NotConfirmedError(
+            need="all 64 hex digits of the digest with --yes", found=digest[:80], remedy="name it whole"
+        )
+    with opened(home.root) as one:
+        return signing.sign(
+            one.member,
+            one.shelf,
+            one.outbox,
+            digest,
+            confirm=retype("You are about to accept the contract whose digest begins with:", yes=yes),
+            acknowledge=accept(everything=every, lang=lang),
+            acknowledged=tuple(acknowledged or ()),
+            prose=None if prose is None else _bytes(prose),
+            wait_s=wait_s,
+            tell=tell,
+        )
 
 
-@contract.command("counter")
-def contract_counter(  # noqa: PLR0917  a command line
+@command(contract, "counter")
+def contract_counter(
     file: Path,
+    *,
     instead_of: Annotated[
         str | None,
         typer.Option("--instead-of", help="Digest of the text that you answer; the open one if left out."),
@@ -181,36 +165,31 @@ def contract_counter(  # noqa: PLR0917  a command line
     annexes: Annexes = None,
     prose: Annotated[Path | None, typer.Option("--prose", help="The text for people that it binds.")] = None,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
     """Puts another text (YAML or JSON) to all parties in the place of the open one: a new round begins."""
+    from client.contract import countering
 
-    def work() -> Answer:
-        from client.contract import countering
-
-        with opened(folder) as one:
-            return countering.counter(
-                one.member,
-                one.shelf,
-                one.outbox,
-                _text(file),
-                confirm=retype("You are about to put this text to all parties:", yes=yes),
-                instead_of=instead_of,
-                recipes=[_bytes(path) for path in recipes or ()],
-                annexes=[_bytes(path) for path in annexes or ()],
-                prose=None if prose is None else _bytes(prose),
-                tell=tell,
-                lang=lang,
-            )
-
-    end(work, json)
+    return countering.counter(
+        one.member,
+        one.shelf,
+        one.outbox,
+        _text(file),
+        confirm=retype("You are about to put this text to all parties:", yes=yes),
+        instead_of=instead_of,
+        recipes=[_bytes(path) for path in recipes or ()],
+        annexes=[_bytes(path) for path in annexes or ()],
+        prose=None if prose is None else _bytes(prose),
+        tell=tell,
+        lang=lang,
+    )
 
 
-@contract.command("amend")
-def contract_amend(  # noqa: PLR0917  a command line
+@command(contract, "amend")
+def contract_amend(
     file: Path,
+    *,
     kind: Annotated[
         AmendmentKind,
         typer.Option("--kind", help="tighten: yours alone, proven no looser; change: everybody signs."),
@@ -223,97 +202,76 @@ def contract_amend(  # noqa: PLR0917  a command line
         Path | None, typer.Option("--prose", help="The text for people that a change binds.")
     ] = None,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
     """Amends the contract in force by a successor (YAML or JSON): shows every difference, proves it, asks."""
+    from client.contract import amending
 
-    def work() -> Answer:
-        from client.contract import amending
-
-        with opened(folder) as one:
-            return amending.amend(
-                one.member,
-                one.shelf,
-                one.outbox,
-                _text(file),
-                kind=kind.value,
-                confirm=retype("You are about to amend the contract by this text:", yes=yes),
-                recipes=[_bytes(path) for path in recipes or ()],
-                annexes=[_bytes(path) for path in annexes or ()],
-                prose=None if prose is None else _bytes(prose),
-                tell=tell,
-                lang=lang,
-            )
-
-    end(work, json)
+    return amending.amend(
+        one.member,
+        one.shelf,
+        one.outbox,
+        _text(file),
+        kind=kind.value,
+        confirm=retype("You are about to amend the contract by this text:", yes=yes),
+        recipes=[_bytes(path) for path in recipes or ()],
+        annexes=[_bytes(path) for path in annexes or ()],
+        prose=None if prose is None else _bytes(prose),
+        tell=tell,
+        lang=lang,
+    )
 
 
-@contract.command("refuse")
-def contract_refuse(  # noqa: PLR0917  a command line
+@command(contract, "refuse")
+def contract_refuse(
     digest: str,
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Reason code, like terms.privacy-too-weak.")],
-    clause: Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="One line for the other parties.")] = None,
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    clause: Clause = None,
+    text: Text = None,
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
     """Asks, then refuses the open text: this round is over for all. What you accepted is not signed."""
+    from client.contract import negotiating
 
-    def work() -> Answer:
-        from client.contract import negotiating
-
-        with opened(folder) as one:
-            return negotiating.refuse(
-                one.member,
-                one.shelf,
-                one.outbox,
-                digest,
-                code=reason,
-                confirm=ask(_ENDS, yes=yes),
-                clause=clause,
-                text=text,
-            )
-
-    end(work, json)
+    return negotiating.refuse(
+        one.member,
+        one.shelf,
+        one.outbox,
+        digest,
+        code=reason,
+        confirm=ask(_ENDS, yes=yes),
+        clause=clause,
+        text=text,
+    )
 
 
-@contract.command("explain")
+@command(contract, "explain")
 def contract_explain(
     name: Annotated[str, typer.Argument(metavar="DECISION|RUN", help="Digest of a decision, or a run's id.")],
-    every: Annotated[bool, typer.Option("--all", help="Satisfied findings too.")] = False,  # noqa: FBT002
+    *,
+    every: Every = False,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """Why this node's gate decided so: each finding with its clause in words, the remedy, and whose it is."""
+    from client.contract import explaining
 
-    def work() -> Answer:
-        from client.contract import explaining
-
-        with opened(folder) as one:
-            return explaining.explain_any(one.outbox, one.shelf, name, every=every, lang=lang)
-
-    end(work, json)
+    return explaining.explain_any(one.outbox, one.shelf, name, every=every, lang=lang)
 
 
-@contract.command("dry-run")
+@command(contract, "dry-run")
 def contract_dry_run(
     file: Path,
+    *,
     against: Annotated[
         str | None, typer.Option("--against", help="Contract whose records are meant; else all its versions.")
     ] = None,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """Tries a text (YAML or JSON) on this node's past rounds: what it would have refused. Writes nothing."""
+    from client.contract import dryrun
 
-    def work() -> Answer:
-        from client.contract import dryrun
-
-        with opened(folder) as one:
-            return dryrun.dry_run_at_home(one.outbox, one.shelf, _text(file), against=against)
-
-    end(work, json)
+    return dryrun.dry_run_at_home(one.outbox, one.shelf, _text(file), against=against)

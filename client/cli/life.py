@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.cli.contract import contract
-from client.cli.options import FOLDER, Dir, Json, Yes, ask, end, opened, tell
+from client.cli.options import Clause, Open, Text, Yes, ask, command, tell
 
 if TYPE_CHECKING:
     from client.answers import Answer
+    from client.settings import Home
 
 __all__ = ["contract"]
-
-_Clause = Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")]
-_Text = Annotated[str | None, typer.Option("--text", help="One line for the other parties.")]
 
 
 class Unreleased(StrEnum):
@@ -27,67 +25,51 @@ class Unreleased(StrEnum):
     DISCARD = "discard"
 
 
-@contract.command("lifecycle")
+@command(contract, "lifecycle")
 def contract_lifecycle(
     digest: str,
-    restore: Annotated[bool, typer.Option("--restore", help="Fetch all notices anew.")] = False,  # noqa: FBT002
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    *,
+    restore: Annotated[bool, typer.Option("--restore", help="Fetch all notices anew.")] = False,
+    one: Open,
+) -> Answer:
     """Where a contract stands, who halted it, who is waited for, who left. Every notice is verified here."""
+    from client.contract import stopping
 
-    def work() -> Answer:
-        from client.contract import stopping
-
-        with opened(folder) as one:
-            return stopping.lifecycle(one.member, one.shelf, one.outbox, digest, restore=restore)
-
-    end(work, json)
+    return stopping.lifecycle(one.member, one.shelf, one.outbox, digest, restore=restore)
 
 
-@contract.command("halt")
-def contract_halt(  # noqa: PLR0917  a command line
+@command(contract, "halt")
+def contract_halt(
     digest: str,
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Reason code, like cell.incident.")],
-    clause: _Clause = None,
-    text: _Text = None,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    clause: Clause = None,
+    text: Text = None,
+    one: Open,
+) -> Answer:
     """Stops everything under a contract: here at once, also without a network; elsewhere as it is heard."""
+    from client.contract import stopping
 
-    def work() -> Answer:
-        from client.contract import stopping
-
-        with opened(folder) as one:
-            return stopping.halt(
-                one.member, one.shelf, one.outbox, digest, code=reason, clause=clause, text=text
-            )
-
-    end(work, json)
+    return stopping.halt(one.member, one.shelf, one.outbox, digest, code=reason, clause=clause, text=text)
 
 
-@contract.command("resume")
+@command(contract, "resume")
 def contract_resume(
     digest: str,
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Reason code.")] = "cause.removed",
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """Agrees that a halted contract goes on, naming each open halt. It does once every contributor has."""
+    from client.contract import stopping
 
-    def work() -> Answer:
-        from client.contract import stopping
-
-        with opened(folder) as one:
-            return stopping.resume(one.member, one.shelf, one.outbox, digest, code=reason)
-
-    end(work, json)
+    return stopping.resume(one.member, one.shelf, one.outbox, digest, code=reason)
 
 
-@contract.command("exit")
-def contract_exit(  # noqa: PLR0917  a command line
+@command(contract, "exit")
+def contract_exit(
     digest: str,
+    *,
     unreleased: Annotated[
         Unreleased, typer.Option("--unreleased", help="What becomes of unreleased models with your updates.")
     ],
@@ -96,71 +78,55 @@ def contract_exit(  # noqa: PLR0917  a command line
         str | None,
         typer.Option("--for", help="An absent contributor that is to leave, once all others say so."),
     ] = None,
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
     """Shows what follows, clause by clause, asks, and leaves the contract. There is no way back in."""
+    from client.contract import stopping
 
-    def work() -> Answer:
-        from client.contract import stopping
-
-        with opened(folder) as one:
-            return stopping.leave(
-                one.member,
-                one.shelf,
-                one.outbox,
-                digest,
-                choice=unreleased.value,
-                code=reason,
-                confirm=ask("You are about to leave the contract whose digest begins with:", yes=yes),
-                tell=tell,
-                absent=absent,
-            )
-
-    end(work, json)
+    return stopping.leave(
+        one.member,
+        one.shelf,
+        one.outbox,
+        digest,
+        choice=unreleased.value,
+        code=reason,
+        confirm=ask("You are about to leave the contract whose digest begins with:", yes=yes),
+        tell=tell,
+        absent=absent,
+    )
 
 
-@contract.command("rotate-key")
+@command(contract, "rotate-key")
 def contract_rotate_key(
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Reason code.")] = "key.age",
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    home: Home,
+    yes: Yes = False,
+) -> Answer:
     """Gives this node a new key in all its contracts. Stop the worker first; repeat it after a crash."""
+    from client import rotating
+    from client.clock import SystemClock
+    from client.entropy import SystemEntropy
 
-    def work() -> Answer:
-        from client import rotating
-        from client.clock import SystemClock
-        from client.entropy import SystemEntropy
-        from client.settings import Home
-
-        return rotating.rotate_key(
-            Home(folder),
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-            code=reason,
-            confirm=ask("This node is about to be known by a new key, with the fingerprint:", yes=yes),
-        )
-
-    end(work, json)
+    return rotating.rotate_key(
+        home,
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        code=reason,
+        confirm=ask("This node is about to be known by a new key, with the fingerprint:", yes=yes),
+    )
 
 
-@contract.command("attest")
+@command(contract, "attest")
 def contract_attest(
     digest: str,
+    *,
     use: Annotated[str, typer.Option("--use", help="What the models are used for: words joined by hyphens.")],
     country: Annotated[str, typer.Option("--country", help="Where: two capital letters.")],
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """States under signature what released models are used for here, where the contract asks for that."""
+    from client.contract import stopping
 
-    def work() -> Answer:
-        from client.contract import stopping
-
-        with opened(folder) as one:
-            return stopping.attest(one.member, one.shelf, one.outbox, digest, use=use, country=country)
-
-    end(work, json)
+    return stopping.attest(one.member, one.shelf, one.outbox, digest, use=use, country=country)

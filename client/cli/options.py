@@ -1,14 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands of ``iriai-node`` share: their options, how they ask and end, what they work on."""
+"""What the commands of ``iriai-node`` share: their options, how they ask and end, what they work on.
+
+A command is a function that takes what it needs and returns an `Answer`; `command` puts it on the line:
+
+    @command(receipts, "export")
+    def receipts_export(*, out: Annotated[Path, typer.Option("--out", help="Folder.")], one: Open) -> Answer:
+        '''Writes every receipt as a file.'''
+        from client import releases
+
+        return releases.receipts_export(one.outbox, out)
+
+- Its own parameters are read as Typer reads any command's; the order of the options is theirs.
+- A parameter ``one`` or ``home`` stands for ``--dir``, in its place: the node of that folder, opened for as
+  long as the command runs, or the folder alone, which may hold no node.
+- Every command ends with ``--json``.
+- The function runs inside `finish`: what it returns is printed, and so is the refusal that it raises.
+"""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -18,7 +35,7 @@ from client.entropy import SystemEntropy
 from client.settings import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from client.contract.shelf import ContractShelf
     from client.membership import Member
@@ -27,14 +44,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOLDER",
+    "Clause",
     "Dir",
-    "Json",
+    "Every",
     "Lang",
     "Language",
     "Open",
+    "Reader",
+    "Text",
     "Yes",
     "accept",
     "ask",
+    "command",
     "end",
     "group",
     "opened",
@@ -47,6 +68,12 @@ FOLDER = Path("iriai-node")
 Dir = Annotated[Path, typer.Option("--dir", envvar="IRIAI_NODE_DIR", help="The node's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON envelope on standard output.")]
 Yes = Annotated[bool, typer.Option("--yes", help="The question was answered before: no prompt.")]
+Clause = Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")]
+Text = Annotated[str | None, typer.Option("--text", help="One line for the other parties.")]
+Every = Annotated[bool, typer.Option("--all", help="Satisfied findings too.")]
+Reader = Annotated[str | None, typer.Option("--format", help="Reader, where two claim the path.")]
+
+Body = TypeVar("Body", bound="Callable[..., Answer]")
 
 
 class Language(StrEnum):
@@ -70,9 +97,48 @@ def group(words: str) -> typer.Typer:
     )
 
 
-def end(work: Callable[[], Answer], as_json: bool) -> NoReturn:  # noqa: FBT001  one call per command
+def end(work: Callable[[], Answer], *, as_json: bool) -> NoReturn:
     """Runs a command to its exit code."""
     raise typer.Exit(finish(work, as_json=as_json))
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Body], Body]:
+    """Makes a function a command of a group, as the module says; the function itself stays as it is."""
+
+    def register(body: Body) -> Body:
+        # these three are known here; a command's module may import them for the type checker alone
+        known = {"Answer": Answer, "Home": Home, "Open": Open}
+        own = inspect.signature(body, eval_str=True, locals=known).parameters
+
+        def entry(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401  what the line says
+            end(lambda: _in_its_place(body, own, given), as_json=as_json)
+
+        vars(entry)["__signature__"] = _signature(own)  # what Typer reads instead
+        group.command(name, help=body.__doc__)(entry)
+        return body
+
+    return register
+
+
+def _in_its_place(
+    body: Callable[..., Answer], own: Mapping[str, inspect.Parameter], given: dict[str, Any]
+) -> Answer:
+    """Runs a command on the node, or the folder, that it asks for."""
+    if "one" in own:
+        with opened(given.pop("folder")) as one:
+            return body(one=one, **given)
+    if "home" in own:
+        return body(home=Home(given.pop("folder")), **given)
+    return body(**given)
+
+
+def _signature(own: Mapping[str, inspect.Parameter]) -> inspect.Signature:
+    """What the line takes for a function with these parameters; all by keyword, as Typer gives them."""
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    folder = inspect.Parameter("folder", by_name, default=FOLDER, annotation=Dir)
+    as_json = inspect.Parameter("as_json", by_name, default=False, annotation=Json)
+    taken = [folder if name in {"one", "home"} else one.replace(kind=by_name) for name, one in own.items()]
+    return inspect.Signature([*taken, as_json])
 
 
 def ask(question: str, *, yes: bool, prompt: str = "Is it the same?") -> Callable[[str], bool]:

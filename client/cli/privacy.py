@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import FOLDER, Dir, Json, end, group
-from client.settings import Home
+from client.cli.options import command, group
 
 if TYPE_CHECKING:
     from client.answers import Answer
+    from client.settings import Home
 
 __all__ = ["privacy"]
 
@@ -25,8 +25,9 @@ OfContract = Annotated[
 ]
 
 
-@privacy.command("plan")
-def privacy_plan(  # noqa: PLR0917  a command line
+@command(privacy, "plan")
+def privacy_plan(
+    *,
     recipe: Recipe,
     epsilon: Annotated[
         float | None, typer.Option(help="Calibrate the noise to this epsilon, instead of the recipe's.")
@@ -45,45 +46,35 @@ def privacy_plan(  # noqa: PLR0917  a command line
         ),
     ] = None,
     contract: OfContract = None,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    home: Home,
+) -> Answer:
     """Noise against signal, epsilon, delta, runs left; exit 4 if units, caps or contract do not carry it."""
+    from client import planning
 
-    def work() -> Answer:
-        from client import planning
-
-        return planning.plan(
-            Home(folder),
-            recipe=recipe,
-            epsilon=epsilon,
-            units=units,
-            silos=silos,
-            contract=contract,
-            strata=strata,
-        ).answer
-
-    end(work, json)
+    return planning.plan(
+        home,
+        recipe=recipe,
+        epsilon=epsilon,
+        units=units,
+        silos=silos,
+        contract=contract,
+        strata=strata,
+    ).answer
 
 
-@privacy.command("audit")
+@command(privacy, "audit")
 def privacy_audit(
+    *,
     recipe: Recipe,
     contract: OfContract = None,
-    mix: Annotated[  # noqa: FBT002
+    mix: Annotated[
         bool, typer.Option("--mix", help="Instead: how well updates give a site's product mix away.")
     ] = False,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    home: Home,
+) -> Answer:
     """Tests engine, sampler and noise against the plan, on made-up units; exit 3 if the audit failed."""
+    from client import audits
 
-    def work() -> Answer:
-        from client import audits
-
-        home = Home(folder)
-        if mix:
-            return audits.audit_mix(home, recipe, contract=contract)
-        return audits.audit(home, recipe, contract=contract)
-
-    end(work, json)
+    if mix:
+        return audits.audit_mix(home, recipe, contract=contract)
+    return audits.audit(home, recipe, contract=contract)

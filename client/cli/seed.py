@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import FOLDER, Dir, Json, Yes, end, group, opened, retype, tell
+from client.cli.options import Open, Reader, Yes, command, group, opened, retype, tell
 from client.settings import load_settings
 
 if TYPE_CHECKING:
     from client.answers import Answer
+    from client.settings import Home
 
 __all__ = ["seed"]
 
@@ -25,8 +26,9 @@ RecipeFile = Annotated[Path, typer.Option("--recipe", help="The recipe, as a fil
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Ordinary steps of the fit.")]
 
 
-@seed.command("donate")
-def seed_donate(  # noqa: PLR0917  a command line
+@command(seed, "donate")
+def seed_donate(
+    *,
     recipe: RecipeFile,
     dataset: Annotated[str, typer.Option(help="Data set that they are from, as the contract will list it.")],
     licence: Annotated[str, typer.Option(help="Under which everybody may use them, like CC-BY-4.0.")],
@@ -44,60 +46,51 @@ def seed_donate(  # noqa: PLR0917  a command line
     signal_map: Annotated[
         Path | None, typer.Option("--map", help="TOML for --from: which channel is which field.")
     ] = None,
-    reader: Annotated[str | None, typer.Option("--format", help="Reader, where two claim the path.")] = None,
-    folder: Dir = FOLDER,
-    yes: Yes = False,  # noqa: FBT002
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    reader: Reader = None,
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
     """Asks, then writes episodes of this site as a public file with your signed consent; irrevocable."""
+    from client.seeds import donating, read_file
 
-    def work() -> Answer:
-        from client.seeds import donating, read_file
-
-        recording = None
-        if source is not None:
-            recording = donating.Recording(path=source, signal_map=signal_map, reader=reader)
-        with opened(folder) as one:
-            return donating.donate(
-                one.member,
-                one.shelf,
-                dataset=dataset,
-                party=party,
-                recipe=read_file(recipe),
-                licence=licence,
-                out=out,
-                rules=load_settings(one.home).local,
-                confirm=retype(_GIVE, yes=yes),
-                count=count,
-                episodes=tuple(episodes or ()),
-                recording=recording,
-                tell=tell,
-            )
-
-    end(work, json)
+    recording = None
+    if source is not None:
+        recording = donating.Recording(path=source, signal_map=signal_map, reader=reader)
+    return donating.donate(
+        one.member,
+        one.shelf,
+        dataset=dataset,
+        party=party,
+        recipe=read_file(recipe),
+        licence=licence,
+        out=out,
+        rules=load_settings(one.home).local,
+        confirm=retype(_GIVE, yes=yes),
+        count=count,
+        episodes=tuple(episodes or ()),
+        recording=recording,
+        tell=tell,
+    )
 
 
-@seed.command("join")
+@command(seed, "join")
 def seed_join(
     donations: Annotated[list[Path], typer.Argument(help="Files that donors handed over.")],
+    *,
     out: Annotated[Path, typer.Option("--out", help="File for the seed set.")],
     consents: Annotated[
         Path | None, typer.Option("--consents", help="Folder for the consents; that of --out if left out.")
     ] = None,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+) -> Answer:
     """Joins donations into one seed set; writes each consent beside it and prints the contract's clause."""
+    from client import seeds
 
-    def work() -> Answer:
-        from client import seeds
-
-        return seeds.join_donations(donations, out=out, consents=consents)
-
-    end(work, json)
+    return seeds.join_donations(donations, out=out, consents=consents)
 
 
-@seed.command("fit")
-def seed_fit(  # noqa: PLR0917  a command line
+@command(seed, "fit")
+def seed_fit(
+    *,
     recipe: RecipeFile,
     seed_set: Annotated[Path, typer.Option("--seed-set", help="The seed set, as a file.")],
     out: Annotated[Path, typer.Option("--out", help="New file for the weights of the start model.")],
@@ -105,21 +98,17 @@ def seed_fit(  # noqa: PLR0917  a command line
         Path | None, typer.Option("--recipe-out", help="New file for the recipe that starts from it.")
     ] = None,
     steps: Steps = _STEPS,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    home: Home,
+) -> Answer:
     """Fits a model to open episodes, at no privacy cost, and writes the recipe that starts from it."""
+    from client import seeds
 
-    def work() -> Answer:
-        from client import seeds
-
-        return seeds.fit_seed(recipe, seed_set, out=out, recipe_out=recipe_out, steps=steps, folder=folder)
-
-    end(work, json)
+    return seeds.fit_seed(recipe, seed_set, out=out, recipe_out=recipe_out, steps=steps, folder=home.root)
 
 
-@seed.command("check")
-def seed_check(  # noqa: PLR0917  a command line
+@command(seed, "check")
+def seed_check(
+    *,
     contract: Annotated[
         str | None, typer.Option("--contract", help="Digest of a contract (12 hex digits do), or the files:")
     ] = None,
@@ -127,32 +116,27 @@ def seed_check(  # noqa: PLR0917  a command line
     seed_set: Annotated[Path | None, typer.Option("--seed-set", help="The seed set, as a file.")] = None,
     start: Annotated[Path | None, typer.Option("--start", help="Weights of the start model.")] = None,
     steps: Steps = _STEPS,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    home: Home,
+) -> Answer:
     """Fits anew and compares losses on the seed episodes; exit 3 if the start model is no fit to them."""
+    from client import seeds
+    from client.contract.reading import fetch, latest, resolve
+    from client.errors import NoSuchThingError
 
-    def work() -> Answer:
-        from client import seeds
-        from client.contract.reading import fetch, latest, resolve
-        from client.errors import NoSuchThingError
-
-        if recipe is not None and seed_set is not None and start is not None:
-            files = seeds.Files(
-                recipe=seeds.read_file(recipe),
-                seed_set=seeds.read_file(seed_set),
-                model=seeds.read_file(start),
-            )
-            return seeds.check_files(files, steps=steps, folder=folder)
-        if recipe is not None or seed_set is not None or start is not None:
-            raise NoSuchThingError(
-                need="--recipe, --seed-set and --start together",
-                found="some of them",
-                remedy="name all three",
-            )
-        with opened(folder) as one:
-            name = latest(one.member, one.shelf) if contract is None else contract
-            held = fetch(one.member, one.shelf, resolve(one.member, one.shelf, name))
-            return seeds.check_contract(one.shelf, held, steps=steps, folder=folder)
-
-    end(work, json)
+    if recipe is not None and seed_set is not None and start is not None:
+        files = seeds.Files(
+            recipe=seeds.read_file(recipe),
+            seed_set=seeds.read_file(seed_set),
+            model=seeds.read_file(start),
+        )
+        return seeds.check_files(files, steps=steps, folder=home.root)
+    if recipe is not None or seed_set is not None or start is not None:
+        raise NoSuchThingError(
+            need="--recipe, --seed-set and --start together",
+            found="some of them",
+            remedy="name all three",
+        )
+    with opened(home.root) as one:
+        name = latest(one.member, one.shelf) if contract is None else contract
+        held = fetch(one.member, one.shelf, resolve(one.member, one.shelf, name))
+        return seeds.check_contract(one.shelf, held, steps=steps, folder=home.root)

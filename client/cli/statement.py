@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import FOLDER, Dir, Json, Lang, Language, end, group, opened
+from client.cli.options import Lang, Language, Open, command, group
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -28,24 +28,19 @@ def _statement() -> None:
     """Keeps `show` a command of its own, although it is the only one."""
 
 
-@statement.command("show")
-def statement_show(  # noqa: PLR0917  a command line
+@command(statement, "show")
+def statement_show(
     model: Annotated[str | None, typer.Argument(help="Digest; the newest pulled one if left out.")] = None,
-    own: _Own = False,  # noqa: FBT002
+    *,
+    own: _Own = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page for a browser.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the signed JSON (DSSE).")] = None,
     lang: Lang = Language.EN,
-    folder: Dir = FOLDER,
-    json: Json = False,  # noqa: FBT002
-) -> None:
+    one: Open,
+) -> Answer:
     """Checks signature and figures again, offline, and says in sentences what they mean."""
+    from client import statements
 
-    def work() -> Answer:
-        from client import statements
-
-        with opened(folder) as one:
-            return statements.statement_show(
-                one.member, one.shelf, one.outbox, model, own=own, lang=lang, html=html, out=out
-            )
-
-    end(work, json)
+    return statements.statement_show(
+        one.member, one.shelf, one.outbox, model, own=own, lang=lang, html=html, out=out
+    )

@@ -9,6 +9,7 @@ from client.answers import short
 from client.contract.reading import known_of
 from client.contract.succession import check_opening, predecessor
 from client.errors import BrokerKeyError, NotSignedError, StaleOfferError
+from policies.contract.held_out import check_held_out
 from policies.contract.starts import check_starts
 from policies.identity import fingerprint, key_text, parse_key
 from policies.ports import iso_s
@@ -38,7 +39,7 @@ def check_before_signing(
     1. the broker is the one that this node joined, and so is the log that an audit clause names;
     2. this node's key is pinned for its own organisation, as a contributor;
     3. every recipe is here, reads allowed fields only, and starts from what the contract says: seed set,
-       consents and start model are here and hold;
+       consents and start model are here and hold; what it asks of held-out episodes can be paid for;
     4. ``sign_by`` is not over;
     5. no version of the contract that is as new, or newer, rules already;
     6. the version that rules lets this successor be opened.
@@ -46,7 +47,8 @@ def check_before_signing(
     Raises:
         BrokerKeyError: Step 1.
         NotSignedError: Steps 1 to 4.
-        ContractInvalidError, SeedError: Step 3: what a recipe starts from; the clause is named.
+        ContractInvalidError, SeedError: Step 3: what a recipe starts from, or asks of held-out episodes; the
+            clause is named.
         NoSuchThingError, DigestMismatchError: Step 3: a recipe is missing or differs.
         StaleOfferError: Step 5.
         RefusedError: Step 6; the clause is named.
@@ -93,6 +95,7 @@ def check_before_signing(
                 clause=contract.fields.clause,
             )
     check_starts(contract, recipes, shelf.annexes(contract.digest) if opens is None else opens)
+    check_held_out(contract, recipes)
     # 4.
     if iso_s(member.clock.now_ms()) >= contract.sign_by:
         raise NotSignedError(

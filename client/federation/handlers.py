@@ -63,7 +63,7 @@ from policies.exchange import (
     seal_reply,
     tensor_bytes,
 )
-from policies.limits import SECAGG_SETUP_BYTES
+from policies.limits import SECAGG_SETUP_BYTES, TEAMS_MAX
 from policies.log.kinds import ID
 from policies.reply_body import check_reply_body
 from policies.signing import Envelope
@@ -103,6 +103,7 @@ FREE: Final = frozenset(
 TRAINING: Final = frozenset({ExchangeType.CONTRIBUTE, ExchangeType.SA_CONTRIBUTE})
 """Requests whose time of work follows from private data."""
 _LOG: Final = logging.getLogger("iriai.node")
+_JUDGED: Final = 2 + TEAMS_MAX + 2 * 3  # two models, a sum for each team, the state of Adam in double length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,10 +428,12 @@ class Desk:
 
 
 def _most_bytes(kind: ExchangeType, admission: Admission) -> int:
-    """What a request of a type may carry: one or two models, a model and a sum, or a setup message."""
+    """What a request of a type may carry: a model, a sum or a probe's sums behind it, a setup message."""
     if kind in {ExchangeType.SA_SHARE, ExchangeType.SA_OPEN}:
         return SECAGG_SETUP_BYTES
-    if kind in {ExchangeType.SA_CONTRIBUTE, ExchangeType.SA_JUDGE}:
+    if kind is ExchangeType.SA_JUDGE:
+        return _JUDGED * admission.tensor_bytes
+    if kind is ExchangeType.SA_CONTRIBUTE:
         return 2 * admission.tensor_bytes
     return admission.tensor_bytes if kind not in FREE else 0
 

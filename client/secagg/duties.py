@@ -56,7 +56,8 @@ def sum_duties(
         say: Tells the operator of this site what cannot be checked any more.
     """
     steps = _Steps(Machines(key=desktop.key, entropy=desktop.entropy, outbox=desktop.outbox), Updates())
-    way = Masked(steps.machines, steps.updates, Following(desktop.learner, say=say), phase=desktop.phase)
+    following = Following(desktop.learner, desktop.unions, say=say)
+    way = Masked(steps.machines, steps.updates, following, phase=desktop.phase)
     return {
         ExchangeType.SA_ADVERTISE: MessageDuty(desktop, steps.advertise, inline=(True, False)),
         ExchangeType.SA_SHARE: MessageDuty(desktop, steps.share, inline=(False, False)),

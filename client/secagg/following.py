@@ -11,10 +11,14 @@ Before that model is used, in this order:
    the sum, or the model before (where a sum was not applied), or an earlier one of the run (where members
    went back to it). Another one is refused: the broker shows another model than the sums give.
 
+After a probe, whose teams are chosen, the model may be that of any union: those that this node judged
+(`client.secagg.unions`), where it did. If it is not everybody's, what comes next is followed from there only
+with a server that remembers nothing.
+
 Step 4 goes on from the model before, so it needs every sum since the first round. A node that was started
-since, missed a sum, or got a new setup between two rounds lacks one; so does one after a round with several
-teams, of which the members choose. It says so once (``model-not-followed``) and trains on: steps 1 to 3 hold
-all the same. A server that only adds the mean has nothing to remember; there the next sum is followed again.
+since, missed a sum, or got a new setup between two rounds lacks one. It says so once (``model-not-followed``)
+and trains on: steps 1 to 3 hold all the same. A server that only adds the mean has nothing to remember; there
+the next sum is followed again.
 
 With ``group_mac: off`` no sum is shown, and only step 3 is made.
 """
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from client.desktop import Learner
     from client.guard import Seat
     from client.secagg.machines import InRun
+    from client.secagg.unions import Unions
     from policies.recipe import Recipe
     from policies.secagg.node import Slot
     from policies.secagg.terms import Terms
@@ -108,8 +113,11 @@ class _Thread:
 class Following:
     """Follows the runs of this process that were used last."""
 
-    def __init__(self, learner: Learner, *, say: Callable[[str, Mapping[str, object]], None]) -> None:
+    def __init__(
+        self, learner: Learner, unions: Unions, *, say: Callable[[str, Mapping[str, object]], None]
+    ) -> None:
         self._learner = learner
+        self._unions = unions
         self._say = say
         self._threads: OrderedDict[tuple[str, str, str], _Thread] = OrderedDict()
 
@@ -150,10 +158,19 @@ class Following:
                 _go_on(thread, slot, summed, inside.terms, seat.recipe)
             if slot.base_model in thread.models:
                 thread.use(slot.base_model)
-            elif thread.models and previous is not None and slot.base_model not in thread.older:
+            elif self._wrong(thread, seat, run, slot):
                 raise _other("the model that the opened sums give", "another one")
             else:
                 self._lost(thread, seat, run, slot, base)
+
+    def _wrong(self, thread: _Thread, seat: Seat, run: str, slot: Slot) -> bool:
+        """Whether a model that the thread does not know can be none of the run."""
+        if slot.previous is None or not thread.models or slot.base_model in thread.older:
+            return False
+        if len(slot.previous.teams) == 1:
+            return True
+        unions = self._unions.of((seat.held.contract.digest, seat.recipe.digest, run), slot.previous.round)
+        return bool(unions) and slot.base_model not in unions
 
     def _thread(self, seat: Seat, run: str, base_model: str) -> _Thread:
         place = (seat.held.contract.digest, seat.recipe.digest, run)
@@ -186,13 +203,13 @@ class Following:
 def _go_on(thread: _Thread, slot: Slot, summed: np.ndarray, terms: Terms, recipe: Recipe) -> None:
     """What the newest sum makes of the model that its members began with; without that the thread is lost.
 
-    Of a round with several teams nobody can tell here which were applied.
+    Of a round with several teams it is the sum of all: the model is everybody's, or another union's.
     """
     previous = slot.previous
     if previous is None or (previous.round, previous.attempt) <= thread.newest:
         return
     thread.newest = (previous.round, previous.attempt)
-    before = thread.models.get(previous.base_model) if len(previous.teams) == 1 else None
+    before = thread.models.get(previous.base_model)
     if before is None:
         thread.clear()
         return

@@ -7,8 +7,7 @@
   spent. They are this owner's affair (other contracts show in them), so nothing sends them; a file is made
   for whoever the owner gives it to. Nothing is stated from a ledger that is lost, or an older copy than what
   the log was told (`client.budgets.reckoning`).
-- What is shown marks this node among the contributors, and says what was asked of held-out data, where the
-  recipe is here; neither is in the signed document.
+- What is shown marks this node among the contributors, which the signed document does not.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from client.membership import alias_key
 from client.models import STATEMENT_TYPE, model_folder, read_model
 from client.settings import write_durably
 from client.statements.html import html_page
+from policies.contract.thresholds import smallest_sum
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.log.entries import alias
@@ -38,6 +38,7 @@ from policies.privacy.statement import (
     statement_bytes,
 )
 from policies.privacy.statement_words import Beside, page
+from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -121,16 +122,16 @@ def _check_folders(*files: Path | None) -> None:
 
 
 def _beside(member: Member, shelf: ContractShelf, facts: Json, *, own: bool) -> Beside:
-    """What this node knows beside a statement: which contributor it is itself, and the evaluation plan."""
+    """What this node knows beside a statement: which contributor it is itself."""
     try:
-        held, recipe = shelf.get(facts["contract"]), shelf.recipe(facts["contract"], facts["recipe"])
+        held = shelf.get(facts["contract"])
     except IriaiError:  # a model that came without its contract: only the document is shown
         return Beside(own=own)
     party, key = held.party.party, alias_key(member.home)
     names = {party} if own else set()
     if key is not None and not own:
         names.add(alias(key, facts["contract"], facts["run"], None))
-    return Beside(own=own, party=party, names=frozenset(names), evaluation=recipe.evaluation.document)
+    return Beside(own=own, party=party, names=frozenset(names))
 
 
 def _newest(home: Home) -> str:
@@ -176,7 +177,7 @@ def _own(member: Member, shelf: ContractShelf, outbox: Outbox, facts: Json) -> E
     plan = recipe.plan
     row = claim(contract.party.party, None)
     if plan is not None:
-        summed = contract.contract.aggregation.min_parties  # no smaller sum may be opened
+        summed = smallest_sum(contract.contract, recipe.digest, plan.honest_min)
         row = claim(
             contract.party.party,
             plan.document,
@@ -190,7 +191,8 @@ def _own(member: Member, shelf: ContractShelf, outbox: Outbox, facts: Json) -> E
             run=facts["run"], model=facts["model"], contract=facts["contract"], recipe=facts["recipe"]
         ),
         claims=[row],
-        evaluation=recipe.evaluation.digest,
+        evaluation=recipe.evaluation.document,
+        votes=votes_plan(contract.contract.validation, recipe.evaluation.document),
         # What was done: this node's gate lets an update leave in the contract's way and in no other.
         terms=Terms(
             secure_aggregation=contract.contract.aggregation.secure_aggregation,

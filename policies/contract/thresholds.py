@@ -10,14 +10,20 @@ Contract load, protocol and verifier use the same five lines; nobody is ever *to
 - ``k_open`` independent groups are left in every opened sum: ``max(min_parties, c + 2)``, and with noise
   shares ``honest_min + c``, for the noise of the honest ones is all there is.
 
+- The smallest sum that is ever opened has as many members as must be online, or in a round of teams
+  (`policies.secagg.probes`) ``k_open`` groups and no more: what noise shares promise is said about that one.
+
     threshold(4), drop_outs(4), most_colluders(4, least_online(4, 3))   # (3, 1, 1)
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from policies.contract.registry import HIDING
+
+if TYPE_CHECKING:
+    from policies.contract.clauses import Contract
 
 __all__ = [
     "CONTRIBUTORS_MIN",
@@ -25,9 +31,11 @@ __all__ = [
     "groups_to_open",
     "least_online",
     "most_colluders",
+    "smallest_sum",
     "threshold",
 ]
 
+_REQUIRED: Final = "required"
 CONTRIBUTORS_MIN: Final = 3  # of two, each knows the other's update from the sum
 
 
@@ -61,3 +69,30 @@ def groups_to_open(min_parties: int, max_colluders: int, honest_min: int | None)
     """
     shares = 0 if honest_min is None else honest_min + max_colluders
     return max(min_parties, max_colluders + HIDING, shares)
+
+
+def smallest_sum(contract: Contract, recipe: str, honest_min: int | None) -> int:
+    """Members of the smallest sum that a run may open; without secure aggregation ``min_parties``.
+
+    It follows from what everybody signed, so nodes, broker and verifier say the same of a run, whoever was
+    there in the end.
+
+    Args:
+        contract: Of the run.
+        recipe: Digest of its recipe.
+        honest_min: Of the plan with noise shares, else None.
+    """
+    pooling, clause = contract.aggregation, contract.recipe(recipe)
+    if pooling.secure_aggregation != _REQUIRED or clause is None:
+        return pooling.min_parties
+    k_open = groups_to_open(pooling.min_parties, pooling.max_colluders, honest_min)
+    if _may_have_teams(contract, len(contract.groups(clause.participants)), k_open):
+        return k_open
+    return max(least_online(len(clause.participants), pooling.min_parties), k_open)
+
+
+def _may_have_teams(contract: Contract, groups: int, k_open: int) -> bool:
+    votes = contract.validation
+    if votes is None or groups < 2 * k_open:
+        return False
+    return None not in (votes.judge_episodes, votes.gain_clip, votes.max_judgings, votes.epsilon)

@@ -23,9 +23,12 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import cache, lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from policies.privacy.errors import OrderUnfitError, PlanIncompleteError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "ORDERS",
@@ -35,6 +38,7 @@ __all__ = [
     "epsilon_filter",
     "epsilon_rdp",
     "epsilon_text",
+    "epsilon_together",
     "epsilon_with_honest",
     "epsilons_by_colluders",
     "filter_order",
@@ -120,11 +124,29 @@ def epsilon_rdp(q: float, sigma: float, steps: int, delta: float) -> float:
     Raises:
         PlanIncompleteError: A number is not finite or out of range.
     """
-    _check(q=q, sigma=sigma)
-    _check_claim(steps=steps, delta=delta)
-    return min(
-        epsilon_at(rho=steps * rdp_step(q=q, sigma=sigma, order=a), order=a, delta=delta) for a in ORDERS
-    )
+    return epsilon_together([(q, sigma, steps)], delta)
+
+
+def epsilon_together(plans: Sequence[tuple[float, float, int]], delta: float) -> float:
+    """Epsilon of several plans that read the same units, by the best order of their sum.
+
+    Never a sum of their epsilons, which would be more.
+
+    Args:
+        plans: Sampling probability, noise multiplier and steps of each; at least one.
+        delta: Of all of them together.
+
+    Raises:
+        PlanIncompleteError: A number is not finite or out of range.
+    """
+    for q, sigma, steps in plans:
+        _check(q=q, sigma=sigma)
+        _check_claim(steps=steps, delta=delta)
+
+    def rho(order: int) -> float:
+        return sum(steps * rdp_step(q=q, sigma=sigma, order=order) for q, sigma, steps in plans)
+
+    return min(epsilon_at(rho=rho(a), order=a, delta=delta) for a in ORDERS)
 
 
 def epsilon_with_honest(

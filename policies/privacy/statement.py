@@ -7,6 +7,8 @@ figure from the plan with `check_statement`. The broker signs the canonical byte
 
 - One row per contributor; no single epsilon is averaged over them.
 - The claim is over the *planned* steps, also after an early stop.
+- Held-out units are in a block of their own. ``evaluation`` says what one of them pays in all: the queries
+  about candidates and, where the contract asks for them, the votes on rounds, together at one delta.
 - Noise shares: the claim rests on ``honest_min`` honest silos, and stands beside `epsilon_by_colluders`: the
   figure for each number of other silos that collude with the broker. Its last row, own share only, is also
   the figure if secure aggregation fails.
@@ -20,7 +22,7 @@ figure from the plan with `check_statement`. The broker signs the canonical byte
 
     row = claim("A1b2…", plan.document, epsilon_pld="1.834000")
     document = build_statement(subject=Subject(run=…, model=…, contract=…, recipe=…), claims=[row],
-                               evaluation=plan_digest, terms=Terms())
+                               evaluation=eval_plan.document, votes=None, terms=Terms())
     check_statement(document)
 """
 
@@ -31,8 +33,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import canonical, digest_of
 from policies.errors import EncodingError
-from policies.privacy.accounting import epsilon_rdp, epsilon_text, epsilons_by_colluders
-from policies.privacy.errors import PlanIncompleteError, StatementError
+from policies.privacy.accounting import epsilon_rdp, epsilon_text, epsilon_together, epsilons_by_colluders
+from policies.privacy.blocks import HELD_OUT
+from policies.privacy.caps import plan_facts
+from policies.privacy.errors import BudgetError, PlanIncompleteError, StatementError
 from policies.privacy.statement_words import holds_against, not_protected
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ __all__ = [
     "build_statement",
     "check_statement",
     "claim",
+    "held_out",
     "verdict",
 ]
 
@@ -61,6 +66,7 @@ REQUIRED: Final = "required"
 _PLD_TOLERANCE: Final = 0.01
 _MALFORMED: Final = (
     PlanIncompleteError,
+    BudgetError,
     EncodingError,
     KeyError,
     TypeError,
@@ -137,7 +143,8 @@ def claim(
     Args:
         party: Alias of the contributor.
         plan: Document of its plan (`DpPlan.document`), or None for training without one.
-        summed: Silos in the smallest sum that was opened; needed with noise shares.
+        summed: Silos in the smallest sum that may be opened (`policies.contract.thresholds.smallest_sum`);
+            needed with noise shares.
         epsilon_pld: The tight figure, where somebody computed it.
         lifetime: The contributor's own ledger figures, where it gives them: ``alpha_star, rho_spent_nano,
             rho_max_nano, epsilon_filter, ledger_head``; and ``waived``, the contracts under which its data
@@ -159,7 +166,7 @@ def claim(
             "rests_on_honest_silos": plan["honest_min"],
             "epsilon_by_colluders": _by_colluders(plan, summed or 0) if shared else [],
         },
-        "plan": {"digest": digest_of(dict(plan)), "document": dict(plan)},
+        "plan": _named(plan),
         "lifetime": dict(lifetime) if lifetime is not None else None,
         "audit": dict(audit) if audit is not None else None,
     }
@@ -211,16 +218,18 @@ def build_statement(
     *,
     subject: Subject,
     claims: Sequence[Mapping[str, Any]],
-    evaluation: str,
+    evaluation: Mapping[str, Any],
     terms: Terms,
+    votes: Mapping[str, Any] | None = None,
 ) -> Json:
     """The statement as a JSON value; `canonical` of it is what is signed.
 
     Args:
         subject: What it is about.
         claims: Rows of `claim`, one per contributor; sorted here.
-        evaluation: Digest of the evaluation plan.
+        evaluation: Document of the evaluation plan.
         terms: What else the claim depends on.
+        votes: Document of the plan of votes on rounds (`policies.robustness.plan`); None without any.
     """
     rows = sorted((dict(row) for row in claims), key=lambda row: row["party"])
     shared = any(row["plan"] is not None and row["plan"]["document"]["noise"] == SHARES for row in rows)
@@ -241,9 +250,30 @@ def build_statement(
             slotted=terms.reply_slot_ms > 0,
             seeded=terms.seed_set is not None,
         ),
-        "evaluation": {"plan": evaluation, "block": "held-out"},
+        "evaluation": held_out(evaluation, votes),
         **_FIXED,
     }
+
+
+def held_out(evaluation: Mapping[str, Any], votes: Mapping[str, Any] | None) -> Json:
+    """What was asked of held-out units, and what one of them pays for all of it.
+
+    Args:
+        evaluation: Document of the evaluation plan; its delta is that of both.
+        votes: Document of the plan of votes on rounds, or None.
+    """
+    plans = [plan_facts(one)[:3] for one in (evaluation, votes) if one is not None]
+    return {
+        "plan": _named(evaluation),
+        "votes": None if votes is None else _named(votes),
+        "block": HELD_OUT,
+        "epsilon_rdp": epsilon_text(epsilon_together(plans, float(evaluation["delta"]))),
+        "delta": evaluation["delta"],
+    }
+
+
+def _named(plan: Mapping[str, Any]) -> Json:
+    return {"digest": digest_of(dict(plan)), "document": dict(plan)}
 
 
 def statement_bytes(document: Mapping[str, Any]) -> bytes:
@@ -255,8 +285,8 @@ def check_statement(document: Mapping[str, Any]) -> None:
     """Recomputes every figure that follows from the plans.
 
     1. it has canonical bytes, so it is nested no deeper than they may be; 2. each row's claim follows from
-    its plan; 3. the tight figure is not above the recomputed one; 4. verdict, texts and all other fields
-    follow from the rows.
+    its plan; 3. the tight figure is not above the recomputed one; 4. verdict, texts, what held-out units pay
+    and all other fields follow from the rows and the plans.
 
     Raises:
         StatementError: A figure, digest or verdict is not the one that follows, or a fixed text was changed.
@@ -265,10 +295,12 @@ def check_statement(document: Mapping[str, Any]) -> None:
         statement_bytes(document)  # 1.
         rows = document["contributors"]
         _check_rows(rows)  # 2. 3.
+        judged = document["evaluation"]
         expected = build_statement(
             subject=Subject(**document["subject"]),
             claims=rows,
-            evaluation=document["evaluation"]["plan"],
+            evaluation=judged["plan"]["document"],
+            votes=None if judged["votes"] is None else judged["votes"]["document"],
             terms=Terms(**document["terms"]),
         )
     except _MALFORMED as error:

@@ -13,11 +13,10 @@ What the reader of a page knows beside the document is `Beside`: it marks and ex
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.encoding import digest_of
-from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text
+from policies.privacy.accounting import epsilon_filter, epsilon_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,13 +38,11 @@ class Beside:
         own: It is about the signer alone.
         party: Short name of the reader, if the reader is a contributor.
         names: The reader's names among the contributors: its alias, or its short name.
-        evaluation: Document of the evaluation plan, from the reader's own recipe.
     """
 
     own: bool = False
     party: str = ""
     names: frozenset[str] = frozenset()
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
 _OPEN: Final = {
@@ -183,13 +180,15 @@ _EN: Final = {
     "judged": (
         "Held-out units, in a block of their own, were never trained on. Whether the model is good was asked"
         " of each site in at most {steps} noisy queries on them, each with noise of {sigma} times the bound"
-        " of a unit's loss: epsilon {epsilon} at delta {delta} for all of them, counted in that block and in"
-        " no figure above."
+        " of a unit's loss."
     ),
-    "judged-elsewhere": (
-        "Held-out units, in a block of their own, were never trained on. Whether the model is good was asked"
-        " by noisy queries on them, under the evaluation plan {plan}; they are counted in that block and in"
-        " no figure above."
+    "voted": (
+        "Votes on rounds asked them at most {steps} times more, each with noise of {sigma} times the most"
+        " that a unit can say."
+    ),
+    "held-out": (
+        "What a held-out unit pays for all of this is epsilon {epsilon} at delta {delta}, counted in that"
+        " block and in no figure above."
     ),
     "silo": "Whole silos",
 }
@@ -243,11 +242,14 @@ _JA: Final = {
     "judged": (
         "評価用の単位は独立したブロックにあり、学習には使われない。モデルの良否は各拠点で最大 {steps} 回の"
         "ノイズ付き照会で確かめられ、各回のノイズは単位の損失の上限の {sigma} 倍である。"
-        "全照会で δ {delta} のとき ε {epsilon}。このブロックで計上され、上の数値には含まれない。"
     ),
-    "judged-elsewhere": (
-        "評価用の単位は独立したブロックにあり、学習には使われない。モデルの良否は評価計画 {plan} のもと、"
-        "ノイズ付き照会で確かめられた。このブロックで計上され、上の数値には含まれない。"
+    "voted": (
+        "ラウンドへの投票では、さらに最大 {steps} 回照会され、各回のノイズは一単位が及ぼしうる最大の値の"
+        " {sigma} 倍である。"
+    ),
+    "held-out": (
+        "評価用の単位がこれらすべてに支払うのは、δ {delta} のとき ε {epsilon}。"
+        "このブロックで計上され、上の数値には含まれない。"
     ),
     "silo": "サイロ全体",
     "no-silo": (
@@ -293,8 +295,7 @@ def page(
     yield words["open"], [_OPEN[one["code"]][at] for one in document["not_protected"]]
     steps = dict.fromkeys(_how(row, words) for row in document["contributors"] if row["plan"])
     summed = [words["summed"]] if document["terms"]["secure_aggregation"] == "required" else []
-    judged = _judged(document["evaluation"]["plan"], words, beside.evaluation)
-    yield words["how"], [*steps, *summed, judged]
+    yield words["how"], [*steps, *summed, *_judged(document["evaluation"], words)]
     yield words["silo"], [words["no-silo"] if lang == "ja" else document["silo"]]
 
 
@@ -328,14 +329,13 @@ def _factor(epsilon: str) -> str:
     return f"{value:.2g}" if value < _TEN else f"{float(f'{value:.2g}'):,.0f}"
 
 
-def _judged(named: str, words: Mapping[str, str], plan: Mapping[str, Any]) -> str:
-    """What was asked of held-out units; in figures where the reader's plan is the one that is named."""
-    if not plan or digest_of(dict(plan)) != named:
-        return words["judged-elsewhere"].format(plan=named)
-    sigma, steps = plan["noise_multiplier"], plan["steps"]
-    epsilon = epsilon_rdp(q=1.0, sigma=float(sigma), steps=int(steps), delta=float(plan["delta"]))
-    facts = {"sigma": sigma, "steps": steps, "delta": plan["delta"], "epsilon": epsilon_text(epsilon)}
-    return words["judged"].format(**facts)
+def _judged(told: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
+    """What was asked of held-out units, and what one of them pays."""
+    for kind, named in (("judged", told["plan"]), ("voted", told["votes"])):
+        if named is not None:
+            plan = named["document"]
+            yield words[kind].format(steps=plan["steps"], sigma=plan["noise_multiplier"])
+    yield words["held-out"].format(epsilon=told["epsilon_rdp"], delta=told["delta"])
 
 
 def _measured(row: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:

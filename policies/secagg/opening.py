@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which masks are left in the sum of a team's survivors, from the secrets that were revealed for it.
+"""What an opened sum is over, and which masks are left in it, by the secrets that were revealed for it.
 
 Own masks of all survivors, and for each missing member u and survivor v the mask that they share, which v
 added. Masks between two survivors cancelled. Broker and verifier take off the same.
@@ -12,6 +12,7 @@ Standard library and `cryptography` only.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policies.secagg.contexts import pair_masks, self_key
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
     from policies.secagg.keystream import Signed
     from policies.secagg.terms import Terms
 
-__all__ = ["removed"]
+__all__ = ["OpenedSum", "removed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedSum:
+    """What one attempt opened: the online members of each opened team."""
+
+    round: int
+    attempt: int
+    supports: tuple[tuple[str, ...], ...]
 
 
 def removed(

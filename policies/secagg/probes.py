@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from policies.contract.clauses import Contract
     from policies.secagg.contexts import Teams
-    from policies.secagg.slots import OpenedSum
+    from policies.secagg.opening import OpenedSum
     from policies.secagg.terms import Terms
 
 __all__ = ["SHARE", "Probes", "probes_of", "release_guard"]

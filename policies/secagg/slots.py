@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from policies.secagg.holding import Answers
+from policies.secagg.opening import OpenedSum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,15 +45,6 @@ class Masked:
     vector: NDArray[np.uint32]
     digest: str
     answer: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedSum:
-    """What this node helped to open: the online members of each opened team."""
-
-    round: int
-    attempt: int
-    supports: tuple[tuple[str, ...], ...]
 
 
 class Stage(enum.IntEnum):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from policies.contract.thresholds import smallest_sum
 from policies.errors import EncodingError, IriaiError
 from policies.identity import key_id
 from policies.log.entries import EntryType, alias
@@ -19,10 +20,12 @@ from policies.privacy.accounting import ORDERS
 from policies.privacy.leakage import leak_facts
 from policies.signing import Envelope, parse_envelope_json
 from policies.verify.accountants import check_accounting
+from policies.verify.judgements import votes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from policies.contract.clauses import Contract
     from policies.log.entries import Entry
     from policies.verify.history import History
     from policies.verify.report import Report
@@ -168,8 +171,7 @@ def _check_subject(
     recipe = history.recipe_of(entry.run)
     subject = {"run": entry.run, "model": entry.pub["model"], "contract": entry.scope, "recipe": recipe}
     wrong = [name for name, value in subject.items() if document["subject"].get(name) != value]  # 3.
-    if document["evaluation"]["plan"] != history.evaluation_of(recipe):
-        wrong.append("evaluation")
+    wrong += _wrong_judging(history, entry, document)
     plan = history.plan_of(recipe)
     if any((row["plan"] or {}).get("document") != plan for row in document["contributors"]):
         wrong.append("plan")
@@ -186,6 +188,15 @@ def _check_subject(
         report.add("AUD-071", "the statement differs from the log: " + " ".join(wrong), index=index)
 
 
+def _wrong_judging(history: History, entry: Entry, document: Mapping[str, Json]) -> list[str]:
+    """Plans of queries on held-out units that are not those of recipe and contract."""
+    recipe, told = history.recipe_of(entry.run), document["evaluation"]
+    wrong = [] if told["plan"]["digest"] == history.evaluation_of(recipe) else ["evaluation"]
+    votes = votes_of(history.contracts.get(entry.scope or ""), history.recipes.get(recipe or "", {}))
+    named = None if told["votes"] is None else told["votes"]["document"]
+    return wrong if named == votes else [*wrong, "votes"]
+
+
 def _wrong_terms(history: History, entry: Entry, document: Mapping[str, Json]) -> list[str]:
     """Terms that are not those of contract, recipe and evaluation; tables of another number of silos."""
     contract, terms = history.contracts.get(entry.scope or ""), document["terms"]
@@ -197,11 +208,19 @@ def _wrong_terms(history: History, entry: Entry, document: Mapping[str, Json]) -
         slot = contract.privacy.reply_slot_ms or 0
         wrong += [] if terms["reply_slot_ms"] == slot else ["reply_slot_ms"]
     wrong += _wrong_tests(history, entry, document)
-    tables = [row["claim"]["epsilon_by_colluders"] for row in document["contributors"] if row["claim"]]
-    opened = [one.pub["count"] for _, one in history.of(EntryType.AGGREGATE_RELEASED) if one.run == entry.run]
-    if any(table and len(table) != min(opened, default=0) for table in tables):
-        wrong.append("epsilon_by_colluders")
+    if contract is not None:
+        wrong += _wrong_tables(contract, history.recipe_of(entry.run) or "", document)
     return wrong
+
+
+def _wrong_tables(contract: Contract, recipe: str, document: Mapping[str, Json]) -> list[str]:
+    """Tables by colluders that are of another sum than the smallest that may be opened."""
+    for row in document["contributors"]:
+        table = (row["claim"] or {}).get("epsilon_by_colluders")
+        plan = row["plan"]["document"] if table else {}
+        if table and len(table) != smallest_sum(contract, recipe, plan["honest_min"]):
+            return ["epsilon_by_colluders"]
+    return []
 
 
 def _wrong_tests(history: History, entry: Entry, document: Mapping[str, Json]) -> list[str]:

@@ -11,7 +11,9 @@ entries:
 4. no more rounds are judged than the contract pays for, and none that is drawn goes unjudged once the next
    one is opened;
 5. after a rejection the next round begins with the accepted model; after as many in a row as the contract
-   allows, no round is opened before an operator's ``run.resume``.
+   allows, no round is opened before an operator's ``run.resume``;
+6. ``round.chosen`` of a probe stands for the vote on that round: what it chooses is made again
+   (`policies.verify.probes`), and made the round's model, which stands. If it is none, that is a rejection.
 
 In a member's bundle the votes of others have no sender; counts of groups are not made again there.
 """
@@ -26,6 +28,7 @@ from policies.errors import IriaiError
 from policies.log.entries import EntryType
 from policies.robustness.plan import votes_plan
 from policies.robustness.votes import Course, is_judged, tally
+from policies.verify.probes import accepted_by, check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +48,7 @@ _OF_RUNS = (
     EntryType.AGGREGATE_RELEASED,
     EntryType.ROUND_VOTED,
     EntryType.ROUND_JUDGED,
+    EntryType.ROUND_CHOSEN,
     EntryType.CONSOLE_ACTION,
 )
 
@@ -69,6 +73,7 @@ class _Run:
     votes: dict[int, list[int]] = field(default_factory=dict)
     judged: set[int] = field(default_factory=set)
     back: str | None = None  # the model that the next round begins with
+    chosen: tuple[int, int] | None = None  # a probe whose model is not there yet: its round, and the entry
 
 
 def check_judgements(history: History, report: Report) -> None:
@@ -89,10 +94,11 @@ def check_judgements(history: History, report: Report) -> None:
 def rejections_before(history: History, run: str | None, index: int) -> int:
     """Rejections in a row in a run, as its entries below an index say; an operator's resume ends them."""
     count = 0
-    for at, entry in history.of(EntryType.ROUND_JUDGED, EntryType.CONSOLE_ACTION):
+    kinds = (EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN, EntryType.CONSOLE_ACTION)
+    for at, entry in history.of(*kinds):
         if at >= index:
             break
-        if entry.type is EntryType.ROUND_JUDGED and entry.run == run:
+        if entry.type is not EntryType.CONSOLE_ACTION and entry.run == run:
             count = entry.pub["rejected_rounds"]
         elif entry.type is EntryType.CONSOLE_ACTION and entry.pub["action"] == RESUME:
             count = 0 if entry.pub["subject"] == digest((run or "").encode()) else count
@@ -103,11 +109,12 @@ def taken_back(history: History, run: str | None, index: int) -> set[int]:
     """Rounds of a run whose models were taken back below an index: all since the one that stands."""
     back: set[int] = set()
     stands = 0
-    for at, entry in history.of(EntryType.ROUND_JUDGED):
+    for at, entry in history.of(EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN):
         if at < index and entry.run == run and entry.round is not None:
-            if entry.pub["verdict"] == "accepted":
+            accepted = accepted_by(entry)
+            if accepted:
                 stands = entry.round
-            else:
+            elif accepted is not None:
                 back |= set(range(stands + 1, entry.round + 1))
     return back
 
@@ -121,6 +128,9 @@ def _opened(history: History, report: Report, run: _Run, index: int, entry: Entr
             _RULE, "the round after a rejection begins with another than the accepted model", index=index
         )
     run.back = None
+    if run.chosen is not None:
+        report.add(_RULE, "teams were chosen, and made no model", index=run.chosen[1])
+        run.chosen = None
     if clause is not None and run.course.paused(clause.max_rejected_rounds):
         report.add(_RULE, f"opened after {run.course.rejections} rejections in a row", index=index)
     for number in sorted(set(run.models) - run.judged):
@@ -131,7 +141,10 @@ def _opened(history: History, report: Report, run: _Run, index: int, entry: Entr
 
 
 def _released(_history: History, _report: Report, run: _Run, index: int, entry: Entry) -> None:
-    run.models[entry.round or 0] = index, entry.pub["model"]
+    number = entry.round or 0
+    run.models[number] = index, entry.pub["model"]
+    if run.chosen is not None and run.chosen[0] == number and run.course is not None:  # 6.
+        run.course, run.chosen = run.course.after(entry.pub["model"], accepted=True), None
 
 
 def _voted(_history: History, _report: Report, run: _Run, index: int, entry: Entry) -> None:
@@ -163,6 +176,32 @@ def _judged(history: History, report: Report, run: _Run, index: int, entry: Entr
         )
     run.judged.add(number)
     run.back = None if accepted else course.accepted  # 5.
+
+
+def _chosen(history: History, report: Report, run: _Run, index: int, entry: Entry) -> None:
+    """6."""
+    number, course = entry.round or 0, run.course
+    if course is None or number in run.judged or number in run.models:
+        report.add(_RULE, "a choice of teams in a round that was judged before", index=index)
+        return
+    contract = history.contracts.get(entry.scope or "")
+    plan = votes_of(contract, history.recipes.get(history.recipe_of(entry.run) or "", {}))
+    if plan is None or not _is_due(history, run, number, entry):
+        report.add(_RULE, f"round {number} is not one whose teams are judged", index=index)
+        return
+    check_choice(history, report, index, entry, against=course.accepted, plan=plan)
+    accepted, after = accepted_by(entry), course
+    if accepted is not None:
+        run.judged.add(number)
+        after = course.after(course.accepted, accepted=accepted)
+    if entry.pub["rejected_rounds"] != after.rejections:
+        report.add(
+            _RULE, f"{entry.pub['rejected_rounds']} rejections said, {after.rejections} counted", index=index
+        )
+    if accepted:
+        run.chosen = number, index
+    elif accepted is not None:
+        run.course, run.back = after, course.accepted  # 5.
 
 
 def _recount(history: History, report: Report, votes: list[int], index: int, entry: Entry) -> None:
@@ -214,4 +253,5 @@ _STEPS = {
     EntryType.AGGREGATE_RELEASED: _released,
     EntryType.ROUND_VOTED: _voted,
     EntryType.ROUND_JUDGED: _judged,
+    EntryType.ROUND_CHOSEN: _chosen,
 }

@@ -9,6 +9,7 @@ from policies.contract.coherence import owner_of
 from policies.log.entries import EntryType
 from policies.verify.documents import check_report, check_statement
 from policies.verify.judgements import taken_back
+from policies.verify.probes import accepted_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,10 +152,10 @@ def _check_lineage(history: History, report: Report) -> None:
         _check_candidate(history, index, entry, report)
         check_report(history, index, entry, report)
     last: dict[str | None, str] = {}
-    kinds = (EntryType.ROUND_OPENED, EntryType.AGGREGATE_RELEASED, EntryType.ROUND_JUDGED)
-    for index, entry in history.of(*kinds):
-        if entry.type is EntryType.ROUND_JUDGED:
-            if entry.pub["verdict"] == "rejected":
+    verdicts = (EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN)
+    for index, entry in history.of(EntryType.ROUND_OPENED, EntryType.AGGREGATE_RELEASED, *verdicts):
+        if entry.type in verdicts:
+            if accepted_by(entry) is False:
                 last[entry.run] = entry.pub["against"]
         elif entry.type is EntryType.ROUND_OPENED:
             if last.get(entry.run, entry.pub["base_model"]) != entry.pub["base_model"]:

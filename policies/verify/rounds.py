@@ -3,7 +3,8 @@
 
 Under secure aggregation an aggregate is a sum that its members helped to open. Then it also has at least t
 of them, as many groups as the contract opens a sum over, and the digest of a transcript; what that says is
-looked at in `policies.verify.sums`.
+looked at in `policies.verify.sums`. Where teams are summed apart, t members opened them together, and the
+aggregate may be over fewer: the transcript has them.
 """
 
 from __future__ import annotations
@@ -236,4 +237,6 @@ def _least(history: History, entry: Entry, contract: Contract) -> tuple[int, int
     groups = groups_to_open(
         pooling.min_parties, pooling.max_colluders, honest if isinstance(honest, int) else None
     )
+    if contract.validation is not None and len(contract.groups(clause.participants)) >= 2 * groups:
+        return groups, 0
     return groups, least_online(len(clause.participants), pooling.min_parties)

@@ -267,8 +267,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "AUD-090": Rule("error", "`ts` never decreases", _JSON),
         "AUD-094": Rule(
             "error",
-            "votes on rounds are counted, and a rejected model is taken back, as the contract says",
-            "count round.voted of the round by group; compare the next base_model with pub.against",
+            "votes on rounds and teams are counted, and a rejected model is taken back, as the contract says",
+            "count round.voted or round.scored of the round by group; compare the next base_model",
         ),
         "AUD-095": Rule(
             "error",

@@ -4,10 +4,15 @@
 Under secure aggregation nobody has seen a single update, so an aggregate rests on its transcript. For each:
 
 1. the bundle has the bytes that the entry names                                               AUD-095
-2. they prove a sum of this contract, recipe and run: signatures, sets, thresholds, secrets    AUD-095
+2. they prove a sum of this contract, recipe and run: signatures, sets, thresholds, secrets,
+   teams that follow from nonces                                                              AUD-095
 3. it is the sum of this entry's round, attempt, base model and submissions, the only one of
    the round, and has the digest that the entry names                                         AUD-095
 4. the masked vectors that the auditor was given add up to it                                  AUD-096
+
+Of a probe that opened several teams, the sum is over the teams that its ``round.chosen`` names. Where those
+are several, its digest is seen in 4 alone. A probe of which none was chosen has no aggregate; its transcript
+is looked at all the same. Together the sums of a round pass the rank rule (`policies.secagg.probes`).
 
 Masked vectors are kept as long as the contract says and are no part of a bundle. Without them steps 1 to 3
 are what there is: the report says how many sums were not redone. Standard library and `cryptography` only.
@@ -23,7 +28,10 @@ from policies.errors import IriaiError
 from policies.log.entries import EntryType
 from policies.secagg import transcript
 from policies.secagg.agreed import agreed_terms
+from policies.secagg.opening import OpenedSum
+from policies.secagg.probes import release_guard
 from policies.secagg.record import Record
+from policies.verify.probes import chosen_in, expected_teams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +52,7 @@ _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # a recipe that 
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """One ``aggregate.released`` under secure aggregation."""
+    """One ``aggregate.released`` under secure aggregation, or a ``round.chosen`` without one."""
 
     history: History
     report: Report
@@ -55,6 +63,11 @@ class _Sum:
     def lie(self, evidence: str) -> None:
         """AUD-095."""
         self.report.add("AUD-095", evidence, index=self.index)
+
+    @property
+    def aggregate(self) -> str | None:
+        """Digest of the sum; None where no team was chosen."""
+        return self.entry.pub["aggregate"] if self.entry.type is EntryType.AGGREGATE_RELEASED else None
 
     def submissions(self) -> dict[str | None, str]:
         """Update that each party submitted, of those behind the aggregate."""
@@ -81,6 +94,7 @@ def check_sums(history: History, report: Report, vectors: Vectors) -> None:
         report.not_checked("AUD-095, 096: transcripts of opened sums (this is a member's bundle)")
         return
     seen: dict[tuple[str | None, int | None], int] = {}
+    opened: dict[str | None, list[OpenedSum]] = {}
     redone = 0
     for one in sums:
         first = seen.setdefault((one.entry.run, one.entry.round), one.index)
@@ -89,6 +103,7 @@ def check_sums(history: History, report: Report, vectors: Vectors) -> None:
         checked = _proven(one)
         if checked is not None:
             _check_place(one, checked)
+            _check_rank(one, checked, opened.setdefault(one.entry.run, []))
             redone += _redo(one, checked, vectors)
     report.facts["sums"] = {"opened": len(sums), "redone": redone}
     if redone < len(sums):
@@ -100,9 +115,11 @@ def check_sums(history: History, report: Report, vectors: Vectors) -> None:
 
 
 def _sums(history: History, report: Report) -> list[_Sum]:
-    """Aggregates that have, and must have, a transcript; AUD-069 names the others."""
+    """Aggregates that have, and must have, a transcript; AUD-069 names the others. Choices without one."""
     found = []
-    for index, entry in history.of(EntryType.AGGREGATE_RELEASED):
+    for index, entry in history.of(EntryType.AGGREGATE_RELEASED, EntryType.ROUND_CHOSEN):
+        if entry.type is EntryType.ROUND_CHOSEN and entry.pub["chosen"]:
+            continue
         contract = history.contracts.get(entry.scope or "")
         if (
             contract is not None
@@ -115,24 +132,30 @@ def _sums(history: History, report: Report) -> list[_Sum]:
 
 def _proven(one: _Sum) -> Checked | None:
     """Steps 1 and 2."""
-    named, terms = one.entry.pub["transcript"], _terms(one)
+    named, recipe, terms = one.entry.pub["transcript"], _recipe(one), _terms(one)
     data = one.history.files.get("transcripts/" + named.removeprefix("sha256:"))
     if data is None or digest(data) != named:
         one.lie(f"transcript {named}: " + ("not in the bundle" if data is None else "other bytes"))
         return None
-    if terms is None:
+    if terms is None or recipe is None:
         return None
     try:
-        return transcript.check(Record.from_bytes(data), terms)
+        expected = expected_teams(one.contract, recipe, terms)
+        return transcript.check(Record.from_bytes(data), terms, expected_teams=expected)
     except IriaiError as error:
         one.lie(f"{error.code}: needs {error.need}; found {error.found}")
         return None
 
 
-def _terms(one: _Sum) -> Terms | None:
-    """By the recipe's bytes in the bundle; None where there are none, which AUD-051 tells."""
+def _recipe(one: _Sum) -> bytes | None:
+    """Its bytes in the bundle; None where there are none, which AUD-051 tells."""
     recipe = one.history.recipe_of(one.entry.run) or ""
-    data = one.history.files.get(f"annexes/{recipe.removeprefix('sha256:')}.json")
+    return one.history.files.get(f"annexes/{recipe.removeprefix('sha256:')}.json")
+
+
+def _terms(one: _Sum) -> Terms | None:
+    """By the recipe's bytes."""
+    data = _recipe(one)
     if data is None:
         return None
     try:
@@ -152,30 +175,67 @@ def _check_place(one: _Sum, checked: Checked) -> None:
     said = (entry.round, entry.pub["attempt"], opened)
     if (record.round, record.attempt, record.base_model) != said:
         one.lie(f"it is of round {record.round}, attempt {record.attempt}, model {record.base_model}")
-    summed = {party: record.online[party].digest for party in checked.survivors(0)}
+    summed = {party: record.online[party].digest for party in _parties(one, checked)}
     submitted = one.submissions()
-    if summed != submitted:
+    if summed != submitted and one.aggregate is not None:
         differ = sorted(
             str(name)
             for name in summed.keys() | submitted.keys()
             if summed.get(str(name)) != submitted.get(name)
         )
         one.lie("its vectors are not the submissions of " + ", ".join(differ))
-    if record.sums != (entry.pub["aggregate"],):
-        one.lie(f"it opened {' '.join(record.sums)}, the entry names {entry.pub['aggregate']}")
+    teams = _teams(one, checked)
+    if len(teams) == 1 and one.aggregate is not None:
+        sums = dict(zip(record.opened, record.sums, strict=True))
+        if sums.get(teams[0]) != one.aggregate:
+            one.lie(f"it opened {' '.join(record.sums)}, the entry names {one.aggregate}")
+
+
+def _teams(one: _Sum, checked: Checked) -> tuple[int, ...]:
+    """Numbers of the teams whose sums are in the aggregate; of one that was opened, that one."""
+    opened, entry = checked.record.opened, one.entry
+    chosen = chosen_in(one.history, entry.run, entry.round, entry.pub["attempt"])
+    if chosen is None:
+        if len(opened) > 1:
+            one.lie(f"{len(opened)} teams were opened, and none was chosen in the log")
+        return opened
+    if chosen.pub["transcript"] != entry.pub["transcript"]:
+        one.lie("teams were chosen by another transcript")
+    return tuple(number for number in opened if number in chosen.pub["chosen"])
+
+
+def _parties(one: _Sum, checked: Checked) -> list[str]:
+    return [party for number in _teams(one, checked) for party in checked.survivors(number)]
+
+
+def _check_rank(one: _Sum, checked: Checked, opened: list[OpenedSum]) -> None:
+    """The rank rule over everything of the round that was opened before."""
+    record = checked.record
+    supports = tuple(checked.survivors(number) for number in record.opened)
+    found = OpenedSum(round=record.round, attempt=record.attempt, supports=supports)
+    try:
+        release_guard(checked.terms)(opened, found)
+    except IriaiError as error:
+        one.lie(f"{error.code}: {error.found}")
+    opened.append(found)
 
 
 def _redo(one: _Sum, checked: Checked, vectors: Vectors) -> bool:
     """Step 4; whether the sum was redone, whatever came of it."""
-    found = {party: vectors.get(checked.record.online[party].digest) for party in checked.survivors(0)}
-    at_hand: dict[str, Any] = {party: data for party, data in found.items() if data is not None}
-    if len(at_hand) < len(found):
+    teams, found = _teams(one, checked), dict[str, Any]()
+    parties = [party for number in checked.record.opened for party in checked.survivors(number)]
+    for party in parties:
+        found[party] = vectors.get(checked.record.online[party].digest)
+    if any(data is None for data in found.values()):
         return False
     try:
-        redone = transcript.recompute(checked, at_hand)
+        for number, said in zip(checked.record.opened, checked.record.sums, strict=True):
+            if (apart := transcript.recompute(checked, found, (number,))) != said:
+                one.report.add("AUD-096", f"team {number}: they give {apart}", index=one.index)
+        redone = transcript.recompute(checked, found, teams) if one.aggregate is not None else None
     except IriaiError as error:
         one.report.add("AUD-096", f"needs {error.need}; found {error.found}", index=one.index)
         return True
-    if redone != one.entry.pub["aggregate"]:
+    if redone != one.aggregate:
         one.report.add("AUD-096", f"they give {redone}", index=one.index)
     return True

@@ -1334,7 +1334,18 @@ def a_statement_whose_tight_epsilon_is_above_the_other() -> tuple[bytes, Any]:
 
 @planted("AUD-071")
 def a_statement_of_another_evaluation() -> tuple[bytes, Any]:
-    return _restated(lambda tree: tree["evaluation"].update(plan=digest_from("another")))
+    return out(Sim().build(statement={"evaluation": EVALUATION | {"noise_multiplier": "6"}}))
+
+
+@planted("AUD-071")
+def a_statement_that_says_nothing_of_the_votes_on_rounds() -> tuple[bytes, Any]:
+    return out(VotingSim().build(statement={"votes": None}))
+
+
+@planted("AUD-071")
+def a_statement_of_fewer_votes_on_rounds_than_a_unit_pays_for() -> tuple[bytes, Any]:
+    sim = VotingSim()
+    return out(sim.build(statement={"votes": sim.plan | {"steps": 1}}))
 
 
 @planted("AUD-071")

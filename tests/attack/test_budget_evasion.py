@@ -181,7 +181,7 @@ def test_a_waiver_is_shown_wherever_the_budget_is(plain: World) -> None:
     document = build_statement(
         subject=Subject(run="run_0", model=None, contract="c", recipe="r"),
         claims=[claim("kita", PRIVATE.plan.document, lifetime=_figures(store_of(plain, store)))],
-        evaluation="e",
+        evaluation=PRIVATE.evaluation.document,
         terms=Terms(),
     )
     check_statement(document)

@@ -54,12 +54,12 @@ def _release(
     data = np.linspace(-1, 1, world.recipe.parameters, dtype="<f4").tobytes()
     model = digest(data)
     given = {"model": model, "contract": world.contract.digest, "run": RUN, "recipe": world.recipe.digest}
-    given |= {"plan": world.recipe.plan.document, "evaluation": world.recipe.evaluation.digest} | changes
+    given |= {"plan": world.recipe.plan.document, "evaluation": world.recipe.evaluation.document} | changes
     plan, forged = given.pop("plan"), given.pop("forged", {})
-    evaluation = given.pop("evaluation")
+    asked = {"evaluation": given.pop("evaluation"), "votes": given.pop("votes", None)}
     claims = [claim(given.pop("mine", "A1b2"), plan), claim("C3d4", plan)]
     document = (
-        build_statement(subject=Subject(**given), claims=claims, evaluation=evaluation, terms=Terms())
+        build_statement(subject=Subject(**given), claims=claims, terms=Terms(), **asked)
         | forged
     )
     statement = Envelope.seal(canonical(document), STATEMENT_TYPE, key or world.broker.key).to_bytes()
@@ -157,7 +157,8 @@ def test_a_statement_by_another_key_or_about_another_model_is_refused(world: Wor
         {"contract": sha("another")},
         {"recipe": sha("another")},
         {"run": "run_bbbbbbbbbbbbbbbb"},
-        {"evaluation": sha("another")},
+        {"evaluation": world.recipe.evaluation.document | {"noise_multiplier": "7"}},
+        {"votes": world.recipe.evaluation.document},
         {"plan": other},
         {"plan": None},
     ):

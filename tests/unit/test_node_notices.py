@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from broker.store.tables import contract_notice
 from client.cli import life as cli_life
+from client.cli import options as cli_options
 from client.cli.options import Open
 from client.contract import stopping
 from client.contract.notices import Notices
@@ -725,7 +726,7 @@ def test_each_command_of_the_line_does_its_work(here: Here, monkeypatch: pytest.
     def opened_here(_folder: Path) -> Iterator[Open]:
         yield Open(home=here.home, member=here.member, shelf=here.shelf, outbox=here.outbox)
 
-    monkeypatch.setattr(cli_life, "opened", opened_here)
+    monkeypatch.setattr(cli_options, "opened", opened_here)
 
     def line(*words: str) -> dict[str, Any]:
         found = CliRunner().invoke(cli_life.contract, [*words, "--json"])

@@ -40,8 +40,7 @@ with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has d
     warnings.simplefilter("ignore", DeprecationWarning)
     from typer.testing import CliRunner
 
-    from client import cli
-    from client.cli import app
+    from client.cli import app, options
     from client.cli.options import Open
 
 PLAN = json.loads(private_recipe())["plan"]
@@ -473,7 +472,7 @@ def test_data_are_imported_under_a_contract_that_is_named_by_its_first_digits(tm
         yield Open(home=world.home, member=world.member, shelf=world.shelf(), outbox=outbox)
         outbox.close()
 
-    monkeypatch.setattr(cli, "opened", opened)
+    monkeypatch.setattr(options, "opened", opened)
     recording = write_recording(tmp_path / "again")
     words = ["data", "add", str(recording), "--dataset", "kita/pick", "--no-publish", "--json"]
     for name in (world.contract.digest, world.contract.digest[7:19]):

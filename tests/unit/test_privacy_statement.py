@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from policies.privacy.accounting import epsilon_text
 from policies.privacy.errors import StatementError
 from policies.privacy.statement import (
     Subject,
@@ -13,12 +14,14 @@ from policies.privacy.statement import (
     build_statement,
     check_statement,
     claim,
+    held_out,
     statement_bytes,
 )
 from policies.privacy.statement_words import Beside, page
 from tests.learnsim import small_recipe
 
 PLAN = small_recipe().plan.document
+EVALUATION = small_recipe().evaluation.document
 SHARES = small_recipe(noise="shares", honest_min=3).plan.document
 LIFETIME = {
     "alpha_star": 4,
@@ -31,8 +34,13 @@ AUDIT = {"mu": "0.45", "mu_expected": "0.454", "eps_low": "1.31", "verdict": "pa
 SUBJECT = Subject(run="run_a", model="sha256:m", contract="sha256:c", recipe="sha256:r")
 
 
-def statement(*claims, **terms):
-    return build_statement(subject=SUBJECT, claims=claims, evaluation="sha256:e", terms=Terms(**terms))
+VOTES = EVALUATION | {"loss_bound": "0.05", "noise_multiplier": "11.2", "steps": 24}
+
+
+def statement(*claims, votes=None, **terms):
+    return build_statement(
+        subject=SUBJECT, claims=claims, evaluation=EVALUATION, votes=votes, terms=Terms(**terms)
+    )
 
 
 GOOD = statement(claim("b2", PLAN, lifetime=LIFETIME, audit=AUDIT), claim("a1", PLAN, epsilon_pld="7.5"))
@@ -121,23 +129,38 @@ def test_the_page_says_in_both_languages_what_was_signed_as_open():
 
 
 @pytest.mark.parametrize("lang", ["en", "ja"])
-def test_a_page_says_how_often_held_out_units_are_asked_only_from_the_plan_that_is_named(lang):
-    plan = small_recipe().evaluation
-    document = build_statement(
-        subject=SUBJECT, claims=[claim("a1", PLAN)], evaluation=plan.digest, terms=Terms()
-    )
-    shown = {
-        name: "\n".join(line for _, lines in page(document, lang=lang, beside=beside) for line in lines)
-        for name, beside in (
-            ("named", Beside(evaluation=plan.document)),
-            ("other", Beside(evaluation=plan.document | {"steps": plan.steps + 1})),
-            ("none", None),
-        )
-    }
-    assert f"{plan.epsilon_rdp:.4f}"[:5] in shown["named"]
-    assert plan.digest not in shown["named"]
-    assert plan.digest in shown["other"]
-    assert plan.digest in shown["none"]
+def test_a_page_says_how_often_held_out_units_are_asked_and_what_they_pay_in_all(lang):
+    for votes in (None, VOTES):
+        document = statement(claim("a1", PLAN), votes=votes)
+        check_statement(document)
+        text = "\n".join(line for _, lines in page(document, lang=lang) for line in lines)
+        assert document["evaluation"]["epsilon_rdp"] in text
+        assert ("11.2" in text) == (votes is not None)
+
+
+def test_candidates_and_votes_together_cost_more_than_either_and_less_than_their_sum():
+    alone = float(held_out(EVALUATION, None)["epsilon_rdp"])
+    votes = float(held_out(VOTES, None)["epsilon_rdp"])
+    both = float(held_out(EVALUATION, VOTES)["epsilon_rdp"])
+    assert max(alone, votes) < both < alone + votes
+    assert alone == float(epsilon_text(small_recipe().evaluation.epsilon_rdp))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told.update(epsilon_rdp="0.5"),
+        lambda told: told.update(votes=None),
+        lambda told: told["votes"]["document"].update(steps=1),
+        lambda told: told["plan"].update(digest="sha256:e"),
+        lambda told: told["votes"]["document"].update(schema="iriai-eval-plan/9"),
+    ],
+)
+def test_what_held_out_units_pay_follows_from_the_two_plans_or_the_statement_is_wrong(change):
+    document = copy.deepcopy(statement(claim("a1", PLAN), votes=VOTES))
+    change(document["evaluation"])
+    with pytest.raises(StatementError):
+        check_statement(document)
 
 
 @pytest.mark.parametrize("lang", ["en", "ja"])
@@ -162,7 +185,7 @@ def leaves(value, path=()):
 
 
 # what a statement takes from elsewhere and a verifier compares with the log
-GIVEN = {"subject", "evaluation", "party", "lifetime", "audit", "leak_report", "mia_auc"}
+GIVEN = {"subject", "party", "lifetime", "audit", "leak_report", "mia_auc"}
 
 
 @pytest.mark.parametrize(

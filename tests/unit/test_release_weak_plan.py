@@ -17,8 +17,11 @@ async def test_a_gate_states_a_plan_above_a_hundred_without_a_tight_figure() -> 
     gate: Any = Gate(None)  # type: ignore[arg-type]  no tool is needed to state a claim
     await gate._compute(weak)
     case = SimpleNamespace(
-        contract=SimpleNamespace(digest="c"), run="r", recipe=SimpleNamespace(plan=weak), report={}
+        contract=SimpleNamespace(digest="c"),
+        run="r",
+        recipe=SimpleNamespace(plan=weak, digest="d"),
+        report={},
     )
-    row = gate._claim(SimpleNamespace(alias=lambda *_args: "A1"), case, summed=4)
+    row = gate._claim(SimpleNamespace(alias=lambda *_args: "A1"), case)
     assert row["claim"]["epsilon_pld"] is None
     assert float(row["claim"]["epsilon_rdp"]) > 1e6

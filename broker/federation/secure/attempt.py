@@ -35,7 +35,7 @@ from policies.errors import EncodingError, invariant
 from policies.exchange import ExchangeType
 from policies.secagg.collector import Attempt
 from policies.secagg.errors import ContextMismatchError, SecaggError, VectorLateError
-from policies.secagg.slots import OpenedSum
+from policies.secagg.opening import OpenedSum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -55,6 +55,7 @@ class Choice:
         chosen: Those that make the model; none: it goes back to the accepted one.
         judges: Answers that counted; ``refs`` their entries.
         rejected_rounds: Rejected rounds in a row, this one included.
+        back_to: Digest of the accepted model; None before the first.
         left_out: Parties of opened teams that are not in the model, by team.
     """
 
@@ -67,6 +68,7 @@ class Choice:
     judges: int
     refs: tuple[int, ...]
     rejected_rounds: int
+    back_to: str | None
     left_out: tuple[tuple[str, ...], ...]
 
     @property
@@ -150,9 +152,7 @@ class Sums:
 
     def none(self, choice: Choice) -> Summed:
         """No sum: no team was chosen."""
-        return Summed(
-            online=(), aggregate="", transcript=self.transcript, mean=np.zeros(0), choice=choice
-        )
+        return Summed(online=(), aggregate="", transcript=self.transcript, mean=np.zeros(0), choice=choice)
 
     def _norm(self, team: TeamSum) -> NormFinding:
         terms, members = self.terms, len(team.parties)

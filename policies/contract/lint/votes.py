@@ -10,14 +10,17 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from policies.contract.held_out import cap_from, held_out_left
 from policies.contract.lint.rows import error, warning
 from policies.privacy.accounting import calibrate
 from policies.privacy.errors import PrivacyError
+from policies.robustness.plan import votes_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from policies.contract.clauses import Contract
+    from policies.contract.clauses import Contract, ValidationClause
+    from policies.privacy.caps import Cap
 
 __all__ = ["VOTES"]
 
@@ -41,9 +44,26 @@ def _unaffordable(contract: Contract) -> Iterator[tuple[str, str]]:
         return
     for one in contract.contributors:
         caps = contract.caps(one.party)
-        if caps is not None and Decimal(clause.epsilon) > Decimal(caps.epsilon_per_release):
+        if caps is None:
+            continue
+        if Decimal(clause.epsilon) > Decimal(caps.epsilon_per_release):
             yield clause.clause, f"epsilon {clause.epsilon}; {one.party} allows {caps.epsilon_per_release}"
             return
+        if not _held(cap_from(caps, contract.digest), clause):
+            yield clause.clause, f"epsilon {clause.epsilon}; {one.party} has {caps.epsilon_total} in all"
+            return
+
+
+def _held(cap: Cap, clause: ValidationClause) -> bool:
+    """Whether a cap in all holds the votes of one run, at its own order.
+
+    The recipe's evaluation comes on top; that is checked where it is at hand: `policies.contract.held_out`.
+    """
+    try:
+        votes = votes_plan(clause, {"unit": "", "adjacency": "", "delta": cap.delta})
+        return votes is None or held_out_left(cap, [votes]) >= 0
+    except PrivacyError:  # no noise and no order at all: `votes-by-noise`, and what is refused at an offer
+        return True
 
 
 def _by_noise(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -65,8 +85,8 @@ VOTES: Final = (
         "votes-unaffordable",
         _unaffordable,
         (
-            "an epsilon of votes within every party's cap per release",
-            "投票のイプシロンは各当事者の公開ごとの上限以内",
+            "an epsilon of votes within every party's caps, per release and in all as its ledger counts",
+            "投票のイプシロンは、各当事者の公開ごとの上限と台帳で数えた総量の上限の以内",
         ),
         (
             "lower epsilon or max_judgings of the validation clause: no site could pay for its votes",
