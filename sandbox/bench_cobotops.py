@@ -11,8 +11,10 @@ without privacy, in each of `LOCAL_WAYS` on each set of `FEATURES`.
   models. ``auroc_own``: on each site's own held-out cycles, mean over the sites that have both classes there:
   a dozen cycles and one to six losses a site, so it is coarse.
 - Rows with noise: mean over `DRAWS` draws of noise per seed.
-- ``local-full``: each site adds the whole noise. ``shares``: each a part of it, and the sum is a PLAIN SUM
-  here: without secure aggregation nobody is protected by it, so those rows are marked.
+- ``local-full``: each site adds the whole noise. ``shares``: each a part of it. All sites are in this one
+  process, which adds their updates in the open: a PLAIN SUM. Runs of ``shares`` add them under secure
+  aggregation, which gives the same sum but for the grid it is counted on; so the figures are those of such
+  runs, and the protection is not. Those rows are marked.
 - ``rule``: minus the sum of the ``load`` features, which nothing was trained for: the floor.
 - ``goal``: epsilon 8 with full local noise, minus local, seed by seed. Local is `BEST_LOCAL`, chosen on the
   tuning seeds; in ``hindsight`` it is whatever was best on the reported ones, a harder test.
@@ -215,7 +217,7 @@ def _row(pools: dict[int, tuple[Site, ...]], epsilon: float | None, noise: str) 
         "epsilon": "inf" if plan is None else decimal_text(f"{plan.epsilon_rdp:.4f}"),
         "noise": noise,
         "sigma": None if plan is None else plan.noise_multiplier,
-        "plain_sum": noise == "shares",  # no secure aggregation here: nobody is protected by it
+        "plain_sum": noise == "shares",  # added in the open in this process: nobody is protected by it
         **_figures(found),
     }
 

@@ -2,7 +2,8 @@
 """Models of grip loss: the common one of all sites, with privacy or without, and what a site makes alone.
 
 - `together`: one logistic model from zero, one clipped step a round, by the plan and the server's step that
-  real runs use; the updates are averaged in this process, which for ``shares`` is a PLAIN SUM.
+  real runs use; the updates are averaged in this process, in the open: for ``shares`` a PLAIN SUM, where a
+  real run has secure aggregation.
 - `LOCAL_WAYS`: a site alone without privacy: fitted to the end (logistic, small network), stopped early, or
   by the very steps of the common model.
 - Settings were chosen on the tuning seeds of `sandbox.bench_cobotops`.

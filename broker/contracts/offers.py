@@ -28,7 +28,6 @@ from broker.contracts.errors import AnnexMismatchError, AnnexMissingError, LintE
 from broker.contracts.service import OFFERED, OPEN_DATA, PROSE
 from broker.store.tables import contract_annex, contract_document
 from policies.contract import Contract, load
-from policies.contract.held_out import check_held_out
 from policies.contract.lint import LintFinding, lint
 from policies.contract.negotiation.pool import Draft
 from policies.contract.starts import check_said, check_starts, named_annexes
@@ -37,6 +36,7 @@ from policies.errors import IriaiError
 from policies.identity import SigningKey, key_text, parse_key
 from policies.ports import to_ms
 from policies.recipe import load as load_recipe
+from policies.robustness.held_out import check_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

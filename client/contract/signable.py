@@ -9,11 +9,11 @@ from client.answers import short
 from client.contract.reading import known_of
 from client.contract.succession import check_opening, predecessor
 from client.errors import BrokerKeyError, NotSignedError, StaleOfferError
-from policies.contract.held_out import check_held_out
 from policies.contract.starts import check_starts
 from policies.identity import fingerprint, key_text, parse_key
 from policies.ports import iso_s
 from policies.recipe import load as load_recipe
+from policies.robustness.held_out import check_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

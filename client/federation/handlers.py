@@ -270,7 +270,8 @@ class Desk:
         answer = self._answered(request, admission, pull, confirm)
         if request.type in TRAINING:
             now_ms, slot_ms = self._clock.now_ms(), admission.reply_slot_ms
-            self._clock.pause_ms(wait_ms(arrived_ms=arrived_ms, now_ms=now_ms, slot_ms=slot_ms))
+            if (left_ms := wait_ms(arrived_ms=arrived_ms, now_ms=now_ms, slot_ms=slot_ms)) > 0:
+                self._clock.pause_ms(left_ms)
         return answer
 
     def _answered(

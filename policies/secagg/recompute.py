@@ -19,7 +19,7 @@ from policies.secagg.errors import SumWrongError
 from policies.secagg.keystream import Keystream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from policies.secagg.keystream import Signed
 
@@ -30,13 +30,20 @@ _EVEN: Final = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * (SECAGG_CHUNK // 2),
 _ONES: Final = int.from_bytes(b"\1\0\0\0\0\0\0\0" * (SECAGG_CHUNK // 2), "little")
 
 
-def recompute(vectors: Sequence[bytes | memoryview], remove: Iterable[Signed], *, dimension: int) -> str:
+def recompute(
+    vectors: Sequence[bytes | memoryview],
+    remove: Iterable[Signed],
+    *,
+    dimension: int,
+    seen: Callable[[bytes], None] = lambda _: None,
+) -> str:
     """Digest (``sha256:…``) of the sum that these masked vectors and mask keys give.
 
     Args:
         vectors: Bytes of each, little-endian.
         remove: Keys of masks that are in the sum of the vectors, with the sign they were added with.
         dimension: Values of a vector.
+        seen: Is shown the sum's bytes, piece by piece.
 
     Raises:
         SumWrongError: A vector has another length.
@@ -58,7 +65,9 @@ def recompute(vectors: Sequence[bytes | memoryview], remove: Iterable[Signed], *
         for sign, stream in keys:
             stream.fill(length)
             (masks if sign > 0 else with_masks).add(memoryview(buffer)[:length])
-        hashed.update(with_masks.minus(masks, length))
+        piece = with_masks.minus(masks, length)
+        hashed.update(piece)
+        seen(piece)
     return f"sha256:{hashed.hexdigest()}"
 
 

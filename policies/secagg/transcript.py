@@ -164,7 +164,11 @@ def check(record: Record, terms: Terms, *, expected_teams: ExpectedTeams | None 
 
 
 def recompute(
-    checked: Checked, vectors: Mapping[str, bytes | memoryview], teams: tuple[int, ...] | None = None
+    checked: Checked,
+    vectors: Mapping[str, bytes | memoryview],
+    teams: tuple[int, ...] | None = None,
+    *,
+    seen: Callable[[bytes], None] = lambda _: None,
 ) -> str:
     """Digest (``sha256:…``) of the sum over opened teams, from masked vectors.
 
@@ -172,6 +176,7 @@ def recompute(
         checked: From `check`.
         vectors: By party; each must be the one that its member signed.
         teams: Numbers of opened teams; None: all of them.
+        seen: Is shown the sum's bytes, piece by piece.
 
     Raises:
         SumWrongError: A vector is missing, or is not the one that was signed.
@@ -184,7 +189,7 @@ def recompute(
             raise _wrong(f"the masked vector that {party} signed", "none" if found is None else "another one")
     remove = [one for team in chosen for one in checked.removed(team, Lane.VECTOR)]
     return plain_sum.recompute(
-        [vectors[party] for party in survivors], remove, dimension=checked.terms.dimension
+        [vectors[party] for party in survivors], remove, dimension=checked.terms.dimension, seen=seen
     )
 
 

@@ -8,7 +8,8 @@ Under secure aggregation nobody has seen a single update, so an aggregate rests 
    teams that follow from nonces                                                              AUD-095
 3. it is the sum of this entry's round, attempt, base model and submissions, the only one of
    the round, and has the digest that the entry names                                         AUD-095
-4. the masked vectors that the auditor was given add up to it                                  AUD-096
+4. the masked vectors that the auditor was given add up to it; a team that was left out for its
+   norm is beyond the contract's bound                                                        AUD-096
 
 Of a probe that opened several teams, the sum is over the teams that its ``round.chosen`` names. Where those
 are several, its digest is seen in 4 alone. A probe of which none was chosen has no aggregate; its transcript
@@ -20,6 +21,8 @@ are what there is: the report says how many sums were not redone. Standard libra
 
 from __future__ import annotations
 
+import math
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -228,10 +231,10 @@ def _redo(one: _Sum, checked: Checked, vectors: Vectors) -> bool:
         found[party] = vectors.get(checked.record.online[party].digest)
     if any(data is None for data in found.values()):
         return False
+    apart = zip(checked.record.opened, checked.record.sums, strict=True)
     try:
-        for number, said in zip(checked.record.opened, checked.record.sums, strict=True):
-            if (apart := transcript.recompute(checked, found, (number,))) != said:
-                one.report.add("AUD-096", f"team {number}: they give {apart}", index=one.index)
+        for number, said in apart if len(checked.record.opened) > 1 else ():
+            _redo_team(one, checked, found, number, said)
         redone = transcript.recompute(checked, found, teams) if one.aggregate is not None else None
     except IriaiError as error:
         one.report.add("AUD-096", f"needs {error.need}; found {error.found}", index=one.index)
@@ -239,3 +242,28 @@ def _redo(one: _Sum, checked: Checked, vectors: Vectors) -> bool:
     if redone != one.aggregate:
         one.report.add("AUD-096", f"they give {redone}", index=one.index)
     return True
+
+
+def _redo_team(one: _Sum, checked: Checked, vectors: Vectors, number: int, said: str) -> None:
+    """The sum of one opened team, and whether it was beyond the bound if that is why it was left out."""
+    squares, entry, terms = _Squares(), one.entry, checked.terms
+    chosen = chosen_in(one.history, entry.run, entry.round, entry.pub["attempt"])
+    failed = chosen is not None and number in chosen.pub["failed"]
+    look = squares.add if failed else (lambda _: None)
+    found = transcript.recompute(checked, vectors, (number,), seen=look)
+    if found != said:
+        one.report.add("AUD-096", f"team {number}: they give {found}", index=one.index)
+    norm = math.sqrt(squares.total) * terms.kappa(checked.survivors(number))
+    if failed and norm <= float(terms.norm_max):
+        evidence = f"team {number} left out for its norm, which is {norm:.6g}, at most {terms.norm_max}"
+        one.report.add("AUD-096", evidence, index=one.index)
+
+
+class _Squares:
+    """Sum of the squares of ring values, which are signed."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, piece: bytes) -> None:
+        self.total += sum(value * value for (value,) in struct.iter_unpack("<i", piece))

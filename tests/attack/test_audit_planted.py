@@ -1334,18 +1334,33 @@ def a_statement_whose_tight_epsilon_is_above_the_other() -> tuple[bytes, Any]:
 
 @planted("AUD-071")
 def a_statement_of_another_evaluation() -> tuple[bytes, Any]:
-    return out(Sim().build(statement={"evaluation": EVALUATION | {"noise_multiplier": "6"}}))
+    other = EVALUATION | {"noise_multiplier": "6"}
+    return _stated(lambda sim: sim.statement(CANDIDATE, evaluation=other))
+
+
+def _of_votes(votes: Callable[[dict[str, Any]], dict[str, Any] | None]) -> tuple[bytes, Any]:
+    """A release of a run with votes on rounds, whose statement tells another plan of them."""
+
+    class Telling(VotingSim):
+        def statement(self, candidate: str, **changes: Any) -> bytes:
+            return super().statement(candidate, **({"votes": votes(self.plan)} | changes))
+
+    return out(Telling().build())
 
 
 @planted("AUD-071")
 def a_statement_that_says_nothing_of_the_votes_on_rounds() -> tuple[bytes, Any]:
-    return out(VotingSim().build(statement={"votes": None}))
+    return _of_votes(lambda _plan: None)
 
 
 @planted("AUD-071")
 def a_statement_of_fewer_votes_on_rounds_than_a_unit_pays_for() -> tuple[bytes, Any]:
-    sim = VotingSim()
-    return out(sim.build(statement={"votes": sim.plan | {"steps": 1}}))
+    return _of_votes(lambda plan: plan | {"steps": 1})
+
+
+@planted("AUD-071")
+def a_statement_whose_held_out_units_pay_less_than_their_plans_come_to() -> tuple[bytes, Any]:
+    return _restated(lambda tree: tree["evaluation"].update(epsilon_rdp="0.500000"))
 
 
 @planted("AUD-071")

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from broker.errors import UsageError
 from broker.federation.secure.vectors import export, sweep
 from policies.encoding import digest
 from policies.exchange import ExchangeType, peek_request
-from policies.limits import SECAGG_REJOIN_ROUNDS
+from policies.limits import SECAGG_MESSAGE_S, SECAGG_REJOIN_ROUNDS
 from policies.log.entries import EntryType
 from tests.federationsim import NAMES, ROUNDS, SECURE, Pool, Said, running
 
@@ -272,3 +274,54 @@ def test_vectors_are_kept_for_the_auditor_as_long_as_the_contract_says(tmp_path)
         assert sweep(broker, now_ms + hours * 3_600_000) == 0
         with pytest.raises(UsageError, match="within the contract's retention"):
             export(broker, run, tmp_path / "late", now_ms)
+
+
+def patient(pool: Pool) -> None:
+    """From now on an exchange waits for those that give no answer: to its end, or a grace after enough did."""
+    ask = pool.fleet.exchange
+
+    async def exchange(
+        run: Any, requests: Any, *, deadline: dt.datetime, need: int = 0, grace_s: float = 0.0
+    ):
+        outcomes = [one async for one in ask(run, requests, deadline=deadline, need=need, grace_s=grace_s)]
+        late = [one for one in outcomes if getattr(one, "code", None) == "engine.late"]
+        for one in outcomes:
+            if one not in late:
+                yield one
+        if late:
+            left_s = deadline.timestamp() - pool.clock.now_ms() / 1000
+            await asyncio.sleep(grace_s if 0 < need <= len(outcomes) - len(late) else left_s)
+        for one in late:
+            yield one
+
+    pool.fleet.exchange = exchange  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("deadline_s", "wait_s"), [(3_600, SECAGG_MESSAGE_S), (20, 20)])
+@pytest.mark.parametrize("step", SETUP)
+def test_a_member_that_hangs_in_a_setup_costs_half_a_minute_once_and_never_more_than_a_round(
+    step: ExchangeType, deadline_s: int, wait_s: int
+):
+    with running(**{**PLAIN, "recipe": {"rounds": 4, "deadline_s": deadline_s}}) as (pool, go):
+        patient(pool)
+        pool.nodes["kita"].deaf = lambda kind, _slot: kind == step
+        before = pool.clock.now_ms()
+        run = go(pool.run())
+        assert pool.verdicts(run) == [EVERYBODY | {"kita": "silent"}] * 4
+        assert setups(pool) == [(1, 3)]
+        assert wait_s * 1000 <= pool.clock.now_ms() - before < (wait_s + 10) * 1000
+
+
+@pytest.mark.parametrize("step", [ExchangeType.SA_CONFIRM, ExchangeType.SA_UNMASK])
+def test_members_that_hang_behind_the_vectors_cost_half_a_minute_and_not_the_deadline_of_a_round(
+    step: ExchangeType,
+):
+    with running(**{**PLAIN, "recipe": {"rounds": 4, "deadline_s": 3_600}}) as (pool, go):
+        patient(pool)
+        for name in NAMES[:2]:  # two of four are left, three open a sum
+            pool.nodes[name].deaf = lambda kind, slot: kind == step and slot == (1, 1)
+        before = pool.clock.now_ms()
+        run = go(pool.run())
+        (_, _, first), (*_, second) = attempts(pool, run)[:2]  # once unmasking began, a round is burned
+        assert (first, second) == (False, True)
+        assert SECAGG_MESSAGE_S * 1000 <= pool.clock.now_ms() - before < 2 * SECAGG_MESSAGE_S * 1000

@@ -58,10 +58,7 @@ def _release(
     plan, forged = given.pop("plan"), given.pop("forged", {})
     asked = {"evaluation": given.pop("evaluation"), "votes": given.pop("votes", None)}
     claims = [claim(given.pop("mine", "A1b2"), plan), claim("C3d4", plan)]
-    document = (
-        build_statement(subject=Subject(**given), claims=claims, terms=Terms(), **asked)
-        | forged
-    )
+    document = build_statement(subject=Subject(**given), claims=claims, terms=Terms(), **asked) | forged
     statement = Envelope.seal(canonical(document), STATEMENT_TYPE, key or world.broker.key).to_bytes()
     row = {
         "model": model,

@@ -6,6 +6,8 @@
   sent the answer. Nothing else of that answer is used, and the others go on.
 - With ``need`` the exchange ends a moment after so many answers; those that were cut off are asked again
   where some of the answers were no good.
+- None of them is work: one lasts `SECAGG_MESSAGE_S` at most, however long the recipe gives a round. A member
+  that hangs holds the others up once, and is left out.
 - A halt of the contract ends every exchange.
 
     heard = await talk.exchange(engine_run, ExchangeType.SA_CONFIRM, slot, asks, attempt.confirmed, need=t)
@@ -20,6 +22,7 @@ from broker.federation.engine import Failure
 from policies.encoding import b64, unb64
 from policies.errors import EncodingError
 from policies.exchange import ExchangeType
+from policies.limits import SECAGG_MESSAGE_S
 from policies.privacy.errors import ReplyFieldError
 from policies.reply_body import check_reply_body
 from policies.secagg.errors import ContextMismatchError, SecaggError
@@ -93,6 +96,8 @@ class Talk:
             need: Good answers that are enough; 0: everybody's.
         """
         heard, deadline_ms = Heard(), self._asking.deadline_ms()
+        # a node's clock may be ahead: the request itself is good for as long as any other
+        ends_ms = min(deadline_ms, self._tools.clock.now_ms() + SECAGG_MESSAGE_S * 1000)
         left = dict(asks)
         while left:
             wanted = max(1, need - len(heard.good)) if need else 0
@@ -101,17 +106,17 @@ class Talk:
             }
             heard.absent |= {one.party for one in left}
             coming = self._asking.exchange(
-                engine_run, [one for _, one in requests.values()], deadline_ms=deadline_ms, need=wanted
+                engine_run, [one for _, one in requests.values()], deadline_ms=ends_ms, need=wanted
             )
             answered = 0
             async for outcome in self._standing.until_halted(self._contract, coming):
                 answered += self._outcome(requests[outcome.node][0], outcome, hear, heard)
-            again = 0 < wanted <= answered and len(heard.good) < need and not self._ended(deadline_ms)
+            again = 0 < wanted <= answered and len(heard.good) < need and not self._ended(ends_ms)
             left = {one: ask for one, ask in left.items() if again and one.party in heard.absent}
         return heard
 
-    def _ended(self, deadline_ms: int) -> bool:
-        return self._tools.clock.now_ms() >= deadline_ms or self._standing.halted(self._contract)
+    def _ended(self, ends_ms: int) -> bool:
+        return self._tools.clock.now_ms() >= ends_ms or self._standing.halted(self._contract)
 
     def _request(
         self, to: Participant, kind: ExchangeType, slot: tuple[int, int], ask: bytes, deadline_ms: int

@@ -2,7 +2,8 @@
 """Rules about votes on rounds: see `policies.contract.lint` for rules, `policies.robustness` for votes.
 
 A validation clause whose votes nobody casts looks like protection and is none; one whose votes nobody can pay
-for ends every run in a pause.
+for ends every run in a pause. Votes and evaluations of candidates that do not fit into a site's budget
+together are refused at an offer, where the recipes are at hand: `policies.robustness.held_out`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from policies.contract.held_out import cap_from, held_out_left
 from policies.contract.lint.rows import error, warning
 from policies.privacy.accounting import calibrate
 from policies.privacy.errors import PrivacyError
-from policies.robustness.plan import votes_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from policies.contract.clauses import Contract, ValidationClause
-    from policies.privacy.caps import Cap
+    from policies.contract.clauses import Contract
 
 __all__ = ["VOTES"]
 
@@ -44,26 +42,9 @@ def _unaffordable(contract: Contract) -> Iterator[tuple[str, str]]:
         return
     for one in contract.contributors:
         caps = contract.caps(one.party)
-        if caps is None:
-            continue
-        if Decimal(clause.epsilon) > Decimal(caps.epsilon_per_release):
+        if caps is not None and Decimal(clause.epsilon) > Decimal(caps.epsilon_per_release):
             yield clause.clause, f"epsilon {clause.epsilon}; {one.party} allows {caps.epsilon_per_release}"
             return
-        if not _held(cap_from(caps, contract.digest), clause):
-            yield clause.clause, f"epsilon {clause.epsilon}; {one.party} has {caps.epsilon_total} in all"
-            return
-
-
-def _held(cap: Cap, clause: ValidationClause) -> bool:
-    """Whether a cap in all holds the votes of one run, at its own order.
-
-    The recipe's evaluation comes on top; that is checked where it is at hand: `policies.contract.held_out`.
-    """
-    try:
-        votes = votes_plan(clause, {"unit": "", "adjacency": "", "delta": cap.delta})
-        return votes is None or held_out_left(cap, [votes]) >= 0
-    except PrivacyError:  # no noise and no order at all: `votes-by-noise`, and what is refused at an offer
-        return True
 
 
 def _by_noise(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -85,8 +66,8 @@ VOTES: Final = (
         "votes-unaffordable",
         _unaffordable,
         (
-            "an epsilon of votes within every party's caps, per release and in all as its ledger counts",
-            "投票のイプシロンは、各当事者の公開ごとの上限と台帳で数えた総量の上限の以内",
+            "an epsilon of votes within every party's cap per release",
+            "投票のイプシロンは各当事者の公開ごとの上限以内",
         ),
         (
             "lower epsilon or max_judgings of the validation clause: no site could pay for its votes",
