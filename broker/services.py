@@ -246,7 +246,9 @@ class Services:
         self.courier = Courier(store=store, writer=writer, clock=clock, entropy=entropy, key=keys.broker)
         self.catalogue = Catalogue(directory=self.directory)
         self.queries = Queries(contracts=self.contracts, entropy=entropy)
-        self.runs = Runs(clock=clock, entropy=entropy, contracts=self.contracts, queries=self.queries)
+        self.runs = Runs(
+            clock=clock, entropy=entropy, contracts=self.contracts, queries=self.queries, presence=engine
+        )
         self.delivery = Delivery(clock=clock, entropy=entropy, contracts=self.contracts, store=store)
 
     @property

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from policies.errors import IriaiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Answer", "finish", "plain", "print_error", "short", "table"]
+__all__ = ["Answer", "finish", "plain", "print_error", "ranges", "short", "table"]
 
 _SCHEMA = "1"
 _UNEXPECTED = 1
@@ -57,6 +57,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[str, .
     cells = [tuple(plain(cell) for cell in row) for row in (head, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     return tuple("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in cells)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """``1-3, 5`` for 1, 2, 3 and 5, which are in ascending order."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in found)
 
 
 def finish(work: Callable[[], Answer], *, as_json: bool) -> int:

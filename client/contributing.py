@@ -79,11 +79,12 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Leaving:
-    """What leaves: a vector, its digest, and what the reply's body says beside it."""
+    """What leaves: a vector, its digest, and what the reply's body and the submission say beside it."""
 
     vector: np.ndarray
     digest: str
     body: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Passage(Protocol):
@@ -245,7 +246,7 @@ class ContributeDuty:
                 keep_refusal(letters, top.outbox, header, unfit, at_ms=now_ms, judged=judged)
             sealed = [_seal_decision(letters, header, judged), *self._tell(letters, header, seat, made)]
             if leaving is not None:
-                sealed.append(_seal_submission(letters, header, seat, leaving.digest, made))
+                sealed.append(_seal_submission(letters, header, seat, leaving, made))
             finished = top.finish(letters, header, reply, sealed, clause=seat.clause.clause)
         top.phase(header, "sealed")
         return finished
@@ -284,17 +285,20 @@ def _seal_decision(letters: Letters, header: RequestHeader, judged: Judged) -> E
     )
 
 
-def _seal_submission(letters: Letters, header: RequestHeader, seat: Seat, sent: str, made: Made) -> Envelope:
+def _seal_submission(
+    letters: Letters, header: RequestHeader, seat: Seat, leaving: Leaving, made: Made
+) -> Envelope:
     plan = seat.recipe.plan
     again = {} if made.attempt == header.attempt else {"trained": made.attempt}
     return letters.seal(
         "submission.received",
         body={
-            "update": sent,
+            "update": leaving.digest,
             "plan": None if plan is None else plan.digest,
             "steps": seat.recipe.local_steps,
             "attempt": header.attempt,
             **again,
+            **leaving.said,
             **made.receipt,
         },
         scope=header.contract,

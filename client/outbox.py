@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Letters", "Outbox"]
 
+_ALL = -1  # as a LIMIT: none
 _BUSY_S = 20.0
 _ROTATION = "rotation"
 
@@ -343,6 +344,10 @@ class Outbox:
         """Envelopes without a receipt on disk, oldest first."""
         return tuple(self._stored("WHERE receipt IS NULL ORDER BY seq LIMIT ?", (limit,)))
 
+    def pending_count(self) -> int:
+        """How many envelopes have no receipt on disk."""
+        return int(self._db.execute("SELECT count(*) FROM envelope WHERE receipt IS NULL").fetchone()[0])
+
     def kept(self, name: str) -> str | None:
         """The value that was kept under a name (`Letters.keep`), or None."""
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -379,14 +384,14 @@ class Outbox:
                 envelope=Envelope.from_bytes(row[7]), at_ms=row[8], log_index=row[9], receipt=row[10],
             )  # fmt: skip
 
-    def sent(self, limit: int = 1000) -> tuple[Sent, ...]:
-        """What left this site, newest first."""
+    def sent(self, limit: int | None = 1000, *, run: str | None = None) -> tuple[Sent, ...]:
+        """What left this site, newest first, of one run if asked; all of it without a limit."""
         rows = self._db.execute(
             "SELECT at_ms, kind, size_bytes, digest, clause, contract, run, round, attempt, first_seq, 0,"
             " (SELECT count(*) FROM envelope WHERE seq BETWEEN first_seq AND last_seq),"
             " (SELECT count(receipt) FROM envelope WHERE seq BETWEEN first_seq AND last_seq)"
-            " FROM sent ORDER BY id DESC LIMIT ?",
-            (limit,),
+            " FROM sent WHERE ?1 IS NULL OR run = ?1 ORDER BY id DESC LIMIT ?2",
+            (run, _ALL if limit is None else limit),
         ).fetchall()
         return tuple(
             Sent(
@@ -397,12 +402,16 @@ class Outbox:
             for row in rows
         )  # fmt: skip
 
-    def decisions(self, *, run: str | None = None, limit: int = 1000) -> tuple[Decided, ...]:
-        """Decisions of the guard, newest first, of one run if asked."""
+    def sent_count(self, run: str | None = None) -> int:
+        """How many transmissions left, of one run if asked."""
+        return self._count("SELECT count(*) FROM sent WHERE ?1 IS NULL OR run = ?1", run)
+
+    def decisions(self, *, run: str | None = None, limit: int | None = 1000) -> tuple[Decided, ...]:
+        """Decisions of the guard, newest first, of one run if asked; all of them without a limit."""
         rows = self._db.execute(
             "SELECT at_ms, contract, recipe, run, round, attempt, kind, allow, clauses, document"
             " FROM decision WHERE ?1 IS NULL OR run = ?1 ORDER BY id DESC LIMIT ?2",
-            (run, limit),
+            (run, _ALL if limit is None else limit),
         ).fetchall()
         return tuple(
             Decided(
@@ -411,6 +420,10 @@ class Outbox:
             )
             for row in rows
         )  # fmt: skip
+
+    def decisions_count(self, run: str | None = None) -> int:
+        """How many decisions of the guard are kept, of one run if asked."""
+        return self._count("SELECT count(*) FROM decision WHERE ?1 IS NULL OR run = ?1", run)
 
     def rounds_elsewhere(self, contracts: tuple[str, ...], recipe: str, run: str) -> int:
         """Rounds of a recipe under these contracts in which this node took part, not counting one run."""
@@ -438,9 +451,14 @@ class Outbox:
         ).fetchone()
         return row is not None
 
-    def sent_bytes(self) -> int:
-        """Sum of all bytes that left."""
-        return int(self._db.execute("SELECT coalesce(sum(size_bytes), 0) FROM sent").fetchone()[0])
+    def sent_bytes(self, run: str | None = None) -> int:
+        """Sum of all bytes that left, of one run if asked."""
+        return self._count(
+            "SELECT coalesce(sum(size_bytes), 0) FROM sent WHERE ?1 IS NULL OR run = ?1", run
+        )
+
+    def _count(self, query: str, run: str | None) -> int:
+        return int(self._db.execute(query, (run,)).fetchone()[0])
 
     # --- what the log showed; policies decide in client/receipts.py ---
 

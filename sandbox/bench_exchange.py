@@ -6,7 +6,8 @@ A broker's engine and real node processes on loopback, TLS, signed headers, dura
 `run` measures from the sealing of the requests to the last verified reply, folded into one sum in place. The
 requests' tensor lies in a file. Each node adds one to it and sends it back, so both directions carry the same
 bytes; nothing is trained. Each size has a broker process of its own, so that its peak is its own:
-``python -m sandbox.bench_exchange measure NODES MEGABYTES EXCHANGES``.
+``python -m sandbox.bench_exchange measure NODES MEGABYTES EXCHANGES``. SIGTERM ends that process in order: the
+nodes are ended, the temporary folder is deleted.
 
 `LoopbackFleet` is the same federation for tests: it serves an engine, makes the keys and starts one process
 per node. A node process is ``python -m sandbox.bench_exchange FOLDER INDEX`` unless another command is given.
@@ -19,12 +20,13 @@ import datetime as dt
 import hashlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +42,7 @@ from policies.errors import IriaiError
 from policies.exchange import ExchangeType, TensorSpec, seal_request, tensor_bytes, tensor_spec
 from policies.identity import SigningKey
 from policies.limits import WORKER_STOP_S
+from sandbox.errors import CommandError
 from sandbox.processes import free_port
 
 if TYPE_CHECKING:
@@ -266,29 +269,62 @@ def run(*, nodes: int = 4, sizes_mb: Sequence[float] = (0.001, 1.0), exchanges: 
         its parts ``broker_cpu_s`` and ``nodes_cpu_s``, and ``requests``; ``bytes_ratio``, bytes of all bodies
         over those of the tensors in both directions; ``broker_peak_mb`` and ``broker_idle_mb``, resident
         memory of the broker's process at its highest and before the first exchange, and ``node_peak_mb``.
+
+    Raises:
+        CommandError: The process of one size failed.
     """
     load = [os.getloadavg()[0]]
     rows = []
     for size_mb in sizes_mb:
         count = max(3, min(exchanges, round(_LARGE_MB / size_mb)))
-        told = subprocess.run(  # noqa: S603  our own command line
-            [sys.executable, "-m", "sandbox.bench_exchange", "measure", str(nodes), str(size_mb), str(count)],
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        rows.append(json.loads(told.stdout))
+        rows.append(_row_of(nodes, size_mb, count))
     load.append(os.getloadavg()[0])
     return {"nodes": nodes, "cpus": os.cpu_count(), "load": [round(one, 2) for one in load], "rows": rows}
 
 
+def _row_of(nodes: int, size_mb: float, exchanges: int) -> dict[str, Any]:
+    """One size, in a broker process of its own, which is ended when this one is."""
+    words = ["measure", str(nodes), str(size_mb), str(exchanges)]
+    asked = [sys.executable, "-m", "sandbox.bench_exchange", *words]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE) as broker:  # noqa: S603  our own command line
+        try:
+            told, _ = broker.communicate()
+        except BaseException:
+            broker.terminate()  # it ends its nodes; leaving this block waits for it
+            raise
+    if broker.returncode:
+        raise CommandError(
+            need=f"exchanges of {size_mb:g} megabytes with {nodes} nodes",
+            found=f"a process that ended with {broker.returncode}; what it said stands above",
+            remedy="smaller --mb or fewer --nodes; memory and the temporary folder hold a copy per node",
+        )
+    row: dict[str, Any] = json.loads(told)
+    return row
+
+
+_COLUMNS: Final = {
+    "mb": "size of the tensor, megabytes; it goes to each node and comes back",
+    "p50_s": "seconds of one exchange with all nodes, median",
+    "p95_s": "likewise, 95th percentile",
+    "cpu_s": "CPU seconds of one exchange, all processes",
+    "broker_cpu_s": "of them, the broker's",
+    "nodes_cpu_s": "of them, all nodes'",
+    "requests": "HTTP requests of one exchange, all nodes",
+    "bytes_ratio": "bytes on the wire to bytes of the tensors, both directions",
+    "broker_peak_mb": "memory of the broker at its highest, megabytes",
+    "node_peak_mb": "likewise, of the largest node",
+}
+
+
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The rows of `run` for a terminal."""
+    """The rows of `run` for a terminal, and what each column is."""
     yield f"{found['nodes']} nodes, {found['cpus']} CPUs, load {found['load'][0]} to {found['load'][1]}"
-    seconds = ["p50_s", "p95_s", "cpu_s", "broker_cpu_s", "nodes_cpu_s"]
-    heads = ["mb", *seconds, "requests", "bytes_ratio", "broker_peak_mb", "node_peak_mb"]
-    yield "".join(f"{head:>15}" for head in heads)
+    yield "".join(f"{head:>15}" for head in _COLUMNS)
     for row in found["rows"]:
-        yield "".join(f"{row[head]:>15g}" for head in heads)
+        yield "".join(f"{row[head]:>15g}" for head in _COLUMNS)
+    yield ""
+    for head, words in _COLUMNS.items():
+        yield f"{head:>15}  {words}"
 
 
 def measure(*, nodes: int, size_mb: float, exchanges: int) -> dict[str, Any]:
@@ -296,10 +332,31 @@ def measure(*, nodes: int, size_mb: float, exchanges: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="iriai-bench-") as folder:
         fleet = LoopbackFleet(folder=Path(folder) / "fleet", nodes=nodes)
         fleet.prepare()
-        return asyncio.run(_measure(fleet, size_mb, exchanges))
+        try:
+            return asyncio.run(_measure(fleet, size_mb, exchanges))
+        except asyncio.CancelledError:
+            sys.exit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def _cancelled_by_sigterm() -> Iterator[None]:
+    """SIGTERM cancels this task: what it started is ended on its way out."""
+    loop, task, before = asyncio.get_running_loop(), asyncio.current_task(), signal.getsignal(signal.SIGTERM)
+    if task is not None:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
 
 
 async def _measure(fleet: LoopbackFleet, size_mb: float, exchanges: int) -> dict[str, Any]:
+    with _cancelled_by_sigterm():
+        return await _measured(fleet, size_mb, exchanges)
+
+
+async def _measured(fleet: LoopbackFleet, size_mb: float, exchanges: int) -> dict[str, Any]:
     async with fleet.serving() as engine:
         try:
             for index in range(fleet.nodes):
@@ -476,6 +533,7 @@ def serve_node(home: Path, handlers: Mapping[ExchangeType, Any]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "measure":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         row = measure(nodes=int(sys.argv[2]), size_mb=float(sys.argv[3]), exchanges=int(sys.argv[4]))
         print(json.dumps(row))  # noqa: T201  the answer to the parent process
     else:

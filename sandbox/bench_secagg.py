@@ -235,6 +235,7 @@ def _terms(parties: int, dim: int) -> Terms:
         dimension=dim,
         norm_max=_NORM,
         weights=(_WEIGHT,) * parties,
+        max_share="1",
         min_parties=3,
         max_colluders=0,
         honest_min=None,

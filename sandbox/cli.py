@@ -26,6 +26,7 @@ app = typer.Typer(
 bench = typer.Typer(no_args_is_help=True, help="Measurements: figures and ratios, never pass or fail.")
 app.add_typer(bench, name="bench")
 
+_MB_LEAST, _MB_MOST = 0.0001, 400  # of `bench exchange`
 SeedEpisodes = Annotated[
     int,
     typer.Option(min=0, max=250, help="Of them, openly donated by each maker: training starts from these."),
@@ -145,14 +146,16 @@ def down(
 def bench_exchange(
     *,
     nodes: Annotated[int, typer.Option(min=1, max=16, help="Node processes.")] = 4,
-    mb: Annotated[str, typer.Option(help="Sizes in megabytes, separated by commas.")] = "0.001,1",
+    mb: Annotated[
+        str, typer.Option(help=f"Sizes in megabytes, at most {_MB_MOST}, separated by commas.")
+    ] = "0.001,1",
     exchanges: Annotated[int, typer.Option(min=1, max=1000, help="Exchanges per size.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Time, CPU, bytes and the broker's memory of one exchange over TLS with signed messages, per size."""
     from sandbox.bench_exchange import lines, run
 
-    found = run(nodes=nodes, sizes_mb=[float(one) for one in mb.split(",")], exchanges=exchanges)
+    found = run(nodes=nodes, sizes_mb=_sizes(mb), exchanges=exchanges)
     for line in () if as_json else lines(found):
         typer.echo(line)
     _print(found, as_json=as_json)
@@ -161,7 +164,9 @@ def bench_exchange(
 @bench.command("rounds")
 def bench_rounds(
     *,
-    nodes: Annotated[int, typer.Option(min=3, max=16, help="Node processes.")] = 4,
+    nodes: Annotated[
+        int, typer.Option(min=4, max=16, help="Node processes; noise shares need four groups.")
+    ] = 4,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds that are counted.")] = 100,
     as_json: Json = False,
 ) -> None:
@@ -253,13 +258,29 @@ def bench_robustness(
     exact: Annotated[bool, typer.Option("--exact", help="Votes without the noise of their privacy.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Error under attacks by one to three of nine silos: no defence, team median, veto, norm test, vote."""
+    """Error under attacks by one to three of nine silos.
+
+    Columns: nothing (no defence), team-median, veto, norm (test of each team), vote, both (norm, then vote).
+    """
     from sandbox.bench_robustness import lines, run
 
     found = run(seeds=_numbers(seeds), noised=not exact)
     for line in () if as_json else lines(found):
         typer.echo(line)
     _print(found, as_json=as_json)
+
+
+def _sizes(text: str) -> tuple[float, ...]:
+    """Megabytes; a size is a few values at least, and small enough for memory and temporary folder."""
+    try:
+        sizes = tuple(float(one) for one in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or len(set(sizes)) != len(sizes) or not all(_MB_LEAST <= one <= _MB_MOST for one in sizes):
+        raise typer.BadParameter(
+            f"different sizes from {_MB_LEAST} to {_MB_MOST} megabytes, separated by commas"
+        )
+    return sizes
 
 
 def _numbers(text: str) -> tuple[int, ...]:

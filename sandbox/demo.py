@@ -273,7 +273,7 @@ class _Demo:
             "phases": self.progress.phases,
             "processes": self.pids,
             "bytes_left_site": {name: int(one["total_bytes"]) for name, one in left.items()},
-            "messages_left_site": {name: len(one["sent"]) for name, one in left.items()},
+            "messages_left_site": {name: int(one["total"]) for name, one in left.items()},
         }
 
     def _spent(self, sites: tuple[Site, ...]) -> dict[str, dict[str, Any]]:

@@ -108,6 +108,7 @@ def _terms(recipe: Recipe, silos: int) -> Terms:
         dimension=recipe.parameters,
         norm_max=UPDATE_NORM_MAX,
         weights=(_WEIGHT,) * silos,
+        max_share="1",
         min_parties=silos,
         max_colluders=0,
         honest_min=recipe.plan.honest_min if recipe.plan else None,

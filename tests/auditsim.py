@@ -400,7 +400,7 @@ class PoolSim:
         self.found()
         run_opened = self.open_run()
         self.now_ms += 2 * 86_400_000
-        base = digest_from("initial")
+        base = self.initial()
         for number in (1, 2):
             base = self.round(number, base, run_opened)
             if number == 1 and self.eventful:
@@ -607,7 +607,7 @@ class PoolSim:
             if accepted:
                 used += [submitted, spent, verdict]
                 survivors.append(maker.party)
-        model = digest_from(f"model {number}")
+        model = self.made(number)
         decided = self.add(
             f"aggregate decision {number}",
             self.by_broker(
@@ -659,6 +659,22 @@ class PoolSim:
         self.publish()
         return opened
 
+    def initial(self) -> str:
+        """Digest of the model that the run begins with."""
+        return digest_from("initial")
+
+    def made(self, number: int) -> str:
+        """Digest of a round's model."""
+        return digest_from(f"model {number}")
+
+    def candidate(self) -> str:
+        """Digest of what is judged and released in the end."""
+        return digest_from("average 2")
+
+    def beside(self, _number: int) -> dict[str, Any]:
+        """What else a maker says in its submission of a round."""
+        return {}
+
     def averaged(self, number: int) -> str:
         """Digest of a round's sum or average."""
         return digest_from(f"aggregate {number}")
@@ -681,7 +697,7 @@ class PoolSim:
             steps_total=number, ledger_head=digest_from(f"ledger {name}")
         )
         body = {"update": self.sent(maker, number), "plan": digest_of(PLAN), "steps": 1, "attempt": 1}
-        body |= {"receipt": receipt}
+        body |= {"receipt": receipt, **self.beside(number)}
         submitted = self.add(f"submission {name}", self.said(maker, T.SUBMISSION_RECEIVED, body, **place))
         return submitted, spent
 
@@ -745,7 +761,7 @@ class PoolSim:
         )
 
     def release(self, _last: str) -> None:
-        candidate = digest_from("average 2")
+        candidate = self.candidate()
         heard = []
         for maker in self.makers.values():
             mechanism = f"{RUN}/eval/{candidate.removeprefix('sha256:')}"

@@ -25,6 +25,7 @@ def ring_terms(
         dimension=dimension,
         norm_max=norm_max,
         weights=weights or (ONE,) * n,
+        max_share="1",
         min_parties=3,
         max_colluders=1,
         honest_min=None,

@@ -67,6 +67,7 @@ def terms_of_size(
         "dimension": dimension,
         "norm_max": "2",
         "weights": (1_000_000,) * n,
+        "max_share": "1",
         "min_parties": 3,
         "max_colluders": 1,
         "honest_min": None,

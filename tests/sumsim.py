@@ -10,24 +10,43 @@ Vectors, sums and transcripts are real: three node machines under the contract's
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from policies.encoding import canonical, digest, digest_of
 from policies.log.bundle import Contents
 from policies.log.entries import EntryType
 from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import Terms
+from policies.secagg import ring
 from policies.secagg.agreed import agreed_terms
 from policies.secagg.collector import Opened
 from policies.secagg.node import NodeMachine
+from policies.server_step import initial_state, released_weights, server_step
 from tests.auditsim import PARTIES, PLAN, RECIPE, RUN, MakerSim, PoolSim, digest_from
 from tests.logsim import SimEntropy
 from tests.secaggsim import Fleet
 
 T = EntryType
-TENSORS = [{"name": "policy", "shape": [2, 3]}]
+TENSORS = [{"name": "policy", "shape": [2, 3], "block": "head"}]
+ADAM = {
+    "kind": "adam",
+    "update": "gradient",
+    "rate": "0.03",
+    "decay": "0.5",
+    "beta1": "0.9",
+    "beta2": "0.99",
+    "epsilon": "0.00001",
+    "average": "0.9",
+    "steps": 2,
+}
+SEED = 7
 
 
 class MakersFleet(Fleet):
@@ -48,23 +67,56 @@ class SummedSim(PoolSim):
     """``resent`` changes the body of a submission that is sent again, by party.
 
     Attributes:
-        opened: Opened sums by round.
+        opened: Opened sums by round; ``sums`` their values.
         vectors: Masked vectors by round, attempt and party, also of the attempt that was lost.
     """
 
-    recipe: bytes = canonical({**json.loads(RECIPE), "tensors": TENSORS})
+    recipe: bytes = canonical(
+        {
+            **json.loads(RECIPE),
+            "architecture": {"args": {"seed": SEED}},
+            "start": None,
+            "tensors": TENSORS,
+            "server": ADAM,
+        }
+    )
     opened: dict[int, Opened] = field(default_factory=dict)
+    sums: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
     vectors: dict[tuple[int, int], dict[str, bytes]] = field(default_factory=dict)
 
     pooling: ClassVar[Mapping[str, Any]] = {"secure_aggregation": "required", "group_mac": "on"}
     refused: ClassVar[tuple[int, str] | None] = None
     attempts: ClassVar[Mapping[int, int]] = {2: 2}
     resent: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    spoiled: ClassVar[Mapping[int, float]] = {}  # round → what the broker adds to its model
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.fleet = MakersFleet(self)
         self.setup = self.fleet.setup(rounds=2)
+        draws = np.random.Generator(np.random.PCG64(SEED)).random(6)
+        self.weights = ((2 * draws - 1) * (0.1 / math.sqrt(3))).astype(np.float32).astype(np.float64)
+        self.server = SimpleNamespace(**ADAM)
+        self.state = initial_state(self.weights, self.server)
+
+    def initial(self) -> str:
+        return _digest(self.weights)
+
+    def made(self, number: int) -> str:
+        members = self.fleet.terms.parties
+        update = ring.mean(self.sums[number], self.fleet.terms, members)
+        self.weights, self.state = server_step(self.weights, update, self.state, self.server, number - 1)
+        self.weights = self.weights + self.spoiled.get(number, 0.0)
+        return _digest(self.weights)
+
+    def candidate(self) -> str:
+        return _digest(released_weights(self.weights, self.state, self.server))
+
+    def beside(self, number: int) -> dict[str, Any]:
+        """The sum that was shown, as checked; the second round is the first that is shown one."""
+        if number == 1:
+            return {}
+        return {"checked": {"round": 1, "attempt": 1, "sum": digest(self.sums[1].tobytes())}}
 
     def claim_terms(self) -> Terms:
         return Terms(secure_aggregation="required")
@@ -99,7 +151,7 @@ class SummedSim(PoolSim):
             self.vectors[number, 1] = {party: one.tobytes() for party, one in lost.items()}
         counts = self.attempts.get(number, 1)
         outcome = fleet.round(setup, number, counts, base_model=base)
-        self.opened[number] = outcome.opened
+        self.opened[number], self.sums[number] = outcome.opened, outcome.z
         self.vectors[number, counts] = {party: one.tobytes() for party, one in outcome.vectors.items()}
 
     def _lose(self, number: int, base: str, run_opened: int | None) -> None:
@@ -144,6 +196,10 @@ class SummedSim(PoolSim):
                 steps_total=number, ledger_head=digest_from(f"ledger {name}")
             ),
         }
-        body |= self.resent.get(maker.party, {})
+        body |= self.beside(number) | dict(self.resent.get(maker.party, {}))
         submitted = self.add(f"again {name}", self.said(maker, T.SUBMISSION_RECEIVED, body, **place))
         return submitted, self.names.get(f"spent {name}")
+
+
+def _digest(weights: NDArray[Any]) -> str:
+    return digest(weights.astype("<f4").tobytes())

@@ -168,9 +168,15 @@ async def invite(call: OperatorCall) -> Response:
 
 @router.get("/operator/organisations")
 async def organisations(call: OperatorCall) -> Response:
-    """Everybody enrolled, with what an approval would sign."""
-    with call.services.store.read() as session:
-        return json_response({"organisations": call.services.membership.list_members(session)})
+    """Everybody enrolled, with what an approval would sign, and when its node was heard last."""
+    services = call.services
+    with services.store.read() as session:
+        listed = services.membership.list_members(session)
+    online, seen = services.engine.online(), services.engine.seen_ms()
+    there = [
+        one | {"online": one["node"] in online, "seen_ms": seen.get(str(one["node"]))} for one in listed
+    ]
+    return json_response({"organisations": there})
 
 
 @router.post("/operator/organisations/{org}/approve")

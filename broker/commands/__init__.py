@@ -165,6 +165,8 @@ def members(where: Where) -> Result:
         (
             one["org"],
             one["state"],
+            "yes" if one.get("online") else "no",
+            iso_s(one["seen_ms"]) if one.get("seen_ms") else "not since the broker started",
             one["legal_name"],
             one["country"],
             one["group"],
@@ -177,6 +179,8 @@ def members(where: Where) -> Result:
     head = (
         "ORGANISATION",
         "STATE",
+        "ONLINE",
+        "LAST SEEN",
         "NAME",
         "COUNTRY",
         "GROUP",
@@ -325,7 +329,8 @@ def status(where: Where) -> Result:
         f"log          {plain(found['origin'])} size {found['log']['size']}"
         + (f" FROZEN: {plain(found['log']['frozen'])}" if found["log"]["frozen"] else ""),
         "members      "
-        + (", ".join(f"{plain(k)} {v}" for k, v in sorted(found["members"].items())) or "none"),
+        + (", ".join(f"{plain(k)} {v}" for k, v in sorted(found["members"].items())) or "none")
+        + f"; {sum(one['state'] == 'online' for one in found.get('nodes', ()))} online",
         f"runs         {found['runs']['open']} open of {found['runs']['all']}",
     )
     return Result(data=found, text=text)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.answers import Result, plain, short, table
@@ -10,6 +11,8 @@ from broker.commands.contract_names import whole_digest
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.commands import Where
 
 __all__ = ["run_list", "run_open", "run_resume", "run_show", "run_stop"]
@@ -57,16 +60,26 @@ def run_list(where: Where) -> Result:
 
 
 def _waits_for(one: dict[str, Any]) -> str:
-    """Who keeps a run waiting, by which code, and until when it waits."""
+    """Who keeps a run waiting, by which code, and until when it waits; or whose node is off."""
     waiting, rejected = one.get("waiting"), one.get("rejected")
     if one.get("stopping"):
         return "its open round, then it is stopped"
     if rejected is not None:
         return f"an operator: {rejected['rounds']} models in a row were rejected"
     if waiting is None:
-        return "-"
+        return _missing(one.get("short"))
     who = " ".join(f"{party}:{code or '?'}" for party, code in sorted(waiting.get("codes", {}).items()))
     return f"{who} until {iso_s(int(waiting['until_ms']))}".strip()
+
+
+def _missing(short: Any) -> str:  # noqa: ANN401  a JSON document
+    """What a run is short of, and whose nodes are off."""
+    if short is None:
+        return "-"
+    found = f"{short['groups']} of {short['groups_needed']} groups online"
+    if short["members"] < short["members_needed"]:
+        found += f", {short['members']} of {short['members_needed']} members"
+    return f"{', '.join(short['names'])}: {found}"
 
 
 def run_stop(where: Where, run: str) -> Result:
@@ -103,10 +116,7 @@ def run_show(where: Where, run: str) -> Result:
         found = client.get(f"/operator/runs/{run}")
     rounds = found["rounds"]
     steps = "" if found["plan"] is None else f", {found['steps']} noisy steps"
-    rows = [
-        (one["round"], one["attempt"], *(one[name] for name in _COUNTS), short(one["model"] or "-"))
-        for one in rounds
-    ]
+    rows = [_one_line(equal) for equal in _equal(rounds)]
     text = (
         f"run          {plain(found['run'])}  {plain(found['state'])}  {plain(found['outcome'] or '')}",
         f"recipe       {plain(found['recipe_id'])}  {plain(found['recipe'])}",
@@ -115,12 +125,30 @@ def run_show(where: Where, run: str) -> Result:
         *_why(found["ended"]),
         *([_STOPPING] if found.get("stopping") else []),
         *_waits(found.get("waiting")),
+        *_short(found.get("short")),
+        *_away(found.get("away", ())),
         *_rejected(found.get("rejected")),
         *_out(found.get("out", ())),
         *_suspects(found.get("suspects", ())),
-        *table(("ROUND", "ATTEMPT", *map(str.upper, _COUNTS), "MODEL"), rows, empty="no round closed yet"),
+        *table(("ROUNDS", "ATTEMPT", *map(str.upper, _COUNTS), "MODEL"), rows, empty="no round closed yet"),
     )
     return Result(data=found, text=text)
+
+
+def _equal(rounds: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Attempts that follow each other and differ in round and model alone, together."""
+
+    def said(one: dict[str, Any]) -> tuple[Any, ...]:
+        return (one["attempt"], one["model"] is None, *(one[name] for name in _COUNTS))
+
+    return [list(equal) for _, equal in itertools.groupby(rounds, said)]
+
+
+def _one_line(equal: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+    """Equal attempts as one line, with the model of the last."""
+    first, last = equal[0], equal[-1]
+    rounds = first["round"] if len(equal) == 1 else f"{first['round']}-{last['round']}"
+    return (rounds, last["attempt"], *(last[name] for name in _COUNTS), short(last["model"] or "-"))
 
 
 def _why(ended: Any) -> list[str]:  # noqa: ANN401  a JSON document
@@ -148,6 +176,23 @@ def _waits(waiting: Any) -> list[str]:  # noqa: ANN401  a JSON document
         f"waiting      until {until}: {plain(waiting['reason'])}",
         f"             it asks again then, and ends if it is refused from {ends} on",
         *([f"remedy       {plain(waiting['remedy'])}"] if "remedy" in waiting else []),
+    ]
+
+
+def _short(short: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """Lines about a run that waits until enough nodes are online."""
+    if short is None:
+        return []
+    return [f"waits for    {plain(_missing(short))}", f"remedy       {plain(short['remedy'])}"]
+
+
+def _away(members: Any) -> list[str]:  # noqa: ANN401  a JSON document
+    """A line about each member whose node is off, or that did not answer when it was asked last."""
+    return [
+        f"away         {plain(one['name'])} ({plain(one['party'])}) "
+        + (f"since {iso_s(int(one['since_ms']))}" if one["since_ms"] else "all along")
+        + ("; online, and silent in the newest round" if one["online"] else "; offline")
+        for one in members
     ]
 
 

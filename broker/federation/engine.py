@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rounds ask of the machinery that reaches the nodes: four calls and four value objects.
+"""What rounds ask of the machinery that reaches the nodes: five calls and four value objects.
 
     engine.online()                                     nodes that answer now
+    engine.seen_ms()                                    when each was heard last, for people
     run = await engine.open_run(run=…, contract=…, recipe=…)
     async for outcome in engine.exchange(run, requests, deadline=…, need=3, grace_s=2.0):
         …                                               exactly one outcome per request, as they come
@@ -31,7 +32,7 @@ from policies.exchange import ExchangeType, ReplyHeader, TensorSpec
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Engine", "EngineRun", "Expect", "Failure", "FilePart", "Reply", "Request", "TensorHandle"]
@@ -179,10 +180,14 @@ class EngineRun:
 
 
 class Engine(Protocol):
-    """The four calls; see the module's first lines for their rules."""
+    """The five calls; see the module's first lines for their rules."""
 
     def online(self) -> frozenset[NodeId]:
         """Nodes that would answer now."""
+        ...
+
+    def seen_ms(self) -> Mapping[NodeId, int]:
+        """When each node was heard last since this process started; without those that were not."""
         ...
 
     async def open_run(self, *, run: str, contract: str, recipe: str) -> EngineRun:

@@ -58,10 +58,15 @@ class LocalGrid:
         self._runs: dict[int, EngineRun] = {}
         self._counter = itertools.count(1)
         self.offline: set[NodeId] = set()
+        self._seen_ms: dict[NodeId, int] = {}
 
     def online(self) -> frozenset[NodeId]:
         """Nodes that would answer now."""
         return frozenset(self._nodes) - self.offline
+
+    def seen_ms(self) -> Mapping[NodeId, int]:
+        """When each node answered last."""
+        return dict(self._seen_ms)
 
     async def open_run(self, *, run: str, contract: str, recipe: str) -> EngineRun:
         """Opens a run.
@@ -117,6 +122,7 @@ class LocalGrid:
         answer = node.ask(config, request.header, request.type.value, slot, tensor)
         if answer is None or self._clock.now_ms() > end_ms:
             return Failure(node=request.node, code="engine.late")
+        self._seen_ms[request.node] = self._clock.now_ms()
         if isinstance(answer, str):
             return Failure(node=request.node, code=answer if is_code(answer) else "engine.refused")
         raw, data = answer

@@ -53,14 +53,14 @@ def ruling(tools: Tools, session: Session, contract: Contract, recipe: str) -> C
 async def move(tools: Tools, run_id: str) -> None:
     """Moves a run that is not closed to the contract that rules; ends its open attempt first."""
     with tools.store.read() as session:
-        at = progress(session, run_id)
+        at = progress(session, run_id, tools.contracts)
         new = ruling(tools, session, tools.contracts.get(at.contract), at.recipe)
     if new.digest == at.contract:
         return
     books = Books(tools.contracts, tools.writer, tools.store)
 
     def work(session: Session, tx: LogTx) -> None:
-        now = progress(session, run_id)
+        now = progress(session, run_id, tools.contracts)
         outcome = session.scalar(select(run.c.outcome).where(run.c.run_id == run_id))
         if now.contract != at.contract or outcome is not None:
             return

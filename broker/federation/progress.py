@@ -14,12 +14,14 @@ from broker.runs.course import course_of
 from broker.runs.verdicts import declined_of, in_a_row
 from broker.store.tables import round_, run
 from policies.limits import ATTEMPTS_PER_ROUND
+from policies.rounds import sums_masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Row
 
+    from broker.contracts.service import Contracts
     from broker.store import Session
 
 __all__ = ["Progress", "progress"]
@@ -40,7 +42,9 @@ class Progress:
         last_model_round: The newest of them, 0 before the first.
         model: Digest of the newest model that stands, None before the first.
         rejections: Models in a row that were taken back, up to now.
-        lost_in_a_row: Rounds lost since the last model.
+        lost_in_a_row: Rounds lost since the last model that nobody took back because its sum was wrong; those
+            that members held up in every attempt do not count.
+        wrong: Of these, the rounds whose sums were wrong.
         declined: Party → code of those that said no, for each settled attempt since the last model, oldest
             first.
         settled_ms: When the last attempt was settled; None before the first.
@@ -63,6 +67,7 @@ class Progress:
     model: str | None
     rejections: int
     lost_in_a_row: int
+    wrong: tuple[int, ...]
     settled: int
     declined: tuple[dict[str, str], ...]
     settled_ms: int | None
@@ -72,8 +77,13 @@ class Progress:
     before: int
 
 
-def progress(session: Session, run_id: str) -> Progress:
+def progress(session: Session, run_id: str, contracts: Contracts) -> Progress:
     """Reads where a run stands.
+
+    Args:
+        session: Of the database.
+        run_id: The run.
+        contracts: Say whether its sums are masked.
 
     Raises:
         RunUnknownError: Nobody opened it.
@@ -87,8 +97,10 @@ def progress(session: Session, run_id: str) -> Progress:
     course = course_of(session, run_id)
     models = [one.round for one in settled if one.model is not None]
     standing = [one for one in models if one not in course.back]
-    number, attempt = _next(settled)
+    masked = sums_masked(contracts.read_in(session, row.contract))
+    number, attempt = _next(settled, masked=masked)
     newest = models[-1] if models else 0
+    since = max((one for one in models if one not in course.wrong), default=0)
     declined = tuple(declined_of(one.verdicts, one.reasons) for one in settled if one.round > newest)
     refused = in_a_row(declined)
     earlier = session.scalar(
@@ -112,7 +124,8 @@ def progress(session: Session, run_id: str) -> Progress:
         last_model_round=standing[-1] if standing else 0,
         model=row.model_digest,
         rejections=course.rejections,
-        lost_in_a_row=number - 1 - newest,
+        lost_in_a_row=_lost([one for one in settled if since < one.round < number]),
+        wrong=tuple(one for one in course.wrong if one > since),
         declined=declined,
         settled_ms=settled[-1].at_ms if settled else None,
         refused_ms=settled[-refused].at_ms if refused else None,
@@ -122,15 +135,23 @@ def progress(session: Session, run_id: str) -> Progress:
     )
 
 
-def _next(settled: Sequence[Row[Any]]) -> tuple[int, int]:
+def _next(settled: Sequence[Row[Any]], *, masked: bool) -> tuple[int, int]:
     """Round and attempt to be asked next: a round that members held up is asked again, and is not lost.
 
-    One whose sum may have been opened is not asked again.
+    One whose sum may have been opened is not asked again. Masked sums have keys for so many attempts of a
+    round and no more: what was held up goes on under the next number.
     """
     if not settled:
         return 1, 1
     last = settled[-1]
-    lost = sum(one.round == last.round and not one.held_up for one in settled)
-    if last.model is None and not last.unmasked and lost < ATTEMPTS_PER_ROUND:
+    used = last.attempt
+    if not masked:
+        used = sum(one.round == last.round and not one.held_up for one in settled)
+    if last.model is None and not last.unmasked and used < ATTEMPTS_PER_ROUND:
         return last.round, last.attempt + 1
     return last.round + 1, 1
+
+
+def _lost(settled: Sequence[Row[Any]]) -> int:
+    """How many rounds came to nothing by more than members that said no."""
+    return len({one.round for one in settled if not one.held_up})

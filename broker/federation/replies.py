@@ -8,7 +8,8 @@
 2. the guard's decision, made again from the request that the node discloses, has the digest that its
    envelope states, and is about this party, recipe and time;
 3. the submission names the tensor, the plan and the steps of this slot; under secure aggregation also an
-   earlier attempt of the round, where the update of that one is sent again;
+   earlier attempt of the round, where the update of that one is sent again, and the sum that the node was
+   shown (which one that is, `broker.federation.secure.attempt` knows);
 4. with a plan, the budget entry of the mechanism run names the same plan and steps: of this slot, or of the
    attempt that the submission names; that entry may be in the log already.
 
@@ -231,14 +232,14 @@ def _check_submission(
         raise refuse("submission-missing", "a signed submission of this slot", "none")
     plan = recipe.plan
     said = found.submission.payload["body"]
-    says = {name: value for name, value in said.items() if name not in {"receipt", "trained"}}
+    says = {name: value for name, value in said.items() if name not in {"receipt", "trained", "checked"}}
     needed = {
         "update": tensor.digest,
         "plan": plan.digest if plan else None,
         "steps": recipe.local_steps,
         "attempt": reply.attempt,
     }
-    if says != needed:
+    if says != needed or ("checked" in said and reply.type is not ExchangeType.SA_CONTRIBUTE):
         raise refuse("submission-differs", "a submission of this tensor, plan and steps", "another")
     if found.decision is None or not found.decision.allow:
         raise refuse("decision-missing", "the guard's decision that allowed it", "none")

@@ -88,7 +88,7 @@ class RunSession:
         self.tools = tools
         self.run = run_id
         with tools.store.read() as session:
-            self.progress: Progress = progress(session, run_id)
+            self.progress: Progress = progress(session, run_id, tools.contracts)
             self.contract: Contract = tools.contracts.get(self.progress.contract)
             self.recipe: Recipe = load_recipe(
                 tools.contracts.annex(session, self.contract, self.progress.recipe)
@@ -208,7 +208,7 @@ class RunSession:
 
     def _stop_asked(self) -> bool:
         with self.tools.store.read() as session:
-            return progress(session, self.run).stop_asked
+            return progress(session, self.run, self.tools.contracts).stop_asked
 
     async def _awaited(self) -> tuple[Participant, ...]:
         return await self.quorum(ended=self._stop_asked)
@@ -270,7 +270,7 @@ class RunSession:
         self.require_running()
         self._standing.require_current(self.contract, self.recipe.digest)
         with self.tools.store.read() as session:
-            self.progress = progress(session, self.run)
+            self.progress = progress(session, self.run, self.tools.contracts)
         if self._finished(self.progress) or self._standing.over(self.contract):
             if self._willing.over(self.progress, self.barred):
                 self.tools.journal.note("run.declined", run=self.run, parties=self.progress.declined[-1])
@@ -430,7 +430,7 @@ class RunSession:
         def work(session: Session, tx: LogTx) -> tuple[Outcome, Written, Progress, Opening | None]:
             kept = self._settling.judged_again(session, self.progress, outcome)
             written = close_attempt(session, tx, kept, self.books)
-            now = progress(session, self.run)
+            now = progress(session, self.run, self.tools.contracts)
             stopped = self._standing.stopped(self.contract, session)
             if out or stopped or self._standing.superseded(self.contract, session):
                 return kept, written, now, None  # looked at afresh, once this is written
@@ -466,7 +466,7 @@ class RunSession:
             RunHaltedError, RunSupersededError: As `require_running`.
         """
         with self.tools.store.read() as session:
-            due = self._voting.due(session, at.round) and progress(session, self.run).state == "running"
+            due = self._voting.due(session, at.round) and progress(session, self.run, self.tools.contracts).state == "running"
         if not due or self._standing.over(self.contract):
             return at
         self.require_running()

@@ -100,7 +100,7 @@ async def waited_out(tools: Tools, run_id: str) -> None:
 
 def _left_ms(tools: Tools, run_id: str) -> int:
     with tools.store.read() as session:
-        now = progress(session, run_id)
+        now = progress(session, run_id, tools.contracts)
         start = pause_of(now.start) if not now.settled else None
         contract = tools.contracts.get(now.contract)
         if now.stop_asked or Standing(tools, run_id).stopped(contract, session):

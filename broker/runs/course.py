@@ -4,6 +4,8 @@
 - ``round.judged`` says of one round's model whether it stands; ``round.chosen`` of a probe says which teams
   make its model, which stands then, or that none does. A rejected one is taken back, with those since
   the last accepted model; the run goes on from there.
+- ``sum.withdrawn`` says of one round that its sum was wrong (a member's tag, or the broker's sum): its model
+  is taken back too, whether it was voted on or not, and the run goes on from the model before it.
 - As many rejections in a row as the contract allows, and the run asks nobody until an operator says
   ``run resume``, which is an entry of the log too.
 
@@ -37,24 +39,36 @@ class Course:
     """Where a run stands after its votes.
 
     Attributes:
-        stands: Round of the newest accepted model; 0: none was, and the start model counts.
+        accepted: Rounds whose models were accepted and stand, oldest first.
         rejections: Rejected rounds in a row, since an operator's word if there was one.
         judged: Rounds that were voted on.
         back: Rounds whose models were taken back.
+        wrong: Of these, rounds whose sums were wrong, oldest first.
     """
 
-    stands: int = 0
+    accepted: tuple[int, ...] = ()
     rejections: int = 0
     judged: frozenset[int] = field(default_factory=frozenset)
     back: frozenset[int] = field(default_factory=frozenset)
+    wrong: tuple[int, ...] = ()
+
+    @property
+    def stands(self) -> int:
+        """Round of the newest accepted model; 0: none was, and the start model counts."""
+        return self.accepted[-1] if self.accepted else 0
 
     def after(self, number: int, *, accepted: bool) -> Course:
         """The course after the verdict on a round."""
         judged = self.judged | {number}
         if accepted:
-            return replace(self, stands=number, rejections=0, judged=judged)
+            return replace(self, accepted=(*self.accepted, number), rejections=0, judged=judged)
         back = self.back | frozenset(range(self.stands + 1, number + 1))
         return replace(self, rejections=self.rejections + 1, judged=judged, back=back)
+
+    def without(self, number: int) -> Course:
+        """The course once the sum of a round is found to be wrong."""
+        accepted = tuple(one for one in self.accepted if one != number)
+        return replace(self, accepted=accepted, back=self.back | {number}, wrong=(*self.wrong, number))
 
     def paused(self, contract: Contract) -> bool:
         """Whether the run waits for a human under a contract."""
@@ -65,7 +79,7 @@ class Course:
 def course_of(session: Session, run_id: str) -> Course:
     """The course of a run, from its log."""
     # few entries are verdicts, and thousands are the run's: coalesce keeps the index of runs out of it
-    kinds = (EntryType.ROUND_JUDGED.value, EntryType.ROUND_CHOSEN.value)
+    kinds = tuple(one.value for one in (EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN, EntryType.SUM_WITHDRAWN))
     of_run = log_entry.c.type.in_(kinds) & (func.coalesce(log_entry.c.run, "") == run_id)
     query = select(log_entry.c.idx, log_entry.c.type, log_entry.c.round, log_entry.c.body).order_by(
         log_entry.c.idx
@@ -77,6 +91,9 @@ def course_of(session: Session, run_id: str) -> Course:
         if any(at < row.idx for at in words):
             words = [at for at in words if at > row.idx]
             course = replace(course, rejections=0)
+        if row.type == EntryType.SUM_WITHDRAWN.value:
+            course = course.without(row.round)
+            continue
         accepted = _accepted(row.type, json.loads(row.body)["pub"])
         if accepted is not None:
             course = course.after(row.round, accepted=accepted)

@@ -12,6 +12,8 @@
 - Operators see who is ``out`` of a run, and by which incident: what its node signed, no audit would accept
   (``budget.diverged``, say). ``suspects`` are members that stood in every team that was left out of a model
   (`broker.runs.suspects`).
+- Operators see who is ``away`` of an open run, and what it is ``short`` of while too few are online
+  (`broker.runs.presence`).
 - Where the contract names the views that may be asked for (`broker.contracts.queries`), a member's view of a
   run ends with the rounds that are older than the contract's delay. Refused the status, a member that may
   know its own budget is still told whether the run holds it: state and outcome, no counts.
@@ -32,6 +34,7 @@ from broker.runs.course import RESUME, course_of
 from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, RunClosedError, RunNotPausedError, TooFewSeatsError
 from broker.runs.incidents import incidents_of
+from broker.runs.presence import Nobody, Presence, away_of, short_of
 from broker.runs.remedies import remedy_of
 from broker.runs.suspects import suspects_of
 from broker.runs.verdicts import Pause, counts_of, pause_between, pause_of, who_said
@@ -81,7 +84,16 @@ class Shown:
 class Runs:
     """The service; see the module."""
 
-    def __init__(self, *, clock: Clock, entropy: Entropy, contracts: Contracts, queries: Queries) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        contracts: Contracts,
+        queries: Queries,
+        presence: Presence | None = None,
+    ) -> None:
+        self._presence = presence or Nobody()
         self._clock = clock
         self._entropy = entropy
         self._contracts = contracts
@@ -329,7 +341,8 @@ class Runs:
         waiting = self._waiting(contract, row, rounds, whole=whole)
         rejected = self._rejected(session, contract, row, whole=whole)
         suspended = halted or waiting is not None or rejected is not None
-        return {
+        there = self._there(session, contract, row, rounds) if whole else {}
+        return there | {
             "run": row["run_id"],
             "contract": row["contract"],
             "recipe": row["recipe_digest"],
@@ -343,6 +356,24 @@ class Runs:
             "stopping": row["outcome"] is None and row["stop_ms"] is not None,
             "waiting": waiting,
             "rejected": rejected,
+        }
+
+    def _there(
+        self, session: Session, contract: Contract, row: RowMapping, rounds: tuple[RowMapping, ...]
+    ) -> dict[str, Json]:
+        """Who is away of a run that trains, and what it is short of, for operators."""
+        recipe = contract.recipe(row["recipe_digest"])
+        if recipe is None or row["outcome"] is not None or row["state"] != RUNNING:
+            return {"away": [], "short": None}
+        out = {one.node for one in incidents_of(session, row["run_id"])}
+        seats = [
+            one
+            for one in self._contracts.seats(contract)
+            if one.party in recipe.participants and one.member.node not in out
+        ]
+        return {
+            "away": away_of(seats, rounds, self._presence),
+            "short": short_of(contract, row["recipe_digest"], seats, self._presence),
         }
 
     def _rejected(

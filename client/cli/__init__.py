@@ -19,6 +19,7 @@ from client.answers import Answer
 from client.cli.life import contract as contract_group
 from client.cli.options import (
     FOLDER,
+    All,
     Dir,
     Every,
     Lang,
@@ -205,12 +206,13 @@ def data_list(home: Home) -> Answer:
 def guard_log(
     *,
     run_id: Annotated[str | None, typer.Option("--run", help="Only decisions of this run.")] = None,
+    every: All = False,
     one: Open,
 ) -> Answer:
     """Every decision of this node's gate, newest first."""
     from client import ledgers
 
-    return ledgers.guard_log(one.outbox, run_id)
+    return ledgers.guard_log(one.outbox, run_id, every=every)
 
 
 @command(guard, "explain")
@@ -290,11 +292,16 @@ def budget_reconcile(one: Open) -> Answer:
 
 
 @command(outbox, "list")
-def outbox_list(one: Open) -> Answer:
-    """What left this site: when, bytes, kind, digest, clause, receipts."""
+def outbox_list(
+    *,
+    run_id: Annotated[str | None, typer.Option("--run", help="Only what left for this run.")] = None,
+    every: All = False,
+    one: Open,
+) -> Answer:
+    """What left this site: when, bytes, kind, digest, clause, receipts; equal rows in one line."""
     from client import ledgers
 
-    return ledgers.outbox_list(one.outbox)
+    return ledgers.outbox_list(one.outbox, run=run_id, every=every)
 
 
 @command(receipts, "fetch")

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOLDER",
+    "All",
     "Clause",
     "Dir",
     "Every",
@@ -71,6 +72,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="The question was answered befo
 Clause = Annotated[str | None, typer.Option("--clause", help="The clause that is the reason.")]
 Text = Annotated[str | None, typer.Option("--text", help="One line for the other parties.")]
 Every = Annotated[bool, typer.Option("--all", help="Satisfied findings too.")]
+All = Annotated[bool, typer.Option("--all", help="Also those that are older than the newest 1000.")]
 Reader = Annotated[str | None, typer.Option("--format", help="Reader, where two claim the path.")]
 
 Body = TypeVar("Body", bound="Callable[..., Answer]")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from client.answers import Answer
+from client.answers import Answer, ranges
 from client.contract.words import word
 from client.errors import DecisionDiffersError, NoSuchThingError
 from policies.contract import (
@@ -104,7 +104,7 @@ def explain_run(
     """
     if not _RUN.fullmatch(run):
         raise _nothing("a run: run_ and 16 letters or digits", run)
-    rows = outbox.decisions(run=run)
+    rows = outbox.decisions(run=run, limit=None)
     if not rows:
         raise _not_asked(run)
     return _answer({"run": run}, [_explained(one, shelf, every=every, lang=lang) for one in rows], lang)
@@ -173,19 +173,8 @@ def _heading(group: list[dict[str, Any]], lang: str) -> str:
     newest = group[0]
     if len(group) == 1:
         return word(lang, "round", round=newest["round"], attempt=newest["attempt"], kind=newest["kind"])
-    rounds = _ranges(sorted({int(one["round"]) for one in group}))
+    rounds = ranges(sorted({int(one["round"]) for one in group}))
     return word(lang, "rounds", rounds=rounds, attempts=len(group), kind=newest["kind"])
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """``1-3, 5`` for 1, 2, 3 and 5, which are in ascending order."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and found[-1][-1] == number - 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return ", ".join(str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in found)
 
 
 def _finding_lines(finding: Mapping[str, Any], lang: str) -> Iterator[str]:

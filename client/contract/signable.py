@@ -14,6 +14,8 @@ from policies.identity import fingerprint, key_text, parse_key
 from policies.ports import iso_s
 from policies.recipe import load as load_recipe
 from policies.robustness.held_out import check_held_out
+from policies.secagg.agreed import agreed_terms
+from policies.secagg.noise_room import check_noise_room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +41,8 @@ def check_before_signing(
     1. the broker is the one that this node joined, and so is the log that an audit clause names;
     2. this node's key is pinned for its own organisation, as a contributor;
     3. every recipe is here, reads allowed fields only, and starts from what the contract says: seed set,
-       consents and start model are here and hold; what it asks of held-out episodes can be paid for;
+       consents and start model are here and hold; what it asks of held-out episodes can be paid for; its
+       noise shares fit the sums;
     4. ``sign_by`` is not over;
     5. no version of the contract that is as new, or newer, rules already;
     6. the version that rules lets this successor be opened.
@@ -49,6 +52,7 @@ def check_before_signing(
         NotSignedError: Steps 1 to 4.
         ContractInvalidError, SeedError: Step 3: what a recipe starts from, or asks of held-out episodes; the
             clause is named.
+        SharesUnfitError: Step 3: noise shares beyond what a sum has room for; the clause is named.
         NoSuchThingError, DigestMismatchError: Step 3: a recipe is missing or differs.
         StaleOfferError: Step 5.
         RefusedError: Step 6; the clause is named.
@@ -96,6 +100,9 @@ def check_before_signing(
             )
     check_starts(contract, recipes, shelf.annexes(contract.digest) if opens is None else opens)
     check_held_out(contract, recipes)
+    if contract.aggregation.secure_aggregation == "required":
+        for recipe in recipes.values():
+            check_noise_room(recipe.plan, agreed_terms(contract, recipe.canonical, run=""))
     # 4.
     if iso_s(member.clock.now_ms()) >= contract.sign_by:
         raise NotSignedError(

@@ -50,7 +50,7 @@ from policies.privacy.accounting import calibrate, epsilon_text
 from policies.privacy.errors import PlanIncompleteError
 from policies.privacy.feasibility import Feasibility, feasibility
 from policies.privacy.plan import DpPlan
-from policies.privacy.shares import check_conditions, epsilon_by_colluders
+from policies.privacy.shares import check_conditions, check_room, epsilon_by_colluders
 from policies.privacy.tight import tight_text
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Planned:
         """Returns if the units carry the plan, and the contract allows it.
 
         Raises:
-            SharesUnfitError: Noise shares among fewer silos than they need.
+            SharesUnfitError: Noise shares among fewer silos than they need, or beyond the contract's sums.
             RefusedError: A term of the contract; the clause is named.
             DeltaTooLargeError: Delta is above ``1 / (10 units)``.
             InfeasibleError: The noise is above three times the best signal.
@@ -143,6 +143,19 @@ class _Case:
             return error
         return None
 
+    def _check_room(self) -> None:
+        """Of the contract that is here; without one nobody knows the ring yet."""
+        if self.named.held is None:
+            return
+        pooling = self.named.held.contract.aggregation
+        check_room(
+            self.asked,
+            parameters=self.named.recipe.parameters,
+            parties=self.silos,
+            largest=float(pooling.update_norm_max) * float(self.asked.normalizer),
+            clause=pooling.clause,
+        )
+
     def _check(self, purse: Purses) -> None:
         held = self.named.held
         if self.asked.noise == "shares":
@@ -152,6 +165,7 @@ class _Case:
                 max_colluders=self.colluders,
                 secure_aggregation=self.summed,
             )
+            self._check_room()
         check_terms(self.findings)
         self.asked.check_units(self.units.count)
         self.found.check()

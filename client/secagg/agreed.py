@@ -4,8 +4,8 @@
 - `terms_here` are the terms; the broker computes the same from the same documents.
 - `check_shares` is the node's own word about noise shares, whatever contract and broker say: a share
   protects nothing by itself. The checks, in this order: secure aggregation; the conditions of
-  `policies.privacy.shares.check_conditions`, with groups and colluders of the contract; a grid that is fine
-  enough (`check_grid`).
+  `policies.privacy.shares.check_conditions`, with groups and colluders of the contract; a ring that has room
+  for sum and noise (`check_room`), and a grid that is fine enough (`check_grid`).
 - `grid_step` is one step of the ring in units of the clipped sum: the update is that sum over the plan's
   public normaliser, and the ring has ``terms.scale`` steps per unit of an update.
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from policies.privacy.errors import SharesUnfitError
 from policies.privacy.shares import check_conditions, check_grid
 from policies.secagg.agreed import agreed_terms
+from policies.secagg.noise_room import check_noise_room
 
 if TYPE_CHECKING:
     from client.guard import Seat
@@ -79,6 +80,7 @@ def check_shares(seat: Seat, run: str, secure_aggregation: str) -> None:
         max_colluders=terms.max_colluders,
         secure_aggregation=True,
     )
+    check_noise_room(plan, terms)
     step = grid_step(plan, terms)
     _check_grid(plan, terms.dimension, terms.n, step if step is not None else 0.0)
 

@@ -10,15 +10,17 @@
    its own terms (`policies.secagg.node.NodeMachine.admit`).
 
 Then, with the tensor: the base model has the digest that the request names, and what it follows from holds
-(`client.secagg.following`). After training the update is kept for a second attempt (`client.secagg.updates`).
-It is clipped as a whole to the contract's norm, put on the ring and masked in one go; grid values of noise
-shares are only looked at, never clipped. Under the same slot nothing is ever masked again.
+(`client.secagg.following`). A sum whose tag was checked there is named in the submission (``checked``: round,
+attempt, digest), so that whoever holds the log sees whether the broker logged another one. After training the
+update is kept for a second attempt (`client.secagg.updates`). It is clipped as a whole to the contract's
+norm, put on the ring and masked in one go; grid values of noise shares are only looked at, never clipped.
+Under the same slot nothing is ever masked again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -116,6 +118,7 @@ class _Masking:
     following: Following
     phase: Callable[[RequestHeader, str], None]
     kept: Made | None
+    said: dict[str, Any] = field(default_factory=dict)
 
     @property
     def grid_step(self) -> float | None:
@@ -128,6 +131,10 @@ class _Masking:
             raise _other("the base model that the request names", "another tensor")
         summed = tensor[size:] if tensor.size > size else None
         self.following.check(self.seat, self.header.run, self.inside, self.slot, base=base, summed=summed)
+        if summed is not None and self.slot.previous is not None:
+            at = self.slot.previous
+            named = {"round": at.round, "attempt": at.attempt, "sum": digest(tensor_bytes(summed))}
+            self.said["checked"] = named
         return base
 
     def keep(self, made: Made) -> None:
@@ -139,7 +146,8 @@ class _Masking:
             update = check_update(update, self.inside.terms)
         masked = self.inside.machine.mask(self.slot, update)
         self.phase(self.header, "masked")
-        return Leaving(vector=masked.vector, digest=masked.digest, body={"answer": b64(masked.answer)})
+        body = {"answer": b64(masked.answer)}
+        return Leaving(vector=masked.vector, digest=masked.digest, body=body, said=self.said)
 
 
 def _check_form(header: RequestHeader, terms: Terms) -> None:

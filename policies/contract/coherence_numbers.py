@@ -10,18 +10,27 @@ Rules 6, 7, 8 and 10 of `policies.contract.coherence`, which calls them in its o
 - **Colluders**: no more than every recipe bears (`policies.contract.thresholds`). Without secure aggregation
   no threshold of nodes opens anything, so the fewest parties that are averaged are ``min_parties``.
 - **Secure aggregation**: from 3 contributors up to `SECAGG_PARTIES` in each recipe, and as many groups as an
-  opened sum must have. Noise shares weigh the same: one that is scaled down hides less.
+  opened sum must have, none in name only (`weights_fit`). Noise shares weigh the same: one that is scaled
+  down hides less.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from policies.contract.errors import ColludersTooManyError, ContractInvalidError
 from policies.contract.grammar import remedy_at
 from policies.contract.registry import CANARY_REPORT, MEMBERSHIP_REPORT, PROPERTY_REPORT, PROTECTED_GROUPS
-from policies.contract.thresholds import CONTRIBUTORS_MIN, groups_to_open, least_online, most_colluders
+from policies.contract.thresholds import (
+    CONTRIBUTORS_MIN,
+    WEIGHT_RATIO,
+    groups_to_open,
+    least_online,
+    most_colluders,
+    weights_fit,
+)
 from policies.limits import SECAGG_PARTIES
 
 if TYPE_CHECKING:
@@ -195,6 +204,10 @@ def _secure(contract: Contract, recipe: RecipeClause) -> None:
     if least > groups:
         need = f"{least} independent groups in {recipe.clause}, so that a sum may be opened"
         raise _refuse(pooling.clause, need, groups)
+    weights = [Fraction(one) for one in contract.weights(recipe.participants).values()]
+    if not weights_fit(weights):
+        need = f"fixed_weights within {WEIGHT_RATIO} to 1 in {recipe.clause}: a lighter member hides nobody"
+        raise _refuse(pooling.clause, need, f"1 to {float(min(weights) / max(weights)):.3g}")
 
 
 # --- 8. bounds and reports ---

@@ -9,6 +9,11 @@ Contract load, protocol and verifier use the same five lines; nobody is ever *to
 - ``max(t, min_parties) - c >= 2``: the fewest that a sum is over have two honest ones, which hide each other.
 - ``k_open`` independent groups are left in every opened sum: ``max(min_parties, c + 2)``, and with noise
   shares ``honest_min + c``, for the noise of the honest ones is all there is.
+- Heads are not weight: no group may have more than ``max_share`` of the weight of those who are *in an opened
+  sum*, whoever dropped out (`share_at_most`). A sum that is nearly one member's update opens that member.
+- The heaviest weighs at most `WEIGHT_RATIO` times the lightest: what is lighter is a member in name only,
+  counted by the rules above while its update and its noise are lost in the rounding of the sum. At this ratio
+  a weight is still 10 000 millionths, and the lightest update at norm C still more than 2^18 grid steps.
 
 - The smallest sum that is ever opened has as many members as must be online, or in a round of teams
   (`policies.secagg.probes`) ``k_open`` groups and no more: what noise shares promise is said about that one.
@@ -18,25 +23,32 @@ Contract load, protocol and verifier use the same five lines; nobody is ever *to
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from policies.contract.registry import HIDING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from policies.contract.clauses import Contract
 
 __all__ = [
     "CONTRIBUTORS_MIN",
+    "WEIGHT_RATIO",
     "drop_outs",
     "groups_to_open",
     "least_online",
     "most_colluders",
+    "share_at_most",
     "smallest_sum",
     "threshold",
+    "weights_fit",
 ]
 
 _REQUIRED: Final = "required"
 CONTRIBUTORS_MIN: Final = 3  # of two, each knows the other's update from the sum
+WEIGHT_RATIO: Final = 100  # of the heaviest contributor to the lightest
 
 
 def threshold(n: int) -> int:
@@ -69,6 +81,39 @@ def groups_to_open(min_parties: int, max_colluders: int, honest_min: int | None)
     """
     shares = 0 if honest_min is None else honest_min + max_colluders
     return max(min_parties, max_colluders + HIDING, shares)
+
+
+def weights_fit(weights: Collection[Fraction]) -> bool:
+    """Whether every contributor's weight is of the size of the others': nobody is there in name only."""
+    return max(weights) <= WEIGHT_RATIO * min(weights)
+
+
+def share_at_most(
+    weights: Mapping[str, Fraction], group_of: Mapping[str, str], *, members: int, groups: int
+) -> tuple[str, Fraction]:
+    """The largest share of the weight that one group can have in a sum that may be opened, and which group.
+
+    Beside all of that group there are as few and as light others as may be: the lightest of the other groups
+    until there are enough groups, then the lightest that are left until there are enough members.
+
+    Args:
+        weights: Per contributor, above 0.
+        group_of: Per contributor.
+        members: That must be in the sum, at least.
+        groups: Likewise; no more than there are.
+    """
+    shares: dict[str, Fraction] = {}
+    for group in sorted({group_of[one] for one in weights}):
+        own = [weight for one, weight in weights.items() if group_of[one] == group]
+        others = sorted((weight, one) for one, weight in weights.items() if group_of[one] != group)
+        lightest = {group_of[one]: (weight, one) for weight, one in reversed(others)}
+        beside = sorted(lightest.values())[: groups - 1]
+        rest = [one for one in others if one not in beside]
+        beside += rest[: max(0, members - len(own) - len(beside))]
+        heavy = sum(own, Fraction(0))
+        shares[group] = heavy / (heavy + sum((weight for weight, _ in beside), Fraction(0)))
+    found = max(shares, key=lambda one: shares[one])
+    return found, shares[found]
 
 
 def smallest_sum(contract: Contract, recipe: str, honest_min: int | None) -> int:

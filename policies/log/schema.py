@@ -48,7 +48,7 @@ from policies.log.kinds import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AUDIT_FIGURES", "MEMBER_SET", "REFUSALS", "SCHEMA", "EntryType", "Schema"]
+__all__ = ["AUDIT_FIGURES", "CHECKED_SUM", "MEMBER_SET", "REFUSALS", "SCHEMA", "EntryType", "Schema"]
 
 REFUSALS = frozenset(
     {
@@ -130,6 +130,7 @@ class EntryType(StrEnum):
     ROUND_JUDGED = "round.judged"
     ROUND_SCORED = "round.scored"
     ROUND_CHOSEN = "round.chosen"
+    SUM_WITHDRAWN = "sum.withdrawn"
     CHAIN_RESET = "chain.reset"
     BUDGET_OPENED = "budget.opened"
     EPSILON_SPENT = "epsilon.spent"
@@ -215,6 +216,8 @@ AUDIT_FIGURES = record(
 _RECEIPT = record(
     {"steps_total": INTEGER, "ledger_head": DIGEST, "sampler": NAME, "engine": NAME, "generator": NAME}
 )
+CHECKED_SUM = record({"round": INTEGER, "attempt": INTEGER, "sum": DIGEST})
+"""What a member says of the newest opened sum that it was shown, once the sum's tag held."""
 
 _T = EntryType
 
@@ -322,8 +325,9 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
             by="M",
             pub={"update": DIGEST, "plan": nullable(DIGEST), "steps": INTEGER, "attempt": INTEGER},
             sd=MEMBER_SET,
-            # absent: `receipt` without plan; `trained` where the spend is this attempt's own
-            sd_optional={"receipt": _RECEIPT, "trained": INTEGER},
+            # absent: `receipt` without plan; `trained` where the spend is this attempt's own; `checked` where
+            # the node was shown no sum
+            sd_optional={"receipt": _RECEIPT, "trained": INTEGER, "checked": CHECKED_SUM},
         ),
         _T.CONTRIBUTION_ACCEPTED: Schema(by="B", pub={}, key=("ref",)),
         _T.CONTRIBUTION_REFUSED: Schema(
@@ -392,6 +396,11 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
                 "judges": INTEGER,
                 "rejected_rounds": INTEGER,
             },
+            key=("run", "round"),
+        ),
+        _T.SUM_WITHDRAWN: Schema(
+            by="B",
+            pub={"attempt": INTEGER, "model": DIGEST, "against": DIGEST, "saying": INTEGER},
             key=("run", "round"),
         ),
         _T.CHAIN_RESET: Schema(

@@ -13,6 +13,8 @@
 - ``h`` such integers sum to what rounding the one Gaussian mechanism of the plan gives, after public
   uniform noise, up to a distance that `grid_distance` bounds (docs/adr/0011). `delta_grid` is what it adds
   to delta; above one hundredth of delta the grid is too coarse and the plan is refused.
+- The ring has room for a clipped sum with its share (`check_room`): one beyond it could not be sent, after it
+  was paid for.
 - If others collude, epsilon rises (`epsilon_by_colluders`); its last row, own share only, is also the
   figure if secure aggregation fails. Every statement prints both ends.
 
@@ -43,6 +45,7 @@ __all__ = [
     "GRID_SHARE",
     "check_conditions",
     "check_grid",
+    "check_room",
     "check_survivors",
     "delta_grid",
     "epsilon_by_colluders",
@@ -57,6 +60,7 @@ _TERMS: Final = 8  # of a series, before a geometric one bounds the rest
 _SPLITS: Final = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # any gives a bound; the least is taken
 _SLACK: Final = 1 + 1e-9  # above what rounding in the sums can lose
 _EXP_MAX: Final = 700.0  # beyond this exp overflows, and no claim is left anyway
+_BEYOND: Final = 1e-9  # chance that one value of a whole run has no room in the ring
 _INTEGER_BITS: Final = 62  # of a rounded value; a larger one is no update
 
 
@@ -235,6 +239,40 @@ def check_grid(plan: DpPlan, *, parameters: int, parties: int, grid_step: float)
             "a finer grid (more bits, or a smaller update_norm_max), or local-full",
         )
     return extra
+
+
+def check_room(
+    plan: DpPlan, *, parameters: int, parties: int, largest: float, clause: str | None = None
+) -> None:
+    """Returns if every value that silos will send fits the ring, but for a chance of one in 10^9 per run.
+
+    A value is a coordinate of the clipped sum, at most ``clip_norm`` for each of ``normalizer`` units that
+    all pull the same way, with its share of the noise. No coordinate of any silo in any step has more than
+    ``k`` standard deviations of it: a Gaussian passes ``k`` with a chance of at most ``exp(-k^2 / 2)``.
+
+    Args:
+        plan: With shares.
+        parameters: D, coordinates of the update.
+        parties: Silos of the run.
+        largest: That the ring has room for, in units of the clipped sum: ``update_norm_max * normalizer``.
+        clause: Of the contract, that sets it.
+
+    Raises:
+        SharesUnfitError: It does not fit: every round would be paid for, and nothing sent.
+    """
+    _honest(plan)
+    draws = parameters * parties * plan.steps
+    noise = math.sqrt(2 * math.log(max(draws, 1) / _BEYOND)) * plan.added_std
+    units = max(1.0, float(plan.normalizer))
+    most = units * float(plan.clip_norm) + noise
+    if not most <= largest:
+        least = most / float(plan.normalizer)
+        raise SharesUnfitError(
+            need=f"update_norm_max at least {least:.4g}: room for a clipped sum with its share of the noise",
+            found=f"{largest / float(plan.normalizer):.4g}",
+            remedy="a larger update_norm_max, less noise, a larger normalizer, or noise local-full",
+            clause=clause,
+        )
 
 
 def noised_on_grid(

@@ -10,7 +10,8 @@ by the ledger's own arithmetic: per party of a recipe,
 2. each plan by itself is within the cap per release;
 3. steps times cost of both, at the order of the party's caps, are within what its cap in all holds.
 
-One run is counted; how many a contract is meant for is its own affair. Without privacy terms nothing is paid.
+One run is counted; how many a contract is meant for is its own affair. Without privacy terms nothing is paid,
+and without votes there is one plan, which each site sees in the recipe: nothing is checked here.
 
     check_held_out(contract, recipes)                # ContractInvalidError, with the clause
     held_out_left(cap, [evaluation, votes])          # nano-rho that are left after one run; below 0: no room
@@ -29,14 +30,14 @@ from policies.robustness.plan import votes_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from policies.contract.clauses import Caps, Contract
+    from policies.contract.clauses import Caps, Contract, ValidationClause
     from policies.recipe import Recipe
 
 __all__ = ["cap_from", "check_held_out", "held_out_cost", "held_out_left"]
 
 _LESS = (
-    "fewer max_judgings or a smaller epsilon in the validation clause, fewer steps or more noise in the "
-    "recipe's evaluation, or a larger epsilon_total"
+    "a smaller epsilon in the validation clause, fewer steps or more noise in the recipe's evaluation, or a "
+    "larger cap"
 )
 
 
@@ -48,15 +49,20 @@ def check_held_out(contract: Contract, recipes: Mapping[str, Recipe]) -> None:
         recipes: Its recipes, all of them, by digest.
 
     Raises:
-        ContractInvalidError: With the clause of the votes, or of the cap where no votes are asked for.
+        ContractInvalidError: With the clause of the votes, or of the cap.
     """
+    validation = contract.validation
+    if validation is None:
+        return
     for clause in contract.recipes:
         evaluation = recipes[clause.recipe_digest].evaluation.document
-        plans = [evaluation, *_votes(contract, evaluation)]
+        votes = _votes(validation, evaluation)
+        if votes is None:
+            return
         for party in clause.participants:
-            caps = contract.caps(party)
+            caps, where = contract.caps(party), f"in {clause.id} by {party}"
             if caps is not None:
-                _check_party(contract, party, caps, plans, recipe=clause.id)
+                _check_party(cap_from(caps, contract.digest), caps, validation, (evaluation, votes), where)
 
 
 def cap_from(caps: Caps, scope: str) -> Cap:
@@ -88,37 +94,33 @@ def held_out_left(cap: Cap, plans: Sequence[Mapping[str, Any]]) -> int:
     return cap.rho_max_nano - held_out_cost(cap, plans)
 
 
-def _votes(contract: Contract, evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _votes(clause: ValidationClause, evaluation: Mapping[str, Any]) -> Mapping[str, Any] | None:
     try:
-        votes = votes_plan(contract.validation, evaluation)
+        return votes_plan(clause, evaluation)
     except PlanIncompleteError as error:
-        clause = None if contract.validation is None else contract.validation.clause
-        raise _refuse(clause, error.need, error.found, error.remedy) from error
-    return [] if votes is None else [votes]
+        raise _refuse(clause.clause, error.need, error.found) from error
 
 
 def _check_party(
-    contract: Contract, party: str, caps: Caps, plans: Sequence[Mapping[str, Any]], *, recipe: str
+    cap: Cap, caps: Caps, clause: ValidationClause, plans: Sequence[Mapping[str, Any]], where: str
 ) -> None:
-    cap, voted = cap_from(caps, contract.digest), len(plans) > 1
-    clause = contract.validation.clause if voted and contract.validation is not None else caps.total_clause
     try:
-        left = held_out_left(cap, plans)
+        cost, left = held_out_cost(cap, plans), held_out_left(cap, plans)
     except (OrderUnfitError, PlanIncompleteError) as error:  # 1.
-        raise _refuse(caps.total_clause, error.need, error.found, error.remedy) from error
+        raise _refuse(caps.total_clause, error.need, error.found) from error
     for plan in plans:  # 2.
         q, sigma, steps, _ = plan_facts(plan)
-        found = epsilon_text(epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=float(cap.delta)))
-        if float(found) > float(caps.epsilon_per_release):
-            need = f"queries on held-out episodes within epsilon_per_release {caps.epsilon_per_release}"
-            raise _refuse(caps.release_clause, f"{need} of {party}, in {recipe}", f"epsilon {found}", _LESS)
+        found = epsilon_text(epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=float(plan["delta"])))
+        if float(found) > float(cap.epsilon_per_release):
+            need = (
+                f"queries on held-out episodes {where} within epsilon_per_release {cap.epsilon_per_release}"
+            )
+            raise _refuse(caps.release_clause, need, f"epsilon {found}")
     if left < 0:  # 3.
-        cost = held_out_cost(cap, plans)
         after = epsilon_text(epsilon_filter(rho_nano=cost, delta=float(cap.delta), order=cap.order))
-        what = "evaluation and votes" if voted else "evaluation"
-        need = f"{what} of one run of {recipe} within epsilon_total {caps.epsilon_total} of {party}"
-        raise _refuse(clause, need, f"epsilon {after} at order {cap.order}", _LESS)
+        need = f"evaluation and votes of one run {where} within epsilon_total {cap.epsilon_total}"
+        raise _refuse(clause.clause, need, f"epsilon {after} at order {cap.order}")
 
 
-def _refuse(clause: str | None, need: str, found: str, remedy: str) -> ContractInvalidError:
-    return ContractInvalidError(clause=clause, need=need, found=found[:160], remedy=remedy)
+def _refuse(clause: str, need: str, found: str) -> ContractInvalidError:
+    return ContractInvalidError(clause=clause, need=need, found=found[:160], remedy=_LESS)

@@ -13,7 +13,7 @@ and recipe fix (threshold, bound, weights, ring) is in none, so a message that r
                unmask      per signer position and signature (65 bytes)
     answer     advertise   signed advert
                share       signed header, commitments, ciphertexts
-               open        0 and the seal, or 1 and the position of a dealer that lies
+               open        0 and the seal, or 1, the position of a dealer that lies, and the key that shows it
                contribute  lane and signature (88 bytes)
                confirm     signature (64 bytes)
                unmask      shares (66 bytes each), next nonce (32)
@@ -21,7 +21,7 @@ and recipe fix (threshold, bound, weights, ring) is in none, so a message that r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from policies.encoding import canonical, is_digest, parse
@@ -166,22 +166,29 @@ class OpenAsk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAnswer:
-    """The seal that a member computed, or the dealer whose shares are not what it signed."""
+    """The seal that a member computed, or the dealer whose shares are not what it signed.
+
+    Attributes:
+        seal: Of the setup.
+        liar: Who dealt them.
+        proof: Private key of what the dealer sealed for this member.
+    """
 
     seal: bytes | None = None
     liar: str | None = None
+    proof: bytes = field(default=b"", repr=False)
 
     def to_bytes(self, terms: Terms) -> bytes:
         """As it travels."""
         if self.liar is not None:
-            return bytes([_LIES, terms.position(self.liar)])
+            return bytes([_LIES, terms.position(self.liar)]) + self.proof
         return bytes(1) + (self.seal or b"")
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: Terms) -> Self:
         """As it came."""
-        if len(data) == 2 and data[0] == _LIES:  # noqa: PLR2004  mark and position
-            return cls(liar=_parties(data[1:], terms, 1)[0])
+        if len(data) == 2 + KEY_BYTES and data[0] == _LIES:
+            return cls(liar=_parties(data[1:2], terms, 1)[0], proof=data[2:])
         if len(data) != 1 + KEY_BYTES or data[0]:
             raise _other("a seal or a complaint", f"{len(data)} bytes")
         return cls(seal=data[1:])

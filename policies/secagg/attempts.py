@@ -359,20 +359,25 @@ class Attempt:
     # parts
 
     def _large_enough(self, online: Sequence[str]) -> tuple[int, ...]:
-        """Teams that keep enough groups; the others stay closed."""
+        """Teams whose sums may be opened; the others stay closed."""
         found = tuple(
-            number
-            for number, team in enumerate(self.context.teams)
-            if len(self.terms.groups(set(team) & set(online))) >= self.terms.k_open
+            number for number, team in enumerate(self.context.teams) if self._opens(set(team) & set(online))
         )
         if not found:
             raise CohortTooSmallError(
-                need=f"a team with {self.terms.k_open} independent groups",
+                need=f"a team with {self.terms.k_open} independent groups, none above max_share",
                 found="none",
                 remedy="wait for more members, or amend the contract",
                 clause=self.terms.clause,
             )
         return found
+
+    def _opens(self, survivors: set[str]) -> bool:
+        try:
+            self.terms.check_team(survivors)
+        except CohortTooSmallError:
+            return False
+        return True
 
     def _survivors(self, number: int) -> tuple[str, ...]:
         return tuple(one for one in self.context.teams[number] if one in self.online)

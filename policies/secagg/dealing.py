@@ -2,17 +2,21 @@
 """A member's secrets of a setup, and how they are shared out: each secret so that t members give it back.
 
 - Per slot, 32 random bytes ``b`` (the own mask) and an X25519 key ``s`` (masks with each other member); per
-  setup a transport key ``c``, a part of the members' key and a chain of nonces.
-- Per holder one ciphertext: ChaCha20-Poly1305 under ``HKDF(X25519(c_i, C_j), setup, "transport", i, j)``. A
-  key per direction is used once, so its nonce is zero. The associated data binds dealer, holder, setup and
+  setup a transport key ``c`` for each other member, a part of the members' key and a chain of nonces.
+- Per holder one ciphertext: ChaCha20-Poly1305 under ``HKDF(X25519(c_ij, C_ji), setup, "transport", i, j)``.
+  A key per direction is used once, so its nonce is zero. The associated data binds dealer, holder, setup and
   every commitment of the dealer.
-- Per (holder, slot, kind) a commitment, so that blame is exact: a share that is not the committed one is the
-  holder's lie; shares that all are and give another secret are the dealer's.
+- Per (holder, slot, kind) a commitment, and in the advert one to the part, so that blame is exact: a share
+  that is not the committed one is the holder's lie; shares that all are and give another secret are the
+  dealer's.
+- A holder proves what a dealer sealed for it by ``c_ji``: with it everybody opens that one ciphertext as the
+  holder did. It opens nothing of any other dealer, so a dealer that lies to many holders, who all prove it,
+  brings nobody nearer to an honest member's secrets.
 - Private values are `Secret`s: no repr, no pickle.
 
-    keys = OwnKeys.draw(frame, entropy)
+    keys = OwnKeys.draw(frame, entropy, members=terms.n)
     dealt = deal(keys, setup=setup, dealer="kita", adverts=adverts, terms=terms, entropy=entropy)
-    given = receive(keys, package, header, advert, ...)          # at a holder
+    given = receive(keys.transport(position_of_dealer), header=header, ...)          # at a holder
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ __all__ = [
     "b_commitment",
     "check_keys",
     "deal",
+    "part_commitment",
     "receive",
     "row_of",
     "rows_digest",
@@ -108,20 +113,25 @@ class SlotSecrets:
 class OwnKeys:
     """Everything private of one member in one setup; slots are taken out as they are used or burned."""
 
-    transport: Secret
+    transports: tuple[Secret, ...]
     part: Secret
     chain: Secret
     slots: dict[int, SlotSecrets] = field(repr=False)
 
     @classmethod
-    def draw(cls, frame: Frame, entropy: Entropy) -> OwnKeys:
-        """Fresh ones."""
+    def draw(cls, frame: Frame, entropy: Entropy, *, members: int) -> OwnKeys:
+        """Fresh ones, of one member of so many."""
 
         def fresh() -> Secret:
             return Secret(entropy.token_bytes(KEY_BYTES))
 
         slots = {slot: SlotSecrets(fresh(), fresh()) for slot in range(frame.slots)}
-        return cls(transport=fresh(), part=fresh(), chain=fresh(), slots=slots)
+        transports = tuple(fresh() for _ in range(members))
+        return cls(transports=transports, part=fresh(), chain=fresh(), slots=slots)
+
+    def transport(self, position: int) -> bytes:
+        """The key of shares to and from the member at a place in the roster."""
+        return self.transports[position - 1].reveal()
 
     def nonce(self, frame: Frame, round: int) -> bytes:  # noqa: A002
         """The link that is revealed for a round: hashing it leads to the one of the round before."""
@@ -139,7 +149,8 @@ class OwnKeys:
         return Advert(
             frame=frame,
             party=party,
-            transport=public_of(self.transport.reveal()),
+            transports=tuple(public_of(one.reveal()) for one in self.transports),
+            part=part_commitment(frame, position=position, part=self.part.reveal()),
             chain_end=chained(self.chain.reveal(), frame.rounds),
             slots=tuple(slots),
         )
@@ -175,6 +186,11 @@ def b_commitment(frame: Frame, *, position: int, slot: int, b: bytes) -> bytes:
     return hashed("b", frame.number, position, slot, b)
 
 
+def part_commitment(frame: Frame, *, position: int, part: bytes) -> bytes:
+    """What an advert says about a member's part of the members' key: every holder gets the same."""
+    return hashed("part", frame.number, position, part)
+
+
 def share_commitment(setup: bytes, *, dealer: int, holder: int, slot: int, kind: Kind, share: bytes) -> bytes:
     """What a dealer says about one share; positions name dealer and holder."""
     return hashed("share", setup, dealer, holder, slot, kind.value, share)
@@ -186,7 +202,7 @@ def check_keys(advert: Advert) -> None:
     Raises:
         ContextMismatchError: A point of low order; the offender signed it.
     """
-    for public in (advert.transport, *(one.public for one in advert.slots)):
+    for public in (*advert.transports, *(one.public for one in advert.slots)):
         try:
             agreement(_PROBE, public)
         except ContextMismatchError as error:
@@ -218,10 +234,11 @@ def deal(
     for party, at in holders.items():
         plain = keys.part.reveal() + b"".join(one.own.reveal() + one.pair.reveal() for one in given[party])
         between = _Between(setup=setup, dealer=own, holder=at, rows=rows_digest(rows), nonce=nonce)
-        agreed = b"" if party == dealer else agreement(keys.transport.reveal(), adverts[party].transport)
-        sealed.append(
-            b"" if party == dealer else _sealer(agreed, between).encrypt(_NONCE, plain, between.bound)
-        )
+        if party == dealer:
+            sealed.append(b"")
+            continue
+        agreed = agreement(keys.transport(at), adverts[party].transports[own - 1])
+        sealed.append(_sealer(agreed, between).encrypt(_NONCE, plain, between.bound))
     header = ShareHeader(
         setup=setup,
         party=dealer,
@@ -233,7 +250,7 @@ def deal(
 
 
 def receive(
-    keys: OwnKeys,
+    transport: bytes,
     *,
     header: ShareHeader,
     dealer: Advert,
@@ -245,21 +262,21 @@ def receive(
     """What a dealer gave to a holder; the checks, in this order.
 
     1. commitments and ciphertext are the ones that the dealer signed for this holder (else it was the
-       broker); 2. the ciphertext opens; 3. the dealer's first nonce is a link of its chain; 4. each share is
-       the committed one.
+       broker); 2. the ciphertext opens; 3. the dealer's first nonce is a link of its chain; 4. its part of the
+       members' key is the one that it advertised; 5. each share is the committed one.
 
     Args:
-        keys: Of the holder.
+        transport: Private key of the holder for shares of this dealer.
         header: Of the dealer, its signature checked.
         dealer: Its advert.
-        holder: The own party, and its place among the advertisers, from 0.
-        row: Commitments to the own shares.
+        holder: Its party, and its place among the advertisers, from 0.
+        row: Commitments to its shares.
         ciphertext: For this holder.
         terms: Of the run.
 
     Raises:
         ContextMismatchError: 1.
-        ShareBadError: 2 to 4; the offender is the dealer.
+        ShareBadError: 2 to 5; the offender is the dealer.
     """
     own, at = terms.position(holder[0]), terms.position(dealer.party)
     if header.rows[holder[1]] != row_of(row, ciphertext):
@@ -269,7 +286,7 @@ def receive(
             remedy="run a new setup; if it happens again, tell the other members",
         )
     between = _Between(setup=header.setup, dealer=at, holder=own, rows=header.commitments, nonce=header.nonce)
-    agreed = agreement(keys.transport.reveal(), dealer.transport)
+    agreed = agreement(transport, dealer.transports[own - 1])
     try:
         plain = _sealer(agreed, between).decrypt(_NONCE, ciphertext, between.bound)
     except InvalidTag as error:
@@ -278,6 +295,9 @@ def receive(
         raise _dealer_lies(dealer.party, "shares of another number of slots")
     if chained(header.nonce, 1) != dealer.chain_end:
         raise _dealer_lies(dealer.party, "a nonce that is no link of its chain")
+    part = plain[:KEY_BYTES]
+    if part_commitment(dealer.frame, position=at, part=part) != dealer.part:
+        raise _dealer_lies(dealer.party, "another part of the members' key than it advertised")
     shares = tuple(
         SharePair(
             Secret(plain[begin : begin + SHARE_BYTES]), Secret(plain[begin + SHARE_BYTES :][:SHARE_BYTES])
@@ -286,7 +306,7 @@ def receive(
     )
     if _commitments(header.setup, dealer=at, holder=own, shares=shares) != row:
         raise _dealer_lies(dealer.party, "a share that is not the committed one")
-    return Given(part=Secret(plain[:KEY_BYTES]), shares=shares)
+    return Given(part=Secret(part), shares=shares)
 
 
 class _Between(NamedTuple):

@@ -17,6 +17,7 @@ pins for the party; nothing else is a key here. Bulk stands beside the JSON, whi
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -151,7 +152,8 @@ class Advert:
     Attributes:
         frame: What the setup is for.
         party: Whose they are.
-        transport: X25519 key that shares are sealed to.
+        transports: Per place in the roster, the X25519 key that shares between the two are sealed with.
+        part: Commitment to its part of the members' key.
         chain_end: Last link of its nonce chain.
         slots: Per slot, in order.
     """
@@ -159,17 +161,18 @@ class Advert:
     payload_type: ClassVar[str] = "application/vnd.iriai.secagg-advert.v1+json"
     frame: Frame
     party: str
-    transport: bytes
+    transports: tuple[bytes, ...]
+    part: bytes
     chain_end: bytes
     slots: tuple[SlotKeys, ...]
 
     def blob(self) -> bytes:
-        """Key and commitment of each slot, 64 bytes each."""
-        return b"".join(one.public + one.commitment for one in self.slots)
+        """Transport keys, 32 bytes each; key and commitment of each slot, 64 bytes each."""
+        return b"".join([*self.transports, *(one.public + one.commitment for one in self.slots)])
 
     def payload(self) -> bytes:
         """Canonical JSON."""
-        free = {"transport": self.transport.hex(), "chain_end": self.chain_end.hex()}
+        free = {"part": self.part.hex(), "chain_end": self.chain_end.hex()}
         return _payload(self, self.party, self.blob(), {**self.frame.facts(), **free})
 
     def digest(self) -> bytes:
@@ -186,14 +189,16 @@ class Advert:
         """
         signed.check_key(cls.payload_type, party=party, terms=terms)
         found = signed.opened(
-            cls.payload_type, party=party, expected=frame.facts(), free={"transport", "chain_end"}
+            cls.payload_type, party=party, expected=frame.facts(), free={"part", "chain_end"}
         )
-        pieces = _pieces(signed.blob, 2 * KEY_BYTES, frame.slots, party)
-        slots = (SlotKeys(public=one[:KEY_BYTES], commitment=one[KEY_BYTES:]) for one in pieces)
+        pieces = iter(_pieces(signed.blob, KEY_BYTES, terms.n + 2 * frame.slots, party))
+        transports = tuple(itertools.islice(pieces, terms.n))
+        slots = (SlotKeys(public=one, commitment=next(pieces)) for one in pieces)
         return cls(
             frame=frame,
             party=party,
-            transport=_bytes32(found["transport"], party),
+            transports=transports,
+            part=_bytes32(found["part"], party),
             chain_end=_bytes32(found["chain_end"], party),
             slots=tuple(slots),
         )

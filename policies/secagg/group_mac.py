@@ -77,6 +77,7 @@ def check(key: bytes, z: NDArray[np.uint32], tag_sum: int) -> None:
     ):
         raise SumWrongError(
             need="the sum that the members' tags add up to",
-            found="another one",
-            remedy="do not apply it; keep the round's transcript, an auditor can redo the sum",
+            found="another one: a member's tag is wrong, or the broker's sum",
+            remedy="nothing was spent: the broker goes back to the model before it. If it comes again, one of the "
+            "members of that sum is to blame, or the broker: an auditor redoes the sum from the masked vectors",
         )

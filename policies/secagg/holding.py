@@ -95,7 +95,7 @@ class Holding:
     @classmethod
     def begin(cls, frame: Frame, *, terms: Terms, party: str, entropy: Entropy) -> Holding:
         """Fresh keys for a setup."""
-        keys = OwnKeys.draw(frame, entropy)
+        keys = OwnKeys.draw(frame, entropy, members=terms.n)
         advert = keys.advert(frame, party=party, position=terms.position(party))
         return cls(terms=terms, party=party, frame=frame, advert=advert, keys=keys)
 
@@ -182,7 +182,7 @@ class Holding:
         self.members = tuple(packages)
         self.seal = seal_digest(self.setup, {party: one.digest() for party, one in headers.items()})
         self._group = Secret(members_key([one.reveal() for one in parts], self.seal))
-        self.keys.transport = self.keys.part = Secret(b"")  # else recorded ciphertexts could be opened later
+        self._drop_sealing()
 
     def _open_header(self, party: str, package: Package) -> ShareHeader:
         return ShareHeader.open(
@@ -196,7 +196,7 @@ class Holding:
             self._check_own(header.rows[at] == row_of(package.commitments, package.ciphertext), "commitments")
             return self.keys.part
         given = receive(
-            self.keys,
+            self.keys.transport(self.terms.position(header.party)),
             header=header,
             dealer=self.adverts[header.party],
             holder=(self.party, at),
@@ -208,11 +208,22 @@ class Holding:
             self._shares.setdefault(slot, {})[header.party] = pair
         return given.part
 
-    def fail(self, error: ShareBadError) -> str:
-        """Ends this setup because of a dealer, and returns who it is."""
+    def fail(self, error: ShareBadError) -> tuple[str, bytes]:
+        """Ends this setup because of a dealer.
+
+        Returns:
+            Who it is, and what proves it: the key of what it sealed for this node.
+        """
+        dealer = error.offender or self.party
+        proof = self.keys.transport(self.terms.position(dealer))
         self.failed, self._shares = True, {}
         self.keys.slots.clear()
-        return error.offender or self.party
+        self._drop_sealing()
+        return dealer, proof
+
+    def _drop_sealing(self) -> None:
+        """Else recorded ciphertexts could be opened later."""
+        self.keys.transports, self.keys.part = (), Secret(b"")
 
     def check_nonces(self, nonces: tuple[bytes, ...], round: int) -> None:  # noqa: A002
         """Returns if each reveal for a round is a link of its member's chain, or owed.

@@ -169,7 +169,9 @@ class NodeMachine:
         return held.answers.keep("share", ask, held.deal(self._key, self._entropy))
 
     def open(self, ask: bytes) -> bytes:
-        """The seal of the pending setup, which is then the present one; or who dealt wrong shares.
+        """The seal of the pending setup, which is then the present one; or who dealt wrong shares, and a proof.
+
+        Before it complains, the setup is over here: none of its slots is ever used.
 
         Raises:
             SetupGoneError: No setup waits for it.
@@ -185,7 +187,8 @@ class NodeMachine:
                 OpenAsk.from_bytes(ask, self._terms).packages, check_crowd=self._rules.check_crowd
             )
         except ShareBadError as error:
-            answer = OpenAnswer(liar=held.fail(error))
+            liar, proof = held.fail(error)
+            answer = OpenAnswer(liar=liar, proof=proof)
         else:
             answer = OpenAnswer(seal=held.seal)
             self._present, self._pending = held, None

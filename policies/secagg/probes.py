@@ -5,7 +5,8 @@ A probe opens the sums of teams instead of one of everybody, so that a team whos
 left out. Whether a round is one follows from what nobody chooses:
 
 1. the contract's validation clause asks for votes on rounds (`policies.robustness.plan`), and the recipe's
-   contributors are players, independent groups, for two teams of ``k_open``;
+   contributors are players, independent groups, for two teams of ``k_open``, whatever teams of that size
+   chance makes keep ``max_share``;
 2. the round is one of those that are judged anyway (`policies.robustness.votes.judged_rounds`): a probe
    is one of the judgings that the clause pays for, in place of the vote on that round;
 3. t members revealed the nonce that they are bound to: one of them at least is not the broker's;
@@ -97,7 +98,7 @@ def probes_of(contract: Contract, recipe: bytes, terms: Terms) -> Probes | None:
         terms: Of the run.
     """
     tree, clause = parse(recipe), contract.validation
-    if len(terms.groups(terms.parties)) < 2 * terms.k_open:
+    if len(terms.groups(terms.parties)) < 2 * terms.k_open or not terms.any_team_fits:
         return None
     if clause is None or clause.max_judgings is None or votes_plan(clause, tree["evaluation"]) is None:
         return None

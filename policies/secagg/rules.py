@@ -48,7 +48,7 @@ class Rules:
         self._terms, self._party, self._expected_teams = terms, party, expected_teams
 
     def check_crowd(self, parties: Sequence[str]) -> None:
-        """Enough members and independent groups.
+        """Enough members and independent groups, none of too large a share.
 
         Raises:
             CohortTooSmallError: Not enough.
@@ -73,21 +73,14 @@ class Rules:
             raise _bad_partition("the teams that the nonces give", "others")
 
     def check_crowds(self, online: Sequence[str], teams: Teams) -> None:
-        """Enough members, and enough independent groups of them in each of these teams.
+        """Enough members, and in each of these teams enough independent groups, none of too large a share.
 
         Raises:
             CohortTooSmallError: Not enough.
         """
         self.check_crowd(online)
         for team in teams:
-            found = len(self._terms.groups(set(team) & set(online)))
-            if found < self._terms.k_open:
-                raise CohortTooSmallError(
-                    need=f"{self._terms.k_open} independent groups in an opened team",
-                    found=str(found),
-                    remedy="wait for more members, or amend the contract",
-                    clause=self._terms.clause,
-                )
+            self._terms.check_team(set(team) & set(online))
 
     def check_previous(self, previous: Previous | None, context: Context, newest: SlotState | None) -> None:
         """The sum that an ask speaks of is of an earlier round, and as this node saw it.

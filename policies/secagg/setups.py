@@ -11,8 +11,9 @@
 
 - An answer is looked at as it comes. A wrong one raises with ``offender=party`` and changes nothing: the
   caller refuses that party and goes on with the others.
-- A complaint about a dealer raises with that dealer as offender, and the setup is over (`Setup.failed`): run
-  another without it.
+- A complaint about a dealer comes with the key of what it sealed. The sealed shares are opened with it and
+  compared with what was signed: the dealer lied, and the setup is over (`Setup.failed`, run another without
+  it), or the member that complains did. The key opens nothing else, and that member uses no slot of the setup.
 - A member that does not open stays a member: it counts as a drop-out of every round.
 - `Setup.to_bytes` is for a broker that restarts.
 """
@@ -20,7 +21,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from policies.encoding import canonical, parse
 from policies.errors import EncodingError
@@ -35,8 +36,8 @@ from policies.secagg.asks import (
     signed_from,
     write_adverts,
 )
-from policies.secagg.contexts import NO_NONCE, Frame, chained, seal_digest, setup_digest
-from policies.secagg.dealing import Kind, check_keys, row_of, rows_digest, share_commitment
+from policies.secagg.contexts import NO_NONCE, Frame, chained, public_of, seal_digest, setup_digest
+from policies.secagg.dealing import Kind, check_keys, receive, row_of, rows_digest, share_commitment
 from policies.secagg.documents import Advert, ShareHeader
 from policies.secagg.errors import (
     ContextMismatchError,
@@ -85,7 +86,7 @@ class Setup:
     Attributes:
         frame: What the setup is for.
         adverts, headers: What was checked, by party in roster order.
-        failed: A dealer was complained of.
+        failed: A dealer lied.
     """
 
     def __init__(self, terms: Terms, *, number: int, first_round: int, rounds: int = SECAGG_ROUNDS) -> None:
@@ -250,7 +251,7 @@ class Setup:
         """Takes a member's word that its shares are what their dealers signed.
 
         Raises:
-            ShareBadError: It complains of a dealer, which is named; this setup is over.
+            ShareBadError: It complains of a dealer. The offender is whoever of the two lies.
             ViewsDifferError: It computed another seal.
             ContextMismatchError: No such answer, or no member.
         """
@@ -259,22 +260,46 @@ class Setup:
         with blaming(party):
             found = OpenAnswer.from_bytes(answer, self.terms)
             if found.liar is not None:
-                self._complain(party, found.liar)
+                self._complain(party, found.liar, found.proof)
             if found.seal != self.seal:
                 raise ViewsDifferError(
                     need="the seal of this setup", found="another", remedy="run a new setup without the party"
                 )
         self._opened.add(party)
 
-    def _complain(self, party: str, dealer: str) -> None:
+    def _complain(self, party: str, dealer: str, proof: bytes) -> NoReturn:
+        """Judges a complaint; the checks, in this order.
+
+        1. it is about another member; 2. its key is the one that this member advertised for that dealer;
+        3. what the dealer sealed for it is not as the dealer signed (`policies.secagg.dealing.receive`).
+
+        Raises:
+            ContextMismatchError: 1, 2; the offender complains.
+            ShareBadError: 3; the offender is the dealer where it does not hold, else who complains.
+        """
         if dealer not in self.headers or dealer == party:
             raise _bad_answer("a complaint about another member", dealer)
-        self.failed = True
+        if public_of(proof) != self.adverts[party].transports[self.terms.position(dealer) - 1]:
+            raise _bad_answer("the key that was advertised for shares of that dealer", "another")
+        at = self.advertisers.index(party)
+        try:
+            receive(
+                proof,
+                header=self.headers[dealer],
+                dealer=self.adverts[dealer],
+                holder=(party, at),
+                row=self._answers[dealer].commitments[at],
+                ciphertext=self._answers[dealer].ciphertexts[at],
+                terms=self.terms,
+            )
+        except ShareBadError:
+            self.failed = True
+            raise
         raise ShareBadError(
-            need="shares that are what their dealer signed",
-            found=f"a complaint of {party} about {dealer}",
-            remedy=f"run a new setup without {dealer}; a member that complains of several is to blame itself",
-            offender=dealer,
+            need="a complaint about shares that are not what their dealer signed",
+            found=f"one of {party} about {dealer}, whose shares for it are",
+            remedy=f"leave {party} out",
+            offender=party,
         )
 
     # for its attempts

@@ -7,6 +7,8 @@
   round would need more honest helpers than there are.
 - ``k_open`` groups must be left in an opened sum: ``max(min_parties, c + 2)``, with noise shares also
   ``honest_min + c``.
+- ``max_share`` holds for whoever is left in an opened sum, by weight: heads alone would let a sum be one
+  heavy member's update (`policies.contract.thresholds`).
 - B bits per value: ``n * 2^B`` has room in 31 bits. The scale is a power of two over C, so that float32 holds
   it exactly enough never to round up past the ring.
 - With noise shares all weights are equal: a share that is scaled down hides less.
@@ -19,6 +21,7 @@ Standard library only: the verifier computes the same.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,10 +30,13 @@ from typing import TYPE_CHECKING
 
 from policies.contract.thresholds import (
     CONTRIBUTORS_MIN,
+    WEIGHT_RATIO,
     groups_to_open,
     least_online,
     most_colluders,
+    share_at_most,
     threshold,
+    weights_fit,
 )
 from policies.identity import parse_key
 from policies.limits import SECAGG_PARTIES
@@ -39,7 +45,7 @@ from policies.secagg.errors import CohortTooSmallError, ThresholdError
 from policies.secagg.labels import hashed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from policies.contract.clauses import Contract
 
@@ -47,6 +53,12 @@ __all__ = ["Member", "Terms", "terms_of"]
 
 _RING_BITS = 31
 _WEIGHT_ONE = 1_000_000
+_FLOAT32_LEAST, _FLOAT32_MOST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of normal numbers
+
+
+def ring_bits(n: int) -> int:
+    """B for n members: ``n * 2^B`` has room in 31 bits."""
+    return (((1 << _RING_BITS) - 1) // n).bit_length() - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +81,7 @@ class Terms:
         dimension: d, values of an update.
         norm_max: C, ``update_norm_max`` of the contract, decimal text.
         weights: Per member, millionths of the largest weight.
+        max_share: Of the contract, decimal text: of the weight in an opened sum, for each group.
         min_parties, max_colluders: Of the contract.
         honest_min: Of the plan with noise shares, else None.
         group_mac: Whether sums carry the members' tag.
@@ -83,6 +96,7 @@ class Terms:
     dimension: int
     norm_max: str
     weights: tuple[int, ...]
+    max_share: str
     min_parties: int
     max_colluders: int
     honest_min: int | None
@@ -112,7 +126,7 @@ class Terms:
     @property
     def bits(self) -> int:
         """B: a quantised value lies within ``±2^B``."""
-        return (((1 << _RING_BITS) - 1) // self.n).bit_length() - 1
+        return ring_bits(self.n)
 
     @cached_property
     def scale(self) -> float:
@@ -151,6 +165,16 @@ class Terms:
         asked = set(parties)
         return frozenset(one.group for one in self.roster if one.party in asked)
 
+    @cached_property
+    def any_team_fits(self) -> bool:
+        """Whether any members of ``k_open`` groups keep ``max_share``, so that chance may choose them."""
+        weights = {one: self.weight(one) for one in self.parties}
+        groups = {one.party: one.group for one in self.roster}
+        if len(set(groups.values())) < self.k_open:
+            return False
+        _, share = share_at_most(weights, groups, members=self.k_open, groups=self.k_open)
+        return share <= Fraction(self.max_share)
+
     def kappa(self, parties: Iterable[str]) -> float:
         """What one step of the opened sum is worth in the weighted mean: ``1 / (s * sum of weights)``."""
         total = sum((self.weight(one) for one in parties), Fraction(0))
@@ -175,7 +199,8 @@ class Terms:
         """Returns if a sum over exactly these members may be opened.
 
         Raises:
-            CohortTooSmallError: Too few members, or too few independent groups.
+            CohortTooSmallError: Too few members, too few independent groups, or one group that has more of
+                the weight than ``max_share``.
         """
         online = set(parties)
         found = self.groups(online)
@@ -185,12 +210,13 @@ class Terms:
             raise self._small(f"{self.least_online} members", f"{len(online)}")
         if len(found) < self.k_open:
             raise self._small(f"{self.k_open} independent groups", f"{len(found)}")
+        self._check_share(online)
 
     def check_team(self, parties: Iterable[str]) -> None:
         """Returns if the sum of a team with exactly these survivors may be opened.
 
         Raises:
-            CohortTooSmallError: Others than members, or too few independent groups.
+            CohortTooSmallError: Others than members, too few independent groups, or too large a share.
         """
         team = set(parties)
         if not team <= set(self.parties):
@@ -198,6 +224,19 @@ class Terms:
         found = len(self.groups(team))
         if found < self.k_open:
             raise self._small(f"{self.k_open} independent groups in an opened team", f"{found}")
+        self._check_share(team)
+
+    def _check_share(self, parties: set[str]) -> None:
+        """Weights are rounded to millionths, so one that stands on the bound may be a millionth above it."""
+        by_group: dict[str, int] = {}
+        for one, weight in zip(self.roster, self.weights, strict=True):
+            if one.party in parties:
+                by_group[one.group] = by_group.get(one.group, 0) + weight
+        largest, total = max(by_group.values()), sum(by_group.values())
+        if largest - len(parties) > Fraction(self.max_share) * total:
+            group = max(by_group, key=lambda name: by_group[name])
+            found = f"{largest / total:.3f} of the weight for {group}"
+            raise self._small(f"at most {self.max_share} of the weight for one group of an opened sum", found)
 
     def _small(self, need: str, found: str) -> CohortTooSmallError:
         return CohortTooSmallError(
@@ -211,7 +250,8 @@ def terms_of(
     """The terms of a run; the checks, in this order.
 
     1. the recipe is one of the contract's; 2. from 3 members up to `SECAGG_PARTIES`; 3. the colluder rule;
-    4. with noise shares, equal weights.
+    4. an ``update_norm_max`` whose scale is a float32 of full precision; 5. no weight below a hundredth of
+    the largest; 6. with noise shares, equal weights.
 
     Args:
         contract: That everybody signed.
@@ -239,9 +279,9 @@ def terms_of(
     if c > most:
         remedy = "more contributors, or fewer colluders in the contract"
         raise _unfit(f"max_colluders at most {most}", str(c), remedy, aggregation.clause)
-    decimals = {name: Fraction(value) for name, value in contract.weights(names).items()}
-    largest = max(decimals.values())
-    weights = tuple(round(decimals[name] / largest * _WEIGHT_ONE) for name in names)
+    _check_scale(aggregation.update_norm_max, n, aggregation.clause)
+    decimals = [Fraction(value) for value in contract.weights(names).values()]
+    weights = _millionths(decimals, aggregation.clause)
     if honest_min is not None and set(weights) != {_WEIGHT_ONE}:
         raise SharesUnfitError(
             need="equal weights with noise shares",
@@ -259,12 +299,31 @@ def terms_of(
         dimension=dimension,
         norm_max=aggregation.update_norm_max,
         weights=weights,
+        max_share=aggregation.max_share,
         min_parties=aggregation.min_parties,
         max_colluders=c,
         honest_min=honest_min,
         group_mac=aggregation.group_mac == "on",
         clause=aggregation.clause,
     )
+
+
+def _check_scale(norm_max: str, n: int, clause: str) -> None:
+    """A scale that is 0, infinite or subnormal would quantise to nothing, or past the ring."""
+    norm = float(norm_max)
+    fits = 0 < norm < math.inf and _FLOAT32_LEAST <= 2.0 ** ring_bits(n) / norm <= _FLOAT32_MOST
+    if not fits:
+        need = "update_norm_max of ordinary size: a finite scale in float32, of full precision"
+        raise _unfit(need, norm_max[:40], "another update_norm_max", clause)
+
+
+def _millionths(weights: Sequence[Fraction], clause: str) -> tuple[int, ...]:
+    """Of the largest weight; by the bound none is below 10 000."""
+    if min(weights) <= 0 or not weights_fit(weights):
+        found = f"1 to {float(min(weights) / max(weights)):.3g}"
+        need = f"weights within {WEIGHT_RATIO} to 1: a lighter member hides nobody"
+        raise _unfit(need, found, "weights that are closer, or weights: equal", clause)
+    return tuple(round(one / max(weights) * _WEIGHT_ONE) for one in weights)
 
 
 def _unfit(need: str, found: str, remedy: str, clause: str) -> ThresholdError:

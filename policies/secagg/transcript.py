@@ -301,9 +301,7 @@ def _check_crowds(checked: Checked) -> None:
     record, terms = checked.record, checked.terms
     terms.check_open(record.online)
     for team in record.opened:
-        found = len(terms.groups(checked.survivors(team)))
-        if found < terms.k_open:
-            raise _small(f"{terms.k_open} independent groups in an opened team", str(found), terms)
+        terms.check_team(checked.survivors(team))
     if not record.opened:
         raise _small("an opened team", "none", terms)
 

@@ -15,7 +15,8 @@ rotations and successors as their notices say; consents to seed sets by their do
 6. members: envelopes, signatures, chains without gaps, aliases                               AUD-040-046
 048 049 082
 7. rounds: verdicts, refusals, counts, independent groups                                     AUD-052-054 056
-069; opened sums: what their transcripts prove, the sums themselves, votes on rounds             AUD-094-096
+069; opened sums: what their transcripts prove, the sums themselves, the models that they
+give, what members say of them; votes on rounds                                                AUD-094-098
 8. decisions: taken again, byte for byte; every step has one and obeys it                     AUD-059
 9. budgets: every spend once, at its full cost, under every cap; step receipts                AUD-060-063
 065 066 079

@@ -94,7 +94,7 @@ class Report:
             self.unchecked.append(text)
 
     def recomputed(self, what: str) -> None:
-        """Records a figure that this audit computed again with more than the standard library; once."""
+        """Records what this audit computed again with more than the bundle or the standard library; once."""
         text, told = plain(what), self.facts.setdefault("recomputed", [])
         if text not in told:
             told.append(text)

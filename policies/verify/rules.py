@@ -280,6 +280,16 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "masked vectors at hand add up to the opened sum, once the masks of the transcript are off",
             "sum of vectors minus AES-256-CTR of each key, modulo 2^32, little-endian; its SHA-256",
         ),
+        "AUD-097": Rule(
+            "error",
+            "models follow from opened sums at hand, the first from the recipe, the candidate from the last",
+            "server step of the recipe on the model before and sum times kappa, in float64, to float32; SHA-256",
+        ),
+        "AUD-098": Rule(
+            "error",
+            "the sum in the log is the one that members checked, as their next updates name it",
+            "compare `checked` of submission.received with pub.aggregate of that round and attempt",
+        ),
     }
 )
 

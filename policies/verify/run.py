@@ -55,7 +55,7 @@ def audit(
     check_aliases(history, report)
     check_disclosed(history, report)
     check_rounds(history, report)  # 7.
-    check_sums(history, report, vectors)
+    check_sums(history, report, vectors, models)
     check_judgements(history, report)
     check_decisions(history, report)  # 8.
     check_budgets(history, report)  # 9.
@@ -84,7 +84,8 @@ def verify(
         policy: The auditor's own, from `policies.log.checkpoint.parse_policy`.
         receipts: The auditor's own receipts: text by file name.
         grade: ``auditor``; ``member`` looks at one member's view, and its verdict is never that of an audit.
-        models: Bytes of models that the auditor has, by digest: scores of their leak reports are recomputed.
+        models: Bytes of models that the auditor has, by digest: scores of their leak reports are recomputed;
+            what opened sums make of a start model is too.
         vectors: Masked vectors that the auditor has, by digest: sums over them are redone.
 
     Returns:

@@ -15,6 +15,9 @@ Of a probe that opened several teams, the sum is over the teams that its ``round
 are several, its digest is seen in 4 alone. A probe of which none was chosen has no aggregate; its transcript
 is looked at all the same. Together the sums of a round pass the rank rule (`policies.secagg.probes`).
 
+A sum that was redone goes on to the model that it gives (AUD-097, `policies.verify.models`); what members say
+of it is looked at in `policies.verify.told` (AUD-098).
+
 Masked vectors are kept as long as the contract says and are no part of a bundle. Without them steps 1 to 3
 are what there is: the report says how many sums were not redone. Standard library and `cryptography` only.
 """
@@ -24,6 +27,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from policies.encoding import digest
@@ -34,10 +38,12 @@ from policies.secagg.agreed import agreed_terms
 from policies.secagg.opening import OpenedSum
 from policies.secagg.probes import release_guard
 from policies.secagg.record import Record
+from policies.verify.models import Models
 from policies.verify.probes import chosen_in, expected_teams
+from policies.verify.told import check_told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from policies.contract.clauses import Contract
     from policies.log.entries import Entry
@@ -82,23 +88,29 @@ class _Sum:
         }
 
 
-def check_sums(history: History, report: Report, vectors: Vectors) -> None:
+def check_sums(
+    history: History, report: Report, vectors: Vectors, given: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
     """Every aggregate under a contract that asks for secure aggregation.
 
     Args:
         history: Read and with senders.
         report: Takes the findings.
         vectors: Masked vectors that the auditor was given, by digest.
+        given: Models, likewise.
     """
     sums = list(_sums(history, report))
     if not sums:
+        if vectors:
+            report.not_checked(f"AUD-096: {len(vectors)} masked vectors, as this bundle has no opened sum")
         return
     if history.grade != "auditor":
         report.not_checked("AUD-095, 096: transcripts of opened sums (this is a member's bundle)")
         return
     seen: dict[tuple[str | None, int | None], int] = {}
     opened: dict[str | None, list[OpenedSum]] = {}
-    redone = 0
+    redone, known = 0, set[str]()
+    models = Models(history, report, given)
     for one in sums:
         first = seen.setdefault((one.entry.run, one.entry.round), one.index)
         if first != one.index:
@@ -107,14 +119,23 @@ def check_sums(history: History, report: Report, vectors: Vectors) -> None:
         if checked is not None:
             _check_place(one, checked)
             _check_rank(one, checked, opened.setdefault(one.entry.run, []))
-            redone += _redo(one, checked, vectors)
+            pieces = list[bytes]()
+            redone += _redo(one, checked, vectors, pieces.append)
+            _follow(one, checked, b"".join(pieces), models)
+            known |= {online.digest for online in checked.record.online.values()}
     report.facts["sums"] = {"opened": len(sums), "redone": redone}
+    if redone:
+        report.recomputed(f"AUD-096: {redone} of {len(sums)} opened sums redone from masked vectors")
     if redone < len(sums):
-        report.not_checked(
-            f"AUD-096: {len(sums) - redone} of {len(sums)} opened sums, whose masked vectors are not at hand "
-            "(--vectors)"
-        )
-    report.not_checked("models of rounds from opened sums: each node computes them for itself")
+        why = "(--vectors)" if not vectors or known & vectors.keys() else f"({_strange(len(vectors))})"
+        left = f"{len(sums) - redone} of {len(sums)} opened sums"
+        report.not_checked(f"AUD-096: {left}, whose masked vectors are not at hand {why}")
+    models.finish()
+    check_told(history, report)
+
+
+def _strange(files: int) -> str:
+    return f"none of the {files} files belongs to this bundle"
 
 
 def _sums(history: History, report: Report) -> list[_Sum]:
@@ -223,8 +244,8 @@ def _check_rank(one: _Sum, checked: Checked, opened: list[OpenedSum]) -> None:
     opened.append(found)
 
 
-def _redo(one: _Sum, checked: Checked, vectors: Vectors) -> bool:
-    """Step 4; whether the sum was redone, whatever came of it."""
+def _redo(one: _Sum, checked: Checked, vectors: Vectors, seen: Callable[[bytes], None]) -> bool:
+    """Step 4; whether the sum was redone, whatever came of it. Its bytes are shown piece by piece."""
     teams, found = _teams(one, checked), dict[str, Any]()
     parties = [party for number in checked.record.opened for party in checked.survivors(number)]
     for party in parties:
@@ -235,13 +256,19 @@ def _redo(one: _Sum, checked: Checked, vectors: Vectors) -> bool:
     try:
         for number, said in apart if len(checked.record.opened) > 1 else ():
             _redo_team(one, checked, found, number, said)
-        redone = transcript.recompute(checked, found, teams) if one.aggregate is not None else None
+        redone = transcript.recompute(checked, found, teams, seen=seen) if one.aggregate is not None else None
     except IriaiError as error:
         one.report.add("AUD-096", f"needs {error.need}; found {error.found}", index=one.index)
         return True
     if redone != one.aggregate:
         one.report.add("AUD-096", f"they give {redone}", index=one.index)
     return True
+
+
+def _follow(one: _Sum, checked: Checked, opened: bytes, models: Models) -> None:
+    """Gives the sum of a model to AUD-097, if it was redone."""
+    if opened and digest(opened) == one.aggregate:
+        models.take(one.index, opened, checked.terms.kappa(_parties(one, checked)))
 
 
 def _redo_team(one: _Sum, checked: Checked, vectors: Vectors, number: int, said: str) -> None:

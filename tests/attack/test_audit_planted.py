@@ -928,7 +928,7 @@ def the_transcript_of_another_round() -> tuple[bytes, Any]:
     return _summed(transcript=lambda sim, _: digest(sim.opened[1].transcript))
 
 
-@planted("AUD-095")
+@planted("AUD-095", "AUD-098")
 def another_sum_than_the_transcript_proves() -> tuple[bytes, Any]:
     return _summed(averaged=lambda _sim, number: digest_from(f"sum {number}"))
 
@@ -977,9 +977,19 @@ def a_transcript_that_does_not_parse() -> tuple[bytes, Any]:
 def masked_vectors_that_give_another_sum() -> tuple[bytes, Any, dict[str, bytes]]:
     """The transcript proves everything but the sum itself: only who has the vectors can tell."""
 
+    return _with_wrong_sum(2)
+
+
+@planted("AUD-098")
+def a_sum_in_the_log_that_members_were_not_shown() -> tuple[bytes, Any]:
+    """Members checked the true sum, by its tag; log and transcript agree on another one."""
+    return _with_wrong_sum(1)[:2]
+
+
+def _with_wrong_sum(wrong: int) -> tuple[bytes, Any, dict[str, bytes]]:
     class Wrong(SummedSim):
         def averaged(self, number: int) -> str:
-            return digest_from("wrong") if number == 2 else super().averaged(number)
+            return digest_from("wrong") if number == wrong else super().averaged(number)
 
         def transcript(self, number: int) -> str | None:
             return digest(self.told(number))
@@ -990,6 +1000,32 @@ def masked_vectors_that_give_another_sum() -> tuple[bytes, Any, dict[str, bytes]
 
     sim = Wrong().build()
     return sim.bundle(transcripts=[sim.told(1), sim.told(2)]), sim.policy, sim.vectors_by_digest()
+
+
+def _modelled(**traits: Any) -> tuple[bytes, Any, dict[str, bytes]]:
+    """The summed story with other models in the log, and the masked vectors."""
+    sim = type("Story", (SummedSim,), traits)().build()
+    return sim.bundle(), sim.policy, sim.vectors_by_digest()
+
+
+@planted("AUD-097")
+def a_model_that_its_sum_does_not_give() -> tuple[bytes, Any, dict[str, bytes]]:
+    return _modelled(spoiled={1: 0.01})
+
+
+@planted("AUD-097")
+def a_last_model_that_its_sum_does_not_give() -> tuple[bytes, Any, dict[str, bytes]]:
+    return _modelled(spoiled={2: 1e-6})
+
+
+@planted("AUD-097")
+def a_candidate_that_the_sums_do_not_give() -> tuple[bytes, Any, dict[str, bytes]]:
+    return _modelled(candidate=lambda _sim: CANDIDATE)
+
+
+@planted("AUD-097")
+def a_run_that_begins_with_another_model_than_its_recipe() -> tuple[bytes, Any]:
+    return _summed(initial=lambda _sim: digest_from("initial"))
 
 
 @planted("AUD-061", "AUD-079")
@@ -2485,6 +2521,9 @@ def test_an_update_that_is_sent_again_and_was_paid_once_is_clean() -> None:
     assert (report.exit_code, report.findings) == (0, [])
     assert report.facts["sums"] == {"opened": 2, "redone": 0}
     assert any("2 of 2 opened sums" in one for one in report.unchecked)
+    assert report.facts["models"] == {"rounds": 2, "recomputed": 0}
+    assert any("AUD-097: models of 2 of 2 rounds" in one for one in report.unchecked)
+    assert any("AUD-098: 1 of 2 sums" in one for one in report.unchecked)
 
 
 def test_sums_are_redone_from_masked_vectors_as_far_as_they_are_at_hand() -> None:
@@ -2493,9 +2532,12 @@ def test_sums_are_redone_from_masked_vectors_as_far_as_they_are_at_hand() -> Non
     report = verify(sim.bundle(), sim.policy, vectors=vectors)
     assert (report.exit_code, report.findings) == (0, [])
     assert report.facts["sums"] == {"opened": 2, "redone": 2}
+    assert report.facts["models"] == {"rounds": 2, "recomputed": 2}
+    assert not any("AUD-097" in one for one in report.unchecked)
     del vectors[digest(sim.vectors[1, 1]["nord"])]
     report = verify(sim.bundle(), sim.policy, vectors=vectors)
     assert report.facts["sums"] == {"opened": 2, "redone": 1}
+    assert report.facts["models"] == {"rounds": 2, "recomputed": 0}  # behind a gap nothing is followed
     assert any("1 of 2 opened sums" in one for one in report.unchecked)
     altered = {name: bytes(len(data)) for name, data in vectors.items()}
     assert set(verify(sim.bundle(), sim.policy, vectors=altered).counts) == {"AUD-096"}

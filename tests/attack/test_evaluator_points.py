@@ -211,7 +211,7 @@ class Stage:
 
         def work(session, tx):
             weights = np.zeros(recipe.parameters, dtype=np.float32)
-            opening = self.permits.opening(session, progress(session, self.run), weights, asked, frozenset())
+            opening = self.permits.opening(session, progress(session, self.run, contracts), weights, asked, frozenset())
             open_attempt(session, tx, opening)
             return opening
 
@@ -371,7 +371,7 @@ async def test_nothing_is_averaged_against_a_clause(house: House, kind: str) -> 
     if kind.startswith("party"):
         await leaves(nodes[0], stage.contract)
     with house.services.store.read() as session:
-        at = progress(session, stage.run)
+        at = progress(session, stage.run, house.services.contracts)
         if kind == "validation":  # as many models in a row as the clause names were taken back
             at = replace(at, rejections=3)
         judged = stage.permits.aggregate(at, 1, survivors, session)

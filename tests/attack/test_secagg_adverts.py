@@ -62,15 +62,14 @@ def _taken_unseen(self: setups.Setup, party: str, answer: bytes) -> None:
     """As `Setup.advert`, by a broker that does not care who signed."""
     signed = signed_from(answer)
     found = signed.opened(
-        Advert.payload_type, party=party, expected=self.frame.facts(), free={"transport", "chain_end"}
+        Advert.payload_type, party=party, expected=self.frame.facts(), free={"part", "chain_end"}
     )
-    slots = tuple(
-        dealing.SlotKeys(public=signed.blob[at : at + 32], commitment=signed.blob[at + 32 : at + 64])
-        for at in range(0, len(signed.blob), 64)
-    )
-    keys = {name: bytes.fromhex(found[name]) for name in ("transport", "chain_end")}
+    pieces = [signed.blob[at : at + 32] for at in range(0, len(signed.blob), 32)]
+    transports, rest = tuple(pieces[: self.terms.n]), iter(pieces[self.terms.n :])
+    slots = tuple(dealing.SlotKeys(public=one, commitment=next(rest)) for one in rest)
+    keys = {name: bytes.fromhex(found[name]) for name in ("part", "chain_end")}
     self.adverts = self._sorted(
-        {**self.adverts, party: Advert(frame=self.frame, party=party, slots=slots, **keys)}
+        {**self.adverts, party: Advert(frame=self.frame, party=party, transports=transports, slots=slots, **keys)}
     )
     self._signed_adverts[party] = signed
 
@@ -80,7 +79,7 @@ def old_adverts(terms: Terms, **frame: int) -> tuple[dict[str, SignedBytes], dic
     facts = {"number": 1, "first_round": 1, "rounds": 2} | frame
     adverts, keys = {}, {}
     for one in OTHERS:
-        drawn = OwnKeys.draw(Frame.of(terms, **facts), SimEntropy(f"old {one}".encode()))
+        drawn = OwnKeys.draw(Frame.of(terms, **facts), SimEntropy(f"old {one}".encode()), members=terms.n)
         advert = drawn.advert(Frame.of(terms, **facts), party=one, position=terms.position(one))
         adverts[one] = SignedBytes(
             payload=advert.payload(), signature=sign(advert, key_of(one)), blob=advert.blob()
@@ -146,7 +145,7 @@ def read_with_leaked(
     pooled = {}
     for at, (one, keys) in enumerate(leaked.items(), start=1):
         given = receive(
-            keys,
+            keys.transport(terms.position(VICTIM)),
             header=header,
             dealer=advert,
             holder=(one, at),
@@ -255,7 +254,7 @@ def test_shares_of_another_view_do_not_even_open(monkeypatch: pytest.MonkeyPatch
     )
     with pytest.raises(SecaggError, match="do not open"):
         receive(
-            held.keys,
+            held.keys.transport(2),
             header=header,
             dealer=held.adverts["m02"],
             holder=(VICTIM, 0),
@@ -285,7 +284,7 @@ def low_order(point: bytes, *, transport: bool) -> Callable[[str, str, bytes], b
         setup.advert(party, answer)
         advert = setup.adverts[party]
         changed = (
-            replace(advert, transport=point)
+            replace(advert, transports=(point, *advert.transports[1:]))
             if transport
             else replace(advert, slots=(replace(advert.slots[0], public=point), *advert.slots[1:]))
         )
@@ -322,10 +321,9 @@ def test_a_low_order_point_would_give_everybody_the_shares(monkeypatch: pytest.M
     victim = fleet.machines[VICTIM]
     answer = ShareAnswer.from_bytes(victim.share(setup.share_ask()), holders=4)
     header = ShareHeader.open(answer.header, setup=setup.setup, party=VICTIM, holders=4, terms=fleet.terms)
-    anybody = OwnKeys.draw(setup.frame, SimEntropy(b"anybody"))
     monkeypatch.setattr(dealing, "agreement", lambda *_: bytes(32))
     given = receive(
-        anybody,
+        bytes(range(32)),  # anybody's
         header=header,
         dealer=setup.adverts[VICTIM],
         holder=("m02", 1),

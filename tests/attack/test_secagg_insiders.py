@@ -15,19 +15,21 @@ from policies.secagg import attempts, dealing, masks, node, ring
 from policies.secagg.asks import OpenAnswer, ShareAnswer, signed_bytes, signed_from
 from policies.secagg.attempts import Attempt
 from policies.secagg.collector import Setup
+from policies.secagg.contexts import public_of
 from policies.secagg.dealing import Kind, OwnKeys, Secret, SharePair
 from policies.secagg.documents import SignedBytes
 from policies.secagg.errors import (
     ContextMismatchError,
     KeyNotPinnedError,
     SecaggError,
+    SetupGoneError,
     ShareBadError,
     SumWrongError,
     UpdateUnfitError,
 )
 from policies.secagg.revealing import Revealed
-from policies.secagg.shamir import SHARE_BYTES
-from tests.secaggsim import Fleet, as_it_is, terms_of_size
+from policies.secagg.shamir import SHARE_BYTES, combine
+from tests.secaggsim import MODEL, Fleet, as_it_is, terms_of_size
 
 LIAR = "m02"
 
@@ -96,7 +98,7 @@ def dealing_wrong(monkeypatch: pytest.MonkeyPatch, *, kind: Kind) -> Fleet:
             )
             for slot, one in keys.slots.items()
         }
-        lying = OwnKeys(transport=keys.transport, part=keys.part, chain=keys.chain, slots=slots)
+        lying = OwnKeys(transports=keys.transports, part=keys.part, chain=keys.chain, slots=slots)
         return whole(lying, *more)
 
     monkeypatch.setattr(dealing, "_split", split)
@@ -178,6 +180,154 @@ def test_a_share_that_is_not_the_committed_one_is_found_before_anybody_trains(
     assert not fleet.machines["m03"]._pending._shares
 
 
+def another_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The liar seals another part of the members' key for m03 than for the others."""
+    whole = dealing._sealer
+
+    class Sealer:
+        def __init__(self, agreed: bytes, between: dealing._Between) -> None:
+            self._real = whole(agreed, between)
+            self.decrypt = self._real.decrypt
+            self._lies = (between.dealer, between.holder) == (2, 3)
+
+        def encrypt(self, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
+            return self._real.encrypt(nonce, bytes(32) + plain[32:] if self._lies else plain, bound)
+
+    monkeypatch.setattr(dealing, "_sealer", Sealer)
+
+
+def test_another_part_of_the_members_key_for_one_holder_names_its_dealer_before_anybody_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as off:
+        another_part(off)
+        off.setattr(dealing, "part_commitment", lambda *_, **__: bytes(32))
+        fleet = Fleet(terms_of_size(4))
+        setup = fleet.setup()
+        fleet.round(setup, 1)
+        with pytest.raises(SecaggError):
+            fleet.round(setup, 2)  # nobody goes on from the sum, and nobody can be named
+        found = [fleet.refused["contribute", one] for one in fleet.terms.parties]
+        assert all(isinstance(one, SumWrongError) and one.offender is None for one in found)
+    fleet = Fleet(terms_of_size(4))
+    another_part(monkeypatch)
+    setup = fleet.setup()
+    assert setup.failed
+    assert fleet.refused["open", "m03"].offender == LIAR
+    assert "part of the members' key" in fleet.refused["open", "m03"].found
+
+
+def test_a_false_complaint_is_turned_against_the_member_that_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the right key what was sealed is seen to be as signed; with another one nothing is proved."""
+
+    def believed(*_: object, **__: object) -> None:
+        raise ShareBadError(need="", found="", remedy="", offender="m04")
+
+    with monkeypatch.context() as off:
+        off.setattr("policies.secagg.setups.receive", believed)
+        fleet = complained(own=True)
+        assert fleet.refused["open", LIAR].offender == "m04"  # an innocent dealer
+    for own in (True, False):
+        fleet = complained(own=own)
+        refused = fleet.refused["open", LIAR]
+        assert isinstance(refused, ShareBadError if own else ContextMismatchError)
+        assert refused.offender == LIAR
+
+
+def complained(*, own: bool) -> Fleet:
+    """A setup in which the liar complains of m04, which did nothing wrong."""
+    fleet = Fleet(terms_of_size(4))
+    kept: list[bytes] = []
+
+    def shown(step: str, party: str, ask: bytes) -> bytes:
+        if (step, party) == ("open", LIAR):
+            kept.append(fleet.machines[LIAR]._pending.keys.transport(4) if own else bytes(range(32)))
+        return ask
+
+    def said(step: str, party: str, answer: bytes) -> bytes:
+        if (step, party) != ("open", LIAR):
+            return answer
+        return OpenAnswer(liar="m04", proof=kept[0]).to_bytes(fleet.terms)
+
+    setup = fleet.setup(shown=shown, said=said)
+    assert LIAR not in setup.opened_by
+    return fleet
+
+
+def proved(monkeypatch: pytest.MonkeyPatch) -> tuple[Fleet, Setup, dict[str, bytes]]:
+    """The liar works with the broker: it lies to two holders, so that both prove it. Proof by holder."""
+    fleet, proofs = Fleet(terms_of_size(4)), dict[str, bytes]()
+    whole = dealing._commitments
+
+    def commitments(setup: bytes, *, dealer: int, holder: int, shares: object) -> bytes:
+        row = whole(setup, dealer=dealer, holder=holder, shares=shares)
+        at = (dealer, holder)
+        first = at not in seen and not seen.add(at)  # at the dealer; then at the holder
+        return bytes(32) + row[32:] if at in ((2, 3), (2, 4)) and first else row
+
+    def said(step: str, party: str, answer: bytes) -> bytes:
+        if step == "open" and answer[0]:
+            proofs[party] = OpenAnswer.from_bytes(answer, fleet.terms).proof
+        return answer
+
+    seen: set[tuple[int, int]] = set()
+    with monkeypatch.context() as lying:
+        lying.setattr(dealing, "_commitments", commitments)
+        setup = fleet.setup(said=said)
+    return fleet, setup, proofs
+
+
+def shares_from(fleet: Fleet, setup: Setup, proofs: dict[str, bytes]) -> dict[int, bytes]:
+    """What the broker reads of m01's first slot with the proofs that two members gave."""
+    found, dealer = {}, "m01"
+    for holder, proof in proofs.items():
+        at, sealed = setup.advertisers.index(holder), setup._answers[dealer]
+        given = dealing.receive(
+            proof,
+            header=setup.headers[dealer],
+            dealer=setup.adverts[dealer],
+            holder=(holder, at),
+            row=sealed.commitments[at],
+            ciphertext=sealed.ciphertexts[at],
+            terms=fleet.terms,
+        )
+        found[fleet.terms.position(holder)] = given.shares[0].of(Kind.PAIR)
+    return found
+
+
+def test_what_proves_a_complaint_opens_nothing_of_an_honest_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two proofs and the liar's own share would be three: enough for the key of a member that noticed nothing."""
+    with monkeypatch.context() as off:
+        whole = OwnKeys.draw.__func__
+
+        def draw(cls: type[OwnKeys], *arguments: object, **named: object) -> OwnKeys:
+            found = whole(cls, *arguments, **named)
+            found.transports = found.transports[:1] * len(found.transports)  # one key for all dealers
+            return found
+
+        off.setattr(OwnKeys, "draw", classmethod(draw))
+        fleet, setup, proofs = proved(off)
+        pooled = shares_from(fleet, setup, proofs)
+        pooled[2] = fleet.machines[LIAR]._present.share(0, "m01", Kind.PAIR)
+        assert fleet.machines["m01"]._present is not None  # it would be asked to contribute
+        assert public_of(combine(pooled)) == setup.adverts["m01"].slots[0].public
+    fleet, setup, proofs = proved(monkeypatch)
+    assert sorted(proofs) == ["m03", "m04"]
+    assert {fleet.refused["open", one].offender for one in proofs} == {LIAR}
+    with pytest.raises(ShareBadError, match="do not open"):
+        shares_from(fleet, setup, proofs)
+
+
+def test_a_member_that_complained_uses_no_slot_of_that_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet, setup, _ = proved(monkeypatch)
+    attempt = fleet.attempt(setup, 1)
+    for one in ("m03", "m04"):
+        held = fleet.machines[one]._pending
+        assert (held.failed, held.keys.slots, held.keys.transports, held._shares) == (True, {}, (), {})
+        with pytest.raises(SetupGoneError):
+            fleet.machines[one].admit(attempt.contribute_ask(), round=1, attempt=1, base_model=MODEL)
+
+
 class _SeenError(Exception):
     pass
 
@@ -229,7 +379,7 @@ def test_a_share_answer_that_does_not_fit_its_header_is_refused(part: int) -> No
 def test_a_complaint_about_oneself_or_a_stranger_accuses_nobody() -> None:
     fleet = Fleet(terms_of_size(4))
     for number, liar in enumerate((LIAR, "m04"), start=1):
-        lie = OpenAnswer(liar=liar).to_bytes(fleet.terms)
+        lie = OpenAnswer(liar=liar, proof=bytes(32)).to_bytes(fleet.terms)
 
         def said(step: str, party: str, answer: bytes, lie: bytes = lie) -> bytes:
             return lie if (step, party) == ("open", LIAR) else answer

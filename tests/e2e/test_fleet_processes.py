@@ -5,10 +5,14 @@ broker, dies."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from broker.federation.local import LocalGrid, LocalNode
 from policies.exchange import tensor_spec
 from policies.identity import SigningKey
 from sandbox.bench_exchange import CONTRACT, RECIPE, LoopbackFleet, lines, run
+from sandbox.processes import is_running, script, wait_for
 from tests.fleetsim import CONTRACT as SIM_CONTRACT
 from tests.fleetsim import RECIPE as SIM_RECIPE
 from tests.fleetsim import (
@@ -32,9 +37,6 @@ from tests.fleetsim import (
     ran,
     request_of,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.e2e]
 
@@ -271,4 +273,37 @@ def test_the_bench_reports_its_figures() -> None:
     assert row["cpu_s"] > 0
     assert row["bytes_ratio"] > 1
     assert row["broker_peak_mb"] >= row["broker_idle_mb"] > 0
-    assert len(list(lines(report))) == 3
+    told = list(lines(report))
+    assert len(told) == 14  # machine, heads, one row, an empty line, each column in words
+    assert told[-1].endswith("of the largest node")
+
+
+def _running(folder: Path) -> list[int]:
+    """Processes that name this folder in their command line."""
+    found = []
+    for one in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in one.read_bytes():
+                found.append(int(one.parent.name))
+    return found
+
+
+def test_a_measurement_that_is_ended_takes_its_nodes_and_its_folder_with_it(tmp_path: Path) -> None:
+    asked = [
+        script("iriai-sandbox"),
+        "bench",
+        "exchange",
+        "--nodes",
+        "2",
+        "--mb",
+        "0.001",
+        "--exchanges",
+        "1000",
+    ]
+    with subprocess.Popen(asked, env=os.environ | {"TMPDIR": str(tmp_path)}) as command:
+        wait_for("both nodes", lambda: len(_running(tmp_path)) == 2, timeout_s=60)
+        nodes = _running(tmp_path)
+        command.terminate()
+        assert command.wait(60) == 143
+    assert [pid for pid in nodes if is_running(pid)] == []
+    assert list(tmp_path.iterdir()) == []

@@ -346,3 +346,61 @@ def test_a_refused_candidate_is_listed_with_its_clause(wire):
     }
     wire.answers |= {"candidates": {"candidates": [one]}, "releases": {"releases": []}}
     assert "party-kita" in CliRunner().invoke(app, ["release", "list"]).stderr
+
+
+def test_the_list_of_members_says_who_is_online_and_when_each_was_heard_last(wire):
+    away = KITA | {"org": "org_b", "online": False, "seen_ms": None}
+    wire.answers["organisations"] = {"organisations": [KITA | {"online": True, "seen_ms": 61_000}, away]}
+    head, kita, other = CliRunner().invoke(app, ["members"]).stderr.splitlines()
+    assert head.split()[1:5] == ["STATE", "ONLINE", "LAST", "SEEN"]
+    assert "yes     1970-01-01T00:01:01Z" in kita
+    assert "no      not since the broker started" in other
+
+
+SHORT = {"groups": 2, "groups_needed": 3, "members": 2, "members_needed": 0, "names": ["Kita KK", "Nord GmbH"]}
+AWAY = {"party": "hanbit", "name": "Hanbit Automation", "online": False, "since_ms": 61_000}
+
+
+def test_a_run_that_waits_for_nodes_names_them_with_the_remedy(wire):
+    one = dict.fromkeys(("run", "recipe_id", "recipe", "contract", "state", "model"), "r") | {
+        "round": 30,
+        "outcome": None,
+        "plan": None,
+        "rounds": [],
+        "ended": None,
+        "short": SHORT | {"remedy": "start them"},
+        "away": [AWAY, AWAY | {"online": True}, AWAY | {"since_ms": None}],
+    }
+    wire.answers |= {"runs": {"runs": [one]}, "r": one}
+    assert "Kita KK, Nord GmbH: 2 of 3 groups online" in CliRunner().invoke(app, ["run", "list"]).stderr
+    lines = CliRunner().invoke(app, ["run", "show", "r"]).stderr.splitlines()
+    for line in (
+        "waits for    Kita KK, Nord GmbH: 2 of 3 groups online",
+        "remedy       start them",
+        "away         Hanbit Automation (hanbit) since 1970-01-01T00:01:01Z; offline",
+        "away         Hanbit Automation (hanbit) since 1970-01-01T00:01:01Z; online, "
+        "and silent in the newest round",
+        "away         Hanbit Automation (hanbit) all along; offline",
+    ):
+        assert line in lines
+
+
+def test_rounds_that_went_alike_are_one_line(wire):
+    def settled(number: int, *, accepted: int = 4, attempt: int = 1) -> dict[str, object]:
+        counts = dict.fromkeys(("unused", "refused", "silent", "unasked"), 0) | {"accepted": accepted}
+        return {"round": number, "attempt": attempt, "model": f"sha256:{number:064x}", **counts}
+
+    rounds = [*map(settled, range(1, 129)), settled(129, accepted=3), *map(settled, range(130, 381))]
+    wire.answers["r"] = dict.fromkeys(("run", "recipe_id", "recipe", "contract", "state", "outcome"), "r") | {
+        "round": 380,
+        "plan": None,
+        "ended": None,
+        "rounds": rounds,
+    }
+    lines = CliRunner().invoke(app, ["run", "show", "r"]).stderr.splitlines()[-4:]
+    assert [line.split()[:3] for line in lines] == [
+        ["ROUNDS", "ATTEMPT", "ACCEPTED"],
+        ["1-128", "1", "4"],
+        ["129", "1", "3"],
+        ["130-380", "1", "4"],
+    ]

@@ -114,6 +114,7 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.colluders-uncovered": (planted(*OFF, ("aggregation.max_colluders", 1)), "k-1"),
     "lint.one-can-end": (planted(("aggregation.min_parties", 4)), "recipe-1"),
     "lint.share-large": (planted(("aggregation.max_share", "0.61")), "k-1"),
+    "lint.share-drop-out": (planted(("aggregation.max_share", "0.33")), "recipe-1"),
     "lint.delay-short": (planted(("aggregation.delay_hours", 23)), "k-1"),
     "lint.differencing-off": (planted(("aggregation.differencing_guard", "off")), "k-1"),
     "lint.secret-without-veto": (planted(("release.approvals.veto", ["dp-2"])), "secret-2"),
@@ -213,6 +214,18 @@ def test_a_report_without_canaries_needs_no_units():
     asked = ["federated-evaluation", "log-root", "property-leak-report"]
     pool = planted(("release.evidence", asked), ("release.max_property_skill", "0.25"))()
     assert "lint.canaries-need-units:release-1" not in found(pool)
+
+
+def test_absences_that_leave_one_group_too_heavy_are_told_before_they_happen():
+    """All four together keep the half that is allowed; the contract lets one of them be missing."""
+    weights = {"hanbit": "1", "iber": "1", "kita": "3", "nord": "1.5"}
+    terms = (
+        ("aggregation.weights", "fixed"),
+        ("aggregation.fixed_weights", [{"party": one, "weight": two} for one, two in weights.items()]),
+    )
+    told = found(planted(*terms, ("aggregation.max_share", "0.5"))())
+    assert told["lint.share-drop-out:recipe-1"].found == "up to 0.600 for kita, max_share 0.5"
+    assert "lint.share-drop-out:recipe-1" not in found(planted(*terms)())  # 0.60, to the bound
 
 
 def test_what_stands_on_the_bound_is_fine():

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from client import ledgers
 from client.errors import EquivocationError, OutboxError
 from client.outbox import Outbox
+from client.rows import Decided
 from policies.identity import SigningKey
 from policies.log.envelope import ChainState, open_envelope
 from tests.nodesim import ORIGIN, HandClock, SeedEntropy
@@ -124,3 +126,52 @@ def test_what_left_cannot_be_deleted_by_accident(tmp_path: Path):
     ):
         with pytest.raises(Exception, match=r"kept|fixed"):
             outbox._db.execute(statement)
+
+
+def _leave(outbox: Outbox, many: int, *, run: str) -> None:
+    for number in range(1, many + 1):
+        with outbox.noting() as letters:
+            letters.note(
+                kind="query.sa_confirm", size_bytes=10, digest=f"sha256:{number:064x}", run=run, round=number
+            )
+
+
+def test_what_left_is_counted_whole_and_a_cut_list_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ledgers, "ROWS", 5)
+    outbox = _open(tmp_path)
+    _leave(outbox, 6, run="run_a")
+    _leave(outbox, 2, run="run_b")
+    cut = ledgers.outbox_list(outbox)
+    assert (len(cut.data["sent"]), cut.data["total"], cut.data["total_bytes"]) == (5, 8, 80)
+    assert cut.text[-2:] == ("5 of 8 shown; --all or --run for the rest", "sum  80 bytes in 8 messages")
+    for whole, total in (
+        (ledgers.outbox_list(outbox, every=True), 8),
+        (ledgers.outbox_list(outbox, run="run_a"), 6),
+    ):
+        assert len(whole.data["sent"]) == whole.data["total"] == total
+        assert not any("shown" in line for line in whole.text)
+
+
+def test_messages_that_differ_only_in_round_are_one_line(tmp_path: Path):
+    outbox = _open(tmp_path)
+    _leave(outbox, 7, run="run_a")
+    _, line, _ = ledgers.outbox_list(outbox).text
+    assert line.split()[1:] == ["7", "70", "query.sa_confirm", "run_a", "1-7", "-", "-", "-"]
+
+
+def test_a_cut_list_of_decisions_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ledgers, "ROWS", 2)
+    outbox = _open(tmp_path)
+    with outbox.writing() as letters:
+        for number in range(3):
+            letters.decided(
+                Decided(
+                    at_ms=1, contract="c", recipe="r", run="run_a", round=number, attempt=1,
+                    kind="train.contribute", allow=True, clauses=(), document={},
+                )
+            )  # fmt: skip
+    cut = ledgers.guard_log(outbox, None)
+    assert (len(cut.data["decisions"]), cut.data["total"]) == (2, 3)
+    assert cut.text[-1] == "2 of 3 shown; --all or --run for the rest"
+    for whole in (ledgers.guard_log(outbox, None, every=True), ledgers.guard_log(outbox, "run_a")):
+        assert len(whole.data["decisions"]) == 3

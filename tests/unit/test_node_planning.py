@@ -258,6 +258,19 @@ def test_shares_under_a_contract_that_lets_the_broker_read_updates_are_refused_f
     assert found.answer.text[0].startswith("warning      privacy.shares-unfit: this contract lets the broker")
 
 
+def test_shares_beyond_what_the_contracts_sums_have_room_for_are_refused(tmp_path: Path):
+    summed = {
+        "aggregation.secure_aggregation": "required",
+        "privacy.noise": "shares",
+        "privacy.honest_min": 3,
+    }
+    for norm, unfit in (("10", False), ("0.05", True)):
+        (tmp_path / norm).mkdir()
+        world = signed(tmp_path / norm, **summed | {"aggregation.update_norm_max": norm})
+        found = planned(tmp_path / norm, world.home, plan=SHARED, silos=4, contract=world.contract.digest)
+        assert ("update_norm_max at least" in str(found.refusal)) == unfit
+
+
 def test_a_target_per_stratum_is_planned_with_as_it_is_sampled(tmp_path: Path):
     plan = {"strata_target": "3"}
     one = planned(tmp_path, plan=plan, silos=4)

@@ -361,7 +361,7 @@ def test_nothing_secret_and_nothing_unmasked_is_in_any_file_of_the_node(pool: Su
     machines = pool.world.worker.desk._handlers[SA.SA_CONTRIBUTE]._way._machines
     (inside,) = machines._inside.values()
     held = inside.machine._pending
-    secrets = [one.reveal() for one in (held.keys.transport, held.keys.part, held.keys.chain)]
+    secrets = [one.reveal() for one in (*held.keys.transports, held.keys.part, held.keys.chain)]
     pool.finished(setup)
     secrets.append(held.group)
     for slot in held.keys.slots.values():
@@ -519,3 +519,28 @@ def test_a_grid_that_is_too_coarse_is_refused_before_anything_is_spent(tmp_path:
     _, reply = pool.contribute(pool.attempt(pool.setup(), 1))
     assert (reply.code, pool.world.pulled) == ("privacy.shares-unfit", 0)
     assert pool.world.worker.budgets.touches() == ()
+
+
+def test_noise_shares_beyond_the_ring_are_refused_before_anything_is_signed_or_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each round would be paid for, and no vector sent: `update.unfit`, as often as there are rounds."""
+    with pytest.raises(SharesUnfitError, match="update_norm_max at least") as refused:
+        shares_pool(tmp_path / "careful", aggregation__update_norm_max="0.05")
+    assert refused.value.clause == "k-1"
+    monkeypatch.setattr("client.contract.signable.check_noise_room", lambda *_: None)
+    with monkeypatch.context() as off:
+        off.setattr("client.secagg.agreed.check_noise_room", lambda *_: None)
+        off.setattr("client.contract.signable.check_noise_room", lambda *_: None)
+        pool = shares_pool(tmp_path / "paying", aggregation__update_norm_max="0.05")
+        plan, limit = pool.recipe.plan, 2**pool.terms.bits
+        assert plan is not None
+        noise = np.random.default_rng(0).normal(0, plan.added_std, pool.terms.dimension)
+        grid = np.rint(noise / (float(plan.normalizer) / pool.terms.scale)).astype(np.int64)
+        pool.world.learner.after = lambda _: grid
+        _, reply = pool.contribute(pool.attempt(pool.setup(), 1))
+        assert np.abs(grid).max() > limit
+        assert (reply.code, len(pool.world.worker.budgets.touches())) == ("update.unfit", 1)
+    pool = shares_pool(tmp_path / "signed", aggregation__update_norm_max="0.05")
+    _, reply = pool.contribute(pool.attempt(pool.setup(), 1))
+    assert (reply.code, pool.world.worker.budgets.touches()) == ("privacy.shares-unfit", ())

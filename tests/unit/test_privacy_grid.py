@@ -16,6 +16,7 @@ from policies.privacy.plan import DpPlan
 from policies.privacy.shares import (
     GRID_SHARE,
     check_grid,
+    check_room,
     delta_grid,
     epsilon_by_colluders,
     grid_distance,
@@ -172,3 +173,36 @@ def test_a_value_without_a_place_on_the_grid_is_refused(value):
         noised_on_grid(
             np.array([value]), std=1.0, grid_step=1e-6, rng=np.random.Generator(np.random.PCG64(1))
         )
+
+
+def room(plan: DpPlan) -> float:
+    """The least that the ring must hold, found from what is refused."""
+    low, high = 0.0, 1e9
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        try:
+            check_room(plan, parameters=5_700, parties=4, largest=middle)
+            high = middle
+        except SharesUnfitError:
+            low = middle
+    return high
+
+
+def test_the_ring_has_room_for_a_sum_of_clipped_units_with_its_share_of_the_noise() -> None:
+    """A Gaussian of all silos, steps and coordinates passes k with a chance of 1e-9: between 7.5 and 9 at this size."""
+    units = float(SANDBOX.normalizer) * float(SANDBOX.clip_norm)
+    k = (room(SANDBOX) - units) / SANDBOX.added_std
+    draws = 5_700 * 4 * SANDBOX.steps
+    assert draws * 2 * ndtr(-k) <= 1e-9
+    assert draws * 2 * ndtr(-(k - 0.5)) > 1e-9  # and not much more room than that
+    doubled = DpPlan.load({**SANDBOX.document, "noise_multiplier": "6.5026"})
+    assert room(doubled) - units == pytest.approx(2 * (room(SANDBOX) - units), rel=1e-6)
+
+
+def test_noise_that_does_not_fit_is_refused_with_the_bound_that_it_needs() -> None:
+    largest = 0.1 * float(SANDBOX.normalizer)
+    with pytest.raises(SharesUnfitError, match="update_norm_max at least") as refused:
+        check_room(SANDBOX, parameters=5_700, parties=4, largest=largest, clause="k-1")
+    assert (refused.value.clause, refused.value.found) == ("k-1", "0.1")
+    with pytest.raises(SharesUnfitError, match="a plan with noise shares"):
+        check_room(small_recipe().plan, parameters=5_700, parties=4, largest=1e9)

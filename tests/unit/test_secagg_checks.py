@@ -53,7 +53,7 @@ def test_a_member_looks_at_every_key_of_an_advert(what: str) -> None:
     shown = advertised(fleet)
     advert = fleet.machines[LIAR]._pending.advert
     bad = (
-        replace(advert, transport=bytes(32))
+        replace(advert, transports=(*advert.transports[:-1], bytes(32)))
         if what == "transport"
         else replace(advert, slots=(*advert.slots[:-1], replace(advert.slots[-1], public=bytes(32))))
     )
@@ -149,13 +149,13 @@ def test_a_setup_that_failed_answers_nothing_more(monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as lying:
         lying.setattr("policies.secagg.dealing._commitments", lambda *_, **__: b"")
         complaint = fleet.machines[ONE].open(setup.open_ask(ONE))
-    assert complaint == bytes([1, 2])
+    assert complaint[:2] == bytes([1, 2])
     assert fleet.machines[ONE].open(setup.open_ask(ONE)) == complaint
     with pytest.raises(SetupGoneError):
         fleet.machines[ONE].open(setup.open_ask(LIAR))
     with pytest.raises(ShareBadError) as named:
         setup.opened(ONE, complaint)
-    assert named.value.offender == LIAR
+    assert named.value.offender == ONE  # what was sealed for it is as its dealer signed
 
 
 def test_teams_that_cannot_keep_their_groups_are_not_trained_for() -> None:

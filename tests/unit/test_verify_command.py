@@ -63,11 +63,31 @@ def test_opened_sums_are_redone_from_a_folder_of_masked_vectors(files, tmp_path,
     for name, data in sim.vectors_by_digest().items():
         (folder / name.removeprefix("sha256:")).write_bytes(data)
     assert main(asked) == 0
-    assert json.loads(capsys.readouterr().out)["data"]["facts"]["sums"] == {"opened": 2, "redone": 2}
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["data"]["facts"]["sums"] == {"opened": 2, "redone": 2}
+    assert "computed  AUD-096: 2 of 2 opened sums redone from masked vectors" in shown.err
     one = folder / next(iter(sim.vectors_by_digest())).removeprefix("sha256:")
     one.write_bytes(bytes(24))
     assert main(asked) == 3
     assert "AUD-096" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_runs_vectors_is_said_to_be_that(files, tmp_path, capsys) -> None:
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    for name in ("0" * 64, "1" * 64, "2" * 64):
+        (folder / name).write_bytes(bytes(24))
+    asked = [files["bundle"], "--policy", files["policy"], "--vectors", str(folder)]
+    assert main(asked) == 0
+    assert "not checked: AUD-096: 3 masked vectors, as this bundle has no opened sum" in capsys.readouterr().err
+    sim = SummedSim().build()
+    Path(files["bundle"]).write_bytes(sim.bundle())
+    Path(files["policy"]).write_text(policy_text(sim.policy), encoding="utf-8")
+    assert main(asked) == 0
+    told = capsys.readouterr().err
+    assert "2 of 2 opened sums, whose masked vectors are not at hand" in told
+    assert "(none of the 3 files belongs to this bundle)" in told
+    assert "redone" not in told
 
 
 def test_a_model_that_the_auditor_brings_is_looked_up_by_its_digest(files, tmp_path, capsys) -> None:

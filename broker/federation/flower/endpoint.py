@@ -181,7 +181,7 @@ class FleetEndpoint:
         now_s = time.monotonic()
         if now_s - node.seen_s > _SEEN_S and operation != "activate-node":
             self._state.acknowledge_node_heartbeat(node.fleet_id, _HEARTBEAT_S)
-        node.seen_s = now_s
+        node.seen_s = node.heard_s = now_s
         return node
 
     async def _hold(

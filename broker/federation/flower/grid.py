@@ -170,6 +170,15 @@ class FlowerEngine:
         found = self._state.get_node_info(statuses=["online"])
         return frozenset(known[info.node_id].node for info in found if info.node_id in known)
 
+    def seen_ms(self) -> dict[NodeId, int]:
+        """When each node was heard last since the start; see `broker.federation.engine`."""
+        now_ms, now_s = self._clock.now_ms(), time.monotonic()
+        return {
+            name: now_ms - round((now_s - one.heard_s) * 1000)
+            for name, one in self._tables.by_node.items()
+            if one.heard_s is not None
+        }
+
     def traffic(self, node: NodeId) -> dict[str, int]:
         """Bytes since the start.
 

@@ -67,6 +67,7 @@ class NodeRecord:
     holder: asyncio.Event | None = None
     working: int = 0
     seen_s: float = -math.inf
+    heard_s: float | None = None
     received_bytes: int = 0
     sent_bytes: int = 0
     pulled_object_bytes: int = 0

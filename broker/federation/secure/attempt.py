@@ -13,8 +13,9 @@ After the masked vectors are there (`broker.federation.collecting` asks, `Secure
 In a probe (`policies.secagg.probes`) each team has its own sum, all under one confirmation. A team that kept
 fewer groups than a sum takes stays closed.
 
-A vector is taken only if the log would take what its member signed beside it: once a sum is opened, nobody
-can be left out of it. A broker that starts again asks the same attempt again and is given the same bytes;
+A vector is taken only if its member names the sum that it was shown beside the model, and no other
+(``checked`` of its submission), and if the log would take what it signed: once a sum is opened, nobody can be
+left out of it. A broker that starts again asks the same attempt again and is given the same bytes;
 if members were asked to unmask before, it is about the same online set, or the round is lost.
 """
 
@@ -78,6 +79,7 @@ class SecureAttempt:
         self._rounds = rounds
         self._before = before
         self._sums: list[MaskedSum] = []
+        self._shown: dict[str, object] | None = None
         self._attempt: Attempt | None = None
         self.slot = slot
         self.setup = setup
@@ -102,6 +104,7 @@ class SecureAttempt:
             teams=self._rounds.teams(setup, self.slot[0]),
             previous=earlier,
         )
+        self._shown = None if earlier is None else earlier.checked()
         self._sums = [MaskedSum(terms, self._rounds.vectors) for _ in self._attempt.context.teams]
         return Errand(
             type=ExchangeType.SA_CONTRIBUTE,
@@ -128,6 +131,8 @@ class SecureAttempt:
         tensor, answer = outcome.tensor, _answer(outcome)
         if tensor is None:
             raise _unanswered()
+        if reply.submission is None or reply.submission.payload["body"].get("checked") != self._shown:
+            raise _unnamed()
         named = tensor.spec.digest
         if self._before is not None and self._before.online.get(sender.party) != named:
             raise VectorLateError(
@@ -293,6 +298,14 @@ def _answer(outcome: Reply) -> bytes:
         return unb64(outcome.header.body["answer"])
     except (KeyError, TypeError, EncodingError) as error:
         raise _unanswered() from error
+
+
+def _unnamed() -> ContextMismatchError:
+    return ContextMismatchError(
+        need="a submission that names the sum that was shown, as checked",
+        found="another",
+        remedy="update the node",
+    )
 
 
 def _unanswered() -> ContextMismatchError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from policies.encoding import digest
 from policies.secagg.asks import Previous
 from policies.secagg.errors import SecaggError
 from policies.secagg.packing import pack, unpack
@@ -37,6 +38,10 @@ class Earlier:
     def previous(self) -> Previous:
         """What the next attempts say of it."""
         return self.said
+
+    def checked(self) -> dict[str, object]:
+        """What members say once its tag held: `policies.log.schema.CHECKED_SUM`."""
+        return {"round": self.said.round, "attempt": self.said.attempt, "sum": digest(self.z)}
 
     def to_bytes(self, terms: Terms) -> bytes:
         """As a file has it."""

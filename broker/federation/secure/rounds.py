@@ -23,6 +23,7 @@ from broker.federation.secure.vectors import Vectors, sweep
 from broker.runs.verdicts import NOT_ASKED
 from policies.secagg.agreed import agreed_terms
 from policies.secagg.errors import SetupGoneError
+from policies.secagg.noise_room import check_noise_room
 from policies.secagg.probes import probes_of, release_guard
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class SecureRounds:
         self.run = run
         self.journal = tools.journal
         self.terms = agreed_terms(contract, recipe.canonical, run=run)
+        check_noise_room(recipe.plan, self.terms)
         self.files = Files(tools.settings.dir, run)
         hours = 0 if contract.retention is None else contract.retention.updates_hours
         self.vectors = Vectors(tools.settings.dir, run, hours=hours, clock=tools.clock)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from policies.contract.coherence import owner_of
 from policies.contract.lint.rows import DOCUMENT, error, names, warning
 from policies.contract.registry import CANARY_REPORT, LAW, MEMBERSHIP_REPORT
-from policies.contract.thresholds import groups_to_open, least_online
+from policies.contract.thresholds import groups_to_open, least_online, share_at_most
 from policies.ports import to_ms
 from policies.privacy.canaries import per_party, units_needed
 
@@ -141,6 +142,19 @@ def _share_large(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.aggregation
     if Decimal(clause.max_share) > _SHARE:
         yield clause.clause, clause.max_share
+
+
+def _share_drop_out(contract: Contract) -> Iterator[tuple[str, str]]:
+    """Recipes in which those who may be missing leave one group with too much of the weight."""
+    clause, groups = contract.aggregation, _groups_to_open(contract)
+    for recipe in contract.recipes if _secure(contract) else ():
+        names_here = recipe.participants
+        weights = {name: Fraction(value) for name, value in contract.weights(names_here).items()}
+        group_of = {name: contract.index.group_of[name] for name in names_here}
+        least = least_online(len(names_here), clause.min_parties)
+        group, share = share_at_most(weights, group_of, members=least, groups=groups)
+        if share > Fraction(clause.max_share):
+            yield recipe.clause, f"up to {float(share):.3f} for {group}, max_share {clause.max_share}"
 
 
 def _delay_short(contract: Contract) -> Iterator[tuple[str, str]]:
@@ -407,6 +421,18 @@ TERMS: Final = (
         _share_large,
         (f"max_share at most {_SHARE}", f"max_share が {_SHARE} 以下"),
         ("lower max_share", "max_share を下げる"),
+    ),
+    warning(
+        "share-drop-out",
+        _share_drop_out,
+        (
+            "max_share kept by every sum that may be opened, also with contributors missing",
+            "欠席者がいても、開かれるどの合計でも max_share が守られること",
+        ),
+        (
+            "weights that are closer, or know that some absences keep the sum closed",
+            "重みの差を縮める。縮めないなら、欠席の組合せによって合計が開かれないことを承知しておく",
+        ),
     ),
     warning(
         "delay-short",

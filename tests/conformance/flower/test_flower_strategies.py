@@ -107,6 +107,7 @@ def terms(weights: tuple[int, ...]) -> Terms:
         dimension=SIZE,
         norm_max="8192",
         weights=weights,
+        max_share="1",
         min_parties=3,
         max_colluders=0,
         honest_min=None,

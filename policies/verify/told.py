@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AUD-098: whether members saw the sums that the log has.
+
+Under ``group_mac: on`` the broker shows members the newest opened sum, whose tag they check. The next update
+of each names that sum, signed (``checked`` of ``submission.received``): round, attempt, digest. If the log
+has another digest for that attempt, the broker showed one sum and logged another: one honest member is
+enough.
+
+- Only updates that the broker accepted count. It accepts none that names another sum than it showed: so no
+  member makes a broker look like a liar. What refused updates name is told apart.
+- Of a probe of which some teams were left out, members check the sum over all: nothing to compare.
+- The last sum of a setup, and of a run, is in nobody's next update.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.log.entries import EntryType
+from policies.log.schema import CHECKED_SUM
+from policies.verify.probes import chosen_in
+
+if TYPE_CHECKING:
+    from policies.verify.history import AttemptKey, History
+    from policies.verify.report import Report
+
+__all__ = ["check_told"]
+
+_RULE = "AUD-098"
+
+
+def check_told(history: History, report: Report) -> None:
+    """Compares what members checked with what was logged."""
+    sums = _sums(history)
+    accepted = {entry.refs[0] for _, entry in history.of(EntryType.CONTRIBUTION_ACCEPTED) if entry.refs}
+    named: set[AttemptKey] = set()
+    refused: set[str] = set()
+    for index, entry in history.of(EntryType.SUBMISSION_RECEIVED):
+        told = history.stated(index).get("checked")
+        if not CHECKED_SUM.holds(told) or told is None:
+            continue
+        place = entry.run, told["round"], told["attempt"]
+        if place not in sums:
+            continue
+        at, logged = sums[place]
+        party = str(history.sender_party(index))
+        if told["sum"] == logged:
+            named.add(place)
+        elif index in accepted:
+            report.add(_RULE, f"{party} was shown {told['sum']} ({index}), the log has {logged}", index=at)
+        else:
+            refused.add(party)
+    if refused:
+        report.not_checked(f"{_RULE}: other sums in refused updates of {' '.join(sorted(refused))}; ask them")
+    if len(named) < len(sums):
+        report.not_checked(
+            f"{_RULE}: {len(sums) - len(named)} of {len(sums)} sums, which no member's next update names"
+        )
+
+
+def _sums(history: History) -> dict[AttemptKey, tuple[int, str]]:
+    """Index and digest of each sum in the log that is over all teams that were opened."""
+    found: dict[AttemptKey, tuple[int, str]] = {}
+    for index, entry in history.of(EntryType.AGGREGATE_RELEASED):
+        if entry.pub["transcript"] is None:
+            continue
+        place = entry.run, entry.round, entry.pub["attempt"]
+        chosen = chosen_in(history, *place)
+        if chosen is None or chosen.pub["chosen"] == chosen.pub["opened"]:
+            found[place] = index, entry.pub["aggregate"]
+    return found
