@@ -47,6 +47,8 @@ from broker.tls import pin_of
 from policies.log.checkpoint import Policy, VerifierKey, policy_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.log import Writer
     from broker.settings import Settings
     from broker.store import Store
@@ -105,6 +107,10 @@ class Fleet(Protocol):
         """Nodes that would answer now."""
         ...
 
+    def seen_ms(self) -> Mapping[str, int]:
+        """When each node was heard last since this process started; without those that were not."""
+        ...
+
 
 class NoFleet:
     """A broker without nodes' connections: membership, contracts and the log work, runs do not."""
@@ -138,6 +144,10 @@ class NoFleet:
     def online(self) -> frozenset[str]:
         """Nobody."""
         return frozenset()
+
+    def seen_ms(self) -> Mapping[str, int]:
+        """Nobody."""
+        return {}
 
 
 async def _no_fleet(_scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  ASGI

@@ -55,6 +55,14 @@ _UNCOUNTED = "uncounted "  # and a lineage: contracts without caps under which i
 class Learner(Protocol):
     """Training and judging on this site's data; the worker's implementation holds torch."""
 
+    def ready(self, seat: Seat) -> None:
+        """Gets ready to train for a seat, where it is not; returns once it is.
+
+        Raises:
+            IriaiError: It cannot train, and says so again when it is asked for an update.
+        """
+        ...
+
     def initial(self, recipe: Recipe) -> np.ndarray:
         """The weights that every node derives from the recipe, ``[P] float32``."""
         ...

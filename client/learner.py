@@ -207,13 +207,25 @@ class HomeLearner:
             AuditFailedError: What is installed does not keep a recipe's plan; nothing is trained under it.
         """
         for seat in seats:
-            with self._lock:
-                if _place(seat) not in self._spare and not self._trainers:
-                    self._spare[_place(seat)] = self._make(seat, self._train(seat))
+            self._keep_spare(seat)
         for seat in seats:
             report = self._conformance.prepare(seat.recipe)
             if report is not None:
                 report.need_passed()
+
+    def ready(self, seat: Seat) -> None:
+        """As `warm`, for one seat whose update will be asked for soon.
+
+        Raises:
+            IriaiError: It will be refused then, by the same code.
+        """
+        self._keep_spare(seat)
+        self._conformance.need(seat.recipe)
+
+    def _keep_spare(self, seat: Seat) -> None:
+        with self._lock:
+            if _place(seat) not in self._spare and not self._trainers:
+                self._spare[_place(seat)] = self._make(seat, self._train(seat))
 
     def _fresh(self, seat: Seat, planted: Sequence[Frames]) -> _Ready:
         """The trainer that was prepared for a seat if the store holds its units still, else a new one."""

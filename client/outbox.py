@@ -435,11 +435,14 @@ class Outbox:
         ).fetchone()
         return int(row[0])
 
-    def newest_round(self, kind: str, *, contract: str, run: str) -> int:
-        """The newest round of a run about which something of a kind left this site; 0 if nothing did."""
+    def newest_round(self, kind: str, *, run: str) -> int:
+        """The newest round of a run about which something of a kind left this site; 0 if nothing did.
+
+        Under whatever contract: rounds of a run count on under a successor.
+        """
         row = self._db.execute(
-            "SELECT coalesce(max(round), 0) FROM sent WHERE kind = ? AND contract = ? AND run = ?",
-            (kind, contract, run),
+            "SELECT coalesce(max(round), 0) FROM sent WHERE kind = ? AND run = ?",
+            (kind, run),
         ).fetchone()
         return int(row[0])
 
@@ -453,9 +456,7 @@ class Outbox:
 
     def sent_bytes(self, run: str | None = None) -> int:
         """Sum of all bytes that left, of one run if asked."""
-        return self._count(
-            "SELECT coalesce(sum(size_bytes), 0) FROM sent WHERE ?1 IS NULL OR run = ?1", run
-        )
+        return self._count("SELECT coalesce(sum(size_bytes), 0) FROM sent WHERE ?1 IS NULL OR run = ?1", run)
 
     def _count(self, query: str, run: str | None) -> int:
         return int(self._db.execute(query, (run,)).fetchone()[0])

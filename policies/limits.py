@@ -100,9 +100,12 @@ SECAGG_PARTIES: Final = 50  # every pair shares a mask; more needs another graph
 SECAGG_ROUNDS: Final = 32  # of one setup; each with `ATTEMPTS_PER_ROUND` slots
 SECAGG_ABSENT_ROUNDS: Final = 3  # a member that was away so long is left out of the next setup
 SECAGG_REJOIN_ROUNDS: Final = 8  # a member that came back waits so long, at most, for a setup with it
+SECAGG_SHOWN: Final = 8  # opened sums that a request shows a node which missed some
+SECAGG_SETUPS_KEPT: Final = 64  # whose sums a node can check: many, as none of them needs to have a sum
 SECAGG_SETUP_BYTES: Final = 16 * 1024**2  # of one setup message: 50 members' commitments have 13 MB
 TEAMS_MAX: Final = 4  # of a probe: 2^4 - 1 unions are judged; one more doubles that, and the noise grows
 SECAGG_MESSAGE_S: Final = 30  # of one message and its answer: 13 MB at 4 Mbit/s; who hangs is left out
+SECAGG_RETURN_S: Final = 10  # of the first message of a setup, for who was silent when asked last
 SECAGG_CHUNK: Final = 65_536  # values that are quantised and masked in one go; fits the processor's cache
 
 # the log (log-and-audit.md)

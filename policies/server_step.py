@@ -27,6 +27,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ from policies.errors import invariant
 if TYPE_CHECKING:
     from policies.recipe import ServerAdam, ServerMean, ServerMomentum
 
-__all__ = ["State", "initial_state", "released_weights", "server_step"]
+__all__ = ["State", "initial_state", "released_weights", "server_step", "state_digest"]
 
 Array = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[np.floating[Any]]
@@ -114,6 +115,18 @@ def _adam(base: Array, update: Array, state: State, options: ServerAdam, step: i
 
 def _power(base: float, exponent: int) -> float:
     return math.prod(repeat(base, exponent))  # multiplications only: pow differs between C libraries
+
+
+def state_digest(state: State, step: int) -> str:
+    """``sha256:…`` of what the next step goes on from beside the weights: arrays in order of name, and steps.
+
+    Of a server that remembers nothing it is that of no bytes: such a step does not depend on its number.
+    """
+    hashed = hashlib.sha256(str(step).encode() if state else b"")
+    for name in sorted(state):
+        hashed.update(name.encode())
+        hashed.update(np.ascontiguousarray(state[name], dtype="<f8").data)
+    return f"sha256:{hashed.hexdigest()}"
 
 
 def released_weights(

@@ -7,12 +7,13 @@ start, what would fail then: a refusal leaves nothing behind.
     epsilon_of("8", "shares"), epsilon_of("inf", "shares")             # "8", None: without privacy
     check_donated(episodes=250, seed_episodes=10)
     check_verifier(Path("/opt/auditor/bin/iriai-verify"))
+    votes_drown(recipe, episodes=10)                                   # words, or None: a warning, no refusal
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from policies.encoding import decimal_text
 from policies.errors import EncodingError
@@ -24,9 +25,12 @@ from sandbox.recipes import DELTA, SAMPLING_PROB, steps_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from policies.recipe import Recipe
     from sandbox.recipes import Noise
 
-__all__ = ["check_donated", "check_verifier", "epsilon_of"]
+__all__ = ["check_donated", "check_verifier", "epsilon_of", "votes_drown"]
+
+_TIMES: Final = 3  # the threshold of a vote is at least so many deviations of its noise, or chance decides
 
 
 def epsilon_of(text: str, noise: Noise) -> str | None:
@@ -59,6 +63,23 @@ def _no_epsilon(text: str, need: str) -> UsageError:
         need=f"--epsilon: {need}",
         found=ascii(text)[:80],
         remedy="--epsilon 8, for example; --epsilon inf runs without privacy and says so",
+    )
+
+
+def votes_drown(recipe: Recipe, *, episodes: int) -> str | None:
+    """A warning where so few episodes are judged that noise, and not the model, decides on the release.
+
+    Args:
+        recipe: As asked for; one without privacy has next to no noise on its votes.
+        episodes: Per cell.
+    """
+    plan = recipe.evaluation
+    noise, threshold = plan.noise_std / float(plan.normalizer), float(plan.threshold)
+    if _TIMES * noise <= threshold:
+        return None
+    return (
+        f"warning: with {episodes} episodes per cell the release will probably be refused: a vote accepts a "
+        f"loss of at most {threshold:g}, and the noise on it is {noise:.2g}; --episodes 250, or --epsilon inf"
     )
 
 

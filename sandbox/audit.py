@@ -34,7 +34,8 @@ def verify_bundle(
         vectors: Folder with masked vectors that the broker handed over: sums are redone from them.
 
     Returns:
-        ``origin, size, root, verified, summary, findings, not_checked, receipts, sums, verifier``.
+        ``origin, size, root, verified, summary, findings, not_checked, receipts, sums, sum_members,
+        verifier``.
 
     Raises:
         CommandError: It printed no verdict.
@@ -67,5 +68,6 @@ def verify_bundle(
         "not_checked": data["not_checked"],
         "receipts": data["facts"].get("receipts", 0),
         "sums": data["facts"].get("sums", {"opened": 0, "redone": 0}),
+        "sum_members": data["facts"].get("sum_members", {"fewest": 0, "most": 0}),
         "verifier": str(command),
     }

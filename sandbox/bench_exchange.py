@@ -6,8 +6,8 @@ A broker's engine and real node processes on loopback, TLS, signed headers, dura
 `run` measures from the sealing of the requests to the last verified reply, folded into one sum in place. The
 requests' tensor lies in a file. Each node adds one to it and sends it back, so both directions carry the same
 bytes; nothing is trained. Each size has a broker process of its own, so that its peak is its own:
-``python -m sandbox.bench_exchange measure NODES MEGABYTES EXCHANGES``. SIGTERM ends that process in order: the
-nodes are ended, the temporary folder is deleted.
+``python -m sandbox.bench_exchange measure NODES MEGABYTES EXCHANGES``. SIGTERM ends that process in order:
+the nodes are ended, the temporary folder is deleted.
 
 `LoopbackFleet` is the same federation for tests: it serves an engine, makes the keys and starts one process
 per node. A node process is ``python -m sandbox.bench_exchange FOLDER INDEX`` unless another command is given.

@@ -70,7 +70,7 @@ class Attack:
     @property
     def name(self) -> str:
         """As in the table."""
-        return "none" if not self.silos else f"{self.silos} silo(s), a = {self.strength:g}"
+        return "none" if not self.silos else f"{_counted(self.silos, 'silo')}, a = {self.strength:g}"
 
 
 ATTACKS: Final = (
@@ -127,17 +127,36 @@ def run(
     }
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+_NOTES: Final = (
+    "figures: squared error on the honest silos' held-out data, mean over seeds; in brackets: the number of",
+    "  rounds in which something was left out, mean over seeds",
+    "a: each attacker sends minus a times the bound C along its own honest update, and lies as a judge",
+    "nothing: the mean of everybody; team-median: per value, the median of the teams' means;",
+    "  veto: the mean, or nothing where a quorum rejects it; norm: teams within C; vote: the teams that the",
+    "  judges choose; both: norm, then vote",
+)
+
+
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The table as text: error, and in brackets the rounds in which something was left out."""
+    """The table as text, and what its rows, columns and figures are."""
     columns = [name for name in found["rows"][0] if name != "attack"]
     yield (
-        f"{found['silos']} silos, {found['rounds']} rounds, {len(found['seeds'])} seeds; "
+        f"{found['silos']} silos, {found['rounds']} rounds, {_counted(len(found['seeds']), 'seed')}; "
         f"error on honest held-out data, untrained {found['untrained']}"
     )
     yield f"{'attack':20}" + "".join(f"{name:>18}" for name in columns)
     for row in found["rows"]:
         cells = (f"{row[name]['error']:.4g} ({row[name]['refused']:g})" for name in columns)
         yield f"{row['attack']:20}" + "".join(f"{cell:>18}" for cell in cells)
+    yield ""
+    yield from _NOTES
+    if {"nothing", "team-median"} <= set(columns):
+        worse = sum(row["team-median"]["error"] > row["nothing"]["error"] for row in found["rows"])
+        yield f"the team median was worse than no defence in {worse} of {len(found['rows'])} rows"
 
 
 class _Federation:

@@ -19,9 +19,11 @@ import itertools
 import json
 import os
 import re
+import shutil
 import statistics
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -79,12 +81,12 @@ def run(*, nodes: int = 4, rounds: int = 100) -> Json:
         ``requests`` per exchange of the model, ``exchange_ms`` and ``exchange_cpu_ms``; ``load``, ``cpus``.
 
     Raises:
-        SandboxError: Fewer rounds than asked for were done in time.
+        SandboxError: A step failed, or fewer rounds than asked for were done in time; the folder is kept.
     """
     recipe = recipe_of(rounds + WARM_UP)
     load = [os.getloadavg()[0]]
-    with tempfile.TemporaryDirectory(prefix="iriai-rounds-") as folder:
-        federation = Federation(Path(folder) / "federation", makers=_makers(nodes))
+    with _folder() as folder:
+        federation = Federation(folder / "federation", makers=_makers(nodes))
         try:
             _bring_up(federation, recipe)
             found = _measured(federation, rounds)
@@ -122,6 +124,22 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'an exchange of the model alone':34}{found['exchange_ms']:>10.1f} ms"
     yield f"{'  its CPU, all processes':34}{found['exchange_cpu_ms']:>10.1f} ms"
     yield f"{'  its requests':34}{found['requests']:>10.1f}"
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for the federation, deleted at the end; kept and named where a step failed, for its logs."""
+    folder = Path(tempfile.mkdtemp(prefix="iriai-rounds-"))
+    try:
+        yield folder
+    except SandboxError as error:
+        logs = folder / "federation" / "logs"
+        error.remedy = f"{error.remedy}; they are in {logs}, kept: delete {folder} when you are done"
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
 
 
 def _makers(nodes: int) -> tuple[Maker, ...]:

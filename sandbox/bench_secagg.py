@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from broker.entropy import SystemEntropy
+from policies.contract.thresholds import CONTRIBUTORS_MIN, drop_outs
 from policies.encoding import digest
 from policies.identity import SigningKey
 from policies.limits import SECAGG_PARTIES
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
     from policies.secagg.node import Masked
 
-__all__ = ["run"]
+__all__ = ["check_asked", "run"]
 
 Json = Any  # a JSON value
 
@@ -73,13 +74,7 @@ def run(*, parties: int = 10, dim: int = 1_000_000, drop: int = 1, flower: bool 
         UsageError: More drop-outs than a sum survives.
         CommandError: A process of one turn failed.
     """
-    most = parties - _terms(parties, dim).t
-    if not 3 <= parties <= SECAGG_PARTIES or not 0 <= drop <= most:  # noqa: PLR2004  of two, each knows the other's
-        raise UsageError(
-            need=f"3 to {SECAGG_PARTIES} parties, and at most {most} drop-outs of {parties}",
-            found=f"{parties} and {drop}",
-            remedy="choose others",
-        )
+    check_asked(parties, drop)
     ways = ("ours", "flower") if flower else ("ours",)
     turns = [{way: _child(way, parties, dim, drop) for way in ways} for _ in range(_TURNS)]
     ours, theirs = ([one.get(way, {}) for one in turns] for way in ("ours", "flower"))
@@ -95,7 +90,7 @@ def run(*, parties: int = 10, dim: int = 1_000_000, drop: int = 1, flower: bool 
         "bytes_ratio": _ratio(sent, 4 * dim),
         "exact": all(one["exact"] for one in ours),
         "peak_mb": _median(ours, "peak_mb"),
-        "vector_mb": round(4 * dim / 2**20, 1),
+        "vector_mb": float(f"{4 * dim / 2**20:.3g}"),
         "flower_client_cpu_s": flower_cpu_s,
         "flower_bytes_ratio": _ratio(flower_sent, 4 * dim),
         "flower_peak_mb": _median(theirs, "peak_mb"),
@@ -103,6 +98,21 @@ def run(*, parties: int = 10, dim: int = 1_000_000, drop: int = 1, flower: bool 
         "turns": _TURNS,
         "cpus": os.cpu_count(),
     }
+
+
+def check_asked(parties: int, drop: int) -> None:
+    """Returns if a sum of so many parties survives so many drop-outs.
+
+    Raises:
+        UsageError: It does not.
+    """
+    most = drop_outs(parties)
+    if not CONTRIBUTORS_MIN <= parties <= SECAGG_PARTIES or not 0 <= drop <= most:
+        raise UsageError(
+            need=f"--parties from {CONTRIBUTORS_MIN} to {SECAGG_PARTIES}; of {parties} at most {most} --drop",
+            found=f"{parties} and {drop}",
+            remedy=f"--drop {most}, or more --parties",
+        )
 
 
 def _median(turns: list[dict[str, Json]], name: str) -> float | None:

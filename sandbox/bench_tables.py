@@ -136,8 +136,8 @@ def secagg_before(parties: int, dim: int) -> str:
 def secagg_lines(found: Mapping[str, Json]) -> Iterator[str]:
     """Seconds, bytes and memory of `sandbox.bench_secagg.run`, ours and Flower's side by side."""
     yield (
-        f"{found['parties']} parties, {found['dim']:,} parameters ({found['vector_mb']} MB), "
-        f"{found['drop']} vanish before they send"
+        f"{found['parties']} parties, {found['dim']:,} parameters ({found['vector_mb']:g} MB), "
+        f"{found['drop'] or 'none'} {'vanishes' if found['drop'] == 1 else 'vanish'} before they send"
     )
     yield f"{'':{_NAME}}{'here':>14}{'Flower':>14}"
     rows = (

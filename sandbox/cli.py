@@ -129,17 +129,23 @@ def down(
     as_json: Json = False,
 ) -> None:
     """Ends the processes that `up` started in a folder, also where it failed; the folder stays."""
-    from sandbox.standing import bring_down, delete_folder
+    from sandbox.standing import bring_down, delete_folder, still_running
 
     stopped = bring_down(directory)
+    left = still_running(directory)
+    nothing = "nothing" if left else "nothing: no process of this folder runs"
+    typer.echo("stopped " + (", ".join(stopped) or nothing), err=as_json)
+    for name, pid in left.items():
+        typer.echo(f"still running {name} (process {pid}): it did not end when told to", err=as_json)
     if delete:
         delete_folder(directory)
-    typer.echo("stopped " + (", ".join(stopped) or "nothing: no process of this folder runs"), err=as_json)
     typer.echo(
         f"deleted {directory}" if delete else f"next: iriai-sandbox down --dir {directory} --delete",
         err=as_json,
     )
-    _print({"stopped": stopped, "deleted": delete}, as_json=as_json)
+    _print({"stopped": stopped, "still_running": left, "deleted": delete}, as_json=as_json)
+    if left:
+        raise typer.Exit(75)
 
 
 @bench.command("exchange")
@@ -223,11 +229,11 @@ def bench_secagg(
     as_json: Json = False,
 ) -> None:
     """CPU seconds, bytes and memory of one secure sum, beside Flower's SecAgg+ with the same vector."""
+    from sandbox.bench_secagg import check_asked, run
     from sandbox.bench_tables import secagg_before, secagg_lines
 
+    check_asked(parties, drop)
     typer.echo(secagg_before(parties, dim), err=True)
-    from sandbox.bench_secagg import run
-
     found = run(parties=parties, dim=dim, drop=drop, flower=flower)
     for line in () if as_json else secagg_lines(found):
         typer.echo(line)

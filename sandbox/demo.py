@@ -20,7 +20,7 @@ import numpy as np
 from policies.contract import load as load_contract
 from policies.contract import plain_words
 from policies.recipe import load as load_recipe
-from sandbox.asked import check_donated, check_verifier
+from sandbox.asked import check_donated, check_verifier, votes_drown
 from sandbox.audit import verify_bundle
 from sandbox.baselines import Workshop
 from sandbox.claims import privacy_claim, sums_claim
@@ -83,6 +83,8 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
     if options.work.exists():
         _clear(options.work)
     progress = Progress()
+    if (warning := votes_drown(recipe, episodes=options.episodes)) is not None:
+        progress.say(warning)
     federation = Federation(options.work)
     try:
         with Workshop() as workshop:
@@ -261,8 +263,10 @@ class _Demo:
             "parties": [site.name for site in sites],
             "cells": cells,
             "success": success_table(outcomes, cells),
-            "privacy": privacy_claim(self.recipe, contract, self._spent(sites)),
-            "sums": sums_claim(contract, log["sums"]),
+            "privacy": privacy_claim(
+                self.recipe, contract, self._spent(sites), fewest=log["sum_members"]["fewest"]
+            ),
+            "sums": sums_claim(contract, log["sums"], log["sum_members"]),
             "contract_digest": self.federation.contract,
             "contract_words": [list(one) for one in plain_words(contract)],
             "model": self.released["model"],

@@ -31,6 +31,8 @@ __all__ = ["Service", "command", "free_port", "is_running", "start", "stop_pid",
 
 _COMMAND_S = 600.0
 _STOP_S = 10.0
+_END_S = 30.0  # of a broker that answers what is open, closes its runs and writes its log down
+_KILLED_S = 5.0
 _POLL_S = 0.05
 _TAIL = 2_000
 
@@ -187,10 +189,18 @@ def stop_pid(pid: int) -> bool:
     """Ends a process that an earlier command of this sandbox started; whether it is gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    until = time.monotonic() + _STOP_S
-    while is_running(pid) and time.monotonic() < until:
+    if _gone(pid, _END_S):
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return _gone(pid, _KILLED_S)
+
+
+def _gone(pid: int, within_s: float) -> bool:
+    """Whether a process is gone, or goes within a time."""
+    until = time.monotonic() + within_s
+    while is_running(pid):
+        if time.monotonic() > until:
+            return False
         time.sleep(_POLL_S)
-    if is_running(pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return not is_running(pid)
+    return True

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from policies.recipe import load as load_recipe
-from sandbox.asked import check_donated
+from sandbox.asked import check_donated, votes_drown
 from sandbox.baselines import Workshop
 from sandbox.clock import now_ms
 from sandbox.errors import UsageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sandbox.recipes import Noise
 
-__all__ = ["bring_down", "bring_up", "delete_folder"]
+__all__ = ["bring_down", "bring_up", "delete_folder", "still_running"]
 
 
 def bring_up(
@@ -58,6 +58,8 @@ def bring_up(
     check_donated(episodes=episodes, seed_episodes=seed_episodes)
     recipe = load_recipe(asked_recipe(epsilon, episodes, noise=noise))
     progress, federation = Progress(), Federation(directory)
+    if (warning := votes_drown(recipe, episodes=episodes)) is not None:
+        progress.say(warning)
     federation.write_down()
     try:
         with progress.phase("cells record demonstrations"), Workshop() as workshop:
@@ -93,7 +95,7 @@ def _check_free(directory: Path) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
     if (directory / PROCESSES).is_file():
-        runs = sorted(name for name, pid in _pids(directory).items() if is_running(pid))
+        runs = sorted(still_running(directory))
         raise UsageError(
             need="a folder without a federation",
             found=f"one in {directory}, " + (f"running: {', '.join(runs)}" if runs else "ended"),
@@ -136,7 +138,9 @@ def _written(federation: Federation) -> dict[str, Any]:
 
 
 def bring_down(directory: Path) -> list[str]:
-    """Ends the processes that were written down in a folder; gives their names. Safe to repeat.
+    """Ends the processes that were written down in a folder; gives the names of those that ended.
+
+    Safe to repeat; what did not end, `still_running` names.
 
     Raises:
         UsageError: Nothing was brought up in this folder.
@@ -145,9 +149,14 @@ def bring_down(directory: Path) -> list[str]:
     pids = _pids(directory)
     order = sorted(pids, key=lambda name: name == "broker")  # nodes first, so that they can say goodbye
     stopped = [name for name in order if is_running(pids[name]) and stop_pid(pids[name])]
-    left = {name: pid for name, pid in pids.items() if is_running(pid)}
+    left = still_running(directory)
     (directory / PROCESSES).write_text(json.dumps(left, indent=2) + "\n", "utf-8")
     return stopped
+
+
+def still_running(directory: Path) -> dict[str, int]:
+    """Processes of a folder that run, by name."""
+    return {name: pid for name, pid in _pids(directory).items() if is_running(pid)}
 
 
 def delete_folder(directory: Path) -> None:
@@ -157,7 +166,7 @@ def delete_folder(directory: Path) -> None:
         UsageError: It is no sandbox's, or something still runs.
     """
     _check_ours(directory)
-    runs = [f"{name} ({pid})" for name, pid in _pids(directory).items() if is_running(pid)]
+    runs = [f"{name} ({pid})" for name, pid in still_running(directory).items()]
     if runs:
         raise UsageError(
             need="no process of the folder that runs", found=", ".join(runs), remedy="end them, then repeat"

@@ -37,7 +37,8 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         yield "privacy    NOT PRIVATE"
     if report["sums"]["secure_aggregation"]:
         sums = report["sums"]
-        yield f"sums       {sums['opened']} opened by secure aggregation, and no maker's update"
+        over = "" if sums["members"] == "0" else f", each over {sums['members']} makers"
+        yield f"sums       {sums['opened']} opened by secure aggregation{over}, and no maker's update"
         yield f"           {sums['redone']} of them redone by the auditor from the masked vectors"
     yield f"contract   {report['contract_digest']}"
     yield f"log        {log['origin']} size {log['size']} {'verified' if log['verified'] else 'NOT VERIFIED'}"

@@ -284,6 +284,9 @@ class SimLearner:
         self.spoil: Callable[[np.ndarray], np.ndarray] = lambda update: update
         self.first: Callable[[np.ndarray], np.ndarray] = lambda weights: weights
 
+    def ready(self, _seat: Any) -> None:
+        pass
+
     def initial(self, recipe: Recipe) -> np.ndarray:
         return self.first(initial_weights(recipe))
 
@@ -802,14 +805,16 @@ class Pool:
 
         weights = self.first.astype(np.float64)
         state, done = initial_state(weights, self.recipe.server), 0
+        withdrawn = {one.round for one in self.entries(EntryType.SUM_WITHDRAWN, run_id)}
         for row in self.rounds(run_id):
             accepted = sorted(name for name, one in json.loads(row.verdicts).items() if one == "accepted")
             if row.model is None:
                 continue
             update = self._mean(run_id, row, accepted)
-            weights, state = server_step(weights, update, state, self.recipe.server, done)
-            done += 1
-            assert model_digest(weights) == row.model, (row.round, row.attempt)
+            made = server_step(weights, update, state, self.recipe.server, done)
+            assert model_digest(made[0]) == row.model, (row.round, row.attempt)
+            if row.round not in withdrawn:
+                (weights, state), done = made, done + 1
         return model_digest(weights)
 
     def audit(self, vectors: Mapping[str, bytes] | None = None) -> Report:

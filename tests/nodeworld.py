@@ -70,6 +70,12 @@ class FixedLearner:
         self.weighed = 0
         self.found = 0  # the gain of every model
         self.fail: Exception | None = None
+        self.got_ready = 0
+
+    def ready(self, seat: Any) -> None:
+        self.got_ready += 1
+        if self.fail is not None:
+            raise self.fail
 
     def initial(self, recipe: Recipe) -> np.ndarray:
         return np.zeros(recipe.parameters, dtype=np.float32)

@@ -211,7 +211,7 @@ class Fleet:
     def _masked(self, attempt: Attempt, party: str, values: NDArray[Any], shown: Shown) -> Masked:
         slot = self.admit(attempt, party, shown("contribute", party, attempt.contribute_ask()))
         if self.z is not None:
-            self.machines[party].check_sum(slot, self.z)
+            self.machines[party].check_sums(slot, [self.z])
         if values.dtype == np.float32:
             values = ring.check_update(values, self.terms)
         return self.machines[party].mask(slot, values)
@@ -266,7 +266,7 @@ class Fleet:
         sums = [open_team(now, vectors, number) for number in now.opened_teams]
         opened = now.finish(*(one.digest() for one in sums))
         self.previous = opened
-        self.z = np.sum([one.values for one in sums], axis=0, dtype=np.uint32)
+        self.z = np.concatenate([one.values for one in sums])
         return Outcome(attempt=now, opened=opened, z=sums[0].values, vectors=vectors)
 
     def plain_sum(

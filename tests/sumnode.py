@@ -24,7 +24,7 @@ from policies.secagg.agreed import agreed_terms
 from policies.secagg.collector import Attempt, Opened, Setup
 from policies.secagg.node import NodeMachine
 from policies.secagg.sums import RingSum
-from policies.server_step import initial_state, server_step
+from policies.server_step import initial_state, server_step, state_digest
 from tests.learnsim import small_recipe
 from tests.nodesim import SeedEntropy
 from tests.nodeworld import RUN, World, copied, template
@@ -178,17 +178,21 @@ class SumPool:
 
     def attempt(self, setup: Setup, number: int, attempt: int = 1) -> Attempt:
         previous = None if self.previous is None else self.previous.opened
-        return Attempt(setup, round=number, attempt=attempt, base_model=self.base_model, previous=previous)
+        return Attempt(
+            setup,
+            round=number,
+            attempt=attempt,
+            base_model=self.base_model,
+            server=state_digest(self.state, self.steps),
+            previous=previous,
+        )
 
     def shown(self, attempt: Attempt) -> np.ndarray:
         """The tensor beside CONTRIBUTE: the base model, with the newest sum where one is spoken of."""
         if not self.terms.group_mac:
             return self.weights.astype("<f4")
         bits = self.weights.astype("<f4").view("<u4")
-        last = self.previous
-        if last is None or last.opened.setup != attempt.setup.number:
-            return bits
-        return np.concatenate([bits, last.z])
+        return bits if self.previous is None else np.concatenate([bits, self.previous.z])
 
     def contribute(
         self, attempt: Attempt, *, tensor: np.ndarray | None = None, body: dict[str, Any] | None = None

@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from policies.log.bundle import Contents
 from policies.log.entries import EntryType
 from policies.privacy.receipts import MadeWith
 from policies.privacy.statement import Terms
+from policies.recipe import ServerAdam
 from policies.secagg import ring
 from policies.secagg.agreed import agreed_terms
 from policies.secagg.collector import Opened
@@ -96,7 +96,7 @@ class SummedSim(PoolSim):
         self.setup = self.fleet.setup(rounds=2)
         draws = np.random.Generator(np.random.PCG64(SEED)).random(6)
         self.weights = ((2 * draws - 1) * (0.1 / math.sqrt(3))).astype(np.float32).astype(np.float64)
-        self.server = SimpleNamespace(**ADAM)
+        self.server = ServerAdam(**ADAM)  # type: ignore[arg-type]
         self.state = initial_state(self.weights, self.server)
 
     def initial(self) -> str:
@@ -116,7 +116,7 @@ class SummedSim(PoolSim):
         """The sum that was shown, as checked; the second round is the first that is shown one."""
         if number == 1:
             return {}
-        return {"checked": {"round": 1, "attempt": 1, "sum": digest(self.sums[1].tobytes())}}
+        return {"checked": {"round": 1, "attempt": 1, "sums": [digest(self.sums[1].tobytes())]}}
 
     def claim_terms(self) -> Terms:
         return Terms(secure_aggregation="required")

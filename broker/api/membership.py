@@ -173,9 +173,7 @@ async def organisations(call: OperatorCall) -> Response:
     with services.store.read() as session:
         listed = services.membership.list_members(session)
     online, seen = services.engine.online(), services.engine.seen_ms()
-    there = [
-        one | {"online": one["node"] in online, "seen_ms": seen.get(str(one["node"]))} for one in listed
-    ]
+    there = [one | {"online": one["node"] in online, "seen_ms": seen.get(str(one["node"]))} for one in listed]
     return json_response({"organisations": there})
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -255,7 +256,7 @@ def release_list(where: Where) -> Result:
         waiting = client.get("/candidates")["candidates"]
         listed = client.get("/releases")["releases"]
     rows = [(one["model"], one["tier"], one["recipe_id"], short(one["contract"])) for one in listed]
-    votes = [(one["candidate"], one["state"], one["voted"], _held_back(one), one["run"]) for one in waiting]
+    votes = [(one["candidate"], one["state"], _votes(one), _held_back(one), one["run"]) for one in waiting]
     text = (
         *table(("MODEL", "TIER", "RECIPE", "CONTRACT"), rows, empty="nothing was released yet"),
         "",
@@ -266,6 +267,13 @@ def release_list(where: Where) -> Result:
         ),
     )
     return Result(data={"releases": listed, "candidates": waiting}, text=text)
+
+
+def _votes(one: dict[str, Any]) -> str:
+    """How many voted, and how many for what, as far as the caller is told."""
+    counts = Counter((one.get("votes") or {}).values())
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("approve", "veto") if counts[verdict])
+    return f"{one['voted']}: {told}" if told else str(one["voted"])
 
 
 def _held_back(one: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from broker.keyfiles import replace_file
 from policies.encoding import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from policies.server_step import State
@@ -92,16 +93,25 @@ class Checkpoints:
         state = {name.removeprefix(_STATE): array for name, array in found.items() if name != _WEIGHTS}
         return Checkpoint(round=number, weights=found[_WEIGHTS], state=state)
 
-    def prune(self, newest: int, *, stands: int | None = None) -> None:
+    def named(self, model: str, *, size: int) -> Checkpoint | None:
+        """The newest checkpoint whose weights have this digest; None where there is none any more."""
+        rounds = [int(found.group(1)) for path in self._folder.iterdir() if (found := _NAME.match(path.name))]
+        for number in sorted(rounds, reverse=True):
+            checkpoint = self.load(number, size=size)
+            if model_digest(checkpoint.weights) == model:
+                return checkpoint
+        return None
+
+    def prune(self, newest: int, *, keep: Collection[int] = ()) -> None:
         """Deletes what no restart can need once ``newest`` is closed.
 
         Args:
             newest: Round of the newest model.
-            stands: Round whose model votes may go back to, where there are votes.
+            keep: Rounds whose models the run may go back to.
         """
         for path in self._folder.iterdir():
             found = _NAME.match(path.name)
-            if found and int(found.group(1)) <= newest - _KEPT and int(found.group(1)) != stands:
+            if found and int(found.group(1)) <= newest - _KEPT and int(found.group(1)) not in keep:
                 path.unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:

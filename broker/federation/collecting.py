@@ -50,6 +50,7 @@ class Errand:
         tensor: Its bytes.
         dtype: Of its elements.
         body: What a request says beside plan, model and purpose.
+        own: Party → tensor and body, of those that are asked with others.
         apart: Party → verdict, of those that are not asked.
         masked: Takes masked vectors; None where they are plain.
     """
@@ -58,6 +59,7 @@ class Errand:
     tensor: bytes
     dtype: str = "float32"
     body: Mapping[str, Json] = field(default_factory=dict)
+    own: Mapping[str, tuple[bytes, Mapping[str, Json]]] = field(default_factory=dict)
     apart: Mapping[str, Received] = field(default_factory=dict)
     masked: Masked | None = None
 
@@ -183,19 +185,20 @@ class Collecting:
         need: int,
     ) -> None:
         by_node = {one.node: one for one in ask}
-        slot, body = (opening.round, opening.attempt), {**self._body(opening), **errand.body}
-        requests = [
-            self._asking.request(
-                one,
-                errand.type,
-                slot,
-                body=body,
-                model=errand.tensor,
-                deadline_ms=deadline_ms,
-                dtype=errand.dtype,
+        slot, facts, requests = (opening.round, opening.attempt), self._body(opening), []
+        for one in ask:
+            tensor, body = errand.own.get(one.party, (errand.tensor, errand.body))
+            requests.append(
+                self._asking.request(
+                    one,
+                    errand.type,
+                    slot,
+                    body={**facts, **body},
+                    model=tensor,
+                    deadline_ms=deadline_ms,
+                    dtype=errand.dtype,
+                )
             )
-            for one in ask
-        ]
         coming = self._asking.exchange(engine_run, requests, deadline_ms=deadline_ms, need=need)
         async for outcome in self._standing.until_halted(self._contract, coming):
             sender = by_node[outcome.node]

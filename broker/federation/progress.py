@@ -40,6 +40,7 @@ class Progress:
         settled: Settled attempts, over all rounds.
         aggregated: Rounds that gave a model which stands: votes take some back (`broker.runs.course`).
         last_model_round: The newest of them, 0 before the first.
+        before_model_round: The one before it, which the run goes back to if the newest is withdrawn.
         model: Digest of the newest model that stands, None before the first.
         rejections: Models in a row that were taken back, up to now.
         lost_in_a_row: Rounds lost since the last model that nobody took back because its sum was wrong; those
@@ -64,6 +65,7 @@ class Progress:
     attempts_used: int
     aggregated: int
     last_model_round: int
+    before_model_round: int
     model: str | None
     rejections: int
     lost_in_a_row: int
@@ -122,6 +124,7 @@ def progress(session: Session, run_id: str, contracts: Contracts) -> Progress:
         settled=len(settled),
         aggregated=len(standing),
         last_model_round=standing[-1] if standing else 0,
+        before_model_round=standing[-2] if len(standing) > 1 else 0,
         model=row.model_digest,
         rejections=course.rejections,
         lost_in_a_row=_lost([one for one in settled if since < one.round < number]),

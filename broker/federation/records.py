@@ -142,6 +142,11 @@ class Outcome:
     unmasked: bool = False
     choice: Choice | None = None
 
+    @property
+    def rejected(self) -> bool:
+        """Whether judges chose no team of a probe."""
+        return self.choice is not None and self.choice.rejected
+
 
 @dataclass(slots=True)
 class Written:
@@ -153,12 +158,14 @@ class Written:
         submissions: Party → index of this attempt's entry.
         spends: Party → index of the budget entry behind it; an earlier attempt's where its update was sent
             again.
+        withdrawn: The run goes back to an earlier model (`broker.federation.withdrawing`).
     """
 
     envelopes: dict[str, list[int]] = field(default_factory=dict)
     voted: set[str] = field(default_factory=set)
     submissions: dict[str, int] = field(default_factory=dict)
     spends: dict[str, int] = field(default_factory=dict)
+    withdrawn: bool = False
 
 
 def open_attempt(session: Session, tx: LogTx, opening: Opening) -> None:

@@ -41,11 +41,13 @@ from broker.federation.records import (
     open_attempt,
 )
 from broker.federation.secure.rounds import SecureRounds
+from broker.federation.secure.shown import Base
 from broker.federation.settling import Settling
 from broker.federation.standing import Standing
 from broker.federation.starting import Starting
 from broker.federation.voting import Voting
 from broker.federation.willing import Willing
+from broker.federation.withdrawing import failed, withdraw
 from broker.runs.verdicts import LEFT_OUT, UNUSED
 from policies.limits import LOST_ROUNDS_MAX, REJOIN_S
 from policies.recipe import load as load_recipe
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from broker.federation.progress import Progress
     from broker.federation.records import Opening, Written
     from broker.federation.secure.attempt import SecureAttempt
+    from broker.federation.secure.rounds import WrongSum
     from broker.federation.secure.teams import Summed, Sums
     from broker.federation.tools import Tools
     from broker.log import LogTx
@@ -266,11 +269,18 @@ class RunSession:
             RunHaltedError: A halt is in force: nothing is judged or logged.
             RunSupersededError: A successor rules: likewise.
             RunDeclinedError: Members said no, and too few are left: likewise.
+            SumWrongError: Members found sums wrong, one after the other: the run has failed.
         """
         self.require_running()
         self._standing.require_current(self.contract, self.recipe.digest)
         with self.tools.store.read() as session:
             self.progress = progress(session, self.run, self.tools.contracts)
+        if (
+            self._secure is not None
+            and self.progress.wrong
+            and self.progress.lost_in_a_row >= LOST_ROUNDS_MAX
+        ):
+            raise failed(self.progress, self._secure.setups.suspects)
         if self._finished(self.progress) or self._standing.over(self.contract):
             if self._willing.over(self.progress, self.barred):
                 self.tools.journal.note("run.declined", run=self.run, parties=self.progress.declined[-1])
@@ -311,8 +321,9 @@ class RunSession:
         found = await self._collect(engine_run, errand, opening)
         received, tensors = found.received, found.tensors
         clock.lap("contribute_ms")
-        summed = None
-        if secret is not None:
+        summed = wrong = None
+        if secret is not None and self._secure is not None:
+            wrong = self._secure.wrong_sum(secret, received)
             summed = await self._opened(engine_run, checkpoint, opening, secret, received, clock=clock)
         while True:
             outcome, following = self._settle(checkpoint, opening, found, secret, summed)
@@ -321,7 +332,9 @@ class RunSession:
                 self._checkpoints.save(following)
             clock.lap("checkpoint_ms")
             try:
-                outcome, following, opened = await self._close(engine_run, checkpoint, outcome, following)
+                outcome, following, opened = await self._close(
+                    engine_run, checkpoint, outcome, following, wrong=wrong
+                )
                 break
             except EnvelopesRefusedError as error:  # the log does not take what one node signed
                 received[error.sender.party] = self._receiving.refused(
@@ -332,7 +345,8 @@ class RunSession:
         if outcome.choice is not None:
             self._probing.tell()
         clock.lap("commit_ms")
-        self._checkpoints.prune(following.round, stands=self._voting.stands())
+        keep = {*self._voting.stands(), self.progress.before_model_round}
+        self._checkpoints.prune(following.round, keep=keep)
         if self._secure is not None and secret is not None:
             self._secure.settled(secret, received)
         self.tools.journal.note(
@@ -352,7 +366,8 @@ class RunSession:
         """The secure side of an attempt, with a setup; None where updates are plain."""
         if self._secure is None:
             return None
-        secret = await self._secure.begin(engine_run, opening, checkpoint.weights, self.barred)
+        base = Base(checkpoint=checkpoint, step=self.progress.aggregated)
+        secret = await self._secure.begin(engine_run, opening, base, self.barred)
         clock.lap("setup_ms")
         return secret
 
@@ -413,7 +428,13 @@ class RunSession:
         return probed.summed
 
     async def _close(
-        self, engine_run: EngineRun, checkpoint: Checkpoint, outcome: Outcome, following: Checkpoint
+        self,
+        engine_run: EngineRun,
+        checkpoint: Checkpoint,
+        outcome: Outcome,
+        following: Checkpoint,
+        *,
+        wrong: WrongSum | None,
     ) -> tuple[Outcome, Checkpoint, Opening | None]:
         """Writes the outcome; where it can be, the next attempt is opened in the same transaction.
 
@@ -430,6 +451,7 @@ class RunSession:
         def work(session: Session, tx: LogTx) -> tuple[Outcome, Written, Progress, Opening | None]:
             kept = self._settling.judged_again(session, self.progress, outcome)
             written = close_attempt(session, tx, kept, self.books)
+            written.withdrawn = kept.model is None and withdraw(session, tx, outcome.opening, wrong)
             now = progress(session, self.run, self.tools.contracts)
             stopped = self._standing.stopped(self.contract, session)
             if out or stopped or self._standing.superseded(self.contract, session):
@@ -437,7 +459,7 @@ class RunSession:
             asked = self.online()
             if self._voting.due(session, now.last_model_round):
                 return kept, written, now, None
-            if kept.choice is not None and kept.choice.rejected:
+            if written.withdrawn or kept.rejected:
                 return kept, written, now, None  # goes on from another model, if it may
             if not self._enough(asked) or self._finished(now) or self._willing.wait_ms(now, self.barred):
                 return kept, written, now, None
@@ -452,12 +474,25 @@ class RunSession:
             self.asking.owe_receipts(one.party, written.envelopes.get(one.party, []))
         self.voted |= written.voted
         at = checkpoint if kept.model is None else following
-        if kept.choice is not None and kept.choice.rejected:
+        if kept.rejected:
             at = self._voting.accepted()
+        if wrong is not None:
+            at = self._without(wrong, at)
         if opened is None:
             at = await self._judged(engine_run, at)
             return kept, at, await self._open_next(at)
         return kept, at, self._permitted(opened)
+
+    def _without(self, wrong: WrongSum, at: Checkpoint) -> Checkpoint:
+        """Where the run goes on from, once a sum is seen to be wrong: its model does not stand any more."""
+        if self._secure is not None:
+            self._secure.withdrawn(wrong)
+        with (
+            self.tools.store.read() as session
+        ):  # what a transaction adds to the log is seen once it is written
+            self.progress = progress(session, self.run, self.tools.contracts)
+        stands = self.progress.last_model_round
+        return at if at.round == stands else self._checkpoints.load(stands, size=self.recipe.parameters)
 
     async def _judged(self, engine_run: EngineRun, at: Checkpoint) -> Checkpoint:
         """Where the run goes on from, once the votes on its newest model are counted, where it has some.
@@ -466,7 +501,10 @@ class RunSession:
             RunHaltedError, RunSupersededError: As `require_running`.
         """
         with self.tools.store.read() as session:
-            due = self._voting.due(session, at.round) and progress(session, self.run, self.tools.contracts).state == "running"
+            due = (
+                self._voting.due(session, at.round)
+                and progress(session, self.run, self.tools.contracts).state == "running"
+            )
         if not due or self._standing.over(self.contract):
             return at
         self.require_running()

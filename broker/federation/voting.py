@@ -163,12 +163,15 @@ class Voting:
                 clause=clause.clause,
             )
 
-    def stands(self) -> int:
-        """Round of the newest accepted model, whose checkpoint is needed still; 0 before the first vote."""
+    def stands(self) -> tuple[int, ...]:
+        """Rounds of the newest accepted model, and of the one before it: their checkpoints are needed still.
+
+        The first of all is round 0.
+        """
         if self._plan is None:
-            return 0
+            return (0,)
         with self._tools.store.read() as session:
-            return course_of(session, self._run).stands
+            return (0, *course_of(session, self._run).accepted)[-2:]
 
     def due(self, session: Session, number: int) -> bool:
         """Whether the model of a round is to be voted on, and was not yet."""

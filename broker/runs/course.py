@@ -79,7 +79,9 @@ class Course:
 def course_of(session: Session, run_id: str) -> Course:
     """The course of a run, from its log."""
     # few entries are verdicts, and thousands are the run's: coalesce keeps the index of runs out of it
-    kinds = tuple(one.value for one in (EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN, EntryType.SUM_WITHDRAWN))
+    kinds = tuple(
+        one.value for one in (EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN, EntryType.SUM_WITHDRAWN)
+    )
     of_run = log_entry.c.type.in_(kinds) & (func.coalesce(log_entry.c.run, "") == run_id)
     query = select(log_entry.c.idx, log_entry.c.type, log_entry.c.round, log_entry.c.body).order_by(
         log_entry.c.idx

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.encoding import Json
 
-__all__ = ["Nobody", "Presence", "away_of", "short_of"]
+__all__ = ["Presence", "away_of", "short_of"]
 
 _SILENT: Final = "silent"
 _REMEDY: Final = (
-    "ask these members to start iriai-node serve; iriai-broker members says when each was heard last"
+    "ask these members to start iriai-node run; iriai-broker members says when each was heard last"
 )
 
 
@@ -45,18 +45,6 @@ class Presence(Protocol):
     def seen_ms(self) -> Mapping[str, int]:
         """When each node was heard last since this process started; without those that were not."""
         ...
-
-
-class Nobody:
-    """A presence without an engine: nobody was heard."""
-
-    def online(self) -> frozenset[str]:
-        """Nodes that would answer now."""
-        return frozenset()
-
-    def seen_ms(self) -> Mapping[str, int]:
-        """When each node was heard last."""
-        return {}
 
 
 def away_of(seats: Sequence[Seat], rounds: Sequence[RowMapping], presence: Presence) -> list[dict[str, Json]]:

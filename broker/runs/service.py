@@ -34,7 +34,7 @@ from broker.runs.course import RESUME, course_of
 from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, RunClosedError, RunNotPausedError, TooFewSeatsError
 from broker.runs.incidents import incidents_of
-from broker.runs.presence import Nobody, Presence, away_of, short_of
+from broker.runs.presence import away_of, short_of
 from broker.runs.remedies import remedy_of
 from broker.runs.suspects import suspects_of
 from broker.runs.verdicts import Pause, counts_of, pause_between, pause_of, who_said
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from broker.contracts.service import Contracts
     from broker.log import LogTx
     from broker.membership.directory import Member
+    from broker.runs.presence import Presence
     from broker.store import Session
     from policies.contract import Contract, ContractState
     from policies.contract.clauses import RecipeClause
@@ -91,9 +92,9 @@ class Runs:
         entropy: Entropy,
         contracts: Contracts,
         queries: Queries,
-        presence: Presence | None = None,
+        presence: Presence,
     ) -> None:
-        self._presence = presence or Nobody()
+        self._presence = presence
         self._clock = clock
         self._entropy = entropy
         self._contracts = contracts

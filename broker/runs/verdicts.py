@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from policies.limits import REFUSED_PATIENCE_S
 from policies.rounds import need_of, wait_s
-from policies.secagg.errors import CohortTooSmallError, RoundBurnedError, SetupGoneError, SlotUsedError
+from policies.secagg.errors import (
+    BehindError,
+    CohortTooSmallError,
+    RoundBurnedError,
+    SetupGoneError,
+    SlotUsedError,
+    SumWrongError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -51,7 +58,15 @@ LEFT_OUT: Final = "team-left-out"
 BARRED: Final = "incident-declared"
 """Out of the run, and not asked."""
 ABSENT: Final = frozenset(
-    one.code for one in (SetupGoneError, SlotUsedError, RoundBurnedError, CohortTooSmallError)
+    one.code
+    for one in (
+        BehindError,
+        SetupGoneError,
+        SlotUsedError,
+        RoundBurnedError,
+        CohortTooSmallError,
+        SumWrongError,
+    )
 )
 """A member said that it takes no part in this sum, before it trained: silence, for whoever counts refusals.
 

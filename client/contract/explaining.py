@@ -10,6 +10,7 @@ is not explained (`DecisionDiffersError`), because its words would be about some
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from client.contract.shelf import ContractShelf
     from client.outbox import Outbox
-    from client.rows import Decided
+    from client.rows import Decided, Stored
     from policies.contract import Contract, Decision, Finding
 
 __all__ = ["explain_any", "explain_decision", "explain_run"]
@@ -107,7 +108,9 @@ def explain_run(
     rows = outbox.decisions(run=run, limit=None)
     if not rows:
         raise _not_asked(run)
-    return _answer({"run": run}, [_explained(one, shelf, every=every, lang=lang) for one in rows], lang)
+    return _answer(
+        {"run": run}, [_explained(one, outbox, shelf, every=every, lang=lang) for one in rows], lang
+    )
 
 
 def explain_decision(
@@ -125,7 +128,7 @@ def explain_decision(
     }
     if len(found) != 1:
         raise _nothing("one decision of this node whose digest begins so", name)
-    shown = [_explained(one, shelf, every=every, lang=lang) for one in found.values()]
+    shown = [_explained(one, outbox, shelf, every=every, lang=lang) for one in found.values()]
     return _answer({"decision": next(iter(found))}, shown, lang)
 
 
@@ -188,7 +191,9 @@ def _finding_lines(finding: Mapping[str, Any], lang: str) -> Iterator[str]:
         yield f"  {word(lang, key)}  {finding[key]}"
 
 
-def _explained(one: Decided, shelf: ContractShelf, *, every: bool, lang: str) -> dict[str, Any]:
+def _explained(
+    one: Decided, outbox: Outbox, shelf: ContractShelf, *, every: bool, lang: str
+) -> dict[str, Any]:
     """A decision as JSON: `words` are one line each, `findings` have everything."""
     base = {
         "at_ms": one.at_ms,
@@ -202,7 +207,7 @@ def _explained(one: Decided, shelf: ContractShelf, *, every: bool, lang: str) ->
     }
     own = list(_local(one.document.get("local", ()), lang))
     if "request" not in one.document:  # nothing was judged by the contract
-        words = word(lang, "refused", what=one.kind) if own else word(lang, "held-out")
+        words = word(lang, "refused", what=one.kind) if own else _judged(one, outbox, lang)
         return {**base, "words": [words], "findings": own}
     contract = shelf.get(one.contract).contract
     decision, who = _judged_again(one, contract)
@@ -215,6 +220,25 @@ def _explained(one: Decided, shelf: ContractShelf, *, every: bool, lang: str) ->
     shown = decision.findings if every else decision.refusals
     findings = [*_findings(contract, shown, lang), *own]
     return {**base, "words": [verdict], "findings": findings}
+
+
+def _judged(one: Decided, outbox: Outbox, lang: str) -> str:
+    """That held-out episodes were read, and which vote left because of it."""
+    candidate = one.document.get("evaluation", {}).get("candidate")
+    if candidate is None:
+        of_round = outbox.find(f"round.voted {one.run}/{one.round}")
+        votes = [] if of_round is None else [_body(of_round)["vote"]]
+    else:
+        cast = map(_body, outbox.envelopes(run=one.run, kind="vote.cast"))
+        votes = [body["vote"] for body in cast if body["subject"] == candidate]
+    if votes:
+        return word(lang, "held-out-vote", vote=votes[-1])
+    return word(lang, "held-out" if candidate is None else "held-out-waits")
+
+
+def _body(sealed: Stored) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(sealed.envelope.payload)["body"]
+    return body
 
 
 def _judged_again(one: Decided, contract: Contract) -> tuple[Decision, str]:

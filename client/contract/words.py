@@ -141,6 +141,14 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "judged on held-out episodes; only the vote left",
         "評価用エピソードで判定；送ったのは投票のみ",
     ),
+    "held-out-vote": (
+        "judged on held-out episodes; only the vote left: {vote}",
+        "評価用エピソードで判定；送ったのは投票のみ：{vote}",
+    ),
+    "held-out-waits": (
+        "judged on held-out episodes; no vote left yet: iriai-node release approve, or veto",
+        "評価用エピソードで判定；投票はまだ送っていない：iriai-node release approve または veto",
+    ),
     "rounds": ("rounds {rounds}, {attempts} attempts, {kind}", "ラウンド {rounds}、計 {attempts} 回、{kind}"),
     "round": ("round {round}, attempt {attempt}, {kind}", "第{round}ラウンド、{attempt} 回目、{kind}"),
     "who-owner": ("you, in this node's settings", "貴社（このノードの設定）"),

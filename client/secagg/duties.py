@@ -13,6 +13,8 @@
 - They spend nothing and seal nothing, so they have no row in the ledger of answers: the machine gives the
   same bytes for the same ask, and refuses another one. A process that ended has lost its keys; it says
   ``secagg.setup-gone``.
+- ADVERTISE is answered once the learner is ready to train: a process that was started a moment ago would else
+  be in a setup, and then late with its first update.
 - What leaves is noted in the outbox like everything that leaves, before it leaves, without an fsync
   (`client.outbox.Outbox.noting`): the note outlives the process. If the whole machine loses its power, the
   notes since the last round's envelopes may be lost with it; that round's masked vector is noted for good.
@@ -20,6 +22,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,13 +35,14 @@ from client.secagg.machines import Machines, place_of
 from client.secagg.masking import Masked, ask_of
 from client.secagg.updates import Updates
 from policies.encoding import b64
+from policies.errors import IriaiError
 from policies.exchange import ExchangeType
 from policies.secagg.errors import ContextMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from client.desktop import Desktop
+    from client.desktop import Desktop, Learner
     from client.federation.handlers import Handler
     from client.guard import Seat
     from policies.exchange import RequestHeader
@@ -55,8 +59,9 @@ def sum_duties(
         desktop: What all duties share; its entropy makes the keys.
         say: Tells the operator of this site what cannot be checked any more.
     """
-    steps = _Steps(Machines(key=desktop.key, entropy=desktop.entropy, outbox=desktop.outbox), Updates())
-    following = Following(desktop.learner, desktop.unions, say=say)
+    machines = Machines(key=desktop.key, entropy=desktop.entropy, outbox=desktop.outbox)
+    steps = _Steps(machines, Updates(), desktop.learner)
+    following = Following(desktop.learner, say=say)
     way = Masked(steps.machines, steps.updates, following, phase=desktop.phase)
     return {
         ExchangeType.SA_ADVERTISE: MessageDuty(desktop, steps.advertise, inline=(True, False)),
@@ -74,8 +79,11 @@ class _Steps:
 
     machines: Machines
     updates: Updates
+    learner: Learner
 
     def advertise(self, seat: Seat, header: RequestHeader, ask: bytes) -> bytes:
+        with contextlib.suppress(IriaiError):  # said again, with its clause, when the update is asked for
+            self.learner.ready(seat)
         return self.machines.begin(seat, header.run).machine.advertise(ask)
 
     def share(self, seat: Seat, header: RequestHeader, ask: bytes) -> bytes:

@@ -1,32 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an opened sum is right, and whether the model that a round begins with follows from it.
+"""Whether an opened sum is right, and whether the model that a round begins with follows from the sums.
 
-Under a contract with ``group_mac: on`` the broker shows the newest opened sum beside the next base model.
-Before that model is used, in this order:
+Under a contract with ``group_mac: on`` the broker shows each node, behind the base model, every sum that was
+opened since the last one that it was shown: of the last setup as of this one, of rounds without this node
+too. Before the base model is used, in this order:
 
-1. a sum is shown where the ask speaks of one, and where this node helped to open one under the present setup;
-2. it carries the tag of its members, whose key the broker lacks (`NodeMachine.check_sum`);
-3. round 1 begins with the weights that every node derives from the recipe;
-4. the base model follows: it is what the recipe's server step makes of the model before and of the mean of
-   the sum, or the model before (where a sum was not applied), or an earlier one of the run (where members
-   went back to it). Another one is refused: the broker shows another model than the sums give.
+1. each sum carries the tag of its members, whose key the broker lacks; a node that was a member of the sum's
+   setup has it, whether it took part in the round or not (`NodeMachine.check_sums`);
+2. a sum whose tag holds vouches for what its members began with: their context has the digests of the base
+   model and of the server's state before the round, and t of them confirmed it. Its base model is one that
+   this node knows, or the model that was sent along (`policies.secagg.asks.Resume`) with these digests;
+3. what the round begins with, model and state, is known: the weights that every node derives from the
+   recipe; what the server's step makes of the newest sum, of a probe of any union of its teams; what was
+   there before it (where it was not applied); or an earlier one (where members went back to it);
+4. else there was a sum that this node cannot check. It believes that only of `NodeMachine.witnessed`: enough
+   members of the present setup signed that they helped to open a round which is newer than every sum that
+   this node was shown or helped to open itself. Then it trains on, says so (``model-not-followed``), and is
+   back with the next sum, by 2;
+5. else the attempt is refused: the broker shows another model than the sums give, or leaves one out.
 
-After a probe, whose teams are chosen, the model may be that of any union: those that this node judged
-(`client.secagg.unions`), where it did. If it is not everybody's, what comes next is followed from there only
-with a server that remembers nothing.
+So it does not matter whether the broker makes new setups, leaves nodes out, or begins late. What is left is
+4: nodes that were started anew, or were in no setup since. A model that no sum gives is summed only if t
+members take it, so if more than ``2t - n - c`` honest ones lost their memory at the same time.
 
-Step 4 goes on from the model before, so it needs every sum since the first round. A node that was started
-since, missed a sum, or got a new setup between two rounds lacks one. It says so once (``model-not-followed``)
-and trains on: steps 1 to 3 hold all the same. A server that only adds the mean has nothing to remember; there
-the next sum is followed again.
+A node that can check the newest sum and lacks the model before it refuses with ``secagg.behind``; the broker
+sends that along with the next attempt.
 
-With ``group_mac: off`` no sum is shown, and only step 3 is made.
+With ``group_mac: off`` no sum is shown, and only the first round is looked at: it begins with the recipe's
+own weights.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -35,27 +43,69 @@ from client.contract.starts import first_weights
 from policies.encoding import digest
 from policies.exchange import tensor_bytes
 from policies.limits import MAX_ACTIVE_RUNS
-from policies.secagg.errors import ContextMismatchError
+from policies.robustness.scores import candidates
+from policies.secagg.errors import BehindError, ContextMismatchError
 from policies.secagg.ring import mean
-from policies.server_step import initial_state, server_step
+from policies.server_step import initial_state, server_step, state_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from client.desktop import Learner
     from client.guard import Seat
     from client.secagg.machines import InRun
-    from client.secagg.unions import Unions
     from policies.recipe import Recipe
+    from policies.secagg.asks import Previous, Resume
     from policies.secagg.node import Slot
     from policies.secagg.terms import Terms
     from policies.server_step import State
 
-__all__ = ["Following"]
+    Pair = tuple[str, str]
+    """Digests of a model and of the server's state."""
 
-_KEPT: Final = 4  # models of one run with their state; more than members go back to
-_OLDER: Final = 64  # digests of models before those: no lie, but nothing goes on from them here
-_NONE: Final = (0, 0)
+__all__ = ["Following", "Shown", "shown_in"]
+
+_KEPT: Final = 4  # models of one run with their state; more than members go back to, as a rule
+_OLDER: Final = 64  # digests of models before those: they are of the run, and can be sent along
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What lies behind the base model in a request.
+
+    Attributes:
+        sums: For each of `Slot.shown`, ``uint32 [teams * d]``.
+        sent: The model that was sent along, with its state; not looked at yet.
+    """
+
+    sums: tuple[np.ndarray, ...] = ()
+    sent: _Model | None = None
+
+
+def shown_in(words: np.ndarray, slot: Slot, recipe: Recipe) -> Shown:
+    """Reads what lies behind the base model: sums, weights, state.
+
+    Args:
+        words: ``uint32``.
+        slot: As admitted.
+        recipe: Of the run.
+
+    Raises:
+        ContextMismatchError: Not as long as the ask says.
+    """
+    size = recipe.parameters
+    names = sorted(initial_state(np.zeros(1, np.float32), recipe.server))
+    lengths = [len(one.opened) for one in slot.shown]
+    count = sum(lengths) + (0 if slot.resume is None else 1 + 2 * len(names))
+    if words.size != count * size:
+        raise _other(f"{count} vectors behind the base model, as the ask says", f"{words.size} values")
+    rows = iter(words.reshape(-1, size))
+    sums = tuple(np.concatenate([next(rows) for _ in range(one)]) for one in lengths)
+    if slot.resume is None:
+        return Shown(sums)
+    weights = next(rows).view("<f4").copy()
+    state = {name: np.concatenate([next(rows), next(rows)]).view("<f8") for name in names}
+    return Shown(sums, _Model(weights, state, slot.resume.step))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,72 +116,89 @@ class _Model:
     state: State
     step: int
 
-    def after(self, update: np.ndarray, recipe: Recipe, step: int) -> _Model:
-        weights, state = server_step(self.weights, update, self.state, recipe.server, step)
-        return _Model(weights.astype(np.float32), state, step + 1)
-
     @property
-    def digest(self) -> str:
-        return digest(tensor_bytes(self.weights))
+    def pair(self) -> Pair:
+        return digest(tensor_bytes(self.weights)), state_digest(self.state, self.step)
+
+    def after(self, update: np.ndarray, recipe: Recipe) -> _Model:
+        weights, state = server_step(self.weights, update, self.state, recipe.server, self.step)
+        return _Model(weights.astype(np.float32), state, self.step + 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Newest:
+    """The newest sum whose tag held, and the model that its members began with; None: it is not here."""
+
+    said: Previous
+    sums: np.ndarray
+    terms: Terms
+    before: _Model | None
+
+    def results(self, recipe: Recipe) -> Iterator[_Model]:
+        """What it may have given: in a probe the model of each union of its teams, all of them first."""
+        if self.before is None:
+            return
+        sums, supports = self.sums.reshape(len(self.said.opened), -1), self.said.supports
+        for union in candidates(len(supports)):
+            chosen = sorted(union)
+            z = sums[chosen].sum(axis=0, dtype=np.uint32)
+            parties = tuple(sorted(chain.from_iterable(supports[one] for one in chosen)))
+            yield self.before.after(mean(z, self.terms, parties), recipe)
 
 
 @dataclass(slots=True, eq=False)
 class _Thread:
-    """What one run went through, as far as it is known without a gap; without models it is lost."""
+    """What one run went through, as far as this node could check it.
 
-    models: OrderedDict[str, _Model] = field(default_factory=OrderedDict)
-    older: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    newest: tuple[int, int] = _NONE  # round and attempt of the last sum
-    used: set[str] = field(default_factory=set)  # of ``models``, what a round began with
-    steps: int = 0  # that were applied, those that members took back included
+    Attributes:
+        models: Used last; ``older`` names those before.
+        newest: Sum; None before the first.
+        doubted: Base model of an attempt that was not followed, of a server that remembers nothing.
+        told: It was said that a model is not followed.
+    """
+
+    models: OrderedDict[Pair, _Model] = field(default_factory=OrderedDict)
+    older: OrderedDict[Pair, None] = field(default_factory=OrderedDict)
+    newest: _Newest | None = None
+    doubted: _Model | None = None
     told: bool = False
 
-    def add(self, model: _Model) -> None:
-        self.models[model.digest] = model
+    @property
+    def round(self) -> int:
+        return 0 if self.newest is None else self.newest.said.round
+
+    def add(self, pair: Pair, model: _Model) -> _Model:
+        self.models[pair] = model
+        self.models.move_to_end(pair)
         while len(self.models) > _KEPT:
             name, _ = self.models.popitem(last=False)
             self.older[name] = None
-            self.used.discard(name)
         while len(self.older) > _OLDER:
             self.older.popitem(last=False)
+        return model
 
-    def use(self, name: str) -> None:
-        """A round begins with this model."""
-        if name not in self.used and self.models[name].step:
-            self.steps += 1
-        self.used.add(name)
-        self.models.move_to_end(name)
-        self.told = False
-
-    def clear(self) -> None:
-        """The thread is lost."""
-        self.models.clear()
-        self.used.clear()
-        self.steps = 0
+    def find(self, pair: Pair, recipe: Recipe) -> _Model | None:
+        """A model of the run, by its digests."""
+        if pair in self.models:
+            return self.add(pair, self.models[pair])
+        for model in self.newest.results(recipe) if self.newest is not None else ():
+            if digest(tensor_bytes(model.weights)) == pair[0] and model.pair == pair:
+                return self.add(pair, model)
+        return None
 
 
 class Following:
     """Follows the runs of this process that were used last."""
 
-    def __init__(
-        self, learner: Learner, unions: Unions, *, say: Callable[[str, Mapping[str, object]], None]
-    ) -> None:
+    def __init__(self, learner: Learner, *, say: Callable[[str, Mapping[str, object]], None]) -> None:
         self._learner = learner
-        self._unions = unions
         self._say = say
-        self._threads: OrderedDict[tuple[str, str, str], _Thread] = OrderedDict()
+        self._threads: OrderedDict[tuple[str, str], _Thread] = OrderedDict()
 
     def check(
-        self,
-        seat: Seat,
-        run: str,
-        inside: InRun,
-        slot: Slot,
-        *,
-        base: np.ndarray,
-        summed: np.ndarray | None,
-    ) -> None:
-        """Returns if the base model of an attempt may be trained on; steps 1 to 4 of the module.
+        self, seat: Seat, run: str, inside: InRun, slot: Slot, *, base: np.ndarray, shown: Shown
+    ) -> Previous | None:
+        """Returns if the base model of an attempt may be trained on; steps 1 to 5 of the module.
 
         Args:
             seat: This node's place.
@@ -139,84 +206,116 @@ class Following:
             inside: Its machine and terms.
             slot: As admitted.
             base: ``float32 [d]`` with the digest ``slot.base_model``.
-            summed: ``uint32 [d]``, the sum that the request carries, or None.
+            shown: What lies behind it.
+
+        Returns:
+            The newest of the sums that were shown whose tag held, if any.
 
         Raises:
-            ContextMismatchError: 1, 3, 4.
-            SumWrongError: 2.
+            ContextMismatchError: 2, 5.
+            SumWrongError: 1.
+            BehindError: The model is checked once the one before it is sent along.
         """
-        previous = slot.previous
-        if (previous is None or not inside.terms.group_mac) != (summed is None) or inside.owes(slot):
-            raise _other("the newest opened sum beside the base model", "none, or one that the ask lacks")
-        if summed is not None:
-            inside.machine.check_sum(slot, summed)
-        if slot.round == 1 and slot.base_model != self._first(seat).digest:
+        first = self._first(seat) if slot.round == 1 else None
+        if first is not None and slot.base_model != digest(tensor_bytes(first.weights)):
             raise _other("a first round that begins with the recipe's own weights", "another model")
-        if inside.terms.group_mac:
-            thread = self._thread(seat, run, slot.base_model)
-            if summed is not None:
-                _go_on(thread, slot, summed, inside.terms, seat.recipe)
-            if slot.base_model in thread.models:
-                thread.use(slot.base_model)
-            elif self._wrong(thread, seat, run, slot):
-                raise _other("the model that the opened sums give", "another one")
-            else:
-                self._lost(thread, seat, run, slot, base)
+        if not inside.terms.group_mac:
+            return None
+        place = (seat.recipe.digest, run)
+        thread = self._threads.get(place) or self._begun(first or self._first(seat))
+        terms = inside.machine.check_sums(slot, shown.sums)  # 1.
+        sent = _sent(shown, slot.resume)
+        checked = [
+            (said, z, whose)
+            for said, z, whose in zip(slot.shown, shown.sums, terms, strict=True)
+            if whose is not None
+        ]
+        for said, z, whose in checked:
+            if said.round > thread.round:  # 2.
+                pair = (said.base_model, said.server)
+                thread.newest = _Newest(said, z, whose, _before(thread, pair, sent, seat.recipe))
+        self._judge(thread, seat, run, inside, slot, base=base, sent=sent)
+        if thread.newest is not None:
+            inside.machine.sum_keys.forget(thread.newest.said.setup)
+        self._keep(place, thread)
+        return checked[-1][0] if checked else None
 
-    def _wrong(self, thread: _Thread, seat: Seat, run: str, slot: Slot) -> bool:
-        """Whether a model that the thread does not know can be none of the run."""
-        if slot.previous is None or not thread.models or slot.base_model in thread.older:
-            return False
-        if len(slot.previous.teams) == 1:
-            return True
-        unions = self._unions.of((seat.held.contract.digest, seat.recipe.digest, run), slot.previous.round)
-        return bool(unions) and slot.base_model not in unions
+    def _judge(
+        self,
+        thread: _Thread,
+        seat: Seat,
+        run: str,
+        inside: InRun,
+        slot: Slot,
+        *,
+        base: np.ndarray,
+        sent: tuple[Pair, _Model] | None,
+    ) -> None:
+        """Steps 3 to 5."""
+        pair = (slot.base_model, slot.server)
+        if sent is not None and sent[0] == pair and pair in thread.older:
+            thread.add(*sent)
+        if thread.find(pair, seat.recipe) is not None:  # 3.
+            if thread.told:
+                self._say("model-followed", {"run": run, "round": slot.round})
+            thread.told = False
+            return
+        known = max(thread.round, inside.machine.sum_keys.helped)
+        if inside.machine.witnessed > known:  # 4.
+            self._doubt(thread, seat, run, slot, base)
+        elif pair in thread.older or (thread.newest is not None and thread.newest.before is None):
+            raise BehindError(
+                need="a model of the run before the newest sum, with the server's state",
+                found="neither: this node was started anew, or was away",
+                remedy="nothing: the broker sends it along with the next attempt",
+            )
+        else:
+            raise _other("the model and the server's state that the opened sums give", "others")  # 5.
 
-    def _thread(self, seat: Seat, run: str, base_model: str) -> _Thread:
-        place = (seat.held.contract.digest, seat.recipe.digest, run)
-        if place not in self._threads:
-            thread, first = _Thread(), self._first(seat)
-            if base_model == first.digest:
-                thread.add(first)
-            self._threads[place] = thread
-        self._threads.move_to_end(place)
-        while len(self._threads) > MAX_ACTIVE_RUNS:
-            self._threads.popitem(last=False)
-        return self._threads[place]
+    def _doubt(self, thread: _Thread, seat: Seat, run: str, slot: Slot, base: np.ndarray) -> None:
+        """Says, once, that a model is not followed."""
+        if not thread.told:
+            self._say("model-not-followed", {"run": run, "round": slot.round})
+        thread.told = True
+        if not initial_state(base[:1], seat.recipe.server):
+            thread.doubted = _Model(base.copy(), {}, 0)
 
     def _first(self, seat: Seat) -> _Model:
         initial = self._learner.initial(seat.recipe) if seat.recipe.start is None else None
         weights = first_weights(seat.recipe, seat.start, initial)
         return _Model(weights, initial_state(weights, seat.recipe.server), 0)
 
-    def _lost(self, thread: _Thread, seat: Seat, run: str, slot: Slot, base: np.ndarray) -> None:
-        """Says so, once; where the server remembers nothing, what comes next is followed from here."""
-        if not thread.told:
-            self._say("model-not-followed", {"run": run, "round": slot.round})
-        thread.told = True
-        state = initial_state(base, seat.recipe.server)
-        thread.clear()
-        if not state:
-            thread.add(_Model(base.copy(), state, 0))
+    def _begun(self, first: _Model) -> _Thread:
+        thread = _Thread()
+        thread.add(first.pair, first)
+        return thread
+
+    def _keep(self, place: tuple[str, str], thread: _Thread) -> None:
+        """Only where this node goes on to train: a request that is refused ends no other thread."""
+        self._threads[place] = thread
+        self._threads.move_to_end(place)
+        while len(self._threads) > MAX_ACTIVE_RUNS:
+            self._threads.popitem(last=False)
 
 
-def _go_on(thread: _Thread, slot: Slot, summed: np.ndarray, terms: Terms, recipe: Recipe) -> None:
-    """What the newest sum makes of the model that its members began with; without that the thread is lost.
+def _sent(shown: Shown, resume: Resume | None) -> tuple[Pair, _Model] | None:
+    """The model that was sent along, if it is the one that the ask names."""
+    if shown.sent is None or resume is None:
+        return None
+    pair = shown.sent.pair
+    if pair != (resume.base_model, resume.server):
+        raise _other("the model and state that the ask names", "others")
+    return pair, shown.sent
 
-    Of a round with several teams it is the sum of all: the model is everybody's, or another union's.
-    """
-    previous = slot.previous
-    if previous is None or (previous.round, previous.attempt) <= thread.newest:
-        return
-    thread.newest = (previous.round, previous.attempt)
-    before = thread.models.get(previous.base_model)
-    if before is None:
-        thread.clear()
-        return
-    update = mean(summed, terms, previous.online)
-    thread.add(before.after(update, recipe, before.step))
-    if slot.base_model not in thread.models and thread.steps != before.step:
-        thread.add(before.after(update, recipe, thread.steps))  # members went back before: steps count on
+
+def _before(thread: _Thread, pair: Pair, sent: tuple[Pair, _Model] | None, recipe: Recipe) -> _Model | None:
+    """The model that members of a sum began with: this node's own, or the one that was sent along."""
+    found = thread.find(pair, recipe)
+    if found is None and sent is not None and sent[0] == pair:
+        found = thread.add(*sent)
+    if found is None and thread.doubted is not None and thread.doubted.pair == pair:
+        found = thread.add(pair, thread.doubted)
+    return found
 
 
 def _other(need: str, found: str) -> ContextMismatchError:

@@ -11,7 +11,10 @@
 - A new machine is told in which rounds a process before this one answered UNMASK (by the notes of what left):
   it takes part in no other attempt of those. A power cut may take the last such note; the other members have
   burned the round all the same, and a second sum of it would need t of them.
-- At most `MAX_ACTIVE_RUNS`; the one that was not asked for longest ends first.
+- What sums are checked with (`policies.secagg.sum_keys`) goes from machine to machine where a run goes on
+  under another contract: the last sum of the old one is shown under the new one.
+- At most `MAX_ACTIVE_RUNS`; the one that was not asked for longest ends first, and before that one which
+  helped to open nothing: setups cost a broker nothing, and must not end what a node knows of other runs.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from client.outbox import Outbox
     from policies.identity import SigningKey
     from policies.ports import Entropy
-    from policies.secagg.node import Slot
+    from policies.secagg.sum_keys import SumKeys
     from policies.secagg.terms import Terms
 
 __all__ = ["InRun", "Machines", "Place", "place_of"]
@@ -51,14 +54,6 @@ class InRun:
 
     machine: NodeMachine
     terms: Terms
-
-    def owes(self, slot: Slot) -> bool:
-        """Whether the broker leaves out a sum of the present setup that this node helped to open."""
-        newest = max(((one.round, one.attempt) for one in self.machine.opened), default=None)
-        if newest is None or not self.terms.group_mac or newest[0] < self.machine.first_round:
-            return False
-        shown = slot.previous
-        return shown is None or (shown.round, shown.attempt) < newest
 
 
 class Machines:
@@ -81,7 +76,7 @@ class Machines:
         place = place_of(seat, run)
         if place not in self._inside:
             terms = terms_here(seat, run)
-            opened = self._outbox.newest_round(ExchangeType.SA_UNMASK.value, contract=place[0], run=run)
+            opened = self._outbox.newest_round(ExchangeType.SA_UNMASK.value, run=run)
             probes = probes_of(seat.held.contract, seat.recipe.canonical, terms)
             machine = NodeMachine(
                 terms,
@@ -91,12 +86,22 @@ class Machines:
                 expected_teams=None if probes is None else probes.teams,
                 guard=release_guard(terms),
                 opened_round=opened,
+                sum_keys=self._sum_keys(place),
             )
             self._inside[place] = InRun(machine, terms)
         self._inside.move_to_end(place)
         while len(self._inside) > MAX_ACTIVE_RUNS:
-            self._inside.popitem(last=False)
+            del self._inside[self._spare()]
         return self._inside[place]
+
+    def _sum_keys(self, place: Place) -> SumKeys | None:
+        """Those of the same run under an earlier contract."""
+        found = (one.machine.sum_keys for at, one in self._inside.items() if at[1:] == place[1:])
+        return next(found, None)
+
+    def _spare(self) -> Place:
+        *older, _ = self._inside
+        return next((at for at in older if not self._inside[at].machine.opened), older[0])
 
     def of(self, seat: Seat, run: str) -> InRun:
         """The machine of a run.

@@ -4,7 +4,7 @@
 `Masked.open`, before the tensor is pulled and before anything is spent:
 
 1. the tensor has the form that the contract's ``group_mac`` asks for: the base model, and where sums carry
-   a tag the newest opened sum behind it;
+   a tag what the ask says behind it, opened sums and maybe a model (`client.secagg.following`);
 2. there is a setup of this run in this process (`client.secagg.machines`);
 3. the machine admits the attempt: its slot is fresh, and round, teams, base model and members are those of
    its own terms (`policies.secagg.node.NodeMachine.admit`).
@@ -26,6 +26,7 @@ import numpy as np
 
 from client.contributing import Leaving
 from client.secagg.agreed import grid_step
+from client.secagg.following import shown_in
 from client.secagg.machines import place_of
 from policies.encoding import b64, digest, is_digest, unb64
 from policies.errors import EncodingError
@@ -129,12 +130,14 @@ class _Masking:
         base = tensor[:size].view("<f4")
         if digest(tensor_bytes(base)) != self.slot.base_model:
             raise _other("the base model that the request names", "another tensor")
-        summed = tensor[size:] if tensor.size > size else None
-        self.following.check(self.seat, self.header.run, self.inside, self.slot, base=base, summed=summed)
-        if summed is not None and self.slot.previous is not None:
-            at = self.slot.previous
-            named = {"round": at.round, "attempt": at.attempt, "sum": digest(tensor_bytes(summed))}
-            self.said["checked"] = named
+        shown = shown_in(tensor[size:].view("<u4"), self.slot, self.seat.recipe)
+        checked = self.following.check(
+            self.seat, self.header.run, self.inside, self.slot, base=base, shown=shown
+        )
+        if checked is not None:
+            teams = shown.sums[self.slot.shown.index(checked)].reshape(len(checked.opened), -1)
+            sums = [digest(tensor_bytes(one)) for one in teams]
+            self.said["checked"] = {"round": checked.round, "attempt": checked.attempt, "sums": sums}
         return base
 
     def keep(self, made: Made) -> None:
@@ -152,9 +155,9 @@ class _Masking:
 
 def _check_form(header: RequestHeader, terms: Terms) -> None:
     spec, size = header.tensor, terms.dimension
-    shapes = {(size,), (2 * size,)} if terms.group_mac else {(size,)}
     dtype = "uint32" if terms.group_mac else "float32"
-    if spec is None or spec.dtype != dtype or spec.shape not in shapes:
+    fits = spec is not None and spec.dtype == dtype and len(spec.shape) == 1 and spec.shape[0] > 0
+    if spec is None or not fits or (spec.shape != (size,) and (not terms.group_mac or spec.shape[0] % size)):
         found = "no tensor" if spec is None else f"{spec.dtype} {list(spec.shape)}"
         raise _other(f"{dtype} [{size}] of the recipe's model, as the contract's group_mac asks", found)
 

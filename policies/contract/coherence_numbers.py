@@ -31,7 +31,7 @@ from policies.contract.thresholds import (
     most_colluders,
     weights_fit,
 )
-from policies.limits import SECAGG_PARTIES
+from policies.limits import HONEST_MIN, SECAGG_PARTIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,9 +51,14 @@ _REPORT_OF_USE: Final[Mapping[str, str]] = {
 
 
 def _refuse(
-    clause: str, need: str, found: object, *, kind: type[ContractInvalidError] = ContractInvalidError
+    clause: str,
+    need: str,
+    found: object,
+    *,
+    remedy: str = "",
+    kind: type[ContractInvalidError] = ContractInvalidError,
 ) -> ContractInvalidError:
-    return kind(clause=clause, need=need, found=str(found)[:160], remedy=remedy_at(clause))
+    return kind(clause=clause, need=need, found=str(found)[:160], remedy=remedy or remedy_at(clause))
 
 
 # --- 6. privacy ---
@@ -105,22 +110,35 @@ def _tighter(cap: PrivacyCapClause, release: Decimal, total: Decimal) -> None:
 def _noise(contract: Contract) -> None:
     common, name = contract.privacy, contract.privacy.clause
     if (common.noise == "shares") != (common.honest_min is not None):
-        raise _refuse(name, "honest_min exactly where noise is shares", f"honest_min {common.honest_min}")
+        wrong = "none" if common.honest_min is None else f"noise {common.noise}"
+        remedy = f"write honest_min: {HONEST_MIN} or more with noise: shares, and none with local-full"
+        raise _refuse(name, "honest_min exactly where noise is shares", wrong, remedy=remedy)
     if common.honest_min is None:
         return
     _need_secure_aggregation(contract, "with noise shares")
-    colluders = contract.aggregation.max_colluders
     for recipe in contract.recipes:
         groups = len(contract.groups(recipe.participants))
         if groups < SHARES_GROUPS:
             need = f"noise shares only where {recipe.clause} has at least {SHARES_GROUPS} groups"
-            raise _refuse(name, need, f"{groups} groups")
-        if common.honest_min > groups - colluders:
-            need = f"honest_min at most {groups - colluders}: the groups of {recipe.clause} less {colluders}"
-            raise _refuse(name, need, common.honest_min)
+            remedy = "win more contributors, or write noise: local-full"
+            raise _refuse(name, need, f"{groups} groups", remedy=remedy)
+        _colluders(contract, recipe)  # before honest_min: with too many of them no honest_min would do
+        _honest(contract, recipe, groups - contract.aggregation.max_colluders)
         if len({Decimal(one) for one in contract.weights(recipe.participants).values()}) > 1:
             need = f"equal weights in {recipe.clause} with noise shares"
-            raise _refuse(contract.aggregation.clause, need, "weights that differ")
+            remedy = "write weights: equal, or noise: local-full"
+            raise _refuse(contract.aggregation.clause, need, "weights that differ", remedy=remedy)
+
+
+def _honest(contract: Contract, recipe: RecipeClause, most: int) -> None:
+    """``honest_min`` groups are left when ``max_colluders`` are not honest."""
+    common, colluders = contract.privacy, contract.aggregation.max_colluders
+    if common.honest_min is None or common.honest_min <= most:
+        return
+    fewer = f"honest_min: {most}, " if most >= HONEST_MIN else ""
+    remedy = f"{fewer}a lower max_colluders in {contract.aggregation.clause}, or more contributors"
+    need = f"honest_min at most {most}: the groups of {recipe.clause} less {colluders}"
+    raise _refuse(common.clause, need, common.honest_min, remedy=remedy)
 
 
 def _protected(contract: Contract) -> None:
@@ -135,14 +153,16 @@ def _protected(contract: Contract) -> None:
         groups = len(contract.groups(recipe.participants))
         if groups < PROTECTED_GROUPS:
             need = f"protected_properties only where {recipe.clause} has at least {PROTECTED_GROUPS} groups"
-            raise _refuse(name, need, f"{groups} groups")
+            remedy = "win more contributors, or leave protected_properties out"
+            raise _refuse(name, need, f"{groups} groups", remedy=remedy)
 
 
 def _need_secure_aggregation(contract: Contract, why: str) -> None:
     mode = contract.aggregation.secure_aggregation
     if mode != _REQUIRED:
         need = f"secure_aggregation required in {contract.aggregation.clause} {why}"
-        raise _refuse(contract.privacy.clause, need, mode)
+        remedy = f"write it in {contract.aggregation.clause}, or leave out what it is needed for"
+        raise _refuse(contract.privacy.clause, need, mode, remedy=remedy)
 
 
 # --- 7. minimum numbers ---
@@ -158,11 +178,13 @@ def check_numbers(contract: Contract) -> None:
     k, clause = contract.aggregation.min_parties, contract.aggregation.clause
     groups = len(contract.groups(one.party for one in contract.contributors))
     if k > groups:
-        raise _refuse(clause, f"min_parties at most the {groups} independent groups", k)
+        need = f"min_parties at most the {groups} independent groups"
+        raise _refuse(clause, need, k, remedy=f"lower min_parties to {groups}, or win more contributors")
     for recipe in contract.recipes:
         own = len(contract.groups(recipe.participants))
         if k > own:
-            raise _refuse(clause, f"min_parties at most the {own} groups of {recipe.clause}", k)
+            need = f"min_parties at most the {own} groups of {recipe.clause}"
+            raise _refuse(clause, need, k, remedy=f"lower min_parties to {own}, or win more contributors")
     _tagged(contract)
     for recipe in contract.recipes:
         _colluders(contract, recipe)
@@ -170,10 +192,11 @@ def check_numbers(contract: Contract) -> None:
             _secure(contract, recipe)
     least = contract.release.approvals.min
     if least > groups:
-        raise _refuse(contract.release.clause, f"approvals.min at most the {groups} groups", least)
+        need, remedy = f"approvals.min at most the {groups} groups", f"lower approvals.min to {groups}"
+        raise _refuse(contract.release.clause, need, least, remedy=remedy)
     if contract.queries is not None and contract.queries.min_groups > groups:
         need, found = f"min_groups at most the {groups} groups", contract.queries.min_groups
-        raise _refuse(contract.queries.clause, need, found)
+        raise _refuse(contract.queries.clause, need, found, remedy=f"lower min_groups to {groups}")
 
 
 def _colluders(contract: Contract, recipe: RecipeClause) -> None:
@@ -184,30 +207,38 @@ def _colluders(contract: Contract, recipe: RecipeClause) -> None:
     most = most_colluders(n, fewest)
     if pooling.max_colluders > most:
         need = f"max_colluders at most {most} for the {n} parties of {recipe.clause}, {fewest} in each sum"
-        raise _refuse(pooling.clause, need, pooling.max_colluders, kind=ColludersTooManyError)
+        raised = n > fewest and most_colluders(n, n) > most  # else more of them in each sum would not help
+        more = "win more contributors" + (", or raise min_parties" if raised else "")
+        found, remedy = pooling.max_colluders, f"lower max_colluders to {most}, or {more}"
+        raise _refuse(pooling.clause, need, found, remedy=remedy, kind=ColludersTooManyError)
 
 
 def _tagged(contract: Contract) -> None:
     pooling = contract.aggregation
     if pooling.group_mac == "on" and pooling.secure_aggregation != _REQUIRED:
         need = "group_mac on only with secure_aggregation required: there is no other sum to tag"
-        raise _refuse(pooling.clause, need, pooling.secure_aggregation)
+        remedy = "write secure_aggregation: required, or group_mac: off"
+        raise _refuse(pooling.clause, need, pooling.secure_aggregation, remedy=remedy)
 
 
 def _secure(contract: Contract, recipe: RecipeClause) -> None:
     pooling, n = contract.aggregation, len(recipe.participants)
     if not CONTRIBUTORS_MIN <= n <= SECAGG_PARTIES:
         need = f"{CONTRIBUTORS_MIN} to {SECAGG_PARTIES} contributors in {recipe.clause}"
-        raise _refuse(pooling.clause, f"secure aggregation only with {need}", n)
+        remedy = "other participants in the recipe, or secure_aggregation: off"
+        raise _refuse(pooling.clause, f"secure aggregation only with {need}", n, remedy=remedy)
     least = groups_to_open(pooling.min_parties, pooling.max_colluders, contract.privacy.honest_min)
     groups = len(contract.groups(recipe.participants))
     if least > groups:
         need = f"{least} independent groups in {recipe.clause}, so that a sum may be opened"
-        raise _refuse(pooling.clause, need, groups)
+        remedy = "win contributors of other groups, or lower min_parties, max_colluders or honest_min"
+        raise _refuse(pooling.clause, need, groups, remedy=remedy)
     weights = [Fraction(one) for one in contract.weights(recipe.participants).values()]
     if not weights_fit(weights):
         need = f"fixed_weights within {WEIGHT_RATIO} to 1 in {recipe.clause}: a lighter member hides nobody"
-        raise _refuse(pooling.clause, need, f"1 to {float(min(weights) / max(weights)):.3g}")
+        remedy = "weights that are closer, or weights: equal"
+        found = f"1 to {float(min(weights) / max(weights)):.3g}"
+        raise _refuse(pooling.clause, need, found, remedy=remedy)
 
 
 # --- 8. bounds and reports ---

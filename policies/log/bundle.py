@@ -38,7 +38,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from policies.encoding import b64, canonical, digest
 from policies.limits import BUNDLE_BYTES, BUNDLE_FILES, LOG_BODY_MAX
@@ -87,6 +87,9 @@ _END = struct.Struct("<4sHHHHIIH")
 _VERSION, _DATE = 20, (1 << 5) | 1  # 1980-01-01 00:00:00
 _OFFSET_MAX = 0xFFFF_FFFE
 _COUNT_MAX = 0xFFFE
+
+
+_FORM: Final = "the bundle's own bytes, as it was exported"
 
 
 def _refuse(need: str, found: str) -> BundleError:
@@ -365,9 +368,9 @@ def unpack(data: bytes) -> dict[str, bytes]:
     _check_names(list(files))  # 3.
     for (head, start), (name, content) in zip(heads, files.items(), strict=True):  # 4.
         if view[head:start] != _local(name.encode("ascii"), content):
-            raise _refuse("the one form of a bundle", f"another header of {name}")
+            raise _refuse(_FORM, f"a repacked or altered archive: the header of {name}")
     if view[at:] != _directory(files):
-        raise _refuse("the one form of a bundle", "another directory")
+        raise _refuse(_FORM, "a repacked or altered archive: its directory")
     return files
 
 

@@ -216,8 +216,8 @@ AUDIT_FIGURES = record(
 _RECEIPT = record(
     {"steps_total": INTEGER, "ledger_head": DIGEST, "sampler": NAME, "engine": NAME, "generator": NAME}
 )
-CHECKED_SUM = record({"round": INTEGER, "attempt": INTEGER, "sum": DIGEST})
-"""What a member says of the newest opened sum that it was shown, once the sum's tag held."""
+CHECKED_SUM = record({"round": INTEGER, "attempt": INTEGER, "sums": many(DIGEST, TEAMS_MAX)})
+"""What a member says of the newest opened sum that it was shown, of each opened team, once its tag held."""
 
 _T = EntryType
 

@@ -21,7 +21,7 @@ from policies.privacy.accounting import epsilon_filter, epsilon_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["LANGUAGES", "Beside", "holds_against", "not_protected", "page"]
+__all__ = ["LANGUAGES", "Beside", "holds_against", "not_protected", "page", "promise"]
 
 Json = dict[str, Any]
 LANGUAGES: Final = ("en", "ja")
@@ -139,9 +139,8 @@ _EN: Final = {
     "claim": "What is promised to {party}",
     "none": "Nothing: {party} trained without a plan.",
     "promise": (
-        "Had any one {unit} of {party} not been there, what left its site would have looked almost the same:"
-        " the chance of any outcome differs by at most a factor e^{epsilon} (about {factor}), up to a"
-        " probability of {delta}."
+        "Whether any one {unit} of {party} was there changes the chance of whatever left its site by at most"
+        " a factor e^{epsilon} (about {factor}), up to a probability of {delta}."
     ),
     "tight": "The tight figure of the same plan is epsilon {tight}.",
     "rests": (
@@ -206,8 +205,8 @@ _JA: Final = {
     "claim": "{party} に対する約束",
     "none": "約束なし：{party} は計画なしで学習した。",
     "promise": (
-        "{party} の{unit}のうち任意の一つがなかったとしても、拠点から出たものはほとんど同じに見える。"
-        "どの結果の確率も、確率 {delta} を除いて高々 e^{epsilon} 倍（約 {factor} 倍）しか変わらない。"
+        "{party} の{unit}のうち任意の一つがあったかなかったかで、拠点から出たもののどの結果の確率も、"
+        "確率 {delta} を除いて高々 e^{epsilon} 倍（約 {factor} 倍）しか変わらない。"
     ),
     "tight": "同じ計画の厳密な値は ε {tight} である。",
     "rests": "これは少なくとも {honest} の誠実なサイロとセキュア集約に依拠する。各サイロがノイズを分担した。",
@@ -304,14 +303,7 @@ def _claim(row: Mapping[str, Any], words: Mapping[str, str], at: int) -> Iterato
     if told is None:
         yield words["none"].format(party=party)
         return
-    unit = _UNITS[told["unit"]][at]
-    yield words["promise"].format(
-        unit=unit,
-        party=party,
-        epsilon=told["epsilon_rdp"],
-        factor=_factor(told["epsilon_rdp"]),
-        delta=told["delta"],
-    )
+    yield promise(told, party, lang=LANGUAGES[at])
     if told["epsilon_pld"]:
         yield words["tight"].format(tight=told["epsilon_pld"])
     honest = told["rests_on_honest_silos"]
@@ -321,6 +313,24 @@ def _claim(row: Mapping[str, Any], words: Mapping[str, str], at: int) -> Iterato
         key = "last" if one is table[-1] else "colluders"
         yield words[key].format(bad=one["colluders"], epsilon=one["epsilon_rdp"])
     yield from _measured(row, words)
+
+
+def promise(told: Mapping[str, Any], party: str, *, lang: str = "en") -> str:
+    """What a claim says, in one sentence.
+
+    Args:
+        told: ``unit``, ``epsilon_rdp`` and ``delta``, as a statement has them.
+        party: Whose data it is about.
+        lang: ``en`` or ``ja``.
+    """
+    words, at = (_JA, 1) if lang == "ja" else (_EN, 0)
+    return words["promise"].format(
+        unit=_UNITS[told["unit"]][at],
+        party=party,
+        epsilon=told["epsilon_rdp"],
+        factor=_factor(told["epsilon_rdp"]),
+        delta=told["delta"],
+    )
 
 
 def _factor(epsilon: str) -> str:

@@ -8,7 +8,8 @@ and recipe fix (threshold, bound, weights, ring) is in none, so a message that r
                share       positions; per advertiser its signed advert
                open        positions of M; per member its signed share header, and for the reader commitments
                            and ciphertext
-               contribute  JSON {setup, round, attempt, base_model, teams}; nonces of M; the last opened sum
+               contribute  JSON {setup, round, attempt, base_model, server, teams}; nonces of M; opened sums
+                           that are shown to this member; the model that is sent along to it
                confirm     JSON {online, opened}; per online member digest, lane and signature (120 bytes)
                unmask      per signer position and signature (65 bytes)
     answer     advertise   signed advert
@@ -27,7 +28,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from policies.encoding import canonical, is_digest, parse
 from policies.errors import EncodingError
 from policies.limits import SECAGG_SETUP_BYTES
-from policies.secagg.contexts import Context
 from policies.secagg.documents import SIGNATURE_BYTES, SignedBytes
 from policies.secagg.errors import ContextMismatchError
 from policies.secagg.keystream import LANE_BYTES
@@ -49,6 +49,7 @@ __all__ = [
     "OpenAsk",
     "Package",
     "Previous",
+    "Resume",
     "ShareAnswer",
     "read_adverts",
     "read_unmask",
@@ -61,6 +62,12 @@ __all__ = [
 
 _SIGNER_BYTES: Final = 1 + SIGNATURE_BYTES
 _LIES: Final = 1
+_TAGS: Final = 2**64
+_PREVIOUS: Final = {
+    **dict.fromkeys(("setup", "round", "attempt"), int),
+    **dict.fromkeys(("base_model", "server"), str),
+    **dict.fromkeys(("members", "teams", "opened", "online", "tags"), list),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,76 +203,121 @@ class OpenAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Previous:
-    """The newest sum that was opened before, under the same setup: what the members' tag is checked with.
+    """A sum that was opened before, maybe under another setup or contract: what its tag is checked with.
+
+    Members travel by name: rosters of two contracts may differ.
 
     Attributes:
-        round, attempt, base_model, teams, nonces: Of its context.
-        online: Members whose vectors are in it.
-        tags: Sum of their tags.
+        setup: Number of its setup.
+        round, attempt, base_model, server, teams, nonces: Of its context.
+        opened: Numbers of the teams whose sums were opened, rising.
+        online: Members whose vectors are in one of them, sorted.
+        tags: Per opened team, the sum of its members' tags.
     """
 
+    setup: int
     round: int
     attempt: int
     base_model: str
+    server: str
     teams: Teams
     nonces: tuple[bytes, ...]
+    opened: tuple[int, ...]
     online: tuple[str, ...]
-    tags: int
+    tags: tuple[int, ...]
 
-    def to_bytes(self, terms: Terms) -> bytes:
-        """As it travels."""
+    @property
+    def at(self) -> tuple[int, int]:
+        """Round and attempt."""
+        return self.round, self.attempt
+
+    @property
+    def supports(self) -> Teams:
+        """Per opened team, the members whose vectors are in its sum."""
+        inside = set(self.online)
+        return tuple(tuple(one for one in self.teams[number] if one in inside) for number in self.opened)
+
+    def to_bytes(self) -> bytes:
+        """As it travels: each member's name once."""
+        members = sorted(one for team in self.teams for one in team)
+        places = {name: at for at, name in enumerate(members)}
         head = {
+            "setup": self.setup,
             "round": self.round,
             "attempt": self.attempt,
             "base_model": self.base_model,
-            "teams": _team_places(self.teams, terms),
-            "online": list(_places(self.online, terms)),
-            "tags": str(self.tags),
+            "server": self.server,
+            "members": members,
+            "teams": [[places[one] for one in team] for team in self.teams],
+            "opened": list(self.opened),
+            "online": [places[one] for one in self.online],
+            "tags": [str(one) for one in self.tags],
         }
         return pack([canonical(head), b"".join(self.nonces)])
 
     @classmethod
-    def from_bytes(cls, data: bytes, terms: Terms) -> Self:
+    def from_bytes(cls, data: bytes) -> Self:
         """As it came."""
         facts, nonces = unpack(data, 2)
-        head = _head(facts, round=int, attempt=int, base_model=str, teams=list, online=list, tags=str)
-        if not head["tags"].isascii() or not head["tags"].isdigit() or int(head["tags"]) >= 2**64:
-            raise _other("a sum of tags below 2^64", "another value")
+        head = _head(facts, **_PREVIOUS)
+        members, opened = head["members"], _rising(head["opened"])
+        if not all(type(one) is str for one in members) or sorted(set(members)) != members:
+            raise _other("names of members, sorted", "others")
+        teams = tuple(tuple(members[at] for at in _within(team, members)) for team in head["teams"])
+        if sorted(one for team in teams for one in team) != members or not opened:
+            raise _other("each member in one team, and an opened one", "others")
+        _within(list(opened), teams)
         return cls(
-            round=head["round"],
-            attempt=head["attempt"],
+            **{name: head[name] for name in ("setup", "round", "attempt")},
             base_model=_digest(head["base_model"]),
-            teams=_read_teams(head["teams"], terms),
-            nonces=tuple(cut(nonces, KEY_BYTES)),
-            online=_parties(head["online"], terms),
-            tags=int(head["tags"]),
-        )
-
-    def context(self, now: Context) -> Context:
-        """Its context, under the setup of the attempt that follows it."""
-        return Context(
-            setup=now.setup,
-            seal=now.seal,
-            round=self.round,
-            attempt=self.attempt,
-            base_model=self.base_model,
-            members=now.members,
-            teams=self.teams,
-            nonces=self.nonces,
+            server=_digest(head["server"]),
+            teams=teams,
+            nonces=tuple(cut(nonces, KEY_BYTES, len(members))),
+            opened=opened,
+            online=tuple(members[at] for at in _within(head["online"], members)),
+            tags=_tags(head["tags"], len(opened)),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """A model of the run that comes with its optimiser's state, for a node that lost the thread.
+
+    Attributes:
+        base_model, server: Its digests, as in a context.
+        step: Steps of the server before it.
+    """
+
+    base_model: str
+    server: str
+    step: int
+
+    def to_bytes(self) -> bytes:
+        """As it travels."""
+        return canonical({"base_model": self.base_model, "server": self.server, "step": self.step})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """As it came."""
+        head = _head(data, base_model=str, server=str, step=int)
+        if head["step"] < 0:
+            raise _other("a number of steps", "one below 0")
+        return cls(base_model=_digest(head["base_model"]), server=_digest(head["server"]), step=head["step"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContributeAsk:
-    """One attempt."""
+    """One attempt; ``shown`` and ``resume`` are about what lies behind the base model in the tensor."""
 
     number: int
     round: int
     attempt: int
     base_model: str
+    server: str
     teams: Teams
     nonces: tuple[bytes, ...]
-    previous: Previous | None
+    shown: tuple[Previous, ...]
+    resume: Resume | None = None
 
     def to_bytes(self, terms: Terms) -> bytes:
         """As it travels."""
@@ -274,24 +326,28 @@ class ContributeAsk:
             "round": self.round,
             "attempt": self.attempt,
             "base_model": self.base_model,
+            "server": self.server,
             "teams": _team_places(self.teams, terms),
         }
-        before = b"" if self.previous is None else self.previous.to_bytes(terms)
-        return pack([canonical(head), b"".join(self.nonces), before])
+        shown = pack([one.to_bytes() for one in self.shown])
+        resume = b"" if self.resume is None else self.resume.to_bytes()
+        return pack([canonical(head), b"".join(self.nonces), shown, resume])
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: Terms) -> Self:
         """As it came."""
-        facts, nonces, before = _parts(data, 3)
-        head = _head(facts, setup=int, round=int, attempt=int, base_model=str, teams=list)
+        facts, nonces, shown, resume = _parts(data, 4)
+        head = _head(facts, setup=int, round=int, attempt=int, base_model=str, server=str, teams=list)
         return cls(
             number=head["setup"],
             round=head["round"],
             attempt=head["attempt"],
             base_model=_digest(head["base_model"]),
+            server=_digest(head["server"]),
             teams=_read_teams(head["teams"], terms),
             nonces=tuple(cut(nonces, KEY_BYTES)),
-            previous=Previous.from_bytes(before, terms) if before else None,
+            shown=tuple(map(Previous.from_bytes, unpack(shown))),
+            resume=Resume.from_bytes(resume) if resume else None,
         )
 
 
@@ -380,6 +436,23 @@ def _rising(numbers: list[Any]) -> tuple[int, ...]:
     if not all(type(one) is int for one in numbers) or sorted(set(numbers)) != numbers:
         raise _other("whole numbers, each once and rising", "others")
     return tuple(numbers)
+
+
+def _within(places: object, names: Sequence[object]) -> tuple[int, ...]:
+    """Rising places in a list."""
+    if type(places) is not list:
+        raise _other("a list of places", "another value")
+    found = _rising(places)
+    if found and not 0 <= found[0] <= found[-1] < len(names):
+        raise _other(f"places from 0 to {len(names) - 1}", "others")
+    return found
+
+
+def _tags(texts: list[Any], count: int) -> tuple[int, ...]:
+    texts = [one if type(one) is str and one.isascii() and one.isdigit() else str(_TAGS) for one in texts]
+    if len(texts) != count or not all(len(one) <= len(str(_TAGS)) and int(one) < _TAGS for one in texts):
+        raise _other("for each opened team a sum of tags below 2^64", "others")
+    return tuple(map(int, texts))
 
 
 def _team_places(teams: Teams, terms: Terms) -> list[list[int]]:

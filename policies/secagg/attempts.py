@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from policies.secagg.asks import ConfirmAsk, ContributeAsk, Previous, vector_answer, write_unmask
-from policies.secagg.contexts import Context, Lane
+from policies.secagg.contexts import NO_STATE, Context, Lane
 from policies.secagg.documents import Confirmation, VectorHeader, check, is_signed, vectors_root
 from policies.secagg.errors import (
     CohortTooSmallError,
@@ -43,6 +43,7 @@ from policies.secagg.setups import blaming
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from policies.secagg.asks import Resume
     from policies.secagg.contexts import Teams
     from policies.secagg.keystream import Signed
     from policies.secagg.setups import Setup
@@ -57,18 +58,20 @@ class Opened:
     Attributes:
         setup: Number of its setup.
         context: Of the attempt.
+        numbers: Of the opened teams, rising.
         online: U3; ``teams`` the online members of each opened team, in the order of ``sums``.
         sums: Digest of each opened sum.
-        tags: Sum of the tags of all that were opened.
+        tags: Per opened team, the sum of its members' tags.
         transcript: Bytes of the `policies.secagg.record.Record`.
     """
 
     setup: int
     context: Context
+    numbers: tuple[int, ...]
     online: tuple[str, ...]
     teams: Teams
     sums: tuple[str, ...]
-    tags: int
+    tags: tuple[int, ...]
     transcript: bytes = field(repr=False)
 
     @property
@@ -80,11 +83,14 @@ class Opened:
         """What the next attempts say of it."""
         now = self.context
         return Previous(
+            setup=self.setup,
             round=now.round,
             attempt=now.attempt,
             base_model=now.base_model,
+            server=now.server,
             teams=now.teams,
             nonces=now.nonces,
+            opened=self.numbers,
             online=self.parties,
             tags=self.tags,
         )
@@ -92,11 +98,6 @@ class Opened:
 
 class Before(Protocol):
     """A sum that was opened before: an `Opened`, or what a broker that starts again kept of one."""
-
-    @property
-    def setup(self) -> int:
-        """Number of its setup."""
-        ...
 
     def previous(self) -> Previous:
         """What the next attempts say of it."""
@@ -112,7 +113,8 @@ class Attempt:
         attempt: From 1.
         base_model: Digest (``sha256:…``) of the model that members train on.
         teams: Of a probe round, each in roster order; None: one team, everybody.
-        previous: The newest sum that was opened in an earlier round. One of another setup is not spoken of.
+        server: Digest of the server's state before the round.
+        previous: The newest sum that was opened in an earlier round: what is shown to whom nothing else is.
 
     Attributes:
         context: As all members must see it.
@@ -127,6 +129,7 @@ class Attempt:
         round: int,  # noqa: A002  the word of the protocol
         attempt: int,
         base_model: str,
+        server: str = NO_STATE,
         teams: Teams | None = None,
         previous: Before | None = None,
     ) -> None:
@@ -137,6 +140,7 @@ class Attempt:
             round=round,
             attempt=attempt,
             base_model=base_model,
+            server=server,
             members=setup.members,
             teams=teams or (setup.members,),
             nonces=setup.reveals(round),
@@ -145,7 +149,7 @@ class Attempt:
         self.opened_teams: tuple[int, ...] = ()
         self._slot = setup.frame.slot(round, attempt)
         self._ctx = self.context.digest(self.terms)
-        self._previous = previous if previous is not None and previous.setup == setup.number else None
+        self._sums_shown = (previous.previous(),) if previous is not None and self.terms.group_mac else ()
         self._vectors: dict[str, tuple[VectorHeader, bytes]] = {}
         self._confirmation: Confirmation | None = None
         self._confirmed: dict[str, bytes] = {}
@@ -157,8 +161,13 @@ class Attempt:
 
     # CONTRIBUTE
 
-    def contribute_ask(self) -> bytes:
-        """The same for all members."""
+    def contribute_ask(self, shown: Sequence[Previous] | None = None, resume: Resume | None = None) -> bytes:
+        """The same for all members, but for what is shown to each: no signature and no mask is bound to it.
+
+        Args:
+            shown: Opened sums of earlier rounds, oldest first; None: the newest.
+            resume: The model that is sent along to a member which lost the thread.
+        """
         now = self.context
         ask = ContributeAsk(
             number=self.setup.number,
@@ -166,8 +175,10 @@ class Attempt:
             attempt=now.attempt,
             base_model=now.base_model,
             teams=now.teams,
+            server=now.server,
             nonces=now.nonces,
-            previous=None if self._previous is None else self._previous.previous(),
+            shown=self._sums_shown if shown is None else tuple(shown),
+            resume=resume,
         )
         return ask.to_bytes(self.terms)
 
@@ -303,10 +314,11 @@ class Attempt:
         return Opened(
             setup=self.setup.number,
             context=self.context,
+            numbers=self.opened_teams,
             online=self.online,
             teams=teams,
             sums=sums,
-            tags=sum(tags) % 2**64,
+            tags=tuple(tags),
             transcript=self._record(sums).to_bytes(),
         )
 
@@ -345,6 +357,7 @@ class Attempt:
             round=now.round,
             attempt=now.attempt,
             base_model=now.base_model,
+            server=now.server,
             adverts=adverts,
             shares=shares,
             nonces=now.nonces,

@@ -4,10 +4,11 @@
     setup = H("setup", frame, (party, advert digest) in roster order)
     seal  = H("seal", setup, (party, share header digest) of the members M that shared)
     ctx   = H("ctx", setup, seal, round, attempt, teams, nonce reveals,
-              manifest, d, base model, recipe, ring, weights)
+              manifest, d, base model, server's state, recipe, ring, weights)
 
 Two views of any of it give another ``ctx``: masks that do not cancel, signatures that do not verify. The
-nonce reveals are in it so that nobody is shown other teams for a reason of its own. Standard library and
+nonce reveals are in it so that nobody is shown other teams for a reason of its own; the digest of the
+server's state, so that a sum whose tag holds vouches for model and state before it. Standard library and
 `cryptography` only: the verifier derives the same keys from revealed secrets.
 """
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from policies.encoding import digest
 from policies.limits import ATTEMPTS_PER_ROUND, INTEGER_MAX, SECAGG_ROUNDS
 from policies.secagg.errors import ContextMismatchError, SetupGoneError
 from policies.secagg.labels import KEY_BYTES, derived, hashed
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_NONCE",
+    "NO_STATE",
     "Context",
     "Frame",
     "Lane",
@@ -49,6 +52,8 @@ __all__ = [
 
 NO_NONCE: Final = bytes(KEY_BYTES)
 """Stands for the reveal of a member that owes it."""
+NO_STATE: Final = digest(b"")
+"""Digest of the state of a server that remembers nothing (`policies.server_step.state_digest`)."""
 Teams = tuple[tuple[str, ...], ...]
 
 
@@ -144,6 +149,7 @@ class Context:
         setup, seal: Digests of the setup, 32 bytes each.
         round, attempt: Of the slot.
         base_model: Digest (``sha256:…``) of the model that is trained on.
+        server: Digest of the server's state before the round (`policies.server_step.state_digest`).
         members: M, in roster order.
         teams: Who is summed together, each in roster order; a plain round has one team, M.
         nonces: Reveals in the order of ``members``, `NO_NONCE` where one is owed.
@@ -154,6 +160,7 @@ class Context:
     round: int
     attempt: int
     base_model: str
+    server: str
     members: tuple[str, ...]
     teams: Teams
     nonces: tuple[bytes, ...]
@@ -171,6 +178,7 @@ class Context:
             terms.manifest,
             terms.dimension,
             self.base_model,
+            self.server,
             terms.recipe,
             terms.quant_digest,
             terms.weights_digest,

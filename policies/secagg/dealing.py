@@ -137,8 +137,8 @@ class OwnKeys:
         """The link that is revealed for a round: hashing it leads to the one of the round before."""
         return chained(self.chain.reveal(), frame.last_round - round)
 
-    def advert(self, frame: Frame, *, party: str, position: int) -> Advert:
-        """What is advertised of them."""
+    def advert(self, frame: Frame, *, party: str, position: int, opened: int = 0) -> Advert:
+        """What is advertised of them, beside the newest round that the member helped to open."""
         slots = (
             SlotKeys(
                 public=public_of(one.pair.reveal()),
@@ -152,6 +152,7 @@ class OwnKeys:
             transports=tuple(public_of(one.reveal()) for one in self.transports),
             part=part_commitment(frame, position=position, part=self.part.reveal()),
             chain_end=chained(self.chain.reveal(), frame.rounds),
+            opened=min(opened, frame.first_round - 1),
             slots=tuple(slots),
         )
 
@@ -262,8 +263,8 @@ def receive(
     """What a dealer gave to a holder; the checks, in this order.
 
     1. commitments and ciphertext are the ones that the dealer signed for this holder (else it was the
-       broker); 2. the ciphertext opens; 3. the dealer's first nonce is a link of its chain; 4. its part of the
-       members' key is the one that it advertised; 5. each share is the committed one.
+       broker); 2. the ciphertext opens; 3. the dealer's first nonce is a link of its chain; 4. its part of
+       the members' key is the one that it advertised; 5. each share is the committed one.
 
     Args:
         transport: Private key of the holder for shares of this dealer.

@@ -155,6 +155,7 @@ class Advert:
         transports: Per place in the roster, the X25519 key that shares between the two are sealed with.
         part: Commitment to its part of the members' key.
         chain_end: Last link of its nonce chain.
+        opened: The newest round before this setup that it helped to open; 0 for none.
         slots: Per slot, in order.
     """
 
@@ -164,6 +165,7 @@ class Advert:
     transports: tuple[bytes, ...]
     part: bytes
     chain_end: bytes
+    opened: int
     slots: tuple[SlotKeys, ...]
 
     def blob(self) -> bytes:
@@ -172,7 +174,7 @@ class Advert:
 
     def payload(self) -> bytes:
         """Canonical JSON."""
-        free = {"part": self.part.hex(), "chain_end": self.chain_end.hex()}
+        free = {"part": self.part.hex(), "chain_end": self.chain_end.hex(), "opened": self.opened}
         return _payload(self, self.party, self.blob(), {**self.frame.facts(), **free})
 
     def digest(self) -> bytes:
@@ -189,8 +191,10 @@ class Advert:
         """
         signed.check_key(cls.payload_type, party=party, terms=terms)
         found = signed.opened(
-            cls.payload_type, party=party, expected=frame.facts(), free={"part", "chain_end"}
+            cls.payload_type, party=party, expected=frame.facts(), free={"part", "chain_end", "opened"}
         )
+        if type(found["opened"]) is not int or not 0 <= found["opened"] < frame.first_round:
+            raise _differs("a round before this setup, or 0", f"{ascii(found['opened'])[:80]}", party)
         pieces = iter(_pieces(signed.blob, KEY_BYTES, terms.n + 2 * frame.slots, party))
         transports = tuple(itertools.islice(pieces, terms.n))
         slots = (SlotKeys(public=one, commitment=next(pieces)) for one in pieces)
@@ -200,6 +204,7 @@ class Advert:
             transports=transports,
             part=_bytes32(found["part"], party),
             chain_end=_bytes32(found["chain_end"], party),
+            opened=found["opened"],
             slots=tuple(slots),
         )
 

@@ -12,6 +12,7 @@ SecaggError
   ShareBadError            secagg.share-bad            not what its dealer committed to
   PartitionBadError        secagg.partition-bad        teams that the revealed nonces do not give
   SetupGoneError           secagg.setup-gone           keys that ended with their process or setup
+  BehindError              secagg.behind               lost the thread of the models: asks to be sent one
   SumWrongError            secagg.sum-wrong            counter, tag or norm of the opened sum does not hold
   VectorLateError          secagg.vector-late          came after the online set was shown to members
   UpdateUnfitError         update.unfit                not finite, another shape, or beyond the ring
@@ -22,6 +23,7 @@ from __future__ import annotations
 from policies.errors import IriaiError
 
 __all__ = [
+    "BehindError",
     "CohortTooSmallError",
     "ContextMismatchError",
     "KeyNotPinnedError",
@@ -118,6 +120,13 @@ class SetupGoneError(SecaggError):
     """The keys of this setup are not here: they never outlive the process that drew them."""
 
     code = "secagg.setup-gone"
+    exit_code = 75
+
+
+class BehindError(SecaggError):
+    """This node can check sums from here on, but lacks the model before: the next attempt brings it."""
+
+    code = "secagg.behind"
     exit_code = 75
 
 

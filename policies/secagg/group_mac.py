@@ -78,6 +78,6 @@ def check(key: bytes, z: NDArray[np.uint32], tag_sum: int) -> None:
         raise SumWrongError(
             need="the sum that the members' tags add up to",
             found="another one: a member's tag is wrong, or the broker's sum",
-            remedy="nothing was spent: the broker goes back to the model before it. If it comes again, one of the "
-            "members of that sum is to blame, or the broker: an auditor redoes the sum from the masked vectors",
+            remedy="nothing was spent: the broker goes back to the model before it. If it comes again, a "
+            "member of that sum is to blame, or the broker: an auditor redoes it from the masked vectors",
         )

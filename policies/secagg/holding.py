@@ -93,10 +93,10 @@ class Holding:
     _shares: dict[int, dict[str, SharePair]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def begin(cls, frame: Frame, *, terms: Terms, party: str, entropy: Entropy) -> Holding:
-        """Fresh keys for a setup."""
+    def begin(cls, frame: Frame, *, terms: Terms, party: str, entropy: Entropy, opened: int = 0) -> Holding:
+        """Fresh keys for a setup, of a member that helped to open so many rounds before."""
         keys = OwnKeys.draw(frame, entropy, members=terms.n)
-        advert = keys.advert(frame, party=party, position=terms.position(party))
+        advert = keys.advert(frame, party=party, position=terms.position(party), opened=opened)
         return cls(terms=terms, party=party, frame=frame, advert=advert, keys=keys)
 
     @property

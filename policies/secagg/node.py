@@ -36,7 +36,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from policies.limits import SECAGG_ROUNDS
-from policies.secagg import group_mac, masks
+from policies.secagg import masks
 from policies.secagg.asks import (
     AdvertiseAsk,
     ConfirmAsk,
@@ -62,6 +62,7 @@ from policies.secagg.holding import Holding
 from policies.secagg.keystream import mask_lane
 from policies.secagg.rules import Rules
 from policies.secagg.slots import Masked, OpenedSum, Slot, SlotState, Stage
+from policies.secagg.sum_keys import SumKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,6 +93,7 @@ class NodeMachine:
             rounds: one team then, everybody.
         guard: The release guard; None where only one sum of a round can be opened.
         opened_round: The newest round that this party may have helped to open before this process began.
+        sum_keys: Of an earlier contract's machine in the same run.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class NodeMachine:
         expected_teams: ExpectedTeams | None = None,
         guard: Guard | None = None,
         opened_round: int = 0,
+        sum_keys: SumKeys | None = None,
     ) -> None:
         if terms.member(party).key != key.public:
             raise _refused_key(party)
@@ -115,6 +118,7 @@ class NodeMachine:
         self._present: Holding | None = None
         self._attempt: SlotState | None = None
         self._opened_round = opened_round
+        self.sum_keys = sum_keys or SumKeys()
         self._told_for = 0  # newest round that the own nonce was revealed for
         self._opened: deque[OpenedSum] = deque(maxlen=SECAGG_ROUNDS)
 
@@ -127,9 +131,15 @@ class NodeMachine:
         return tuple(self._opened)
 
     @property
-    def first_round(self) -> int:
-        """First round of the present setup; 0 without one."""
-        return 0 if self._present is None else self._present.frame.first_round
+    def witnessed(self) -> int:
+        """A round that was opened before the present setup, by what its members signed; 0: maybe none was.
+
+        Of ``max_colluders + 1`` members that helped to open it or a later one, one at least is honest; and
+        an honest one helps nobody to open what fewer than t confirmed.
+        """
+        held = self._present
+        told = sorted((held.adverts[one].opened for one in held.members), reverse=True) if held else []
+        return told[self._terms.max_colluders] if len(told) > self._terms.max_colluders else 0
 
     # setup
 
@@ -148,7 +158,13 @@ class NodeMachine:
         )
         if frame.number <= self._number:
             raise _mismatch(f"a setup after number {self._number}", f"number {frame.number}")
-        held = Holding.begin(frame, terms=self._terms, party=self._party, entropy=self._entropy)
+        held = Holding.begin(
+            frame,
+            terms=self._terms,
+            party=self._party,
+            entropy=self._entropy,
+            opened=self._opened_round,
+        )
         self._number, self._pending = frame.number, held
         return held.answers.keep("advertise", ask, held.signed_advert(self._key))
 
@@ -169,7 +185,7 @@ class NodeMachine:
         return held.answers.keep("share", ask, held.deal(self._key, self._entropy))
 
     def open(self, ask: bytes) -> bytes:
-        """The seal of the pending setup, which is then the present one; or who dealt wrong shares, and a proof.
+        """The seal of the pending setup, which is then the present one; or who dealt wrong shares, proved.
 
         Before it complains, the setup is over here: none of its slots is ever used.
 
@@ -192,6 +208,7 @@ class NodeMachine:
         else:
             answer = OpenAnswer(seal=held.seal)
             self._present, self._pending = held, None
+            self.sum_keys.keep(held, self._terms)
             self._told_for = held.frame.first_round
         return held.answers.keep("open", ask, answer.to_bytes(self._terms))
 
@@ -215,8 +232,8 @@ class NodeMachine:
 
         1. the setup is the present one and has the slot; 2. the ask is about this round, attempt and model;
         3. no round or slot is taken twice or backwards; 4. nonces are links of the members' chains; 5. teams
-        are the ones that the nonces give; 6. each can keep `Terms.k_open` groups; 7. the sum opened before is
-        one of this setup, and as this node saw it.
+        are the ones that the nonces give; 6. each can keep `Terms.k_open` groups; 7. the sums that are
+        shown are of their setups' members, and as this node saw them.
 
         Raises:
             SetupGoneError: 1.
@@ -238,13 +255,15 @@ class NodeMachine:
         context = _context(held, wanted)
         self._rules.check_teams(context, told_for=self._told_for)
         self._rules.check_crowds(held.members, context.teams)
-        self._rules.check_previous(wanted.previous, context, self._attempt)
+        self._rules.check_shown(wanted.shown, round, self.sum_keys, self._attempt)
         slot = Slot(
             round=round,
             attempt=attempt,
             base_model=base_model,
             team=context.team_of(self._party),
-            previous=wanted.previous,
+            server=wanted.server,
+            shown=wanted.shown,
+            resume=wanted.resume,
         )
         held.forget(held.frame.slot(round, attempt) - 1)
         self._attempt = SlotState(slot, context, ask, context.digest(self._terms))
@@ -331,29 +350,31 @@ class NodeMachine:
         if self._guard is not None:
             self._guard(self.opened, opened)
         found.stage, self._opened_round = Stage.UNMASKED, round
+        self.sum_keys.helped = round
         self._opened.append(opened)
         answer = self._shares(held, found) + self._next_nonce(held, round)
         held.forget(held.frame.slot(round, attempt))
         return found.answers.keep("unmask", ask, answer)
 
-    def check_sum(self, slot: Slot, z: NDArray[np.uint32]) -> None:
-        """Returns if ``z`` is the sum that the members' tags of the slot's `Slot.previous` add up to.
+    def check_sums(self, slot: Slot, sums: Sequence[NDArray[np.uint32]]) -> tuple[Terms | None, ...]:
+        """Looks at the members' tags of the sums that are shown beside an ask.
 
         Args:
             slot: From `admit`.
-            z: ``uint32 [d]`` beside the ask; of several opened teams their sum.
+            sums: For each of `Slot.shown`, ``uint32``: ``[d]`` of each opened team, one behind the other.
+
+        Returns:
+            For each the terms of its setup; None where this node was no member of that, and cannot tell.
 
         Raises:
-            SumWrongError: It is not.
-            SlotUsedError: A newer slot was admitted.
+            SumWrongError: One is not the sum that the members' tags add up to.
         """
-        if not self._terms.group_mac or slot.previous is None:
-            return
-        held, found = self._newest(slot.round, slot.attempt, Stage.ADMITTED)
-        ctx = slot.previous.context(found.context).digest(self._terms)
-        offset = mac_offset(held.group, seal=held.seal, ctx=ctx) * len(slot.previous.online)
-        key = mac_key(held.group, seal=held.seal, ctx=ctx)
-        group_mac.check(key, z, (slot.previous.tags - offset) % 2**64)
+        if not self._terms.group_mac:
+            return (None,) * len(slot.shown)
+        return tuple(
+            self.sum_keys.check(said, list(z.reshape(len(said.opened), -1)))
+            for said, z in zip(slot.shown, sums, strict=True)
+        )
 
     # where it stands
 
@@ -417,6 +438,7 @@ def _context(held: Holding, wanted: ContributeAsk) -> Context:
         round=wanted.round,
         attempt=wanted.attempt,
         base_model=wanted.base_model,
+        server=wanted.server,
         members=held.members,
         teams=wanted.teams,
         nonces=wanted.nonces,

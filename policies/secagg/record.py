@@ -3,8 +3,8 @@
 
 One packed document (`policies.secagg.packing`), so that writing what was read gives the same bytes:
 
-    0  canonical JSON: v, setup, first_round, rounds, round, attempt, base_model, parties that advertised and
-       members, teams, online, opened, z (digest per opened team)
+    0  canonical JSON: v, setup, first_round, rounds, round, attempt, base_model, server, parties that
+       advertised and members, teams, online, opened, z (digest per opened team)
     1  adverts: per advertiser (payload, signature, blob)
     2  share headers: per member (payload, signature)
     3  nonce reveals, 32 bytes per member
@@ -39,9 +39,10 @@ _Value = TypeVar("_Value")
 VECTOR_BYTES: Final = KEY_BYTES + LANE_BYTES + SIGNATURE_BYTES
 _CONFIRM_BYTES: Final = 1 + SIGNATURE_BYTES
 _PARTS: Final = 7
+_PLAIN: Final = ("first_round", "rounds", "round", "attempt", "base_model", "server")
 _NUMBERS: Final = ("setup", "first_round", "rounds", "round", "attempt")
 _KEYS: Final = frozenset(
-    {"v", *_NUMBERS, "base_model", "adverts", "members", "teams", "online", "opened", "z"}
+    {"v", *_NUMBERS, "base_model", "server", "adverts", "members", "teams", "online", "opened", "z"}
 )
 
 
@@ -70,7 +71,7 @@ class Record:
 
     Attributes:
         number, first_round, rounds: Of the setup.
-        round, attempt, base_model: Of the attempt.
+        round, attempt, base_model, server: Of the attempt.
         adverts: Per advertiser, in roster order.
         shares: Per member M, in roster order, with an empty blob.
         nonces: Per member.
@@ -88,6 +89,7 @@ class Record:
     round: int
     attempt: int
     base_model: str
+    server: str
     adverts: Mapping[str, SignedBytes]
     shares: Mapping[str, SignedBytes]
     nonces: tuple[bytes, ...]
@@ -123,6 +125,7 @@ class Record:
             "round": self.round,
             "attempt": self.attempt,
             "base_model": self.base_model,
+            "server": self.server,
             "adverts": list(self.adverts),
             "members": list(self.shares),
             "teams": [list(one) for one in self.teams],
@@ -156,7 +159,7 @@ class Record:
         signed = cut(confirmations, _CONFIRM_BYTES)
         return cls(
             number=head["setup"],
-            **{name: head[name] for name in ("first_round", "rounds", "round", "attempt", "base_model")},
+            **{name: head[name] for name in _PLAIN},
             adverts=_by(head["adverts"], [_signed(one, blob=True) for one in unpack(adverts)]),
             shares=_by(head["members"], [_signed(one, blob=False) for one in unpack(shares)]),
             nonces=tuple(cut(nonces, KEY_BYTES, len(head["members"]))),
@@ -195,7 +198,8 @@ def _head(data: bytes) -> dict[str, Any]:
         type(one) is str for one in names
     ):
         raise _unreadable("other types")
-    if not all(map(is_digest, [head["base_model"], *head["z"]])) or len(head["z"]) != len(head["opened"]):
+    named = [head["base_model"], head["server"], *head["z"]]
+    if not all(map(is_digest, named)) or len(head["z"]) != len(head["opened"]):
         raise _unreadable("no digest of each sum")
     return head
 

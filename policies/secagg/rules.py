@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from policies.secagg.contexts import Context, Teams
     from policies.secagg.documents import Confirmation, VectorHeader
     from policies.secagg.slots import SlotState
+    from policies.secagg.sum_keys import SumKeys
     from policies.secagg.terms import Terms
 
     ExpectedTeams = Callable[[int, Mapping[str, bytes]], Teams | None]
@@ -82,29 +83,38 @@ class Rules:
         for team in teams:
             self._terms.check_team(set(team) & set(online))
 
-    def check_previous(self, previous: Previous | None, context: Context, newest: SlotState | None) -> None:
-        """The sum that an ask speaks of is of an earlier round, and as this node saw it.
+    def check_shown(
+        self,
+        shown: Sequence[Previous],
+        round: int,  # noqa: A002
+        keys: SumKeys,
+        newest: SlotState | None,
+    ) -> None:
+        """The sums that an ask speaks of are of earlier rounds, oldest first, and as this node saw them.
 
         Args:
-            previous: As asked; None for the first sum of a setup.
-            context: Of the attempt that follows it.
+            shown: As asked.
+            round: That is asked for.
+            keys: Of the run.
             newest: This node's own newest slot.
 
         Raises:
-            ContextMismatchError: It is no sum of these members, or of this round.
+            ContextMismatchError: They are no sums of these members, or of this round.
             ViewsDifferError: This node saw another context, or confirmed another online set.
         """
-        if previous is None:
+        slots = [one.at for one in shown]
+        if slots != sorted(set(slots)) or (slots and slots[-1][0] >= round):
+            raise _mismatch("sums that were opened in earlier rounds, oldest first", "others")
+        for one in shown:
+            self._check_seen(one, keys, newest)
+
+    def _check_seen(self, said: Previous, keys: SumKeys, newest: SlotState | None) -> None:
+        context = keys.context(said)
+        if context is None or newest is None or newest.confirmation is None or newest.at != said.at:
             return
-        if previous.round >= context.round or not set(previous.online) <= set(context.members):
-            raise _mismatch("a sum of members, opened in an earlier round", "another")
-        if newest is None or newest.confirmation is None or newest.context.setup != context.setup:
-            return
-        own = (newest.context, sorted(one for team in newest.opened().supports for one in team))
-        if newest.at == (previous.round, previous.attempt) and own != (
-            previous.context(context),
-            sorted(previous.online),
-        ):
+        supports = [tuple(sorted(one)) for one in newest.opened().supports]
+        own = (newest.context, newest.confirmation.opened, supports)
+        if own != (context, said.opened, [tuple(sorted(one)) for one in said.supports]):
             raise ViewsDifferError(
                 need="the last attempt as this node saw it",
                 found="another context, or another online set",

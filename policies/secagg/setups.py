@@ -13,7 +13,7 @@
   caller refuses that party and goes on with the others.
 - A complaint about a dealer comes with the key of what it sealed. The sealed shares are opened with it and
   compared with what was signed: the dealer lied, and the setup is over (`Setup.failed`, run another without
-  it), or the member that complains did. The key opens nothing else, and that member uses no slot of the setup.
+  it), or the member that complains did. The key opens nothing else, and who complains uses no slot of it.
 - A member that does not open stays a member: it counts as a drop-out of every round.
 - `Setup.to_bytes` is for a broker that restarts.
 """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from policies.secagg.asks import Previous
+    from policies.secagg.asks import Previous, Resume
     from policies.secagg.contexts import Context
     from policies.secagg.documents import Confirmation, VectorHeader
 
@@ -28,14 +28,18 @@ class Slot:
     Attributes:
         round, attempt, base_model: As asked and checked.
         team: Whose sum the update goes into.
-        previous: The opened sum that the ask speaks of, for `NodeMachine.check_sum`; None for the first.
+        server: Digest of the server's state that the broker claims.
+        shown: Opened sums of earlier rounds that the ask speaks of, oldest first.
+        resume: The model that the ask says is sent along.
     """
 
     round: int
     attempt: int
     base_model: str
     team: tuple[str, ...]
-    previous: Previous | None
+    server: str
+    shown: tuple[Previous, ...]
+    resume: Resume | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,6 +147,7 @@ def check(record: Record, terms: Terms, *, expected_teams: ExpectedTeams | None 
         round=record.round,
         attempt=record.attempt,
         base_model=record.base_model,
+        server=record.server,
         members=tuple(record.shares),
         teams=record.teams,
         nonces=record.nonces,

@@ -13,14 +13,15 @@ entries:
 5. after a rejection the next round begins with the accepted model; after as many in a row as the contract
    allows, no round is opened before an operator's ``run.resume``;
 6. ``round.chosen`` of a probe stands for the vote on that round: what it chooses is made again
-   (`policies.verify.probes`), and made the round's model, which stands. If it is none, that is a rejection.
+   (`policies.verify.probes`), and made the round's model, which stands. If it is none, that is a rejection;
+7. ``sum.withdrawn`` takes back an accepted model too: the one that was accepted before it stands again.
 
 In a member's bundle the votes of others have no sender; counts of groups are not made again there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from policies.encoding import digest
@@ -49,6 +50,7 @@ _OF_RUNS = (
     EntryType.ROUND_VOTED,
     EntryType.ROUND_JUDGED,
     EntryType.ROUND_CHOSEN,
+    EntryType.SUM_WITHDRAWN,
     EntryType.CONSOLE_ACTION,
 )
 
@@ -73,6 +75,7 @@ class _Run:
     votes: dict[int, list[int]] = field(default_factory=dict)
     judged: set[int] = field(default_factory=set)
     back: str | None = None  # the model that the next round begins with
+    stood: str | None = None  # accepted before the model that stands
     chosen: tuple[int, int] | None = None  # a probe whose model is not there yet: its round, and the entry
 
 
@@ -108,14 +111,17 @@ def rejections_before(history: History, run: str | None, index: int) -> int:
 def taken_back(history: History, run: str | None, index: int) -> set[int]:
     """Rounds of a run whose models were taken back below an index: all since the one that stands."""
     back: set[int] = set()
-    stands = 0
-    for at, entry in history.of(EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN):
-        if at < index and entry.run == run and entry.round is not None:
-            accepted = accepted_by(entry)
-            if accepted:
-                stands = entry.round
-            elif accepted is not None:
-                back |= set(range(stands + 1, entry.round + 1))
+    stands = [0]
+    for at, entry in history.of(EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN, EntryType.SUM_WITHDRAWN):
+        if at >= index or entry.run != run or entry.round is None:
+            continue
+        if entry.type is EntryType.SUM_WITHDRAWN:
+            back.add(entry.round)
+            stands = [one for one in stands if one != entry.round]
+        elif accepted_by(entry):
+            stands.append(entry.round)
+        elif accepted_by(entry) is not None:
+            back |= set(range(stands[-1] + 1, entry.round + 1))
     return back
 
 
@@ -144,6 +150,7 @@ def _released(_history: History, _report: Report, run: _Run, index: int, entry: 
     number = entry.round or 0
     run.models[number] = index, entry.pub["model"]
     if run.chosen is not None and run.chosen[0] == number and run.course is not None:  # 6.
+        run.stood = run.course.accepted
         run.course, run.chosen = run.course.after(entry.pub["model"], accepted=True), None
 
 
@@ -169,6 +176,7 @@ def _judged(history: History, report: Report, run: _Run, index: int, entry: Entr
         report.add(_RULE, f"round {number} is not one that is voted on", index=index)
     _recount(history, report, votes, index, entry)  # 3.
     accepted = pub["verdict"] == "accepted"
+    run.stood = course.accepted if accepted else run.stood
     run.course = course = course.after(pub["model"], accepted=accepted)
     if pub["rejected_rounds"] != course.rejections:
         report.add(
@@ -176,6 +184,13 @@ def _judged(history: History, report: Report, run: _Run, index: int, entry: Entr
         )
     run.judged.add(number)
     run.back = None if accepted else course.accepted  # 5.
+
+
+def _withdrawn(_history: History, _report: Report, run: _Run, _index: int, entry: Entry) -> None:
+    """7. AUD-072 looks at where the run goes on from."""
+    run.back = None
+    if run.course is not None and run.stood is not None and run.course.accepted == entry.pub["model"]:
+        run.course = replace(run.course, accepted=run.stood)
 
 
 def _chosen(history: History, report: Report, run: _Run, index: int, entry: Entry) -> None:
@@ -254,4 +269,5 @@ _STEPS = {
     EntryType.ROUND_VOTED: _voted,
     EntryType.ROUND_JUDGED: _judged,
     EntryType.ROUND_CHOSEN: _chosen,
+    EntryType.SUM_WITHDRAWN: _withdrawn,
 }

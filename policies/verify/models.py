@@ -6,7 +6,7 @@ Along the entries of each run whose updates are summed:
 1. the first round begins with the weights of the recipe's seed, or with the start model that it names;
 2. the model of each aggregate is what the recipe's server step makes of the model before and of the sum;
 3. after a rejection the run goes on from the model that was accepted last, with the state that belonged to
-   it; a round whose sum was not used changes nothing;
+   it, after ``sum.withdrawn`` from the model before; a round whose sum was not used changes nothing;
 4. the candidate is what the server releases of the model that stands.
 
 2 needs the sum itself, so masked vectors (AUD-096), and the model before it. Behind a gap nothing is followed
@@ -44,6 +44,7 @@ _KINDS = (
     EntryType.AGGREGATE_RELEASED,
     EntryType.ROUND_JUDGED,
     EntryType.ROUND_CHOSEN,
+    EntryType.SUM_WITHDRAWN,
     EntryType.CANDIDATE_EVALUATED,
 )
 
@@ -68,12 +69,15 @@ class _Run:
         server: Of its recipe; None where that does not parse.
         newest: What the next round begins with.
         stands: Accepted last; the first model before that.
+        before, stood: The ones before these two, which count again once a sum is withdrawn.
         choosing: Round whose chosen teams make a model that stands.
     """
 
     server: Server | None
     newest: _Named | None = None
     stands: _Named | None = None
+    before: _Named | None = None
+    stood: _Named | None = None
     choosing: int | None = None
 
 
@@ -161,6 +165,7 @@ class Models:
         self._rounds += 1
         run = self._runs.setdefault(entry.run, _Run(None))
         before, run.newest = run.newest, None
+        run.before = before
         if run.server is None or before is None or opened is None:
             return
         try:
@@ -173,7 +178,7 @@ class Models:
             return
         run.newest = made
         if run.choosing == entry.round:
-            run.stands = made
+            run.stood, run.stands = run.stands, made
 
     def _judged(self, index: int, entry: Entry, run: _Run) -> None:
         """4."""
@@ -188,13 +193,18 @@ class Models:
 
 def _go_back(entry: Entry, run: _Run) -> None:
     """3."""
+    if entry.type is EntryType.SUM_WITHDRAWN:
+        run.newest = run.before
+        if run.stands is not None and run.stands.name == entry.pub["model"]:
+            run.stands = run.stood
+        return
     accepted = accepted_by(entry)
     if accepted is False:
         run.newest = run.stands
     elif accepted and entry.type is EntryType.ROUND_CHOSEN:
         run.choosing = entry.round
     elif accepted:
-        run.stands = run.newest
+        run.stood, run.stands = run.stands, run.newest
 
 
 def _is_summed(history: History, entry: Entry) -> bool:

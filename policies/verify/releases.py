@@ -152,16 +152,22 @@ def _check_lineage(history: History, report: Report) -> None:
         _check_candidate(history, index, entry, report)
         check_report(history, index, entry, report)
     last: dict[str | None, str] = {}
+    before: dict[str | None, str] = {}
     verdicts = (EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN)
-    for index, entry in history.of(EntryType.ROUND_OPENED, EntryType.AGGREGATE_RELEASED, *verdicts):
+    kinds = (EntryType.ROUND_OPENED, EntryType.AGGREGATE_RELEASED, EntryType.SUM_WITHDRAWN, *verdicts)
+    for index, entry in history.of(*kinds):
         if entry.type in verdicts:
             if accepted_by(entry) is False:
                 last[entry.run] = entry.pub["against"]
+        elif entry.type is EntryType.SUM_WITHDRAWN:
+            if (entry.pub["model"], entry.pub["against"]) != (last.get(entry.run), before.get(entry.run)):
+                report.add("AUD-072", "a sum is withdrawn that is not the newest", index=index)
+            last[entry.run] = entry.pub["against"]
         elif entry.type is EntryType.ROUND_OPENED:
             if last.get(entry.run, entry.pub["base_model"]) != entry.pub["base_model"]:
                 report.add("AUD-072", "the round starts from another model", index=index)
             last.setdefault(entry.run, entry.pub["base_model"])
         else:
-            last[entry.run] = entry.pub["model"]
+            before[entry.run], last[entry.run] = last.get(entry.run, ""), entry.pub["model"]
             if entry.pub["count"] == 0:
                 report.add("AUD-072", "an aggregate of nothing", index=index)

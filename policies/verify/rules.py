@@ -283,7 +283,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "AUD-097": Rule(
             "error",
             "models follow from opened sums at hand, the first from the recipe, the candidate from the last",
-            "server step of the recipe on the model before and sum times kappa, in float64, to float32; SHA-256",
+            "server step of the recipe on model and sum times kappa, in float64, rounded to float32; SHA-256",
         ),
         "AUD-098": Rule(
             "error",

@@ -109,7 +109,7 @@ def check_sums(
         return
     seen: dict[tuple[str | None, int | None], int] = {}
     opened: dict[str | None, list[OpenedSum]] = {}
-    redone, known = 0, set[str]()
+    redone, sizes = 0, list[int]()
     models = Models(history, report, given)
     for one in sums:
         first = seen.setdefault((one.entry.run, one.entry.round), one.index)
@@ -122,20 +122,26 @@ def check_sums(
             pieces = list[bytes]()
             redone += _redo(one, checked, vectors, pieces.append)
             _follow(one, checked, b"".join(pieces), models)
-            known |= {online.digest for online in checked.record.online.values()}
+            sizes += [len(checked.survivors(number)) for number in checked.record.opened]
     report.facts["sums"] = {"opened": len(sums), "redone": redone}
+    report.facts["sum_members"] = {"fewest": min(sizes, default=0), "most": max(sizes, default=0)}
     if redone:
         report.recomputed(f"AUD-096: {redone} of {len(sums)} opened sums redone from masked vectors")
     if redone < len(sums):
-        why = "(--vectors)" if not vectors or known & vectors.keys() else f"({_strange(len(vectors))})"
         left = f"{len(sums) - redone} of {len(sums)} opened sums"
-        report.not_checked(f"AUD-096: {left}, whose masked vectors are not at hand {why}")
+        report.not_checked(
+            f"AUD-096: {left}, whose masked vectors are not at hand ({_why(history, vectors)})"
+        )
     models.finish()
     check_told(history, report)
 
 
-def _strange(files: int) -> str:
-    return f"none of the {files} files belongs to this bundle"
+def _why(history: History, vectors: Vectors) -> str:
+    """What an auditor can do about sums that were not redone."""
+    named = {entry.pub["update"] for _, entry in history.of(EntryType.SUBMISSION_RECEIVED)}
+    if vectors and not named & vectors.keys():
+        return f"none of the {len(vectors)} files belongs to this bundle"
+    return "--vectors"
 
 
 def _sums(history: History, report: Report) -> list[_Sum]:

@@ -2,14 +2,13 @@
 """AUD-098: whether members saw the sums that the log has.
 
 Under ``group_mac: on`` the broker shows members the newest opened sum, whose tag they check. The next update
-of each names that sum, signed (``checked`` of ``submission.received``): round, attempt, digest. If the log
-has another digest for that attempt, the broker showed one sum and logged another: one honest member is
-enough.
+of each names that sum, signed (``checked`` of ``submission.received``): round, attempt, digest (of a probe,
+of each opened team). If the transcript in the log opened another one, the broker showed one sum and logged
+another: one honest member is enough. That the entry is about what its transcript opened is AUD-095.
 
 - Only updates that the broker accepted count. It accepts none that names another sum than it showed: so no
   member makes a broker look like a liar. What refused updates name is told apart.
-- Of a probe of which some teams were left out, members check the sum over all: nothing to compare.
-- The last sum of a setup, and of a run, is in nobody's next update.
+- The last sum of a run is in nobody's next update.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from policies.log.entries import EntryType
 from policies.log.schema import CHECKED_SUM
-from policies.verify.probes import chosen_in
+from policies.verify.probes import sums_of
 
 if TYPE_CHECKING:
     from policies.verify.history import AttemptKey, History
@@ -44,10 +43,11 @@ def check_told(history: History, report: Report) -> None:
             continue
         at, logged = sums[place]
         party = str(history.sender_party(index))
-        if told["sum"] == logged:
+        if told["sums"] == logged:
             named.add(place)
         elif index in accepted:
-            report.add(_RULE, f"{party} was shown {told['sum']} ({index}), the log has {logged}", index=at)
+            said = f"{party} was shown {' '.join(told['sums'])} ({index}), the log has {' '.join(logged)}"
+            report.add(_RULE, said, index=at)
         else:
             refused.add(party)
     if refused:
@@ -58,14 +58,11 @@ def check_told(history: History, report: Report) -> None:
         )
 
 
-def _sums(history: History) -> dict[AttemptKey, tuple[int, str]]:
-    """Index and digest of each sum in the log that is over all teams that were opened."""
-    found: dict[AttemptKey, tuple[int, str]] = {}
-    for index, entry in history.of(EntryType.AGGREGATE_RELEASED):
-        if entry.pub["transcript"] is None:
-            continue
-        place = entry.run, entry.round, entry.pub["attempt"]
-        chosen = chosen_in(history, *place)
-        if chosen is None or chosen.pub["chosen"] == chosen.pub["opened"]:
-            found[place] = index, entry.pub["aggregate"]
+def _sums(history: History) -> dict[AttemptKey, tuple[int, list[str]]]:
+    """Attempt → index of the entry with its transcript, and digests of the sums that this opened."""
+    found: dict[AttemptKey, tuple[int, list[str]]] = {}
+    for index, entry in history.of(EntryType.AGGREGATE_RELEASED, EntryType.ROUND_CHOSEN):
+        opened = sums_of(history, entry.pub["transcript"] or "")
+        if opened:
+            found[entry.run, entry.round, entry.pub["attempt"]] = index, list(opened.values())
     return found

@@ -211,7 +211,9 @@ class Stage:
 
         def work(session, tx):
             weights = np.zeros(recipe.parameters, dtype=np.float32)
-            opening = self.permits.opening(session, progress(session, self.run, contracts), weights, asked, frozenset())
+            opening = self.permits.opening(
+                session, progress(session, self.run, contracts), weights, asked, frozenset()
+            )
             open_attempt(session, tx, opening)
             return opening
 

@@ -591,9 +591,11 @@ def test_one_process_serves_a_folder_and_a_restart_keeps_the_ids(tmp_path: Path)
         again = FlowerEngine(state_dir=tmp_path / "broker", clock=CLOCK, hold_s=0.1)
         again.enrol(name_of(0), public_pem(fleet.nodes[0].key), node_key(0).public)
         assert again.online() == frozenset()
+        assert again.seen_ms() == {}  # nobody was heard since the start
         node = RawNode(again.endpoint, 0)
         assert (await node.call("pull-messages"))[0] == 200  # it never noticed
         assert again.online() == {name_of(0)}
+        assert list(again.seen_ms()) == [name_of(0)]
         await again.stop()
 
     run(tmp_path, body)

@@ -217,7 +217,9 @@ def test_another_part_of_the_members_key_for_one_holder_names_its_dealer_before_
     assert "part of the members' key" in fleet.refused["open", "m03"].found
 
 
-def test_a_false_complaint_is_turned_against_the_member_that_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_false_complaint_is_turned_against_the_member_that_makes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """With the right key what was sealed is seen to be as signed; with another one nothing is proved."""
 
     def believed(*_: object, **__: object) -> None:

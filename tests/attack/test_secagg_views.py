@@ -238,11 +238,11 @@ def test_members_see_another_sum_than_they_opened(monkeypatch: pytest.MonkeyPatc
         setup = fleet.setup()
         fleet.round(setup, 1)
         attempt = fleet.attempt(setup, 2)
-        before = replace(attempt._previous.previous(), online=("m01", "m02", "m03"))
-        fleet.admit(attempt, VICTIM, changed(attempt.contribute_ask(), fleet.terms, previous=before))
+        before = replace(fleet.previous.previous(), online=("m01", "m02", "m03"))
+        fleet.admit(attempt, VICTIM, changed(attempt.contribute_ask(), fleet.terms, shown=(before,)))
 
     with monkeypatch.context() as off:
-        off.setattr(Rules, "check_previous", lambda *_: None)
+        off.setattr(Rules, "check_shown", lambda *_: None)
         told(Fleet(terms_of_size(4)))
     with pytest.raises(ViewsDifferError):
         told(Fleet(terms_of_size(4)))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from policies.contract import from_tree
 from policies.contract.errors import ContractInvalidError
+from policies.contract.thresholds import share_at_most
 from policies.secagg import ring
 from policies.secagg.collector import Setup
 from policies.secagg.errors import CohortTooSmallError, ThresholdError
@@ -123,6 +125,26 @@ def test_the_auditor_refuses_the_transcript_of_such_a_sum() -> None:
         check(Record.from_bytes(outcome.opened.transcript), strict)
     with pytest.raises(CohortTooSmallError, match="of the weight"):
         check(Record.from_bytes(outcome.opened.transcript), strict)
+
+
+def test_the_largest_share_that_a_contract_permits_is_the_one_found_by_trying_all() -> None:
+    """What the linter warns of, and what teams are drawn by, against every set that may be opened."""
+    rng = np.random.default_rng(7)
+    for n in (3, 4, 5, 6, 7) * 8:
+        names = [f"m{at}" for at in range(n)]
+        weights = {one: Fraction(int(rng.integers(1, 40)), 7) for one in names}
+        group_of = {one: f"g{rng.integers(0, n)}" for one in names}
+        groups = int(rng.integers(1, 1 + len(set(group_of.values()))))
+        members = int(rng.integers(groups, n + 1))
+        sets = [set(one) for size in range(members, n + 1) for one in combinations(names, size)]
+        largest = max(
+            sum((weights[one] for one in here if group_of[one] == group), Fraction(0))
+            / sum((weights[one] for one in here), Fraction(0))
+            for here in sets
+            if len({group_of[one] for one in here}) >= groups
+            for group in set(group_of.values())
+        )
+        assert share_at_most(weights, group_of, members=members, groups=groups)[1] == largest
 
 
 def uneven(light: str) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from policies.encoding import digest
-from policies.secagg import group_mac, node, transcript
+from policies.secagg import group_mac, node, sum_keys, transcript
 from policies.secagg.contexts import mac_key, mac_offset
 from policies.secagg.errors import SecaggError, SumWrongError
 from policies.secagg.record import Record
@@ -60,13 +60,14 @@ def doubled(fleet: Fleet) -> int:
     setup = fleet.setup()
     outcome = fleet.round(setup, 1)
     fleet.z = fleet.z * np.uint32(2)
-    fleet.previous = replace(outcome.opened, tags=2 * outcome.opened.tags % 2**64)
+    fleet.previous = replace(outcome.opened, tags=(2 * outcome.opened.tags[0] % 2**64,))
     return len(fleet.contribute(fleet.attempt(setup, 2)))
 
 
 def test_a_multiple_of_a_right_sum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as off:
-        off.setattr(node, "mac_offset", lambda *_, **__: 0)
+        for side in (node, sum_keys):
+            off.setattr(side, "mac_offset", lambda *_, **__: 0)
         assert doubled(Fleet(terms_of_size(4))) == 4
     assert doubled(Fleet(terms_of_size(4))) == 0
 
@@ -94,7 +95,7 @@ def test_with_a_members_key_the_tag_is_forged_and_the_transcript_tells() -> None
     outcome = fleet.round(setup, 1)
     wrong = one_step_more(outcome.z)
     fleet.z = wrong
-    fleet.previous = replace(outcome.opened, tags=leaked(fleet, outcome, wrong))
+    fleet.previous = replace(outcome.opened, tags=(leaked(fleet, outcome, wrong),))
     assert len(fleet.contribute(fleet.attempt(setup, 2))) == 4  # nobody notices
     published = replace(Record.from_bytes(outcome.opened.transcript), sums=(digest(wrong.tobytes()),))
     checked = transcript.check(Record.from_bytes(published.to_bytes()), fleet.terms)

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from broker.federation.replies import CONTRIBUTIONS
+from broker.federation.secure.rounds import SecureRounds
 from client.secagg import masking
 from policies.encoding import b64, unb64
 from policies.exchange import ExchangeType as T
+from policies.log.entries import EntryType
+from policies.secagg import node
+from policies.secagg.errors import SumWrongError
 from tests.federationsim import NAMES, SECURE, Lie, Pool, Said, running
 
 ROUNDS = 4
@@ -85,13 +90,13 @@ def test_another_seal_is_refused_and_a_setup_without_its_sender_is_made():
         assert pool.check_sums(run) == ROUNDS
 
 
-def test_a_member_that_complains_of_one_dealer_after_the_other_is_the_liar():
-    accused = iter([4, 2, 1])  # positions in the roster: nord, then iber
-
+@pytest.mark.parametrize("length", [1, 32])
+def test_a_complaint_that_proves_nothing_leaves_its_sender_out_and_not_the_dealer(length: int):
     with running(**OPTIONS) as (pool, go):
-        pool.nodes["kita"].lies.append(altered(T.SA_OPEN, lambda _: bytes([1, next(accused)])))
+        complaint = bytes([1, 4]) + bytes(range(1, length + 1))  # of nord
+        pool.nodes["kita"].lies.append(altered(T.SA_OPEN, lambda _: complaint))
         run = go(pool.run())
-        assert ("kita", T.SA_OPEN.value, "secagg.share-bad") in named(pool)
+        assert named(pool) == {("kita", T.SA_OPEN.value, "secagg.context-mismatch")}
         assert pool.verdicts(run) == [EVERYBODY | {"kita": "refused"}] * ROUNDS
         assert pool.check_sums(run) == ROUNDS
 
@@ -185,4 +190,92 @@ def test_a_member_that_does_not_clip_is_stopped_by_the_norm_of_the_mean(monkeypa
         rows = [(row.round, row.attempt, row.model, row.unmasked) for row in pool.rounds(run)]
         assert rows == [(number, 1, None, 1) for number in (1, 2, 3)]
         assert pool.row(run).state == "stopped"
+        pool.check_audit()
+
+
+def lying_counts(monkeypatch: pytest.MonkeyPatch, name: str, *, tag: int = 0, one: int = 1) -> None:
+    """A member masks other counts beside its vector: what is under a mask nobody sees, so nobody is named."""
+    whole = node.NodeMachine._counts
+
+    def counts(self: node.NodeMachine, *more: object) -> list[int]:
+        _, weight, true = whole(self, *more)
+        return [one, weight, (true + tag) % 2**64] if self._party == name else [1, weight, true]
+
+    monkeypatch.setattr(node.NodeMachine, "_counts", counts)
+
+
+def shape(pool: Pool, run: str) -> list[tuple[int, int, bool]]:
+    return [(row.round, row.attempt, row.model is not None) for row in pool.rounds(run)]
+
+
+def test_a_wrong_tag_costs_its_rounds_until_the_member_is_left_out_and_named_as_a_suspect(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    lying_counts(monkeypatch, "iber", tag=1)
+    with running(**OPTIONS, **{"aggregation.group_mac": "on"}) as (pool, go):
+        run = go(pool.run())
+        assert pool.row(run).state == "completed"
+        again = [(2, 1, False), (2, 2, True), (3, 1, False), (3, 2, True)]
+        assert shape(pool, run) == [(1, 1, True), *again, (4, 1, True), (5, 1, True), (6, 1, True)]
+        withdrawn = pool.entries(EntryType.SUM_WITHDRAWN, run)
+        assert [one.round for one in withdrawn] == [1, 2]
+        assert [one.pub["saying"] for one in withdrawn] == [4, 3]
+        suspects = [one["suspects"] for one in pool.journal.of("secagg.sum-failed")]
+        assert suspects == [NAMES, ("iber", "kita", "nord")]
+        assert [one["party"] for one in pool.journal.of("secagg.suspect")] == ["iber"]
+        assert [one["members"] for one in pool.journal.of("secagg.setup")] == [4, 3, 3]
+        assert pool.check_sums(run) == 6
+        pool.check_audit()
+
+
+def test_tags_that_stay_wrong_end_the_run_and_say_who_could_be_meant(monkeypatch: pytest.MonkeyPatch):
+    lying_counts(monkeypatch, "kita", tag=1)
+    with monkeypatch.context() as off:
+        off.setattr(SecureRounds, "wrong_sum", lambda *_: None)
+        with running(**OPTIONS, **{"aggregation.group_mac": "on"}) as (pool, go):
+            run = go(pool.run())
+            assert [one[2] for one in shape(pool, run)] == [True] + [
+                False
+            ] * 6  # nobody goes on, nobody knows why
+            assert pool.row(run).model_digest is not None  # of the wrong sum
+    with running(**OPTIONS, **{"aggregation.group_mac": "on"}) as (pool, go):
+        run = go(pool.run())
+        row = pool.row(run)
+        assert (row.state, row.model_digest) == ("failed", None)
+        error = json.loads(row.error)
+        assert error["code"] == "secagg.sum-wrong"
+        assert "rounds 1, 2, 3" in error["found"]
+        assert error["found"].endswith("in all of them: kita, nord")
+        assert len(pool.entries(EntryType.SUM_WITHDRAWN, run)) == 3
+        pool.check_audit()
+
+
+def test_one_member_that_calls_a_right_sum_wrong_takes_nothing_back(monkeypatch: pytest.MonkeyPatch):
+    whole = node.NodeMachine.check_sums
+
+    def check(self: node.NodeMachine, *more: object) -> object:
+        if self._party == "kita":
+            raise SumWrongError(need="a right sum", found="this one", remedy="none")
+        return whole(self, *more)
+
+    monkeypatch.setattr(node.NodeMachine, "check_sums", check)
+    with running(**OPTIONS, **{"aggregation.group_mac": "on"}) as (pool, go):
+        run = go(pool.run())
+        without = {name: one for name, one in EVERYBODY.items() if name != "kita"}
+        assert all(without.items() <= one.items() for one in pool.verdicts(run))
+        assert pool.entries(EntryType.SUM_WITHDRAWN, run) == []
+        assert pool.check_sums(run) == ROUNDS
+
+
+def test_a_wrong_counter_costs_a_round_each_time_until_its_member_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    lying_counts(monkeypatch, "iber", one=7)
+    with running(**OPTIONS) as (pool, go):
+        run = go(pool.run())
+        lost = [(1, 1, False), (2, 1, False)]
+        assert shape(pool, run) == [*lost, *((number, 1, True) for number in (3, 4, 5, 6))]
+        assert [one["party"] for one in pool.journal.of("secagg.suspect")] == ["iber"]
+        assert pool.verdicts(run)[2:] == [EVERYBODY | {"iber": "silent"}] * ROUNDS
+        assert pool.check_sums(run) == ROUNDS
         pool.check_audit()

@@ -62,6 +62,7 @@ def test_every_fenced_block_is_closed_and_has_a_known_mark():
             ("sh", "run"),
             ("yaml", ""),
             ("toml", ""),
+            ("python", ""),
         }, path
 
 

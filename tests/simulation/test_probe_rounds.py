@@ -125,6 +125,17 @@ def went(pool: Pool, run: str) -> float:
     return float(step @ way(len(step)))
 
 
+async def stopped(pool: Pool, *, after: int) -> str:
+    """A run that an operator ends after so many attempts."""
+    run = await pool.open_run()
+    while len(pool.journal.of("round.closed")) < after:  # noqa: ASYNC110  in virtual time
+        await asyncio.sleep(1)
+    answer = await pool.house.alice.post(f"/operator/runs/{run}/stop", {})
+    assert answer.status_code == 202, answer.text
+    await pool.idle()
+    return run
+
+
 def errors(pool: Pool, given: Mapping[str, bytes] | None = None) -> set[str]:
     return {one.id for one in pool.audit(given).findings if one.severity == "error"}
 
@@ -213,9 +224,7 @@ def test_too_few_judges_are_no_consent() -> None:
     with pool_of() as (pool, go):
         for name in NINE[2:]:
             pool.nodes[name].mute = lambda kind, _slot: kind == ExchangeType.SA_JUDGE
-        run = go(pool.open_run())
-
-        go(asyncio.sleep(600))
+        run = go(stopped(pool, after=1))
         one = chosen(pool, run)[0]
         assert (one["judges"], one["chosen"], one["rejected_rounds"]) == (2, [], 1)
 
@@ -275,7 +284,7 @@ def test_teams_that_the_broker_chose_are_refused_by_every_node(monkeypatch: pyte
 
     monkeypatch.setattr(SecureRounds, "teams", other)
     with pool_of() as (pool, go):
-        run = go(pool.run())
+        run = go(stopped(pool, after=1))
         assert not pool.entries(EntryType.AGGREGATE_RELEASED, run)
         reasons = json.loads(pool.rounds(run)[0].reasons)
         assert set(reasons.values()) == {"secagg.partition-bad"}
@@ -286,8 +295,8 @@ def test_a_team_with_too_few_is_not_opened_by_anybody(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Attempt, "_large_enough", lambda self, _online: tuple(range(len(self.context.teams))))
     with pool_of() as (pool, go):
         pool.nodes["kita"].mute = lambda kind, _slot: kind == ExchangeType.SA_CONTRIBUTE
-        run = go(pool.run())
-        assert not pool.entries(EntryType.AGGREGATE_RELEASED, run)
+        run = go(stopped(pool, after=1))
+        assert pool.rounds(run)[0].model is None
         declined = {(str(one["type"]), one["code"]) for one in pool.journal.of("secagg.declined")}
         assert declined == {("query.sa_confirm", "secagg.cohort-too-small")}
 
@@ -295,7 +304,7 @@ def test_a_team_with_too_few_is_not_opened_by_anybody(monkeypatch: pytest.Monkey
 def test_another_choice_than_the_judges_made_is_found_by_the_auditor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "choice", lambda *_of, **_more: frozenset({0}))
     with pool_of() as (pool, go):
-        run = go(pool.run())
+        run = go(stopped(pool, after=1))
         assert chosen(pool, run)[0]["chosen"] == [0]
         assert errors(pool) == {"AUD-094"}
 
@@ -304,7 +313,7 @@ def test_a_judgement_that_is_left_out_is_found_by_the_auditor(monkeypatch: pytes
     true = probing.Probing._answers
     monkeypatch.setattr(probing.Probing, "_answers", lambda *of: dict(list(true(*of).items())[1:]))
     with pool_of() as (pool, go):
-        go(pool.run())
+        go(stopped(pool, after=1))
         assert errors(pool) == {"AUD-094"}
 
 
@@ -313,7 +322,7 @@ def test_a_team_that_is_called_beyond_the_bound_and_is_not_is_found_with_the_vec
 ) -> None:
     monkeypatch.setattr(Sums, "failed", lambda _self: (1,))
     with pool_of() as (pool, go):
-        run = go(pool.run())
+        run = go(stopped(pool, after=1))
         assert chosen(pool, run)[0]["failed"] == [1]
         assert errors(pool) == set()
         assert errors(pool, vectors(pool, run, tmp_path / "vectors")) == {"AUD-096"}
@@ -332,14 +341,14 @@ def test_another_model_than_one_of_the_judged_unions_is_refused_by_the_nodes(
 
     monkeypatch.setattr(Sums, "joined", joined)
     with pool_of() as (pool, go):
-        run = go(pool.run())
+        run = go(stopped(pool, after=2))
         reasons = [json.loads(one.reasons) for one in pool.rounds(run)]
         assert reasons[0] == {}
         assert set(reasons[1].values()) == {"secagg.context-mismatch"}
 
 
 def test_who_spoils_every_team_is_named_to_the_operator_after_enough_probes() -> None:
-    with pool_of(6, bad={"kita": against_it}) as (pool, go):
+    with pool_of(6, bad={"kita": lambda update: 3 * against_it(update)}) as (pool, go):
         run = go(pool.run())
         assert len(chosen(pool, run)) == 6
         told = pool.journal.of("probe.suspects")

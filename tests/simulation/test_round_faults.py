@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+from typing import Any
 
 import pytest
 
@@ -331,7 +332,7 @@ def test_a_term_that_ends_in_mid_run_ends_the_rounds_and_no_model_is_released():
         end, kita = end_of_term(pool), pool.nodes["kita"]
 
         def last_second(said: Said) -> Said:
-            if said.contributes and said.header.round == 2:
+            if said.contributes and (said.header.round, said.header.attempt) == (2, 1):
                 pool.clock.ms = end + 1_000
             return said
 
@@ -429,3 +430,43 @@ def test_the_clock_of_the_pool_only_moves_when_everybody_waits():
     with running() as (pool, go):
         go(pool.run())
         assert pool.clock.ms == IN_TERM_MS
+
+
+def test_operators_see_whose_nodes_a_run_waits_for_and_since_when():
+    async def story(pool: Pool) -> tuple[dict[str, Any], ...]:
+        away = {pool.nodes[name].id for name in ("kita", "nord")}
+        pool.fleet.offline |= away
+        run = await pool.open_run()
+        await asyncio.sleep(2)
+        seen = [(await pool.house.alice.get(f"/operator/runs/{run}")).json()]
+        pool.nodes["hanbit"].lies.append(gone)
+        pool.fleet.offline.clear()
+        for _ in range(60):
+            await asyncio.sleep(1)
+            if pool.fleet.offline:
+                break
+        seen.append((await pool.house.alice.get("/operator/runs")).json()["runs"][0])
+        pool.fleet.offline.clear()
+        await pool.idle()
+        seen.append((await pool.house.alice.get(f"/operator/runs/{run}")).json())
+        seen.append((await pool.house.alice.get("/operator/organisations")).json())
+        return tuple(seen)
+
+    def gone(said: Said) -> Said:
+        if said.contributes and (said.header.round, said.header.attempt) == (2, 1):
+            pool.fleet.offline |= {pool.nodes[name].id for name in ("kita", "nord")}
+        return said
+
+    with running() as (pool, go):
+        before, during, after, listed = go(story(pool))
+        assert [(one["party"], one["online"], one["since_ms"]) for one in before["away"]] == [
+            ("kita", False, None),
+            ("nord", False, None),
+        ]
+        assert (before["short"]["groups"], before["short"]["groups_needed"]) == (2, 3)
+        assert before["short"]["names"] == [one["name"] for one in before["away"]]
+        assert "iriai-node run" in before["short"]["remedy"]
+        assert {one["party"] for one in during["away"]} == {"kita", "nord"}
+        assert all(one["since_ms"] for one in during["away"])  # they answered once
+        assert (after["away"], after["short"]) == ([], None)  # a run that is over waits for nobody
+        assert all(one["online"] and one["seen_ms"] for one in listed["organisations"])

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from broker.errors import UsageError
+from broker.federation import progress
 from broker.federation.secure.vectors import export, sweep
 from policies.encoding import digest
 from policies.exchange import ExchangeType, peek_request
-from policies.limits import SECAGG_MESSAGE_S, SECAGG_REJOIN_ROUNDS
+from policies.limits import SECAGG_MESSAGE_S, SECAGG_REJOIN_ROUNDS, SECAGG_RETURN_S
 from policies.log.entries import EntryType
 from tests.federationsim import NAMES, ROUNDS, SECURE, Pool, Said, running
 
@@ -244,6 +245,58 @@ def test_a_member_of_the_setup_that_is_away_for_rounds_is_not_a_member_of_the_ne
         assert all(one["kita"] == "silent" for one in pool.verdicts(run))
 
 
+def test_a_round_that_owners_hold_up_twice_goes_on_under_the_next_number_and_costs_nobody_a_round():
+    """Keys of a setup are for so many attempts of a round; a third one would find none, for ever."""
+
+    async def story(pool: Pool) -> str:
+        for name in ("iber", "kita"):
+            pool.nodes[name].rules(paused=True)
+        run = await pool.open_run()
+        await held_up(pool, run, 3)
+        for name in ("iber", "kita"):
+            pool.nodes[name].rules()
+        await pool.idle()
+        return run
+
+    with running(**few()) as (pool, go):
+        run = go(story(pool))
+        assert pool.row(run).state == "completed"
+        held = [(1, 1, False), (1, 2, False), (2, 1, False)]
+        assert attempts(pool, run) == [*held, (2, 2, True), *((number, 1, True) for number in (3, 4, 5))]
+        assert pool.check_sums(run) == 4
+        pool.check_audit()
+
+
+async def held_up(pool: Pool, run: str, times: int) -> None:
+    while len(pool.rounds(run)) < times:  # noqa: ASYNC110  virtual time
+        await asyncio.sleep(10)
+
+
+def test_an_attempt_that_no_setup_has_keys_for_comes_to_nothing_and_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def once_more(settled: Any, *, masked: bool) -> tuple[int, int]:  # a third attempt, as plain rounds have
+        del masked
+        return following(settled, masked=False)
+
+    async def story(pool: Pool) -> str:
+        for name in ("iber", "kita"):
+            pool.nodes[name].rules(paused=True)
+        run = await pool.open_run()
+        await held_up(pool, run, 2)
+        for name in ("iber", "kita"):
+            pool.nodes[name].rules()
+        await pool.idle()
+        return run
+
+    following = progress._next
+    monkeypatch.setattr(progress, "_next", once_more)
+    with running(**few()) as (pool, go):
+        run = go(story(pool))
+        assert attempts(pool, run)[:5] == [*((1, attempt, False) for attempt in (1, 2, 3, 4)), (2, 1, True)]
+        assert pool.row(run).state == "completed"
+
+
 def test_a_run_of_too_few_members_waits_and_opens_nothing():
     async def story(pool: Pool) -> str:
         pool.fleet.offline |= {pool.nodes[name].id for name in ("iber", "kita")}
@@ -310,6 +363,41 @@ def test_a_member_that_hangs_in_a_setup_costs_half_a_minute_once_and_never_more_
         assert pool.verdicts(run) == [EVERYBODY | {"kita": "silent"}] * 4
         assert setups(pool) == [(1, 3)]
         assert wait_s * 1000 <= pool.clock.now_ms() - before < (wait_s + 10) * 1000
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_member_that_was_silent_in_the_last_round_is_waited_for_only_a_few_seconds_at_the_next_setup(
+    late: bool,
+):
+    """The others that are late are asked again, and have their half minute."""
+    with running(**{**PLAIN, "recipe": {"rounds": 4, "deadline_s": 60}}) as (pool, go):
+        patient(pool)
+        asked_ms: dict[ExchangeType, list[int]] = {}
+
+        def hears(kind: str, slot: tuple[int, int]) -> bool:
+            at, number = ExchangeType(kind), slot[1]
+            times = asked_ms.setdefault(at, [])
+            if at in SETUP and number == 2:
+                times.append(pool.clock.now_ms())
+            return late and at == ExchangeType.SA_ADVERTISE and len(times) == 1 and number == 2
+
+        def restarts(kind: str, slot: tuple[int, int]) -> bool:
+            if kind == ExchangeType.SA_CONTRIBUTE and slot == (2, 1):
+                pool.nodes["iber"].restart()
+            return False
+
+        pool.nodes["hanbit"].deaf = hears
+        pool.nodes["iber"].deaf = restarts
+        pool.nodes["kita"].deaf = lambda kind, slot: (
+            (kind == ExchangeType.SA_CONTRIBUTE and slot[0] == 2)
+            or (kind == ExchangeType.SA_ADVERTISE and slot[1] == 2)
+        )
+        run = go(pool.run())
+        assert setups(pool) == [(1, 4), (2, 3)]
+        waited_ms = asked_ms[ExchangeType.SA_SHARE][0] - asked_ms[ExchangeType.SA_ADVERTISE][0]
+        assert SECAGG_RETURN_S * 1000 <= waited_ms < (SECAGG_RETURN_S + 5) * 1000
+        assert len(asked_ms[ExchangeType.SA_ADVERTISE]) == 1 + late
+        assert pool.row(run).state == "completed"
 
 
 @pytest.mark.parametrize("step", [ExchangeType.SA_CONFIRM, ExchangeType.SA_UNMASK])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sandbox.bench_robustness import ATTACKS, Attack, lines, run
+from sandbox.bench_robustness import ATTACKS, DEFENCES, Attack, lines, run
 from sandbox.cli import app
 
 SEEDS = (1, 2, 3)
@@ -55,5 +55,11 @@ def test_the_command_prints_one_document_for_programs_and_its_rows_make_a_table(
     found = json.loads(document.stdout)["data"]
     assert [row["attack"] for row in found["rows"]] == [one.name for one in ATTACKS]
     told = list(lines(found))
-    assert told[0].startswith("9 silos, 12 rounds, 1 seeds")
-    assert len(told) == 2 + len(ATTACKS)
+    assert told[0].startswith("9 silos, 12 rounds, 1 seed;")
+    assert told[2 : 2 + len(ATTACKS)] == [
+        line for line in told if line.startswith(("none", "1 silo,", "2 silos,", "3 silos,"))
+    ]
+    words = "\n".join(told[2 + len(ATTACKS) :])
+    for explained in ("in brackets", "a: each attacker", *(f"{name}:" for name in DEFENCES)):
+        assert explained in words
+    assert "the team median was worse than no defence in " in told[-1]

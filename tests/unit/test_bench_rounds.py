@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from sandbox.bench_rounds import WARM_UP, _at_nodes, _figures, _makers, _Usage, lines, recipe_of
+from sandbox.bench_rounds import WARM_UP, _at_nodes, _figures, _folder, _makers, _Usage, lines, recipe_of
+from sandbox.errors import SandboxError
 
 
 def test_the_recipe_is_secure_small_and_has_as_many_rounds() -> None:
@@ -22,6 +25,22 @@ def test_every_maker_has_a_name_of_its_own_and_a_cell() -> None:
     assert len({one.party for one in made}) == len({one.legal_name for one in made}) == 10
     assert {one.cell for one in made} == set("ABCD")
     assert [one.party for one in _makers(3)] == ["kita", "nord", "iber"]
+
+
+def test_the_folder_of_a_step_that_failed_is_kept_and_named_any_other_is_deleted() -> None:
+    with pytest.raises(SandboxError) as failed, _folder() as kept:
+        raise SandboxError(need="rounds that close", found="run.broken", remedy="see the broker's log")
+    try:
+        assert kept.is_dir()
+        assert str(kept / "federation" / "logs") in failed.value.as_dict()["remedy"]  # type: ignore[operator]
+    finally:
+        shutil.rmtree(kept)
+    with _folder() as done:
+        assert done.is_dir()
+    with pytest.raises(SystemExit), _folder() as ended:
+        raise SystemExit(143)
+    assert not done.exists()
+    assert not ended.exists()
 
 
 def _line(at_ms: int, **parts: str) -> dict[str, object]:

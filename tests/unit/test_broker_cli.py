@@ -346,6 +346,21 @@ def test_a_refused_candidate_is_listed_with_its_clause(wire):
     }
     wire.answers |= {"candidates": {"candidates": [one]}, "releases": {"releases": []}}
     assert "party-kita" in CliRunner().invoke(app, ["release", "list"]).stderr
+    one["votes"] = {"hanbit": "veto", "kita": "veto", "nord": "approve"}
+    assert "3: 1 approve, 2 veto" in CliRunner().invoke(app, ["release", "list"]).stderr
+
+
+def test_masked_vectors_of_a_folder_without_a_broker_are_refused_as_such(tmp_path):
+    options = [
+        "--dir",
+        str(tmp_path / "nowhere"),
+        "--run",
+        "run_aaaaaaaaaaaaaaaa",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    done = CliRunner().invoke(app, ["audit", "vectors", *options, "--json"])
+    assert json.loads(done.stdout)["error"]["code"] == "broker.not-initialised"
 
 
 def test_the_list_of_members_says_who_is_online_and_when_each_was_heard_last(wire):
@@ -357,7 +372,13 @@ def test_the_list_of_members_says_who_is_online_and_when_each_was_heard_last(wir
     assert "no      not since the broker started" in other
 
 
-SHORT = {"groups": 2, "groups_needed": 3, "members": 2, "members_needed": 0, "names": ["Kita KK", "Nord GmbH"]}
+SHORT = {
+    "groups": 2,
+    "groups_needed": 3,
+    "members": 2,
+    "members_needed": 0,
+    "names": ["Kita KK", "Nord GmbH"],
+}
 AWAY = {"party": "hanbit", "name": "Hanbit Automation", "online": False, "since_ms": 61_000}
 
 
@@ -374,12 +395,12 @@ def test_a_run_that_waits_for_nodes_names_them_with_the_remedy(wire):
     wire.answers |= {"runs": {"runs": [one]}, "r": one}
     assert "Kita KK, Nord GmbH: 2 of 3 groups online" in CliRunner().invoke(app, ["run", "list"]).stderr
     lines = CliRunner().invoke(app, ["run", "show", "r"]).stderr.splitlines()
+    since = "away         Hanbit Automation (hanbit) since 1970-01-01T00:01:01Z"
     for line in (
         "waits for    Kita KK, Nord GmbH: 2 of 3 groups online",
         "remedy       start them",
-        "away         Hanbit Automation (hanbit) since 1970-01-01T00:01:01Z; offline",
-        "away         Hanbit Automation (hanbit) since 1970-01-01T00:01:01Z; online, "
-        "and silent in the newest round",
+        f"{since}; offline",
+        f"{since}; online, and silent in the newest round",
         "away         Hanbit Automation (hanbit) all along; offline",
     ):
         assert line in lines

@@ -317,6 +317,38 @@ def test_noise_shares_need_four_groups_in_each_recipe_and_enough_honest_ones():
     assert from_tree(tree).privacy.honest_min == 4
 
 
+@pytest.mark.parametrize(
+    ("privacy", "pooling", "code", "found", "remedy"),
+    [
+        (
+            {"noise": "shares", "honest_min": None},
+            {},
+            "contract.invalid",
+            "none",
+            "write honest_min: 3 or more with noise: shares, and none with local-full",
+        ),
+        ({"honest_min": 3}, {}, "contract.invalid", "noise local-full", "and none with local-full"),
+        # of four, t is 3 and 2t - n is 2: no min_parties and no honest_min makes room for two colluders
+        (
+            SHARES,
+            {"max_colluders": 2},
+            "contract.colluders-too-many",
+            "2",
+            "lower max_colluders to 1, or win more",
+        ),
+        (SHARES | {"honest_min": 4}, {"max_colluders": 1}, "contract.invalid", "4", "honest_min: 3, a lower"),
+    ],
+)
+def test_the_way_out_of_shares_that_do_not_fit_is_no_dead_end(privacy, pooling, code, found, remedy):
+    tree = pool(privacy=privacy, aggregation=REQUIRED | pooling)
+    tree["recipes"][1]["datasets"] = tree["recipes"][0]["datasets"]  # four makers in both
+    with pytest.raises(ContractInvalidError) as refused:
+        from_tree(tree)
+    assert (refused.value.code, refused.value.found) == (code, found)
+    assert remedy in refused.value.remedy
+    assert "min_parties" not in refused.value.remedy
+
+
 def test_protected_properties_need_five_groups_and_their_report():
     protected = {"protected_properties": ["shift-pattern", "product-mix"]}
     with pytest.raises(ContractInvalidError, match="at least 5 groups") as refused:
@@ -365,6 +397,13 @@ def test_more_colluders_than_a_sum_can_bear_are_refused(mode, parties, k, collud
         from_tree(tree)
     assert refused.value.clause == "k-1"
     assert refused.value.code == "contract.colluders-too-many"
+    advice = refused.value.remedy
+    most = int(advice.removeprefix("lower max_colluders to ").partition(",")[0])
+    tree["aggregation"]["max_colluders"] = most
+    assert from_tree(tree).aggregation.max_colluders == most
+    if "raise min_parties" in advice:
+        tree["aggregation"] |= {"min_parties": parties, "max_colluders": most + 1}
+        assert from_tree(tree).aggregation.max_colluders == most + 1
 
 
 TABLE = (  # n, t, drop-outs survived, largest c where min_parties does not decide

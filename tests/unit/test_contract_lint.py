@@ -98,6 +98,7 @@ VOTES = {
     "max_judgings": 24,
     "epsilon": "2.0",
 }
+SHARES = (("privacy.noise", "shares"), ("privacy.honest_min", 3))
 # rule → the planted contract, and the clause that the finding names
 PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.k-too-small": (planted(("aggregation.min_parties", 2)), "k-1"),
@@ -112,6 +113,7 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.no-teams": (planted(), "k-1"),
     "lint.embargoes-a-party": (planted(("export_control.embargoed", ["KP", "NO"])), "export-1"),
     "lint.colluders-uncovered": (planted(*OFF, ("aggregation.max_colluders", 1)), "k-1"),
+    "lint.shares-trust": (planted(*SHARES), "dp-1"),
     "lint.one-can-end": (planted(("aggregation.min_parties", 4)), "recipe-1"),
     "lint.share-large": (planted(("aggregation.max_share", "0.61")), "k-1"),
     "lint.share-drop-out": (planted(("aggregation.max_share", "0.33")), "recipe-1"),

@@ -86,6 +86,8 @@ def test_an_ordinary_zip_of_the_same_files_is_refused() -> None:
                 archive.writestr(name, data)
         with pytest.raises(BundleError):
             unpack(other.getvalue())
+    with pytest.raises(BundleError, match="found a repacked or altered archive: its directory"):
+        unpack(pack(FILES) + b"!")
 
 
 def test_a_bomb_is_refused_without_being_blown_up() -> None:

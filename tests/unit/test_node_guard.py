@@ -300,6 +300,21 @@ def test_decisions_that_read_the_same_are_told_once_for_all_their_rounds(world: 
     assert any(line.startswith("ラウンド 6-7、計 3 回、train.contribute") for line in japanese)
 
 
+@pytest.mark.parametrize(("accept", "vote"), [(True, "approve"), (False, "veto")])
+def test_what_was_judged_is_explained_with_the_vote_that_left(world: World, accept: bool, vote: str):
+    world.learner.accept = accept
+    world.ask(ExchangeType.JUDGE)
+    text = explain_run(world.worker.outbox, world.shelf(), "run_aaaaaaaaaaaaaaaa").text
+    assert f"  judged on held-out episodes; only the vote left: {vote}" in text
+
+
+def test_what_was_judged_and_waits_for_its_owners_vote_is_explained_so(world: World):
+    world.rules(vote="manual")
+    world.ask(ExchangeType.JUDGE)
+    text = "".join(explain_run(world.worker.outbox, world.shelf(), "run_aaaaaaaaaaaaaaaa").text)
+    assert "no vote left yet" in text
+
+
 def test_the_kept_record_is_the_one_that_was_signed(world: World):
     _, reply = world.ask()
     kept = world.worker.outbox.decisions()[0].document

@@ -123,6 +123,17 @@ def test_a_trainer_that_was_prepared_before_data_came_is_made_anew(world: World)
     assert all(one.trainer is not prepared.trainer for one in learner._trainers.values())
 
 
+def test_a_learner_that_is_ready_has_the_trainer_that_the_first_update_takes(world: World):
+    seat = world.worker.guard.seat(world.contract.digest, world.recipe.digest)
+    learner = world.worker.home_learner
+    learner.ready(seat)
+    (prepared,) = learner._spare.values()
+    learner.ready(seat)
+    assert list(learner._spare.values()) == [prepared]  # made once
+    learner.update(seat, RUN, (1, 1), learner.initial(seat.recipe), lambda _manifest: None)
+    assert [one.trainer for one in learner._trainers.values()] == [prepared.trainer]
+
+
 def test_only_the_fields_of_contract_recipe_and_site_are_opened(world: World):
     seat = world.worker.guard.seat(world.contract.digest, world.recipe.digest)
     (first, *_) = episodes_of(world.home, seat, "train", LocalRules())

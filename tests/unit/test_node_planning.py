@@ -33,8 +33,9 @@ from policies.privacy.errors import (
 )
 from policies.privacy.plan import DpPlan
 from sandbox.recipes import plain_recipe, private_recipe
-from tests.learnsim import StillClock, cap, made_units
+from tests.learnsim import StillClock, cap, made_units, small_recipe
 from tests.nodeworld import IN_TERM_MS, World, ready_world, write_recording
+from tests.sumnode import PEERS
 
 with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -258,17 +259,17 @@ def test_shares_under_a_contract_that_lets_the_broker_read_updates_are_refused_f
     assert found.answer.text[0].startswith("warning      privacy.shares-unfit: this contract lets the broker")
 
 
-def test_shares_beyond_what_the_contracts_sums_have_room_for_are_refused(tmp_path: Path):
-    summed = {
-        "aggregation.secure_aggregation": "required",
-        "privacy.noise": "shares",
-        "privacy.honest_min": 3,
-    }
+def test_shares_beyond_what_the_contracts_sums_have_room_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("client.contract.signable.check_noise_room", lambda *_: None)
+    terms = {"aggregation.secure_aggregation": "required", "privacy.noise": "shares", "privacy.honest_min": 3}
     for norm, unfit in (("10", False), ("0.05", True)):
-        (tmp_path / norm).mkdir()
-        world = signed(tmp_path / norm, **summed | {"aggregation.update_norm_max": norm})
-        found = planned(tmp_path / norm, world.home, plan=SHARED, silos=4, contract=world.contract.digest)
-        assert ("update_norm_max at least" in str(found.refusal)) == unfit
+        changes = terms | {"aggregation.update_norm_max": norm}
+        world = World(tmp_path / norm, changes=changes, peers=PEERS, recipe=small_recipe(**SHARED))
+        world.sign()
+        found = under(world, silos=4, contract=world.contract.digest)
+        assert ("update_norm_max at least" in str(found.error)) == unfit
 
 
 def test_a_target_per_stratum_is_planned_with_as_it_is_sampled(tmp_path: Path):

@@ -526,13 +526,12 @@ def test_noise_shares_beyond_the_ring_are_refused_before_anything_is_signed_or_s
 ):
     """Each round would be paid for, and no vector sent: `update.unfit`, as often as there are rounds."""
     with pytest.raises(SharesUnfitError, match="update_norm_max at least") as refused:
-        shares_pool(tmp_path / "careful", aggregation__update_norm_max="0.05")
+        shares_pool(tmp_path / "careful", aggregation__update_norm_max="0.01")
     assert refused.value.clause == "k-1"
     monkeypatch.setattr("client.contract.signable.check_noise_room", lambda *_: None)
     with monkeypatch.context() as off:
         off.setattr("client.secagg.agreed.check_noise_room", lambda *_: None)
-        off.setattr("client.contract.signable.check_noise_room", lambda *_: None)
-        pool = shares_pool(tmp_path / "paying", aggregation__update_norm_max="0.05")
+        pool = shares_pool(tmp_path / "paying", aggregation__update_norm_max="0.01")
         plan, limit = pool.recipe.plan, 2**pool.terms.bits
         assert plan is not None
         noise = np.random.default_rng(0).normal(0, plan.added_std, pool.terms.dimension)
@@ -541,6 +540,16 @@ def test_noise_shares_beyond_the_ring_are_refused_before_anything_is_signed_or_s
         _, reply = pool.contribute(pool.attempt(pool.setup(), 1))
         assert np.abs(grid).max() > limit
         assert (reply.code, len(pool.world.worker.budgets.touches())) == ("update.unfit", 1)
-    pool = shares_pool(tmp_path / "signed", aggregation__update_norm_max="0.05")
+    pool = shares_pool(tmp_path / "signed", aggregation__update_norm_max="0.01")
     _, reply = pool.contribute(pool.attempt(pool.setup(), 1))
     assert (reply.code, pool.world.worker.budgets.touches()) == ("privacy.shares-unfit", ())
+
+
+def test_a_setup_is_entered_once_the_learner_is_ready_and_what_it_lacks_is_refused_with_the_update(
+    pool: SumPool,
+):
+    pool.setup()
+    assert pool.world.learner.got_ready == 1
+    pool.world.learner.fail = SetupGoneError(need="a", found="b", remedy="c")
+    pool.setup(2, first_round=2)  # takes part all the same: its gate speaks when the update is asked for
+    assert pool.world.learner.got_ready == 2

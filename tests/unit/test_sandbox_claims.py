@@ -69,8 +69,8 @@ def report(epsilon: str | None, noise: Noise) -> dict[str, Any]:
         "parties": names,
         "cells": cells,
         "success": success_table(dict.fromkeys(("local", "common", "individual"), rates), cells),
-        "privacy": privacy_claim(recipe, contract, spent),
-        "sums": sums_claim(contract, {"opened": 379, "redone": 377}),
+        "privacy": privacy_claim(recipe, contract, spent, fewest=4),
+        "sums": sums_claim(contract, {"opened": 379, "redone": 377}, {"fewest": 4, "most": 4}),
         "contract_digest": contract.digest,
         "contract_words": [list(one) for one in plain_words(contract)],
         "log": {"origin": "o", "size": 7, "root": "r", "summary": "s", "verified": True, "not_checked": []},
@@ -114,7 +114,12 @@ def test_with_shares_the_claim_names_its_condition_and_the_figure_without_it() -
     assert len(rows) == 3  # the smallest sum is over three
     assert rows[0] <= 8 < rows[1] < rows[2]
     assert f"{claim['epsilon_by_colluders'][2]}" in rests_on(claim)
-    assert "3 honest makers" in rests_on(claim)
+    assert "3 honest makers in each sum" in rests_on(claim)
+    assert f"with one of them on the broker's side epsilon {rows[1]:g}" in rests_on(claim)
+    opened = [float(one) for one in claim["epsilon_by_colluders_opened"]]
+    assert len(opened) == 4  # nobody was missing
+    assert opened[0] < rows[0]
+    assert opened[1:] == rows
     full = report("8", "local-full")["privacy"]
     assert (full["epsilon_by_colluders"], rests_on(full)) == (None, "")
 
@@ -123,7 +128,7 @@ def test_with_shares_the_claim_names_its_condition_and_the_figure_without_it() -
 def test_table_and_page_say_what_was_used(epsilon: str | None, noise: Noise, tmp_path: Path) -> None:
     found = report(epsilon, noise)
     lines = list(summary(found))
-    assert "sums       379 opened by secure aggregation, and no maker's update" in lines
+    assert "sums       379 opened by secure aggregation, each over 4 makers, and no maker's update" in lines
     assert "           377 of them redone by the auditor from the masked vectors" in lines
     private = [line for line in lines if line.startswith("privacy")]
     assert private == [
@@ -137,5 +142,14 @@ def test_table_and_page_say_what_was_used(epsilon: str | None, noise: Noise, tmp
     page = as_html.read_text("utf-8")
     assert "Over 379 rounds the broker opened the sum" in page
     assert "The auditor redid 377 of these sums" in page
-    assert ("share of the noise" in page) == (epsilon is not None and noise == "shares")
+    assert "Each sum is over 4 makers." in page
+    assert "masked vectors: to whoever lacks the masks, uniform noise" in page
+    assert ("Whether any one episode of a maker was there" in page) == (epsilon is not None)
+    assert ("Budget spent is" in page) == (epsilon is not None)
+    shared = epsilon is not None and noise == "shares"
+    assert ("share of the noise" in page) == shared
+    assert ("in the smallest sum that was opened (4 makers)" in page) == shared
+    assert (
+        "in the smallest sum that the contract lets open (3 makers, had others been absent)" in page
+    ) == shared
     assert ("NOT PRIVATE" in page) == (epsilon is None)

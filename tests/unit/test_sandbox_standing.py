@@ -14,8 +14,9 @@ from typing import Self
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from sandbox import audit, standing
+from sandbox import audit, processes, standing
 from sandbox.asked import epsilon_of
 from sandbox.cli import app, main
 from sandbox.errors import StartError, UsageError
@@ -104,6 +105,30 @@ def test_down_ends_what_was_written_down_and_can_be_repeated(tmp_path, sleeper):
     assert not tmp_path.exists()
 
 
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+)
+
+
+def test_down_waits_for_a_process_that_ends_slowly_and_names_what_does_not_end(tmp_path, monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # it ignores the signal from now on
+    reaper = threading.Thread(target=process.wait)
+    reaper.start()
+    (tmp_path / PROCESSES).write_text(json.dumps({"broker": process.pid}))
+    with monkeypatch.context() as patch:
+        patch.setattr(standing, "stop_pid", lambda _pid: False)
+        done = CliRunner().invoke(app, ["down", "--dir", str(tmp_path)])
+    assert done.exit_code == 75
+    assert done.stdout.startswith("stopped nothing\n")
+    assert f"still running broker (process {process.pid})" in done.stdout
+    monkeypatch.setattr(processes, "_END_S", 0.1)
+    assert standing.bring_down(tmp_path) == ["broker"]  # killed, and waited for
+    reaper.join(10)
+    process.stdout.close()
+
+
 def test_a_folder_of_somebody_else_is_neither_used_nor_deleted(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     for act in (up, standing.bring_down, standing.delete_folder):
@@ -169,6 +194,34 @@ def test_options_that_do_not_fit_are_an_envelope_too(monkeypatch, capsys, words)
     assert ended(monkeypatch, *words, "--json") == 2
     envelope = json.loads(capsys.readouterr().out)
     assert (envelope["status"], envelope["error"]["code"]) == ("error", "sandbox.usage")
+
+
+@pytest.mark.parametrize("mb", ["abc", "", "0", "nan", "-1", "1000", "1,", "1,1", "inf"])
+def test_sizes_that_are_none_are_refused_before_anything_is_started(monkeypatch, capsys, mb):
+    assert ended(monkeypatch, "bench", "exchange", "--mb", mb, "--json") == 2
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert "different sizes from 0.0001 to 400 megabytes" in told["found"]
+
+
+def test_rounds_with_noise_shares_need_four_nodes(monkeypatch, capsys):
+    assert ended(monkeypatch, "bench", "rounds", "--nodes", "3", "--json") == 2
+    assert "4<=x<=16" in json.loads(capsys.readouterr().out)["error"]["found"]
+
+
+@pytest.mark.parametrize("asked", [("8", 10, True), ("8", 250, False), (None, 10, False)], ids=str)
+def test_too_few_episodes_for_a_release_are_warned_of_beforehand(tmp_path, monkeypatch, capsys, asked):
+    epsilon, episodes, warned = asked
+
+    def fail(_self: Federation) -> None:
+        raise StartError(need="a broker", found="none", remedy="none")
+
+    monkeypatch.setattr(standing, "Workshop", Cells)
+    monkeypatch.setattr(Federation, "start_broker", fail)
+    with pytest.raises(StartError):
+        standing.bring_up(tmp_path / "tour", episodes=episodes, epsilon=epsilon, seed=0)
+    said = capsys.readouterr().err
+    assert ("the release will probably be refused" in said) == warned
+    assert ("--episodes 250" in said) == warned
 
 
 def test_the_auditor_is_given_the_members_receipts_and_the_masked_vectors(tmp_path):

@@ -193,9 +193,9 @@ def test_the_sum_before_is_of_an_earlier_round(at: int) -> None:
     setup = fleet.setup()
     fleet.round(setup, 1)
     attempt = fleet.attempt(setup, 2)
-    before = replace(attempt._previous.previous(), round=at)
+    before = replace(fleet.previous.previous(), round=at)
     with pytest.raises(ContextMismatchError, match="earlier round"):
-        fleet.admit(attempt, ONE, changed(attempt.contribute_ask(), fleet.terms, previous=before))
+        fleet.admit(attempt, ONE, changed(attempt.contribute_ask(), fleet.terms, shown=(before,)))
 
 
 def contributed(away: tuple[str, ...] = ()) -> tuple[Fleet, Attempt, ConfirmAsk]:
@@ -243,6 +243,7 @@ CONTEXT = Context(
     round=1,
     attempt=1,
     base_model=digest_from("model"),
+    server=digest_from("state"),
     members=NAMES,
     teams=(NAMES,),
     nonces=(b"n" * 32,) * 4,
@@ -253,6 +254,7 @@ OTHER: dict[str, Any] = {
     "round": 2,
     "attempt": 2,
     "base_model": digest_from("another"),
+    "server": digest_from("another"),
     "teams": (NAMES[:2], NAMES[2:]),
     "nonces": (NO_NONCE,) * 4,
 }

@@ -123,7 +123,7 @@ def test_sizes_on_the_wire_are_those_of_the_design() -> None:
     setup = fleet.setup(rounds=4, shown=shown, said=said)
     fleet.round(setup, 1, shown=shown, said=said)
     slots = 8
-    assert sizes["advertise answer"] < 1_000 + 64 * slots
+    assert sizes["advertise answer"] < 1_100 + 32 * 10 + 64 * slots
     assert sizes["share answer"] < 9 * (132 * slots + 48) + 10 * 64 * slots + 2_000
     assert sizes["contribute answer"] == 88
     assert sizes["confirm ask"] < 1_300

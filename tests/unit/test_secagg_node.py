@@ -89,7 +89,6 @@ def test_a_setup_that_is_replaced_is_gone() -> None:
         fleet.admit(old, ONE, old.contribute_ask())
     new = fleet.attempt(second, 1, 2)
     assert len(fleet.contribute(new)) == 4
-    assert fleet.machines[ONE].first_round == 1
 
 
 def test_steps_out_of_order_are_refused() -> None:
@@ -179,7 +178,7 @@ def test_attempt_two_opens_the_same_updates_after_one_that_failed() -> None:
 def test_a_round_without_group_tags_carries_none() -> None:
     fleet = Fleet(terms_of_size(4, group_mac=False))
     setup = fleet.setup()
-    assert fleet.round(setup, 1).opened.tags == 0
+    assert fleet.round(setup, 1).opened.tags == (0,)
     fleet.z = fleet.z + np.uint32(1)
     assert len(fleet.contribute(fleet.attempt(setup, 2))) == 4
 
@@ -191,17 +190,35 @@ def test_a_member_that_missed_a_round_checks_its_sum() -> None:
     fleet.round(setup, 1, away={"contribute": ["m04"]})
     attempt = fleet.attempt(setup, 2)
     slot = fleet.admit(attempt, "m04", attempt.contribute_ask())
-    fleet.machines["m04"].check_sum(slot, fleet.z)
+    assert fleet.machines["m04"].check_sums(slot, [fleet.z]) == (fleet.terms,)
     with pytest.raises(SumWrongError):
-        fleet.machines["m04"].check_sum(slot, fleet.z + np.uint32(1))
+        fleet.machines["m04"].check_sums(slot, [fleet.z + np.uint32(1)])
 
 
-def test_the_sum_of_an_older_setup_is_not_spoken_of() -> None:
+def test_the_sum_of_an_older_setup_is_checked_with_that_setups_key() -> None:
     fleet = Fleet(terms_of_size(4))
     fleet.round(fleet.setup(rounds=1), 1)
     attempt = fleet.attempt(fleet.setup(2, first_round=2), 2)
     slot = fleet.admit(attempt, ONE, attempt.contribute_ask())
-    assert slot.previous is None
+    assert [one.setup for one in slot.shown] == [1]
+    assert fleet.machines[ONE].check_sums(slot, [fleet.z]) == (fleet.terms,)
+    with pytest.raises(SumWrongError):
+        fleet.machines[ONE].check_sums(slot, [fleet.z + np.uint32(1)])
+    fleet.machines[ONE].sum_keys.forget(before=2)
+    assert fleet.machines[ONE].check_sums(slot, [fleet.z + np.uint32(1)]) == (None,)  # it cannot tell
+
+
+def test_members_sign_which_round_they_helped_to_open_before_a_setup() -> None:
+    """Of so many as may collude, and one: an honest one is among them."""
+    fleet = Fleet(terms_of_size(5, max_colluders=2))
+    fleet.round(fleet.setup(rounds=3), 1)
+    fleet.round(fleet.setup(2, first_round=2), 2, away={"unmask": ["m05"]})
+    fleet.setup(3, first_round=3)
+    assert fleet.machines[ONE].witnessed == 2
+    for name in ("m01", "m02"):
+        fleet.machines[name] = fleet.begin(name, life=2)
+    fleet.setup(4, first_round=4)
+    assert fleet.machines["m05"].witnessed == 1  # two who say 2, and itself who says 1
 
 
 def test_grid_values_are_masked_as_they_are() -> None:

@@ -11,10 +11,14 @@ import pytest
 from broker.errors import UsageError
 from broker.federation.engine import Expect, TensorHandle
 from broker.federation.secure.files import Files, Transcripts, Unmasking
+from broker.federation.secure.setups import Setups
 from broker.federation.secure.vectors import Vectors, export, sweep
 from policies.encoding import digest
 from policies.exchange import TensorSpec
+from policies.limits import SECAGG_SHOWN
 from tests.brokersim import HandClock
+from tests.federationsim import Notes
+from tests.secaggsim import terms_of_size
 
 RUN = "run_pwgd7fi5spwkqgof"
 HOUR_MS = 3_600_000
@@ -47,16 +51,14 @@ def test_nonces_of_another_setup_are_not_taken(tmp_path: Path):
     assert files.nonces(3) == {}
 
 
-def test_a_request_shows_the_newest_sum_of_an_earlier_round_under_the_same_setup(tmp_path: Path):
+def test_the_newest_sums_are_kept_whatever_their_setup(tmp_path: Path):
     files = Files(tmp_path, RUN)
-    files.save_sum(1, (1, 1), b"first")
-    files.save_sum(1, (2, 1), b"second")
-    assert files.sum_before(1, (1, 1)) is None
-    assert files.sum_before(1, (2, 1)) == b"first"  # asked again after a restart
-    assert files.sum_before(1, (3, 1)) == b"second"
-    assert files.sum_before(2, (3, 1)) is None
-    files.save_sum(1, (3, 1), b"third")
-    assert files.sum_before(1, (2, 1)) is None  # nothing asks for it any more
+    for number in range(1, SECAGG_SHOWN + 4):
+        files.save_sum((number, 1), b"%d" % number)
+    assert files.sums() == [(number, 1) for number in range(3, SECAGG_SHOWN + 4)]
+    assert (files.sum_of((3, 1)), files.sum_of((2, 1))) == (b"3", None)
+    files.drop_sum((3, 1))
+    assert files.sums()[0] == (4, 1)
 
 
 @pytest.mark.parametrize("name", ["setup", "nonces", "unmasking", "number"])
@@ -126,3 +128,40 @@ def test_an_answer_of_any_length_is_taken_up_to_its_bound_and_of_one_form_only()
     assert not bound.fits(spec("uint8", 2, 5))
     assert not bound.fits(spec("uint32", 2))
     assert not Expect(dtype="uint32", shape=(3,)).fits(spec("uint32", 2))
+
+
+def setups_of(files: Files) -> tuple[Setups, Notes]:
+    notes = Notes()
+    return Setups("run_1", terms_of_size(4), talk=None, files=files, journal=notes), notes  # type: ignore[arg-type]
+
+
+def test_who_lied_is_left_out_after_a_restart_too(tmp_path: Path):
+    before, _ = setups_of(Files(tmp_path, RUN))
+    assert before.liars == {}
+    before.blame({"m02": "secagg.share-bad"})
+    before.blame({"m03": "secagg.views-differ"})
+    after, _ = setups_of(Files(tmp_path, RUN))
+    assert after.liars == {"m02": "secagg.share-bad", "m03": "secagg.views-differ"}
+
+
+def test_suspects_are_those_in_every_sum_that_failed_and_are_known_after_a_restart(tmp_path: Path):
+    before, notes = setups_of(Files(tmp_path, RUN))
+    assert before.suspects == ()
+    before.failed(["m01", "m02", "m03", "m04"])
+    before.failed(["m02", "m03", "m04"])
+    assert notes.of("secagg.sum-failed")[-1]["suspects"] == ("m02", "m03", "m04")
+    after, _ = setups_of(Files(tmp_path, RUN))
+    after.failed(["m01", "m03", "m04"])
+    assert after.suspects == ("m03", "m04")
+    after.failed(["m01", "m02"])  # two members do it, and never both of them are to be found
+    assert after.suspects == ("m01", "m02")
+
+
+def test_files_of_another_form_accuse_nobody(tmp_path: Path):
+    files = Files(tmp_path, RUN)
+    files.folder.mkdir(parents=True)
+    for text in ("[", "3", "null"):
+        for name in ("liars", "doubts"):
+            (files.folder / name).write_text(text)
+        found, _ = setups_of(files)
+        assert (found.liars, found.suspects) == ({}, ())

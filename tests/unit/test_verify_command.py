@@ -64,7 +64,9 @@ def test_opened_sums_are_redone_from_a_folder_of_masked_vectors(files, tmp_path,
         (folder / name.removeprefix("sha256:")).write_bytes(data)
     assert main(asked) == 0
     shown = capsys.readouterr()
-    assert json.loads(shown.out)["data"]["facts"]["sums"] == {"opened": 2, "redone": 2}
+    facts = json.loads(shown.out)["data"]["facts"]
+    assert facts["sums"] == {"opened": 2, "redone": 2}
+    assert facts["sum_members"] == {"fewest": 3, "most": 3}
     assert "computed  AUD-096: 2 of 2 opened sums redone from masked vectors" in shown.err
     one = folder / next(iter(sim.vectors_by_digest())).removeprefix("sha256:")
     one.write_bytes(bytes(24))
@@ -79,7 +81,9 @@ def test_a_folder_of_another_runs_vectors_is_said_to_be_that(files, tmp_path, ca
         (folder / name).write_bytes(bytes(24))
     asked = [files["bundle"], "--policy", files["policy"], "--vectors", str(folder)]
     assert main(asked) == 0
-    assert "not checked: AUD-096: 3 masked vectors, as this bundle has no opened sum" in capsys.readouterr().err
+    assert (
+        "not checked: AUD-096: 3 masked vectors, as this bundle has no opened sum" in capsys.readouterr().err
+    )
     sim = SummedSim().build()
     Path(files["bundle"]).write_bytes(sim.bundle())
     Path(files["policy"]).write_text(policy_text(sim.policy), encoding="utf-8")

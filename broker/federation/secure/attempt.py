@@ -21,11 +21,10 @@ if members were asked to unmask before, it is about the same online set, or the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from broker.federation.checkpoints import model_bytes, model_digest
+from broker.federation.checkpoints import model_bytes
 from broker.federation.collecting import Errand
 from broker.federation.secure.earlier import Earlier
 from broker.federation.secure.files import Unmasking
@@ -35,20 +34,21 @@ from policies.encoding import b64, unb64
 from policies.errors import EncodingError, invariant
 from policies.exchange import ExchangeType
 from policies.secagg.collector import Attempt
-from policies.secagg.errors import ContextMismatchError, SecaggError, VectorLateError
+from policies.secagg.errors import ContextMismatchError, SecaggError, SumWrongError, VectorLateError
 from policies.secagg.opening import OpenedSum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-
-    import numpy.typing as npt
 
     from broker.federation.engine import EngineRun, Reply
     from broker.federation.participants import Participant
     from broker.federation.records import Received
     from broker.federation.replies import NodeReply
     from broker.federation.secure.rounds import SecureRounds
+    from broker.federation.secure.shown import Base
     from broker.federation.secure.talk import Heard
+    from policies.encoding import Json
+    from policies.secagg.asks import Previous
     from policies.secagg.collector import Setup
 
 __all__ = ["SecureAttempt"]
@@ -64,6 +64,8 @@ class SecureAttempt:
         vectors: Party → digest of its vector, of those in the sum.
         unmasked: Members were asked to unmask.
         offenders: Party → code, of those that answered CONFIRM or UNMASK wrongly, or dealt wrong shares.
+        holds: The sum was opened, and nothing about it is wrong that the broker can see.
+        shown: The opened sum that members are shown beside the model; None: none.
     """
 
     def __init__(
@@ -74,12 +76,15 @@ class SecureAttempt:
         *,
         apart: Mapping[str, Received],
         before: Unmasking | None,
-        weights: npt.NDArray[np.floating],
+        base: Base,
     ) -> None:
         self._rounds = rounds
         self._before = before
         self._sums: list[MaskedSum] = []
-        self._shown: dict[str, object] | None = None
+        self._checked: dict[str, object] | None = None
+        self._sent_along: set[str] = set()
+        self.shown: Previous | None = None
+        self.holds = False
         self._attempt: Attempt | None = None
         self.slot = slot
         self.setup = setup
@@ -88,32 +93,52 @@ class SecureAttempt:
         self.offenders: dict[str, str] = {}
         self.errand = Errand(type=ExchangeType.SA_CONTRIBUTE, tensor=b"", apart=apart, masked=self)
         if setup is not None:
-            self.errand = self._asked(setup, weights, apart)
+            self.errand = self._asked(setup, base, apart)
 
-    def _asked(
-        self, setup: Setup, weights: npt.NDArray[np.floating], apart: Mapping[str, Received]
-    ) -> Errand:
-        terms, earlier = self._rounds.terms, None
-        if terms.group_mac:
-            earlier = Earlier.read(self._rounds.files.sum_before(setup.number, self.slot), terms)
+    def _asked(self, setup: Setup, base: Base, apart: Mapping[str, Received]) -> Errand:
+        terms, number = self._rounds.terms, self.slot[0]
         self._attempt = Attempt(
             setup,
-            round=self.slot[0],
+            round=number,
             attempt=self.slot[1],
-            base_model=model_digest(weights),
-            teams=self._rounds.teams(setup, self.slot[0]),
-            previous=earlier,
+            base_model=base.model,
+            server=base.server,
+            teams=self._rounds.teams(setup, number),
         )
-        self._shown = None if earlier is None else earlier.checked()
         self._sums = [MaskedSum(terms, self._rounds.vectors) for _ in self._attempt.context.teams]
-        return Errand(
+        errand = Errand(
             type=ExchangeType.SA_CONTRIBUTE,
-            tensor=model_bytes(weights) + (b"" if earlier is None else earlier.z),
+            tensor=model_bytes(base.checkpoint.weights),
             dtype="uint32" if terms.group_mac else "float32",
             body={"ask": b64(self._attempt.contribute_ask())},
             apart=apart,
             masked=self,
         )
+        earlier = self._rounds.shown.newest(number) if terms.group_mac else None
+        if earlier is None:
+            return errand
+        self.shown, self._checked = earlier.said, earlier.checked()
+        return replace(errand, own=self._own(setup, base, errand.tensor))
+
+    def _own(self, setup: Setup, base: Base, model: bytes) -> dict[str, tuple[bytes, Mapping[str, Json]]]:
+        """What each member is asked with; in the normal case the same bytes, made once."""
+        found: dict[str, tuple[bytes, Mapping[str, Json]]] = {}
+        made: dict[tuple[object, ...], tuple[bytes, Mapping[str, Json]]] = {}
+        for party in setup.members:
+            beside = self._rounds.shown.beside(party, self.slot[0], setup.number, base)
+            if beside.resume is not None:
+                self._sent_along.add(party)
+            key = (*(one.at for one in beside.said), beside.resume)
+            if key not in made:
+                ask = self._begun.contribute_ask(beside.said, beside.resume)
+                made[key] = model + beside.tensor, {"ask": b64(ask)}
+            found[party] = made[key]
+        return found
+
+    @property
+    def followed(self) -> set[str]:
+        """Members that trained after a model was sent along to them."""
+        return self._sent_along & self.vectors.keys()
 
     @property
     def _begun(self) -> Attempt:
@@ -131,8 +156,7 @@ class SecureAttempt:
         tensor, answer = outcome.tensor, _answer(outcome)
         if tensor is None:
             raise _unanswered()
-        if reply.submission is None or reply.submission.payload["body"].get("checked") != self._shown:
-            raise _unnamed()
+        self._check_named(reply)
         named = tensor.spec.digest
         if self._before is not None and self._before.online.get(sender.party) != named:
             raise VectorLateError(
@@ -147,6 +171,19 @@ class SecureAttempt:
         mine = next(number for number, team in enumerate(teams) if sender.party in team)
         await self._sums[mine].add(tensor)
         self.vectors[sender.party] = named
+
+    def _check_named(self, reply: NodeReply) -> None:
+        """A member names the newest sum; one that was no member of that sum's setup cannot, and names none.
+
+        Raises:
+            ContextMismatchError: It is not so.
+        """
+        told = None if reply.submission is None else reply.submission.payload["body"].get("checked")
+        of_this_setup = self.shown is not None and self.shown.setup == self._begun.setup.number
+        if reply.submission is None or told not in (
+            [self._checked] if of_this_setup else [self._checked, None]
+        ):
+            raise _unnamed()
 
     async def open(
         self, engine_run: EngineRun, cohort: Sequence[Participant], lap: Callable[[str], None]
@@ -175,9 +212,12 @@ class SecureAttempt:
             return None
 
     def not_used(self, error: SecaggError) -> None:
-        """Blames whom an error names, and says that there is no sum to use."""
+        """Blames whom an error names, or doubts all whose vectors are in it; says that no sum is used."""
         if error.offender is not None:
             self._blame({error.offender: error.code})
+        self.holds = False
+        if error.offender is None and isinstance(error, SumWrongError):
+            self._rounds.setups.failed(self._begun.online)
         self._note("secagg.not-opened", code=error.code, party=error.offender or "")
 
     async def _confirmed(
@@ -273,9 +313,9 @@ class SecureAttempt:
         data = opened.transcript
         kept = await apart_from_loop(lambda: rounds.transcripts.save(data), len(data))
         if terms.group_mac:
-            z = np.sum([one.z for one in teams], axis=0, dtype="<u4")
-            earlier = Earlier(setup=opened.setup, said=opened.previous(), z=z.tobytes())
-            rounds.files.save_sum(opened.setup, self.slot, earlier.to_bytes(terms))
+            z = b"".join(one.z.astype("<u4").tobytes() for one in teams)
+            rounds.shown.keep(Earlier(said=opened.previous(), z=z))
+        self.holds = True
         return Sums(teams=tuple(teams), transcript=kept, terms=terms, noise_std=rounds.noise_std)
 
     async def _team(self, number: int) -> TeamSum:

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest sum that was opened under a setup, as the next attempts show it to its members.
+"""A sum that was opened, as later attempts show it to members.
 
-earlier = Earlier(setup=opened.setup, said=opened.previous(), z=z.tobytes())
-Earlier.read(earlier.to_bytes(terms), terms) == earlier
+earlier = Earlier(said=opened.previous(), z=b"".join(sums))
+Earlier.read(earlier.to_bytes()) == earlier
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from policies.encoding import digest
 from policies.secagg.asks import Previous
 from policies.secagg.errors import SecaggError
 from policies.secagg.packing import pack, unpack
-
-if TYPE_CHECKING:
-    from policies.secagg.terms import Terms
 
 __all__ = ["Earlier"]
 
@@ -26,12 +22,10 @@ class Earlier:
     """An opened sum.
 
     Attributes:
-        setup: Number of its setup.
         said: What an ask says of it.
-        z: Its bytes, little-endian uint32.
+        z: Bytes of each opened team's sum, little-endian uint32, one behind the other.
     """
 
-    setup: int
     said: Previous
     z: bytes = field(repr=False)
 
@@ -41,19 +35,21 @@ class Earlier:
 
     def checked(self) -> dict[str, object]:
         """What members say once its tag held: `policies.log.schema.CHECKED_SUM`."""
-        return {"round": self.said.round, "attempt": self.said.attempt, "sum": digest(self.z)}
+        size = len(self.z) // len(self.said.opened)
+        sums = [digest(self.z[at : at + size]) for at in range(0, len(self.z), size)]
+        return {"round": self.said.round, "attempt": self.said.attempt, "sums": sums}
 
-    def to_bytes(self, terms: Terms) -> bytes:
+    def to_bytes(self) -> bytes:
         """As a file has it."""
-        return pack([str(self.setup).encode(), self.said.to_bytes(terms), self.z])
+        return pack([self.said.to_bytes(), self.z])
 
     @classmethod
-    def read(cls, data: bytes | None, terms: Terms) -> Earlier | None:
+    def read(cls, data: bytes | None) -> Earlier | None:
         """Of a file; None where there is none, or it is no such sum."""
         if data is None:
             return None
         try:
-            setup, said, z = unpack(data, 3)
-            return cls(setup=int(setup), said=Previous.from_bytes(said, terms), z=z)
+            said, z = unpack(data, 2)
+            return cls(said=Previous.from_bytes(said), z=z)
         except (SecaggError, ValueError):
             return None

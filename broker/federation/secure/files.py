@@ -3,6 +3,8 @@
 
     runs/<run>/secagg/setup             the newest setup (`policies.secagg.collector.Setup`)
     runs/<run>/secagg/number            of the newest setup that was begun: no number is used twice
+    runs/<run>/secagg/liars             party to code, of members that are left out for good
+    runs/<run>/secagg/doubts            members of each sum that failed, since one could be left out
     runs/<run>/secagg/nonces            that members revealed for the newest round
     runs/<run>/secagg/unmasking         the attempt whose members were asked to unmask, with what set
     runs/<run>/secagg/sum-<slot>        the newest opened sums, for members that check them
@@ -22,16 +24,17 @@ from typing import TYPE_CHECKING
 
 from broker.keyfiles import PRIVATE, replace_file
 from policies.encoding import canonical, digest
+from policies.limits import SECAGG_SHOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Files", "Transcripts", "Unmasking"]
 
 _FOLDER_MODE = 0o700
-_SUM = re.compile(r"^sum-(\d{9})-(\d{6})-(\d{3})$")
-_SUMS_KEPT = 2  # an attempt that is asked again after a restart names the sum before it
+_SUM = re.compile(r"^sum-(\d{6})-(\d{3})$")
+_SUMS_KEPT = SECAGG_SHOWN + 1  # an attempt that is asked again after a restart names the sums before its own
 Slot = tuple[int, int]
 
 
@@ -102,6 +105,38 @@ class Files:
         self._write("number", str(number).encode())
         return number
 
+    def end_setup(self) -> None:
+        """Forgets the newest setup: a restart makes another one."""
+        (self.folder / "setup").unlink(missing_ok=True)
+
+    # --- members ---
+
+    def liars(self) -> dict[str, str]:
+        """Party → code, of members that were to blame for a wrong answer."""
+        found = self._tree("liars")
+        return {str(party): str(code) for party, code in found.items()} if isinstance(found, dict) else {}
+
+    def save_liars(self, liars: Mapping[str, str]) -> None:
+        """Replaces them."""
+        self._write("liars", canonical(dict(liars)))
+
+    def doubts(self) -> list[frozenset[str]]:
+        """Members of each sum that failed, oldest first."""
+        found = self._tree("doubts")
+        return [frozenset(map(str, one)) for one in found] if isinstance(found, list) else []
+
+    def save_doubts(self, doubts: Sequence[frozenset[str]]) -> None:
+        """Replaces them."""
+        self._write("doubts", canonical([sorted(one) for one in doubts]))
+
+    def _tree(self, name: str) -> object:
+        try:
+            return json.loads(self._read(name) or b"null")
+        except ValueError:
+            return None
+
+    # --- nonces ---
+
     def save_nonces(self, setup: int, number: int, nonces: Mapping[str, bytes]) -> None:
         """Replaces what members of a setup revealed for a round."""
         told = {party: nonce.hex() for party, nonce in nonces.items()}
@@ -137,23 +172,25 @@ class Files:
 
     # --- opened sums ---
 
-    def save_sum(self, setup: int, slot: Slot, data: bytes) -> None:
+    def save_sum(self, slot: Slot, data: bytes) -> None:
         """Keeps an opened sum, and forgets older ones."""
-        self._write(f"sum-{setup:09d}-{slot[0]:06d}-{slot[1]:03d}", data)
-        for name in sorted(self._sums())[:-_SUMS_KEPT]:
-            (self.folder / name).unlink(missing_ok=True)
+        self._write(_sum_name(slot), data)
+        for old in self.sums()[:-_SUMS_KEPT]:
+            self.drop_sum(old)
 
-    def sum_before(self, setup: int, slot: Slot) -> bytes | None:
-        """The newest sum of this setup that was opened in an earlier round than an attempt's."""
-        found = {name: tuple(map(int, one.groups())) for name, one in self._sums().items()}
-        mine = sorted(name for name, at in found.items() if at[0] == setup and at[1] < slot[0])
-        return self._read(mine[-1]) if mine else None
+    def drop_sum(self, slot: Slot) -> None:
+        """Forgets one."""
+        (self.folder / _sum_name(slot)).unlink(missing_ok=True)
 
-    def _sums(self) -> dict[str, re.Match[str]]:
-        if not self.folder.is_dir():
-            return {}
-        names = (path.name for path in self.folder.iterdir())
-        return {name: found for name in names if (found := _SUM.match(name)) is not None}
+    def sums(self) -> list[Slot]:
+        """Slots of the sums that are kept, oldest first."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        found = [match.groups() for match in map(_SUM.match, names) if match is not None]
+        return sorted((int(number), int(attempt)) for number, attempt in found)
+
+    def sum_of(self, slot: Slot) -> bytes | None:
+        """The sum of a slot."""
+        return self._read(_sum_name(slot))
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -164,6 +201,10 @@ class Files:
     def _write(self, name: str, data: bytes) -> None:
         self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         replace_file(self.folder / name, data, mode=PRIVATE)
+
+
+def _sum_name(slot: Slot) -> str:
+    return f"sum-{slot[0]:06d}-{slot[1]:03d}"
 
 
 class Transcripts:

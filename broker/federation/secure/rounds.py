@@ -10,27 +10,27 @@ rounds.settled(attempt, found.received)
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.federation.checkpoints import Checkpoints
 from broker.federation.envelopes import add_envelopes
 from broker.federation.receiving import verdict_of
 from broker.federation.records import REFUSED, SILENT, Received
 from broker.federation.secure.attempt import SecureAttempt
 from broker.federation.secure.files import Files, Transcripts
-from broker.federation.secure.setups import Setups
+from broker.federation.secure.setups import Ready, Setups
+from broker.federation.secure.shown import Shown
 from broker.federation.secure.talk import Talk
 from broker.federation.secure.vectors import Vectors, sweep
 from broker.runs.verdicts import NOT_ASKED
 from policies.secagg.agreed import agreed_terms
-from policies.secagg.errors import SetupGoneError
+from policies.secagg.errors import BehindError, SecaggError, SetupGoneError, SumWrongError
 from policies.secagg.noise_room import check_noise_room
 from policies.secagg.probes import probes_of, release_guard
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    import numpy as np
-    import numpy.typing as npt
 
     from broker.federation.asking import Asking
     from broker.federation.books import Books
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from broker.federation.participants import Participant
     from broker.federation.records import Opening
     from broker.federation.replies import NodeReply
-    from broker.federation.secure.setups import Ready
+    from broker.federation.secure.shown import Base
     from broker.federation.standing import Standing
     from broker.federation.tools import Tools
     from broker.log import LogTx
@@ -48,11 +48,21 @@ if TYPE_CHECKING:
     from policies.secagg.collector import Setup
     from policies.secagg.contexts import Teams
 
-__all__ = ["SecureRounds"]
+__all__ = ["SecureRounds", "WrongSum"]
 
 
 class _TriedError(Exception):
     """Takes a transaction back that was only tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongSum:
+    """An opened sum of a round and attempt, how many members find it wrong, and whose vectors are in it."""
+
+    round: int
+    attempt: int
+    saying: int
+    parties: tuple[str, ...]
 
 
 class SecureRounds:
@@ -61,6 +71,7 @@ class SecureRounds:
     Attributes:
         terms: Of the run, by contract and recipe alone.
         files: What a restart finds.
+        shown: Opened sums, as members are shown them.
         setups: Of the run.
         talk: Its exchanges.
         vectors: Masked vectors that are kept for auditors.
@@ -84,6 +95,8 @@ class SecureRounds:
         self.terms = agreed_terms(contract, recipe.canonical, run=run)
         check_noise_room(recipe.plan, self.terms)
         self.files = Files(tools.settings.dir, run)
+        checkpoints = Checkpoints(tools.settings.dir / "runs" / run)
+        self.shown = Shown(self.files, checkpoints, size=self.terms.dimension)
         hours = 0 if contract.retention is None else contract.retention.updates_hours
         self.vectors = Vectors(tools.settings.dir, run, hours=hours, clock=tools.clock)
         self.transcripts = Transcripts(tools.settings.dir)
@@ -122,7 +135,7 @@ class SecureRounds:
         self,
         engine_run: EngineRun,
         opening: Opening,
-        weights: npt.NDArray[np.floating],
+        base: Base,
         barred: Collection[str],
     ) -> SecureAttempt:
         """The attempt, under a setup that covers it if there can be one.
@@ -137,11 +150,38 @@ class SecureRounds:
         else:
             ready = self.setups.kept(before.setup)
         apart = {one.party: self._apart(one.party, ready) for one in asked if not _holds(ready, one.party)}
-        return SecureAttempt(self, slot, ready.setup, apart=apart, before=before, weights=weights)
+        try:
+            return SecureAttempt(self, slot, ready.setup, apart=apart, before=before, base=base)
+        except SecaggError as error:  # the attempt comes to nothing, and is settled: a run never stays on it
+            self.journal.note("secagg.setup-failed", run=self.run, code=error.code, found=error.found)
+            apart = {one.party: self._apart(one.party, Ready(setup=None)) for one in asked}
+            return SecureAttempt(self, slot, None, apart=apart, before=before, base=base)
+
+    def wrong_sum(self, attempt: SecureAttempt, received: Mapping[str, Received]) -> WrongSum | None:
+        """The sum that members were shown, if more of them find it wrong than may collude."""
+        shown = attempt.shown
+        saying = sum(one.reason == SumWrongError.code for one in received.values())
+        if shown is None or saying <= max(1, self.terms.max_colluders):
+            return None
+        return WrongSum(round=shown.round, attempt=shown.attempt, saying=saying, parties=shown.online)
+
+    def withdrawn(self, wrong: WrongSum) -> None:
+        """Ends the setup of a sum that members find wrong, and shows that sum no more."""
+        self.shown.drop((wrong.round, wrong.attempt))
+        self.setups.failed(wrong.parties)
 
     def settled(self, attempt: SecureAttempt, received: Mapping[str, Received]) -> None:
-        """Learns from an attempt who has no keys and who was away; deletes vectors whose time is over."""
+        """Learns from an attempt who has no keys, who was away, and whether a sum holds.
+
+        Deletes vectors whose time is over.
+        """
+        checked = attempt.shown is not None and len(attempt.vectors) >= self.terms.t
+        if checked if self.terms.group_mac else attempt.holds:  # where no tags are, counter and norm say it
+            self.setups.held()
         gone = [party for party, one in received.items() if one.reason == SetupGoneError.code]
+        behind = [party for party, one in received.items() if one.reason == BehindError.code]
+        self.shown.followed(attempt.followed)
+        self.shown.lost([*gone, *behind])
         if attempt.setup is not None:
             self.setups.heard(attempt.slot[0], there=attempt.vectors, gone=gone)
         sweep(self._tools.settings.dir, self._tools.clock.now_ms())

@@ -6,14 +6,19 @@ A new one is made where
 1. none covers the round, or the one that does is of other terms: the contract was superseded;
 2. a member of it answered ``secagg.setup-gone``: its process, and with it its keys, have ended;
 3. a member of it lied (it is left out), or was away for `SECAGG_ABSENT_ROUNDS` rounds (it is left out
-   until it is asked again by 4);
+   until it is asked again by 4), or a sum of it failed: by its counter, its norm or its tags;
 4. somebody who takes part has no keys in it, and it serves for `SECAGG_REJOIN_ROUNDS` rounds already;
 5. too few of its members are there, and others are.
 
-Three exchanges: advertise, share, open. Whoever gives no answer is not in it; whoever is to blame for a
-wrong one is named and left out, and the setup is tried again without it, at most once for each member. A
-member that complains of one dealer after the other is the liar itself. What was made is on the disk before
-it is used: a broker that starts again goes on with it.
+Three exchanges: advertise, share, open. Whoever gives no answer is not in it, and whoever gave none when it
+was asked last is waited for only a few seconds (`SECAGG_RETURN_S`); whoever is to blame for a
+wrong one is named and left out of the run, and the setup is tried again without it, at most once for each
+member. What was made is on the disk before it is used: a broker that starts again goes on with it.
+
+Nobody can be named for a sum that failed: what is wrong is as hidden as the vectors. Each time the next setup
+leaves out one of those that were in every sum that failed, where enough are left without it. If a sum
+without it holds, it is named in the journal (``secagg.suspect``), and no more: it may be what somebody else
+wanted to be thought. It comes back by 4, and is left out first if sums fail again.
 """
 
 from __future__ import annotations
@@ -61,6 +66,7 @@ class Setups:
 
     Attributes:
         liars: Party → code, of members that are left out because of what they answered.
+        left_out: Whom the present setup does without, to see whether its sums hold; None: nobody.
     """
 
     def __init__(self, run: str, terms: Terms, *, talk: Talk, files: Files, journal: Journal) -> None:
@@ -71,11 +77,19 @@ class Setups:
         self._journal = journal
         self._need = Need(terms.k_open, terms.least_online)
         self._gone: set[str] = set()
+        self._silent: set[str] = set()  # gave no answer when they were asked last
         self._missed: dict[str, set[int]] = defaultdict(set)
-        self._complaints: dict[str, set[str]] = defaultdict(set)
         self._declined: dict[str, str] = {}
-        self.liars: dict[str, str] = {}
+        self._doubts = files.doubts()
+        self._named: str | None = None
+        self.left_out: str | None = None
+        self.liars = files.liars()
         self._setup = _kept(files, terms)
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """Parties that were in every sum that failed."""
+        return tuple(sorted(frozenset.intersection(*self._doubts))) if self._doubts else ()
 
     def kept(self, number: int) -> Ready:
         """The present setup, if it has this number."""
@@ -93,6 +107,8 @@ class Setups:
         if self._serves(number, {one.party: one.group for one in asked}):
             return Ready(setup=self._setup)
         self._setup, left_out = None, self._away()
+        self.left_out = self._tried(asked, left_out)
+        left_out |= set() if self.left_out is None else {self.left_out}
         self._declined = {}
         for _ in self._terms.parties:
             out = self.liars.keys() | left_out
@@ -116,16 +132,46 @@ class Setups:
             there: Whose vector came.
             gone: Who have no keys any more.
         """
-        self._gone |= set(gone)
+        self._gone |= (answered := set(gone))
+        self._silent -= {*there, *answered}
         for party in () if self._setup is None else self._setup.opened_by:
             if party in there:
                 self._missed.pop(party, None)
             else:
                 self._missed[party].add(number)
+                self._silent |= {party} - answered
 
     def blame(self, offenders: Mapping[str, str]) -> None:
-        """Leaves members out of the next setup, which is made before the next attempt."""
-        self.liars |= offenders
+        """Leaves members out of the next setup, which is made before the next attempt, and out of the run."""
+        if offenders.items() - self.liars.items():
+            self.liars |= offenders
+            self._files.save_liars(self.liars)
+
+    def failed(self, parties: Collection[str]) -> None:
+        """Ends the setup because of a sum that failed, and doubts whose vectors are in it."""
+        doubted = frozenset(parties)
+        alone = not self._doubts or not frozenset.intersection(*self._doubts) & doubted
+        self._doubts = [doubted] if alone else [*self._doubts, doubted]
+        self._files.save_doubts(self._doubts)
+        self._files.end_setup()
+        self._setup = None
+        self._journal.note(
+            "secagg.sum-failed", run=self._run, parties=sorted(parties), suspects=self.suspects
+        )
+
+    def held(self) -> None:
+        """A sum of the present setup holds: whoever was left out for that is named."""
+        if self.left_out not in (None, self._named):
+            self._named = self.left_out
+            self._journal.note("secagg.suspect", run=self._run, party=self._named)
+
+    def _tried(self, asked: Sequence[Participant], away: Collection[str]) -> str | None:
+        """Who is left out of the next setup to see whether its sums hold; first who was named before."""
+        there = {one.party: one.group for one in asked if one.party not in self.liars.keys() | set(away)}
+        for party in sorted(self.suspects, key=lambda one: one != self._named):
+            if party in there and self._need.met_by([there[one] for one in there if one != party]):
+                return party
+        return None
 
     def keep_nonces(self, number: int) -> None:
         """Keeps what members revealed for a round: after a restart it is asked in the same bytes."""
@@ -170,7 +216,10 @@ class Setups:
         slot, talk = (number, setup.number), self._talk
         try:
             asks = dict.fromkeys(invited, setup.advertise_ask())
-            heard = await talk.exchange(engine_run, ExchangeType.SA_ADVERTISE, slot, asks, setup.advert)
+            heard = await talk.exchange(
+                engine_run, ExchangeType.SA_ADVERTISE, slot, asks, setup.advert, brief=self._silent
+            )
+            self._silent = self._silent - {one.party for one in asks} | heard.absent
             asks = dict.fromkeys(self._good(asks, heard), setup.share_ask())
             heard = await talk.exchange(engine_run, ExchangeType.SA_SHARE, slot, asks, setup.shared)
             asks = {one: setup.open_ask(one.party) for one in self._good(asks, heard)}
@@ -185,20 +234,7 @@ class Setups:
         """Who answered as it must; the others' reasons are kept."""
         self._declined |= heard.refused
         self.blame(heard.offenders)
-        for sender, dealer in heard.complaints.items():
-            self._complaints[sender].add(dealer)
-            if len(self._complaints[sender]) > 1:
-                self._clear(sender, heard.offenders[dealer])
         return tuple(one for one in asked if one.party in heard.good)
-
-    def _clear(self, sender: str, code: str) -> None:
-        """Lets those come back of whom only one member complained, and leaves that one out instead."""
-        accused = self._complaints.pop(sender)
-        others = set().union(*self._complaints.values())
-        for dealer in accused - others:
-            self.liars.pop(dealer, None)
-        self.liars[sender] = code
-        self._journal.note("secagg.refused", run=self._run, party=sender, type="query.sa_open", code=code)
 
 
 def _kept(files: Files, terms: Terms) -> Setup | None:

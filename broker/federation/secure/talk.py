@@ -7,7 +7,8 @@
 - With ``need`` the exchange ends a moment after so many answers; those that were cut off are asked again
   where some of the answers were no good.
 - None of them is work: one lasts `SECAGG_MESSAGE_S` at most, however long the recipe gives a round. A member
-  that hangs holds the others up once, and is left out.
+  that hangs holds the others up once, and is left out. Whoever was silent before (``brief``) is waited for
+  only `SECAGG_RETURN_S`; then the others that are late are asked once more, in the same bytes.
 - A halt of the contract ends every exchange.
 
     heard = await talk.exchange(engine_run, ExchangeType.SA_CONFIRM, slot, asks, attempt.confirmed, need=t)
@@ -22,13 +23,13 @@ from broker.federation.engine import Failure
 from policies.encoding import b64, unb64
 from policies.errors import EncodingError
 from policies.exchange import ExchangeType
-from policies.limits import SECAGG_MESSAGE_S
+from policies.limits import SECAGG_MESSAGE_S, SECAGG_RETURN_S
 from policies.privacy.errors import ReplyFieldError
 from policies.reply_body import check_reply_body
 from policies.secagg.errors import ContextMismatchError, SecaggError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from broker.federation.asking import Asking
     from broker.federation.engine import EngineRun, Reply, Request
@@ -53,14 +54,12 @@ class Heard:
         refused: Party → code with which the node itself refused.
         offenders: Party → code, of those that are to blame for a wrong answer.
         absent: Parties that gave none in time.
-        complaints: Party → the one that it blames.
     """
 
     good: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     offenders: dict[str, str] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
-    complaints: dict[str, str] = field(default_factory=dict)
 
 
 class Talk:
@@ -84,6 +83,7 @@ class Talk:
         hear: Callable[[str, bytes], None],
         *,
         need: int = 0,
+        brief: Collection[str] = (),
     ) -> Heard:
         """Asks, and hears whoever answers.
 
@@ -94,25 +94,32 @@ class Talk:
             asks: Whom, and the bytes for each.
             hear: Takes a party's answer, or raises `SecaggError`.
             need: Good answers that are enough; 0: everybody's.
+            brief: Parties that are not waited for long.
         """
         heard, deadline_ms = Heard(), self._asking.deadline_ms()
         # a node's clock may be ahead: the request itself is good for as long as any other
         ends_ms = min(deadline_ms, self._tools.clock.now_ms() + SECAGG_MESSAGE_S * 1000)
         left = dict(asks)
+        soon = any(one.party in brief for one in left)
         while left:
             wanted = max(1, need - len(heard.good)) if need else 0
             requests = {
                 one.node: (one, self._request(one, kind, slot, ask, deadline_ms)) for one, ask in left.items()
             }
             heard.absent |= {one.party for one in left}
+            until_ms = ends_ms
+            if soon:
+                until_ms = min(ends_ms, self._tools.clock.now_ms() + SECAGG_RETURN_S * 1000)
             coming = self._asking.exchange(
-                engine_run, [one for _, one in requests.values()], deadline_ms=ends_ms, need=wanted
+                engine_run, [one for _, one in requests.values()], deadline_ms=until_ms, need=wanted
             )
             answered = 0
             async for outcome in self._standing.until_halted(self._contract, coming):
                 answered += self._outcome(requests[outcome.node][0], outcome, hear, heard)
-            again = 0 < wanted <= answered and len(heard.good) < need and not self._ended(ends_ms)
-            left = {one: ask for one, ask in left.items() if again and one.party in heard.absent}
+            short = 0 < wanted <= answered and len(heard.good) < need
+            again = (soon or short) and not self._ended(ends_ms)
+            late = heard.absent - set(brief)
+            left, soon = {one: ask for one, ask in left.items() if again and one.party in late}, False
         return heard
 
     def _ended(self, ends_ms: int) -> bool:
@@ -166,8 +173,6 @@ class Talk:
             heard.good.add(sender.party)
             return
         heard.offenders[party] = code
-        if party != sender.party:
-            heard.complaints[sender.party] = party
         self._note("secagg.refused", party, reply.type, code)
 
     def _note(self, event: str, party: str, kind: ExchangeType, code: str) -> None:

@@ -20,7 +20,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import UsageError
+from broker.errors import NotInitialisedError, UsageError
 from broker.keyfiles import PRIVATE
 from policies.log.kinds import ID
 
@@ -95,9 +95,16 @@ def export(broker: Path, run: str, out: Path, now_ms: int) -> list[str]:
         Names of the files.
 
     Raises:
+        NotInitialisedError: There is no broker in the folder.
         UsageError: The folder exists, or nothing of the run is kept.
         OSError: The disk does not allow it.
     """
+    if not (broker / "broker.toml").exists():
+        raise NotInitialisedError(
+            need=f"a broker in {broker}",
+            found="none",
+            remedy="name the broker's own folder with --dir, on the broker's host",
+        )
     folder = _folder(broker, run)
     found = [one for one in _named(folder) if one.stat().st_mtime * 1000 > now_ms] if ID.holds(run) else []
     if not found:

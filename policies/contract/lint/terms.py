@@ -98,6 +98,13 @@ def _colluders(contract: Contract) -> Iterator[tuple[str, str]]:
         yield clause.clause, f"max_colluders {clause.max_colluders}, secure_aggregation off"
 
 
+def _shares_trust(contract: Contract) -> Iterator[tuple[str, str]]:
+    """The noise is enough with all of ``honest_min`` honest, and a sum opens with no maker more than that."""
+    clause = contract.privacy
+    if clause.noise == "shares" and contract.aggregation.max_colluders == 0:
+        yield clause.clause, f"noise shares, honest_min {clause.honest_min}, max_colluders 0"
+
+
 def _secure(contract: Contract) -> bool:
     return contract.aggregation.secure_aggregation == "required"
 
@@ -366,6 +373,18 @@ TERMS: Final = (
         (
             "write max_colluders: 0; without secure aggregation nothing stands against them",
             "max_colluders: 0 とする。セキュア集約がなければ結託への備えは何もない",
+        ),
+    ),
+    warning(
+        "shares-trust",
+        _shares_trust,
+        (
+            "noise shares that are enough while one maker works with the broker (max_colluders 1 or more)",
+            "1 者がブローカーと結託しても足りるノイズ分担であること（max_colluders が 1 以上）",
+        ),
+        (
+            "raise max_colluders, write local-full, or know that one colluder lifts epsilon (see statements)",
+            "max_colluders を上げるか local-full とする。さもなければ 1 者の結託で ε が上がると承知しておく",
         ),
     ),
     warning(
