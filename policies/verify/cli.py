@@ -61,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="bytes of a model as downloaded: scores of its leak report are computed again (needs numpy)",
+        help="bytes of a model as downloaded: scores of its leak report are computed again (needs numpy); "
+        "those of a recipe's start model: so are the models that opened sums give",
     )
     audit.add_argument(
         "--vectors",

@@ -140,9 +140,8 @@ class Models:
             return
         run = self._runs[entry.run]
         if run.newest is None or run.newest.name != base:
-            run.newest = None
-            if run.server is not None and run.server.forgets and base in self._given:
-                run.newest = _Named(Model.first(self._given[base], run.server), base)
+            forgets = run.server is not None and run.server.forgets
+            run.newest = _named(self._given.get(base), run.server, base) if forgets else None
 
     def _begun(self, index: int, entry: Entry, base: str) -> _Run:
         recipe = self._history.recipes.get(self._history.recipe_of(entry.run) or "", {})
@@ -155,9 +154,7 @@ class Models:
         if base != expected:
             self._report.add(_RULE, f"it begins with {base}, its recipe with {expected}", index=index)
             return run
-        first = self._given.get(base) if data is None else data
-        if first is not None:
-            run.newest = run.stands = _Named(Model.first(first, server), base)
+        run.newest = run.stands = _named(self._given.get(base) if data is None else data, server, base)
         return run
 
     def _made(self, index: int, entry: Entry, opened: bytes | None, kappa: float) -> None:
@@ -189,6 +186,16 @@ class Models:
             self._report.add(
                 _RULE, f"candidate {entry.pub['candidate']}; the sums give {released}", index=index
             )
+
+
+def _named(data: bytes | None, server: Server | None, name: str) -> _Named | None:
+    """A model by its bytes, before the first step; None if they are none."""
+    if data is None or server is None:
+        return None
+    try:
+        return _Named(Model.first(data, server), name)
+    except UnfitError:
+        return None
 
 
 def _go_back(entry: Entry, run: _Run) -> None:

@@ -29,6 +29,7 @@ __all__ = ["Model", "Server", "UnfitError", "float32_bytes"]
 
 Json = Any
 State = Mapping[str, Sequence[float]]
+_WIDTH: Final = 4
 _BIG_ENDIAN: Final = sys.byteorder == "big"
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -69,7 +70,13 @@ class Model:
 
     @classmethod
     def first(cls, data: bytes | memoryview, server: Server) -> Model:
-        """Of a model's bytes, before the first step."""
+        """Of a model's bytes, before the first step.
+
+        Raises:
+            UnfitError: Not whole float32 values.
+        """
+        if len(data) % _WIDTH:
+            raise UnfitError
         weights = array("d", _read("f", data))
         return cls(weights=weights, state=server.initial(weights))
 

@@ -1566,6 +1566,37 @@ def a_candidate_that_no_aggregate_gave() -> tuple[bytes, Any]:
     return out(changing("candidate", refs=()))
 
 
+def _withdrawing(*, model: str | None = None, goes_back: bool = True) -> PoolSim:
+    """The members of round 1 find its sum wrong, and its model is taken back; or so it is said."""
+
+    class Withdrawing(PoolSim):
+        def round(self, number: int, base: str, run_opened: int | None) -> str:
+            made = super().round(number, base, run_opened)
+            if number > 1:
+                return made
+            pub = {"attempt": 1, "model": model or made, "against": base, "saying": 3}
+            refs = self.refs(self.names.get("aggregate 1"))
+            self.add("withdrawn", self.by_broker(T.SUM_WITHDRAWN, pub, round=number, refs=refs))
+            return base if goes_back else made
+
+    return Withdrawing()
+
+
+def test_a_run_that_goes_on_from_the_model_before_a_withdrawn_sum_is_in_order() -> None:
+    report = audited(lambda: out(_withdrawing().build()))
+    assert [str(one) for one in report.findings if one.rule == "AUD-072"] == []
+
+
+@planted("AUD-072")
+def a_withdrawn_sum_whose_model_the_run_goes_on_from() -> tuple[bytes, Any]:
+    return out(_withdrawing(goes_back=False).build())
+
+
+@planted("AUD-072")
+def a_sum_that_is_withdrawn_and_is_not_the_newest() -> tuple[bytes, Any]:
+    return out(_withdrawing(model=digest_from("elsewhere")).build())
+
+
 # --- votes on rounds ---
 
 

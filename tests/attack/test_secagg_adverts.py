@@ -62,15 +62,14 @@ def _taken_unseen(self: setups.Setup, party: str, answer: bytes) -> None:
     """As `Setup.advert`, by a broker that does not care who signed."""
     signed = signed_from(answer)
     found = signed.opened(
-        Advert.payload_type, party=party, expected=self.frame.facts(), free={"part", "chain_end"}
+        Advert.payload_type, party=party, expected=self.frame.facts(), free={"part", "chain_end", "opened"}
     )
     pieces = [signed.blob[at : at + 32] for at in range(0, len(signed.blob), 32)]
     transports, rest = tuple(pieces[: self.terms.n]), iter(pieces[self.terms.n :])
     slots = tuple(dealing.SlotKeys(public=one, commitment=next(rest)) for one in rest)
     keys = {name: bytes.fromhex(found[name]) for name in ("part", "chain_end")}
-    self.adverts = self._sorted(
-        {**self.adverts, party: Advert(frame=self.frame, party=party, transports=transports, slots=slots, **keys)}
-    )
+    keys |= {"transports": transports, "slots": slots, "opened": found["opened"]}
+    self.adverts = self._sorted({**self.adverts, party: Advert(frame=self.frame, party=party, **keys)})
     self._signed_adverts[party] = signed
 
 

@@ -30,3 +30,10 @@ def test_a_run_pauses_at_as_many_rejections_in_a_row_as_its_contract_says() -> N
     assert course.paused(contract(2))
     assert not course.paused(contract(3))
     assert not course.paused(SimpleNamespace(validation=None))  # type: ignore[arg-type]
+
+
+def test_a_wrong_sum_takes_its_model_back_even_if_it_was_accepted() -> None:
+    course = Course().after(1, accepted=True).after(3, accepted=True).without(3)
+    assert (course.stands, course.back, course.wrong, course.rejections) == (1, {3}, (3,), 0)
+    course = course.after(4, accepted=False).without(6)
+    assert (course.stands, course.back, course.wrong) == (1, {2, 3, 4, 6}, (3, 6))

@@ -219,6 +219,9 @@ def test_a_start_model_is_followed_from_where_the_auditor_has_it() -> None:
     log.round(1, Model.first(data, log.server))
     assert (log.report().findings, log.report().facts["models"]["recomputed"]) == ([], 0)
     assert log.report({digest(data): data}).facts["models"]["recomputed"] == 1
+    odd = Log(_recipe(MOMENTUM, {"model": digest(data[:-1]), "seed_set": ""}))
+    odd.add(T.ROUND_OPENED, 1, base_model=digest(data[:-1]))
+    assert odd.report({digest(data[:-1]): data[:-1]}).findings == []
     other = Log(_recipe(MOMENTUM, {"model": digest(b"other"), "seed_set": ""}))
     other.round(1, Model.first(data, other.server))
     assert set(other.report().counts) == {"AUD-097"}
