@@ -128,7 +128,7 @@ def went(pool: Pool, run: str) -> float:
 async def stopped(pool: Pool, *, after: int) -> str:
     """A run that an operator ends after so many attempts."""
     run = await pool.open_run()
-    while len(pool.journal.of("round.closed")) < after:  # noqa: ASYNC110  in virtual time
+    while len(pool.rounds(run)) < after:  # noqa: ASYNC110  in virtual time
         await asyncio.sleep(1)
     answer = await pool.house.alice.post(f"/operator/runs/{run}/stop", {})
     assert answer.status_code == 202, answer.text
