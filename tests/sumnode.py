@@ -21,6 +21,7 @@ from policies.encoding import b64, digest, unb64
 from policies.exchange import ExchangeType, tensor_bytes
 from policies.secagg import masks, ring
 from policies.secagg.agreed import agreed_terms
+from policies.secagg.asks import Resume
 from policies.secagg.collector import Attempt, Opened, Setup
 from policies.secagg.node import NodeMachine
 from policies.secagg.sums import RingSum
@@ -30,7 +31,7 @@ from tests.nodesim import SeedEntropy
 from tests.nodeworld import RUN, World, copied, template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from client.federation.handlers import Answer
@@ -100,6 +101,8 @@ class SumPool:
     terms: Terms = field(init=False)
     machines: dict[str, NodeMachine] = field(init=False)
     previous: Sum | None = None
+    sums: list[Sum] = field(default_factory=list)
+    bases: list[Any] = field(default_factory=list)
     weights: np.ndarray = field(init=False)
     state: Any = field(init=False)
     steps: int = 0
@@ -148,6 +151,17 @@ class SumPool:
 
     # --- setups ---
 
+    def apart(self, number: int, *, first_round: int) -> Setup:
+        """A whole setup without the node under test."""
+        setup = Setup(self.terms, number=number, first_round=first_round)
+        for name, machine in self.machines.items():
+            setup.advert(name, machine.advertise(setup.advertise_ask()))
+        for name, machine in self.machines.items():
+            setup.shared(name, machine.share(setup.share_ask()))
+        for name, machine in self.machines.items():
+            setup.opened(name, machine.open(setup.open_ask(name)))
+        return setup
+
     def begun(self, number: int = 1, *, first_round: int = 1, shared: bool = True) -> Setup:
         """A setup up to its adverts, or up to its shares."""
         setup, slot = Setup(self.terms, number=number, first_round=first_round), (first_round, number)
@@ -187,18 +201,44 @@ class SumPool:
             previous=previous,
         )
 
-    def shown(self, attempt: Attempt) -> np.ndarray:
-        """The tensor beside CONTRIBUTE: the base model, with the newest sum where one is spoken of."""
+    def beside(self, shown: Sequence[Sum], sent: Any) -> np.ndarray:
+        """The tensor beside CONTRIBUTE: the base model, sums behind it, and a model that is sent along."""
         if not self.terms.group_mac:
             return self.weights.astype("<f4")
-        bits = self.weights.astype("<f4").view("<u4")
-        return bits if self.previous is None else np.concatenate([bits, self.previous.z])
+        parts = [self.weights.astype("<f4").view("<u4"), *(one.z for one in shown)]
+        if sent is not None:
+            weights, state, _ = sent
+            parts.append(weights.astype("<f4").view("<u4"))
+            parts += [state[name].astype("<f8").view("<u4") for name in sorted(state)]
+        return np.concatenate(parts)
 
     def contribute(
-        self, attempt: Attempt, *, tensor: np.ndarray | None = None, body: dict[str, Any] | None = None
+        self,
+        attempt: Attempt,
+        *,
+        tensor: np.ndarray | None = None,
+        body: dict[str, Any] | None = None,
+        shown: Sequence[Sum] | None = None,
+        sent: Any = None,
     ) -> tuple[Answer, ReplyHeader]:
-        """CONTRIBUTE to the node under test; what it seals goes into the log."""
-        plan, ask, now = self.recipe.plan, attempt.contribute_ask(), attempt.context
+        """CONTRIBUTE to the node under test; what it seals goes into the log.
+
+        Args:
+            attempt: Which.
+            tensor: Another one than belongs to it.
+            body: What else is other.
+            shown: Sums, oldest first; None: the newest.
+            sent: Weights, state and steps of a model that is sent along.
+        """
+        plan, now = self.recipe.plan, attempt.context
+        if shown is None:
+            shown = [one for one in (self.previous,) if one is not None and self.terms.group_mac]
+        resume = None
+        if sent is not None:
+            weights, state, steps = sent
+            name = digest(tensor_bytes(weights.astype(np.float32)))
+            resume = Resume(base_model=name, server=state_digest(state, steps), step=steps)
+        ask = attempt.contribute_ask([one.opened.previous() for one in shown], resume)
         given = {
             "ask": b64(ask),
             "plan": None if plan is None else plan.digest,
@@ -210,15 +250,15 @@ class SumPool:
             ExchangeType.SA_CONTRIBUTE,
             (now.round, now.attempt),
             ask,
-            tensor=self.shown(attempt) if tensor is None else tensor,
+            tensor=self.beside(shown, sent) if tensor is None else tensor,
             body=given | (body or {}),
         )
         self.receipts = self.world.log_reply(reply)
         return answer, reply
 
-    def vectors(self, attempt: Attempt) -> dict[str, bytes]:
+    def vectors(self, attempt: Attempt, **named: Any) -> dict[str, bytes]:
         """Masked vectors of everybody, as the broker takes them."""
-        answer, reply = self.contribute(attempt)
+        answer, reply = self.contribute(attempt, **named)
         if not reply.ok:
             raise Refused(str(reply.code))
         assert answer.tensor is not None
@@ -261,19 +301,31 @@ class SumPool:
         masks.unmask(total.values, attempt.remove())
         found = Sum(z=total.values, opened=attempt.finish(total.digest()), online=attempt.online)
         self.previous = found
+        self.sums.append(found)
         return found
 
     def step(self) -> None:
         """The model of the next round, as broker and nodes compute it."""
         assert self.previous is not None
+        self.bases.append((self.weights, self.state, self.steps))
         update = ring.mean(self.previous.z, self.terms, self.previous.online)
         weights, self.state = server_step(self.weights, update, self.state, self.recipe.server, self.steps)
         self.weights, self.steps = weights.astype(np.float32), self.steps + 1
 
-    def round(self, setup: Setup, number: int, attempt: int = 1) -> Sum:
-        """A whole attempt, and the step that follows from it."""
+    def without_node(self, setup: Setup, number: int) -> Sum:
+        """A round that the node under test is not asked in."""
+        attempt = self.attempt(setup, number)
+        vectors = self.peer_vectors(attempt)
+        self.confirm(attempt, node=False)
+        self.unmask(attempt, node=False)
+        found = self.opened(attempt, vectors)
+        self.step()
+        return found
+
+    def round(self, setup: Setup, number: int, attempt: int = 1, **named: Any) -> Sum:
+        """A whole attempt, and the step that follows from it; ``named`` as `contribute` has it."""
         now = self.attempt(setup, number, attempt)
-        vectors = self.vectors(now)
+        vectors = self.vectors(now, **named)
         self.confirm(now)
         self.unmask(now)
         found = self.opened(now, vectors)

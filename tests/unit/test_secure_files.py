@@ -81,6 +81,7 @@ def test_a_transcript_is_read_only_as_the_bytes_of_its_name(tmp_path: Path):
 
 
 def test_vectors_are_kept_by_their_digest_for_the_hours_of_the_contract(tmp_path: Path):
+    (tmp_path / "broker.toml").touch()
     clock = HandClock(1_000 * HOUR_MS)
     data = bytes(range(16))
     Vectors(tmp_path, RUN, hours=2, clock=clock).keep(vector(data))
@@ -110,6 +111,7 @@ def test_what_a_crash_left_half_written_is_deleted_at_start_only(tmp_path: Path)
 
 @pytest.mark.parametrize("run", ["../run_pwgd7fi5spwkqgof", "run_aaaaaaaaaaaaaaaa", ""])
 def test_vectors_of_no_run_are_not_handed_out(tmp_path: Path, run: str):
+    (tmp_path / "broker.toml").touch()
     Vectors(tmp_path, RUN, hours=2, clock=HandClock(HOUR_MS)).keep(vector(bytes(16)))
     with pytest.raises(UsageError):
         export(tmp_path, run, tmp_path / "out", HOUR_MS)
