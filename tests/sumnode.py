@@ -107,6 +107,7 @@ class SumPool:
     state: Any = field(init=False)
     steps: int = 0
     receipts: list[dict[str, str]] = field(default_factory=list)
+    _lives: int = 0
 
     def __post_init__(self) -> None:
         self.terms = agreed_terms(self.world.contract, self.recipe.canonical, run=RUN)
@@ -124,10 +125,13 @@ class SumPool:
 
     def begin_peers(self) -> None:
         """Fresh machines of all peers, as after a setup in which the node under test was lost."""
-        self.machines = {
-            name: NodeMachine(self.terms, name, key=key, entropy=SeedEntropy(name.encode()))
-            for name, key in self.world.keys.items()
-        }
+        self.machines = {name: self.begun_anew(name) for name in self.world.keys}
+
+    def begun_anew(self, name: str, **more: Any) -> NodeMachine:
+        """The machine of a peer whose process has just begun."""
+        self._lives += 1
+        entropy = SeedEntropy(f"{name} {self._lives}".encode())
+        return NodeMachine(self.terms, name, key=self.world.keys[name], entropy=entropy, **more)
 
     # --- one message to the node under test ---
 

@@ -63,7 +63,7 @@ from policies.exchange import (
     seal_reply,
     tensor_bytes,
 )
-from policies.limits import SECAGG_SETUP_BYTES, TEAMS_MAX
+from policies.limits import SECAGG_SETUP_BYTES, SECAGG_SHOWN, TEAMS_MAX
 from policies.log.kinds import ID
 from policies.reply_body import check_reply_body
 from policies.signing import Envelope
@@ -103,7 +103,9 @@ FREE: Final = frozenset(
 TRAINING: Final = frozenset({ExchangeType.CONTRIBUTE, ExchangeType.SA_CONTRIBUTE})
 """Requests whose time of work follows from private data."""
 _LOG: Final = logging.getLogger("iriai.node")
-_JUDGED: Final = 2 + TEAMS_MAX + 2 * 3  # two models, a sum for each team, the state of Adam in double length
+_STATE: Final = 2 * 3  # that of Adam, in double length
+_JUDGED: Final = 2 + TEAMS_MAX + _STATE  # two models, a sum for each team
+_MASKED: Final = 2 + SECAGG_SHOWN + _STATE  # two models, and sums between them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,13 +431,13 @@ class Desk:
 
 
 def _most_bytes(kind: ExchangeType, admission: Admission) -> int:
-    """What a request of a type may carry: a model, a sum or a probe's sums behind it, a setup message."""
+    """What a request of a type may carry: a model, sums and another model behind it, a setup message."""
     if kind in {ExchangeType.SA_SHARE, ExchangeType.SA_OPEN}:
         return SECAGG_SETUP_BYTES
     if kind is ExchangeType.SA_JUDGE:
         return _JUDGED * admission.tensor_bytes
     if kind is ExchangeType.SA_CONTRIBUTE:
-        return 2 * admission.tensor_bytes
+        return _MASKED * admission.tensor_bytes
     return admission.tensor_bytes if kind not in FREE else 0
 
 

@@ -44,7 +44,7 @@ from policies.encoding import digest
 from policies.exchange import tensor_bytes
 from policies.limits import MAX_ACTIVE_RUNS
 from policies.robustness.scores import candidates
-from policies.secagg.errors import BehindError, ContextMismatchError
+from policies.secagg.errors import BehindError, ContextMismatchError, SecaggError
 from policies.secagg.ring import mean
 from policies.server_step import initial_state, server_step, state_digest
 
@@ -230,11 +230,16 @@ class Following:
             for said, z, whose in zip(slot.shown, shown.sums, terms, strict=True)
             if whose is not None
         ]
+        newest = thread.newest
         for said, z, whose in checked:
             if said.round > thread.round:  # 2.
                 pair = (said.base_model, said.server)
                 thread.newest = _Newest(said, z, whose, _before(thread, pair, sent, seat.recipe))
-        self._judge(thread, seat, run, inside, slot, base=base, sent=sent)
+        try:
+            self._judge(thread, seat, run, inside, slot, base=base, sent=sent)
+        except SecaggError:
+            thread.newest = newest  # the next attempt may show more
+            raise
         if thread.newest is not None:
             inside.machine.sum_keys.forget(thread.newest.said.setup)
         self._keep(place, thread)

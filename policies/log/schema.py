@@ -60,6 +60,7 @@ REFUSALS = frozenset(
         "update.shape",
         "update.unfit",  # it does not fit the ring that sums are made on
         # what secure aggregation refuses: the codes of `policies.secagg.errors`
+        "secagg.behind",
         "secagg.cohort-too-small",
         "secagg.context-mismatch",
         "secagg.key-not-pinned",

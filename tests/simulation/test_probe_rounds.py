@@ -130,8 +130,7 @@ async def stopped(pool: Pool, *, after: int) -> str:
     run = await pool.open_run()
     while len(pool.rounds(run)) < after:  # noqa: ASYNC110  in virtual time
         await asyncio.sleep(1)
-    answer = await pool.house.alice.post(f"/operator/runs/{run}/stop", {})
-    assert answer.status_code == 202, answer.text
+    await pool.house.alice.post(f"/operator/runs/{run}/stop", {})  # if it is not over already
     await pool.idle()
     return run
 
@@ -348,8 +347,10 @@ def test_another_model_than_one_of_the_judged_unions_is_refused_by_the_nodes(
 
 
 def test_who_spoils_every_team_is_named_to_the_operator_after_enough_probes() -> None:
-    with pool_of(6, bad={"kita": lambda update: 3 * against_it(update)}) as (pool, go):
-        run = go(pool.run())
+    with pool_of(6) as (pool, go):
+        run = go(pool.open_run())
+        pool.nodes["kita"].learner.spoil = unclipped(pool.terms(run).scale)
+        go(pool.idle())
         assert len(chosen(pool, run)) == 6
         told = pool.journal.of("probe.suspects")
         assert "kita" in told[-1]["parties"]

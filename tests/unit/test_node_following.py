@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ def told(capfd: pytest.CaptureFixture[str]) -> list[int]:
     return [one["round"] for one in lines if one["event"] == "model-not-followed"]
 
 
-def code_of(pool: SumPool, setup: Setup, number: int, **named: object) -> str | None:
-    _, reply = pool.contribute(pool.attempt(setup, number), **named)
+def code_of(pool: SumPool, setup: Setup, number: int, attempt: int = 1, **named: Any) -> str | None:
+    _, reply = pool.contribute(pool.attempt(setup, number, attempt), **named)
     return reply.code
 
 
@@ -107,19 +108,14 @@ def test_a_sum_that_was_not_applied_leaves_the_model_as_it_was(
     assert told(capfd) == []
 
 
-@pytest.mark.parametrize("counted", [False, True], ids=["steps of that model", "steps count on"])
-def test_members_may_go_back_to_an_earlier_model(
-    pool: SumPool, capfd: pytest.CaptureFixture[str], counted: bool
-):
+def test_members_may_go_back_to_an_earlier_model(pool: SumPool, capfd: pytest.CaptureFixture[str]):
     setup = pool.setup()
     pool.round(setup, 1)
     before = (pool.weights, pool.state, pool.steps)
     for number in (2, 3):
         pool.round(setup, number)
-    steps = pool.steps
     assert code_of(pool, setup, 4) is None  # a round began with the model that is taken back
     pool.weights, pool.state, pool.steps = before
-    pool.steps = steps if counted else pool.steps
     pool.round(setup, 5)
     pool.round(setup, 6)
     assert told(capfd) == []
@@ -127,37 +123,116 @@ def test_members_may_go_back_to_an_earlier_model(
     assert code_of(pool, setup, 7) == "secagg.context-mismatch"
 
 
-def test_a_new_process_cannot_follow_and_says_so_once(pool: SumPool, capfd: pytest.CaptureFixture[str]):
-    pool.round(pool.setup(), 1)
-    pool.world.restart()
-    pool.begin_peers()
-    setup = pool.setup(2, first_round=2)
-    for number in (2, 3, 4):
-        pool.round(setup, number)
-    assert told(capfd) == [2]
-    assert pool.previous is not None
-    pool.previous.z[0] += np.uint32(1)  # the tag is looked at all the same
-    assert code_of(pool, setup, 5) == "secagg.sum-wrong"
-
-
-def test_a_new_setup_hides_the_last_sum_of_the_old_one(pool: SumPool, capfd: pytest.CaptureFixture[str]):
-    pool.round(pool.setup(), 1)
-    pool.round(pool.setup(2, first_round=2), 2)
-    assert told(capfd) == [2]
-
-
-def test_a_node_that_missed_a_sum_says_so(pool: SumPool, capfd: pytest.CaptureFixture[str]):
+def test_going_back_far_takes_that_model_with_its_state(pool: SumPool):
     setup = pool.setup()
     pool.round(setup, 1)
-    for number in (2, 3):  # without this node
-        attempt = pool.attempt(setup, number)
-        vectors = pool.peer_vectors(attempt)
-        pool.confirm(attempt, node=False)
-        pool.unmask(attempt, node=False)
-        pool.opened(attempt, vectors)
-        pool.step()
-    pool.round(setup, 4)
-    assert told(capfd) == [4]
+    before = (pool.weights, pool.state, pool.steps)
+    for number in range(2, 8):
+        pool.round(setup, number)
+    pool.weights, pool.state, pool.steps = before
+    assert code_of(pool, setup, 8) == "secagg.behind"
+    weights, state, steps = before
+    wrong = (weights, {name: values + 1 for name, values in state.items()}, steps)
+    assert code_of(pool, setup, 8, 2, sent=wrong) == "secagg.behind"
+    other = pool.beside([pool.previous], wrong)
+    assert code_of(pool, setup, 9, sent=before, tensor=other) == "secagg.context-mismatch"
+    assert code_of(pool, setup, 9, 2, sent=before) is None
+
+
+def test_another_state_of_the_server_is_another_model(pool: SumPool):
+    setup = pool.setup()
+    pool.round(setup, 1)
+    true = pool.state
+    pool.state = {name: values + 1 for name, values in true.items()}
+    assert code_of(pool, setup, 2) == "secagg.context-mismatch"
+    pool.state = true
+    pool.steps += 1
+    assert code_of(pool, setup, 2, 2) == "secagg.context-mismatch"
+    pool.steps -= 1
+    assert code_of(pool, setup, 3) is None
+
+
+def test_a_new_process_is_back_with_the_next_sum_and_the_model_before_it(
+    pool: SumPool, capfd: pytest.CaptureFixture[str]
+):
+    pool.round(pool.setup(), 1)
+    pool.world.restart()
+    setup = pool.setup(2, first_round=2)
+    pool.round(setup, 2)  # members signed that they helped to open round 1, which it cannot check
+    assert code_of(pool, setup, 3) == "secagg.behind"
+    assert len(pool.world.worker.budgets.touches()) == 2
+    assert code_of(pool, setup, 3, 2, sent=pool.bases[0]) == "secagg.behind"  # of the run, and not the one
+    pool.round(setup, 4, sent=pool.bases[1])
+    pool.round(setup, 5)
+    assert told(capfd) == [2]
+    other_model(pool)
+    assert code_of(pool, setup, 6) == "secagg.context-mismatch"
+    pool.previous.z[0] += np.uint32(1)
+    assert code_of(pool, setup, 7) == "secagg.sum-wrong"
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_new_setups_hide_no_sum(pool: SumPool, capfd: pytest.CaptureFixture[str], every: int):
+    for number in range(1, 7):
+        if number % every == 0 or number == 1:
+            setup = pool.setup(number, first_round=number)
+        pool.round(setup, number)
+    assert told(capfd) == []
+    pool.setup(8, first_round=7)
+    setup = pool.setup(9, first_round=7)
+    other_model(pool)
+    assert code_of(pool, setup, 7) == "secagg.context-mismatch"
+
+
+def test_a_node_that_missed_rounds_is_shown_their_sums_and_follows(
+    pool: SumPool, capfd: pytest.CaptureFixture[str]
+):
+    setup = pool.setup()
+    pool.round(setup, 1)
+    for number in (2, 3):
+        pool.without_node(setup, number)
+    assert code_of(pool, setup, 4) == "secagg.behind"  # shown the newest alone
+    pool.round(setup, 4, 2, shown=pool.sums)
+    pool.round(pool.setup(2, first_round=5), 5)
+    assert told(capfd) == []
+
+
+def test_sums_out_of_order_or_twice_are_refused(pool: SumPool):
+    setup = pool.setup()
+    for number in (1, 2):
+        pool.round(setup, number)
+    first, second = pool.sums
+    for attempt, shown in enumerate(([second, first], [first, first, second]), 1):
+        assert code_of(pool, setup, 3, attempt, shown=shown) == "secagg.context-mismatch"
+
+
+def test_a_node_that_was_in_no_setup_for_a_while_is_back_by_what_the_others_signed(
+    pool: SumPool, capfd: pytest.CaptureFixture[str]
+):
+    pool.round(pool.setup(), 1)
+    apart = pool.apart(2, first_round=2)
+    pool.without_node(apart, 2)
+    setup = pool.setup(3, first_round=3)
+    pool.round(setup, 3, shown=pool.sums)
+    pool.round(setup, 4, sent=pool.bases[2])
+    pool.round(setup, 5)
+    assert told(capfd) == [3]
+
+
+def test_who_comes_late_to_a_run_takes_the_word_of_more_members_than_may_collude(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    pool = sum_pool(tmp_path, aggregation__max_colluders=1)
+    pool.without_node(pool.apart(1, first_round=1), 1)
+    _, second, third = pool.machines
+    for name in (second, third):
+        pool.machines[name] = pool.begun_anew(name)
+    setup = pool.setup(2, first_round=2)  # one member alone signs that a round was opened
+    assert code_of(pool, setup, 2) == "secagg.context-mismatch"
+    pool.machines[second] = pool.begun_anew(second, opened_round=1)
+    setup = pool.setup(3, first_round=3)
+    assert code_of(pool, setup, 3) is None
+    assert told(capfd) == [3]
 
 
 def test_one_sum_without_this_node_is_followed(pool: SumPool, capfd: pytest.CaptureFixture[str]):
@@ -180,7 +255,6 @@ def test_where_the_server_adds_the_mean_the_next_sum_is_followed_again(
     pool = sum_pool(tmp_path, recipe=MEAN)
     pool.round(pool.setup(), 1)
     pool.world.restart()
-    pool.begin_peers()
     setup = pool.setup(2, first_round=2)
     for number in (2, 3):
         pool.round(setup, number)

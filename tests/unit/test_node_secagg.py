@@ -132,7 +132,7 @@ def test_everything_about_the_attempt_is_asked_before_anything_is_pulled_or_spen
         SA.SA_CONTRIBUTE,
         (1, 1),
         later.contribute_ask(),
-        tensor=pool.shown(later),
+        tensor=pool.beside([], None),
         body={
             "ask": b64(later.contribute_ask()),
             "plan": pool.recipe.plan.digest,
@@ -158,7 +158,7 @@ def test_a_body_without_ask_or_model_spends_nothing(pool: SumPool, body: dict[st
 @pytest.mark.parametrize("size", ["short", "long", "float"])
 def test_a_tensor_of_another_form_is_not_pulled(pool: SumPool, size: str):
     attempt = pool.attempt(pool.setup(), 1)
-    shown = pool.shown(attempt)
+    shown = pool.beside([], None)
     other = {"short": shown[:-1], "long": np.append(shown, shown[:1]), "float": shown.view("<f4")}[size]
     _, reply = pool.contribute(attempt, tensor=other)
     assert (reply.code, pool.world.pulled) == ("secagg.context-mismatch", 0)

@@ -148,11 +148,12 @@ class Shown:
 
     def _before(self, number: int) -> list[Slot]:
         """Slots of sums of earlier rounds, oldest first, as many as an ask has room for."""
-        slots, room = sorted(at for at in self._said if at[0] < number)[-SECAGG_SHOWN:], _SAID_BYTES
+        left, room = SECAGG_SHOWN, _SAID_BYTES
         found: list[Slot] = []
-        for at in reversed(slots):
+        for at in sorted((one for one in self._said if one[0] < number), reverse=True):
+            left -= len(self._said[at].opened)
             room -= len(self._said[at].to_bytes())
-            if found and room < 0:
+            if found and min(left, room) < 0:
                 break
             found.insert(0, at)
         return found
