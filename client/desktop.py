@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 from client.errors import BacklogError
 from client.federation.handlers import HandlerReply, Refusal
 from client.refusals import keep_refusal, refusals_kept
-from client.secagg.unions import Unions
 from policies.encoding import digest
 from policies.exchange import seal_reply, tensor_spec
 from policies.limits import OUTBOX_PENDING
@@ -122,7 +121,6 @@ class Desktop:
 
     Attributes:
         untold: Runs with a spend that could not be told to the log.
-        unions: Models of a probe's teams that were judged here.
     """
 
     guard: Guard
@@ -137,7 +135,6 @@ class Desktop:
     entropy: Entropy
     phase: Callable[[RequestHeader, str], None]
     untold: set[str] = field(default_factory=set)
-    unions: Unions = field(default_factory=Unions)
 
     def news(self, header: RequestHeader) -> None:
         """Takes the news of the log that came with a request."""

@@ -27,7 +27,6 @@ from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
 from client.probe_votes import Probe, asks_about_teams
 from client.rows import Decided
-from client.secagg.machines import place_of
 from client.telling import Told, seal_spend, told_of
 from policies.contract.errors import RefusedError
 from policies.encoding import digest, digest_of
@@ -105,9 +104,6 @@ class RoundVoteDuty:
         plan = _check_plan(header, seat)
         question: _Question = Probe(header, seat) if asks_about_teams(header) else _Vote(header, seat)
         models, against = question.models(tensor)
-        if isinstance(question, Probe):
-            made = (digest(tensor_bytes(one)) for one in models)
-            top.unions.keep(place_of(seat, header.run), header.round, made)
         clause = seat.held.contract.release.clause
         slot = f"{question.kind} {header.run}/{header.round}"
         known = top.outbox.find(slot)

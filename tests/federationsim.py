@@ -709,7 +709,9 @@ class Pool:
         found = []
         for entry in self.entries(EntryType.CONTRIBUTION_REFUSED, run_id):
             submission = self.entries()[entry.refs[0]]
-            names = {self.alias(name, run_id, submission.round, submission.scope): name for name in self.names}
+            names = {
+                self.alias(name, run_id, submission.round, submission.scope): name for name in self.names
+            }
             found.append((names[submission.actor], entry.round, entry.pub["reason"]))
         return found
 

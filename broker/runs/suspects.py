@@ -37,7 +37,8 @@ def suspects_of(session: Session, run_id: str, *, members: int) -> tuple[str, ..
     search = Search(members=members)
     rows = session.execute(select(round_).where(round_.c.run_id == run_id).order_by(round_.c.round)).all()
     for row in rows:
-        verdicts, reasons = json.loads(row.verdicts), json.loads(row.reasons)
+        verdicts = json.loads(row.verdicts)
+        reasons = json.loads(row.reasons or "{}")  # rows from before have none
         if row.round in probes and row.model is not None:
             inside = [party for party, verdict in verdicts.items() if verdict == "accepted"]
             outside = [party for party, reason in reasons.items() if reason == LEFT_OUT]

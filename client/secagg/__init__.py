@@ -4,7 +4,7 @@
     agreed      terms of a run, from this node's own contract and recipe; the grid of noise shares
     machines    one protocol machine per run, in memory
     updates     the update of a round, kept for its next attempt
-    unions      models of a probe's teams that this node judged
+    thread      models of a run, as its sums gave them
     following   whether an opened sum is right, and the model follows from it
     masking     how an update leaves: masked
     duties      the messages beside the update

@@ -13,15 +13,16 @@ too. Before the base model is used, in this order:
 3. what the round begins with, model and state, is known: the weights that every node derives from the
    recipe; what the server's step makes of the newest sum, of a probe of any union of its teams; what was
    there before it (where it was not applied); or an earlier one (where members went back to it);
-4. else there was a sum that this node cannot check. It believes that only of `NodeMachine.witnessed`: enough
-   members of the present setup signed that they helped to open a round which is newer than every sum that
-   this node was shown or helped to open itself. Then it trains on, says so (``model-not-followed``), and is
-   back with the next sum, by 2;
+4. else there was a sum that this node cannot check. It believes that only of `NodeMachine.witnessed`: more
+   members of the present setup than may collude signed that they helped to open a round which is newer than
+   every one that this node was shown the sum of, or confirmed itself. Then it trains on, says so
+   (``model-not-followed``), and is back with the next sum, by 2;
 5. else the attempt is refused: the broker shows another model than the sums give, or leaves one out.
 
 So it does not matter whether the broker makes new setups, leaves nodes out, or begins late. What is left is
 4: nodes that were started anew, or were in no setup since. A model that no sum gives is summed only if t
-members take it, so if more than ``2t - n - c`` honest ones lost their memory at the same time.
+members take it. Of those that confirmed the newest round t - c are honest, and refuse it; so that takes at
+least 2t - n - c of them that were started anew at the same time, which the broker cannot do.
 
 A node that can check the newest sum and lacks the model before it refuses with ``secagg.behind``; the broker
 sends that along with the next attempt.
@@ -33,158 +34,30 @@ own weights.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import TYPE_CHECKING, Final
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from client.contract.starts import first_weights
+from client.secagg.thread import Model, Newest, Thread
 from policies.encoding import digest
 from policies.exchange import tensor_bytes
 from policies.limits import MAX_ACTIVE_RUNS
-from policies.robustness.scores import candidates
 from policies.secagg.errors import BehindError, ContextMismatchError, SecaggError
-from policies.secagg.ring import mean
-from policies.server_step import initial_state, server_step, state_digest
+from policies.server_step import initial_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
 
     from client.desktop import Learner
     from client.guard import Seat
     from client.secagg.machines import InRun
+    from client.secagg.thread import Pair, Shown
     from policies.recipe import Recipe
     from policies.secagg.asks import Previous, Resume
     from policies.secagg.node import Slot
-    from policies.secagg.terms import Terms
-    from policies.server_step import State
 
-    Pair = tuple[str, str]
-    """Digests of a model and of the server's state."""
-
-__all__ = ["Following", "Shown", "shown_in"]
-
-_KEPT: Final = 4  # models of one run with their state; more than members go back to, as a rule
-_OLDER: Final = 64  # digests of models before those: they are of the run, and can be sent along
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shown:
-    """What lies behind the base model in a request.
-
-    Attributes:
-        sums: For each of `Slot.shown`, ``uint32 [teams * d]``.
-        sent: The model that was sent along, with its state; not looked at yet.
-    """
-
-    sums: tuple[np.ndarray, ...] = ()
-    sent: _Model | None = None
-
-
-def shown_in(words: np.ndarray, slot: Slot, recipe: Recipe) -> Shown:
-    """Reads what lies behind the base model: sums, weights, state.
-
-    Args:
-        words: ``uint32``.
-        slot: As admitted.
-        recipe: Of the run.
-
-    Raises:
-        ContextMismatchError: Not as long as the ask says.
-    """
-    size = recipe.parameters
-    names = sorted(initial_state(np.zeros(1, np.float32), recipe.server))
-    lengths = [len(one.opened) for one in slot.shown]
-    count = sum(lengths) + (0 if slot.resume is None else 1 + 2 * len(names))
-    if words.size != count * size:
-        raise _other(f"{count} vectors behind the base model, as the ask says", f"{words.size} values")
-    rows = iter(words.reshape(-1, size))
-    sums = tuple(np.concatenate([next(rows) for _ in range(one)]) for one in lengths)
-    if slot.resume is None:
-        return Shown(sums)
-    weights = next(rows).view("<f4").copy()
-    state = {name: np.concatenate([next(rows), next(rows)]).view("<f8") for name in names}
-    return Shown(sums, _Model(weights, state, slot.resume.step))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Model:
-    """A model with what the server's next step goes on from."""
-
-    weights: np.ndarray
-    state: State
-    step: int
-
-    @property
-    def pair(self) -> Pair:
-        return digest(tensor_bytes(self.weights)), state_digest(self.state, self.step)
-
-    def after(self, update: np.ndarray, recipe: Recipe) -> _Model:
-        weights, state = server_step(self.weights, update, self.state, recipe.server, self.step)
-        return _Model(weights.astype(np.float32), state, self.step + 1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Newest:
-    """The newest sum whose tag held, and the model that its members began with; None: it is not here."""
-
-    said: Previous
-    sums: np.ndarray
-    terms: Terms
-    before: _Model | None
-
-    def results(self, recipe: Recipe) -> Iterator[_Model]:
-        """What it may have given: in a probe the model of each union of its teams, all of them first."""
-        if self.before is None:
-            return
-        sums, supports = self.sums.reshape(len(self.said.opened), -1), self.said.supports
-        for union in candidates(len(supports)):
-            chosen = sorted(union)
-            z = sums[chosen].sum(axis=0, dtype=np.uint32)
-            parties = tuple(sorted(chain.from_iterable(supports[one] for one in chosen)))
-            yield self.before.after(mean(z, self.terms, parties), recipe)
-
-
-@dataclass(slots=True, eq=False)
-class _Thread:
-    """What one run went through, as far as this node could check it.
-
-    Attributes:
-        models: Used last; ``older`` names those before.
-        newest: Sum; None before the first.
-        doubted: Base model of an attempt that was not followed, of a server that remembers nothing.
-        told: It was said that a model is not followed.
-    """
-
-    models: OrderedDict[Pair, _Model] = field(default_factory=OrderedDict)
-    older: OrderedDict[Pair, None] = field(default_factory=OrderedDict)
-    newest: _Newest | None = None
-    doubted: _Model | None = None
-    told: bool = False
-
-    @property
-    def round(self) -> int:
-        return 0 if self.newest is None else self.newest.said.round
-
-    def add(self, pair: Pair, model: _Model) -> _Model:
-        self.models[pair] = model
-        self.models.move_to_end(pair)
-        while len(self.models) > _KEPT:
-            name, _ = self.models.popitem(last=False)
-            self.older[name] = None
-        while len(self.older) > _OLDER:
-            self.older.popitem(last=False)
-        return model
-
-    def find(self, pair: Pair, recipe: Recipe) -> _Model | None:
-        """A model of the run, by its digests."""
-        if pair in self.models:
-            return self.add(pair, self.models[pair])
-        for model in self.newest.results(recipe) if self.newest is not None else ():
-            if digest(tensor_bytes(model.weights)) == pair[0] and model.pair == pair:
-                return self.add(pair, model)
-        return None
+__all__ = ["Following"]
 
 
 class Following:
@@ -193,7 +66,7 @@ class Following:
     def __init__(self, learner: Learner, *, say: Callable[[str, Mapping[str, object]], None]) -> None:
         self._learner = learner
         self._say = say
-        self._threads: OrderedDict[tuple[str, str], _Thread] = OrderedDict()
+        self._threads: OrderedDict[tuple[str, str], Thread] = OrderedDict()
 
     def check(
         self, seat: Seat, run: str, inside: InRun, slot: Slot, *, base: np.ndarray, shown: Shown
@@ -222,7 +95,7 @@ class Following:
         if not inside.terms.group_mac:
             return None
         place = (seat.recipe.digest, run)
-        thread = self._threads.get(place) or self._begun(first or self._first(seat))
+        thread = self._threads.get(place) or Thread.begun(first or self._first(seat))
         terms = inside.machine.check_sums(slot, shown.sums)  # 1.
         sent = _sent(shown, slot.resume)
         checked = [
@@ -234,7 +107,7 @@ class Following:
         for said, z, whose in checked:
             if said.round > thread.round:  # 2.
                 pair = (said.base_model, said.server)
-                thread.newest = _Newest(said, z, whose, _before(thread, pair, sent, seat.recipe))
+                thread.newest = Newest(said, z, whose, _before(thread, pair, sent, seat.recipe))
         try:
             self._judge(thread, seat, run, inside, slot, base=base, sent=sent)
         except SecaggError:
@@ -247,14 +120,14 @@ class Following:
 
     def _judge(
         self,
-        thread: _Thread,
+        thread: Thread,
         seat: Seat,
         run: str,
         inside: InRun,
         slot: Slot,
         *,
         base: np.ndarray,
-        sent: tuple[Pair, _Model] | None,
+        sent: tuple[Pair, Model] | None,
     ) -> None:
         """Steps 3 to 5."""
         pair = (slot.base_model, slot.server)
@@ -265,7 +138,7 @@ class Following:
                 self._say("model-followed", {"run": run, "round": slot.round})
             thread.told = False
             return
-        known = max(thread.round, inside.machine.sum_keys.helped)
+        known = max(thread.round, inside.machine.sum_keys.confirmed)
         if inside.machine.witnessed > known:  # 4.
             self._doubt(thread, seat, run, slot, base)
         elif pair in thread.older or (thread.newest is not None and thread.newest.before is None):
@@ -277,25 +150,20 @@ class Following:
         else:
             raise _other("the model and the server's state that the opened sums give", "others")  # 5.
 
-    def _doubt(self, thread: _Thread, seat: Seat, run: str, slot: Slot, base: np.ndarray) -> None:
+    def _doubt(self, thread: Thread, seat: Seat, run: str, slot: Slot, base: np.ndarray) -> None:
         """Says, once, that a model is not followed."""
         if not thread.told:
             self._say("model-not-followed", {"run": run, "round": slot.round})
         thread.told = True
         if not initial_state(base[:1], seat.recipe.server):
-            thread.doubted = _Model(base.copy(), {}, 0)
+            thread.doubted = Model(base.copy(), {}, 0)
 
-    def _first(self, seat: Seat) -> _Model:
+    def _first(self, seat: Seat) -> Model:
         initial = self._learner.initial(seat.recipe) if seat.recipe.start is None else None
         weights = first_weights(seat.recipe, seat.start, initial)
-        return _Model(weights, initial_state(weights, seat.recipe.server), 0)
+        return Model(weights, initial_state(weights, seat.recipe.server), 0)
 
-    def _begun(self, first: _Model) -> _Thread:
-        thread = _Thread()
-        thread.add(first.pair, first)
-        return thread
-
-    def _keep(self, place: tuple[str, str], thread: _Thread) -> None:
+    def _keep(self, place: tuple[str, str], thread: Thread) -> None:
         """Only where this node goes on to train: a request that is refused ends no other thread."""
         self._threads[place] = thread
         self._threads.move_to_end(place)
@@ -303,7 +171,7 @@ class Following:
             self._threads.popitem(last=False)
 
 
-def _sent(shown: Shown, resume: Resume | None) -> tuple[Pair, _Model] | None:
+def _sent(shown: Shown, resume: Resume | None) -> tuple[Pair, Model] | None:
     """The model that was sent along, if it is the one that the ask names."""
     if shown.sent is None or resume is None:
         return None
@@ -313,7 +181,7 @@ def _sent(shown: Shown, resume: Resume | None) -> tuple[Pair, _Model] | None:
     return pair, shown.sent
 
 
-def _before(thread: _Thread, pair: Pair, sent: tuple[Pair, _Model] | None, recipe: Recipe) -> _Model | None:
+def _before(thread: Thread, pair: Pair, sent: tuple[Pair, Model] | None, recipe: Recipe) -> Model | None:
     """The model that members of a sum began with: this node's own, or the one that was sent along."""
     found = thread.find(pair, recipe)
     if found is None and sent is not None and sent[0] == pair:

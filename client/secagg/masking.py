@@ -4,7 +4,7 @@
 `Masked.open`, before the tensor is pulled and before anything is spent:
 
 1. the tensor has the form that the contract's ``group_mac`` asks for: the base model, and where sums carry
-   a tag what the ask says behind it, opened sums and maybe a model (`client.secagg.following`);
+   a tag what the ask says behind it, opened sums and maybe a model (`client.secagg.thread`);
 2. there is a setup of this run in this process (`client.secagg.machines`);
 3. the machine admits the attempt: its slot is fresh, and round, teams, base model and members are those of
    its own terms (`policies.secagg.node.NodeMachine.admit`).
@@ -26,8 +26,8 @@ import numpy as np
 
 from client.contributing import Leaving
 from client.secagg.agreed import grid_step
-from client.secagg.following import shown_in
 from client.secagg.machines import place_of
+from client.secagg.thread import shown_in
 from policies.encoding import b64, digest, is_digest, unb64
 from policies.errors import EncodingError
 from policies.exchange import tensor_bytes

@@ -132,10 +132,10 @@ class NodeMachine:
 
     @property
     def witnessed(self) -> int:
-        """A round that was opened before the present setup, by what its members signed; 0: maybe none was.
+        """A round before the present setup that t members confirmed, by what its members signed; 0: none.
 
-        Of ``max_colluders + 1`` members that helped to open it or a later one, one at least is honest; and
-        an honest one helps nobody to open what fewer than t confirmed.
+        Of ``max_colluders + 1`` members that say they helped to open it or a later one, one at least is
+        honest; and an honest one helps nobody to open what fewer than t confirmed.
         """
         held = self._present
         told = sorted((held.adverts[one].opened for one in held.members), reverse=True) if held else []
@@ -324,7 +324,7 @@ class NodeMachine:
         found.confirmation = Confirmation(
             ctx=found.ctx, online=tuple(wanted.online), opened=wanted.opened, root=vectors_root(headers)
         )
-        found.stage = Stage.CONFIRMED
+        found.stage, self.sum_keys.confirmed = Stage.CONFIRMED, round
         return found.answers.keep("confirm", ask, sign(found.confirmation, self._key))
 
     def unmask(self, ask: bytes, *, round: int, attempt: int) -> bytes:  # noqa: A002
@@ -350,7 +350,6 @@ class NodeMachine:
         if self._guard is not None:
             self._guard(self.opened, opened)
         found.stage, self._opened_round = Stage.UNMASKED, round
-        self.sum_keys.helped = round
         self._opened.append(opened)
         answer = self._shares(held, found) + self._next_nonce(held, round)
         held.forget(held.frame.slot(round, attempt))

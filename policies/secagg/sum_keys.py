@@ -8,7 +8,6 @@ round, which may have another setup. It opens nothing: masks are under other key
     terms = keys.check(previous, sums)          # those of its setup; None: this node was no member of it
     keys.forget(previous.setup)                 # older setups have no newer sum
 
-Attributes of `SumKeys` that others rely on: ``helped``, the newest round that this process helped to open.
 """
 
 from __future__ import annotations
@@ -48,12 +47,13 @@ class SumKeys:
     """The setups of one run that this process was a member of, the newest `SECAGG_SETUPS_KEPT`.
 
     Attributes:
-        helped: The newest round whose sum this process helped to open; 0 for none.
+        confirmed: The newest round that this process confirmed a set of, so that its sum may have been
+            opened; 0 for none.
     """
 
     def __init__(self) -> None:
         self._kept: dict[int, _Kept] = {}
-        self.helped = 0
+        self.confirmed = 0
 
     def keep(self, held: Holding, terms: Terms) -> None:
         """Keeps what an opened setup has."""

@@ -93,6 +93,19 @@ def a_node_that_is_left_out_of_a_round(pool: SumPool) -> list[str | None]:
     ]
 
 
+def a_round_that_one_member_alone_unmasks(pool: SumPool) -> list[str | None]:
+    """That member signs that it helped; the sum was never opened, and everybody is told of it."""
+    setup = pool.setup()
+    pool.round(setup, 1)
+    attempt = pool.attempt(setup, 2)
+    pool.vectors(attempt)
+    pool.confirm(attempt)
+    first = next(iter(pool.machines.values()))
+    first.unmask(attempt.unmask_ask(), round=2, attempt=1)
+    lie(pool, 3)
+    return [asked(pool, pool.setup(2, first_round=3), 3)]
+
+
 def a_sum_of_a_setup_that_never_was(pool: SumPool) -> list[str | None]:
     """The node is told of sums of setups without it; its members signed nothing of the kind."""
     pool.round(pool.setup(), 1)
@@ -116,6 +129,7 @@ WAYS: list[Callable[[SumPool], list[str | None]]] = [
     a_run_that_begins_with_round_2,
     a_second_lie_under_the_same_setup,
     a_node_that_is_left_out_of_a_round,
+    a_round_that_one_member_alone_unmasks,
     a_model_that_is_sent_along,
 ]
 
