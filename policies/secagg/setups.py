@@ -50,8 +50,9 @@ from policies.secagg.labels import KEY_BYTES
 from policies.secagg.packing import pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from policies.encoding import Json
     from policies.secagg.documents import SignedBytes
     from policies.secagg.terms import Terms
 
@@ -369,14 +370,22 @@ class Setup:
             SecaggError: It was not written under these terms.
         """
         facts, adverts, answers = unpack(data, 3)
-        head = parse(facts)
+        try:
+            return cls._read(parse(facts), unpack(adverts), unpack(answers), terms)
+        except (EncodingError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ContextMismatchError(
+                need="a setup as it was written", found=type(error).__name__, remedy="run a new setup"
+            ) from error
+
+    @classmethod
+    def _read(cls, head: Json, adverts: Sequence[bytes], answers: Sequence[bytes], terms: Terms) -> Setup:
         found = cls(terms, number=head["setup"], first_round=head["first_round"], rounds=head["rounds"])
-        for party, answer in zip(head["advertisers"], unpack(adverts), strict=True):
+        for party, answer in zip(head["advertisers"], adverts, strict=True):
             found.advert(party, answer)
         fixed, sealed, found.failed = head["fixed"]
         if fixed:
             found.share_ask()
-        for party, answer in zip(head["members"], unpack(answers), strict=True):
+        for party, answer in zip(head["members"], answers, strict=True):
             found.shared(party, answer)
         if sealed:
             found.open_ask(found.members[0])

@@ -216,10 +216,10 @@ def test_a_submission_that_comes_only_with_the_reply_of_another_run_has_its_verd
     runs: list[str] = []
     close = RunSession._close
 
-    async def slowly(self: RunSession, *arguments: Any) -> Any:
+    async def slowly(self: RunSession, *arguments: Any, **named: Any) -> Any:
         if [self.run] == runs:
             await asyncio.sleep(5)  # the other run closes its round first
-        return await close(self, *arguments)
+        return await close(self, *arguments, **named)
 
     monkeypatch.setattr(RunSession, "_close", slowly)
     with running(**{"privacy.epsilon_total": "10"}) as (pool, go):

@@ -27,7 +27,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from policies.errors import EncodingError
 from policies.exchange import ExchangeType
 from policies.limits import SECAGG_ABSENT_ROUNDS, SECAGG_REJOIN_ROUNDS
 from policies.rounds import Need
@@ -244,7 +243,7 @@ def _kept(files: Files, terms: Terms) -> Setup | None:
         return None
     try:
         setup = Setup.from_bytes(data, terms)
-    except (SecaggError, EncodingError, ValueError, KeyError, TypeError):
+    except SecaggError:
         return None
     for number, nonces in files.nonces(setup.number).items():
         for party, nonce in nonces.items():
