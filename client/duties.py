@@ -25,16 +25,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from client.audits import canaries
-from client.budgets import judging_mechanism
 from client.contract.starts import first_weights
 from client.contributing import needed_tensor
-from client.desktop import Desktop, check_units
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
 from client.rows import Decided
-from client.telling import Told, seal_spend, told_of
+from client.telling import seal_spend, spend_on_query
 from policies.encoding import digest_of
-from policies.privacy.blocks import HELD_OUT
 from policies.privacy.errors import PlanMismatchError
 
 if TYPE_CHECKING:
@@ -42,6 +39,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from client.desktop import Desktop
     from client.guard import Seat
     from client.outbox import Letters
     from policies.exchange import RequestHeader
@@ -121,7 +119,7 @@ class JudgeDuty:
                 if known[-1] is None:
                     old += canaries.reveal(letters, top.outbox, contract, run=header.run)
                 return top.finish(letters, header, HandlerReply(), old, clause=clause)
-        told = self._spend(seat, header, candidate)
+        told = spend_on_query(top, seat, header, seat.recipe.evaluation, subject=candidate)
         top.phase(header, "judging")
         loss, accept = top.learner.judge(seat, needed_tensor(tensor))
         audits = top.audits.figures(seat)
@@ -133,7 +131,9 @@ class JudgeDuty:
             "salt": top.entropy.token_bytes(_SALT_BYTES).hex(),
         }
         with top.telling(header) as letters:
-            letters.decided(_kept_judgement(header, top.clock.now_ms(), figures))
+            letters.decided(
+                Decided.of(header, top.clock.now_ms(), allow=True, document={"evaluation": figures})
+            )
             sealed: list[Envelope] = []
             if told is not None:
                 sealed += seal_spend(letters, top.outbox, top.budgets, told)
@@ -144,20 +144,6 @@ class JudgeDuty:
                 vote = _vote(seat, candidate, accept=accept)
                 sealed.append(_seal_own(letters, header, "vote.cast", vote, vote_slot))
             return top.finish(letters, header, HandlerReply(), sealed, clause=clause)
-
-    def _spend(self, seat: Seat, header: RequestHeader, candidate: str) -> Told | None:
-        """The spend of a query about a candidate, from before a crash if it was paid for already."""
-        top, mechanism = self._top, judging_mechanism(header.run, candidate)
-        manifest = top.learner.units(seat, HELD_OUT).manifest
-        for one in top.budgets.touches():
-            if one.mechanism == mechanism and one.lineage == seat.lineage:
-                store = top.budgets.ledger_of(seat.lineage)
-                check_units(header, store.reserved(header.run, split=HELD_OUT), manifest)
-                return Told.of(one)
-        spent = top.spend(
-            seat, header, seat.recipe.evaluation, HELD_OUT, manifest=manifest, subject=candidate
-        )
-        return None if spent is None else told_of(header, seat, spent, mechanism)
 
 
 def _seal_own(
@@ -175,18 +161,3 @@ def _audited(figures: Mapping[str, Any] | None) -> dict[str, Any]:
 def _vote(seat: Seat, candidate: str, *, accept: bool) -> dict[str, Any]:
     clause = None if accept else seat.held.contract.release.clause
     return {"subject": candidate, "vote": "approve" if accept else "veto", "clause": clause}
-
-
-def _kept_judgement(header: RequestHeader, at_ms: int, figures: Mapping[str, Any]) -> Decided:
-    return Decided(
-        at_ms=at_ms,
-        contract=header.contract,
-        recipe=header.recipe,
-        run=header.run,
-        round=header.round,
-        attempt=header.attempt,
-        kind=header.type.value,
-        allow=True,
-        clauses=(),
-        document={"evaluation": dict(figures)},
-    )

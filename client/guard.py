@@ -160,14 +160,9 @@ class Judged:
 
     def kept(self, header: RequestHeader, at_ms: int) -> Decided:
         """The decision as this node keeps it."""
-        return Decided(
-            at_ms=at_ms,
-            contract=header.contract,
-            recipe=header.recipe,
-            run=header.run,
-            round=header.round,
-            attempt=header.attempt,
-            kind=header.type.value,
+        return Decided.of(
+            header,
+            at_ms,
             allow=self.allow,
             clauses=(*self.decision.clauses, *(one.clause for one in self.local)),
             document={

@@ -119,15 +119,6 @@ def _row(header: RequestHeader, found: Finding, at_ms: int, judged: Judged | Non
     if judged is not None:
         kept = replace(judged, local=(*judged.local, found))
         return replace(kept.kept(header, at_ms), allow=False)
-    return Decided(
-        at_ms=at_ms,
-        contract=header.contract,
-        recipe=header.recipe,
-        run=header.run,
-        round=header.round,
-        attempt=header.attempt,
-        kind=header.type.value,
-        allow=False,
-        clauses=(found.clause,),
-        document={"local": [found.to_json()]},
+    return Decided.of(
+        header, at_ms, allow=False, clauses=(found.clause,), document={"local": [found.to_json()]}
     )

@@ -20,18 +20,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from client.budgets import judging_mechanism, votes_run
+from client.budgets import votes_run
 from client.contributing import needed_tensor
-from client.desktop import check_units
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
 from client.probe_votes import Probe, asks_about_teams
 from client.rows import Decided
-from client.telling import Told, seal_spend, told_of
+from client.telling import seal_spend, spend_on_query
 from policies.contract.errors import RefusedError
 from policies.encoding import digest, digest_of
 from policies.exchange import tensor_bytes
-from policies.privacy.blocks import HELD_OUT
 from policies.privacy.errors import PlanMismatchError
 from policies.privacy.plan import EvalPlan
 from policies.robustness.plan import votes_plan, votes_subject
@@ -111,7 +109,8 @@ class RoundVoteDuty:
             old = [known.envelope] if known.receipt is not None else []
             with top.outbox.writing() as letters:
                 return top.finish(letters, header, HandlerReply(), old, clause=clause)
-        told = self._spend(seat, header, plan, question.subject)
+        held_as = votes_run(header.run)
+        told = spend_on_query(top, seat, header, plan, subject=question.subject, held_as=held_as)
         top.phase(header, "judging")
         gains = top.learner.gains(seat, plan, models, against)
         figures = {
@@ -122,7 +121,9 @@ class RoundVoteDuty:
         }
         body = {**question.named, **question.said(gains, plan), "evaluation": digest_of(figures)}
         with top.telling(header) as letters:
-            letters.decided(_kept(header, top.clock.now_ms(), figures))
+            letters.decided(
+                Decided.of(header, top.clock.now_ms(), allow=True, document={"evaluation": figures})
+            )
             sealed: list[Envelope] = []
             if told is not None:
                 sealed += seal_spend(letters, top.outbox, top.budgets, told)
@@ -137,19 +138,6 @@ class RoundVoteDuty:
                 )
             )
             return top.finish(letters, header, HandlerReply(), sealed, clause=clause)
-
-    def _spend(self, seat: Seat, header: RequestHeader, plan: EvalPlan, subject: str) -> Told | None:
-        """The spend of a query about a round, from before a crash if it was paid for already."""
-        top, held_as = self._top, votes_run(header.run)
-        mechanism = judging_mechanism(header.run, subject)
-        manifest = top.learner.units(seat, HELD_OUT).manifest
-        for one in top.budgets.touches():
-            if one.mechanism == mechanism and one.lineage == seat.lineage:
-                store = top.budgets.ledger_of(seat.lineage)
-                check_units(header, store.reserved(held_as, split=HELD_OUT), manifest)
-                return Told.of(one)
-        spent = top.spend(seat, header, plan, HELD_OUT, manifest=manifest, subject=subject, held_as=held_as)
-        return None if spent is None else told_of(header, seat, spent, mechanism)
 
 
 class _Vote:
@@ -199,18 +187,3 @@ def _check_plan(header: RequestHeader, seat: Seat) -> EvalPlan:
             clause=None if clause is None else clause.clause,
         )
     return plan
-
-
-def _kept(header: RequestHeader, at_ms: int, figures: Mapping[str, Any]) -> Decided:
-    return Decided(
-        at_ms=at_ms,
-        contract=header.contract,
-        recipe=header.recipe,
-        run=header.run,
-        round=header.round,
-        attempt=header.attempt,
-        kind=header.type.value,
-        allow=True,
-        clauses=(),
-        document={"evaluation": dict(figures)},
-    )

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from policies.exchange import RequestHeader
     from policies.signing import Envelope
 
 __all__ = ["Decided", "Proven", "Seen", "Sent", "Stored"]
@@ -95,6 +96,30 @@ class Decided:
     allow: bool
     clauses: tuple[str, ...]
     document: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        header: RequestHeader,
+        at_ms: int,
+        *,
+        allow: bool,
+        clauses: tuple[str, ...] = (),
+        document: Mapping[str, Any],
+    ) -> Self:
+        """What was decided about a request."""
+        return cls(
+            at_ms=at_ms,
+            contract=header.contract,
+            recipe=header.recipe,
+            run=header.run,
+            round=header.round,
+            attempt=header.attempt,
+            kind=header.type.value,
+            allow=allow,
+            clauses=clauses,
+            document=document,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

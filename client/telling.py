@@ -12,18 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from client.budgets import judging_mechanism
+from client.desktop import check_units
 from policies.encoding import decimal_text
-from policies.privacy.blocks import block_number
+from policies.privacy.blocks import HELD_OUT, block_number
 
 if TYPE_CHECKING:
     from client.budgets import Budgets, Touched
+    from client.desktop import Desktop
     from client.guard import Seat
     from client.outbox import Letters, Outbox
     from client.privacy.store import Spend
     from policies.exchange import RequestHeader
+    from policies.privacy.plan import EvalPlan
     from policies.signing import Envelope
 
-__all__ = ["Told", "seal_spend", "told_of"]
+__all__ = ["Told", "seal_spend", "spend_on_query", "told_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,43 @@ def told_of(header: RequestHeader, seat: Seat, spent: Spend, mechanism: str) -> 
         epsilon_after=spent.epsilon_after,
         epsilon_max=spent.epsilon_max,
     )
+
+
+def spend_on_query(
+    top: Desktop,
+    seat: Seat,
+    header: RequestHeader,
+    plan: EvalPlan,
+    *,
+    subject: str,
+    held_as: str | None = None,
+) -> Told | None:
+    """The spend of one query on held-out units, from before a crash if it was paid for already.
+
+    Args:
+        top: Of the duties.
+        seat: Whose data.
+        header: The request.
+        plan: What the query costs.
+        subject: What is judged; one query about it is paid for once.
+        held_as: Name of the reservation in the ledger, where it is not the run's.
+
+    Returns:
+        What the log is told; None under a contract without caps.
+
+    Raises:
+        PlanMismatchError: Other units would be read than were reserved.
+        BudgetExhaustedError: A cap does not hold the plan, or no step is left.
+    """
+    mechanism = judging_mechanism(header.run, subject)
+    manifest = top.learner.units(seat, HELD_OUT).manifest
+    for one in top.budgets.touches():
+        if one.mechanism == mechanism and one.lineage == seat.lineage:
+            store = top.budgets.ledger_of(seat.lineage)
+            check_units(header, store.reserved(held_as or header.run, split=HELD_OUT), manifest)
+            return Told.of(one)
+    spent = top.spend(seat, header, plan, HELD_OUT, manifest=manifest, subject=subject, held_as=held_as)
+    return None if spent is None else told_of(header, seat, spent, mechanism)
 
 
 def seal_spend(letters: Letters, outbox: Outbox, budgets: Budgets, told: Told) -> list[Envelope]:

@@ -487,9 +487,7 @@ class RunSession:
         """Where the run goes on from, once a sum is seen to be wrong: its model does not stand any more."""
         if self._secure is not None:
             self._secure.withdrawn(wrong)
-        with (
-            self.tools.store.read() as session
-        ):  # what a transaction adds to the log is seen once it is written
+        with self.tools.store.read() as session:  # the log's new entries are seen once they are written
             self.progress = progress(session, self.run, self.tools.contracts)
         stands = self.progress.last_model_round
         return at if at.round == stands else self._checkpoints.load(stands, size=self.recipe.parameters)
