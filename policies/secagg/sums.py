@@ -5,6 +5,7 @@ A vector is looked at whole before its first value is added: nothing of a wrong 
 
     total = RingSum(d)
     total.add([b"...", b"..."])         # the bytes of one vector, in pieces as they came
+    total.pour(tensor.chunks())         # of one whose length and digest were checked, read piece by piece
     masks.unmask(total.values, remove)
     total.digest()                      # of the opened sum's little-endian bytes
 """
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policies.errors import invariant
 from policies.secagg.errors import UpdateUnfitError
 from policies.secagg.ring import RING, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["RingSum"]
 
@@ -50,11 +52,20 @@ class RingSum:
                 found=f"{sum(map(len, views))} bytes in {len(views)} pieces",
                 remedy="refuse the reply",
             )
+        self.pour(views)
+
+    def pour(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Adds one vector that was checked, piece by piece: one piece at a time is in memory.
+
+        Raises:
+            InvariantError: It is not as long as the sum, which is of no use any more.
+        """
         at = 0
-        for view in views:
-            words = np.frombuffer(view, RING)
+        for part in parts:
+            words = np.frombuffer(part, RING)
             self.values[at : at + words.size] += words
             at += words.size
+        invariant(at == self.values.size, "a vector of the sum's length")
         self.count += 1
 
     def digest(self) -> str:

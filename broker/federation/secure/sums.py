@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from policies.errors import invariant
 from policies.secagg.masks import unmask
-from policies.secagg.ring import RING
 from policies.secagg.sums import RingSum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    import numpy as np
 
     from broker.federation.engine import TensorHandle
     from broker.federation.secure.vectors import Vectors
@@ -48,17 +46,9 @@ class MaskedSum:
 
         def work() -> None:
             self._vectors.keep(tensor)
-            self._add(tensor)
+            self._total.pour(tensor.chunks())
 
         await apart_from_loop(work, tensor.spec.size_bytes)
-
-    def _add(self, tensor: TensorHandle) -> None:
-        at, values = 0, self._total.values
-        for chunk in tensor.chunks():
-            words = np.frombuffer(chunk, RING)
-            values[at : at + words.size] += words
-            at += words.size
-        invariant(at == values.size, "a vector of the model's length")
 
     async def opened(self, remove: Iterable[Signed]) -> tuple[np.ndarray, str]:
         """Takes masks off; gives the ring sum ``<u4 [d]`` and the digest of its bytes."""
