@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from policies.secagg.asks import ContributeAsk
 from policies.secagg.collector import Setup
 from policies.secagg.errors import SecaggError
 from policies.secagg.record import Record
@@ -40,6 +42,22 @@ def damages(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     return damage
 
 
+def is_of_another_server_state(step: str, ask: bytes, damaged: bytes) -> bool:
+    """Whether it is an ask to contribute that differs in the digest of the server's state alone.
+
+    The machine binds that digest into the attempt; whether it is right is for the node, which follows the
+    model (``tests/unit/test_node_following.py``).
+    """
+    if step != "contribute":
+        return False
+    try:
+        said = ContributeAsk.from_bytes(damaged, terms_of_size(4))
+        meant = ContributeAsk.from_bytes(ask, terms_of_size(4))
+    except SecaggError:
+        return False
+    return said != meant and replace(said, server=meant.server) == meant
+
+
 def run(
     fleet: Fleet, *, asked: Callable[[str, str, bytes], bytes], said: Callable[[str, str, bytes], bytes]
 ) -> Outcome:
@@ -57,7 +75,8 @@ def test_a_damaged_ask_is_refused_and_the_right_one_is_answered_afterwards(
 
     def asked(now: str, party: str, ask: bytes) -> bytes:
         if (now, party) == (step, "m02"):
-            machine = fleet.machines[party]
+            damaged, machine = damage(ask), fleet.machines[party]
+            assume(not is_of_another_server_state(step, ask, damaged))
             at = {"round": 1, "attempt": 1}
             calls: dict[str, Callable[[bytes], object]] = {
                 "contribute": lambda data: machine.admit(data, base_model=MODEL, **at),
@@ -66,7 +85,7 @@ def test_a_damaged_ask_is_refused_and_the_right_one_is_answered_afterwards(
             }
             call = calls.get(step) or getattr(machine, step)
             try:
-                call(damage(ask))
+                call(damaged)
                 tried.append(None)
             except SecaggError as error:
                 tried.append(error)
