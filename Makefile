@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BASE := build/verifier-venv
-EXTRAS := broker,client,sandbox,prove,dev
+EXTRAS := broker,client,sandbox,postgres,prove,dev
 # torch first: whatever else pulls it in would fetch a CUDA build of several gigabytes
 TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -36,7 +36,7 @@ demo: $(STAMP) verifier
 
 # two workers for everything that runs in one process, then the tests that start processes, one at a time
 test: $(STAMP) verifier
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e" $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e" --randomly-seed=20261129 $(TEST_ARGS)
 	$(BIN)/python -m pytest -m e2e $(TEST_ARGS)
 
 check: $(STAMP)

@@ -16,7 +16,7 @@
   person acts.
 - **One chain, many processes.** Every number is read inside the transaction that uses it, nothing of the file
   is kept in memory, and a transaction that would write where others do not look is refused
-  (`client.witness`).
+  (`client.same_files`).
 - **One signer.** While the node's key changes (`client.rotating`), only the envelopes that say so are sealed,
   in whatever process. The chain goes on under the new key; a process that still holds the old one seals
   nothing any more.
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from client.errors import EquivocationError, KeyFileError, OutboxError, RotationOpenError, RotationWaitsError
 from client.rows import SCHEMA, SELECT, Decided, Proven, Seen, Sent, Stored
 from client.settings import private_file
-from client.witness import Witness
+from client.same_files import SameFiles
 from policies.encoding import b64, canonical, digest, sha256
 from policies.limits import OUTBOX_PENDING
 from policies.log.envelope import Seen as SeenMark
@@ -209,7 +209,7 @@ class Outbox:
         self.entropy = entropy
         self._learned: list[tuple[tuple[Seen, ...], dict[str, Proven]]] = []
         self._path = path
-        self._witness: Witness | None = None
+        self._witness: SameFiles | None = None
         private_file(path)
         try:
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -303,7 +303,7 @@ class Outbox:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             if self._witness is None:
-                self._witness = Witness(self._path)
+                self._witness = SameFiles(self._path)
             self._witness.check()
             yield
         except BaseException:

@@ -138,7 +138,7 @@ class LogView:
 
     def _consistent(self, old: Seen, new: Seen, proof: Sequence[bytes]) -> None:
         try:
-            verify_consistency(old=old.size, new=new.size, old_root=old.root, new_root=new.root, proof=proof)
+            verify_consistency(size1=old.size, size2=new.size, root1=old.root, root2=new.root, proof=proof)
         except ProofError as error:
             raise self._stop(f"no consistency from size {old.size} to size {new.size}", old, new) from error
 

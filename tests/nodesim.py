@@ -19,7 +19,7 @@ from policies.identity import SigningKey, key_text, parse_key
 from policies.log.checkpoint import Checkpoint, VerifierKey, sign_checkpoint
 from policies.log.entries import EntryType, Event, alias, entry_body, event_id, from_envelope, private_values
 from policies.log.envelope import ChainState, open_envelope
-from policies.log.merkle import consistency_proof, inclusion_proof, leaf_hash, root_of
+from policies.log.merkle import consistency_proof, inclusion_proof, leaf_hash, root_from_leaves
 from policies.log.proofs import receipt_text
 from policies.ports import iso_s
 from policies.signing import Envelope, claimed_key_id, verify_request
@@ -95,7 +95,7 @@ class LogSim:
             chain = payload["chain"]
             self.chains[chain] = self.chains.get(chain, ChainState(chain=chain)).accept(payload)
             seen = payload["seen"]
-            assert unb64(seen["root"]) == root_of(self._leaves()[: seen["size"]])
+            assert unb64(seen["root"]) == root_from_leaves(self._leaves()[: seen["size"]])
         salts = {name: self.entropy.token_bytes(16) for name in private_values(event, self.clock.ms)}
         self.bodies.append(entry_body(event, log=ORIGIN, now_ms=self.clock.ms, salts=salts))
         self.ids[event_id(event)] = self.size - 1
@@ -123,7 +123,7 @@ class LogSim:
 
     def note(self, size: int | None = None) -> str:
         size = self.size if size is None else size
-        return sign_checkpoint(self.key, Checkpoint(ORIGIN, size, root_of(self._leaves()[:size])))
+        return sign_checkpoint(self.key, Checkpoint(ORIGIN, size, root_from_leaves(self._leaves()[:size])))
 
     def news(self, old: int, new: int | None = None) -> dict[str, Any]:
         """What a request header's body holds as ``log``."""

@@ -30,7 +30,9 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "access_grant",
     "approval",
+    "auditor",
     "candidate",
     "contract_annex",
     "contract_document",
@@ -49,10 +51,13 @@ __all__ = [
     "last_signed",
     "ledger_mirror",
     "log_checkpoint",
+    "log_cosignature",
     "log_entry",
     "log_envelope",
     "log_head",
     "log_private",
+    "log_tile",
+    "log_timestamp",
     "main",
     "model",
     "negotiation",
@@ -67,6 +72,7 @@ __all__ = [
     "signer_state",
     "statement",
     "vote",
+    "witness",
 ]
 
 _NAMES: Final = {
@@ -407,6 +413,35 @@ log_envelope = _table(
 log_head = _table("log_head", main, _key_int("id"), _int("size"), _bytes("frontier"))
 log_checkpoint = _table(
     "log_checkpoint", main, _key_int("size"), _bytes("root"), _text("note"), _int("published_ms")
+)
+log_tile = _table("log_tile", main, _key_int("level"), _key_int("n"), _bytes("data"))
+log_cosignature = _table(
+    "log_cosignature", main, _key_int("size"), _key_text("witness"), _text("line"), _int("received_ms")
+)
+log_timestamp = _table("log_timestamp", main, _key_int("size"), _bytes("token"), _int("at_ms"))
+
+# who witnesses and who audits
+witness = _table(
+    "witness",
+    main,
+    _key_text("name"),
+    _text("org"),  # of a member, or the name of an auditor
+    _text("vkey"),
+    _bytes("statement"),  # the DSSE envelope in which the owner's pinned key names this key
+    _text("state"),
+    _int("at_ms"),
+)
+auditor = _table("auditor", main, _key_text("name"), _text("key"), _text("state"), _int("at_ms"))
+access_grant = _table(
+    "access_grant",
+    main,
+    _key_text("id"),
+    _text("grantee", ForeignKey("auditor.name")),
+    _text("fields"),  # JSON: names of confidential fields, or ["*"]
+    _int("from_index"),
+    _maybe_int("until_ms"),
+    _text("state"),
+    _int("at_ms"),
 )
 
 organisation.append_constraint(UniqueConstraint("node_id"))

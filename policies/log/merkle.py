@@ -28,7 +28,7 @@ __all__ = [
     "inclusion_proof",
     "leaf_hash",
     "node_hash",
-    "root_of",
+    "root_from_leaves",
     "verify_consistency",
     "verify_inclusion",
 ]
@@ -85,12 +85,7 @@ class Frontier:
 
     def root(self) -> bytes:
         """Root of the tree, 32 bytes; `EMPTY_ROOT` for size 0."""
-        if not self.nodes:
-            return EMPTY_ROOT
-        node = self.nodes[-1]
-        for left in reversed(self.nodes[:-1]):
-            node = node_hash(left, node)
-        return node
+        return _fold(self.nodes)
 
     def to_bytes(self) -> bytes:
         """The subtree roots one after the other, as the head row stores them."""
@@ -108,9 +103,31 @@ class Frontier:
         return cls(size, tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)))
 
 
-def root_of(leaf_hashes: Iterable[bytes]) -> bytes:
-    """Root of a whole tree from its leaf hashes."""
-    return Frontier().append(*leaf_hashes).root()
+def root_from_leaves(leaf_hashes: Iterable[bytes]) -> bytes:
+    """Root of a whole tree from the hashes of its leaves (`leaf_hash`, 32 bytes each); `EMPTY_ROOT` for none.
+
+    Raises:
+        ProofError: A hash of another length.
+    """
+    nodes: list[bytes] = []
+    for size, leaf in enumerate(leaf_hashes):
+        _check_hashes(leaf)
+        node, rest = leaf, size
+        while rest & 1:
+            node = node_hash(nodes.pop(), node)
+            rest >>= 1
+        nodes.append(node)
+    return _fold(nodes)
+
+
+def _fold(nodes: Sequence[bytes]) -> bytes:
+    """Root over the roots of perfect subtrees, largest first."""
+    if not nodes:
+        return EMPTY_ROOT
+    node = nodes[-1]
+    for left in reversed(nodes[:-1]):
+        node = node_hash(left, node)
+    return node
 
 
 def _split(size: int) -> int:
@@ -125,7 +142,7 @@ def _subtrees(fetch: LeafFetch) -> Callable[[int, int], bytes]:
             raise ProofError(
                 need=f"{end - start} leaf hashes", found=str(len(leaves)), remedy="repair the store"
             )
-        return root_of(leaves)
+        return root_from_leaves(leaves)
 
     return subtree
 
@@ -240,12 +257,7 @@ class MemoryTree:
             level = (end - start).bit_length() - 1
             nodes.append(self._levels[level][start >> level])
             start += 1 << level
-        if not nodes:
-            return EMPTY_ROOT
-        node = nodes.pop()
-        while nodes:
-            node = node_hash(nodes.pop(), node)
-        return node
+        return _fold(nodes)
 
 
 def _check_hashes(*hashes: bytes) -> None:
@@ -264,8 +276,14 @@ def _same_root(computed: bytes, root: bytes, what: str) -> None:
         raise ProofError(need=f"{what} {root.hex()}", found=computed.hex(), remedy=_REMEDY)
 
 
-def verify_inclusion(*, index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> None:
-    """Checks that the leaf hash ``leaf`` is at ``index`` in the tree of ``size`` with ``root``.
+def verify_inclusion(
+    leaf_hash: bytes,
+    index: int,
+    size: int,
+    proof: Sequence[bytes],
+    root: bytes,
+) -> None:
+    """Checks that ``leaf_hash`` is at ``index`` in the tree of ``size`` with ``root``.
 
     RFC 9162, section 2.1.3.2.
 
@@ -274,44 +292,42 @@ def verify_inclusion(*, index: int, size: int, leaf: bytes, proof: Sequence[byte
     """
     if not 0 <= index < size <= SIZE_MAX:
         raise ProofError(need=f"0 <= index < {size}", found=str(index), remedy=_REMEDY)
-    _check_hashes(leaf, root, *proof)
+    _check_hashes(leaf_hash, root, *proof)
     inner = (index ^ (size - 1)).bit_length()
     _check_length(proof, inner + (index >> inner).bit_count())
-    node = leaf
+    node = leaf_hash
     for level, sibling in enumerate(proof):
         node = node_hash(sibling, node) if level >= inner or index >> level & 1 else node_hash(node, sibling)
     _same_root(node, root, "root")
 
 
-def verify_consistency(
-    *, old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
-) -> None:
-    """Checks that the tree (``old``, ``old_root``) is a prefix of the tree (``new``, ``new_root``).
+def verify_consistency(size1: int, size2: int, root1: bytes, root2: bytes, proof: Sequence[bytes]) -> None:
+    """Checks that the tree (``size1``, ``root1``) is a prefix of the tree (``size2``, ``root2``).
 
     RFC 9162, section 2.1.4.2.
 
     Raises:
-        ProofError: Anything does not fit; also for ``old`` 0, from which nothing follows.
+        ProofError: Anything does not fit; also for ``size1`` 0, from which nothing follows.
     """
-    if not 0 < old <= new <= SIZE_MAX:
-        raise ProofError(need="0 < old size <= new size", found=f"{old}, {new}", remedy=_REMEDY)
-    if old == new:
+    if not 0 < size1 <= size2 <= SIZE_MAX:
+        raise ProofError(need="0 < old size <= new size", found=f"{size1}, {size2}", remedy=_REMEDY)
+    if size1 == size2:
         _check_length(proof, 0)
-        _same_root(old_root, new_root, "root")
+        _same_root(root1, root2, "root")
         return
-    _check_hashes(old_root, new_root, *proof)
-    # The subtree that ends exactly at `old` and lies on its right edge has 2**shift leaves.
-    shift = (old & -old).bit_length() - 1
-    inner = ((old - 1) ^ (new - 1)).bit_length() - shift
-    border = ((old - 1) >> (inner + shift)).bit_count()
-    if old == 1 << shift:  # that subtree is the whole old tree: its root is the start
-        start, rest = old_root, list(proof)
+    _check_hashes(root1, root2, *proof)
+    # The subtree that ends exactly at `size1` and lies on its right edge has 2**shift leaves.
+    shift = (size1 & -size1).bit_length() - 1
+    inner = ((size1 - 1) ^ (size2 - 1)).bit_length() - shift
+    border = ((size1 - 1) >> (inner + shift)).bit_count()
+    if size1 == 1 << shift:  # that subtree is the whole old tree: its root is the start
+        start, rest = root1, list(proof)
     else:
         if not proof:
             raise ProofError(need="at least one hash", found="none", remedy=_REMEDY)
         start, rest = proof[0], list(proof[1:])
     _check_length(rest, inner + border)
-    bits = (old - 1) >> shift
+    bits = (size1 - 1) >> shift
     older = newer = start
     for level, sibling in enumerate(rest):
         if level >= inner or (bits >> level) & 1:
@@ -319,5 +335,5 @@ def verify_consistency(
             newer = node_hash(sibling, newer)
         else:
             newer = node_hash(newer, sibling)
-    _same_root(older, old_root, "old root")
-    _same_root(newer, new_root, "new root")
+    _same_root(older, root1, "old root")
+    _same_root(newer, root2, "new root")

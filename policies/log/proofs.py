@@ -77,7 +77,7 @@ class Receipt:
         """
         checkpoint = open_checkpoint(self.note, keys)
         verify_inclusion(
-            index=self.index, size=checkpoint.size, leaf=leaf, proof=self.proof, root=checkpoint.root
+            index=self.index, size=checkpoint.size, leaf_hash=leaf, proof=self.proof, root=checkpoint.root
         )
         return checkpoint
 

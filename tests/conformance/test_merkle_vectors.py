@@ -29,16 +29,16 @@ def _check(case: dict[str, object]) -> None:
         verify_inclusion(
             index=case["leafIdx"],
             size=case["treeSize"],
-            leaf=_hash(case["leafHash"]),
+            leaf_hash=_hash(case["leafHash"]),
             proof=proof,
             root=_hash(case["root"]),
         )
     else:
         verify_consistency(
-            old=case["size1"],
-            new=case["size2"],
-            old_root=_hash(case["root1"]),
-            new_root=_hash(case["root2"]),
+            size1=case["size1"],
+            size2=case["size2"],
+            root1=_hash(case["root1"]),
+            root2=_hash(case["root2"]),
             proof=proof,
         )
 

@@ -15,7 +15,7 @@ from broker.log import LogConflictError
 from policies.log.entries import Event, check_entry, event_id
 from policies.log.envelope import Seen
 from policies.log.errors import SeqGapError, SlotTakenError
-from policies.log.merkle import leaf_hash, root_of, verify_consistency
+from policies.log.merkle import leaf_hash, root_from_leaves, verify_consistency
 from tests.logsim import LogSim, MemberSim, console, genesis
 
 NUMBERS = st.integers(1, 60)
@@ -120,10 +120,10 @@ class LogMachine(RuleBasedStateMachine):
         assert head.size == len(self.expected)
         bodies = [self.writer.receipts.body(index) for index in range(head.size)]
         assert [check_entry(body).id for body in bodies] == self.expected
-        assert root_of(leaf_hash(body) for body in bodies) == head.root
+        assert root_from_leaves(leaf_hash(body) for body in bodies) == head.root
         old = self.heads[-1]
         proof = self.writer.consistency(old.size)
-        verify_consistency(old=old.size, new=head.size, old_root=old.root, new_root=head.root, proof=proof)
+        verify_consistency(size1=old.size, size2=head.size, root1=old.root, root2=head.root, proof=proof)
         self.heads.append(head)
         last = head.size - 1
         self.writer.receipts.receipt(last).verify(leaf_hash(bodies[last]), [self.sim.vkey])

@@ -18,7 +18,7 @@ from policies.log.merkle import (
     inclusion_proof,
     leaf_hash,
     node_hash,
-    root_of,
+    root_from_leaves,
     verify_consistency,
     verify_inclusion,
 )
@@ -46,7 +46,7 @@ def naive_root(items: list[bytes]) -> bytes:
 def test_every_way_to_a_root_agrees_with_the_definition(size: int) -> None:
     items = leaves(size)
     expected = naive_root(items)
-    assert root_of(items) == MemoryTree(items).root() == Frontier().append(*items).root() == expected
+    assert root_from_leaves(items) == MemoryTree(items).root() == Frontier().append(*items).root() == expected
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -62,7 +62,7 @@ def test_inclusion_proofs_verify_and_both_ways_to_make_them_agree(size: int, dat
     items, index = leaves(size), data.draw(st.integers(0, size - 1))
     proof = inclusion_proof(index, size, lambda start, end: items[start:end])
     assert proof == MemoryTree(items).inclusion(index)
-    verify_inclusion(index=index, size=size, leaf=items[index], proof=proof, root=naive_root(items))
+    verify_inclusion(index=index, size=size, leaf_hash=items[index], proof=proof, root=naive_root(items))
 
 
 @given(SIZES, st.data())
@@ -71,10 +71,10 @@ def test_consistency_proofs_verify_and_both_ways_to_make_them_agree(new: int, da
     proof = consistency_proof(old, new, lambda start, end: items[start:end])
     assert proof == MemoryTree(items).consistency(old)
     verify_consistency(
-        old=old,
-        new=new,
-        old_root=naive_root(items[:old]),
-        new_root=naive_root(items),
+        size1=old,
+        size2=new,
+        root1=naive_root(items[:old]),
+        root2=naive_root(items),
         proof=proof,
     )
 
@@ -87,12 +87,12 @@ def test_a_changed_inclusion_proof_is_refused(size: int, data: st.DataObject) ->
     other = data.draw(st.sampled_from([one for one in range(size + 2) if one != index]))
     for fields in (
         {"proof": changed},
-        {"leaf": leaf_hash(b"another")},
+        {"leaf_hash": leaf_hash(b"another")},
         {"root": leaf_hash(b"another")},
         {"index": other},
-        {"leaf": root, "size": 1, "index": 0, "proof": proof},
+        {"leaf_hash": root, "size": 1, "index": 0, "proof": proof},
     ):
-        good = {"index": index, "size": size, "leaf": items[index], "proof": proof, "root": root}
+        good = {"index": index, "size": size, "leaf_hash": items[index], "proof": proof, "root": root}
         with pytest.raises(ProofError):
             verify_inclusion(**(good | fields))
 
@@ -101,17 +101,17 @@ def test_a_changed_inclusion_proof_is_refused(size: int, data: st.DataObject) ->
 def test_a_changed_consistency_proof_is_refused(new: int, data: st.DataObject) -> None:
     items, old = leaves(new), data.draw(st.integers(1, new - 1))
     proof = MemoryTree(items).consistency(old)
-    roots = {"old_root": naive_root(items[:old]), "new_root": naive_root(items)}
+    roots = {"root1": naive_root(items[:old]), "root2": naive_root(items)}
     for fields in (
         {"proof": data.draw(mutations(proof))},
-        {"old_root": roots["new_root"]},
-        {"new_root": roots["old_root"]},
-        {"old": 0},
-        {"old": new + 1},
-        {"old": new},
+        {"root1": roots["root2"]},
+        {"root2": roots["root1"]},
+        {"size1": 0},
+        {"size1": new + 1},
+        {"size1": new},
     ):
         with pytest.raises(ProofError):
-            verify_consistency(**({"old": old, "new": new, "proof": proof} | roots | fields))
+            verify_consistency(**({"size1": old, "size2": new, "proof": proof} | roots | fields))
 
 
 def mutations(proof: list[bytes]) -> st.SearchStrategy[list[bytes]]:
@@ -138,7 +138,9 @@ def test_a_leaf_never_passes_for_a_node() -> None:
     left, right = leaves(2)
     assert leaf_hash(left + right) != node_hash(left, right)
     with pytest.raises(ProofError):
-        verify_inclusion(index=0, size=1, leaf=leaf_hash(left + right), proof=[], root=node_hash(left, right))
+        verify_inclusion(
+            index=0, size=1, leaf_hash=leaf_hash(left + right), proof=[], root=node_hash(left, right)
+        )
 
 
 def test_the_empty_tree() -> None:

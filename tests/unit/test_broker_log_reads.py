@@ -63,10 +63,10 @@ async def test_the_head_is_signed_and_grows_consistently(house):
     new = open_checkpoint(news["note"], [key])
     assert (news["old_size"], news["size"]) == (old.size, new.size)
     verify_consistency(
-        old=old.size,
-        new=new.size,
-        old_root=old.root,
-        new_root=new.root,
+        size1=old.size,
+        size2=new.size,
+        root1=old.root,
+        root2=new.root,
         proof=[unb64(one) for one in news["proof"]],
     )
 

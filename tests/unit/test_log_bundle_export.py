@@ -17,7 +17,7 @@ from policies.log.bundle import split_tile, tile_names, unpack
 from policies.log.checkpoint import open_checkpoint
 from policies.log.entries import EntryType, Event, check_entry, commitment
 from policies.log.envelope import open_envelope
-from policies.log.merkle import leaf_hash, root_of
+from policies.log.merkle import leaf_hash, root_from_leaves
 from policies.log.proofs import parse_receipt
 from policies.signing import Envelope
 from tests.logsim import LogSim, console, digest_from
@@ -123,7 +123,7 @@ def test_entries_lead_to_the_signed_root_and_receipts_hold(sim: LogSim) -> None:
     checkpoint = open_checkpoint(files["checkpoint"].decode(), [sim.vkey])
     (name, (_, end)), *_ = tile_names(checkpoint.size).items()
     bodies = split_tile(files[name], end)
-    assert root_of(leaf_hash(body) for body in bodies) == checkpoint.root
+    assert root_from_leaves(leaf_hash(body) for body in bodies) == checkpoint.root
     receipts = {one: data for one, data in files.items() if one.startswith("receipts/")}
     wanted = [i for i, body in enumerate(bodies) if check_entry(body).type == "submission.received"]
     assert sorted(receipts) == [f"receipts/{index}.tlog-proof" for index in wanted]

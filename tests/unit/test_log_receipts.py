@@ -55,7 +55,7 @@ def test_receipts_of_all_entries_hold_at_the_head(sim: LogSim) -> None:
         leaf = leaf_hash(writer.receipts.body(index))
         text = writer.receipts.receipt(index).to_text()
         parse_receipt(text).verify(leaf, [sim.vkey])
-        verify_inclusion(index=index, size=37, leaf=leaf, proof=writer.proof(index), root=head.root)
+        verify_inclusion(index=index, size=37, leaf_hash=leaf, proof=writer.proof(index), root=head.root)
     by_event = writer.receipts.receipt_of(event_id(console(7)))
     assert by_event == writer.receipts.receipt(7)
 
@@ -69,10 +69,10 @@ def test_every_head_is_consistent_with_every_later_one(sim: LogSim) -> None:
     for at, old in enumerate(heads):
         for new in heads[at:]:
             verify_consistency(
-                old=old.size,
-                new=new.size,
-                old_root=old.root,
-                new_root=new.root,
+                size1=old.size,
+                size2=new.size,
+                root1=old.root,
+                root2=new.root,
                 proof=writer.consistency(old.size, new.size),
             )
     with pytest.raises(ProofError):
@@ -107,7 +107,7 @@ def test_a_crash_between_commit_and_signature_is_signed_at_the_next_start(sim: L
     writer = sim.open()
     after = writer.head()
     assert after.size == 4
-    verify_consistency(old=3, new=4, old_root=before.root, new_root=after.root, proof=writer.consistency(3))
+    verify_consistency(size1=3, size2=4, root1=before.root, root2=after.root, proof=writer.consistency(3))
     assert writer.receipts.receipt_of(event_id(console(7))).index == 3
     assert sim.add(console(7)) == [3]
 
@@ -126,4 +126,4 @@ def test_proofs_of_a_long_log_need_few_hashes() -> None:
     for index in range(0, 20_000, 997):
         proof = tree.inclusion(index, 20_000)
         assert len(proof) <= 15
-        verify_inclusion(index=index, size=20_000, leaf=tree.leaf(index), proof=proof, root=root)
+        verify_inclusion(index=index, size=20_000, leaf_hash=tree.leaf(index), proof=proof, root=root)

@@ -6,8 +6,8 @@ file all the same (restored from a backup under a running worker, deleted by han
 what is written here is seen by nobody else, and two processes number one chain apart from each other. So
 every writing transaction looks, and refuses.
 
-    witness = Witness(path)      # once the database is open, inside its first transaction
-    witness.check()              # inside every later one
+    files = SameFiles(path)      # once the database is open, inside its first transaction
+    files.check()              # inside every later one
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from client.errors import OutboxError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Witness"]
+__all__ = ["SameFiles"]
 
 
-class Witness:
+class SameFiles:
     """Remembers which files a database and its write-ahead log are."""
 
     def __init__(self, path: Path) -> None:
