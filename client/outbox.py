@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any
 
 from client.errors import EquivocationError, KeyFileError, OutboxError, RotationOpenError, RotationWaitsError
 from client.rows import SCHEMA, SELECT, Decided, Proven, Seen, Sent, Stored
-from client.settings import private_file
 from client.same_files import SameFiles
+from client.settings import private_file
 from policies.encoding import b64, canonical, digest, sha256
 from policies.limits import OUTBOX_PENDING
 from policies.log.envelope import Seen as SeenMark
