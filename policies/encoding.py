@@ -34,7 +34,7 @@ from policies.limits import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "b64",
@@ -44,6 +44,7 @@ __all__ = [
     "digest_of",
     "new_id",
     "parse",
+    "parse_plain",
     "sha256",
     "unb64",
 ]
@@ -52,6 +53,20 @@ Json = Any  # a JSON value; recursive types would be re-checked at every boundar
 
 _REMEDY = "send exactly the RFC 8785 bytes of the document"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _writer() -> Callable[[Json], str]:
+    """`_ENCODER.encode`, without a new compiled encoder for every value."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return _ENCODER.encode
+    quote = json.encoder.encode_basestring
+    write = make(None, _ENCODER.default, quote, None, ":", ",", True, False, True)  # noqa: FBT003  its own
+    return lambda obj: "".join(write(obj, 0))
+
+
+_write = _writer()
 
 
 def _refuse(need: str, found: str) -> EncodingError:
@@ -67,7 +82,7 @@ def canonical(obj: Json) -> bytes:
             gives up at a depth that depends on who called.
     """
     if _is_plain(obj, JSON_DEPTH):
-        return json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        return _write(obj).encode("utf-8")
     _check_depth(obj)
     try:
         return rfc8785.dumps(obj)
@@ -85,13 +100,19 @@ def _is_plain(obj: Json, deeper: int) -> bool:
     if kind is str:
         return obj.isascii() or _is_encodable(obj)
     if kind is dict:
-        below = deeper - 1
-        return below >= 0 and all(
-            type(key) is str and key.isascii() and _is_plain(value, below) for key, value in obj.items()
-        )
+        return deeper > 0 and _are_plain(obj, deeper - 1)
     if kind is list:
         return deeper > 0 and all(map(_is_plain, obj, repeat(deeper - 1)))
     return obj is None or kind is bool or (kind is int and -INTEGER_MAX <= obj <= INTEGER_MAX)
+
+
+def _are_plain(members: dict[Json, Json], deeper: int) -> bool:
+    for key, value in members.items():
+        if type(key) is not str or not key.isascii():
+            return False
+        if (type(value) is not str or not value.isascii()) and not _is_plain(value, deeper):
+            return False
+    return True
 
 
 def _check_depth(obj: Json) -> None:
@@ -171,6 +192,39 @@ def check_profile(obj: Json, *, depth: int = 0) -> None:
         raise _refuse(f"integers within ±{INTEGER_MAX}", "a larger one")
 
 
+_READ_PLAIN = json.JSONDecoder(
+    parse_float=_refuse_float, parse_int=_bounded_int, parse_constant=_refuse_float
+).decode
+
+
+def parse_plain(data: bytes, *, depth: int = NESTING_DEPTH) -> Json | None:
+    """The value behind bytes that are canonical and plain; None where the slow way has to decide.
+
+    Plain is ASCII without floats, nested no deeper than ``depth``. Then writing what was read gives the
+    bytes again if and only if they are canonical: a repeated key, another order, spelling or escape all come
+    out otherwise.
+    """
+    if not data.isascii():
+        return None
+    text = data.decode("ascii")
+    try:
+        obj = _READ_PLAIN(text)
+        if _write(obj) != text:
+            return None
+    except (ValueError, EncodingError, RecursionError):
+        return None
+    shallow = text.count("{") + text.count("[") <= depth
+    return obj if shallow or _nested(obj, depth) else None
+
+
+def _nested(obj: Json, depth: int) -> bool:
+    """Whether containers are nested no deeper than this."""
+    if not isinstance(obj, dict | list):
+        return True
+    below = obj.values() if isinstance(obj, dict) else obj
+    return depth > 0 and all(_nested(one, depth - 1) for one in below if isinstance(one, dict | list))
+
+
 def parse(data: bytes) -> Json:
     """The JSON value behind canonical bytes of a signed document.
 
@@ -182,6 +236,8 @@ def parse(data: bytes) -> Json:
             is not NFC, nesting deeper
             than the limit, or bytes that differ from their own canonical form.
     """
+    if len(data) <= STRING_CHARS and (plain := parse_plain(data)) is not None:
+        return plain
     try:
         obj = json.loads(
             data.decode("utf-8", errors="strict"),

@@ -61,7 +61,7 @@ REQUEST_PAYLOAD: Final = "application/vnd.iriai.request.v1+json"
 REPLY_PAYLOAD: Final = "application/vnd.iriai.reply.v1+json"
 VERSION: Final = 1
 DTYPES: Final = {"float32": 4, "uint32": 4, "uint8": 1}  # bytes per element; nothing else travels
-_NEWS: Final = frozenset({"log", "receipts"})  # body keys that carry no work
+_NEWS: Final = frozenset({"log", "receipts", "closed"})  # body keys that carry no work
 _CODE: Final = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)+")
 _REQUEST_KEYS: Final = frozenset(
     {"v", "contract", "recipe", "run", "round", "attempt", "type", "node", "deadline", "tensor", "body"}

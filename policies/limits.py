@@ -113,9 +113,42 @@ LOG_BODY_MAX: Final = 8 * 1024
 COMMIT_BATCH: Final = 256
 COMMIT_WAIT_MS: Final = 5
 WRITE_QUEUE: Final = 4_096
-BUNDLE_BYTES: Final = 4 * 1024**3
-BUNDLE_FILES: Final = 100_000
+LOG_KEY_OVERLAP_DAYS: Final = 30  # the old key of the log signs beside the new one: time to learn the new one
+LOG_KEY_CHANGES: Final = 64  # changes of the log's key that a node reads; one a year is usual
+BUNDLE_BYTES: Final = 64 * 1024**3  # some ten million entries with all that belongs to them
+BUNDLE_FILES: Final = 500_000  # MANIFEST of so many is as large as a file of a bundle may be
 BUNDLE_RATIO: Final = 100
+BUNDLE_ORGANISATIONS: Final = 4_096  # each has an alias of its own in every round
+
+# witnesses (log-and-audit.md)
+WITNESS_CANDIDATE_S: Final = 2  # a head that found no quorum makes room for a newer one after this
+WITNESS_CANDIDATES: Final = 64  # heads that were offered last and may still be cosigned
+WITNESS_POLL_S: Final = 20  # how long a question for a newer head is held
+WITNESS_WAITERS: Final = 64  # questions that are held at a time; others are answered at once
+WITNESS_RECEIPT_S: Final = 2  # how long a question for a witnessed receipt is held
+WITNESS_LINES: Final = 16  # cosignatures of one request
+WITNESS_REPEAT_S: Final = 60  # an idle log is cosigned again after this: age shows that somebody watches
+WITNESS_PATIENCE_S: Final = 10  # so long a node waits for its first quorum before it refuses a round
+WITNESS_MAX_AGE_MIN: Final = 10  # an older quorum is an alarm, and no new round begins
+WITNESS_CLOCK_S: Final = 300  # a cosignature may be so far off its reader's clock
+WITNESS_BACKOFF_S: Final = 30  # the longest pause of a witness whose broker does not answer
+WITNESS_ROWS: Final = 64  # checkpoints with a quorum that a node keeps, the newest
+
+# audits (log-and-audit.md)
+STATIC_AGE_S: Final = 31_536_000  # how long anybody may keep what never changes: a tile
+CHECKPOINT_AGE_S: Final = 2  # how long anybody may keep what changes: the newest checkpoint
+DISCLOSURE_ENTRIES: Final = 256  # of one page of confidential values, which one log entry names
+ERASURE_ENTRIES: Final = 256  # of one erasure, which one log entry names
+GRANT_FIELDS: Final = 64  # that one grant names
+GRANT_DAYS: Final = 3_650  # ten years; longer is without an end
+EXPORTS_MAX: Final = (
+    8  # bundles of members and auditors that are made or sent at a time; operators have theirs
+)
+EXPORT_SEND_S: Final = 3_600  # of one bundle: 10 GB at 25 Mbit/s; who reads slower loses its place
+ORPHAN_H: Final = 24  # private rows of an event that never came into the log are swept after this
+UPKEEP_H: Final = 24  # how often the private database is looked after
+TSA_REPLY_BYTES: Final = 64 * 1024  # of a time stamp with its certificates; most have 6 KiB
+TSA_S: Final = 20  # how long an authority may take to answer
 
 # data (robot-data-and-models.md, section 2)
 SIGNALS: Final = 512
@@ -186,6 +219,8 @@ APART_AT_ONCE: Final = 2  # texts that are read beside the event loop; more woul
 # rounds
 DECISION_AHEAD_MS: Final = 5 * 60_000  # a node's clock may be this far ahead in a decision of its guard
 REPLY_ENVELOPES: Final = 64  # of one reply: its own, and those that wait for a receipt
+REPLY_ACKS: Final = 4  # closed rounds that one reply acknowledges; one is usual
+OWN_ENVELOPES: Final = 64  # of one page that a node gets back after it lost its outbox
 RECEIPT_NEWS_BYTES: Final = 24 * 1024  # of receipts in one request header; more is asked for over HTTP
 ROUND_GRACE_S: Final = 2  # after enough replies, how long the others are waited for
 LOST_ROUNDS_MAX: Final = 3  # lost rounds in a row after which a run stops

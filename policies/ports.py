@@ -7,9 +7,13 @@ Times are integer milliseconds since 1970 UTC; as text they are RFC 3339 in UTC,
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import re
 from typing import Protocol
 
 __all__ = ["Clock", "Entropy", "Timer", "from_ms", "iso_minute", "iso_ms", "iso_s", "to_ms"]
+
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", re.ASCII)
 
 
 class Clock(Protocol):
@@ -41,6 +45,7 @@ def from_ms(now_ms: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(now_ms / 1000, tz=dt.UTC)
 
 
+@functools.lru_cache(maxsize=64)  # a batch asks for the same time again and again
 def iso_s(now_ms: int) -> str:
     """``2026-11-24T10:04:05Z``: whole seconds, rounded down; the only time format of contracts."""
     return from_ms(now_ms - now_ms % 1000).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -62,6 +67,8 @@ def to_ms(text: str) -> int:
     Raises:
         ValueError: The text has another form or is no real date.
     """
+    if _USUAL.fullmatch(text):
+        return round(dt.datetime.fromisoformat(text).timestamp() * 1000)
     form = "%Y-%m-%dT%H:%M:%S.%fZ" if "." in text else "%Y-%m-%dT%H:%M:%SZ"
     when = dt.datetime.strptime(text, form).replace(tzinfo=dt.UTC)
     return round(when.timestamp() * 1000)

@@ -28,7 +28,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from policies.encoding import b64, canonical, parse, sha256, unb64
+from policies.encoding import b64, canonical, parse, parse_plain, sha256, unb64
 from policies.errors import (
     EncodingError,
     RequestReplayedError,
@@ -37,7 +37,7 @@ from policies.errors import (
     SignatureInvalidError,
 )
 from policies.identity import SigningKey, check_public_key, key_id, verify
-from policies.limits import CLOCK_SKEW_S, SIGNATURE_TTL_S
+from policies.limits import CLOCK_SKEW_S, JSON_DEPTH, SIGNATURE_TTL_S
 
 __all__ = ["Envelope", "VerifiedRequest", "check_body", "sign_request", "verify_head", "verify_request"]
 
@@ -175,6 +175,8 @@ def parse_envelope_json(data: bytes) -> Any:  # noqa: ANN401  a parsed JSON docu
     Raises:
         EncodingError: No JSON, nested deeper than `policies.limits.JSON_DEPTH`, or not canonical.
     """
+    if (plain := parse_plain(data, depth=JSON_DEPTH)) is not None:
+        return plain
     try:
         obj = json.loads(data)
     except (ValueError, RecursionError) as error:

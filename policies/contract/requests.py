@@ -463,10 +463,20 @@ _READERS: dict[str, Callable[[Json], object]] = {
 _T = TypeVar("_T")
 
 
+_FIELDS: dict[type, dict[str, str]] = {}
+
+
+def _fields(kind: type) -> dict[str, str]:
+    """Annotations of a dataclass, by the names of its fields."""
+    if kind not in _FIELDS:
+        _FIELDS[kind] = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    return _FIELDS[kind]
+
+
 def _read(kind: type[_T], value: Json) -> _T:
-    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = _fields(kind)
     tree = _object(value)
-    if set(tree) != set(fields):
+    if tree.keys() != fields.keys():
         raise _malformed("exactly the keys " + " ".join(sorted(fields)), sorted(tree))
     read = {
         name: None if tree[name] is None else _READERS[annotation](tree[name])
@@ -476,8 +486,10 @@ def _read(kind: type[_T], value: Json) -> _T:
 
 
 def _write(value: object) -> Json:
+    if value is None or isinstance(value, str):
+        return value
     if dataclasses.is_dataclass(value):
-        return {field.name: _write(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: _write(getattr(value, name)) for name in _fields(type(value))}
     if isinstance(value, Mapping):
         return {key: _write(one) for key, one in value.items()}
     if isinstance(value, tuple):

@@ -1,31 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundle: one file with everything an offline audit needs. Pure: bytes in, bytes out.
 
-- **One form.** A zip with stored files only, names sorted by their ASCII bytes, one fixed time, no extra
-  fields, comments or attributes. A reader accepts exactly the bytes that `pack` would have written, so no
-  byte of the container can change unseen.
-- **Closed names.** Anything else in the zip is refused, and so is a path with ``..``, a link, a duplicate.
-- **Bounds** on count, sizes and name lengths hold before anything is looked at. Nothing is compressed, so
-  nothing inflates.
+The container is a zip in exactly one byte form, of bounded size (`policies.log.zipform`). There are two
+formats: ``iriai-bundle/2`` is 1 with the hash tiles of its size, so that the unzipped bundle *is* a static
+log of C2SP tlog-tiles, and with ``MANIFEST`` behind all other files. What is written as a stream, entry
+pack by entry pack, uses `BundleWriter`; `files_of` and `pack` make small ones in memory.
 
 ========================  ==========================================================================
 BUNDLE                    ``{"format","grade","origin","size","software","v"}``
 MANIFEST                  ``{"files":{name: digest},"v":1}``: of all other files
 checkpoint                the signed note of the bundle's size
-checkpoints.log           every published note, oldest first, one ``{"note": text}`` per line
+checkpoints.log           every published note with its cosignatures, oldest first, one ``{"note": text}`` per
+                          line
 policy                    the broker's copy; trust is never taken from it
 keys/aliases.json         ``{org id: base64 of its alias key}``
 contracts/<hex>.json      canonical bytes of a contract; ``.dsse`` beside it: its signatures
 annexes/<hex>.json        recipes, by digest
 consents/<hex>.json       donors' consents that seed clauses name (DSSE), by digest
 notices/<hex>.json        statements about a contract (DSSE), by the digest of what was signed
+tile/<L>/<N>[.p/<W>]      hash tiles of the bundle's size (format 2)
 tile/entries/<N>[.p/<W>]  256 entries each (the last: W), every body behind its length as u16, big-endian
 envelopes/<N>.jsonl       ``{"envelope","index"}``: members' envelopes of that tile's entries
 decisions/<N>.jsonl       ``{"decision","index","request","salt","state"}``: what a decision was about
 disclosures/<N>.jsonl     ``{"field","index","salt","value"}``: opened commitments
 receipts/<index>.tlog-proof    receipts as given out
 statements/<hex>.json     privacy statements, by digest
+timestamps/<size>.tsr     time stamps (RFC 3161) over a checkpoint
 transcripts/<hex>         what an opened sum is redone from, by digest
+witnesses/<hex>.json      statements about witness keys (DSSE), by digest of payload
 ========================  ==========================================================================
 
 ``<N>`` is written in groups of three digits, all but the last after an ``x``: ``x001/x234/067`` (C2SP
@@ -34,15 +36,18 @@ tlog-tiles). Lines of ``.jsonl`` files are canonical JSON.
 
 from __future__ import annotations
 
-import re
-import struct
-import zlib
+import io
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from policies.encoding import b64, canonical, digest
-from policies.limits import BUNDLE_BYTES, BUNDLE_FILES, LOG_BODY_MAX
-from policies.log.errors import BundleError
+from policies.limits import LOG_BODY_MAX
+from policies.log.bundle_writer import BundleWriter
+from policies.log.container import Container
+from policies.log.merkle import HASH_BYTES, leaf_hash
+from policies.log.tiles import entries_path, tile_root, tiles_of
+from policies.log.zipform import FILE_BYTES, MANIFEST, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,12 +55,17 @@ if TYPE_CHECKING:
     from policies.signing import Envelope
 
 __all__ = [
+    "FILE_BYTES",
     "FORMAT",
     "TILE",
+    "VERSIONS",
+    "BundleWriter",
+    "Container",
     "Contents",
     "DecisionRecord",
     "Disclosure",
     "files_of",
+    "head_bytes",
     "pack",
     "split_tile",
     "tile_name",
@@ -65,37 +75,9 @@ __all__ = [
 
 Json = Any
 FORMAT = "iriai-bundle/1"
+VERSIONS: Mapping[int, str] = MappingProxyType({1: FORMAT, 2: "iriai-bundle/2"})
+"""Formats by version. 2 has the hash tiles of its size, and `MANIFEST` behind all files."""
 TILE = 256
-FILE_BYTES = 64 * 1024 * 1024  # one file; 256 entries with their envelopes need far less
-NAME_BYTES = 200
-
-_HEX = "[0-9a-f]{64}"
-_N = r"(x\d{3}/){0,4}\d{3}"
-_NAMES = re.compile(
-    "BUNDLE|MANIFEST|checkpoint|checkpoints\\.log|policy|keys/aliases\\.json"
-    f"|contracts/{_HEX}\\.(json|dsse)|(annexes|consents|notices|statements)/{_HEX}\\.json"
-    f"|tile/entries/{_N}(\\.p/[1-9]\\d{{0,2}})?|(envelopes|decisions|disclosures)/{_N}\\.jsonl"
-    f"|transcripts/{_HEX}"
-    r"|receipts/(0|[1-9]\d{0,15})\.tlog-proof",
-    re.ASCII,
-)
-
-# zip, PKWARE APPNOTE 6.3.10: sections 4.3.7, 4.3.12, 4.3.16
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")
-_CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
-_END = struct.Struct("<4sHHHHIIH")
-_VERSION, _DATE = 20, (1 << 5) | 1  # 1980-01-01 00:00:00
-_OFFSET_MAX = 0xFFFF_FFFE
-_COUNT_MAX = 0xFFFE
-
-
-_FORM: Final = "the bundle's own bytes, as it was exported"
-
-
-def _refuse(need: str, found: str) -> BundleError:
-    return BundleError(
-        need=need, found=ascii(found)[1:-1][:120], remedy="fetch the bundle again from its exporter"
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +147,9 @@ class Contents:
         receipts: Receipt text by index.
         statements: Privacy statements' bytes.
         transcripts: Of opened sums.
+        witnesses: Statements about witness keys.
+        timestamps: Tokens by size of the checkpoint that they are over.
+        version: Of the format.
     """
 
     origin: str
@@ -185,15 +170,14 @@ class Contents:
     receipts: Mapping[int, str] = field(default_factory=dict)
     statements: Iterable[bytes] = ()
     transcripts: Iterable[bytes] = ()
+    witnesses: Iterable[Envelope] = ()
+    timestamps: Mapping[int, bytes] = field(default_factory=dict)
+    version: int = 1
 
 
 def tile_name(number: int) -> str:
     """``<N>`` of the module docstring."""
-    parts = [f"{number % 1000:03d}"]
-    while number >= 1000:  # noqa: PLR2004  groups of three digits
-        number //= 1000
-        parts.insert(0, f"x{number % 1000:03d}")
-    return "/".join(parts)
+    return entries_path(number).removeprefix("tile/entries/")
 
 
 def tile_names(size: int) -> dict[str, tuple[int, int]]:
@@ -201,8 +185,7 @@ def tile_names(size: int) -> dict[str, tuple[int, int]]:
     names = {}
     for start in range(0, size, TILE):
         end = min(start + TILE, size)
-        suffix = "" if end - start == TILE else f".p/{end - start}"
-        names[f"tile/entries/{tile_name(start // TILE)}{suffix}"] = (start, end)
+        names[entries_path(start // TILE, end - start)] = (start, end)
     return names
 
 
@@ -223,11 +206,11 @@ def split_tile(data: bytes, count: int) -> list[bytes]:
         size = int.from_bytes(data[at : at + 2], "big")
         body = bytes(data[at + 2 : at + 2 + size])
         if at + 2 + size > len(data) or not 0 < size <= LOG_BODY_MAX:
-            raise _refuse(f"{count} framed bodies of at most {LOG_BODY_MAX} bytes", f"{len(bodies)}")
+            raise refuse(f"{count} framed bodies of at most {LOG_BODY_MAX} bytes", f"{len(bodies)}")
         bodies.append(body)
         at += 2 + size
     if at != len(data):
-        raise _refuse("nothing after the last body", f"{len(data) - at} bytes")
+        raise refuse("nothing after the last body", f"{len(data) - at} bytes")
     return bodies
 
 
@@ -243,19 +226,34 @@ def _hex(data: bytes) -> str:
     return digest(data).removeprefix("sha256:")
 
 
+def head_bytes(*, version: int, grade: str, origin: str, size: int, software: str) -> bytes:
+    """The file ``BUNDLE``."""
+    head = {"format": VERSIONS[version], "grade": grade, "origin": origin, "size": size}
+    return canonical(head | {"software": software, "v": version})
+
+
+def hash_tiles(leaves: Sequence[bytes]) -> dict[str, bytes]:
+    """The hash tiles of a small log by path, from its leaf hashes."""
+    levels, files = [list(leaves)], {}
+    for name in tiles_of(len(leaves)):
+        if name.level == len(levels):
+            below = [b"".join(levels[-1][at : at + TILE]) for at in range(0, len(levels[-1]), TILE)]
+            levels.append([tile_root(one) for one in below if len(one) == TILE * HASH_BYTES])
+        start = name.n * TILE
+        files[name.path()] = b"".join(levels[name.level or 0][start : start + name.width])
+    return files
+
+
 def files_of(contents: Contents) -> dict[str, bytes]:
     """Every file of a bundle by name, `MANIFEST` included."""
     size = len(contents.bodies)
     files = {
-        "BUNDLE": canonical(
-            {
-                "format": FORMAT,
-                "grade": contents.grade,
-                "origin": contents.origin,
-                "size": size,
-                "software": contents.software,
-                "v": 1,
-            }
+        "BUNDLE": head_bytes(
+            version=contents.version,
+            grade=contents.grade,
+            origin=contents.origin,
+            size=size,
+            software=contents.software,
         ),
         "checkpoint": contents.note.encode("utf-8"),
         "checkpoints.log": b"".join(canonical({"note": note}) + b"\n" for note in contents.notes),
@@ -272,6 +270,10 @@ def files_of(contents: Contents) -> dict[str, bytes]:
     files |= {f"notices/{_hex(one.payload)}.json": one.to_bytes() for one in contents.notices}
     files |= {f"statements/{_hex(data)}.json": data for data in contents.statements}
     files |= {f"transcripts/{_hex(data)}": data for data in contents.transcripts}
+    files |= {f"witnesses/{_hex(one.payload)}.json": one.to_bytes() for one in contents.witnesses}
+    files |= {f"timestamps/{at}.tsr": token for at, token in contents.timestamps.items()}
+    if contents.version > 1:
+        files |= hash_tiles([leaf_hash(body) for body in contents.bodies])
     receipts = contents.receipts.items()
     files |= {f"receipts/{index}.tlog-proof": text.encode() for index, text in receipts}
     envelopes = sorted(contents.envelopes.items())
@@ -291,100 +293,31 @@ def manifest_of(files: Mapping[str, bytes]) -> bytes:
     )
 
 
-def _check_names(names: Sequence[str]) -> None:
-    if len(names) > min(BUNDLE_FILES, _COUNT_MAX):
-        raise _refuse(f"at most {min(BUNDLE_FILES, _COUNT_MAX)} files", str(len(names)))
-    for name in names:
-        if len(name) > NAME_BYTES or not _NAMES.fullmatch(name):
-            raise _refuse("file names of the bundle's layout", name)
-    if list(names) != sorted(set(names)):
-        raise _refuse("each name once, sorted", "another order")
-
-
-def _local(name: bytes, data: bytes | memoryview) -> bytes:
-    crc, size = zlib.crc32(data), len(data)
-    return _LOCAL.pack(b"PK\x03\x04", _VERSION, 0, 0, 0, _DATE, crc, size, size, len(name), 0) + name
-
-
-def _central(name: bytes, data: bytes | memoryview, offset: int) -> bytes:
-    crc, size = zlib.crc32(data), len(data)
-    head = (_VERSION, _VERSION, 0, 0, 0, _DATE, crc, size, size, len(name))
-    return _CENTRAL.pack(b"PK\x01\x02", *head, 0, 0, 0, 0, 0, offset) + name
-
-
-def _directory(files: Mapping[str, bytes | memoryview]) -> bytes:
-    """Everything after the last file: the central directory and its end."""
-    entries, offset = [], 0
-    for name, data in files.items():
-        encoded = name.encode("ascii")
-        entries.append(_central(encoded, data, offset))
-        offset += _LOCAL.size + len(encoded) + len(data)
-    directory = b"".join(entries)
-    if offset + len(directory) > min(BUNDLE_BYTES, _OFFSET_MAX):
-        raise _refuse(f"at most {BUNDLE_BYTES} bytes", f"{offset + len(directory)}")
-    count = len(files)
-    return directory + _END.pack(b"PK\x05\x06", 0, 0, count, count, len(directory), offset, 0)
-
-
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """The zip of these files.
+    """The container of these files, in the layout of the format that their ``BUNDLE`` names.
 
     Raises:
         BundleError: A name outside the layout, too many files, or too many bytes.
     """
-    ordered = {name: files[name] for name in sorted(files)}
-    _check_names(list(ordered))
-    for name, data in ordered.items():
-        if len(data) > FILE_BYTES:
-            raise _refuse(f"at most {FILE_BYTES} bytes per file", f"{name}: {len(data)}")
-    parts: list[bytes] = []
-    for name, data in ordered.items():
-        parts += [_local(name.encode("ascii"), data), data]
-    return b"".join([*parts, _directory(ordered)])
+    layout = 2 if VERSIONS[2] in files.get("BUNDLE", b"").decode("utf-8", "replace") else 1
+    made = io.BytesIO()
+    writer = BundleWriter(made, layout=layout)
+    for name in sorted(files):
+        if not (layout > 1 and name == MANIFEST):
+            writer.add(name, files[name])
+    if layout > 1 and MANIFEST in files:
+        writer.add(MANIFEST, files[MANIFEST])
+    writer.finish()
+    return made.getvalue()
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
-    """The files of a bundle, if it is exactly the zip that `pack` writes for them.
-
-    1. total size; 2. walk the local headers; 3. names; 4. each header and the whole directory are the ones
-    that `pack` writes.
+    """The files of a bundle in memory, if it is exactly what `pack` writes for them.
 
     Raises:
-        BundleError: The first of these that does not hold.
+        BundleError: It is not.
     """
-    if len(data) > BUNDLE_BYTES:  # 1.
-        raise _refuse(f"at most {BUNDLE_BYTES} bytes", f"{len(data)}")
-    view = memoryview(data)
-    files: dict[str, bytes] = {}
-    heads: list[tuple[int, int]] = []
-    at = 0
-    while data[at : at + 4] == b"PK\x03\x04":  # 2.
-        name, start, end = _walk(data, at)
-        if name in files or len(files) >= BUNDLE_FILES:
-            raise _refuse("each name once, and not too many", name)
-        files[name] = bytes(view[start:end])
-        heads.append((at, start))
-        at = end
-    _check_names(list(files))  # 3.
-    for (head, start), (name, content) in zip(heads, files.items(), strict=True):  # 4.
-        if view[head:start] != _local(name.encode("ascii"), content):
-            raise _refuse(_FORM, f"a repacked or altered archive: the header of {name}")
-    if view[at:] != _directory(files):
-        raise _refuse(_FORM, "a repacked or altered archive: its directory")
-    return files
-
-
-def _walk(data: bytes, at: int) -> tuple[str, int, int]:
-    """Name, start and end of the file whose local header is at ``at``."""
-    if at + _LOCAL.size > len(data):
-        raise _refuse("a whole file header", "the end of the bundle")
-    *_, size, length, extra = _LOCAL.unpack_from(data, at)
-    start = at + _LOCAL.size + length
-    end = start + size
-    if extra or length > NAME_BYTES or size > FILE_BYTES or end > len(data):
-        raise _refuse("stored files within the bounds, no extra fields", f"{size} bytes, {extra} extra")
-    try:
-        name = data[start - length : start].decode("ascii")
-    except UnicodeDecodeError as error:
-        raise _refuse("ASCII names", "other bytes") from error
-    return name, start, end
+    container = Container(len(data), lambda start, length: data[start : start + length])
+    for one in container.files():
+        container.check_file(one)
+    return {one.name: container.bytes_of(one) for one in container.files()}

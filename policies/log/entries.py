@@ -20,8 +20,8 @@ Digests are written ``sha256:<64 hex>`` everywhere, chains and aliases as 16 hex
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ Json = Any
 SALT_BYTES = 16
 ALIAS_KEY_BYTES = 32
 _REMEDY = "build entries with policies.log.entries; an unknown field or type needs a newer iriai"
+_HEX64 = re.compile(r"[0-9a-f]{64}")
 _HMAC = Kind("commitment", lambda value: isinstance(value, str) and _is_hex64(value))
 _ACTOR = Kind("actor", lambda value: value in ("broker", "auditor") or ALIAS.holds(value))
 _FRAME: Mapping[str, Kind] = {
@@ -72,7 +73,7 @@ _FRAME: Mapping[str, Kind] = {
 
 
 def _is_hex64(text: str) -> bool:
-    return len(text) == 64 and all(char in "0123456789abcdef" for char in text)  # noqa: PLR2004  SHA-256
+    return _HEX64.fullmatch(text) is not None
 
 
 def alias(alias_key: bytes, scope: str | None, run: str | None, round: int | None) -> str:  # noqa: A002
@@ -86,13 +87,13 @@ def alias(alias_key: bytes, scope: str | None, run: str | None, round: int | Non
     """
     parts = (scope or "", run or "", "" if round is None else str(round))
     message = b"iriai/alias/1\x00" + b"\x00".join(part.encode("ascii") for part in parts)
-    return hmac.new(alias_key, message, hashlib.sha256).hexdigest()[:16]
+    return hmac.digest(alias_key, message, "sha256").hex()[:16]
 
 
 def commitment(salt16: bytes, name: str, value: Json) -> str:
     """What stands in ``sd`` for a confidential value: 64 hex digits."""
     message = name.encode("ascii") + b"\x00" + canonical(value)
-    return hmac.new(salt16, message, hashlib.sha256).hexdigest()
+    return hmac.digest(salt16, message, "sha256").hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ from policies.ports import iso_ms
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["PAYLOAD_TYPE", "ChainState", "Seen", "check_payload", "open_envelope", "seal_envelope"]
 
@@ -244,7 +244,27 @@ class ChainState:
             raise ChainError(
                 need=f"chain {self.chain}", found=str(payload["chain"]), remedy="use its own chain"
             )
-        seq: int = payload["seq"]
+        return self.after(
+            seq=payload["seq"],
+            prev=payload["prev"],
+            seen_size=payload["seen"]["size"],
+            digest=lambda: payload_digest(payload),
+        )
+
+    def after(
+        self, *, seq: int, prev: str | None, seen_size: int, digest: str | Callable[[], str]
+    ) -> ChainState:
+        """Steps 2 to 4 of `accept`, for a payload of this chain of which only these fields are at hand.
+
+        Args:
+            seq: Its number.
+            prev: What it names as the digest of the payload before.
+            seen_size: What it had seen.
+            digest: Its own digest, or what computes it once everything else holds.
+
+        Raises:
+            SlotTakenError, SeqGapError, ChainError, SeenError: As for `accept`.
+        """
         if seq < self.next_seq:
             raise SlotTakenError(
                 need=f"seq {self.next_seq}",
@@ -255,20 +275,20 @@ class ChainState:
             raise SeqGapError(
                 need=f"seq {self.next_seq}", found=str(seq), remedy="send the missing envelope first"
             )
-        if payload["prev"] != self.prev:
+        if prev != self.prev:
             raise ChainError(
                 need=f"prev {self.prev}",
-                found=str(payload["prev"]),
+                found=str(prev),
                 remedy="the chain forked: compare the outbox with the receipts",
             )
-        size: int = payload["seen"]["size"]
-        if size < self.seen_size:
+        if seen_size < self.seen_size:
             raise SeenError(
                 need=f"seen.size >= {self.seen_size}",
-                found=str(size),
+                found=str(seen_size),
                 remedy="the node's checkpoint store went back: restore it",
             )
-        return ChainState(chain=self.chain, next_seq=seq + 1, prev=payload_digest(payload), seen_size=size)
+        own = digest if isinstance(digest, str) else digest()
+        return ChainState(chain=self.chain, next_seq=seq + 1, prev=own, seen_size=seen_size)
 
 
 def payload_digest(payload: Mapping[str, Json]) -> str:

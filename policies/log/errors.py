@@ -6,8 +6,12 @@ LogError
   BodyTooLargeError     log.body-too-large     an entry above the bound
   ProofError            log.proof-invalid      a Merkle proof or receipt that proves nothing
   NoteError             log.note-invalid       a checkpoint that is malformed, or badly signed
+    MlDsaMissingError   log.ml-dsa-missing     an ML-DSA-44 key or signature that this library cannot check
+  LogKeyUnprovenError   log.key-unproven       a new key of the log that nothing under the old one proves
   PolicyError           log.policy-invalid     a policy file that cannot be trusted as written
-  QuorumError           log.untrusted          no log key of the policy signed the checkpoint
+  QuorumError           log.untrusted          no log key of the policy signed it, or too few witnesses did
+  QuorumUnsafeError     log.quorum-unsafe      so few witnesses that one of them could vouch for two histories
+  WitnessStatementError log.witness-invalid    a statement of whose witness key this is, of another form
   MemberEnvelopeError   log.envelope-invalid   a member's envelope of another form
   ChainError            log.chain              envelopes of one node that do not follow each other
     SeqGapError         log.seq-gap            a number is missing
@@ -28,14 +32,18 @@ __all__ = [
     "ChainError",
     "EntryError",
     "LogError",
+    "LogKeyUnprovenError",
     "MemberEnvelopeError",
+    "MlDsaMissingError",
     "NoteError",
     "PolicyError",
     "ProofError",
     "QuorumError",
+    "QuorumUnsafeError",
     "SeenError",
     "SeqGapError",
     "SlotTakenError",
+    "WitnessStatementError",
 ]
 
 
@@ -74,6 +82,20 @@ class NoteError(LogError):
     code = "log.note-invalid"
 
 
+class MlDsaMissingError(NoteError):
+    """The installed cryptographic library has no ML-DSA-44, so nothing about such a key is known."""
+
+    code = "log.ml-dsa-missing"
+    exit_code = 2
+
+
+class LogKeyUnprovenError(LogError):
+    """A key that is said to follow the log's key, without an entry that the key before it has signed."""
+
+    code = "log.key-unproven"
+    exit_code = 6
+
+
 class PolicyError(LogError):
     """A policy file that cannot be read, or that trusts something unsafe."""
 
@@ -83,10 +105,25 @@ class PolicyError(LogError):
 
 
 class QuorumError(LogError):
-    """No log key of the policy signed the checkpoint: nothing that follows would prove anything."""
+    """No log key of the policy signed the checkpoint, or too few of its witnesses: it proves nothing."""
 
     code = "log.untrusted"
     exit_code = 6
+
+
+class QuorumUnsafeError(LogError):
+    """A quorum that two conflicting histories could reach with one voter who signs both."""
+
+    code = "log.quorum-unsafe"
+    exit_code = 6
+    http_status = 422
+
+
+class WitnessStatementError(LogError):
+    """A witness statement with other fields or values than the format."""
+
+    code = "log.witness-invalid"
+    http_status = 422
 
 
 class MemberEnvelopeError(LogError):

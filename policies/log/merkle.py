@@ -21,19 +21,26 @@ from policies.log.errors import ProofError
 __all__ = [
     "EMPTY_ROOT",
     "HASH_BYTES",
+    "PROOF_HASHES_MAX",
     "Frontier",
     "LeafFetch",
     "MemoryTree",
+    "Subtree",
     "consistency_proof",
+    "folded_roots",
     "inclusion_proof",
     "leaf_hash",
     "node_hash",
+    "prove_consistency",
+    "prove_inclusion",
+    "range_root",
     "root_from_leaves",
     "verify_consistency",
     "verify_inclusion",
 ]
 
 HASH_BYTES = 32
+PROOF_HASHES_MAX = 63  # of any proof: a tree has at most 2^63 - 1 leaves
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 SIZE_MAX = 2**63 - 1
 _REMEDY = (
@@ -42,6 +49,9 @@ _REMEDY = (
 
 LeafFetch = Callable[[int, int], Sequence[bytes]]
 """Leaf hashes ``[start, end)``, exactly ``end - start`` of them, 32 bytes each."""
+
+Subtree = Callable[[int, int], bytes]
+"""Root of the leaves ``[start, end)``; ``start`` is a multiple of the range's largest power of two."""
 
 
 def leaf_hash(body: bytes) -> bytes:
@@ -135,7 +145,23 @@ def _split(size: int) -> int:
     return 1 << (size - 1).bit_length() - 1
 
 
-def _subtrees(fetch: LeafFetch) -> Callable[[int, int], bytes]:
+def range_root(start: int, end: int, node: Callable[[int, int], bytes]) -> bytes:
+    """Root of the leaves ``[start, end)`` from the nodes of a stored tree.
+
+    Args:
+        start: A multiple of the largest power of two that fits into the range.
+        end: Behind the last leaf.
+        node: Root of the ``index``-th perfect subtree of ``2 ** level`` leaves, by (level, index).
+    """
+    nodes = []
+    while start < end:
+        level = (end - start).bit_length() - 1
+        nodes.append(node(level, start >> level))
+        start += 1 << level
+    return _fold(nodes)
+
+
+def _subtrees(fetch: LeafFetch) -> Subtree:
     def subtree(start: int, end: int) -> bytes:
         leaves = fetch(start, end)
         if len(leaves) != end - start:
@@ -155,10 +181,15 @@ def inclusion_proof(index: int, size: int, fetch: LeafFetch) -> list[bytes]:
     Raises:
         ProofError: The index is not inside the tree.
     """
-    return _inclusion(index, size, _subtrees(fetch))
+    return prove_inclusion(index, size, _subtrees(fetch))
 
 
-def _inclusion(index: int, size: int, subtree: Callable[[int, int], bytes]) -> list[bytes]:
+def prove_inclusion(index: int, size: int, subtree: Subtree) -> list[bytes]:
+    """`inclusion_proof` from the roots of subtrees.
+
+    Raises:
+        ProofError: The index is not inside the tree.
+    """
     if not 0 <= index < size <= SIZE_MAX:
         raise ProofError(need=f"0 <= index < {size}", found=str(index), remedy="ask for an entry of the tree")
     proof: list[bytes] = []
@@ -186,10 +217,15 @@ def consistency_proof(old: int, new: int, fetch: LeafFetch) -> list[bytes]:
     Raises:
         ProofError: ``old`` is 0 or larger than ``new``.
     """
-    return _consistency(old, new, _subtrees(fetch))
+    return prove_consistency(old, new, _subtrees(fetch))
 
 
-def _consistency(old: int, new: int, subtree: Callable[[int, int], bytes]) -> list[bytes]:
+def prove_consistency(old: int, new: int, subtree: Subtree) -> list[bytes]:
+    """`consistency_proof` from the roots of subtrees.
+
+    Raises:
+        ProofError: ``old`` is 0 or larger than ``new``.
+    """
     if not 0 < old <= new <= SIZE_MAX:
         raise ProofError(need="0 < old size <= new size", found=f"{old}, {new}", remedy="ask for a prefix")
     proof: list[bytes] = []
@@ -237,27 +273,24 @@ class MemoryTree:
         Raises:
             ProofError: More leaves than there are.
         """
-        wanted = self.size if size is None else size
-        if not 0 <= wanted <= self.size:
-            raise ProofError(need=f"at most {self.size} leaves", found=str(wanted), remedy="ask for a prefix")
-        return self._range(0, wanted)
+        return self._range(0, self._prefix(size))
 
     def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
         """`inclusion_proof` in the tree of ``size``, or of all leaves."""
-        return _inclusion(index, self.size if size is None else size, self._range)
+        return prove_inclusion(index, self._prefix(size), self._range)
 
     def consistency(self, old: int, new: int | None = None) -> list[bytes]:
         """`consistency_proof` from ``old`` to ``new``, or to all leaves."""
-        return _consistency(old, self.size if new is None else new, self._range)
+        return prove_consistency(old, self._prefix(new), self._range)
+
+    def _prefix(self, size: int | None) -> int:
+        wanted = self.size if size is None else size
+        if not 0 <= wanted <= self.size:
+            raise ProofError(need=f"at most {self.size} leaves", found=str(wanted), remedy="ask for a prefix")
+        return wanted
 
     def _range(self, start: int, end: int) -> bytes:
-        """Root of the leaves ``[start, end)``; ``start`` is aligned to the range's largest power of two."""
-        nodes = []
-        while start < end:
-            level = (end - start).bit_length() - 1
-            nodes.append(self._levels[level][start >> level])
-            start += 1 << level
-        return _fold(nodes)
+        return range_root(start, end, lambda level, index: self._levels[level][index])
 
 
 def _check_hashes(*hashes: bytes) -> None:
@@ -316,24 +349,39 @@ def verify_consistency(size1: int, size2: int, root1: bytes, root2: bytes, proof
         _same_root(root1, root2, "root")
         return
     _check_hashes(root1, root2, *proof)
+    # Where the old tree is one perfect subtree, its root is the start, and no proof repeats it.
+    whole = size1.bit_count() == 1
+    older, newer = folded_roots(size1, size2, [root1, *proof] if whole else proof)
+    _same_root(older, root1, "old root")
+    _same_root(newer, root2, "new root")
+
+
+def folded_roots(size1: int, size2: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The old and the new root that the hashes of a consistency proof lead to; nothing is compared.
+
+    Args:
+        size1: Leaves of the smaller tree.
+        size2: Leaves of the larger tree.
+        hashes: The proof. Its first hash is the root of the subtree on the right edge of the smaller tree;
+            where that is the whole smaller tree, proofs of RFC 9162 leave it out and it must be put before.
+
+    Raises:
+        ProofError: Sizes that do not differ, or another number of hashes.
+    """
+    if not 0 < size1 < size2 <= SIZE_MAX:
+        raise ProofError(need="0 < old size < new size", found=f"{size1}, {size2}", remedy=_REMEDY)
+    _check_hashes(*hashes)
     # The subtree that ends exactly at `size1` and lies on its right edge has 2**shift leaves.
     shift = (size1 & -size1).bit_length() - 1
     inner = ((size1 - 1) ^ (size2 - 1)).bit_length() - shift
     border = ((size1 - 1) >> (inner + shift)).bit_count()
-    if size1 == 1 << shift:  # that subtree is the whole old tree: its root is the start
-        start, rest = root1, list(proof)
-    else:
-        if not proof:
-            raise ProofError(need="at least one hash", found="none", remedy=_REMEDY)
-        start, rest = proof[0], list(proof[1:])
-    _check_length(rest, inner + border)
+    _check_length(hashes, 1 + inner + border)
+    older = newer = hashes[0]
     bits = (size1 - 1) >> shift
-    older = newer = start
-    for level, sibling in enumerate(rest):
+    for level, sibling in enumerate(hashes[1:]):
         if level >= inner or (bits >> level) & 1:
             older = node_hash(sibling, older)
             newer = node_hash(sibling, newer)
         else:
             newer = node_hash(newer, sibling)
-    _same_root(older, root1, "old root")
-    _same_root(newer, root2, "new root")
+    return older, newer

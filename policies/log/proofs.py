@@ -9,6 +9,10 @@ Form::
                              (empty line)
     <signed checkpoint note>
 
+Two grades, one form: the note carries the log's signature (`Receipt.verify`), and with a quorum's
+cosignatures beside it the receipt is *witnessed* (`Receipt.verify_witnessed`): nobody was shown another
+history, unless more voters than the policy tolerates vouch for two.
+
 The holder keeps the entry's bytes or its envelope; the receipt proves that a leaf hash is in the tree that
 the checkpoint signs. An ``extra`` line, which the format allows, is refused: nobody here writes one, and it
 would never be trusted.
@@ -30,16 +34,20 @@ from policies.log.checkpoint import (
     parse_note,
 )
 from policies.log.errors import ProofError
-from policies.log.merkle import HASH_BYTES, verify_inclusion
+from policies.log.merkle import HASH_BYTES, PROOF_HASHES_MAX, verify_inclusion
+from policies.log.policy import open_witnessed
+from policies.log.vkeys import strict_b64
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from policies.log.checkpoint import Note
+    from policies.log.policy import Policy
 
 __all__ = ["Receipt", "parse_receipt", "receipt_text"]
 
 _MAGIC = "c2sp.org/tlog-proof@v1"
 _INDEX = re.compile(r"index (0|[1-9][0-9]{0,15})")
-HASHES_MAX = 63
 
 
 def _refuse(need: str, found: str) -> ProofError:
@@ -76,10 +84,25 @@ class Receipt:
             ProofError: Step 2.
         """
         checkpoint = open_checkpoint(self.note, keys)
-        verify_inclusion(
-            index=self.index, size=checkpoint.size, leaf_hash=leaf, proof=self.proof, root=checkpoint.root
-        )
+        self._check_included(leaf, checkpoint)
         return checkpoint
+
+    def verify_witnessed(self, leaf: bytes, policy: Policy) -> tuple[Checkpoint, Note]:
+        """As `verify`, and a quorum of the policy cosigned the checkpoint; also who did, and when.
+
+        1. a log key and the quorum of the policy signed the note; 2. the inclusion proof fits its root.
+
+        Raises:
+            NoteError: Step 1, the note is malformed or a known key's signature fails.
+            QuorumError: Step 1, the log did not sign, or too few witnesses did.
+            ProofError: Step 2.
+        """
+        checkpoint, opened = open_witnessed(self.note, policy)
+        self._check_included(leaf, checkpoint)
+        return checkpoint, opened
+
+    def _check_included(self, leaf: bytes, checkpoint: Checkpoint) -> None:
+        verify_inclusion(leaf, self.index, checkpoint.size, self.proof, checkpoint.root)
 
 
 def receipt_text(*, index: int, proof: Sequence[bytes], note: str) -> str:
@@ -101,15 +124,12 @@ def parse_receipt(text: str) -> Receipt:
     if not found or len(lines) < 2 or lines[0] != _MAGIC:  # noqa: PLR2004  magic and index
         raise _refuse(_MAGIC, lines[0])
     index = _INDEX.fullmatch(lines[1])
-    if index is None or len(lines) - 2 > HASHES_MAX:
-        raise _refuse(f"index <n> and at most {HASHES_MAX} hashes", lines[1])
+    if index is None or len(lines) - 2 > PROOF_HASHES_MAX:
+        raise _refuse(f"index <n> and at most {PROOF_HASHES_MAX} hashes", lines[1])
     proof = []
     for line in lines[2:]:
-        try:
-            one = base64.b64decode(line, validate=True)
-        except ValueError as error:
-            raise _refuse("base64 of a hash", line) from error
-        if len(one) != HASH_BYTES:
+        one = strict_b64(line)
+        if one is None or len(one) != HASH_BYTES:
             raise _refuse("base64 of 32 bytes", line)
         proof.append(one)
     receipt = Receipt(int(index.group(1)), tuple(proof), note)

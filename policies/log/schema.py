@@ -23,8 +23,10 @@ from policies.log.kinds import (
     CLAUSE,
     DECIMAL,
     DIGEST,
+    FIELD,
     ID,
     INTEGER,
+    KEY_NAME,
     LABEL,
     MECHANISM,
     MINUTE,
@@ -184,7 +186,7 @@ MEMBER_SET: Mapping[str, Kind] = MappingProxyType({"chain": Kind("chain", ALIAS.
 
 _STATE_CHANGE: dict[str, Kind] = {"contract": DIGEST, "clause": nullable(CLAUSE), "reason": REASON}
 _PEOPLE_CHANGE: dict[str, Kind] = {"org": ALIAS, "reason": REASON}
-_WITNESS: Mapping[str, Kind] = {"witness": NAME, "vkey": VKEY, "org": ALIAS, "policy": DIGEST}
+_WITNESS: Mapping[str, Kind] = {"witness": KEY_NAME, "vkey": VKEY, "org": ALIAS, "policy": DIGEST}
 _RELEASE: Mapping[str, Kind] = {
     "model": DIGEST,
     "tier": NAME,
@@ -478,7 +480,15 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
         ),
         _T.ACCESS_GRANTED: Schema(
             by="B",
-            pub={"grantee": NAME, "resource": NAME, "grant": ID, "request": DIGEST},
+            pub={
+                "grantee": NAME,
+                "resource": NAME,
+                "grant": ID,
+                "fields": nullable(many(FIELD, 64)),  # null: every confidential field
+                "from_index": INTEGER,  # entries before it stay closed
+                "until": nullable(MINUTE),
+                "request": DIGEST,
+            },
             key=("grant", "request"),
         ),
         _T.ACCESS_REVOKED: Schema(
@@ -493,8 +503,8 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
         ),
         _T.DISCLOSURE_MADE: Schema(
             by="B",
-            pub={"indexes": many(INTEGER), "fields": many(NAME), "grantee": NAME, "grant": ID},
-            key=("grant", "grantee", "indexes"),
+            pub={"indexes": many(INTEGER), "fields": many(FIELD), "grantee": NAME, "grant": ID},
+            key=("grant", "grantee", "indexes", "fields"),
         ),
         _T.CONSOLE_ACTION: Schema(
             by="B",
@@ -509,7 +519,7 @@ SCHEMA: Mapping[EntryType, Schema] = MappingProxyType(
         ),
         _T.ERASURE_PERFORMED: Schema(
             by="B",
-            pub={"indexes": many(INTEGER), "fields": many(NAME), "reason": REASON, "request": DIGEST},
+            pub={"indexes": many(INTEGER), "fields": many(FIELD), "reason": REASON, "request": DIGEST},
             key=("request",),
         ),
         _T.EXPORT_AUDIT_BUNDLE: Schema(

@@ -41,12 +41,6 @@ def _contribution(contract: Contract) -> Iterator[tuple[str, str]]:
             yield clause.clause, clause.min_contribution
 
 
-def _witnesses(contract: Contract) -> Iterator[tuple[str, str]]:
-    clause = contract.audit
-    if clause is not None and clause.witness_quorum > 0:
-        yield clause.clause, str(clause.witness_quorum)
-
-
 def _ml_dsa(contract: Contract) -> Iterator[tuple[str, str]]:
     clause = contract.audit
     if clause is not None and clause.ml_dsa == "require":
@@ -82,15 +76,6 @@ NOT_MADE: Final = (
         (
             "leave it out: no share is computed, so every delivery of the tier would be refused",
             "定めない。寄与割合が計算されないため、この区分の引渡しはすべて拒否される",
-        ),
-    ),
-    warning(
-        "witnesses-none",
-        _witnesses,
-        ("witness_quorum: 0, in this version", "この版では witness_quorum: 0"),
-        (
-            "write 0: the log has no witnesses yet, so every release would be refused",
-            "0 とする。ログにはまだ証人がいないため、公開はすべて拒否される",
         ),
     ),
     warning(

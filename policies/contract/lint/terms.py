@@ -36,6 +36,7 @@ _SHARE: Final = Decimal("0.6")
 _DELAY_H: Final = 24
 _UPDATES_H: Final = 72
 _YEARS: Final = 5
+_WITNESSES: Final = frozenset({"auditor", "contributor"})
 _YEAR_MS: Final = 366 * 86_400_000  # five calendar years never count as more than five
 _LAW_ONLY_IN: Final = 3
 # Words in the name of a field that tell of a secret of the process, or of a person.
@@ -306,6 +307,16 @@ def _law_only_share(contract: Contract) -> Iterator[tuple[str, str]]:
     law_only = [one.clause for one in clauses if set(one.enforced_by) <= {LAW}]
     if len(law_only) * _LAW_ONLY_IN > len(clauses):
         yield DOCUMENT, f"{len(law_only)} of {len(clauses)}: {names(law_only)}"
+
+
+def _witnesses_few(contract: Contract) -> Iterator[tuple[str, str]]:
+    """A quorum that nobody can reach, or that one witness who signs everything gives to two histories."""
+    clause = contract.audit
+    if clause is None or not clause.witness_quorum:
+        return
+    k, n = clause.witness_quorum, sum(one.role in _WITNESSES for one in contract.parties)
+    if k > n or 2 * k - n - 1 < 1:
+        yield clause.clause, f"{k} of {n}"
 
 
 TERMS: Final = (
@@ -611,6 +622,18 @@ TERMS: Final = (
         _term_long,
         (f"a term of at most {_YEARS} years", f"期間が {_YEARS} 年以下"),
         ("shorten the term and renew it", "期間を短くし、更新する"),
+    ),
+    warning(
+        "witnesses-few",
+        _witnesses_few,
+        (
+            "a quorum k of the n contributors and auditors with 2k - n - 1 >= 1 and k <= n",
+            "提供者と監査人 n 者のうち k 者の証人数で、2k - n - 1 >= 1 かつ k <= n",
+        ),
+        (
+            "ask for more, so that one who signs everything cannot vouch for two histories; for n at most",
+            "一者がすべてに署名しても二つの履歴が保証されない数にする。n を超えてはならない",
+        ),
     ),
     warning(
         "purpose-unused",

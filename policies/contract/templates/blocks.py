@@ -13,6 +13,7 @@ from policies.contract.errors import AnswerError, ContractInvalidError
 from policies.contract.grammar import At, rules_of
 from policies.encoding import digest, new_id
 from policies.errors import WeakKeyError
+from policies.log.policy import default_quorum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PartyRow", "RecipeFacts", "blocks", "broker_org", "prose_block", "read_parties"]
 
 _CONTRIBUTOR: Final = "contributor"
+_WITNESSES: Final = frozenset({"auditor", _CONTRIBUTOR})
 _BROKER: Final = "broker"
 _PDF: Final = b"%PDF-"
 
@@ -144,6 +146,7 @@ def blocks(
         "veto": _list(owned),
         **{term: _text(getattr(first, term)) for term in ("unit", "adjacency", "delta")},
         "noise": _noise(first),
+        "witness_quorum": str(default_quorum(sum(one.role in _WITNESSES for one in parties))),
     }
 
 
