@@ -17,6 +17,7 @@ from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.identity import key_id, key_text, parse_key
 from policies.log.entries import EntryType
+from policies.verify.ledger import CODES, KINDS, SCOPED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +97,16 @@ def _waits(history: History, named: str, report: Report) -> bool:
     return by_one
 
 
+_BEFORE_IT = frozenset(
+    {
+        EntryType.CONTRACT_PROPOSED,
+        EntryType.CONTRACT_SIGNED,
+        EntryType.CONTRACT_FINALIZED,
+        EntryType.CONTRACT_TERMINATED,  # a negotiation that ended without a contract
+        EntryType.DECISION_RECORDED,  # it may well refuse because the contract is not final
+        EntryType.INCIDENT_DECLARED,
+    }
+)
 _ABOUT_IT = frozenset(
     {
         EntryType.CONTRACT_HALTED,
@@ -114,20 +125,17 @@ def _check_scopes(
 
     Under a successor that has not taken effect, only what its parties say about it.
     """
-    early = {
-        EntryType.CONTRACT_PROPOSED,
-        EntryType.CONTRACT_SIGNED,
-        EntryType.CONTRACT_FINALIZED,
-        EntryType.CONTRACT_TERMINATED,  # a negotiation that ended without a contract
-    }
-    for index, entry in sorted(history.entries.items()):
-        if entry.scope is None or entry.type in early:
+    about = {CODES[kind] for kind in _ABOUT_IT}
+    free = {CODES[kind] for kind in _BEFORE_IT}
+    final = {bytes.fromhex(named[7:]): index for named, index in finalized.items()}
+    rules = {bytes.fromhex(named[7:]): index for named, index in ruling.items()}
+    for index, row in history.ledger.rows():
+        if not row.flags & SCOPED or row.code in free:
             continue
-        if entry.type in (EntryType.DECISION_RECORDED, EntryType.INCIDENT_DECLARED):
-            continue  # a decision may well refuse because the contract is not final
-        since = finalized if entry.type in _ABOUT_IT else ruling
-        if since.get(entry.scope, index) >= index:
-            report.add("AUD-050", f"{entry.type} under a contract that is not final", index=index)
+        since = final if row.code in about else rules
+        if since.get(row.scope, index) >= index:
+            kind = KINDS[row.code - 1]
+            report.add("AUD-050", f"{kind} under a contract that is not final", index=index)
 
 
 def _check_finalized(history: History, named: str, index: int, report: Report, *, alone: bool) -> None:

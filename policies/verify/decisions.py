@@ -11,11 +11,10 @@ name theirs; no decision permits two steps, and none that allowed a release or a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.contract.decision import replay
+from policies.contract.decision import decision_bytes, evaluate
 from policies.contract.requests import (
     Aggregate,
     ContractState,
@@ -39,9 +38,10 @@ if TYPE_CHECKING:
 
     from policies.log.entries import Entry
     from policies.verify.history import History
+    from policies.verify.recount import Tables
     from policies.verify.report import Report
 
-__all__ = ["check_decisions"]
+__all__ = ["check_decisions", "finish_decisions"]
 
 Json = Any
 
@@ -56,10 +56,10 @@ class Decided:
     point: str
 
 
-def check_decisions(history: History, report: Report) -> None:
-    """AUD-059."""
+def check_decisions(history: History, tables: Tables, report: Report) -> None:
+    """AUD-059, in one run."""
     decided: dict[int, Decided] = {}
-    counted = Recount(history)
+    counted = Recount(history, tables)
     for index, entry in history.of(EntryType.DECISION_RECORDED):
         if (entry.pub["point"] == "node") != (entry.env is not None):  # whose word it is, allowed or refused
             report.add("AUD-059", f"point {entry.pub['point']} by {entry.actor}", index=index)
@@ -67,19 +67,20 @@ def check_decisions(history: History, report: Report) -> None:
         if one is not None:
             decided[index] = one
             _check_told(history, counted, index, one, report)
-    for index in sorted(set(history.decisions)):
-        entry_or_none = history.entries.get(index)
-        if entry_or_none is not None and entry_or_none.type is not EntryType.DECISION_RECORDED:
-            report.add("AUD-059", "a record for an entry that is no decision", index=index)
     for index, found in counted.too_many():
         report.add("AUD-059", found, index=index)
     _check_submissions(history, decided, report)
     _check_steps(history, decided, report)
     for what in _NOT_TOLD if decided else ():
         report.not_checked(f"AUD-059: {what}")
+    report.tallies["decisions.replayed"] += len(decided)
+    report.tallies["decisions.refused"] += sum(not d.allow for d in decided.values())
+
+
+def finish_decisions(report: Report) -> None:
+    """What is told of all runs together."""
     report.facts["decisions"] = {
-        "replayed": len(decided),
-        "refused": sum(not d.allow for d in decided.values()),
+        name: report.tallies[f"decisions.{name}"] for name in ("replayed", "refused")
     }
 
 
@@ -92,18 +93,21 @@ def _replayed(history: History, index: int, entry: Entry, report: Report) -> Dec
         report.add("AUD-059", "its contract is not in the bundle", index=index)
         return None
     try:
-        again = replay(
-            contract,
+        request = history.store.requests.get(index) or request_from_json(record.request)
+        state = state_from_json(record.state)
+        decision = evaluate(contract, state, request)
+        again = decision_bytes(
+            decision,
+            contract_digest=contract.digest,
             point=entry.pub["point"],
-            request=record.request,
-            state=record.state,
+            request=request,
+            state=state,
             salt16=record.salt,
         )
-        request, state = request_from_json(record.request), state_from_json(record.state)
     except IriaiError as error:
         report.add("AUD-059", f"{error.code}: needs {error.need}; found {error.found}", index=index)
         return None
-    allow, clauses = _outcome(again)
+    allow, clauses = decision.allow, list(decision.clauses)
     if not digest(again) == record.decision == entry.pub["decision"]:
         report.add("AUD-059", f"taken again it is {digest(again)}", index=index)
         return None
@@ -123,13 +127,6 @@ def _missing_record(history: History, index: int, entry: Entry, report: Report) 
         report.add("AUD-059", "no record of the decision in the bundle", index=index)
     else:
         report.not_checked("AUD-059: decisions of nodes whose reply came too late to be used")
-
-
-def _outcome(record: bytes) -> tuple[bool, list[str]]:
-    """Whether a decision's record allows, and the clauses that refused, sorted."""
-    document = json.loads(record)
-    against = {one["clause"] for one in document["findings"] if one["outcome"] != "satisfied"}
-    return document["allow"], sorted(against)
 
 
 _NOT_TOLD: Final = (
@@ -200,12 +197,13 @@ _NAMING = frozenset({EntryType.MODEL_RELEASED, EntryType.MODEL_REFUSED, EntryTyp
 
 def _check_steps(history: History, decided: dict[int, Decided], report: Report) -> None:
     used: dict[int, int] = {}
-    for index, entry in history.of(*_STEPS):
+    places = _places(history, decided)
+    for index, entry in history.of(*(one for one in _STEPS if history.owns(one))):
         if index in history.void:
             continue  # it has no effect: nothing had to allow it
         wanted, allow = _STEPS[entry.type]
         _check_named(history, index, entry, report)
-        at = _deciding(history, index, entry, decided, wanted)
+        at = _deciding(history, index, entry, decided, places, wanted=wanted)
         if at is None:
             if history.grade == "auditor":
                 report.add("AUD-059", f"no {wanted.__name__} decision for it", index=index)
@@ -235,8 +233,26 @@ def _check_named(history: History, index: int, entry: Entry, report: Report) -> 
         report.add("AUD-059", f"{entry.type} names {len(named)} decisions, needs one", index=index)
 
 
+_Place = tuple[str | None, str | None, int | None]
+
+
+def _places(history: History, decided: dict[int, Decided]) -> dict[_Place, list[int]]:
+    """Decisions by contract, run and round, ascending."""
+    found: dict[_Place, list[int]] = {}
+    for at in sorted(decided):
+        one = history.entries[at]
+        found.setdefault((one.scope, one.run, one.round), []).append(at)
+    return found
+
+
 def _deciding(
-    history: History, index: int, entry: Entry, decided: dict[int, Decided], wanted: type[Request]
+    history: History,
+    index: int,
+    entry: Entry,
+    decided: dict[int, Decided],
+    places: dict[_Place, list[int]],
+    *,
+    wanted: type[Request],
 ) -> int | None:
     """Index of the broker's decision that a step refers to.
 
@@ -244,12 +260,8 @@ def _deciding(
     """
     at = list(reversed([ref for ref in entry.refs if ref in decided]))
     if entry.type not in _NAMING:
-        place = (entry.scope, entry.run, entry.round)
-        slots = {
-            one: (history.entries[one].scope, history.entries[one].run, history.entries[one].round)
-            for one in decided
-        }
-        at += [one for one in sorted(decided, reverse=True) if one < index and slots[one] == place]
+        same = places.get((entry.scope, entry.run, entry.round), [])
+        at += [one for one in reversed(same) if one < index]
     for one in at:
         fits = history.entries[one].scope == entry.scope and one < index
         if fits and isinstance(decided[one].request, wanted) and decided[one].point != "node":

@@ -143,6 +143,7 @@ def check_statement(history: History, index: int, entry: Entry, report: Report) 
         report.add("AUD-071", f"statement: its figures do not follow from its plans: {found}", index=index)
         return
     report.facts["privacy"] = document["verdict"]
+    report.tallies["not_private"] += document["verdict"] == statements.NOT_PRIVATE
 
 
 def _signed(history: History, data: bytes) -> dict[str, Json]:

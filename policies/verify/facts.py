@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.checks.training import NO_SEED
@@ -95,12 +97,9 @@ def _moments(history: History, index: int, entry: Entry) -> Iterator[Life | None
 
 def _opened(history: History, index: int, entry: Entry) -> int:
     """Index of the last opening of a node's round before its decision; of the decision itself without one."""
-    rounds = (
-        at
-        for at, one in history.of(_T.ROUND_OPENED)
-        if at < index and (one.run, one.round) == (entry.run, entry.round)
-    )
-    return max(rounds, default=index)
+    opened = history.openings().get((entry.run, entry.round), [])
+    found = bisect_left(opened, index)
+    return opened[found - 1] if found else index
 
 
 def _state_of(contract: Contract, life: Life | None) -> ContractState:
@@ -191,6 +190,11 @@ def _consents(contract: Contract | None, request: TrainRound) -> list[str]:
     return [] if set(request.seed_consents) <= named else ["seed_consents"]
 
 
+@lru_cache(maxsize=256)
+def _epsilon_of(q: float, sigma: float, steps: int, delta: float) -> str:
+    return epsilon_text(epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=delta))
+
+
 def _epsilon(history: History, request: TrainRound) -> list[str]:
     """The claimed epsilon of one release is at least the one recomputed from the plan."""
     plan = history.plan_of(request.recipe_digest)
@@ -198,7 +202,7 @@ def _epsilon(history: History, request: TrainRound) -> list[str]:
         return []
     try:
         q, sigma, steps, _ = plan_facts(plan)
-        own = epsilon_text(epsilon_rdp(q=q, sigma=sigma, steps=steps, delta=float(plan["delta"])))
+        own = _epsilon_of(q, sigma, steps, float(plan["delta"]))
         return [] if float(request.epsilon_after_release) >= float(own) else ["epsilon_after_release"]
     except (IriaiError, KeyError, ValueError, TypeError, OverflowError):
         return ["epsilon_after_release"]

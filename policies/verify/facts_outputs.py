@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.contract.requests import PUBLIC
+from policies.limits import WITNESS_CLOCK_S
 from policies.log.entries import EntryType
 from policies.ports import iso_s, to_ms
 from policies.privacy.leakage import LeakFacts, leak_facts
@@ -26,6 +27,7 @@ Json = Any
 _T = EntryType
 # Figures that only the report of the last evaluation can give.
 _REPORTED: Final = ("mia_auc", "property_skill", "canaries_fired")
+_MINUTE_S: Final = 60  # ``ts`` shows the minute
 # The release names the one, the checkpoint is the other.
 _ALWAYS: Final = frozenset({"privacy-statement", "log-root"})
 
@@ -53,9 +55,7 @@ def release_facts(history: History, index: int, entry: Entry, request: Release) 
     """Evidence, figures, votes, times and cohorts of a candidate."""
     wrong = origin_facts(history, request.log_origin)
     wrong += [] if _made(history, index, entry.run, request.made_at) else ["made_at"]
-    wrong += (
-        ["witnesses"] if request.witnesses not in (None, 0) else []
-    )  # no cosignature is read by this version
+    wrong += _witness_facts(history, index, entry, request.witnesses)
     passed = _passed(history, index, entry, request.model)
     if request.evidence is not None and set(request.evidence) - passed - _ALWAYS:
         wrong.append("evidence")
@@ -71,6 +71,29 @@ def release_facts(history: History, index: int, entry: Entry, request: Release) 
     if said is not None and {frozenset(one) for one in said} != _earlier(history, index, entry, request):
         wrong.append("earlier_cohorts")
     return wrong
+
+
+def _witness_facts(history: History, index: int, entry: Entry, said: int | None) -> list[str]:
+    """So many voters of the auditor's policy had cosigned a checkpoint by then.
+
+    What the log says of witnesses vouches for nobody. Only what a figure has beyond the quorum may come from
+    witnesses that the log had and the policy has not: AUD-084 names each of them. A policy without witnesses
+    has nothing to compare.
+    """
+    policy = history.policy
+    by_s = to_ms(entry.ts) // 1000 + _MINUTE_S + WITNESS_CLOCK_S
+    votes = max(
+        (count for size, at_s, count in history.cosigned if size <= index and at_s <= by_s), default=0
+    )
+    if said is None or said <= votes:
+        return []
+    mine = {key.text() for key in policy.witnesses.values()}
+    added = (one.pub["vkey"] for at, one in history.of(_T.WITNESS_ADDED) if at < index)
+    surplus = votes + len(set(added) - mine)
+    contract = history.contracts.get(entry.scope or "")
+    audit = None if contract is None else contract.audit
+    asked = max(policy.k, 0 if audit is None else audit.witness_quorum) if policy.n else 0
+    return [] if votes >= asked and said <= surplus else ["witnesses"]
 
 
 def _evaluated(history: History, index: int, entry: Entry, model: str | None) -> Entry | None:
@@ -126,7 +149,7 @@ def _earlier(history: History, index: int, entry: Entry, request: Release) -> se
     scopes = history.versions(entry.scope)
     return {
         frozenset(history.trained(one.run, before=at))
-        for at, one in history.of(_T.MODEL_RELEASED)
+        for at, one in history.releases()
         if at < index
         and one.scope in scopes
         and one.pub["model"] != request.model
@@ -138,9 +161,8 @@ def _made(history: History, index: int, run: str | None, said: str | None) -> bo
     """Whether a run's last aggregate was made at this time."""
     if said is None:
         return True
-    last = max(
-        (at for at, one in history.of(_T.AGGREGATE_RELEASED) if at < index and one.run == run), default=None
-    )
+    aggregates = history.shown(run).of(_T.AGGREGATE_RELEASED)
+    last = max((at for at, one in aggregates if at < index and one.run == run), default=None)
     return last is not None and _at(history, last, said)
 
 
@@ -157,7 +179,7 @@ def deliver_facts(history: History, index: int, entry: Entry, request: Deliver) 
     scopes = history.versions(entry.scope)
     releases = [
         (at, one)
-        for at, one in history.of(_T.MODEL_RELEASED)
+        for at, one in history.releases()
         if at < index and one.scope in scopes and one.pub["model"] == request.model
     ]
     tier = [at for at, one in releases if one.pub["tier"] == request.tier]

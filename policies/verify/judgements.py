@@ -29,6 +29,7 @@ from policies.errors import IriaiError
 from policies.log.entries import EntryType
 from policies.robustness.plan import votes_plan
 from policies.robustness.votes import Course, is_judged, tally
+from policies.verify.history import RESUME
 from policies.verify.probes import accepted_by, check_choice
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["RESUME", "check_judgements", "rejections_before", "taken_back", "votes_of"]
 
 Json = Any
-RESUME = "run.resume"
 _RULE = "AUD-094"
 _OF_RUNS = (
     EntryType.ROUND_OPENED,
@@ -91,7 +91,7 @@ def check_judgements(history: History, report: Report) -> None:
             continue
         _STEPS[entry.type](history, report, runs.setdefault(entry.run, _Run()), index, entry)
     rejected = sum(run.course.total for run in runs.values() if run.course is not None)
-    report.facts["rejected_rounds"] = rejected
+    report.tallies["rejected_rounds"] += rejected
 
 
 def rejections_before(history: History, run: str | None, index: int) -> int:

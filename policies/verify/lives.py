@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from policies.verify.history import History
     from policies.verify.report import Report
 
-__all__ = ["check_lives", "read_lives"]
+__all__ = ["check_halts", "check_lives", "read_lives"]
 
 _T = EntryType
 _KINDS: Final[Mapping[EntryType, str]] = {
@@ -204,12 +204,19 @@ def read_lives(history: History, report: Report) -> None:
 
 
 def check_lives(history: History, report: Report) -> None:
-    """AUD-057, and the senders' half of AUD-067 and AUD-085."""
+    """The senders' half of AUD-067 and AUD-085, and ends."""
     for index, notice in sorted(history.notices_of.items()):
         _check_maker(history, index, notice, report)
     for index, entry in history.of(_T.CONTRACT_TERMINATED, _T.CONTRACT_EXPIRED):
         _check_end(history, index, entry, report)
     _check_told(history, report)
+    report.facts["halted"] = sorted(
+        name for name, steps in history.lives.items() if steps and steps[-1][1].halts
+    )
+
+
+def check_halts(history: History, report: Report) -> None:
+    """AUD-057: nothing happens under a halt, after an end, or by who has left."""
     over = {entry.scope: index for index, entry in history.of(_T.CONTRACT_EXPIRED)}
     for index, entry in history.of(*_STOPPED_BY_HALT):
         life = history.life_before(entry.scope, index)
@@ -221,9 +228,6 @@ def check_lives(history: History, report: Report) -> None:
         if halts:
             report.add("AUD-057", f"averaged while {halts[0].digest} halts the successor", index=index)
     _check_gone(history, report)
-    report.facts["halted"] = sorted(
-        name for name, steps in history.lives.items() if steps and steps[-1][1].halts
-    )
 
 
 def _check_gone(history: History, report: Report) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from policies.verify.history import History
     from policies.verify.report import Report
 
-__all__ = ["Models"]
+__all__ = ["Models", "finish_models"]
 
 _RULE = "AUD-097"
 _KINDS = (
@@ -110,13 +110,10 @@ class Models:
             self._made(index, entry, opened, kappa)
 
     def finish(self) -> None:
-        """Reads what is left, and says what was not followed."""
+        """Reads what is left."""
         self._read(self._history.size)
-        self._report.facts["models"] = {"rounds": self._rounds, "recomputed": self._followed}
-        if self._followed < self._rounds:
-            left = f"models of {self._rounds - self._followed} of {self._rounds} rounds"
-            why = "whose sums, or the models before, are not at hand (--vectors; --model for a start model)"
-            self._report.not_checked(f"{_RULE}: {left}, {why}")
+        self._report.tallies["models.rounds"] += self._rounds
+        self._report.tallies["models.recomputed"] += self._followed
 
     def _read(self, before: int) -> None:
         while self._left and self._left[-1][0] < before:
@@ -186,6 +183,16 @@ class Models:
             self._report.add(
                 _RULE, f"candidate {entry.pub['candidate']}; the sums give {released}", index=index
             )
+
+
+def finish_models(report: Report) -> None:
+    """What is told of all runs together, and what was not followed."""
+    rounds, followed = report.tallies["models.rounds"], report.tallies["models.recomputed"]
+    report.facts["models"] = {"rounds": rounds, "recomputed": followed}
+    if followed < rounds:
+        left = f"models of {rounds - followed} of {rounds} rounds"
+        why = "whose sums, or the models before, are not at hand (--vectors; --model for a start model)"
+        report.not_checked(f"{_RULE}: {left}, {why}")
 
 
 def _named(data: bytes | None, server: Server | None, name: str) -> _Named | None:

@@ -7,33 +7,40 @@ on.
 
 from __future__ import annotations
 
+import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from policies.contract.clauses import parse as parse_contract
 from policies.encoding import canonical, digest, parse, unb64
 from policies.errors import EncodingError, IriaiError
-from policies.log.bundle import (
-    FORMAT,
-    TILE,
-    DecisionRecord,
-    manifest_of,
-    split_tile,
-    tile_name,
-    tile_names,
-    unpack,
-)
-from policies.log.checkpoint import open_checkpoint, parse_checkpoint, parse_note
-from policies.log.entries import ALIAS_KEY_BYTES, SALT_BYTES, check_entry, commitment
-from policies.log.errors import BodyTooLargeError, BundleError, EntryError, NoteError, QuorumError
-from policies.log.kinds import DIGEST, ID, VERSION
-from policies.log.merkle import MemoryTree, leaf_hash
-from policies.signing import Envelope, parse_envelope_json
-from policies.verify.history import History
+from policies.limits import BUNDLE_ORGANISATIONS, CONTRACT_BYTES, RECIPE_BYTES
+from policies.log.bundle import TILE, VERSIONS
+from policies.log.checkpoint import KeyKind, open_checkpoint, parse_checkpoint, parse_note
+from policies.log.entries import ALIAS_KEY_BYTES
+from policies.log.errors import BundleError, NoteError, ProofError, QuorumError
+from policies.log.kinds import ID, VERSION
+from policies.log.merkle import HASH_BYTES
+from policies.log.tiles import TileName, parse_tile_path, tiles_of
+from policies.log.zipform import MANIFEST, manifest_pieces
+from policies.signing import parse_envelope_json
+from policies.verify.history import RUN_KINDS, History
+from policies.verify.keyring import keyring_of
+from policies.verify.ledger import CODES, Ledger
+from policies.verify.packs import RULES_OF, envelope_of, pack_name
+from policies.verify.parallel import chunks, in_order
+from policies.verify.scan import Scan
+from policies.verify.source import Files, Source
+from policies.verify.spill import SpillFile, SpillTree
+from policies.verify.store import Store
+from policies.verify.tree_rules import REFS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from policies.log.checkpoint import Checkpoint, Policy
+    from policies.log.checkpoint import Checkpoint
+    from policies.log.policy import Policy
     from policies.verify.report import Report
 
 __all__ = ["Unreadable", "read_history"]
@@ -41,6 +48,10 @@ __all__ = ["Unreadable", "read_history"]
 Json = Any
 _GRADES = ("auditor", "member")
 _REQUIRED = ("BUNDLE", "MANIFEST", "checkpoint", "checkpoints.log", "policy", "keys/aliases.json")
+_FILES_PER_PART = 256
+_ALIAS_BYTES = 256  # of one organisation with its key
+_SIGNATURES_BYTES = 4 * CONTRACT_BYTES  # the contract in base64, and every signature that may be there
+TILES_PER_PART = 16
 _BUNDLE_FIELDS = {"format", "grade", "origin", "size", "software", "v"}
 
 
@@ -48,54 +59,102 @@ class Unreadable(Exception):  # noqa: N818  not an error of ours: the report say
     """The audit cannot go on; the report has the finding."""
 
 
-def read_history(data: bytes, policy: Policy, report: Report, *, grade: str | None = None) -> History:
+def read_history(
+    data: bytes | Path, policy: Policy, report: Report, *, grade: str | None = None, jobs: int = 1
+) -> History:
     """The history in a bundle.
 
     Args:
-        data: The bundle.
+        data: The bundle, or the path of its file, which stays open as long as the history is used.
         policy: The auditor's own.
         report: Gets the findings.
         grade: What the auditor asked for; it decides, and a bundle of another grade is a finding. None takes
             the bundle's word, which nobody signed: for looking at entries, never for a verdict.
+        jobs: Processes that read at the same time.
 
     Raises:
         Unreadable: The container, the versions or the checkpoint do not hold.
+        OSError: The file cannot be read, or there is no room for temporary files.
     """
-    files = _container(data, report)
+    files = _container(data, report, jobs)
     checkpoint = _checkpoint(files["checkpoint"], policy, report)
-    told = _header(files["BUNDLE"], checkpoint, report)
+    version, told = _header(files, checkpoint, report)
     if grade is not None and told != grade:
         report.add("AUD-004", f"a bundle of grade {told}, yet grade {grade} is asked for")
-    history = History(policy=policy, checkpoint=checkpoint, grade=grade or told, files=files)
-    _read_entries(history, report)
+        if grade == "auditor":  # of a member's view nothing that an audit asks for can be said
+            report.remarks.append(
+                "nothing else was looked at: ask for the auditor's bundle, or look at this view with"
+                " --grade member, which is no audit"
+            )
+            raise Unreadable
+    _check_tiles(files, checkpoint.size, version, report)
+    ledger = Ledger(checkpoint.size)
+    history = History(
+        policy=policy,
+        checkpoint=checkpoint,
+        grade=grade or told,
+        files=files,
+        tree=SpillTree(checkpoint.size),
+        store=Store(files, ledger),
+    )
     _read_aliases(history, report)
     _read_documents(history, report)
-    _read_packs(history, report)
+    _scan(history, version, report, jobs)
+    ledger.sort_runs(frozenset(CODES[kind] for kind in RUN_KINDS))
     return history
 
 
-def _container(data: bytes, report: Report) -> dict[str, bytes]:
+def _container(data: bytes | Path, report: Report, jobs: int) -> Files:
+    """1. structure; 2. the sum of every file; 3. what must be there; 4. MANIFEST."""
     try:
-        files = unpack(data)
+        files = Files(Source(data))  # 1.
+        digests = SpillFile()
+        parts = chunks(files.container.count, _FILES_PER_PART)
+        for wrong in in_order(lambda part: _check_sums(files, part, digests), parts, jobs):  # 2.
+            if wrong:
+                report.add("AUD-001", wrong)
+                raise Unreadable
     except BundleError as error:
         report.add("AUD-001", f"needs {error.need}; found {error.found}")
         raise Unreadable from error
     missing = [name for name in _REQUIRED if name not in files]
-    if missing:
+    if missing:  # 3.
         report.add("AUD-002", "missing " + " ".join(missing))
         raise Unreadable
-    if files["MANIFEST"] != manifest_of(files):
-        report.add("AUD-003", _manifest_difference(files))
+    _check_manifest(files, digests, report)  # 4.
     return files
 
 
-def _manifest_difference(files: Mapping[str, bytes]) -> str:
+def _check_sums(files: Files, part: range, digests: SpillFile) -> str:
+    """Sums of some files, by their numbers, or what is wrong; their digests are kept in this order."""
     try:
-        listed = parse(files["MANIFEST"])["files"]
-        wrong = [name for name in files if name != "MANIFEST" and listed.get(name) != digest(files[name])]
-    except (EncodingError, TypeError, KeyError, AttributeError):
-        return "MANIFEST is not the canonical list of the other files"
-    return " ".join(wrong[:5]) or "MANIFEST lists other files"
+        found = [files.container.check_file(one) for one in files.container.numbered(part)]
+    except BundleError as error:
+        return f"needs {error.need}; found {error.found}"
+    digests.write(part.start * HASH_BYTES, b"".join(found))
+    return ""
+
+
+def _check_manifest(files: Files, digests: SpillFile, report: Report) -> None:
+    """AUD-003, without holding the list of all files."""
+    listed = (
+        (name, digests.read(number * HASH_BYTES, HASH_BYTES))
+        for number, name in enumerate(files.container.names())
+        if name != MANIFEST
+    )
+    found = files.container.find(MANIFEST)
+    said = iter(()) if found is None else files.container.pieces(found)
+    held = b""
+    for piece in manifest_pieces(listed):
+        while len(held) < len(piece) and (more := next(said, b"")):
+            held += more
+        if not held.startswith(piece):
+            names = "/".join(piece.decode("ascii").split('"')[-4:-3])
+            report.add("AUD-003", f"MANIFEST is not the canonical list of the other files, from {names} on")
+            return
+        held = held[len(piece) :]
+    if held or next(said, b""):
+        report.add("AUD-003", "MANIFEST goes on after the last file")
 
 
 def _text(data: bytes) -> str:
@@ -112,7 +171,8 @@ def _checkpoint(data: bytes, policy: Policy, report: Report) -> Checkpoint:
         report.add("AUD-010", f"checkpoint: needs {error.need}; found {error.found}")
         raise Unreadable from error
     try:
-        checkpoint = open_checkpoint(_text(data), policy.logs)
+        keys = [one for one in policy.logs if one.kind is KeyKind.LOG]  # others: `policies.verify.witnesses`
+        checkpoint = open_checkpoint(_text(data), keys)
     except NoteError as error:
         report.add("AUD-011", f"checkpoint: needs {error.need}; found {error.found}")
         raise Unreadable from error
@@ -123,60 +183,136 @@ def _checkpoint(data: bytes, policy: Policy, report: Report) -> Checkpoint:
     return checkpoint
 
 
-def _header(data: bytes, checkpoint: Checkpoint, report: Report) -> str:
-    """The grade, if `BUNDLE` is one that this tool knows."""
+def _header(files: Files, checkpoint: Checkpoint, report: Report) -> tuple[int, str]:
+    """Version and grade, if `BUNDLE` is one that this tool knows."""
     try:
-        head = parse(data)
+        head = parse(files["BUNDLE"])
     except EncodingError as error:
         report.add("AUD-004", f"BUNDLE: needs {error.need}; found {error.found}")
         raise Unreadable from error
     if not isinstance(head, dict) or set(head) != _BUNDLE_FIELDS:
         report.add("AUD-004", "BUNDLE has other fields")
         raise Unreadable
-    known = (head["format"], head["v"]) == (FORMAT, 1) and isinstance(head["v"], int)
+    known = type(head["v"]) is int and head["format"] == VERSIONS.get(head["v"])
     if not known or head["grade"] not in _GRADES or not VERSION.holds(head["software"]):
         report.add("AUD-004", f"BUNDLE: {head['format']} {head['v']} {head['grade']} {head['software']}")
         raise Unreadable
     if (head["origin"], head["size"]) != (checkpoint.origin, checkpoint.size):
         report.add("AUD-004", f"BUNDLE says {head['origin']} of size {head['size']}")
-    return str(head["grade"])
-
-
-def _read_entries(history: History, report: Report) -> None:
-    """Bytes, root and entries, in this order: 1. the tiles of the size; 2. framing; 3. root; 4. each body."""
-    expected = tile_names(history.size)
-    found = {name for name in history.files if name.startswith("tile/entries/")}
-    if found != set(expected):
-        report.add("AUD-002", "entry tiles: " + " ".join(sorted(found ^ set(expected))[:5]))
+    if head["v"] != files.container.layout:
+        report.add("AUD-001", f"needs {MANIFEST} where format {head['v']} has it; found it elsewhere")
         raise Unreadable
-    bodies: list[bytes] = []
-    for name, (start, end) in expected.items():
+    return int(head["v"]), str(head["grade"])
+
+
+def _check_tiles(files: Files, size: int, version: int, report: Report) -> None:
+    """AUD-002: exactly the tiles of the size, and packs of no other."""
+    wrong = list(_misplaced(files, size, version))
+    if wrong:
+        report.add("AUD-002", "tiles: " + " ".join(sorted(wrong)[:5]))
+        raise Unreadable
+    tiles = -(-size // TILE)
+    for folder, rule in RULES_OF.items():
+        for name in files.container.names(f"{folder}/"):
+            number = name.removeprefix(f"{folder}/").removesuffix(".jsonl")
+            if int(re.sub("[x/]", "", number)) >= tiles or name != pack_name(folder, _number(number)):
+                report.add(rule, f"{name}: of no tile of the log")
+
+
+def _number(text: str) -> int:
+    return int(re.sub("[x/]", "", text))
+
+
+def _misplaced(files: Files, size: int, version: int) -> Iterator[str]:
+    """Names of a few tiles that are missing, or that the size has not."""
+    entries = (TileName(None, at, min(TILE, size - at * TILE)) for at in range(-(-size // TILE)))
+    hashes = tiles_of(size) if version > 1 else iter(())
+    count = 0
+    for one in chain(entries, hashes):
+        count += 1
+        if one.path() not in files:
+            yield one.path()
+            return
+    if sum(1 for _ in files.container.names("tile/")) == count:
+        return
+    wanted = {0 if one.level is None else one.level + 1 for one in tiles_of(size)} | {0}
+    for name in files.container.names("tile/"):
         try:
-            bodies += split_tile(history.files[name], end - start)
-        except BundleError as error:
-            report.add("AUD-022", f"{name}: needs {error.need}; found {error.found}")
-            raise Unreadable from error
-    history.tree = MemoryTree(leaf_hash(body) for body in bodies)
-    if history.tree.root() != history.checkpoint.root:
-        report.add(
-            "AUD-020", f"recomputed {history.tree.root().hex()}, signed {history.checkpoint.root.hex()}"
-        )
-    for index, body in enumerate(bodies):
-        try:
-            history.entries[index] = check_entry(body)
-        except (EncodingError, BodyTooLargeError) as error:
-            report.add("AUD-030", f"needs {error.need}; found {error.found}", index=index)
-        except EntryError as error:
-            report.add("AUD-031", f"needs {error.need}; found {error.found}", index=index)
+            one = parse_tile_path(name)
+        except ProofError:
+            yield name
+            return
+        level = 0 if one.level is None else one.level
+        known = one.level is None or (version > 1 and level + 1 in wanted)
+        if not known or one.width != min(TILE, (size >> 8 * level) - one.n * TILE):
+            yield name
+            return
+
+
+def _scan(history: History, version: int, report: Report, jobs: int) -> None:
+    """1. every tile; 2. what refers back beyond its part; 3. the tree above the tiles; 4. the root."""
+    store, tree = history.store, history.tree
+    scan = Scan(
+        files=history.files,
+        ledger=history.ledger,
+        tree=tree,
+        keyring=keyring_of(history),
+        origin=history.checkpoint.origin,
+        grade=history.grade,
+        hashed=version > 1,
+    )
+    back: list[tuple[int, int]] = []
+    for part in in_order(scan.tiles, chunks(-(-history.size // TILE), TILES_PER_PART), jobs):  # 1.
+        report.take(part.report)
+        if part.fatal:
+            raise Unreadable
+        history.ledger.codes[part.start : part.start + len(part.codes)] = part.codes
+        first = part.start // TILE
+        store.broken[first : first + len(part.broken)] = part.broken
+        back = part.refs
+        _check_back(history, back, report)  # 2.
+    tree.finish()  # 3.
+    if version > 1:
+        _check_upper(history, report)
+    if tree.root() != history.checkpoint.root:  # 4.
+        report.add("AUD-020", f"recomputed {tree.root().hex()}, signed {history.checkpoint.root.hex()}")
+
+
+def _check_back(history: History, refs: Sequence[tuple[int, int]], report: Report) -> None:
+    """AUD-034 of entries that refer to another part of the log."""
+    store = history.store
+    for index, ref in refs:
+        permitted = REFS.get(store.kind(index))
+        if permitted is not None and store.has(ref) and store.kind(ref) not in permitted:
+            report.add("AUD-034", f"{store.kind(index)} refers to {store.kind(ref)}", index=index)
+
+
+def _check_upper(history: History, report: Report) -> None:
+    """AUD-021 above the lowest level, whose tiles were compared with the entries."""
+    for one in tiles_of(history.size):
+        if one.level:
+            start = one.n * TILE
+            expected = history.tree.hashes(8 * one.level, start, start + one.width)
+            if history.files.get(one.path()) != b"".join(expected):
+                report.add("AUD-021", f"{one.path()} is not of the entries")
 
 
 def _read_aliases(history: History, report: Report) -> None:
+    data = history.files["keys/aliases.json"]
+    if len(data) > BUNDLE_ORGANISATIONS * _ALIAS_BYTES:
+        report.add(
+            "AUD-049", f"keys/aliases.json: {len(data)} bytes, for at most {BUNDLE_ORGANISATIONS} keys"
+        )
+        return
     try:
-        table = parse(history.files["keys/aliases.json"])
+        table = parse(data)
         keys = {org: unb64(text) for org, text in table.items()}
-        strict = canonical(table) == history.files["keys/aliases.json"]
+        strict = canonical(table) == data
     except (EncodingError, AttributeError) as error:
         report.add("AUD-049", f"keys/aliases.json: {type(error).__name__}")
+        return
+    if len(keys) > BUNDLE_ORGANISATIONS:
+        report.add("AUD-049", f"keys/aliases.json: {len(keys)} organisations, at most {BUNDLE_ORGANISATIONS}")
         return
     wrong = [org for org, key in keys.items() if not ID.holds(org) or len(key) != ALIAS_KEY_BYTES]
     if wrong or not strict or len(set(keys.values())) != len(keys):
@@ -185,8 +321,8 @@ def _read_aliases(history: History, report: Report) -> None:
 
 
 def _named(history: History, folder: str, suffix: str) -> Iterator[tuple[str, bytes]]:
-    for name, data in history.files.items():
-        if name.startswith(folder) and name.endswith(suffix):
+    for name, data in history.files.under(folder):
+        if name.endswith(suffix):
             yield "sha256:" + name.removeprefix(folder).removesuffix(suffix), data
 
 
@@ -203,7 +339,13 @@ def _read_documents(history: History, report: Report) -> None:
             if digest(data) != named:
                 report.add(rule, f"{folder}{named}: the bytes have digest {digest(data)}")
     _read_contracts(history, report)
+    wanted = {one.recipe_digest for contract in history.contracts.values() for one in contract.recipes}
     for named, data in _named(history, "annexes/", ".json"):
+        if named not in wanted:
+            continue  # nothing rests on it
+        if len(data) > RECIPE_BYTES:
+            report.add("AUD-051", f"recipe {named} has {len(data)} bytes, more than {RECIPE_BYTES}")
+            continue
         try:
             recipe = parse(data)
         except EncodingError as error:
@@ -222,117 +364,25 @@ def _read_contracts(history: History, report: Report) -> None:
         except IriaiError as error:
             report.add("AUD-050", f"{named}: {error.code}: needs {error.need}; found {error.found}")
     for named, data in _named(history, "contracts/", ".dsse"):
+        if len(data) > _SIGNATURES_BYTES:
+            report.add("AUD-050", f"signatures of {named}: {len(data)} bytes")
+            continue
         try:
-            history.signatures[named] = _envelope(parse_envelope_json(data))
+            history.signatures[named] = envelope_of(parse_envelope_json(data))
         except EncodingError as error:
             report.add("AUD-050", f"signatures of {named}: needs {error.need}; found {error.found}")
 
 
-def _envelope(obj: Json) -> Envelope:
-    """An envelope in its one spelling.
-
-    Raises:
-        EncodingError: Other keys, or base64 in another spelling.
-    """
-    envelope = Envelope.from_json(obj)
-    if envelope.to_json() != obj:
-        raise EncodingError(need="standard base64", found="another spelling", remedy="send it unchanged")
-    return envelope
-
-
-def _lines(history: History, folder: str, rule: str, report: Report) -> Iterator[tuple[int, dict[str, Json]]]:
-    """Lines of a pack, by entry index: ascending, in the pack of the entry's tile, canonical."""
-    for name, data in history.files.items():
-        if not name.startswith(f"{folder}/"):
-            continue
-        last = ("", -1, "")
-        for line in data.split(b"\n")[:-1]:
-            try:
-                one = parse_envelope_json(line) if folder == "envelopes" else parse(line)
-                index = one["index"]
-                place = (name, index, str(one.get("field", "")))
-                fits = f"{folder}/{tile_name(index // TILE)}.jsonl" == name and 0 <= index < history.size
-                ordered = place > last
-            except (EncodingError, TypeError, KeyError, AttributeError) as error:
-                report.add(rule, f"{name}: {type(error).__name__}")
-                continue
-            if not fits or not ordered:
-                report.add(rule, f"{name}: line of entry {index} out of place")
-                continue
-            last = place
-            yield index, one
-        if not data.endswith(b"\n"):
-            report.add(rule, f"{name}: no whole lines")
-
-
-def _read_packs(history: History, report: Report) -> None:
-    for index, one in _lines(history, "envelopes", "AUD-040", report):
-        if set(one) != {"envelope", "index"}:
-            report.add("AUD-040", "the line has other keys", index=index)
-            continue
-        try:
-            history.envelopes[index] = _envelope(one["envelope"])
-        except EncodingError as error:
-            report.add("AUD-040", f"needs {error.need}; found {error.found}", index=index)
-    for index, one in _lines(history, "decisions", "AUD-059", report):
-        record = _decision(index, one)
-        if record is None:
-            report.add("AUD-059", "the record has other fields", index=index)
-        else:
-            history.decisions[index] = record
-    for index, one in _lines(history, "disclosures", "AUD-082", report):
-        _disclosure(history, index, one, report)
-
-
-def _salt(text: Json) -> bytes | None:
-    """Bytes of 32 lower-case hex digits, or None."""
-    if not isinstance(text, str) or len(text) != 2 * SALT_BYTES:
-        return None
-    try:
-        salt = bytes.fromhex(text)
-    except ValueError:
-        return None
-    return salt if salt.hex() == text else None
-
-
-def _decision(index: int, one: dict[str, Json]) -> DecisionRecord | None:
-    if set(one) != {"decision", "index", "request", "salt", "state"} or not DIGEST.holds(one["decision"]):
-        return None
-    salt = _salt(one["salt"])
-    if salt is None:
-        return None
-    return DecisionRecord(
-        index=index, decision=one["decision"], request=one["request"], state=one["state"], salt=salt
-    )
-
-
-def _disclosure(history: History, index: int, one: dict[str, Json], report: Report) -> None:
-    entry = history.entries.get(index)
-    if entry is None:
-        return
-    salt = _salt(one.get("salt"))
-    if set(one) != {"field", "index", "salt", "value"} or salt is None or one["field"] not in entry.sd:
-        report.add("AUD-082", "a disclosure of a field that the entry does not have", index=index)
-        return
-    name, kind = one["field"], entry.schema.sd_kind(one["field"])
-    if commitment(salt, name, one["value"]) != entry.sd[name]:
-        report.add("AUD-082", f"{name}: the value does not open the commitment", index=index)
-    elif kind is None or not kind.holds(one["value"]):
-        report.add("AUD-031", f"{name}: not {kind.name if kind else 'a field'}", index=index)
-    else:
-        history.opened[index][name] = one["value"]
-
-
-def checkpoint_lines(data: bytes) -> Iterator[str]:
+def checkpoint_lines(files: Files) -> Iterator[str]:
     """Notes of ``checkpoints.log``.
 
     Raises:
         EncodingError: A line that is not ``{"note": text}`` in canonical form.
     """
-    for line in data.split(b"\n")[:-1]:
+    for line in files.lines("checkpoints.log"):
+        if line.endswith(b"\0"):
+            raise EncodingError(need="whole lines", found="a cut one", remedy="export it again")
         one = parse_envelope_json(line)
         if not isinstance(one, dict) or set(one) != {"note"} or not isinstance(one["note"], str):
             raise EncodingError(need='{"note": text}', found="another line", remedy="export it again")
         yield one["note"]
-    if data and not data.endswith(b"\n"):
-        raise EncodingError(need="whole lines", found="a cut one", remedy="export it again")

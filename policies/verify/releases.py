@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies.contract.coherence import owner_of
 from policies.log.entries import EntryType
+from policies.privacy.statement import NOT_PRIVATE
 from policies.verify.documents import check_report, check_statement
 from policies.verify.judgements import taken_back
 from policies.verify.probes import accepted_by
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from policies.verify.history import History
     from policies.verify.report import Report
 
-__all__ = ["check_releases"]
+__all__ = ["check_releases", "finish_releases"]
 
 Json = Any
 _ELSEWHERE = frozenset(
@@ -29,9 +30,8 @@ _ELSEWHERE = frozenset(
 
 def check_releases(history: History, report: Report) -> None:
     """AUD-070 to AUD-072 and AUD-076."""
-    released: dict[tuple[str | None, str, str], int] = {}
+    released = history.released()
     for index, entry in history.of(EntryType.MODEL_RELEASED):
-        released.setdefault((entry.scope, *_subject(entry)), index)
         contract = history.contracts.get(entry.scope or "")
         if contract is None:
             report.add("AUD-070", "its contract is not in the bundle", index=index)
@@ -43,7 +43,13 @@ def check_releases(history: History, report: Report) -> None:
         if min(before, default=index) >= index:
             report.add("AUD-070", "delivered without a release before it", index=index)
     _check_lineage(history, report)
-    report.facts["releases"] = sorted(f"{tier} {model}" for _, model, tier in released)
+
+
+def finish_releases(history: History, report: Report) -> None:
+    """What is told of all runs together."""
+    report.facts["releases"] = sorted(f"{tier} {model}" for _, model, tier in history.released())
+    if report.tallies["not_private"]:  # one such release is what a reader must know, whatever came after
+        report.facts["privacy"] = NOT_PRIVATE
 
 
 def _subject(entry: Entry) -> tuple[str, str]:
@@ -129,15 +135,13 @@ def _check_heard(
     silent = sorted(expected - set(votes))
     if silent:
         report.add("AUD-076", "no vote of " + " ".join(silent), index=index)
-    last: dict[str, int] = {}
+    by_org = {one.org: one.party for one in contract.parties}
+    last = {by_org[org]: at for org, at in history.heard.get(index, {}).items() if org in by_org}
     vouched: dict[str, int] = {}
-    for at in sorted(history.senders):
+    for at in sorted(history.receipted):
         party = history.sender_party(at)
         if party is not None and history.entries[at].scope == entry.scope:
-            if at < index:
-                last[party] = at
-            if at in history.receipted:
-                vouched[party] = at
+            vouched[party] = at
     cut = sorted(one for one in contributors if vouched.get(one, -1) < last.get(one, 0))
     if cut:
         report.not_checked(

@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 from policies.contract.thresholds import groups_to_open, least_online
 from policies.log.entries import EntryType
 from policies.log.schema import REFUSALS
+from policies.verify.ledger import CODES
+from policies.verify.report import Report
+from policies.verify.spill import Doubles
 
 if TYPE_CHECKING:
     from policies.contract.clauses import Contract
     from policies.log.entries import Entry
     from policies.verify.history import Attempt, AttemptKey, History
-    from policies.verify.report import Report
 
-__all__ = ["check_rounds"]
+__all__ = ["check_rounds", "check_updates", "finish_rounds"]
 
 Json = Any
+_ROUNDS, _CONTRIBUTIONS = "rounds.", "contributions."
 _WORDS = {
     EntryType.CONTRIBUTION_ACCEPTED: "accepted",
     EntryType.CONTRIBUTION_REFUSED: "refused",
@@ -33,10 +36,9 @@ _WORDS = {
 
 
 def check_rounds(history: History, report: Report) -> None:
-    """AUD-048, AUD-052 to AUD-054, AUD-056 and the log's half of AUD-069."""
+    """AUD-048, AUD-052 to AUD-054, AUD-056 and the log's half of AUD-069, in one run."""
     verdicts = _verdicts(history, report)
     _check_refusals(history, report)
-    _check_updates(history, verdicts, report)
     for key, attempt in history.attempts().items():
         _check_submissions(history, key, attempt, verdicts, report)
         if attempt.closed is not None:
@@ -44,11 +46,16 @@ def check_rounds(history: History, report: Report) -> None:
         if attempt.aggregate is not None:
             _check_aggregate(history, attempt, verdicts, report)
     closed = [attempt.closed for attempt in history.attempts().values() if attempt.closed is not None]
-    outcomes = Counter(history.entries[index].pub["outcome"] for index in closed)
-    report.facts["rounds"] = dict(sorted(outcomes.items()))
-    report.facts["contributions"] = dict(
-        sorted(Counter(_WORDS[history.entries[one[0]].type] for one in verdicts.values()).items())
-    )
+    report.tallies.update(f"{_ROUNDS}{history.entries[index].pub['outcome']}" for index in closed)
+    words = (_WORDS[history.store.kind(one[0])] for one in verdicts.values())
+    report.tallies.update(_CONTRIBUTIONS + word for word in words)
+
+
+def finish_rounds(report: Report) -> None:
+    """What is told of all runs together."""
+    for name, prefix in (("rounds", _ROUNDS), ("contributions", _CONTRIBUTIONS)):
+        counts = {key.removeprefix(prefix): n for key, n in report.tallies.items() if key.startswith(prefix)}
+        report.facts[name] = dict(sorted(counts.items()))
 
 
 def _verdicts(history: History, report: Report) -> dict[int, list[int]]:
@@ -58,7 +65,7 @@ def _verdicts(history: History, report: Report) -> dict[int, list[int]]:
         judged = [
             ref
             for ref in entry.refs
-            if ref in history.entries and history.entries[ref].type is EntryType.SUBMISSION_RECEIVED
+            if history.store.has(ref) and history.store.kind(ref) is EntryType.SUBMISSION_RECEIVED
         ]
         if len(judged) != 1 or entry.refs[0] != judged[0]:
             report.add("AUD-052", "a verdict names one submission, first", index=index)
@@ -84,16 +91,23 @@ def _check_refusals(history: History, report: Report) -> None:
             report.add("AUD-053", f"the contract has no clause {clause}", index=index)
 
 
-def _check_updates(history: History, verdicts: dict[int, list[int]], report: Report) -> None:
-    """No update counts twice; one that comes again and is refused for it counts once."""
-    seen: dict[str, int] = {}
-    for index, entry in history.of(EntryType.SUBMISSION_RECEIVED):
-        judged = {history.entries[at].type for at in verdicts.get(index, [])}
-        if judged == {EntryType.CONTRIBUTION_REFUSED}:
-            continue
-        first = seen.setdefault(entry.pub["update"], index)
-        if first != index:
-            report.add("AUD-048", f"the update of entry {first} again", index=index)
+def check_updates(history: History, report: Report) -> None:
+    """AUD-048: no update counts twice, in any run; one that comes again and is refused for it counts once."""
+    code, doubles = CODES[EntryType.SUBMISSION_RECEIVED], Doubles()
+    doubles.add((row.mark, index) for index, row in history.ledger.rows() if row.code == code)
+    verdicts: dict[str | None, dict[int, list[int]]] = {}
+    for group in doubles.groups():
+        seen: dict[str, int] = {}
+        for index in group:
+            entry = history.entries[index]
+            if entry.run not in verdicts:
+                verdicts = {entry.run: _verdicts(history.view(entry.run), Report())}  # one run at a time
+            judged = {history.store.kind(at) for at in verdicts[entry.run].get(index, [])}
+            if judged == {EntryType.CONTRIBUTION_REFUSED}:
+                continue
+            first = seen.setdefault(entry.pub["update"], index)
+            if first != index:
+                report.add("AUD-048", f"the update of entry {first} again", index=index)
 
 
 def _check_submissions(

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policies.log.entries import EntryType
 from policies.privacy.blocks import HELD_OUT, TRAIN
 from policies.privacy.spending import blocks_named
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from policies.log.entries import Entry
     from policies.verify.history import History
 
-__all__ = ["Spend", "read_spends", "split_of"]
+__all__ = ["Spend", "read_spends", "spend_of", "split_of"]
+
+Json = Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,20 +50,23 @@ def read_spends(history: History) -> list[Spend]:
     """Every ``epsilon.spent`` whose sender is known."""
     spends = []
     for index, entry in history.of(EntryType.EPSILON_SPENT):
-        sender, told = history.senders.get(index), history.stated(index)
-        if sender is None or not told:
+        maker, told = history.senders.maker(index), history.stated(index)
+        if maker is None or not told:
             continue
-        spends.append(
-            Spend(
-                index=index,
-                org=sender.org,
-                scope=entry.scope,
-                mechanism=entry.pub["mechanism"],
-                plan=entry.pub["plan"],
-                steps=entry.pub["steps"],
-                lineage=told["lineage"],
-                blocks=blocks_named(split_of(entry.pub["mechanism"]), told),
-                rho_nano=told["rho_nano"],
-            )
-        )
+        spends.append(spend_of(index, entry, maker.org, told))
     return spends
+
+
+def spend_of(index: int, entry: Entry, org: str, told: Mapping[str, Json]) -> Spend:
+    """An entry ``epsilon.spent``, by what its owner signed."""
+    return Spend(
+        index=index,
+        org=org,
+        scope=entry.scope,
+        mechanism=entry.pub["mechanism"],
+        plan=entry.pub["plan"],
+        steps=entry.pub["steps"],
+        lineage=told["lineage"],
+        blocks=blocks_named(split_of(entry.pub["mechanism"]), told),
+        rho_nano=told["rho_nano"],
+    )

@@ -38,9 +38,9 @@ from policies.secagg.agreed import agreed_terms
 from policies.secagg.opening import OpenedSum
 from policies.secagg.probes import release_guard
 from policies.secagg.record import Record
-from policies.verify.models import Models
+from policies.verify.models import Models, finish_models
 from policies.verify.probes import chosen_in, expected_teams
-from policies.verify.told import check_told
+from policies.verify.told import check_told, finish_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,8 +54,9 @@ if TYPE_CHECKING:
 
     Vectors = Mapping[str, bytes | memoryview]
 
-__all__ = ["check_sums"]
+__all__ = ["check_sums", "finish_sums"]
 
+_MEMBERS = "sum_members."
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # a recipe that is none: AUD-051 says so
 
 
@@ -101,15 +102,13 @@ def check_sums(
     """
     sums = list(_sums(history, report))
     if not sums:
-        if vectors:
-            report.not_checked(f"AUD-096: {len(vectors)} masked vectors, as this bundle has no opened sum")
         return
     if history.grade != "auditor":
+        report.tallies["sums.unopened"] += len(sums)
         report.not_checked("AUD-095, 096: transcripts of opened sums (this is a member's bundle)")
         return
     seen: dict[tuple[str | None, int | None], int] = {}
     opened: dict[str | None, list[OpenedSum]] = {}
-    redone, sizes = 0, list[int]()
     models = Models(history, report, given)
     for one in sums:
         first = seen.setdefault((one.entry.run, one.entry.round), one.index)
@@ -120,26 +119,40 @@ def check_sums(
             _check_place(one, checked)
             _check_rank(one, checked, opened.setdefault(one.entry.run, []))
             pieces = list[bytes]()
-            redone += _redo(one, checked, vectors, pieces.append)
+            report.tallies["sums.redone"] += _redo(one, checked, vectors, pieces.append)
             _follow(one, checked, b"".join(pieces), models)
-            sizes += [len(checked.survivors(number)) for number in checked.record.opened]
-    report.facts["sums"] = {"opened": len(sums), "redone": redone}
-    report.facts["sum_members"] = {"fewest": min(sizes, default=0), "most": max(sizes, default=0)}
-    if redone:
-        report.recomputed(f"AUD-096: {redone} of {len(sums)} opened sums redone from masked vectors")
-    if redone < len(sums):
-        left = f"{len(sums) - redone} of {len(sums)} opened sums"
-        report.not_checked(
-            f"AUD-096: {left}, whose masked vectors are not at hand ({_why(history, vectors)})"
-        )
+            sizes = (len(checked.survivors(number)) for number in checked.record.opened)
+            report.tallies.update(f"{_MEMBERS}{size}" for size in sizes)
+    report.tallies["sums.opened"] += len(sums)
     models.finish()
     check_told(history, report)
 
 
+def finish_sums(history: History, report: Report, vectors: Vectors) -> None:
+    """What is told of all runs together."""
+    opened, redone = report.tallies["sums.opened"], report.tallies["sums.redone"]
+    if not opened:
+        if vectors and not report.tallies["sums.unopened"]:
+            report.not_checked(f"AUD-096: {len(vectors)} masked vectors, as this bundle has no opened sum")
+        return
+    sizes = [int(key.removeprefix(_MEMBERS)) for key in report.tallies if key.startswith(_MEMBERS)]
+    report.facts["sums"] = {"opened": opened, "redone": redone}
+    report.facts["sum_members"] = {"fewest": min(sizes, default=0), "most": max(sizes, default=0)}
+    if redone:
+        report.recomputed(f"AUD-096: {redone} of {opened} opened sums redone from masked vectors")
+    if redone < opened:
+        left = f"{opened - redone} of {opened} opened sums"
+        report.not_checked(
+            f"AUD-096: {left}, whose masked vectors are not at hand ({_why(history, vectors)})"
+        )
+    finish_models(report)
+    finish_told(report)
+
+
 def _why(history: History, vectors: Vectors) -> str:
     """What an auditor can do about sums that were not redone."""
-    named = {entry.pub["update"] for _, entry in history.of(EntryType.SUBMISSION_RECEIVED)}
-    if vectors and not named & vectors.keys():
+    submitted = history.of(EntryType.SUBMISSION_RECEIVED) if vectors else iter(())
+    if vectors and not any(entry.pub["update"] in vectors for _, entry in submitted):
         return f"none of the {len(vectors)} files belongs to this bundle"
     return "--vectors"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from policies.verify.history import AttemptKey, History
     from policies.verify.report import Report
 
-__all__ = ["check_told"]
+__all__ = ["check_told", "finish_told"]
 
 _RULE = "AUD-098"
 
@@ -52,10 +52,15 @@ def check_told(history: History, report: Report) -> None:
             refused.add(party)
     if refused:
         report.not_checked(f"{_RULE}: other sums in refused updates of {' '.join(sorted(refused))}; ask them")
-    if len(named) < len(sums):
-        report.not_checked(
-            f"{_RULE}: {len(sums) - len(named)} of {len(sums)} sums, which no member's next update names"
-        )
+    report.tallies["told.sums"] += len(sums)
+    report.tallies["told.named"] += len(named)
+
+
+def finish_told(report: Report) -> None:
+    """What is told of all runs together."""
+    sums, named = report.tallies["told.sums"], report.tallies["told.named"]
+    if named < sums:
+        report.not_checked(f"{_RULE}: {sums - named} of {sums} sums, which no member's next update names")
 
 
 def _sums(history: History) -> dict[AttemptKey, tuple[int, list[str]]]:
