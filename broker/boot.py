@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -25,24 +25,35 @@ from broker.log import LogTx, Writer
 from broker.membership.directory import ACTIVE
 from broker.membership.records import key_added
 from broker.services import BrokerKeys, Services
-from broker.settings import Settings
-from broker.store import Session, Store
+from broker.settings import Settings, database_url
+from broker.store import Session, Store, holds_log
+from broker.store.roles import prepare
 from broker.store.tables import log_entry, operator
 from broker.tls import check_own, make_certificate, pin_of, split_url
 from policies.encoding import digest
 from policies.identity import SigningKey, fingerprint, key_text, parse_key
-from policies.log.checkpoint import Policy, VerifierKey, policy_text
+from policies.log.checkpoint import VerifierKey
 from policies.log.entries import EntryType, Event
+from policies.log.policy import Policy, policy_text
 from policies.ports import from_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from broker.services import Fleet
     from policies.ports import Clock, Entropy
 
-__all__ = ["Initialised", "initialise", "load_keys", "open_services", "parse_operators", "policy_file"]
+__all__ = [
+    "Initialised",
+    "initialise",
+    "load_keys",
+    "load_log_keys",
+    "log_key_files",
+    "open_services",
+    "parse_operators",
+    "policy_file",
+]
 
 _OPERATOR: Final = re.compile(r"^[a-z][a-z0-9-]{0,40}$")
 _KEYS: Final = ("broker.key", "log.key")
@@ -102,17 +113,22 @@ def initialise(
     listen_host: str | None = None,
     tls: tuple[Path, Path] | None = None,
     origin: str | None = None,
+    predecessor: Mapping[str, object] | None = None,
+    database: str | None = None,
+    private_database: str | None = None,
+    database_owner: str | None = None,
 ) -> Initialised:
     """Makes a broker in a folder, or completes it.
 
     1. the URL and, if given, the operator's own certificate fit; 2. settings that are there say the same;
-    3. keys and certificate, where they are missing; 4. settings; 5. databases; 6. the log's first entries
-       and the operators.
+    3. keys and certificate, where they are missing; 4. settings; 5. databases, for which the owner of the
+       tables is needed once if they are of PostgreSQL; 6. the log's first entries and the operators.
 
     Raises:
         TlsInvalidError: Step 1.
         AlreadyInitialisedError: Step 2, or an operator has another key.
         KeyFileError: Step 3, a key of a log that has entries is gone.
+        StoreError: Step 5.
         OSError: The disk does not take it; repeat the command.
     """
     # 1.
@@ -125,11 +141,16 @@ def initialise(
         origin=origin or f"{host}:{port}/log/{year}a",
         listen_host=listen_host or _listen_on(host),
         listen_port=port,
+        database_url=database,
+        private_db_url=private_database,
     )
     # 2.
-    settings = _same(wanted, origin_given=origin is not None) if wanted.file.exists() else wanted
+    given = {"origin": origin, "database_url": database, "private_db_url": private_database}
+    said = ["public_url", *(name for name, value in given.items() if value is not None)]
+    settings = _same(wanted, said) if wanted.file.exists() else wanted
+    _check_owner(settings, database_owner)
     # 3.
-    fresh = not settings.main_path.exists()
+    fresh = not holds_log(settings.main_database)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in _KEYS:
         if fresh and not (settings.keys / name).exists():
@@ -142,12 +163,17 @@ def initialise(
     broker_key, log_key = (load_key(settings.keys / name) for name in _KEYS)
     keys = load_keys(settings, broker_key=broker_key, log_key=log_key)
     # 4.
-    replace_file(policy_file(directory), _policy(keys).encode("ascii"))
+    if fresh or not policy_file(directory).exists():  # later texts come with a change of the log's key
+        replace_file(policy_file(directory), _policy(keys).encode("ascii"))
     settings.models.mkdir(mode=0o700, exist_ok=True)
     if not settings.file.exists():
         settings.write()
     # 5. and 6.
-    with_entries = _begin_log(settings, keys, log_key, operators, clock=clock, entropy=entropy)
+    if database_owner is not None and settings.database_url is not None:
+        prepare(database_owner, broker=settings.database_url)
+    with_entries = _begin_log(
+        settings, keys, log_key, operators, predecessor=predecessor, clock=clock, entropy=entropy
+    )
     return Initialised(
         settings=settings,
         broker_key=key_text(keys.broker.public),
@@ -167,13 +193,25 @@ def _listen_on(host: str) -> str:
         return host if host == "localhost" else "0.0.0.0"  # noqa: S104  a public service
 
 
-def _same(wanted: Settings, *, origin_given: bool) -> Settings:
+def _check_owner(settings: Settings, owner: str | None) -> None:
+    if owner is None:
+        return
+    database_url("--database-owner", owner)
+    if settings.database_url is None:
+        raise UsageError(
+            need="--database URL with --database-owner URL",
+            found="a broker on SQLite files",
+            remedy="name the database too, or leave both away",
+        )
+
+
+def _same(wanted: Settings, names: Iterable[str]) -> Settings:
     found = Settings.load(wanted.dir)
-    for name in ("public_url", *(("origin",) if origin_given else ())):
+    for name in names:
         here, asked = getattr(found, name), getattr(wanted, name)
         if here != asked:
             raise AlreadyInitialisedError(
-                need=f"{name} {here}, as in {found.file}",
+                need=f"{name} {here or 'absent'}, as in {found.file}",
                 found=asked,
                 remedy="use another folder for another broker",
             )
@@ -208,11 +246,12 @@ def _begin_log(
     log_key: SigningKey,
     operators: Mapping[str, bytes],
     *,
+    predecessor: Mapping[str, object] | None,
     clock: Clock,
     entropy: Entropy,
 ) -> tuple[str, ...]:
     """The first entries and the operators, where they are missing; names of all operators."""
-    store = Store.open(settings.main_path, settings.private_path, settings.signer_path)
+    store = Store.open(settings.main_database, settings.private_database, settings.signer_path)
     try:
         with store.read() as session:
             known = {row.name: row.key for row in session.execute(select(operator))}
@@ -221,11 +260,16 @@ def _begin_log(
         missing = {name: key for name, key in operators.items() if name not in known}
         if empty or missing:
             writer = Writer.open(
-                store, origin=settings.origin, key=log_key, clock=clock, entropy=entropy, threaded=False
+                store,
+                origin=settings.origin,
+                key=log_key,
+                more_keys=load_log_keys(settings)[1:],
+                clock=clock,
+                entropy=entropy,
+                threaded=False,
             )
-            writer.submit(
-                lambda session, tx: _first(session, tx, keys, log_key, missing, empty=empty)
-            ).result()
+            first = _genesis(keys, log_key, predecessor) if empty else ()
+            writer.submit(lambda session, tx: _first(session, tx, first, missing)).result()
             writer.close()
         return tuple(sorted({*known, *missing}))
     finally:
@@ -245,33 +289,40 @@ def _refuse_other_keys(known: Mapping[str, str], operators: Mapping[str, bytes])
             )
 
 
-def _first(
-    session: Session,
-    tx: LogTx,
-    keys: BrokerKeys,
-    log_key: SigningKey,
-    operators: Mapping[str, bytes],
-    *,
-    empty: bool,
-) -> None:
-    if empty:
-        policy = digest(_policy(keys).encode("ascii"))
-        tx.add(
-            Event(
-                type=EntryType.LOG_GENESIS,
-                pub={"software": version("iriai"), "policy": policy, "predecessor": None},
-            )
-        )
-        tx.add(
-            Event(
-                type=EntryType.KEY_ADDED,
-                pub={"role": "log", "alg": "ed25519", "kid": digest(log_key.public), "vkey": keys.log_vkey},
-            )
-        )
-        tx.add(key_added("broker", "ed25519", keys.broker.public, shown=key_text(keys.broker.public)))
+def _genesis(
+    keys: BrokerKeys, log_key: SigningKey, predecessor: Mapping[str, object] | None
+) -> tuple[Event, ...]:
+    policy = digest(_policy(keys).encode("ascii"))
+    named = {"software": version("iriai"), "policy": policy, "predecessor": predecessor}
+    added = {"role": "log", "alg": "ed25519", "kid": digest(log_key.public), "vkey": keys.log_vkey}
+    return (
+        Event(type=EntryType.LOG_GENESIS, pub=named),
+        Event(type=EntryType.KEY_ADDED, pub=added),
+        key_added("broker", "ed25519", keys.broker.public, shown=key_text(keys.broker.public)),
+    )
+
+
+def _first(session: Session, tx: LogTx, first: tuple[Event, ...], operators: Mapping[str, bytes]) -> None:
+    for event in first:
+        tx.add(event)
     for name, key in sorted(operators.items()):
         session.execute(insert(operator).values(name=name, key=key_text(key), state=ACTIVE))
         tx.add(key_added("operator", "ed25519", key, shown=key_text(key)))
+
+
+def log_key_files(settings: Settings) -> list[Path]:
+    """Key files of the log: the first key's, then one for each time that it changed."""
+    later = settings.keys.glob("log-[0-9]*.key")
+    return [settings.keys / "log.key", *sorted(later, key=lambda path: int(path.stem.removeprefix("log-")))]
+
+
+def load_log_keys(settings: Settings) -> list[SigningKey]:
+    """Keys of the log, the first one first; the log's entries say which sign.
+
+    Raises:
+        KeyFileError: One is missing or can be read by others.
+    """
+    return [load_key(path) for path in log_key_files(settings)]
 
 
 def open_services(
@@ -290,14 +341,22 @@ def open_services(
             remedy=f"iriai-broker init --dir {directory} --url https://host:port --operator name=ed25519:…",
         )
     settings = Settings.load(directory)
-    log_key = load_key(settings.keys / "log.key")
-    keys = load_keys(settings, log_key=log_key)
+    log_keys = load_log_keys(settings)
+    keys = load_keys(settings, log_key=log_keys[0])
     pin_of(keys.tls_chain_pem)
-    store = Store.open(settings.main_path, settings.private_path, settings.signer_path)
+    store = Store.open(settings.main_database, settings.private_database, settings.signer_path)
     try:
         writer = Writer.open(
-            store, origin=settings.origin, key=log_key, clock=clock, entropy=entropy, threaded=threaded
+            store,
+            origin=settings.origin,
+            key=log_keys[0],
+            more_keys=log_keys[1:],
+            clock=clock,
+            entropy=entropy,
+            threaded=threaded,
         )
+        newest, *older = (key.text() for key in writer.vkeys)
+        keys = replace(keys, log_vkey=newest, older_log_vkeys=tuple(older))
         return Services(settings, clock, entropy, writer, engine, keys, store=store)
     except BaseException:
         store.close()

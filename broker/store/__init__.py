@@ -3,7 +3,22 @@
 
 from __future__ import annotations
 
-from broker.store.errors import SchemaUnknownError, StoreError, UnsafeSettingsError
-from broker.store.session import Session, Store
+from broker.store.errors import (
+    NotMigratedError,
+    SchemaUnknownError,
+    StoreError,
+    StoreUnreachableError,
+    UnsafeSettingsError,
+)
+from broker.store.session import Session, Store, holds_log
 
-__all__ = ["SchemaUnknownError", "Session", "Store", "StoreError", "UnsafeSettingsError"]
+__all__ = [
+    "NotMigratedError",
+    "SchemaUnknownError",
+    "Session",
+    "Store",
+    "StoreError",
+    "StoreUnreachableError",
+    "UnsafeSettingsError",
+    "holds_log",
+]

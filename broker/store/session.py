@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to the three databases.
+"""Connections to the three databases, alike on SQLite and PostgreSQL (`broker.store.sqlite`, `.postgres`).
 
-- Every transaction of a writing engine begins with ``BEGIN IMMEDIATE``: a second writer waits at its start
-  and never fails in the middle. Readers begin a plain one, see one snapshot until they end, and cannot write.
-- ``synchronous=FULL``: a commit is on the disk before it returns. Less would be many times faster and is
-  refused, because a receipt could then outlive its entry. What was asked for is read back when the store
-  opens.
-- The schema is migrated while opening; a schema from another version is refused.
+- What is committed is on the disk. Settings under which it might not be are refused when the store opens.
+- There is one writer at a time: SQLite locks the file when a transaction begins, PostgreSQL the row of the
+  log's head, which the writer reads first.
+- A reader sees one snapshot until it ends, and cannot write.
+- The schema is migrated while opening; a schema from another version is refused. Only the main database of
+  PostgreSQL is migrated by somebody else, the owner of its tables (`broker.store.roles`).
 - The writer thread of `broker.log` owns the writing connections; services read with `Store.read` from any
   thread.
 
@@ -16,38 +16,26 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy import Connection, Engine, inspect, select
+from sqlalchemy.exc import DBAPIError
 
-from broker.store.errors import UnsafeSettingsError
-from broker.store.migrations import migrate
+from broker.store import postgres, sqlite, tables
+from broker.store.migrations import check_newest, migrate
+from broker.store.sqlite import PRAGMAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
-__all__ = ["PRAGMAS", "Session", "Store", "check_pragmas"]
+    from broker.settings import Database
+
+__all__ = ["Session", "Store", "holds_log"]
 
 Session = Connection
 """What a service reads and writes with: a Core connection in a transaction that somebody else ends."""
-
-PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "journal_mode": "WAL",
-        "synchronous": "FULL",
-        "foreign_keys": "ON",
-        "recursive_triggers": "ON",  # without it REPLACE would delete a log row past its trigger
-        "busy_timeout": "5000",
-    }
-)
-_SYNCHRONOUS_FULL = 2
-_FILE_MODE = 0o600
-_READERS = 8
 
 
 class Store:
@@ -63,8 +51,10 @@ class Store:
         self.private_readers = private_readers
 
     @classmethod
-    def open(cls, main: Path, private: Path, signer: Path, *, pragmas: Mapping[str, str] = PRAGMAS) -> Store:
-        """Opens the files, makes missing ones (mode 0600), migrates them and reads the pragmas back.
+    def open(
+        cls, main: Database, private: Database, signer: Path, *, pragmas: Mapping[str, str] = PRAGMAS
+    ) -> Store:
+        """Opens the databases, makes missing files (mode 0600), migrates, and reads the settings back.
 
         Args:
             main: Business rows and the log.
@@ -73,21 +63,22 @@ class Store:
             pragmas: SQLite settings; weaker ones than `PRAGMAS` are refused.
 
         Raises:
-            UnsafeSettingsError: A pragma did not take, or is too weak.
+            UnsafeSettingsError: A setting did not take, or is too weak, or a role may do too much.
             SchemaUnknownError: Written by another version of this program.
+            NotMigratedError: The owner of a database of PostgreSQL has to migrate it.
+            StoreUnreachableError: A database does not answer, or its driver is missing.
         """
         engines: list[Engine] = []
         try:
-            for name, path in (("main", main), ("private", private), ("signer", signer)):
-                _make_file(path)
-                engine = _writing_engine(path, pragmas)
-                engines.append(engine)
-                check_pragmas(engine, path)
-                migrate(engine, name)
-            engines += [_reading_engine(main, pragmas), _reading_engine(private, pragmas)]
-        except BaseException:
+            for name, where in (("main", main), ("private", private), ("signer", signer)):
+                engines.append(_writing(where, pragmas))
+                _make_ready(engines[-1], name, where)
+            engines += [_reading(main, pragmas), _reading(private, pragmas)]
+        except BaseException as error:
             for engine in engines:
                 engine.dispose()
+            if isinstance(error, DBAPIError):
+                raise postgres.unreachable(error) from error
             raise
         return cls(
             main=engines[0],
@@ -120,74 +111,47 @@ class Store:
             engine.dispose()
 
 
-def check_pragmas(engine: Engine, path: Path) -> None:
-    """Reads back what the database really does.
+def holds_log(main: Database) -> bool:
+    """Whether a main database exists and, on PostgreSQL, has entries already.
 
     Raises:
-        UnsafeSettingsError: Names the first pragma that is weaker than needed.
+        StoreUnreachableError: The server does not answer.
     """
-    with engine.connect() as connection:
-        found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS}
-    needs = (
-        ("journal_mode", found["journal_mode"] == "wal", "WAL"),
-        ("synchronous", int(found["synchronous"] or 0) >= _SYNCHRONOUS_FULL, "FULL (2) or EXTRA (3)"),
-        ("foreign_keys", found["foreign_keys"] == 1, "ON"),
-        ("busy_timeout", int(found["busy_timeout"] or 0) > 0, "more than 0 ms"),
-    )
-    for name, holds, need in needs:
-        if not holds:
-            raise UnsafeSettingsError(
-                need=f"PRAGMA {name} = {need} on {path}",
-                found=str(found[name]),
-                remedy="correct the setting, or put the file on a local disk that supports it",
-            )
+    if isinstance(main, Path):
+        return main.exists()
+    engine = postgres.reading_engine(main)
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table(tables.log_entry.name):
+                return False
+            return connection.scalar(select(tables.log_entry.c.idx).limit(1)) is not None
+    except DBAPIError as error:
+        raise postgres.unreachable(error) from error
+    finally:
+        engine.dispose()
 
 
-def _writing_engine(path: Path, pragmas: Mapping[str, str]) -> Engine:
-    engine = create_engine(
-        _url(path), poolclass=StaticPool, connect_args={"check_same_thread": False, "isolation_level": None}
-    )
-    _on_connect(engine, pragmas)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+def _writing(where: Database, pragmas: Mapping[str, str]) -> Engine:
+    if not isinstance(where, Path):
+        return postgres.writing_engine(where)
+    sqlite.make_file(where)
+    return sqlite.writing_engine(where, pragmas)
 
 
-def _reading_engine(path: Path, pragmas: Mapping[str, str]) -> Engine:
-    engine = create_engine(
-        _url(path),
-        pool_size=_READERS,
-        max_overflow=_READERS,
-        connect_args={"check_same_thread": False, "isolation_level": None},
-    )
-    _on_connect(engine, {**pragmas, "query_only": "ON"})
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
+def _make_ready(engine: Engine, name: str, where: Database) -> None:
+    """Migrates and checks one database."""
+    if isinstance(where, Path):
+        sqlite.check_pragmas(engine, where)
+        migrate(engine, name)
+    elif name == "main":
+        with engine.begin() as connection:
+            check_newest(connection, name)
+            postgres.check_rights(connection)
+    else:
+        migrate(engine, name)
 
 
-def _on_connect(engine: Engine, pragmas: Mapping[str, str]) -> None:
-    @event.listens_for(engine, "connect")
-    def connect(dbapi_connection: Any, _record: object) -> None:  # noqa: ANN401  the driver's own connection
-        cursor = dbapi_connection.cursor()
-        for name, value in pragmas.items():
-            cursor.execute(f"PRAGMA {name} = {value}")
-        cursor.close()
-
-
-def _url(path: Path) -> URL:
-    return URL.create("sqlite+pysqlite", database=str(path))
-
-
-def _make_file(path: Path) -> None:
-    """Closing any descriptor of an open database would give up its locks in this process: new files only."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.exists():
-        return
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE))
+def _reading(where: Database, pragmas: Mapping[str, str]) -> Engine:
+    if isinstance(where, Path):
+        return sqlite.reading_engine(where, pragmas)
+    return postgres.reading_engine(where)

@@ -5,7 +5,7 @@
   with a short backup life of its own. ``signer``: what was signed; never in a backup, which is how a restore
   is noticed.
 - `organisation` to `statement` hold the present; `log_entry` and `log_envelope` hold what happened and are
-  never updated or deleted (triggers refuse it).
+  never updated or deleted (triggers refuse it, and on PostgreSQL the broker's role has no right to).
 - Digests are text ``sha256:<hex>``, keys text ``ed25519:<hex>``, times integer milliseconds (``..._ms``),
   states words that the service which owns the table defines. ``bytes`` is the document as it was hashed or
   signed, never a re-serialisation.
@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "APPEND_ONLY",
     "access_grant",
     "approval",
     "auditor",
@@ -75,6 +76,7 @@ __all__ = [
     "witness",
 ]
 
+APPEND_ONLY: Final = ("log_entry", "log_envelope")
 _NAMES: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
