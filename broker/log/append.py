@@ -4,14 +4,18 @@
 A unit of work is a short function ``work(session, log)`` without network calls. It changes business rows
 through ``session`` and says what happened through ``log`` (`LogTx`). For each batch:
 
-1. take what is waiting, at most `COMMIT_BATCH` units and `COMMIT_WAIT_MS`; begin, which locks the database;
-   read the head;
+1. take what is waiting, at most `COMMIT_BATCH` units and `COMMIT_WAIT_MS`; begin; lock and read the head;
+   take over what another process wrote and signed since;
 2. run each unit in a savepoint; one that raises is rolled back alone and only its caller hears of it; if all
    do, the batch is rolled back and the disk is not waited for;
-3. write entries, envelopes and head; commit the private salts first, then the batch: one flush to disk for
-   all;
-4. read the new bodies back, hash them, sign, store what was signed;
+3. write entries, envelopes, tiles at the right edge and head; commit the private salts first, then the batch:
+   one flush to disk for all;
+4. read the new bodies back, hash them, compare them with the head and the level-0 tiles, sign, swap what was
+   signed; who loses that race to another process takes its newer checkpoint, if it extends this history;
 5. answer everybody, with receipts at the new checkpoint.
+
+That is three commits for a batch of any size: private, main, signer. Several processes may write to one
+database; the row of the head, or with SQLite the file, lets one batch in at a time.
 
 Whoever got an answer has it for good. Whoever got `log.unavailable` may send the same again: events that are
 in the log already are found, not added. A frozen log refuses every unit of work; reads go on.
@@ -31,30 +35,38 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import bindparam, update
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
 from broker.log.errors import LogFrozenError
+from broker.log.failpoints import Moment, nobody
 from broker.log.receipts import Head, Receipts
-from broker.log.recovery import newest_fitting, open_log, read_head, read_tail
+from broker.log.recovery import locked_head, newest_fitting, open_log, read_ids, read_on, read_tail
+from broker.log.rotations import log_keys
+from broker.log.savepoints import Savepoints, watch
 from broker.log.signer import Freeze, FreezeReason, Signer
+from broker.log.tiles import write
 from broker.log.transaction import Batch
 from broker.log.units import Unit, fail, refused, run_unit, unavailable
 from broker.store import tables
 from broker.store.prepared import Prepared
+from broker.store.upserts import insert_or_ignore, updating
 from policies.errors import IriaiError, invariant
 from policies.limits import COMMIT_BATCH, COMMIT_WAIT_MS, WRITE_QUEUE
-from policies.log.merkle import leaf_hash
+from policies.log.checkpoint import open_checkpoint
+from policies.log.errors import ProofError
+from policies.log.merkle import root_from_leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from broker.log.failpoints import Reached
     from broker.log.signer import SignedHead
     from broker.log.transaction import LogTx
     from broker.store import Session, Store
     from policies.identity import SigningKey
-    from policies.log.merkle import Frontier
+    from policies.log.checkpoint import Checkpoint
     from policies.log.proofs import Receipt
+    from policies.log.vkeys import VerifierKey
     from policies.ports import Clock, Entropy
 
 __all__ = ["Writer"]
@@ -66,30 +78,38 @@ _HEAD: Final = (
     .where(tables.log_head.c.id == 1)
     .values(size=bindparam("new_size"), frontier=bindparam("new_frontier"))
 )
-_CHECKPOINT: Final = insert(tables.log_checkpoint).on_conflict_do_nothing()
-_private = insert(tables.log_private)
-_PRIVATE: Final = Prepared(
-    _private.on_conflict_do_update(  # left by an attempt whose batch did not commit
-        index_elements=["event_id", "field"],
-        set_={"salt": _private.excluded.salt, "value": _private.excluded.value},
-    )
-)
-_SIGN_ATTEMPTS = 3
+_PRIVATE: Final = Prepared(updating(tables.log_private))  # an attempt that did not commit may have left some
+_SIGN_ATTEMPTS = 32
 
 
 class Writer:
     """The writer, and through `receipts` everything that the log shows. Make it with `Writer.open`."""
 
     def __init__(
-        self, store: Store, signer: Signer, *, origin: str, clock: Clock, entropy: Entropy, threaded: bool
+        self,
+        store: Store,
+        signer: Signer,
+        *,
+        origin: str,
+        clock: Clock,
+        entropy: Entropy,
+        threaded: bool,
+        keys: Sequence[SigningKey] = (),
+        reached: Reached = nobody,
     ) -> None:
         self._store = store
         self._signer = signer
         self._origin = origin
         self._clock = clock
         self._entropy = entropy
+        self._reached = reached
         found = open_log(store, signer)
+        self._keys = tuple(keys)
+        with contextlib.suppress(*((ValueError, KeyError, TypeError, IriaiError) if found.freeze else ())):
+            self._use_keys()  # of a frozen log as far as its entries can be read
         self._tree = found.tree
+        self._known = found.known
+        watch(store.main)
         self._last = found.last
         self._last_ms = found.last_ms
         self._freeze = found.freeze
@@ -119,25 +139,39 @@ class Writer:
         clock: Clock,
         entropy: Entropy,
         threaded: bool = True,
+        more_keys: Sequence[SigningKey] = (),
+        reached: Reached = nobody,
     ) -> Writer:
         """Checks the whole log, signs what a crash left unsigned, and starts writing.
 
         A log that does not fit what was signed opens frozen: see `frozen`; reads work, changes do not.
 
         Args:
-            store: Open databases; the writer is the only one that writes to them.
+            store: Open databases; only writers of this class write to them.
             origin: Name of the log.
-            key: Signs checkpoints.
+            key: The log's first key, which signs checkpoints.
             clock: Of the broker.
             entropy: For salts.
             threaded: False runs each unit of work inside `submit`, as a batch of one (simulation, commands).
+            more_keys: Others; the entries ``key.rotated`` say which sign (`broker.log.rotations`).
+            reached: Is told of each `Moment` (tests).
 
         Raises:
+            LogKeyError: The key that the entries name is not there.
             LogUnavailableError: The signer's database does not answer.
         """
-        signer = Signer(store.signer, origin=origin, key=key, clock=clock)
+        signer = Signer(store.signer, origin=origin, key=key, clock=clock, reached=reached)
         try:
-            return cls(store, signer, origin=origin, clock=clock, entropy=entropy, threaded=threaded)
+            return cls(
+                store,
+                signer,
+                origin=origin,
+                clock=clock,
+                entropy=entropy,
+                threaded=threaded,
+                keys=(key, *more_keys),
+                reached=reached,
+            )
         except DBAPIError as error:
             raise unavailable(error) from error
 
@@ -145,6 +179,30 @@ class Writer:
     def origin(self) -> str:
         """Name of the log."""
         return self._origin
+
+    @property
+    def vkeys(self) -> tuple[VerifierKey, ...]:
+        """The log's keys that sign now, the one that is to stay first."""
+        return self._signer.vkeys
+
+    @property
+    def signer(self) -> Signer:
+        """What signs, for the commands that repair or end a log."""
+        return self._signer
+
+    def use_key(self, key: SigningKey) -> None:
+        """Takes a key in hand that an entry ``key.rotated`` names; both sign from the next checkpoint on.
+
+        Raises:
+            LogKeyError: The entries name another one.
+        """
+        self._keys = (*self._keys, key)
+        self._use_keys()
+
+    def _use_keys(self) -> None:
+        with self._store.read() as session:
+            if self._keys:
+                self._signer.use(log_keys(session, self._keys))
 
     @property
     def frozen(self) -> LogFrozenError | None:
@@ -193,6 +251,40 @@ class Writer:
         """(size, root, note) of the newest signed head; see `Receipts.head`."""
         return self.receipts.head()
 
+    def amnesia(self, note: str) -> bool:
+        """Looks at a note of this log that somebody shows, a witness for example.
+
+        1. one of the log's own keys signed it; 2. it is of this history: not larger than what was signed
+        last, and with the root that the log has at its size. If 2. does not hold, the signer has forgotten
+        something, or there are two of them, and the log is frozen.
+
+        Args:
+            note: A signed note; cosignatures in it do not matter.
+
+        Returns:
+            Whether the log is frozen now because of it.
+
+        Raises:
+            NoteError, QuorumError: Step 1.
+            LogUnavailableError: The database does not answer.
+        """
+        shown = open_checkpoint(note, self._signer.known_vkeys)  # 1.
+        try:
+            if (freeze := self._freeze or self._signer.frozen()) is not None:
+                return freeze.reason is FreezeReason.AMNESIA and freeze.note == note
+            return self._contradicts(shown, note)  # 2.
+        except DBAPIError as error:
+            raise unavailable(error) from error
+
+    def _contradicts(self, shown: Checkpoint, note: str) -> bool:
+        signed = self._signer.last()
+        ours = _root_at(self._store, self.receipts, shown.size) if shown.size <= signed.size else None
+        if ours == shown.root:
+            return False
+        have = f"{signed.size} were signed" if ours is None else f"ours is {ours.hex()}"
+        self._stop(FreezeReason.AMNESIA, f"a note of size {shown.size} root {shown.root.hex()}; {have}", note)
+        return True
+
     def proof(self, index: int, size: int | None = None) -> list[bytes]:
         """Inclusion proof; see `Receipts.proof`."""
         return self.receipts.proof(index, size)
@@ -238,64 +330,123 @@ class Writer:
         if not units:
             return
         try:
+            self._reached(Moment.TAKEN)
             self._check_open()
             if self._commit(units):
                 self._publish()
         except DBAPIError as error:
-            self._store.reset()
+            self._forget()
             fail(units, unavailable(error))
             return
+        except ProofError as error:  # of the head row; what a unit raises stays in the unit
+            fail(units, self._stop(FreezeReason.CORRUPT, f"the head row: {error.found}"))
+            return
         except IriaiError as error:
+            self._forget_unsigned()
             fail(units, error)
             return
         except Exception as error:  # noqa: BLE001  an unknown bug of ours must reach the callers and not stop the writer
-            self._store.reset()
+            self._forget()
             fail(units, error)
             return
         for unit in units:
             if unit.error is not None:
                 unit.future.set_exception(unit.error)
             else:
-                receipts = tuple(self.receipts.receipt(index) for index in unit.touched)
+                receipts = tuple([self.receipts.receipt(index) for index in unit.touched])
                 unit.future.set_result((unit.value, receipts))
+            self._reached(Moment.ANSWERED)
+
+    def _forget(self) -> None:
+        """After a failure of the storage: new connections."""
+        self._store.reset()
+        self._forget_unsigned()
+
+    def _forget_unsigned(self) -> None:
+        """Whatever was not signed is read from the disk again."""
+        if self._freeze is None:
+            self._tree.truncate(self.receipts.head().size)
 
     def _check_open(self) -> None:
-        if self._freeze is not None:
-            raise self._freeze.error()
+        freeze = self._freeze or self._signer.frozen()  # by this process, or by another
+        if freeze is not None:
+            self._freeze = freeze
+            raise freeze.error()
+
+    def _stop(self, reason: FreezeReason, evidence: str, note: str = "") -> LogFrozenError:
+        self._freeze = self._signer.freeze(reason, evidence, note)
+        return self._freeze.error()
 
     def _commit(self, units: list[Unit]) -> bool:
         """Steps 2 and 3. Returns whether there is something to sign."""
         with self._store.main.connect() as session, session.begin() as transaction:
-            head = read_head(session)
+            size = self._catch_up(session)
+            self._reached(Moment.LOCKED)
             self._last_ms = max(self._last_ms, self._clock.now_ms())  # entries never go back in time
             batch = Batch(
                 origin=self._origin,
                 now_ms=self._last_ms,
-                size=head.size,
+                size=size,
                 signed_size=self.receipts.head().size,
                 tree=self._tree,
                 entropy=self._entropy,
+                known=self._known,
             )
-            for unit in units:
-                run_unit(session, batch, unit)
+            with Savepoints(session, lambda: batch.write_waiting(session)) as savepoints:
+                for unit in units:
+                    run_unit(session, batch, savepoints, unit)
+            self._reached(Moment.RAN)
             if batch.leaves:
-                self._write_head(session, head.append(*batch.leaves), batch)
+                self._known.add(batch.ids)
+                batch.write_waiting(session)
+                self._tree.extend(batch.leaves)
+                self._write_edge(session, size, batch)
             if all(unit.error is not None for unit in units):
                 transaction.rollback()
-            return batch.size != batch.signed_size
+        if batch.leaves:
+            self._known.size = batch.size
+            self._reached(Moment.COMMITTED)
+        return batch.size != batch.signed_size
 
-    def _write_head(self, session: Session, head: Frontier, batch: Batch) -> None:
+    def _catch_up(self, session: Session) -> int:
+        """Locks the head and takes over what other processes wrote and signed; its size."""
+        head = locked_head(session)
+        if head.size > self._tree.size:
+            leaves, newest_ms = read_on(session, self._tree.size, head.size)
+            self._tree.extend(leaves)
+            self._last_ms = max(self._last_ms, newest_ms)
+        if head.size > self._known.size:
+            self._known.add(read_ids(session, self._known.size, head.size))
+            self._known.size = head.size
+        signed = self.receipts.head().size
+        if head.size < signed:
+            raise self._stop(
+                FreezeReason.ROLLED_BACK, f"{head.size} entries where a checkpoint of {signed} was signed"
+            )
+        if head.size < self._tree.size:
+            self._tree.truncate(head.size)
+        if self._tree.frontier() != head:
+            raise self._stop(FreezeReason.CORRUPT, f"bodies do not hash to the head of {head.size} entries")
+        if head.size > signed:  # signed by another process, or by nobody yet
+            self._take(self._signer.look())
+        return head.size
+
+    def _write_edge(self, session: Session, old: int, batch: Batch) -> None:
+        head = self._tree.frontier()
+        write(session, self._tree, old)
         session.execute(_HEAD, {"new_size": head.size, "new_frontier": head.to_bytes()})
         self._write_checkpoint(session, batch.now_ms)
+        self._reached(Moment.WRITTEN)
         with self._store.private.begin() as private:  # before the entries: no entry without its salts
             _PRIVATE.many(private, batch.private_rows)
+        self._reached(Moment.SALTED)
 
     def _write_checkpoint(self, session: Session, now_ms: int) -> None:
         """The row of the newest note, which the signer holds already."""
         last = self._last
         if last is not None and last.size:
             row = {"size": last.size, "root": last.root, "note": last.note, "published_ms": now_ms}
-            session.execute(_CHECKPOINT, row)
+            insert_or_ignore(session, tables.log_checkpoint, row)
 
     def _record(self) -> None:
         with self._store.main.begin() as session:
@@ -303,37 +454,57 @@ class Writer:
 
     def _publish(self) -> None:
         """Step 4: from the disk, not from memory."""
-        last = self._last
+        upto = self._tree.size
+        last = self._last or self._signer.last()
         for _ in range(_SIGN_ATTEMPTS):
-            if last is None:
-                last = self._signer.last()
-            start = min(self._tree.size, last.size)
-            head, bodies = read_tail(self._store, start)
-            leaves = [leaf_hash(body) for body in bodies]
-            if head.size < last.size:
-                evidence = f"{head.size} entries where a checkpoint of {last.size} was signed"
-                self._freeze = self._signer.freeze(FreezeReason.ROLLED_BACK, evidence)
-                raise self._freeze.error()
-            signed = self._signer.extend(last, leaves[last.size - start :], head)
-            if isinstance(signed, Freeze):
-                self._freeze = signed
-                raise signed.error()
+            tail = read_tail(self._store, self._tree, last.size)
+            if tail.head.size < max(upto, last.size):
+                evidence = f"{tail.head.size} entries where {max(upto, last.size)} were written"
+                raise self._stop(FreezeReason.ROLLED_BACK, evidence)
+            if tail.damage is not None:
+                raise self._stop(FreezeReason.CORRUPT, tail.damage)
+            self._reached(Moment.COMPARED)
+            signed = self._signer.extend(last, tail.leaves, tail.head)
             if signed is not None:
-                self._show(signed, leaves[self._tree.size - start :])
+                self._take(signed)
                 return
-            last = None  # another process signed: look again
-        raise refused("the signer", "another process that signs all the time")
+            found = self._signer.look()  # another process was faster
+            self._take(found)
+            if self.receipts.head().size >= upto:
+                return
+            last = self._last or self._signer.last()
+        raise refused("the signer", "other processes that sign all the time")
 
-    def _show(self, signed: SignedHead, leaves: list[bytes]) -> None:
-        for leaf in leaves:
-            self._tree.append(leaf)
-        root = self._tree.root(signed.size)
-        if root != signed.root:  # another process signed in between, and not what we read
+    def _take(self, signed: SignedHead | Freeze) -> None:
+        """Shows a checkpoint that this process or another one signed, once it fits the bodies.
+
+        Raises:
+            LogFrozenError: It does not, or somebody froze the log.
+        """
+        if isinstance(signed, Freeze):
+            self._freeze = signed
+            raise signed.error()
+        if signed.size > self._tree.size:
+            read_tail(self._store, self._tree, self._tree.size)
+        known = signed.size <= self._tree.size
+        root = self._tree.root(signed.size) if known else b""
+        if root != signed.root:
             evidence = f"root {root.hex()} at size {signed.size} where {signed.root.hex()} was signed"
-            self._freeze = self._signer.freeze(FreezeReason.FORK, evidence)
-            raise self._freeze.error()
-        self._last = signed
-        self.receipts.publish(_shown(signed))
+            raise self._stop(FreezeReason.FORK if known else FreezeReason.ROLLED_BACK, evidence)
+        if signed.size >= self.receipts.head().size:
+            self._last = signed
+            self.receipts.publish(_shown(signed))
+            self._reached(Moment.SHOWN)
+
+
+def _root_at(store: Store, receipts: Receipts, size: int) -> bytes:
+    """Root of the first entries, also where another process signed them and nobody told this one yet."""
+    published = receipts.head().size
+    if size <= published:
+        return receipts.root(size)
+    with store.read() as session:
+        leaves, _ = read_on(session, 0, size)
+    return root_from_leaves(leaves)
 
 
 def _shown(signed: SignedHead) -> Head:

@@ -7,6 +7,9 @@
       LogFrozenError         log.frozen         the signer found two histories and signs nothing more
         LogRolledBackError   log.rolled-back    ... because the database is older than what was signed
       NotInLogError          log.unknown-entry  no such index or event
+      LogApprovalError       log.approval       two operators have not signed what is to be done
+      LogKeyError            log.key            a key file of the log that its entries name is missing
+      LogRepairError         log.repair         a bundle or a database from which nothing can be repaired
 
 A frozen log still answers reads.
 """
@@ -16,9 +19,12 @@ from __future__ import annotations
 from policies.log.errors import LogError
 
 __all__ = [
+    "LogApprovalError",
     "LogConflictError",
     "LogError",
     "LogFrozenError",
+    "LogKeyError",
+    "LogRepairError",
     "LogRolledBackError",
     "LogUnavailableError",
     "NotInLogError",
@@ -60,3 +66,27 @@ class NotInLogError(LogError):
 
     code = "log.unknown-entry"
     http_status = 404
+
+
+class LogApprovalError(LogError):
+    """What two operators have to sign is not signed by two, or not by operators."""
+
+    code = "log.approval"
+    exit_code = 7
+    http_status = 403
+
+
+class LogRepairError(LogError):
+    """A repair or a succession that cannot be done with these files; nothing was changed."""
+
+    code = "log.repair"
+    exit_code = 3
+    http_status = 409
+
+
+class LogKeyError(LogError):
+    """The key with which the log signs, by its own entries, is not there."""
+
+    code = "log.key"
+    exit_code = 6
+    http_status = 503

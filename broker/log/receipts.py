@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import bindparam, select
 
 from broker.log.errors import LogFrozenError, NotInLogError
+from broker.log.tiles import TILE, Tiles
 from broker.store import tables
 from broker.store.prepared import Prepared
 from policies.log.errors import ProofError
 from policies.log.proofs import Receipt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.log.tree import GrowingTree
     from broker.store import Store
 
@@ -43,10 +46,17 @@ class Receipts:
         self._store = store
         self._tree = tree
         self._head = head
+        self._tiles = Tiles(tree)
+        self._heard: Callable[[], None] = _nobody
 
     def publish(self, head: Head) -> None:
         """Shows a head from now on; only the writer calls it, after signing."""
         self._head = head
+        self._heard()
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Calls this after each new head, on the writer's thread; it must not block, and not raise."""
+        self._heard = heard
 
     def head(self) -> Head:
         """The newest head that may be shown.
@@ -85,6 +95,14 @@ class Receipts:
             ProofError: The size was not published.
         """
         return self._tree.root(self._published(size))
+
+    def tile(self, level: int, n: int, width: int = TILE) -> bytes:
+        """Hash tile of a published size: ``width`` nodes of 32 bytes (C2SP tlog-tiles).
+
+        Raises:
+            NotInLogError: The head has no such tile, or a narrower one.
+        """
+        return self._tiles.data(self.head().size, level, n, width)
 
     def leaf(self, index: int) -> bytes:
         """Leaf hash of an entry.
@@ -150,6 +168,10 @@ class Receipts:
                 need=f"a size of at most {head.size}", found=str(size), remedy="ask for a published size"
             )
         return head.size if size is None else size
+
+
+def _nobody() -> None:
+    """Nobody listens."""
 
 
 def _unknown(what: str) -> NotInLogError:

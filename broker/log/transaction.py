@@ -9,7 +9,8 @@ Rules that hold for every entry, checked in this order by `LogTx.add`:
 2. the first entry is ``log.genesis``, and no other is;
 3. a member's envelope is by the key that signed its chain last, or by one that an entry ``key.rotated`` put
    in its place; it has the next number, names the payload before it, and has seen a checkpoint of this
-   history;
+   history. A member has one chain: another one of the same line of keys begins with ``chain.reset``, which
+   names the one that ends, and nothing more goes on that one. An auditor may begin one whenever it concludes;
 4. references point to earlier entries;
 5. the body fits the schema of its type.
 
@@ -21,11 +22,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, insert, select
 
 from broker.log.errors import LogConflictError
+from broker.log.rotations import Rotations
 from broker.store import tables
 from broker.store.prepared import Prepared
 from policies.encoding import canonical, sha256
@@ -41,8 +43,13 @@ from policies.log.entries import (
 from policies.log.envelope import ChainState, Seen
 from policies.log.errors import ChainError, EntryError, SeenError
 from policies.log.merkle import leaf_hash
+from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.log.known import KnownIds
+    from broker.log.savepoints import Savepoints
     from broker.log.tree import GrowingTree
     from broker.store import Session
     from policies.log.entries import Event
@@ -60,6 +67,17 @@ _TIP: Final = Prepared(
     .where(_ENVELOPE.c.chain == bindparam("chain"))
     .order_by(_ENVELOPE.c.seq.desc())
 )
+_BEGUN: Final = Prepared(
+    select(_ENVELOPE.c.chain, _ENVELOPE.c.signer).where(
+        _ENVELOPE.c.idx.in_(select(_ENVELOPE.c.idx).where(_ENVELOPE.c.seq == 0))  # by the index of chains
+    )
+)
+_RESETS: Final = Prepared(
+    select(_ENVELOPE.c.dsse)
+    .join(_ENTRY, _ENTRY.c.idx == _ENVELOPE.c.idx)
+    .where(_ENTRY.c.type == EntryType.CHAIN_RESET.value)
+)
+_ENDED: Final = "ended"  # whose chain it is that another one took the place of: no key has this id
 _ADD_ENTRIES: Final = Prepared(insert(_ENTRY))
 _ADD_ENVELOPES: Final = Prepared(insert(_ENVELOPE))
 
@@ -77,15 +95,33 @@ class Batch:
     signed_size: int
     tree: GrowingTree
     entropy: Entropy
+    known: KnownIds
+    ids: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    chains: dict[str, tuple[ChainState, str]] = field(default_factory=dict)
+    ended: frozenset[str] | None = None
     leaves: list[bytes] = field(default_factory=list)
     private_rows: list[Row] = field(default_factory=list)
+    entries: list[Row] = field(default_factory=list)
+    envelopes: list[Row] = field(default_factory=list)
+
+    def write_waiting(self, session: Session) -> None:
+        """Writes entries and envelopes that were added and are not in the tables yet.
+
+        Raises:
+            DBAPIError: As from SQLAlchemy.
+        """
+        entries, self.entries = self.entries, []
+        envelopes, self.envelopes = self.envelopes, []
+        _ADD_ENTRIES.many(session, entries)
+        _ADD_ENVELOPES.many(session, envelopes)
 
 
 class LogTx:
     """One unit of work's hold on the log. It ends with the function that it was given to."""
 
-    def __init__(self, session: Session, batch: Batch) -> None:
+    def __init__(self, session: Session, batch: Batch, savepoints: Savepoints) -> None:
         self._session = session
+        self._savepoints = savepoints
         self._batch = batch
         self._entries: list[Row] = []
         self._envelopes: list[Row] = []
@@ -117,9 +153,12 @@ class LogTx:
         Raises:
             LogConflictError: The id is in the log with other content.
         """
-        found = self._ids.get(event_id)
+        found = self._ids.get(event_id) or self._batch.ids.get(event_id)
         if found is None:
-            row = _KNOWN.first(self._session, {"event_id": event_id})
+            if not self._batch.known.may_hold(event_id):
+                return None
+            with self._savepoints.quiet():
+                row = _KNOWN.first(self._session, {"event_id": event_id})
             if row is None:
                 return None
             found = self._ids[event_id] = (row[0], row[1])
@@ -211,6 +250,14 @@ class LogTx:
             raise _refuse(f"an envelope for {self._batch.origin}", "one for another log")
         signer = envelope.signatures[0][0]
         before, owner = self._tip(payload["chain"])
+        if owner == _ENDED:
+            raise ChainError(
+                need="the chain that took the place of this one",
+                found=f"chain {payload['chain']}, which a chain.reset ended",
+                remedy="restore the outbox that made the new chain; if it is lost: iriai-node chain reset",
+            )
+        if owner is None and payload["seq"] == 0 and event.type is not EntryType.AUDIT_CONCLUDED:
+            self._begin(event, payload, signer)
         if signer != (owner or signer) and not self._rotated(str(owner), signer):
             raise ChainError(
                 need=f"a chain of the key {signer}",
@@ -232,6 +279,33 @@ class LogTx:
         }
         return state, signer, row
 
+    def _begin(self, event: Event, payload: Mapping[str, Any], signer: str) -> None:
+        """Whether a chain may begin: it is the first of its line of keys, or says which one it replaces."""
+        with self._savepoints.quiet():
+            begun = dict(_BEGUN.all(self._session, {}))
+        begun |= {chain: owner for chain, (_, owner) in (self._batch.chains | self._chains).items()}
+        line = Rotations.read(self._session).line(signer)
+        mine = {chain for chain, owner in begun.items() if owner in line}
+        resets = event.type is EntryType.CHAIN_RESET
+        old = str(payload["body"]["old_chain"]) if resets else ""
+        if old in mine - self._over():
+            self._chains[old] = ChainState(chain=old), _ENDED
+        elif mine or resets:
+            raise ChainError(
+                need="one chain of a node; another one begins with a chain.reset that names it",
+                found=f"{event.type.value} as the first of chain {payload['chain']}",
+                remedy="restore outbox.db; if it is lost: iriai-node chain reset",
+            )
+
+    def _over(self) -> frozenset[str]:
+        """Chains that a ``chain.reset`` of an earlier batch ended."""
+        if self._batch.ended is None:
+            with self._savepoints.quiet():
+                rows = _RESETS.all(self._session, {})
+            said = [json.loads(Envelope.from_bytes(row[0]).payload)["body"]["old_chain"] for row in rows]
+            self._batch.ended = frozenset(said)
+        return self._batch.ended
+
     def _rotated(self, old: str, new: str) -> bool:
         """Whether an entry says that one key took the place of another; keys by their ids."""
         kind = _ENTRY.c.type == EntryType.KEY_ROTATED.value
@@ -240,13 +314,16 @@ class LogTx:
 
     def _tip(self, chain: str) -> tuple[ChainState, str | None]:
         """Where a chain stands, and the id of the key that began it."""
-        known = self._chains.get(chain)
+        known = self._chains.get(chain) or self._batch.chains.get(chain)
         if known is not None:
             return known
-        row = _TIP.first(self._session, {"chain": chain})
+        with self._savepoints.quiet():
+            row = _TIP.first(self._session, {"chain": chain})
         if row is None:
             return ChainState(chain=chain), None
         seq, env, signer, seen_size = row
+        if chain in self._over():
+            signer = _ENDED
         prev = f"sha256:{env.hex()}"
         return ChainState(chain=chain, next_seq=seq + 1, prev=prev, seen_size=seen_size), signer
 
@@ -260,13 +337,8 @@ class LogTx:
             remedy="keep the checkpoint as evidence and compare checkpoints with the other members",
         )
 
-    def flush(self) -> None:
-        """Writes what was added; called once, by the writer, when the unit of work has returned."""
-        _ADD_ENTRIES.many(self._session, self._entries)
-        _ADD_ENVELOPES.many(self._session, self._envelopes)
-
     def keep(self) -> None:
-        """Hands what was added over to the batch; called once, after the savepoint was released."""
+        """Hands what was added over to the batch; called once, when the unit of work has ended well."""
         batch = self._batch
         invariant(
             all(row["idx"] == batch.size + at for at, row in enumerate(self._entries)), "indices in order"
@@ -275,7 +347,11 @@ class LogTx:
             bytes(row["leaf_hash"]) for row in self._entries if isinstance(row["leaf_hash"], bytes)
         ]
         batch.size += len(self._entries)
+        batch.entries += self._entries
+        batch.envelopes += self._envelopes
         batch.private_rows += self._private
+        batch.ids |= self._ids
+        batch.chains |= self._chains
 
 
 def _key_id(kid: str) -> str:

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Units of work: how one runs in its savepoint, and whose fault a failure is."""
+"""Units of work: how one runs in its savepoint, and whose fault a failure is.
+
+A failure of the storage is everybody's: no room, no right to write, a lock that does not come, a server that
+is gone. SQLite says so by its result code, PostgreSQL by its SQLSTATE, or by none when it says nothing any
+more. Whatever else a unit raises (a broken constraint too) is that unit's own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from broker.log.errors import LogUnavailableError
 from broker.log.transaction import LogTx
@@ -16,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Future
 
+    from broker.log.savepoints import Savepoints
     from broker.log.transaction import Batch
     from broker.store import Session
 
-__all__ = ["Unit", "fail", "refused", "run_unit", "unavailable"]
+__all__ = ["Unit", "fail", "is_storage", "refused", "run_unit", "unavailable"]
 
 _STORAGE_CODES: Final = frozenset(
     {
@@ -35,6 +41,17 @@ _STORAGE_CODES: Final = frozenset(
     }
 )
 _PRIMARY_CODE = 0xFF  # the rest of an extended code says where it happened
+_STORAGE_STATES: Final = (
+    "08",  # connection
+    "25006",  # read-only
+    "40",  # deadlock, serialisation failure, a commit of which nobody knows
+    "53",  # disk, memory, connections
+    "55P03",  # a lock did not come in time
+    "57",  # cancelled, shutting down, starting up
+    "58",  # the operating system
+    "F0",  # configuration
+    "XX",  # damaged data, and the server's own bugs
+)
 
 
 @dataclass(slots=True)
@@ -56,24 +73,27 @@ class Unit:
     touched: Sequence[int] = ()
 
 
-def run_unit(session: Session, batch: Batch, unit: Unit) -> None:
+def run_unit(session: Session, batch: Batch, savepoints: Savepoints, unit: Unit) -> None:
     """Runs a unit in a savepoint. Its own failure stays its own.
 
     Raises:
         DBAPIError: The storage fails, which is everybody's: the batch has to be rolled back.
     """
-    log = LogTx(session, batch)
-    savepoint = session.begin_nested()
+    log = LogTx(session, batch, savepoints)
+    savepoints.begin()
     try:
         unit.value = unit.work(session, log)
-        log.flush()
     except Exception as error:  # whatever it is, it belongs to the caller
-        if _is_storage(error):
+        if savepoints.failure is not None:
+            raise savepoints.failure from error
+        if is_storage(error):
             raise
-        savepoint.rollback()
+        savepoints.roll_back()
         unit.error = error
         return
-    savepoint.commit()
+    if savepoints.failure is not None:
+        raise savepoints.failure
+    savepoints.release()
     log.keep()
     unit.touched = log.touched
 
@@ -95,11 +115,19 @@ def unavailable(error: DBAPIError) -> LogUnavailableError:
     return LogUnavailableError(
         need="a database that can be written",
         found=code,
-        remedy="make room on the disk or correct its permissions, then send the same again",
+        remedy="make room on the disk, correct its permissions or bring the database back, "
+        "then send the same again",
     )
 
 
-def _is_storage(error: Exception) -> bool:
-    """Whether an error means that the database cannot be written, whoever tries."""
-    code = getattr(error.orig, "sqlite_errorcode", 0) if isinstance(error, DBAPIError) else 0
-    return code & _PRIMARY_CODE in _STORAGE_CODES
+def is_storage(error: Exception) -> bool:
+    """Whether an error means that the database cannot be used, whoever tries."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    state: str | None = getattr(error.orig, "sqlstate", "")
+    if state is None:  # a driver of PostgreSQL to which the server said nothing
+        return isinstance(error, (OperationalError, InterfaceError))
+    return code & _PRIMARY_CODE in _STORAGE_CODES or (state != "" and state.startswith(_STORAGE_STATES))
