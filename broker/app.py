@@ -3,6 +3,7 @@
 
     /v1/fleet/*    the engine's endpoint: nine paths, its own authentication
     /v1/*          404 with an empty body: Flower's other APIs are not here
+    /log/*         the static log (`broker.api.log_static`)
     the rest       the API (``/api/v1``), without interactive documentation
 
 What answers is listed in docs/reference/http-api.md; a test compares the list with the routes. This module
@@ -18,17 +19,22 @@ from fastapi import FastAPI
 
 from broker.api import (
     amendments,
+    audit,
+    auditors,
     catalogue,
     contracts,
     decisions,
     dryrun,
     dsp,
+    incidents,
     lifecycle,
     log,
+    log_static,
     membership,
     negotiations,
     problems,
     runs,
+    witness,
 )
 
 if TYPE_CHECKING:
@@ -70,10 +76,15 @@ def api(services: Services) -> FastAPI:
         lifecycle,
         runs,
         log,
+        audit,
+        auditors,
+        incidents,
         dsp,
+        witness,
     ):
         app.include_router(room.router, prefix=API)
     app.include_router(dsp.operator_router, prefix=API)
+    app.include_router(log_static.router)
     return app
 
 
@@ -87,6 +98,8 @@ class PublicPort:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
         path = scope.get("path", "")
+        if "\0" in path:  # nothing has such a name, and PostgreSQL has no text for it
+            path, scope = "/", {**scope, "path": "/", "raw_path": b"/"}
         if scope["type"] == "http" and path.startswith(_FLEET):
             await self._fleet(scope, receive, send)
         elif scope["type"] == "http" and (path == _FLOWER or path.startswith(_FLOWER + "/")):

@@ -61,6 +61,7 @@ def compose(directory: Path, *, clock: Clock, entropy: Entropy) -> Services:
             settings=settings,
             models=ModelFiles(settings.models),
             journal=StderrJournal(clock),
+            witnesses=lambda: services.witnessing.organisations,
         )
     )
     return services

@@ -155,6 +155,10 @@ class OperatorClient:
         """The bytes behind a path; see `get`."""
         return self._send("GET", path, b"").content
 
+    def published(self, path: str) -> bytes:
+        """The bytes behind a path of the static log, which is for anybody; see `get`."""
+        return self._send("GET", path, b"", base="").content
+
     def post(self, path: str, body: Any) -> Any:  # noqa: ANN401  a JSON document
         """Sends a change and gives the answer; see `get`."""
         return _document(self._send("POST", path, canonical(body)))
@@ -194,8 +198,8 @@ class OperatorClient:
             idempotency_key=self._entropy.token_bytes(16).hex() if method == "POST" else None,
         )
 
-    def _send(self, method: str, path: str, body: bytes) -> httpx.Response:
-        url = self._url + _API + path
+    def _send(self, method: str, path: str, body: bytes, *, base: str = _API) -> httpx.Response:
+        url = self._url + base + path
         headers = {**self._signed(method, url, body), "content-type": "application/json"}
         try:
             response = self._http.request(method, url, content=body or None, headers=headers)

@@ -18,6 +18,11 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from broker.auditing.auditors import Auditors
+from broker.auditing.erasure import Erasure
+from broker.auditing.exports import Exports
+from broker.auditing.grants import Grants
+from broker.auditing.upkeep import Upkeep
 from broker.catalogue.service import Catalogue
 from broker.contracts.amendments import Amendments
 from broker.contracts.arrivals import Arrivals
@@ -39,12 +44,13 @@ from broker.delivery.service import Delivery
 from broker.federation.books import Books
 from broker.large_bodies import LargeBodies
 from broker.log.errors import LogError
+from broker.log.static import StaticLog
 from broker.membership.directory import Directory, Member
 from broker.membership.service import Membership
 from broker.nonces import FrozenNonces
 from broker.runs.service import Runs
 from broker.tls import pin_of
-from policies.log.checkpoint import Policy, VerifierKey, policy_text
+from broker.witnessing import Witnessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,11 +67,15 @@ __all__ = ["BrokerKeys", "Fleet", "NoFleet", "Runner", "Services"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerKeys:
-    """What identifies this broker: its signing key, its log's verifier key, its TLS certificate chain."""
+    """What identifies this broker: its signing key, its log's verifier key, its TLS certificate chain.
+
+    After a change of the log's key the older one still signs for some time: `older_log_vkeys`.
+    """
 
     broker: SigningKey
     log_vkey: str
     tls_chain_pem: bytes = field(repr=False)
+    older_log_vkeys: tuple[str, ...] = ()
 
     @property
     def tls_sha256(self) -> str:
@@ -203,6 +213,14 @@ class Services:
         self.frozen_nonces = FrozenNonces()
         self.large_bodies = LargeBodies()
         self.directory = Directory()
+        self.witnessing = Witnessing(
+            writer=writer,
+            store=store,
+            clock=clock,
+            log_vkeys=(keys.log_vkey, *keys.older_log_vkeys),
+            broker_key=keys.broker.public,
+        )
+        self.witnessing.more_voters = self._more_voters
         self.membership = Membership(
             clock=clock,
             entropy=entropy,
@@ -211,6 +229,12 @@ class Services:
             broker_key=keys.broker.public,
             tls_sha256=keys.tls_sha256,
         )
+        self.static = StaticLog(store, writer.receipts)
+        self.auditors = Auditors(clock=clock, directory=self.directory)
+        self.grants = Grants(clock=clock, entropy=entropy, auditors=self.auditors)
+        self.erasure = Erasure(store=store, clock=clock)
+        self.exports = Exports(settings.dir)
+        self.upkeep = Upkeep(writer=writer, erasure=self.erasure, exports=self.exports)
         self.contracts = Contracts(store=store, clock=clock, directory=self.directory)
         self.offers = Offers(directory=self.directory, broker_key=keys.broker, origin=writer.origin)
         self.amendments = Amendments(contracts=self.contracts, entropy=entropy)
@@ -263,10 +287,15 @@ class Services:
 
     @property
     def policy(self) -> str:
-        """An auditor's policy file as this broker sees itself; the log's first entry names its digest."""
-        return policy_text(
-            Policy(logs=(VerifierKey.parse(self.keys.log_vkey),), broker=self.keys.broker.public)
-        )
+        """An auditor's policy file as this broker sees itself and its witnesses.
+
+        The log's first entry names the digest of the first one, ``policy.activated`` that of each later one.
+        """
+        return self.witnessing.keys.text
+
+    def published_note(self) -> str:
+        """The note behind ``/log/checkpoint``: the newest one that this broker's policy accepts."""
+        return self.witnessing.checkpoint().note
 
     async def start(self) -> None:
         """Reads who is enrolled, starts the engine and tells it, lets the runner resume.
@@ -274,6 +303,9 @@ class Services:
         Contracts whose term ended while nobody served them get their entry.
         """
         self.refresh()
+        await self._settle_witnesses()
+        await self.upkeep.look()
+        self.upkeep.start()
         await self.desk.bring_up_to_date()  # before ends are logged: what is superseded has not expired
         await self.log_ends()
         await self.engine.start()
@@ -287,11 +319,13 @@ class Services:
 
     def drain(self) -> None:
         """Ends held requests, so that the server can stop at once."""
+        self.witnessing.drain()
         self.desk.drain()
         self.engine.drain()
 
     async def stop(self) -> None:
         """Stops the runner, then the engine; what was acknowledged is on the disk already."""
+        await self.upkeep.stop()
         await self.desk.stop()
         if self.runner is not None:
             await self.runner.stop()
@@ -303,9 +337,25 @@ class Services:
         self.store.close()
 
     def refresh(self) -> None:
-        """Reads again who is enrolled; after each change of membership."""
+        """Reads again who is enrolled, and who witnesses; after each change of membership."""
         with self.store.read() as session:
             self.directory.load(session)
+        self.witnessing.load()
+
+    async def _settle_witnesses(self) -> None:
+        """Logs that witnesses whose owner left are none any more; what cannot be logged now, later."""
+        if self.writer.frozen is None:
+            with contextlib.suppress(LogError):
+                await self.writer.run(self.witnessing.keys.settle)
+
+    def _more_voters(self) -> None:
+        """Lets the gate look again at candidates that may wait for witnesses. Repeatable."""
+        if self.runner is None:
+            return
+        with self.store.read() as session:
+            waiting = self.lives.all_waiting(session)
+        for name in waiting:
+            self.runner.voted(name)
 
     def enrolled(self, org: str) -> None:
         """Tells everybody who must know what became of an organisation, after the commit. Repeatable."""

@@ -20,6 +20,7 @@ from policies.limits import BODY_BYTES_JSON, BODY_READ_S, OFFER_BODY_BYTES
 from policies.signing import parse_envelope_json
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from starlette.requests import Request
 
     from policies.encoding import Json
@@ -61,14 +62,19 @@ def read_body(body: bytes, model: type[_B]) -> _B:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        where = "; ".join(
-            ".".join(str(part) for part in one["loc"]) + ": " + one["type"] for one in error.errors()[:5]
-        )
+        where = "; ".join(_told(one) for one in error.errors()[:5])
         raise RequestInvalidError(
             need="the fields " + ", ".join(model.model_fields),
             found=ascii(where)[1:-1][:300],
             remedy="see docs/reference/http-api.md",
         ) from error
+
+
+def _told(one: ErrorDetails) -> str:
+    """Where a field differs and by which rule; with the pattern, where it has one."""
+    pattern = one.get("ctx", {}).get("pattern")
+    said = ".".join(str(part) for part in one["loc"]) + ": " + one["type"]
+    return said if pattern is None else f"{said}, not {pattern}"
 
 
 async def read_raw(request: Request, *, most: int = BODY_BYTES_JSON) -> bytes:

@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes of the log: its head, proofs that it grew, receipts for their owners, the auditor's bundle."""
+"""Routes of the log: its head, entries, proofs of both kinds, receipts for their owners, how the broker is.
+
+Proofs are a convenience: whoever has the tiles below ``/log`` (`broker.api.log_static`) makes the same ones.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from anyio import to_thread
 from fastapi import APIRouter
+from fastapi import Query as QueryParam
 from sqlalchemy import select
-from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, Response
+from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
+from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
-from broker.api.signed import Call, OperatorCall, PartyCall, json_response
+from broker.api.signed import Call, OperatorCall, PartyCall, ReaderCall, json_response, services_of
 from broker.contracts.queries import OWN_RECEIPTS
 from broker.errors import NotFoundError, RequestInvalidError
-from broker.federation.secure.files import Transcripts
-from broker.log.bundle import Exported, export
 from broker.log.errors import LogFrozenError
+from broker.log.receipts import Head
+from broker.log.rotations import log_rotations
 from broker.membership.directory import Member, Operator
-from broker.membership.records import console_action
-from broker.store.tables import log_entry
-from policies.encoding import Json, b64
+from broker.store.tables import log_checkpoint, log_entry
+from broker.witnessing import SIGNED, WITNESSED
+from policies.encoding import Json, b64, digest
 from policies.identity import key_text
-from policies.log.entries import EntryType, Event, alias
+from policies.limits import INTEGER_MAX, WITNESS_RECEIPT_S
+from policies.log.entries import alias
 from policies.log.errors import ProofError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["router"]
 
 router = APIRouter()
+
+_Size = Annotated[int, QueryParam(ge=0, le=INTEGER_MAX)]
 
 
 @router.get("/log/checkpoint")
@@ -64,9 +67,98 @@ async def consistency(call: PartyCall, old: int = 0) -> Response:
     return json_response(shown)
 
 
+@router.get("/log/entries/{index}")
+async def entry(call: ReaderCall, index: int) -> Response:
+    """An entry as it was hashed, and its proof at the newest signed head."""
+    if index < 0:
+        raise _no_entry(str(index))
+    return json_response({"index": index, **call.services.receipt_json(index)})
+
+
+@router.get("/log/keys")
+async def keys(call: ReaderCall) -> Response:
+    """Every change of the log's key, each proven under the key before it: how nodes learn the new one."""
+    services = call.services
+    known = {digest(key.public_key): key for key in services.writer.signer.known_vkeys}
+    receipts = services.writer.receipts
+    with services.store.read() as session:
+        changes = [
+            (one, _head_after(session, one.at, receipts.head()))
+            for one in log_rotations(session)
+            if one.new in known
+        ]
+    found: list[Json] = [
+        {
+            "vkey": known[one.new].text(),
+            "entry": receipts.body(one.at).decode("utf-8"),
+            "proof": receipts.receipt(one.at, head).to_text(),
+        }
+        for one, head in changes
+        if one.at < head.size
+    ]
+    return json_response({"rotations": found})
+
+
+def _head_after(session: Session, index: int, newest: Head) -> Head:
+    """The first published head with an entry: the key that the entry gives up signed it, for certain."""
+    query = (
+        select(log_checkpoint).where(log_checkpoint.c.size > index).order_by(log_checkpoint.c.size).limit(1)
+    )
+    row = session.execute(query).first()
+    return newest if row is None or row.size > newest.size else Head(row.size, row.root, row.note)
+
+
+@router.get("/log/proofs/inclusion")
+async def inclusion(request: Request, index: _Size, size: _Size | None = None) -> Response:
+    """That a leaf hash is in the tree of ``size`` entries (the newest signed one, without it)."""
+    receipts = services_of(request).writer.receipts
+    size = receipts.head().size if size is None else size
+    try:
+        if index >= size:
+            raise _beyond("index", size - 1, index)
+        proof, root = receipts.proof(index, size), receipts.root(size)
+    except ProofError as error:
+        raise _beyond("size", receipts.head().size, size) from error
+    shown: dict[str, Json] = {"index": index, "size": size, "leaf_hash": b64(receipts.leaf(index))}
+    return json_response(shown | {"root": b64(root), "proof": [b64(one) for one in proof]})
+
+
+@router.get("/log/proofs/consistency")
+async def prefix(request: Request, old: _Size, new: _Size | None = None) -> Response:
+    """That the tree of ``old`` entries is a prefix of the one of ``new`` (the newest signed, without it)."""
+    receipts = services_of(request).writer.receipts
+    new = receipts.head().size if new is None else new
+    try:
+        roots = receipts.root(old), receipts.root(new)
+        if old == 0 or old > new:
+            raise _beyond("old size from 1", new, old)
+        proof = receipts.consistency(old, new)
+    except ProofError as error:
+        raise _beyond("size", receipts.head().size, max(old, new)) from error
+    shown: dict[str, Json] = {"old": old, "new": new, "old_root": b64(roots[0]), "new_root": b64(roots[1])}
+    return json_response(shown | {"proof": [b64(one) for one in proof]})
+
+
+def _beyond(what: str, most: int, found: int) -> RequestInvalidError:
+    return RequestInvalidError(
+        need=f"{what} of at most {most}", found=str(found), remedy="ask for a size that a checkpoint showed"
+    )
+
+
+def _no_entry(found: str) -> NotFoundError:
+    return NotFoundError(
+        need="the index of an entry", found=found, remedy="count from 0 up to the newest checkpoint's size"
+    )
+
+
 @router.get("/receipts/{event_id}")
-async def receipt(call: PartyCall, event_id: str) -> Response:
+async def receipt(
+    call: PartyCall, event_id: str, wait: Literal["signed", "witnessed"] = "signed"
+) -> Response:
     """The receipt of an entry, for the organisation that the entry is about, and for operators.
+
+    With ``wait=witnessed`` the one with a quorum of witnesses, if there is one within `WITNESS_RECEIPT_S`;
+    else 202 with the grade ``signed``.
 
     Of what a member did in a run it is a view of its contract (`broker.contracts.queries`).
     """
@@ -80,7 +172,12 @@ async def receipt(call: PartyCall, event_id: str) -> Response:
         raise _no_receipt(event_id)
     if isinstance(call.caller, Member) and row["scope"] is not None and row["run"] is not None:
         await _own_receipts(call, row)
-    return json_response({"index": row["idx"], **call.services.receipt_json(row["idx"])})
+    shown: dict[str, Json] = {"index": row["idx"], **call.services.receipt_json(row["idx"])}
+    if wait == SIGNED:
+        return json_response(shown | {"grade": SIGNED})
+    graded = await call.services.witnessing.receipt(row["idx"], wait_s=WITNESS_RECEIPT_S)
+    shown |= {"proof": graded.receipt.to_text(), "grade": graded.grade}
+    return json_response(shown, status=200 if graded.grade == WITNESSED else 202)
 
 
 async def _own_receipts(call: Call, row: RowMapping) -> None:
@@ -119,64 +216,6 @@ def _no_receipt(event_id: str) -> NotFoundError:
     )
 
 
-@router.get("/operator/audit/policy")
-async def policy(call: OperatorCall) -> Response:
-    """The text of a policy file as this broker sees itself; an auditor compares it by another way."""
-    return json_response({"policy": call.services.policy})
-
-
-@router.get("/operator/audit/bundle")
-async def bundle(call: OperatorCall) -> Response:
-    """Everything that an offline audit needs, as one file; that it was taken is logged afterwards.
-
-    A frozen log is handed out as well, up to its newest signed head; that it was taken cannot be logged then,
-    and the header ``Iriai-Log: frozen`` says so.
-    """
-    services = call.services
-    contracts = services.contracts.documents()
-    with tempfile.NamedTemporaryFile(dir=services.settings.dir, prefix=".bundle-", delete=False) as file:
-        path = Path(file.name)
-
-    def take() -> Exported:
-        return export(
-            services.store,
-            services.writer,
-            path,
-            policy=services.policy,
-            software=version("iriai"),
-            contracts=contracts,
-            transcript=Transcripts(services.settings.dir).read,
-        )
-
-    taken = await to_thread.run_sync(take)
-
-    def work(_session: Session, tx: LogTx) -> None:
-        tx.add(console_action(call.operator, "audit.bundle", subject=taken.digest, request=call.digest))
-        tx.add(
-            Event(
-                type=EntryType.EXPORT_AUDIT_BUNDLE,
-                pub={
-                    "from_size": 0,
-                    "to_size": taken.entries,
-                    "grade": "auditor",
-                    "bundle": taken.digest,
-                },
-            )
-        )
-
-    headers = {"Cache-Control": "no-store"}
-    try:
-        await services.writer.run(work)
-    except LogFrozenError:
-        headers["Iriai-Log"] = "frozen"
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        headers=headers,
-        background=BackgroundTask(path.unlink),
-    )
-
-
 @router.get("/operator/status")
 async def status(call: OperatorCall) -> Response:
     """How the broker is: its log, its members, its runs."""
@@ -194,6 +233,7 @@ async def status(call: OperatorCall) -> Response:
         "broker_key": key_text(services.keys.broker.public),
         "nodes": services.nodes(),
         "log": {"size": head.size, "root": b64(head.root), "frozen": str(frozen) if frozen else None},
+        "witnesses": services.witnessing.status(),
         "members": members,
         "runs": {"open": sum(one["outcome"] is None for one in runs), "all": len(runs)},
     }

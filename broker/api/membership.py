@@ -8,18 +8,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import APIRouter
+from fastapi import Query as QueryParam
 from pydantic import AfterValidator, StringConstraints
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
 from broker.api.bodies import Body
 from broker.api.once import Answer
-from broker.api.signed import OperatorCall, WaitingCall, joining, json_response, services_of
+from broker.api.signed import MemberCall, OperatorCall, WaitingCall, joining, json_response, services_of
+from broker.membership.chains import own_envelopes, reset_event
 from broker.membership.directory import ACTIVE
 from broker.membership.service import JoinRequest
-from policies.encoding import b64, canonical
+from policies.encoding import Json, b64, canonical
 from policies.identity import key_text, parse_key
-from policies.limits import FLEET_KEY_CHARS, LEGAL_NAME_CHARS
+from policies.limits import FLEET_KEY_CHARS, INTEGER_MAX, LEGAL_NAME_CHARS
 from policies.ports import to_ms
 from policies.signing import Envelope
 
@@ -82,10 +84,17 @@ class ApproveBody(Body):
     signature: _Signature
 
 
+class ChainBody(Body):
+    """A member's envelope ``chain.reset``."""
+
+    envelope: dict[str, Json]
+
+
 class RevokeBody(Body):
-    """Why a membership ends, as a reason code."""
+    """Why a membership ends, as a reason code; ``left``: the organisation itself asked for it."""
 
     reason: _Reason
+    left: bool = False
 
 
 @router.get("/broker")
@@ -141,6 +150,35 @@ async def me(call: WaitingCall) -> Response:
     if member.state == ACTIVE:
         shown["alias_key"] = b64(member.alias_key)
     return json_response(shown)
+
+
+@router.get("/membership/envelopes")
+async def envelopes(
+    call: MemberCall, after: Annotated[int, QueryParam(ge=-1, le=INTEGER_MAX)] = -1
+) -> Response:
+    """What the caller's own node signed and the log took, oldest first: for a node that lost its outbox."""
+    services = call.services
+    size = services.writer.head().size
+    with services.store.read() as session:
+        rows = own_envelopes(session, call.member, after=after)
+    found: list[Json] = [
+        {"index": index, "envelope": Envelope.from_bytes(dsse).to_json(), **services.receipt_json(index)}
+        for index, dsse in rows
+        if index < size
+    ]
+    return json_response({"envelopes": found})
+
+
+@router.post("/membership/chain")
+async def reset_chain(call: MemberCall) -> Response:
+    """Takes a ``chain.reset``: a node that lost its chain begins another one, and says so."""
+    event = reset_event(Envelope.from_json(call.read(ChainBody).envelope), call.member)
+
+    def effect(_session: Session, tx: LogTx) -> Answer:
+        index = tx.add(event)
+        return Answer(status=201, body={"index": index}, indexes=(index,))
+
+    return await call.change(effect)
 
 
 @router.post("/operator/invites")
@@ -204,8 +242,15 @@ async def revoke(call: OperatorCall, org: str) -> Response:
 
     def effect(session: Session, tx: LogTx) -> Answer:
         done = call.services.membership.revoke(
-            session, tx, org=org, operator=call.operator, reason=body.reason, request=call.digest
+            session,
+            tx,
+            org=org,
+            operator=call.operator,
+            reason=body.reason,
+            left=body.left,
+            request=call.digest,
         )
+        call.services.witnessing.keys.settle(session, tx)  # who left witnesses no longer
         return Answer(body=done, after=(lambda: call.services.enrolled(org),))
 
     return await call.change(effect)

@@ -27,11 +27,12 @@ from policies.limits import FROZEN_NONCES, IDEMPOTENCY_KEY_CHARS, NONCES_KEPT
 from policies.signing import VerifiedHead, VerifiedRequest, parse_envelope_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from broker.log import LogTx
     from broker.services import Services
     from broker.store import Session
+    from policies.log.entries import Event
 
 __all__ = ["Answer", "Slot", "check_unseen", "claim_nonce", "idempotency_key", "store_nonce"]
 
@@ -164,8 +165,10 @@ def _too_many(most: int) -> NonceStoreFullError:
     return NonceStoreFullError(need=f"at most {most} requests a minute", found="more", remedy="wait a minute")
 
 
-async def store_nonce(services: Services, request: VerifiedRequest) -> None:
+async def store_nonce(services: Services, request: VerifiedRequest, events: Sequence[Event] = ()) -> None:
     """Stores the nonce of a request that changes nothing, durably, before it is answered.
+
+    What the log has to say of its refusal comes with it.
 
     A frozen log takes no write, but is read all the more: then this process remembers the nonce.
 
@@ -175,8 +178,10 @@ async def store_nonce(services: Services, request: VerifiedRequest) -> None:
     """
     now_ms = services.clock.now_ms()
 
-    def work(session: Session, _tx: LogTx) -> None:
+    def work(session: Session, tx: LogTx) -> None:
         claim_nonce(session, request, now_ms)
+        for one in events:
+            tx.add(one)
 
     try:
         await services.writer.run(work)

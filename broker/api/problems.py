@@ -4,6 +4,8 @@
 - Connectors of dataspaces are answered in their protocol's own form (`broker.api.dsp`).
 - Every `IriaiError` shows its code, clause, need, found and remedy, and the exit code that a command line
   shall end with.
+- One that is ours but no bug (a full disk, no quorum) is one line in the process's log.
+- A database that cannot be read now is ``log.unavailable``, as one that cannot be written.
 - Anything else is our bug: ``internal.error`` with a request id, and nothing of the exception; the
   traceback goes to the process's log.
 - A path or method that does not exist is ``request.not-found`` or ``request.method``, in the same form.
@@ -16,11 +18,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response
 
 from broker.errors import DiskFullError, NotFoundError, RequestInvalidError
+from broker.log.units import is_storage, unavailable
 from policies.encoding import Json, canonical
 from policies.errors import IriaiError
 
@@ -33,6 +37,7 @@ __all__ = ["MEDIA_TYPE", "install", "problem_document", "problem_response", "req
 
 MEDIA_TYPE = "application/problem+json"
 _DOCS = "https://iriai.example/errors/"
+_BUG = 500
 _log = logging.getLogger("iriai.broker")
 
 
@@ -81,6 +86,21 @@ def _not_found(status: int) -> IriaiError:
     return kind(need="a documented path and method", found="another", remedy="see docs/reference/http-api.md")
 
 
+def _storage_error(error: Exception) -> IriaiError | None:
+    """What to say of a disk or a database that cannot be used now, or not for this."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFullError(
+            need="space on the broker's disk", found="none", remedy="send the same request later"
+        )
+    if isinstance(error, DataError):
+        return RequestInvalidError(
+            need="values that a database can hold: no character U+0000, no larger numbers",
+            found="another",
+            remedy="see docs/reference/http-api.md",
+        )
+    return unavailable(error) if isinstance(error, DBAPIError) and is_storage(error) else None
+
+
 def install(app: FastAPI, services: Services) -> None:
     """Registers the handlers; nothing else in the broker builds an error answer."""
 
@@ -90,7 +110,8 @@ def install(app: FastAPI, services: Services) -> None:
         given_id = None
         if error.http_status >= 500:  # noqa: PLR2004  ours, not the caller's
             given_id = request_id(services)
-            _log.error("%s %s", given_id, error, exc_info=error)
+            ours = error.http_status == _BUG  # a state that the words tell needs no traceback
+            _log.error("%s %s", given_id, error, exc_info=error if ours else None)
         return problem_response(error, given_id=given_id)
 
     async def no_route(_request: Request, error: Exception) -> Response:
@@ -107,14 +128,9 @@ def install(app: FastAPI, services: Services) -> None:
             )
         )
 
-    async def disk(_request: Request, error: Exception) -> Response:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return problem_response(
-                DiskFullError(
-                    need="space on the broker's disk", found="none", remedy="send the same request later"
-                )
-            )
-        return await unknown(_request, error)
+    async def storage(_request: Request, error: Exception) -> Response:
+        known = _storage_error(error)
+        return await (unknown(_request, error) if known is None else refused(_request, known))
 
     async def unknown(_request: Request, error: Exception) -> Response:
         given_id = request_id(services)
@@ -129,5 +145,6 @@ def install(app: FastAPI, services: Services) -> None:
     app.add_exception_handler(IriaiError, refused)
     app.add_exception_handler(HTTPException, no_route)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(OSError, disk)
+    app.add_exception_handler(OSError, storage)
+    app.add_exception_handler(DBAPIError, storage)
     app.add_exception_handler(Exception, unknown)

@@ -14,7 +14,7 @@ from broker.api.bodies import Body
 from broker.api.once import JSON, Answer
 from broker.api.problems import problem_response
 from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
-from broker.federation.affording import check_affordable
+from broker.federation.affording import check_affordable, rounds_left
 from broker.log.errors import LogFrozenError
 from policies.contract.errors import RefusedError
 from policies.encoding import Json  # noqa: TC001  a field of a model
@@ -54,16 +54,17 @@ async def open_run(call: OperatorCall) -> Response:
     body = call.read(RunBody)
     services = call.services
     contract = services.contracts.get(body.contract)
-    recipe = services.runs.recipe_of(contract, body.recipe)
     opened: list[str] = []
 
     def effect(session: Session, tx: LogTx) -> Answer:
+        recipe = services.runs.recipe_of(contract, body.recipe)
+        left = rounds_left(session, contract, recipe)
         check_affordable(session, services.contracts, contract, recipe)
         done = services.runs.open(
             session, tx, contract=contract, recipe=recipe, operator=call.operator, request=call.digest
         )
         opened.append(done["run"])
-        return Answer(status=201, body=done, after=(wake,))
+        return Answer(status=201, body=done | {"rounds_left": left}, after=(wake,))
 
     def wake() -> None:
         if services.runner is not None:

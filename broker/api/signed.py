@@ -10,7 +10,8 @@ Every route takes a `Call`; none can get at an unverified request. In this order
    the one whose digest was signed.
 5. Reads store their nonce in a transaction of their own. Changes store it in the transaction of their
    effect, beside their answer (`Call.change`, `broker.api.once`). A change that is refused stores its nonce
-   too. A frozen log refuses changes and answers reads.
+   too, and what the policy denies an operator stands in the log as their action, refused. A frozen log
+   refuses changes and answers reads.
 
 Joining is signed by the key in its own body, which is small and read first.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
@@ -31,14 +32,16 @@ from broker.api.once import JSON, Answer, Slot, check_unseen, claim_nonce, idemp
 from broker.errors import RequestInvalidError, WrongRoleError
 from broker.log import LogTx
 from broker.log.errors import LogError
-from broker.membership.directory import Member, Operator
+from broker.membership.directory import Auditor, Enrolled, Member, Operator
 from broker.membership.errors import NotActiveError
+from broker.membership.records import console_action
 from broker.services import Services  # noqa: TC001  a field of a call
 from broker.store import Session
 from policies.encoding import Json, canonical, digest, digest_of
 from policies.errors import IriaiError, RequestReplayedError
 from policies.identity import key_id
 from policies.limits import BODY_BYTES_JSON
+from policies.log.entries import Event  # noqa: TC001  a result of a method
 from policies.signing import (
     WRITES,
     VerifiedHead,
@@ -49,10 +52,13 @@ from policies.signing import (
 )
 
 __all__ = [
+    "AssessorCall",
+    "AuditorCall",
     "Call",
     "MemberCall",
     "OperatorCall",
     "PartyCall",
+    "ReaderCall",
     "WaitingCall",
     "joining",
     "json_response",
@@ -60,29 +66,31 @@ __all__ = [
 ]
 
 _B = TypeVar("_B", bound=Body)
+DENIED: Final = 4  # exit code of what the policy denies
 Effect = Callable[[Session, LogTx], Answer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A verified request."""
+    """A verified request; its ``name`` is that of the route."""
 
     services: Services
-    caller: Member | Operator | None
+    caller: Enrolled | None
     request: VerifiedRequest
     method: str
     target: str
     body: bytes
+    name: str = "request"
 
     @property
     def known(self) -> Member | Operator:
         """Who asks, enrolled as a member or an operator.
 
         Raises:
-            WrongRoleError: Nobody who is enrolled.
+            WrongRoleError: Somebody else.
         """
-        if self.caller is None:
-            raise _wrong_role("an enrolled key")
+        if self.caller is None or isinstance(self.caller, Auditor):
+            raise _wrong_role("a node's or an operator's key")
         return self.caller
 
     @property
@@ -90,7 +98,7 @@ class Call:
         """The member who asks.
 
         Raises:
-            WrongRoleError: It is an operator.
+            WrongRoleError: It is somebody else.
         """
         if not isinstance(self.caller, Member):
             raise _wrong_role("a node's key")
@@ -101,10 +109,21 @@ class Call:
         """The operator who asks.
 
         Raises:
-            WrongRoleError: It is a node.
+            WrongRoleError: It is somebody else.
         """
         if not isinstance(self.caller, Operator):
             raise _wrong_role("an operator's key")
+        return self.caller
+
+    @property
+    def auditor(self) -> Auditor:
+        """The auditor who asks.
+
+        Raises:
+            WrongRoleError: It is somebody else.
+        """
+        if not isinstance(self.caller, Auditor):
+            raise _wrong_role("an auditor's key")
         return self.caller
 
     @property
@@ -154,9 +173,9 @@ class Call:
             answer, _ = await self.services.writer.run(work)
         except RequestReplayedError:
             raise
-        except IriaiError:
+        except IriaiError as error:
             with contextlib.suppress(LogError):  # the refusal stands, even if its nonce cannot be stored
-                await store_nonce(self.services, self.request)
+                await store_nonce(self.services, self.request, self._refused(error))
             raise
         for step in answer.after:
             step()
@@ -164,6 +183,20 @@ class Call:
         if answer.indexes:
             body = {**body, "receipts": [self.services.receipt_json(index) for index in answer.indexes]}
         return json_response(body, status=answer.status, media_type=answer.media_type)
+
+    def _refused(self, error: IriaiError) -> tuple[Event, ...]:
+        """What the log says of a change that the policy denied to an operator; nothing of other refusals."""
+        if not isinstance(self.caller, Operator) or error.exit_code != DENIED:
+            return ()
+        return (
+            console_action(
+                self.caller,
+                self.name,
+                subject=digest_of([error.code, getattr(error, "clause", None)]),
+                request=digest_of([self.digest, self.request.nonce]),  # the same may be allowed later
+                result="refused",
+            ),
+        )
 
 
 def json_response(body: Json, *, status: int = 200, media_type: str = JSON) -> Response:
@@ -175,6 +208,13 @@ def services_of(request: Request) -> Services:
     """The composition of this application."""
     services: Services = request.app.state.services
     return services
+
+
+def _name(request: Request) -> str:
+    """Name of the route as actions are called: ``runs.open-run``."""
+    endpoint = request.scope["endpoint"]
+    room = str(endpoint.__module__).rpartition(".")[2]
+    return f"{room}.{endpoint.__name__}".replace("_", "-")
 
 
 def _verify(services: Services, request: Request, public_key: bytes) -> VerifiedHead:
@@ -194,7 +234,7 @@ def _verify(services: Services, request: Request, public_key: bytes) -> Verified
     )
 
 
-async def _call(request: Request, fits: Callable[[Member | Operator], None]) -> Call:
+async def _call(request: Request, fits: Callable[[Enrolled], None]) -> Call:
     """Steps 1 to 4, and for reads 5."""
     services = services_of(request)
     caller = services.directory.find(claimed_key_id(request.headers))
@@ -210,6 +250,7 @@ async def _call(request: Request, fits: Callable[[Member | Operator], None]) -> 
         method=request.method,
         target=request.url.path,
         body=body,
+        name=_name(request),
     )
     if request.method not in WRITES:
         await store_nonce(services, call.request)
@@ -225,22 +266,38 @@ async def _read(services: Services, request: Request, head: VerifiedHead) -> byt
         return await read_raw(request, most=most)
 
 
-def _waiting_fits(caller: Member | Operator) -> None:
+def _waiting_fits(caller: Enrolled) -> None:
     if not isinstance(caller, Member):
         raise _wrong_role("a node's key")
 
 
-def _member_fits(caller: Member | Operator) -> None:
+def _member_fits(caller: Enrolled) -> None:
     _waiting_fits(caller)
-    _party_fits(caller)
+    _reader_fits(caller)
 
 
-def _operator_fits(caller: Member | Operator) -> None:
+def _operator_fits(caller: Enrolled) -> None:
     if not isinstance(caller, Operator):
         raise _wrong_role("an operator's key")
 
 
-def _party_fits(caller: Member | Operator) -> None:
+def _auditor_fits(caller: Enrolled) -> None:
+    if not isinstance(caller, Auditor):
+        raise _wrong_role("an auditor's key")
+
+
+def _assessor_fits(caller: Enrolled) -> None:
+    if isinstance(caller, Member):
+        raise _wrong_role("an auditor's or an operator's key")
+
+
+def _party_fits(caller: Enrolled) -> None:
+    if isinstance(caller, Auditor):
+        raise _wrong_role("a node's or an operator's key")
+    _reader_fits(caller)
+
+
+def _reader_fits(caller: Enrolled) -> None:
     if isinstance(caller, Member) and not caller.active:
         raise _not_active()
 
@@ -259,6 +316,18 @@ async def _operator(request: Request) -> Call:
 
 async def _party(request: Request) -> Call:
     return await _call(request, _party_fits)
+
+
+async def _auditor(request: Request) -> Call:
+    return await _call(request, _auditor_fits)
+
+
+async def _assessor(request: Request) -> Call:
+    return await _call(request, _assessor_fits)
+
+
+async def _reader(request: Request) -> Call:
+    return await _call(request, _reader_fits)
 
 
 async def joining(request: Request, model: type[_B], key_of: Callable[[_B], bytes]) -> tuple[Call, _B]:
@@ -290,7 +359,11 @@ async def joining(request: Request, model: type[_B], key_of: Callable[[_B], byte
 
 
 def _wrong_role(need: str) -> WrongRoleError:
-    return WrongRoleError(need=need, found="a key for something else", remedy="use the other command line")
+    return WrongRoleError(
+        need=need,
+        found="a key for something else",
+        remedy="use the other command line; with an auditor's key: iriai-broker audit bundle --as-auditor",
+    )
 
 
 def _not_active() -> NotActiveError:
@@ -309,4 +382,18 @@ OperatorCall = Annotated[Call, Depends(_operator)]
 """Called by an operator."""
 PartyCall = Annotated[Call, Depends(_party)]
 """Called by an active member's node or an operator; the route looks at who it is."""
-ROLES: dict[Any, str] = {_waiting: "waiting", _member: "member", _operator: "operator", _party: "party"}
+AuditorCall = Annotated[Call, Depends(_auditor)]
+"""Called by an auditor."""
+AssessorCall = Annotated[Call, Depends(_assessor)]
+"""Called by an auditor, or by an operator on an auditor's behalf."""
+ReaderCall = Annotated[Call, Depends(_reader)]
+"""Called by an active member's node, an auditor or an operator: whoever may read the log's entries."""
+ROLES: dict[Any, str] = {
+    _waiting: "waiting",
+    _member: "member",
+    _operator: "operator",
+    _party: "party",
+    _auditor: "auditor",
+    _assessor: "assessor",
+    _reader: "reader",
+}

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from broker.cli.audit import audit as audit_group
+from broker.cli.audit import auditor as auditor_group
+from broker.cli.db import db as db_group
 from broker.cli.dsp import dsp as dsp_group
+from broker.cli.incident import incident as incident_group
+from broker.cli.log import log as log_group
 from broker.cli.odrl import contract as contract_group
 from broker.cli.options import Home, Json, RunId, Yes, command, finish, typer_group
 
@@ -30,14 +35,17 @@ app = typer_group("Runs the neutral broker and does what its operators do.")
 operator = typer_group("Operators' own keys.")
 run = typer_group("Runs of recipes.")
 release = typer_group("Candidates and released models.")
-audit = typer_group("What an auditor is given.")
 for _name, _group in (
     ("operator", operator),
     ("contract", contract_group),
     ("run", run),
     ("release", release),
-    ("audit", audit),
+    ("audit", audit_group),
+    ("auditor", auditor_group),
+    ("incident", incident_group),
     ("dsp", dsp_group),
+    ("log", log_group),
+    ("db", db_group),
 ):
     app.add_typer(_group, name=_name)
 
@@ -70,12 +78,31 @@ def init(
     origin: Annotated[
         str | None, typer.Option("--origin", help="Name of the log; default: from the URL.")
     ] = None,
+    database: Annotated[
+        str | None, typer.Option("--database", help="postgresql:// URL, instead of a file of SQLite.")
+    ] = None,
+    private_database: Annotated[
+        str | None, typer.Option("--private-database", help="The same for what has to be erasable.")
+    ] = None,
+    database_owner: Annotated[
+        str | None, typer.Option("--database-owner", help="The first one's URL for the owner of its tables.")
+    ] = None,
 ) -> Result:
     """Makes keys, certificate, settings, databases and the log's first entries. Safe to repeat."""
     from broker import commands
 
     tls = commands.own_tls(tls_cert, tls_key)
-    return commands.init(directory, url, operators or [], listen_host=listen, origin=origin, tls=tls)
+    return commands.init(
+        directory,
+        url,
+        operators or [],
+        listen_host=listen,
+        origin=origin,
+        tls=tls,
+        database=database,
+        private_database=private_database,
+        database_owner=database_owner,
+    )
 
 
 @app.command()  # no `command`: with --json it says that it is ready, not that it has ended
@@ -144,11 +171,12 @@ def revoke(
     reason: Annotated[
         str, typer.Option("--reason", help="A reason code, such as key-lost.")
     ] = "operator-decision",
+    left: Annotated[bool, typer.Option("--left", help="The organisation itself asked for it.")] = False,
 ) -> Result:
     """Ends a membership at once; its keys are refused from then on."""
     from broker import commands
 
-    return commands.revoke(where, org, reason=reason)
+    return commands.revoke(where, org, reason=reason, left=left)
 
 
 @command(run, "open")
@@ -204,41 +232,6 @@ def release_list(where: Where) -> Result:
     from broker import commands
 
     return commands.release_list(where)
-
-
-@command(audit, "bundle")
-def audit_bundle(*, out: Annotated[Path, typer.Option("--out", help="New file.")], where: Where) -> Result:
-    """Takes everything that an offline audit needs, as one file."""
-    from broker import commands
-
-    return commands.audit_bundle(where, out)
-
-
-@command(audit, "vectors")
-def audit_vectors(
-    *,
-    directory: Home,
-    run_id: Annotated[str, typer.Option("--run", help="Whose masked vectors.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder.")],
-) -> Result:
-    """Copies the masked vectors of a run that are still kept, for an auditor who redoes its sums."""
-    from broker import commands
-
-    return commands.audit_vectors(directory, run_id, out)
-
-
-@command(audit, "policy")
-def audit_policy(
-    *,
-    contracts: Annotated[
-        list[str] | None, typer.Option("--contract", help="Accept only this one, repeatable.")
-    ] = None,
-    where: Where,
-) -> Result:
-    """Prints a policy file for an auditor, to be compared by another way."""
-    from broker import commands
-
-    return commands.audit_policy(where, contracts or [])
 
 
 @command(app, "status")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain, short, table
 from broker.clock import SystemClock
-from broker.commands.contract_names import whole_digest
+from broker.commands.witnesses import witness_lines
 from broker.entropy import SystemEntropy
 from broker.errors import FingerprintError, NotConfirmedError, OperatorKeyError, UsageError
 from broker.keyfiles import make_key
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Where"]
-
-_POLICY_WARNING = (
-    "# WARNING: this is the broker's own word. An auditor compares both keys by another way",
-    "# (telephone, paper, a member's copy) before trusting a verification that uses it.",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +95,9 @@ def init(
     listen_host: str | None,
     origin: str | None,
     tls: tuple[Path, Path] | None,
+    database: str | None = None,
+    private_database: str | None = None,
+    database_owner: str | None = None,
 ) -> Result:
     """Makes a broker's folder, or completes it."""
     from broker.boot import initialise, parse_operators
@@ -113,6 +111,9 @@ def init(
         listen_host=listen_host,
         tls=tls,
         origin=origin,
+        database=database,
+        private_database=private_database,
+        database_owner=database_owner,
     )
     data = {
         "dir": str(directory),
@@ -238,10 +239,10 @@ def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[
     )
 
 
-def revoke(where: Where, org: str, *, reason: str) -> Result:
+def revoke(where: Where, org: str, *, reason: str, left: bool = False) -> Result:
     """Ends a membership."""
     with where.client() as client:
-        done = client.post(f"/operator/organisations/{org}/revoke", {"reason": reason})
+        done = client.post(f"/operator/organisations/{org}/revoke", {"reason": reason, "left": left})
     return Result(
         data=done, text=(f"{org}: {plain(done['state'])}; its node is put out and its key refused",)
     )
@@ -284,47 +285,7 @@ def _held_back(one: dict[str, Any]) -> str:
     return shown if until is None else f"{shown} until {iso_s(until)}"
 
 
-# --- audit ---
-
-
-def audit_bundle(where: Where, out: Path) -> Result:
-    """Takes the auditor's bundle."""
-    if out.exists():
-        raise UsageError(need=f"no file at {out}", found="one", remedy="name a new file")
-    with where.client() as client:
-        name = client.download("/operator/audit/bundle", out)
-    return Result(
-        data={"file": str(out), "digest": name, "size_bytes": out.stat().st_size},
-        text=(
-            f"bundle       {out}  {name}",
-            f"next: the auditor runs: iriai-verify {out} --policy POLICY",
-        ),
-    )
-
-
-def audit_vectors(directory: Path, run: str, out: Path) -> Result:
-    """Copies masked vectors, on the broker's host, within the contract's retention."""
-    from broker.federation.secure.vectors import export
-
-    names = export(directory, run, out, SystemClock().now_ms())
-    return Result(
-        data={"folder": str(out), "vectors": names},
-        text=(
-            f"vectors      {len(names)} in {out}, each named by its SHA-256",
-            "next: the auditor redoes the sums of the bundle's transcripts with them",
-        ),
-    )
-
-
-def audit_policy(where: Where, contracts: list[str]) -> Result:
-    """Prints a policy file as the broker sees itself."""
-    with where.client() as client:
-        text = client.get("/operator/audit/policy")["policy"]
-        named = [whole_digest(client, one) for one in contracts]
-    lines = str(text).splitlines()
-    lines[-1:-1] = [f"contract {one}" for one in named]  # before the quorum line
-    policy = "\n".join([*_POLICY_WARNING, *lines]) + "\n"
-    return Result(data={"policy": policy}, text=(), plain_output=policy.rstrip("\n"))
+# --- the broker ---
 
 
 def status(where: Where) -> Result:
@@ -336,6 +297,7 @@ def status(where: Where) -> Result:
         f"broker key   {plain(found['broker_key'])}",
         f"log          {plain(found['origin'])} size {found['log']['size']}"
         + (f" FROZEN: {plain(found['log']['frozen'])}" if found["log"]["frozen"] else ""),
+        *witness_lines(found.get("witnesses")),
         "members      "
         + (", ".join(f"{plain(k)} {v}" for k, v in sorted(found["members"].items())) or "none")
         + f"; {sum(one['state'] == 'online' for one in found.get('nodes', ()))} online",

@@ -30,6 +30,7 @@ def run_open(where: Where, *, contract: str, recipe: str) -> Result:
         data=done,
         text=(
             f"run          {plain(done['run'])} of {plain(recipe)}",
+            *([f"rounds       {done['rounds_left']} left in the contract"] if "rounds_left" in done else []),
             f"next: iriai-broker run show {plain(done['run'])}",
         ),
         plain_output=str(done["run"]),

@@ -15,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy.dialects.sqlite import insert
-
 from broker.store.tables import decision as decision_table
+from broker.store.upserts import insert_or_ignore
 from policies.contract import Decision, decision_bytes, evaluate, request_to_json, state_to_json
 from policies.encoding import canonical, digest
 from policies.log.entries import EntryType, Event
@@ -124,4 +123,4 @@ def keep(
         "salt": salt,
         "state": state,
     }
-    session.execute(insert(decision_table).on_conflict_do_nothing(), row)
+    insert_or_ignore(session, decision_table, row)

@@ -172,9 +172,17 @@ class Lives:
         of = (run.c.contract == contract.digest) & candidate.c.state.in_(_OPEN)
         return tuple(
             session.scalars(
-                select(candidate.c.digest).join(run, run.c.run_id == candidate.c.run_id).where(of)
+                select(candidate.c.digest)
+                .join(run, run.c.run_id == candidate.c.run_id)
+                .where(of)
+                .order_by(candidate.c.digest)
             ).all()
         )
+
+    def all_waiting(self, session: Session) -> tuple[str, ...]:
+        """Candidates of whatever contract with a tier that may wait at the gate."""
+        of = candidate.c.state.in_(_OPEN)
+        return tuple(session.scalars(select(candidate.c.digest).where(of).order_by(candidate.c.digest)))
 
     # --- a member's notice ---
 

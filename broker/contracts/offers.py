@@ -22,11 +22,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.dialects.sqlite import insert
-
 from broker.contracts.errors import AnnexMismatchError, AnnexMissingError, LintError, PartyMismatchError
 from broker.contracts.service import OFFERED, OPEN_DATA, PROSE
 from broker.store.tables import contract_annex, contract_document
+from broker.store.upserts import insert_or_ignore, insert_or_update
 from policies.contract import Contract, load
 from policies.contract.lint import LintFinding, lint
 from policies.contract.negotiation.pool import Draft
@@ -205,16 +204,12 @@ class Offers:
             "state": OFFERED,
             "at_ms": at_ms,
         }
-        again = {"state": OFFERED, "at_ms": at_ms}
-        session.execute(
-            insert(contract_document).on_conflict_do_update(index_elements=["digest"], set_=again), row
-        )
+        insert_or_update(session, contract_document, row)
         annexes = {**proposal.recipes, **({} if proposal.prose is None else {PROSE: proposal.prose})}
         annexes |= {OPEN_DATA + name: data for name, data in proposal.opens.items()}
         for name, data in sorted(annexes.items()):
-            session.execute(
-                insert(contract_annex).on_conflict_do_nothing(),
-                {"contract": contract.digest, "sha256": name, "bytes": data},
+            insert_or_ignore(
+                session, contract_annex, {"contract": contract.digest, "sha256": name, "bytes": data}
             )
 
 

@@ -16,8 +16,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import insert, select, update
 
 from broker.contracts.service import COUNTERED, FINALIZED, SIGNED, TERMINATED
 from broker.store.tables import (
@@ -29,6 +28,7 @@ from broker.store.tables import (
     negotiation,
     statement,
 )
+from broker.store.upserts import insert_or_ignore, insert_or_update
 from policies.contract import CONTRACT_TYPE, Contract, executed
 from policies.contract.negotiation import (
     Agreed,
@@ -126,9 +126,7 @@ class PoolBook:
             return
         evidence = write.received.to_bytes() if write.received is not None else b""
         named = digest(evidence)
-        write.session.execute(
-            insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": evidence}
-        )
+        insert_or_ignore(write.session, statement, {"digest": named, "bytes": evidence})
         write.tx.add(
             Event(
                 type=EntryType.INCIDENT_DECLARED,
@@ -217,19 +215,23 @@ def _nothing_more(_session: Session, _tx: LogTx, _contract: Contract) -> None:
 
 
 def _write_pool(session: Session, pool: Pool, at_ms: int) -> None:
-    changing = {
+    row = {
+        "id": pool.id,
+        "contract_id": pool.contract_id,
+        "version": pool.version,
         "round": pool.round,
         "state": pool.state,
         "digest": pool.draft.digest,
         "pool": pool.to_bytes(),
         "at_ms": at_ms,
     }
-    row = {"id": pool.id, "contract_id": pool.contract_id, "version": pool.version, **changing}
-    session.execute(insert(negotiation).on_conflict_do_update(index_elements=["id"], set_=changing), row)
+    insert_or_update(session, negotiation, row)
 
 
 def _write_lane(session: Session, name: str, one: Lane) -> None:
-    changing = {
+    row = {
+        "pid": one.pid,
+        "negotiation": name,
         "party": one.party,
         "round": one.round,
         "state": one.state.value,
@@ -237,10 +239,7 @@ def _write_lane(session: Session, name: str, one: Lane) -> None:
         "deadline_ms": one.deadline_ms,
         "last_hash": one.last_hash,
     }
-    session.execute(
-        insert(lane).on_conflict_do_update(index_elements=["pid"], set_=changing),
-        {"pid": one.pid, "negotiation": name, **changing},
-    )
+    insert_or_update(session, lane, row)
 
 
 def _write_message(write: Write, message: LaneMessage, seq: int, envelope: Envelope) -> None:
@@ -259,12 +258,8 @@ def _write_message(write: Write, message: LaneMessage, seq: int, envelope: Envel
 
 
 def _write_signature(session: Session, contract: str, party: str, signature: str) -> None:
-    statement_ = insert(contract_signature).on_conflict_do_update(
-        index_elements=["digest", "party", "kind"], set_={"signature_b64": signature}
-    )
-    session.execute(
-        statement_, {"digest": contract, "party": party, "kind": SIGNED, "signature_b64": signature}
-    )
+    row = {"digest": contract, "party": party, "kind": SIGNED, "signature_b64": signature}
+    insert_or_update(session, contract_signature, row)
 
 
 def _set_state(session: Session, contract: str, state: str, at_ms: int) -> None:

@@ -171,7 +171,9 @@ def _of_recipe(session: Session, contract: Contract, recipe: str) -> Iterator[Js
 
     A run may have gone on under a successor since: what was shown before, was shown.
     """
-    runs = session.scalars(select(run.c.run_id).where(run.c.recipe_digest == recipe)).all()
+    runs = session.scalars(
+        select(run.c.run_id).where(run.c.recipe_digest == recipe).order_by(run.c.run_id)
+    ).all()
     for name in runs:
         for clauses, one in _recorded(session, contract.digest, name):
             if not clauses and one["view"] == RUN_STATUS:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.amendments import refusal_of
 from broker.contracts.arrivals import signed_event
@@ -33,6 +32,7 @@ from broker.contracts.offers import draft_of
 from broker.contracts.pools import open_pool_of
 from broker.contracts.service import FINALIZED, PROSE, SIGNED, VERDICT, state_of
 from broker.store.tables import contract_annex, contract_document, contract_signature, statement
+from broker.store.upserts import insert_or_ignore, insert_or_update
 from policies.contract import CONTRACT_TYPE, load
 from policies.contract.amendment.succession import check_succession
 from policies.contract.entering import EFFECT, OPEN, TIGHTEN, no_looser
@@ -236,19 +236,15 @@ class Tightenings:
         annexes = {VERDICT: verdict} if prose is None else {VERDICT: verdict, PROSE: prose}
         for name, data in annexes.items():
             row = {"contract": new.digest, "sha256": name, "bytes": data}
-            session.execute(insert(contract_annex).on_conflict_do_nothing(), row)
-        row = {"digest": digest(verdict), "bytes": verdict}
-        session.execute(insert(statement).on_conflict_do_nothing(), row)
+            insert_or_ignore(session, contract_annex, row)
+        insert_or_ignore(session, statement, {"digest": digest(verdict), "bytes": verdict})
 
     def _sign(self, session: Session, brought: Brought, new: Contract) -> Envelope:
         """Keeps both signatures; gives the envelope."""
         own = Envelope.seal(new.canonical, CONTRACT_TYPE, self._key).signatures[0][1]
         for party, signature in ((brought.party, brought.signature), (new.broker.party, b64(own))):
-            again = insert(contract_signature).on_conflict_do_update(
-                index_elements=["digest", "party", "kind"], set_={"signature_b64": signature}
-            )
             row = {"digest": new.digest, "party": party, "kind": SIGNED, "signature_b64": signature}
-            session.execute(again, row)
+            insert_or_update(session, contract_signature, row)
         empty = Envelope(payload_type=CONTRACT_TYPE, payload=new.canonical, signatures=())
         first = empty.with_signature(brought.member.key, unb64(brought.signature))
         return first.with_signature(self._key.public, own)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from broker.contracts.errors import NotPartyError
 from broker.store.tables import dsp_agreement, dsp_message, dsp_negotiation
+from broker.store.upserts import insert_or_ignore
 from policies.contract.negotiation.pool import ENDED, LaneState
 from policies.contract.odrl.dsp_messages import read_json
 from policies.encoding import canonical
@@ -146,15 +146,15 @@ def recorded(session: Session, name: str) -> dict[str, Json] | None:
 
 def record_agreement(session: Session, row: NegotiationRow, said: Mapping[str, Json], *, at_ms: int) -> None:
     """Keeps an agreement for good; the same one again changes nothing."""
-    session.execute(
-        insert_or_ignore(dsp_agreement)
-        .values(
-            id=said["@id"],
-            provider_pid=row.provider_pid,
-            contract=row.contract,
-            counterparty=row.counterparty,
-            bytes=canonical(said),
-            at_ms=at_ms,
-        )
-        .on_conflict_do_nothing()
+    insert_or_ignore(
+        session,
+        dsp_agreement,
+        {
+            "id": said["@id"],
+            "provider_pid": row.provider_pid,
+            "contract": row.contract,
+            "counterparty": row.counterparty,
+            "bytes": canonical(said),
+            "at_ms": at_ms,
+        },
     )

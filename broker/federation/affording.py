@@ -4,6 +4,7 @@
 - Runs that are open count with the steps that they took, not with their whole plan: what they hold may become
   free. So a refusal here is one that no waiting changes.
 - It refuses only where too few groups are left without the parties whose budget is spent.
+- `rounds_left` refuses where all rounds of the recipe are used; a run with fewer than its own is opened.
 - Nodes decide by their own ledgers, which may know more: an owner's tighter cap, blocks of data.
 
     check_affordable(session, contracts, contract, contract.recipes[0])
@@ -16,8 +17,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from broker.federation.mirror import epsilon_after
+from broker.federation.progress import rounds_before
 from broker.runs.ending import EPSILON_CHECKS
 from policies.contract import Outcome, TrainRound, evaluate
+from policies.contract.errors import RefusedError
 from policies.contract.render import remedy_text
 from policies.privacy.errors import BudgetExhaustedError
 from policies.recipe import load as load_recipe
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from policies.contract.clauses import RecipeClause
     from policies.privacy import DpPlan
 
-__all__ = ["check_affordable"]
+__all__ = ["check_affordable", "rounds_left"]
 
 
 def check_affordable(
@@ -61,6 +64,23 @@ def check_affordable(
         remedy=remedy_text(first.remedy),
         clause=first.clause,
     )
+
+
+def rounds_left(session: Session, contract: Contract, clause: RecipeClause) -> int:
+    """How many rounds of a recipe the contract still allows, in all its versions and runs together.
+
+    Raises:
+        RefusedError: None; with the clause.
+    """
+    used = rounds_before(session, contract.digest, clause.recipe_digest)
+    if used >= clause.max_rounds:
+        raise RefusedError(
+            need=f"a round of {clause.id} that is left of max_rounds {clause.max_rounds}, all runs together",
+            found=f"{used} rounds used, 0 left",
+            remedy=remedy_text("stop-or-amend"),
+            clause=clause.clause,
+        )
+    return clause.max_rounds - used
 
 
 def _against(

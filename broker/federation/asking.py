@@ -4,6 +4,8 @@
 - Each request carries the newest checkpoint, the proof that it extends the one which this node signed last,
   and receipts for what its last reply brought. What finds no room in a header is left out: the node asks for
   it over HTTP.
+- It carries how rounds were closed that the node gave something to and has not acknowledged, with their
+  proofs (`broker.federation.acks`); what finds no room comes with a later one.
 - The messages of secure aggregation that carry no work of their own have no such news: they are small, and a
   node answers the same bytes with the same bytes.
 - What a node says it has seen is taken from its signed envelopes, and trusted for nothing but the choice of
@@ -15,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from broker.contracts.lineage import scopes_of
+from broker.federation.acks import Closings
 from broker.federation.engine import Expect, Request
 from broker.federation.participants import under_present_key
 from broker.federation.replies import read_reply
@@ -65,6 +68,7 @@ class Asking:
         self.requests = 0
         self._seen: dict[str, int] = {}
         self._receipts: dict[str, Sequence[int]] = {}
+        self._closings = Closings(run)
 
     def owe_receipts(self, party: str, indexes: Sequence[int]) -> None:
         """Entries whose receipts go out with the next request to a party, instead of the last ones."""
@@ -99,9 +103,7 @@ class Asking:
         spec = None
         if model is not None:
             spec = TensorSpec(digest=digest(model), dtype=dtype, shape=(len(model) // DTYPES[dtype],))
-        news = (
-            {} if kind in _WITHOUT_NEWS else {"log": self._log_news(to), "receipts": self._receipt_news(to)}
-        )
+        news = {} if kind in _WITHOUT_NEWS else self._news(to)
         header = seal_request(
             self._tools.broker_key,
             contract=self._contract.digest,
@@ -179,10 +181,22 @@ class Asking:
         proof = self._tools.writer.consistency(old, head.size) if 0 < old < head.size else []
         return {"note": head.note, "proof": [b64(one) for one in proof], "old_size": old}
 
-    def _receipt_news(self, to: Participant) -> list[dict[str, str]]:
-        receipts, room = self._tools.writer.receipts, RECEIPT_NEWS_BYTES
+    def _news(self, to: Participant) -> dict[str, Json]:
+        room = RECEIPT_NEWS_BYTES
+        receipts = self._shown(self._receipts.get(to.party, ()), room)
+        room -= sum(len(one["entry"]) + len(one["proof"]) for one in receipts)
+        with self._tools.store.read() as session:
+            self._closings.read(session)
+        size = self._tools.writer.head().size
+        closed = self._shown([one for one in self._closings.owed(to) if one < size], room)
+        news: dict[str, Json] = {"log": self._log_news(to), "receipts": receipts}
+        return news | ({"closed": closed} if closed else {})
+
+    def _shown(self, indexes: Sequence[int], room: int) -> list[dict[str, str]]:
+        """Entries with their receipts, as many as there is room for, in their order."""
+        receipts = self._tools.writer.receipts
         found = []
-        for index in self._receipts.get(to.party, ()):
+        for index in indexes:
             one = {"entry": receipts.body(index).decode("utf-8"), "proof": receipts.receipt(index).to_text()}
             room -= len(one["entry"]) + len(one["proof"])
             if room < 0:

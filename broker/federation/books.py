@@ -7,7 +7,8 @@ with the auditor's own rules, before it gets its entry:
 - budget entries by `policies.privacy.spending`;
 - one submission for a slot, one evaluation of a candidate, one vote on a round, one entry for a decision;
 - one commitment to canaries in a run, and a reveal of exactly those (`policies.privacy.canaries`);
-- a vote on a known candidate is of its contract and run.
+- a vote on a known candidate is of its contract and run;
+- an acknowledgement says of a closed round what the log says (`broker.federation.acks`).
 
 A member's books are kept under its first key (`broker.log.rotations`): a new key begins no new budget.
 
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from broker.contracts.lineage import scopes_of, versions
+from broker.federation.acks import Closings, unfit
 from broker.log.rotations import Rotations
 from broker.store.tables import candidate, decision, log_entry, log_envelope, run
 from policies.identity import key_id, parse_key
@@ -110,7 +112,8 @@ class Books:
         book, decided = self._kept.get(kid, Book()).copy(), set(self._decided)
         for row in _rows(session, self._upto, _OPEN_ENDED):
             self._take(session, book if rotations.first(row.signer) == kid else Book(), decided, row)
-        return Page(self, session, kid, book=book, decided=decided, kids=rotations.line(kid))
+        kids = rotations.line(kid)
+        return Page(self, session, kid, book=book, decided=decided, kids=kids, sender=sender)
 
     def plans_of(self, session: Session, run_id: str) -> Plans | None:
         """Plans of a run's recipe; None if nobody opened it."""
@@ -197,6 +200,7 @@ class Page:
         book: Book,
         decided: set[str],
         kids: tuple[str, ...],
+        sender: Participant,
     ) -> None:
         self._books = books
         self._session = session
@@ -206,6 +210,8 @@ class Page:
         self._decided = decided
         self._once: set[tuple[object, ...]] = set()
         self._canaries: dict[str, Mapping[str, Json]] = {}
+        self._sender = sender
+        self._acked: set[int] = set()
 
     def fit(self, one: Signed) -> None:
         """Takes an envelope that is not in the log yet.
@@ -225,6 +231,8 @@ class Page:
             self._fit_decision(body["decision"])
         elif one.kind is EntryType.VOTE_CAST:
             self._fit_vote(payload)
+        elif one.kind is EntryType.ROUND_ACK:
+            self._fit_ack(payload)
         elif one.kind is EntryType.CANARY_COMMITTED:
             if self._committed(payload["run"]) is not None:
                 raise MisfitError(CANARY, need="one commitment to canaries in a run", found="a second one")
@@ -284,6 +292,14 @@ class Page:
             )
         except AuditFailedError as error:
             raise MisfitError(CANARY, need=error.need, found=error.found) from error
+
+    def _fit_ack(self, payload: Mapping[str, Json]) -> None:
+        closings = Closings(payload["run"])
+        closings.read(self._session)
+        wrong = unfit(closings, self._sender, payload, self._acked)
+        if wrong:
+            raise MisfitError(SUBMISSION, need="one acknowledgement of each closed round", found=wrong)
+        self._acked.add(payload["body"]["closed"])
 
     def _fit_vote(self, payload: Mapping[str, Json]) -> None:
         row = self._session.execute(

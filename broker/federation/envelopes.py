@@ -19,7 +19,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert
 
 from broker.contracts.decisions import keep
 from broker.contracts.lineage import scopes_of, versions
@@ -27,6 +26,7 @@ from broker.federation.books import DIFFERS, DIVERGED, MisfitError
 from broker.federation.signed import ABOUT_CONTRACTS, slot_of_mechanism
 from broker.runs.incidents import incidents_of
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, statement, vote
+from broker.store.upserts import insert_or_ignore, insert_or_update
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.log.entries import EntryType, Event, from_envelope
@@ -208,7 +208,7 @@ def _mirror(session: Session, sender: Participant, one: Signed) -> None:
         "plan_digest": body["plan"],
         "steps": body["steps"],
     }
-    session.execute(insert(ledger_mirror).on_conflict_do_nothing(), row)
+    insert_or_ignore(session, ledger_mirror, row)
 
 
 def declare(
@@ -219,7 +219,7 @@ def declare(
     About budget entries it is ``budget.diverged``, about all others the reason of the refusal.
     """
     named = digest(evidence)
-    session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": evidence})
+    insert_or_ignore(session, statement, {"digest": named, "bytes": evidence})
     tx.add(
         Event(
             type=EntryType.INCIDENT_DECLARED,
@@ -261,9 +261,7 @@ def store_votes(
         if one.payload["scope"] not in mine:
             continue  # the gate reads it from the log; what this party is called there is not known here
         row = {"candidate": name, "party": sender.party, "verdict": body["vote"], "at_ms": tx.now_ms}
-        new = insert(vote)
-        same = {"verdict": new.excluded.verdict, "at_ms": new.excluded.at_ms}
-        session.execute(new.on_conflict_do_update(index_elements=["candidate", "party"], set_=same), row)
+        insert_or_update(session, vote, row)
     return found
 
 

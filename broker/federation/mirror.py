@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, cast, func, select
 
 from broker.contracts.lineage import versions
 from broker.store.tables import ledger_mirror, run
@@ -119,12 +119,13 @@ def _rows(session: Session, contract: Contract, party: str) -> list[_Run]:
     """Each run, under any version of the contract up to this one, that this party trained in."""
     columns = (run.c.contract, run.c.recipe_digest, run.c.run_id, run.c.state)
     query = (
-        select(*columns, func.sum(ledger_mirror.c.steps))
+        select(*columns, cast(func.sum(ledger_mirror.c.steps), BigInteger))
         .join(ledger_mirror, ledger_mirror.c.run_id == run.c.run_id)
         .where(run.c.contract.in_(versions(session, contract.digest)) & (ledger_mirror.c.party == party))
         .group_by(*columns)
+        .order_by(run.c.run_id)
     )
-    return [_Run(*row[:4], int(row[4])) for row in session.execute(query)]
+    return [_Run(*row) for row in session.execute(query)]
 
 
 def _plan(session: Session, contracts: Contracts, contract: str, recipe_digest: str) -> DpPlan:

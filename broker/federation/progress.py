@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, cast, func, select
 
 from broker.contracts.lineage import versions
 from broker.federation.errors import RunUnknownError
@@ -19,12 +19,12 @@ from policies.rounds import sums_masked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
+    from sqlalchemy import ColumnElement, Row
 
     from broker.contracts.service import Contracts
     from broker.store import Session
 
-__all__ = ["Progress", "progress"]
+__all__ = ["Progress", "progress", "rounds_before"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +105,7 @@ def progress(session: Session, run_id: str, contracts: Contracts) -> Progress:
     since = max((one for one in models if one not in course.wrong), default=0)
     declined = tuple(declined_of(one.verdicts, one.reasons) for one in settled if one.round > newest)
     refused = in_a_row(declined)
-    earlier = session.scalar(
-        select(func.coalesce(func.sum(run.c.round), 0)).where(
-            run.c.contract.in_(versions(session, row.contract))
-            & (run.c.recipe_digest == row.recipe_digest)
-            & (run.c.run_id != run_id)
-            & (run.c.opened_ms <= row.opened_ms)
-        )
-    )
+    others = (run.c.run_id != run_id) & (run.c.opened_ms <= row.opened_ms)
     return Progress(
         run=run_id,
         contract=row.contract,
@@ -134,8 +127,18 @@ def progress(session: Session, run_id: str, contracts: Contracts) -> Progress:
         refused_ms=settled[-refused].at_ms if refused else None,
         start=row.start,
         stop_asked=row.stop_ms is not None,
-        before=int(earlier or 0),
+        before=rounds_before(session, row.contract, row.recipe_digest, others),
     )
+
+
+def rounds_before(
+    session: Session, contract: str, recipe: str, others: ColumnElement[bool] | None = None
+) -> int:
+    """Rounds of a recipe under a contract, in all its versions: of all runs, or of those that are meant."""
+    query = select(cast(func.coalesce(func.sum(run.c.round), 0), BigInteger)).where(
+        run.c.contract.in_(versions(session, contract)) & (run.c.recipe_digest == recipe)
+    )
+    return int(session.scalar(query if others is None else query.where(others)) or 0)
 
 
 def _next(settled: Sequence[Row[Any]], *, masked: bool) -> tuple[int, int]:

@@ -14,8 +14,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import insert, select, update
 
 from broker.federation.envelopes import add_envelopes, declare, opened_attempt, refusal, store_votes
 from broker.federation.signed import mechanism_run

@@ -87,7 +87,9 @@ class RoundRunner:
         """Goes on with every run that is not closed, and with every candidate that waits."""
         self._sweep(starting=True)
         with self._tools.store.read() as session:
-            rows = session.execute(select(run.c.run_id).where(run.c.state.in_((RUNNING, JUDGING))))
+            rows = session.execute(
+                select(run.c.run_id).where(run.c.state.in_((RUNNING, JUDGING))).order_by(run.c.run_id)
+            )
             names = [row.run_id for row in rows]
         for name in names:
             self.opened(name)
@@ -221,7 +223,7 @@ class RoundRunner:
         """Lets the gate look at the candidate of a closed run, unless it was decided."""
         with self._tools.store.read() as session:
             of = (candidate.c.run_id == run_id) & (candidate.c.state == WAITING)
-            names = session.scalars(select(candidate.c.digest).where(of)).all()
+            names = session.scalars(select(candidate.c.digest).where(of).order_by(candidate.c.digest)).all()
         for name in names:
             await self._gate.decide(name)
             if self._gate.opens_ms(name) is not None:

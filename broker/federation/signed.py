@@ -61,6 +61,7 @@ CARRIED = frozenset(
         EntryType.VOTE_CAST,
         EntryType.ROUND_VOTED,
         EntryType.ROUND_SCORED,
+        EntryType.ROUND_ACK,
         EntryType.CANARY_COMMITTED,
         EntryType.CANARY_REVEALED,
     }
@@ -72,6 +73,7 @@ _OF_ROUNDS = frozenset(
         EntryType.SUBMISSION_RECEIVED,
         EntryType.ROUND_VOTED,
         EntryType.ROUND_SCORED,
+        EntryType.ROUND_ACK,
     }
 )
 _PLANNED = frozenset({EntryType.BUDGET_OPENED, EntryType.EPSILON_SPENT, EntryType.SUBMISSION_RECEIVED})

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.contracts.service import Contracts
     from broker.federation.checkpoints import ModelFiles
     from broker.federation.engine import Engine
@@ -26,9 +28,13 @@ class Journal:
         """One line: an event and facts without values of data."""
 
 
+def _nobody() -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What a run is built from."""
+    """What a run is built from; ``witnesses``: how many organisations cosigned the newest quorum's head."""
 
     engine: Engine
     writer: Writer
@@ -40,3 +46,4 @@ class Tools:
     settings: Settings
     models: ModelFiles
     journal: Journal
+    witnesses: Callable[[], int] = _nobody

@@ -2,6 +2,7 @@
 """Whose key is it? A picture of everybody enrolled, remade after each change of membership.
 
 - A request is looked up by the id of its key; what counts is the key behind it, never the id.
+- A key is a member's, an operator's or an auditor's, never two of these.
 - Every key is checked again when the picture is made: a weak key in the database is an invariant broken,
   not a member.
 - Aliases: the name of an organisation in one place of the log (contract, run, round); only the
@@ -18,7 +19,7 @@ from sqlalchemy import select
 
 from broker.errors import KeyRevokedError, UnknownKeyError
 from broker.membership.errors import NotActiveError, NotMemberError
-from broker.store.tables import operator, organisation
+from broker.store.tables import auditor, operator, organisation
 from policies.identity import key_id, parse_key
 
 if TYPE_CHECKING:
@@ -28,7 +29,17 @@ if TYPE_CHECKING:
 
     from broker.store import Session
 
-__all__ = ["ACTIVE", "REVOKED", "WAITING", "Directory", "Member", "Operator", "member_of_row"]
+__all__ = [
+    "ACTIVE",
+    "REVOKED",
+    "WAITING",
+    "Auditor",
+    "Directory",
+    "Enrolled",
+    "Member",
+    "Operator",
+    "member_of_row",
+]
 
 WAITING: Final = "waiting-approval"
 ACTIVE: Final = "active"
@@ -94,25 +105,50 @@ class Operator:
         return key_id(self.key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auditor:
+    """Somebody who audits the log from outside, known by a key of their own (`broker.auditing`)."""
+
+    name: str
+    key: bytes
+    active: bool
+
+    @property
+    def key_id(self) -> str:
+        """Id of the auditor's key, as requests claim it."""
+        return key_id(self.key)
+
+
+Enrolled = Member | Operator | Auditor
+"""Whoever may sign requests."""
+
+
 class Directory:
     """The picture. `load` replaces it whole, so a reader sees the old or the new one."""
 
     def __init__(self) -> None:
-        self._by_key: Mapping[str, Member | Operator] = MappingProxyType({})
+        self._by_key: Mapping[str, Enrolled] = MappingProxyType({})
+        self._auditors: tuple[Auditor, ...] = ()
         self._by_org: Mapping[str, Member] = MappingProxyType({})
 
     def load(self, session: Session) -> None:
         """Reads everybody from the database."""
-        members = [member_of_row(row) for row in session.execute(select(organisation)).mappings()]
+        by_age = select(organisation).order_by(organisation.c.created_ms, organisation.c.org_id)
+        members = [member_of_row(row) for row in session.execute(by_age).mappings()]
         operators = [
             Operator(name=row["name"], key=parse_key(row["key"]), active=row["state"] == ACTIVE)
-            for row in session.execute(select(operator)).mappings()
+            for row in session.execute(select(operator).order_by(operator.c.name)).mappings()
         ]
-        everybody: list[Member | Operator] = [*members, *operators]
+        auditors = tuple(
+            Auditor(name=row["name"], key=parse_key(row["key"]), active=row["state"] == ACTIVE)
+            for row in session.execute(select(auditor).order_by(auditor.c.name)).mappings()
+        )
+        everybody: list[Enrolled] = [*members, *operators, *auditors]
         self._by_key = MappingProxyType({one.key_id: one for one in everybody})
+        self._auditors = auditors
         self._by_org = MappingProxyType({one.org: one for one in members})
 
-    def find(self, claimed: str) -> Member | Operator:
+    def find(self, claimed: str) -> Enrolled:
         """Who enrolled the key with this id.
 
         Raises:
@@ -151,6 +187,10 @@ class Directory:
     def of_org(self, org: str) -> Member | None:
         """The member of an organisation id, or None."""
         return self._by_org.get(org)
+
+    def auditors(self) -> tuple[Auditor, ...]:
+        """Every auditor who was enrolled, by name."""
+        return self._auditors
 
     def members(self) -> tuple[Member, ...]:
         """Everybody enrolled, by organisation id."""

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["console_action", "key_added"]
 
 
-def console_action(operator: Operator, action: str, *, subject: str | None, request: str) -> Event:
-    """The log entry of an operator's mutation."""
+def console_action(
+    operator: Operator, action: str, *, subject: str | None, request: str, result: str = "done"
+) -> Event:
+    """The log entry of an operator's mutation, done or refused."""
     return Event(
         type=EntryType.CONSOLE_ACTION,
         pub={
             "operator": operator.name,
             "action": action,
             "subject": subject,
-            "result": "done",
+            "result": result,
             "request": request,
         },
     )

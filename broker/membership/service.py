@@ -306,9 +306,20 @@ class Membership:
     # --- revocation ---
 
     def revoke(
-        self, session: Session, tx: LogTx, *, org: str, operator: Operator, reason: str, request: str
+        self,
+        session: Session,
+        tx: LogTx,
+        *,
+        org: str,
+        operator: Operator,
+        reason: str,
+        request: str,
+        left: bool = False,
     ) -> dict[str, Json]:
         """Ends a membership at once; one operator is enough to stop somebody.
+
+        The log says ``org.left`` of who asked for it, and ``org.suspended`` of everybody else; the keys are
+        revoked in both cases.
 
         Raises:
             NotMemberError: No such organisation.
@@ -327,7 +338,7 @@ class Membership:
         if member.alias_key:
             tx.add(
                 Event(
-                    type=EntryType.ORG_SUSPENDED,
+                    type=EntryType.ORG_LEFT if left else EntryType.ORG_SUSPENDED,
                     pub={
                         "org": alias(member.alias_key, None, None, None),
                         "reason": reason,

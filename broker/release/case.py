@@ -9,7 +9,7 @@ Everything comes from the log and from rows that the log backs, so that an audit
   the contract under the same recipe;
 - evidence and figures of leaks are those of the candidate's last evaluation (`policies.privacy.leakage`): a
   report that failed is no evidence, and what it did not measure is not known;
-- no witness has cosigned the log.
+- witnesses are the organisations in the newest checkpoint with a quorum, as it stands now.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Case:
             canaries_fired=self.leaks.canaries_fired,
             earlier_cohorts=self.earlier,
             log_origin=tools.writer.origin,
-            witnesses=0,
+            witnesses=tools.witnesses(),
         )
 
 

@@ -23,14 +23,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import insert, select, update
 
 from broker.contracts.decisions import judge
 from broker.contracts.waiting import opens_ms, recorded, waits
 from broker.release.case import DISCARDED, REFUSED, RELEASED, read_case
 from broker.release.judging import WAITING
 from broker.store.tables import candidate, log_entry, release, statement
+from broker.store.upserts import insert_or_ignore
 from policies.contract.thresholds import smallest_sum
 from policies.encoding import digest
 from policies.log.entries import EntryType, Event
@@ -126,7 +126,9 @@ class Gate:
         """Candidates with a tier that is not decided."""
         with self._tools.store.read() as session:
             names = session.scalars(
-                select(candidate.c.digest).where(candidate.c.state.in_((WAITING, RELEASED)))
+                select(candidate.c.digest)
+                .where(candidate.c.state.in_((WAITING, RELEASED)))
+                .order_by(candidate.c.digest)
             ).all()
             return tuple(name for name in names if read_case(self._tools, session, name).open_tiers)
 
@@ -171,7 +173,7 @@ class Gate:
             return case.state
         signed = self._statement(case, masked=_masked(session, case.run))
         named = digest(signed)
-        session.execute(insert(statement).on_conflict_do_nothing(), {"digest": named, "bytes": signed})
+        insert_or_ignore(session, statement, {"digest": named, "bytes": signed})
         for tier, judgement in now.for_good:
             ref = judgement.record(session, tx, run=case.run)
             self._write_tier(session, tx, case, tier, judgement=judgement, ref=ref, statement=named)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from broker.federation.checkpoints import model_bytes
 from broker.federation.engine import Reply
@@ -36,6 +35,7 @@ from broker.log.rotations import Rotations
 from broker.release.leaks import leaks, owing, trained_participants
 from broker.runs.course import course_of
 from broker.store.tables import candidate, log_entry, log_envelope, model, statement
+from broker.store.upserts import insert_or_ignore
 from policies.encoding import canonical, digest
 from policies.exchange import ExchangeType
 from policies.identity import key_id
@@ -81,11 +81,8 @@ async def open_candidate(run: RunSession, weights: np.ndarray) -> str:
     }
 
     def work(session: Session, _tx: LogTx) -> None:
-        session.execute(insert(model).on_conflict_do_nothing(), row)
-        session.execute(
-            insert(candidate).on_conflict_do_nothing(),
-            {"digest": name, "run_id": run.run, "state": WAITING},
-        )
+        insert_or_ignore(session, model, row)
+        insert_or_ignore(session, candidate, {"digest": name, "run_id": run.run, "state": WAITING})
 
     await run.tools.writer.run(work)
     return name
@@ -192,7 +189,7 @@ def _conclude(
     seen = _logged(session, run, name)
     report = _report(session, run, name, weights, seen)
     data = canonical(report)
-    session.execute(insert(statement).on_conflict_do_nothing(), {"digest": digest(data), "bytes": data})
+    insert_or_ignore(session, statement, {"digest": digest(data), "bytes": data})
     checks = {EVALUATION: "pass" if report["passed"] else "fail"}
     tx.add(
         Event(
@@ -225,6 +222,7 @@ def _logged(session: Session, run: RunSession, name: str) -> dict[int, tuple[Par
         select(log_entry.c.idx, log_envelope.c.signer, log_envelope.c.dsse)
         .join(log_envelope, log_envelope.c.idx == log_entry.c.idx)
         .where(of)
+        .order_by(log_entry.c.idx)
     )
     found = {}
     for row in rows:

@@ -24,6 +24,8 @@ _OF: Final = (
     ("contract.halted", "every contributor resumes; iriai-broker contract lifecycle says who halted"),
     ("secagg.key-not-pinned", "its node has another key than the contract pins: amend the contract with it"),
     ("secagg.", "nothing, if the next round passes; else compare contract and versions of node and broker"),
+    ("log.unwitnessed", "bring the witnesses back: iriai-broker status says who was heard last"),
+    ("log.equivocation", "its owner and you compare checkpoints: iriai-verify compare-checkpoints"),
     ("outbox.", "nothing: its oldest envelopes go out first"),
 )
 _ANY: Final = "its owner: iriai-node guard explain RUN"

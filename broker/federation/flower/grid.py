@@ -21,7 +21,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.federation.acceptance import MALFORMED, accept
 from broker.federation.engine import EngineRun, Failure, FilePart
 from broker.federation.errors import (
-    AlreadyRunningError,
     FleetKeyError,
     FleetKeyTakenError,
     NotRunningError,
@@ -45,6 +43,7 @@ from broker.federation.flower.endpoint import FleetEndpoint
 from broker.federation.flower.objects import FileObjectStore
 from broker.federation.flower.send import Composed, compose
 from broker.federation.flower.tables import Exchange, FleetTables, Instruction, NodeRecord
+from broker.federation.occupying import occupy
 from policies.errors import EncodingError, invariant
 from policies.exchange import is_code, peek_request
 from policies.frames import chunk_order
@@ -87,7 +86,7 @@ class FlowerEngine:
         """
         os.environ["FLWR_HOME"] = str(state_dir / "flwr")
         names.probe()
-        self._lock = _lock(state_dir)
+        self._lock = occupy(state_dir)
         self._clock = clock
         self._resend_s = resend_s
         self._store = FileObjectStore(state_dir / "fleet-objects")
@@ -498,21 +497,6 @@ def _ttl_s(instruction: Instruction, clock: Clock) -> float:
 def _release(outcome: Reply | Failure) -> None:
     if not isinstance(outcome, Failure) and outcome.tensor is not None:
         outcome.tensor.release()
-
-
-def _lock(state_dir: Path) -> Any:  # noqa: ANN401  an open file
-    state_dir.mkdir(parents=True, exist_ok=True)
-    file = (state_dir / "engine.lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise AlreadyRunningError(
-            need="a folder that no other broker serves",
-            found=f"{state_dir} is in use",
-            remedy="stop the other process",
-        ) from error
-    return file
 
 
 def _p256(pem: bytes) -> bytes:
