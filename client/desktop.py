@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from client.acks import seal_acks
 from client.errors import BacklogError
 from client.federation.handlers import HandlerReply, Refusal
 from client.refusals import keep_refusal, refusals_kept
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from client.privacy.store import BudgetStore, Spend
     from client.privacy.units import Units
     from client.receipts import LogView
+    from client.rows import Closing
     from client.settings import LocalRules
     from policies.exchange import RequestHeader
     from policies.identity import SigningKey
@@ -121,6 +123,8 @@ class Desktop:
 
     Attributes:
         untold: Runs with a spend that could not be told to the log.
+        closed: How rounds were closed, as the last request with news showed it.
+        acked: What was acknowledged in the transaction that is open.
     """
 
     guard: Guard
@@ -135,10 +139,13 @@ class Desktop:
     entropy: Entropy
     phase: Callable[[RequestHeader, str], None]
     untold: set[str] = field(default_factory=set)
+    closed: list[Closing] = field(default_factory=list)
+    acked: list[Envelope] = field(default_factory=list)
 
     def news(self, header: RequestHeader) -> None:
         """Takes the news of the log that came with a request."""
         self.view.news(header.body.get("log"), header.body.get("receipts"), later=True)
+        self.closed[:] = self.view.closings(header.body.get("closed"))
 
     def keeping(self, header: RequestHeader, judged: Judged | None = None) -> AbstractContextManager[None]:
         """Keeps a refusal that is raised inside, for ``guard log`` and ``explain`` (`client.refusals`)."""
@@ -243,13 +250,19 @@ class Desktop:
 
     @contextmanager
     def telling(self, header: RequestHeader) -> Iterator[Letters]:
-        """A transaction that tells a spend; where no entry can hold it, nothing more is spent for its run."""
+        """A transaction that tells a spend; where no entry can hold it, nothing more is spent for its run.
+
+        What the request showed of closed rounds is acknowledged first.
+        """
         try:
             with self.outbox.writing() as letters:
+                self.acked[:] = seal_acks(letters, self.outbox, self.closed, run=header.run)
                 yield letters
         except MemberEnvelopeError:
             self.untold.add(header.run)
             raise
+        finally:
+            self.acked.clear()
 
     def finish(
         self,
@@ -262,10 +275,13 @@ class Desktop:
     ) -> HandlerReply:
         """The reply with all envelopes that need a receipt, and the note of what leaves with it.
 
+        What the request showed of closed rounds is acknowledged with it (`client.acks`), if it is not yet.
+
         Raises:
             ReplyFieldError: It would say more than a reply may; nothing is noted, and nothing leaves.
         """
-        envelopes = [one.to_json() for one in (*letters.pending(), *sealed)]
+        acks = seal_acks(letters, self.outbox, self.closed, run=header.run)
+        envelopes = [one.to_json() for one in (*letters.pending(), *self.acked, *sealed, *acks)]
         body = {**reply.body, "envelopes": envelopes} if envelopes else reply.body
         made = HandlerReply(status=reply.status, code=reply.code, body=body, tensor=reply.tensor)
         self._note(letters, header, made, clause)

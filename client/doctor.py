@@ -14,7 +14,7 @@ from client.budgets import Budgets
 from client.budgets.reckoning import require_known, told_spends
 from client.errors import DoctorFailedError
 from client.identity import load_identity, read_secret
-from client.membership import open_member, pinned_broker
+from client.membership import open_member, pinned_broker, worker_of
 from client.outbox import Outbox
 from client.settings import load_settings
 from policies.errors import IriaiError
@@ -55,6 +55,11 @@ def doctor(
         _try("outbox", "iriai-node receipts verify", lambda: _outbox(home, clock, entropy)),
         _try("budget", "restore the newest copy of the budget folder", lambda: _budget(home, clock, entropy)),
         _try("broker", "iriai-node join URL INVITE", lambda: pinned_broker(home).url),
+        _try(
+            "witnesses",
+            "iriai-node witness status; the nodes of the others must run",
+            lambda: _witnesses(home, clock, entropy),
+        ),
         _try(
             "reach", "check network, clock and certificate", lambda: _reach(home, clock, entropy, transport)
         ),
@@ -163,6 +168,30 @@ def _budget(home: Home, clock: Clock, entropy: Entropy) -> str:
         )
     finally:
         budgets.close()
+
+
+def _witnesses(home: Home, clock: Clock, entropy: Entropy) -> str:
+    """Whether enough witnesses vouch for the log, for each contract that demands some."""
+    from client.contract.shelf import ContractShelf
+    from client.witnessing.showing import standings
+
+    member, outbox = open_member(home, clock=clock, entropy=entropy), _opened_outbox(home, clock, entropy)
+    try:
+        shelf = ContractShelf(home, own_key=member.identity.key.public)
+        found = [one for one in standings(member, shelf, outbox) if one.k]
+    finally:
+        outbox.close()
+        member.client.close()
+    bad = [one for one in found if not one.fresh or one.late]
+    down = "" if worker_of(home)["running"] else "; this worker is down, and cosigns nothing"
+    if bad:
+        late = sum(one.late for one in bad)
+        raise _failed(
+            "enough witnesses for every contract that demands some",
+            "; ".join(one.words for one in bad) + (f"; {late} receipts are late" if late else "") + down,
+            "iriai-node run here; iriai-node witness status names the others, whose nodes must run too",
+        )
+    return "; ".join(one.words for one in found) + down if found else "no contract demands witnesses"
 
 
 def _reach(home: Home, clock: Clock, entropy: Entropy, transport: httpx.BaseTransport | None) -> str:

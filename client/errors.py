@@ -30,8 +30,10 @@
     RemoteRefusalError       (the broker's code)      the broker refused, in its own words
     LocalRefusedError        local.refused            the guard refused by a rule of this site
     EquivocationError        log.equivocation         the log contradicts itself; the node stops for good
+    UnwitnessedError         log.unwitnessed          no quorum of witnesses vouches for the log just now
     ReceiptError             log.receipt              a receipt does not prove what it should
     ReceiptFileError         node.receipt-file        receipts cannot be written to the folder that was named
+    BundleFileError          node.bundle-file         the bundle cannot be written to the file that was named
     LaneBookError            node.lane-book           what is kept about a negotiation cannot be read
     OutboxError              outbox.damaged           the outbox on disk contradicts itself
     BacklogError             outbox.backlog           too many envelopes wait for a receipt
@@ -47,6 +49,7 @@ __all__ = [
     "AlreadyJoinedError",
     "BacklogError",
     "BrokerKeyError",
+    "BundleFileError",
     "DecisionDiffersError",
     "DigestMismatchError",
     "DoctorFailedError",
@@ -78,6 +81,7 @@ __all__ = [
     "SettingsError",
     "StaleOfferError",
     "TlsPinError",
+    "UnwitnessedError",
     "remote_refusal",
 ]
 
@@ -297,6 +301,14 @@ class EquivocationError(NodeError):
     http_status = 409
 
 
+class UnwitnessedError(NodeError):
+    """The newest checkpoint with the contract's quorum of witnesses is too old, or there is none."""
+
+    code = "log.unwitnessed"
+    exit_code = 75
+    http_status = 503
+
+
 class ReceiptError(NodeError):
     """A receipt does not prove that this node's message is in the log."""
 
@@ -308,6 +320,13 @@ class ReceiptFileError(NodeError):
     """Receipts cannot be written to the folder that was named."""
 
     code = "node.receipt-file"
+    exit_code = 2
+
+
+class BundleFileError(NodeError):
+    """A bundle cannot be written to the file that was named; no part of it is left."""
+
+    code = "node.bundle-file"
     exit_code = 2
 
 

@@ -19,6 +19,8 @@
   broker's were taken over longer ago than `HALT_ASK_S`, they are asked for first; longer ago than
   `HALT_FRESH_S`, nobody knows whether a halt is in force, and everything is refused as well: so it ends
   where a broker asks for rounds and shows no notices, and where this node's own hearing is broken.
+- **No new round** begins under a contract that demands witnesses of the log while too few vouch for it
+  (``log.unwitnessed``, `client.witnessing`): what would be entered could be taken back unseen.
 - Budget is looked at here (`Budgets`), and no ledger is opened; it is reserved and spent by the worker,
   durably, before the first gradient. Data that have a ledger are not used under a contract without privacy
   (``local:budget``), unless their owner waived it.
@@ -197,6 +199,7 @@ class Guard:
         clock: Clock,
         entropy: Entropy,
         ask: Callable[[Held], None] = lambda _held: None,
+        vouched: Callable[[Held], None] = lambda _held: None,
     ) -> None:
         """Sets the gate up.
 
@@ -210,6 +213,8 @@ class Guard:
             clock: Time of the decision.
             entropy: Salts.
             ask: Takes over what the broker shows of a contract's notices, if it can; never raises.
+            vouched: Raises `UnwitnessedError` where a contract demands witnesses and too few vouch for the
+                log just now.
         """
         self._shelf = shelf
         self._notices = Notices(shelf)
@@ -221,6 +226,7 @@ class Guard:
         self._clock = clock
         self._entropy = entropy
         self._ask = ask
+        self._vouched = vouched
         self._asked: dict[str, int] = {}
 
     def seat(self, contract: str, recipe: str) -> Seat:
@@ -264,8 +270,10 @@ class Guard:
             BudgetUnknownError: The ledger is missing or does not verify.
             SharesUnfitError: The plan shares its noise, and that protects nothing here.
             ThresholdError: So, and the contract's numbers carry no safe threshold.
+            UnwitnessedError: The contract demands witnesses, and too few vouch for the log just now.
         """
         seat = self.seat(header.contract, header.recipe)
+        self._vouched(seat.held)
         masked, tagged = _sending(header, seat)
         state = self._state(seat.held)
         release, total = self._epsilon_after(seat, header.run)

@@ -29,23 +29,26 @@ from client.errors import (
 )
 from client.identity import create_identity, load_identity, read_secret, write_secret
 from client.invite import Invite, parse_invite
+from client.log_keys import LogKeys
 from client.pin import Broker, certificate_digest, certificate_of, leaf_of, pinned_context, read_broker
 from client.settings import load_settings, save_settings, write_durably
 from client.transport import BrokerClient
 from policies.encoding import unb64
 from policies.errors import EncodingError
 from policies.identity import fingerprint, key_text, parse_key
+from policies.log.vkeys import VerifierKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import httpx
 
     from client.identity import NodeIdentity
     from client.settings import Home
+    from client.witnessing.vouching import Standing
     from policies.ports import Clock, Entropy
 
-__all__ = ["Member", "alias_key", "initialise", "join", "open_member", "pinned_broker"]
+__all__ = ["Member", "alias_key", "initialise", "join", "open_member", "pinned_broker", "worker_of"]
 
 _ALIAS_BYTES = 32
 
@@ -104,6 +107,7 @@ class Member:
     client: BrokerClient
     clock: Clock
     entropy: Entropy
+    log_keys: LogKeys
 
 
 def open_member(
@@ -127,7 +131,15 @@ def open_member(
         timeout_s=float(settings.timeout_s),
         transport=transport,
     )
-    return Member(home=home, identity=identity, broker=broker, client=client, clock=clock, entropy=entropy)
+    return Member(
+        home=home,
+        identity=identity,
+        broker=broker,
+        client=client,
+        clock=clock,
+        entropy=entropy,
+        log_keys=LogKeys(home.root / "log-keys.json", VerifierKey.parse(broker.log_vkey)),
+    )
 
 
 def join(
@@ -303,10 +315,10 @@ def alias_key(home: Home) -> bytes | None:
     return read_secret(path) if path.exists() else None
 
 
-def status(member: Member) -> Answer:
-    """Who this node is, whether it was approved, and what its worker does."""
+def status(member: Member, standings: Sequence[Standing] = ()) -> Answer:
+    """Who this node is, whether it was approved, what its worker does, and who vouches for the log."""
     facts = membership(member)
-    worker = _worker(member.home)
+    worker = worker_of(member.home)
     data = {
         "state": facts["state"],
         "since_ms": facts.get("since_ms"),
@@ -316,10 +328,14 @@ def status(member: Member) -> Answer:
         "broker_fingerprint": fingerprint(member.broker.key),
         "broker_key": key_text(member.broker.key),
         "log_vkey": member.broker.log_vkey,
+        "log_vkeys": [key.text() for key in member.log_keys.all()],
         "origin": member.broker.origin,
         "url": member.client.url,
         "paused": load_settings(member.home).local.paused,
         "worker": worker,
+        "witnesses": [
+            {"contract": one.contract, "k": one.k, "fresh": one.fresh, "late": one.late} for one in standings
+        ],
     }
     text = [
         f"state        {facts['state']}",
@@ -327,9 +343,15 @@ def status(member: Member) -> Answer:
         f"fingerprint  {data['fingerprint']}",
         f"broker       {data['broker_fingerprint']} (pinned)",
         f"broker key   {data['broker_key']}",
-        f"log key      {data['log_vkey']}",
+        *(f"log key      {one}" for one in data["log_vkeys"]),
         f"worker       {'running' if worker['running'] else 'not running'}",
     ]
+    text += [
+        f"witnesses    {'' if one.fresh else 'ALARM '}{one.contract[7:19]}: {one.words}"
+        for one in standings
+        if one.k
+    ]
+    text += [f"receipts     {one.late} without enough witnesses in time" for one in standings if one.late]
     if facts["state"] != "active":
         text.append("next: two operators approve this node's fingerprint")
     elif not worker["running"]:
@@ -337,7 +359,7 @@ def status(member: Member) -> Answer:
     return Answer(data=data, text=tuple(text))
 
 
-def _worker(home: Home) -> dict[str, Any]:
+def worker_of(home: Home) -> dict[str, Any]:
     """Whether the worker holds its lock, and what it wrote down last."""
     running = False
     if home.lock.exists():

@@ -23,6 +23,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -33,11 +34,13 @@ import numpy as np
 
 from client.answers import print_error
 from client.budgets import Budgets
+from client.chains import require_known_chain
 from client.clock import SystemClock
 from client.contract.posting import keep_up
 from client.contract.shelf import ContractShelf
 from client.contract.tending import tend
 from client.entropy import SystemEntropy
+from client.errors import PeerUnreachableError
 from client.federation.supervise import ENDS
 from client.guard import Guard
 from client.identity import read_secret
@@ -46,6 +49,7 @@ from client.membership import open_member
 from client.outbox import Outbox
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
 from client.settings import PRIVATE_UMASK, Home, load_settings, locked, write_durably
+from client.witnessing.running import watch_for_ever
 from client.worker import Worker, say
 from policies.errors import IriaiError
 from policies.limits import RECEIPT_POLL_S, RECIPE_BYTES, WORKER_BACKOFF_CAP_S
@@ -81,7 +85,7 @@ class _Tidying:
         )
         self._budgets = Budgets(home, key=key, clock=clock)
         self._shelf = ContractShelf(home, own_key=key.public)
-        self._view = LogView(self._outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+        self._view = LogView(self._outbox, member.log_keys.all, fetch=fetch_consistency(member.client))
 
     def close(self) -> None:
         self._budgets.close()
@@ -149,6 +153,8 @@ def serve(home: Home) -> None:
     clock, entropy = SystemClock(), SystemEntropy()
     lock = locked(home)
     worker = Worker(home, clock=clock, entropy=entropy)
+    with contextlib.suppress(PeerUnreachableError):  # then nothing leaves either
+        require_known_chain(worker.member, worker.outbox)
     write_durably(home.state, json.dumps({"pid": os.getpid(), "since_ms": clock.now_ms()}).encode())
 
     def on_event(name: str, facts: Mapping[str, str | int]) -> None:
@@ -156,7 +162,12 @@ def serve(home: Home) -> None:
         if name == "online":
             threading.Thread(target=_prepare, args=(worker,), daemon=True).start()
 
+    def stopped() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    beside = {"clock": clock, "entropy": entropy, "say": say, "stopped": stopped}
     threading.Thread(target=_tidy_for_ever, args=(home, clock, entropy), daemon=True).start()
+    threading.Thread(target=watch_for_ever, args=(home,), kwargs=beside, daemon=True).start()
     try:
         run_fleet(
             url=worker.member.client.url,
@@ -166,6 +177,7 @@ def serve(home: Home) -> None:
             state_dir=home.root,
             on_event=on_event,
         )
+        worker.outbox.check_open()  # the witness may have stopped this process
     finally:
         worker.close()
         lock.close()

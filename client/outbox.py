@@ -3,6 +3,9 @@
 
 - **Durable before it leaves.** An envelope is committed with ``synchronous=FULL`` before anybody gets its
   bytes, and the same bytes are sent again until a receipt for them is here. A number is never used twice.
+- **One chain at a time.** Rows are counted through the whole file; an envelope's own number counts from the
+  first row of its chain. After `begin_chain` (`client.chains`) what the old chain never got a receipt for is
+  void: kept as evidence, never sent, and not counted as told.
 - **No gap.** ``seq`` follows ``seq``, ``prev`` is the digest of the payload before. All envelopes of one
   reply, and the note of what left with them, are one transaction: one fsync.
 - **Once.** A *slot* (``epsilon.spent run_…/3/1``) belongs to one envelope; asking again gives the one that is
@@ -32,21 +35,23 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from client.errors import EquivocationError, KeyFileError, OutboxError, RotationOpenError, RotationWaitsError
-from client.rows import SCHEMA, SELECT, Decided, Proven, Seen, Sent, Stored
+from client.rows import SCHEMA, SELECT, Decided, Proven, Seen, Sent, Stored, WitnessedNote
 from client.same_files import SameFiles
 from client.settings import private_file
 from policies.encoding import b64, canonical, digest, sha256
-from policies.limits import OUTBOX_PENDING
+from policies.limits import OUTBOX_PENDING, WITNESS_ROWS
 from policies.log.envelope import Seen as SeenMark
 from policies.log.envelope import seal_envelope
 from policies.log.schema import EntryType
+from policies.log.witness import WitnessState
+from policies.ports import to_ms
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from policies.identity import SigningKey
@@ -54,9 +59,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Letters", "Outbox"]
 
+_T = TypeVar("_T")
 _ALL = -1  # as a LIMIT: none
 _BUSY_S = 20.0
 _ROTATION = "rotation"
+_FIRST = "chain first"
+_LIVE = "envelope.seq >= coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'chain first'), 0)"
+_PENDING = (
+    "SELECT count(*) FROM envelope WHERE receipt IS NULL"
+    " AND seq >= coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'chain first'), 0)"
+)
 
 
 class Letters:
@@ -80,20 +92,21 @@ class Letters:
     ) -> Envelope:
         """The next envelope of the chain, or the one that the slot has already."""
         if slot is not None:
-            row = self._db.execute("SELECT seq, dsse FROM envelope WHERE slot = ?", (slot,)).fetchone()
-            if row is not None:
-                self._span(row[0])
-                return Envelope.from_bytes(row[1])
+            known = self._db.execute("SELECT seq, dsse FROM envelope WHERE slot = ?", (slot,)).fetchone()
+            if known is not None:
+                self._span(known[0])
+                return Envelope.from_bytes(known[1])
         self._outbox.check_signer(kind)
-        seq, prev = self._head()
+        row, prev = self._head()
+        chain, first = self._outbox.chain_and_first()
         now_ms = self._outbox.clock.now_ms()
         seen = self._outbox.seen()
         envelope = seal_envelope(
             self._outbox.key,
             log=self._outbox.origin,
             kind=EntryType(kind),
-            chain=self._outbox.chain,
-            seq=seq,
+            chain=chain,
+            seq=row - first,
             prev=prev,
             seen=SeenMark(seen.size, seen.root),
             time_ms=now_ms,
@@ -106,9 +119,9 @@ class Letters:
         )
         self._db.execute(
             "INSERT INTO envelope VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL)",
-            (seq, kind, scope, run, round, slot, digest(envelope.payload), envelope.to_bytes(), now_ms),
+            (row, kind, scope, run, round, slot, digest(envelope.payload), envelope.to_bytes(), now_ms),
         )
-        self._span(seq)
+        self._span(row)
         return envelope
 
     def note(
@@ -159,9 +172,46 @@ class Letters:
         before = self._first if self._first is not None else 2**62
         return tuple(one.envelope for one in self._outbox.pending() if one.seq < before)
 
+    def take_back(self, envelope: Envelope, payload: Mapping[str, Any], slot: str | None) -> bool:
+        """Puts an envelope of this node's in the file that the log has and the file lost.
+
+        Its receipt has to follow before `begin_chain`. A slot that it has is taken from whatever has it here:
+        the log knows this one. Gives whether it was not in the file.
+        """
+        env = digest(envelope.payload)
+        known = self._db.execute("SELECT 1 FROM envelope WHERE env = ?", (env,)).fetchone()
+        if known is not None:
+            return False
+        if slot is not None:
+            self._db.execute("UPDATE envelope SET slot = NULL WHERE slot = ?", (slot,))
+        place = (payload["scope"], payload["run"], payload["round"])
+        at_ms = to_ms(payload["time"])
+        self._db.execute(
+            "INSERT INTO envelope VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL)",
+            (self._rows(), payload["kind"], *place, slot, env, envelope.to_bytes(), at_ms),
+        )
+        return True
+
+    def begin_chain(self) -> None:
+        """Everything that is sealed from here on is of a new chain, with numbers from 0."""
+        first = self._rows()
+        self._db.execute("UPDATE envelope SET slot = NULL WHERE receipt IS NULL")
+        for name, value in (("chain", self._outbox.entropy.token_bytes(8).hex()), (_FIRST, str(first))):
+            self._db.execute(
+                "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT(name) DO UPDATE SET value = ?2", (name, value)
+            )
+
+    def _rows(self) -> int:
+        """The next free row."""
+        return int(self._db.execute("SELECT coalesce(max(seq) + 1, 0) FROM envelope").fetchone()[0])
+
     def _head(self) -> tuple[int, str | None]:
-        row = self._db.execute("SELECT seq, env FROM envelope ORDER BY seq DESC LIMIT 1").fetchone()
-        return (0, None) if row is None else (row[0] + 1, row[1])
+        """The next row, and what the newest envelope of the chain is called."""
+        _, first = self._outbox.chain_and_first()
+        row = self._db.execute(
+            "SELECT env FROM envelope WHERE seq >= ? ORDER BY seq DESC LIMIT 1", (first,)
+        ).fetchone()
+        return (self._rows(), None) if row is None else (self._rows(), row[0])
 
     def _ack(self) -> dict[str, Any] | None:
         """The last own entry that is known to be in the log."""
@@ -216,7 +266,7 @@ class Outbox:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(SCHEMA)
-            self.chain = self._named("chain", lambda: entropy.token_bytes(8).hex())
+            self._named("chain", lambda: entropy.token_bytes(8).hex())
             owner = self._named("owner", lambda: self._owner)
         except sqlite3.DatabaseError as error:
             raise _damaged(type(error).__name__) from error
@@ -228,6 +278,17 @@ class Outbox:
             with self._transaction():
                 self._db.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
                 self._db.execute("DELETE FROM meta WHERE name = ?", (_ROTATION,))
+
+    @property
+    def chain(self) -> str:
+        """Name of the chain that is sealed on."""
+        return self.chain_and_first()[0]
+
+    def chain_and_first(self) -> tuple[str, int]:
+        """Name of the chain that is sealed on, and the row of its first envelope."""
+        rows = self._db.execute("SELECT name, value FROM meta WHERE name IN ('chain', ?)", (_FIRST,))
+        found = dict(rows.fetchall())
+        return str(found["chain"]), int(found.get(_FIRST, 0))
 
     @property
     def rotation(self) -> str | None:
@@ -342,11 +403,12 @@ class Outbox:
 
     def pending(self, limit: int = OUTBOX_PENDING) -> tuple[Stored, ...]:
         """Envelopes without a receipt on disk, oldest first."""
-        return tuple(self._stored("WHERE receipt IS NULL ORDER BY seq LIMIT ?", (limit,)))
+        where = f"WHERE envelope.receipt IS NULL AND {_LIVE} ORDER BY seq LIMIT ?"
+        return tuple(self._stored(where, (limit,)))
 
     def pending_count(self) -> int:
         """How many envelopes have no receipt on disk."""
-        return int(self._db.execute("SELECT count(*) FROM envelope WHERE receipt IS NULL").fetchone()[0])
+        return int(self._db.execute(_PENDING).fetchone()[0])
 
     def kept(self, name: str) -> str | None:
         """The value that was kept under a name (`Letters.keep`), or None."""
@@ -366,15 +428,12 @@ class Outbox:
 
     def by_env(self, env: str) -> Stored | None:
         """The envelope whose payload has this digest, if it is one of this node's."""
-        return next(iter(self._stored("WHERE env = ?", (env,))), None)
+        return next(iter(self._stored("WHERE envelope.env = ?", (env,))), None)
 
     def envelopes(self, *, run: str | None = None, kind: str | None = None) -> tuple[Stored, ...]:
-        """All envelopes, oldest first, of one run or kind if asked."""
-        return tuple(
-            self._stored(
-                "WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR kind = ?2) ORDER BY seq", (run, kind)
-            )
-        )
+        """All envelopes but void ones, oldest first, of one run or kind if asked."""
+        where = f"WHERE (envelope.receipt IS NOT NULL OR {_LIVE}) AND (?1 IS NULL OR run = ?1)"
+        return tuple(self._stored(f"{where} AND (?2 IS NULL OR kind = ?2) ORDER BY seq", (run, kind)))
 
     def _stored(self, where: str, values: tuple[object, ...]) -> Iterator[Stored]:
         rows = self._db.execute(SELECT + where, values).fetchall()  # constants only; values are bound
@@ -382,6 +441,7 @@ class Outbox:
             yield Stored(
                 seq=row[0], kind=row[1], scope=row[2], run=row[3], round=row[4], slot=row[5], env=row[6],
                 envelope=Envelope.from_bytes(row[7]), at_ms=row[8], log_index=row[9], receipt=row[10],
+                witnessed=row[11],
             )  # fmt: skip
 
     def sent(self, limit: int | None = 1000, *, run: str | None = None) -> tuple[Sent, ...]:
@@ -505,6 +565,77 @@ class Outbox:
             self._db.executemany(
                 "UPDATE envelope SET log_index = ?, leaf = ?, receipt = ? WHERE env = ? AND receipt IS NULL",
                 [(one.index, one.leaf, one.text, env) for env, one in receipts.items()],
+            )
+
+    # --- what this node cosigned, and what enough witnesses did; client/witnessing decides ---
+
+    def seen_since(self, size: int, limit: int = WITNESS_ROWS) -> tuple[Seen, ...]:
+        """The newest verified checkpoints that are larger than a size, largest first."""
+        rows = self._db.execute(
+            "SELECT size, root, note FROM seen WHERE size > ? ORDER BY size DESC LIMIT ?", (size, limit)
+        )
+        return tuple(Seen(size=row[0], root=bytes.fromhex(row[1]), note=row[2]) for row in rows.fetchall())
+
+    def cosigned(self) -> WitnessState | None:
+        """What this node's witness cosigned last."""
+        row = self._db.execute("SELECT size, root, time_s, note FROM cosigned").fetchone()
+        if row is None:
+            return None
+        return WitnessState(size=row[0], root=bytes.fromhex(row[1]), time_s=row[2], note=row[3])
+
+    def cosign(self, decide: Callable[[WitnessState | None], tuple[WitnessState | None, _T]]) -> _T:
+        """Check and persist in one transaction: durable when it returns, and only then a line may leave.
+
+        Args:
+            decide: Given what was cosigned last, what is cosigned now (None: nothing changes), and an answer.
+
+        Raises:
+            EquivocationError: The node was stopped.
+        """
+        with self._transaction():
+            self.check_open()
+            state, answer = decide(self.cosigned())
+            if state is not None:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO cosigned VALUES (1,?,?,?,?)",
+                    (state.size, state.root.hex(), state.time_s, state.note),
+                )
+        return answer
+
+    def keep_witnessed(self, size: int, note: str) -> None:
+        """Keeps a checkpoint with a quorum, and forgets the oldest ones."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO witnessed VALUES (?,?,?) ON CONFLICT(size) DO UPDATE"
+                " SET note = excluded.note, at_ms = excluded.at_ms",
+                (size, note, self.clock.now_ms()),
+            )
+            self._db.execute(
+                "DELETE FROM witnessed WHERE size NOT IN"
+                " (SELECT size FROM witnessed ORDER BY size DESC LIMIT ?)",
+                (WITNESS_ROWS,),
+            )
+
+    def witnessed(self) -> tuple[WitnessedNote, ...]:
+        """The checkpoints that were kept, largest first."""
+        rows = self._db.execute("SELECT size, note, at_ms FROM witnessed ORDER BY size DESC").fetchall()
+        return tuple(WitnessedNote(size=row[0], note=row[1], at_ms=row[2]) for row in rows)
+
+    def unwitnessed(self, scopes: Iterable[str], limit: int = WITNESS_ROWS) -> tuple[Stored, ...]:
+        """Envelopes of these contracts ("" for none) without a witnessed receipt, oldest first."""
+        where = (
+            "WHERE w.receipt IS NULL AND coalesce(scope, '') IN (SELECT value FROM json_each(?))"
+            " ORDER BY seq LIMIT ?"
+        )
+        return tuple(self._stored(where, (json.dumps(sorted(scopes)), limit)))
+
+    def upgrade(self, receipts: Mapping[str, tuple[int, str]]) -> None:
+        """Keeps receipts of grade witnessed by the digest of the envelope: size of the checkpoint, text."""
+        now_ms = self.clock.now_ms()
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR IGNORE INTO witnessed_receipt VALUES (?,?,?,?)",
+                [(env, size, text, now_ms) for env, (size, text) in receipts.items()],
             )
 
     def stop(self, reason: str, evidence: str) -> EquivocationError:

@@ -7,7 +7,7 @@ tlog-proof text is the broker's promise only: its checkpoint is checked, but it 
 lacks the bytes.
 
 `LogView.news`, in this order; nothing is stored before all of it holds:
-1. the checkpoint is signed by the pinned log key and is of the pinned origin;
+1. the checkpoint is signed by a log key that is believed and is of the pinned origin;
 2. it extends, or is, the last one that was verified here: same size, same root; larger, a consistency proof;
 3. each entry is the one of an envelope of this node's, unchanged;
 4. each entry's leaf is in the tree that its receipt's checkpoint signs;
@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from client.errors import PeerAnswerError, ReceiptError, RemoteRefusalError
-from client.rows import Proven, Seen
+from client.rows import Closing, Proven, Seen
 from policies.encoding import unb64
 from policies.errors import EncodingError
 from policies.log.checkpoint import VerifierKey, open_checkpoint
-from policies.log.entries import check_entry
+from policies.log.entries import EntryType, check_entry
 from policies.log.errors import LogError, ProofError
 from policies.log.merkle import leaf_hash, verify_consistency
 from policies.log.proofs import parse_receipt
@@ -61,17 +61,24 @@ class LogView:
     """The log as this node saw it; `news` and `check` raise or advance it."""
 
     def __init__(
-        self, outbox: Outbox, log_vkey: str, *, fetch: Callable[[int], Mapping[str, Any]] | None = None
+        self,
+        outbox: Outbox,
+        log_keys: str | Callable[[], Sequence[VerifierKey]],
+        *,
+        fetch: Callable[[int], Mapping[str, Any]] | None = None,
     ) -> None:
         """Watches one log.
 
         Args:
             outbox: Stores checkpoints, receipts and evidence.
-            log_vkey: Pinned verifier key of the log.
+            log_keys: Pinned verifier key of the log; or gives the keys that are believed now, the pinned one
+                first (`client.log_keys`).
             fetch: Gives ``{"note", "proof", "old_size"}`` from an older size to the current head, over HTTP.
         """
         self._outbox = outbox
-        self._key = VerifierKey.parse(log_vkey)
+        pinned = (VerifierKey.parse(log_keys),) if isinstance(log_keys, str) else ()
+        self._keys = (lambda: pinned) if isinstance(log_keys, str) else log_keys
+        self._name = self._keys()[0].name
         self._fetch = fetch
 
     def news(self, log: object, receipts: object, *, later: bool = False) -> Outcome:
@@ -85,7 +92,7 @@ class LogView:
         Raises:
             EquivocationError: The log shows two histories; the node is stopped.
             ReceiptError: A receipt does not prove what it should; nothing was stored.
-            NoteError, QuorumError: The checkpoint is not signed by the pinned key.
+            NoteError, QuorumError: The checkpoint is not signed by a key that is believed.
             PeerAnswerError: Another form.
         """
         self._outbox.check_open()
@@ -108,17 +115,67 @@ class LogView:
         self._outbox.learn(tuple(learned.values()), proven, later=later)
         return Outcome(head=self._outbox.seen(), receipted=len(proven), unlinked=tuple(sorted(loose)))
 
+    def closings(self, items: object) -> tuple[Closing, ...]:
+        """Entries ``round.closed`` with their proofs that came with a request, of the history that was seen.
+
+        One whose checkpoint is not tied to that history yet is left out: it comes again.
+
+        Raises:
+            EquivocationError: The log shows two histories; the node is stopped.
+            ReceiptError: One proves nothing, or is another entry.
+            PeerAnswerError: Another form.
+        """
+        found = []
+        for item in _receipt_list(items):
+            text, body = _receipt_parts(item)
+            try:
+                receipt = parse_receipt(text)
+                checkpoint = self._open(receipt.note)
+                entry = check_entry((body or "").encode("utf-8"))
+                leaf = leaf_hash(entry.body)
+                receipt.verify(leaf, self._keys())
+            except (LogError, EncodingError) as error:
+                raise _no_receipt("the proof of a closed round", error.found) from error
+            if (entry.type, entry.log) != (EntryType.ROUND_CLOSED, self._name):
+                raise _no_receipt("the entry of a closed round", entry.type.value)
+            if self._linked(checkpoint, {}):
+                found.append(
+                    Closing(
+                        index=receipt.index,
+                        leaf=leaf,
+                        scope=entry.scope,
+                        run=entry.run,
+                        round=entry.round,
+                        attempt=entry.pub["attempt"],
+                    )
+                )
+        return tuple(found)
+
     def advance(self) -> Seen:
         """Asks for the current head and takes it over once it extends what was seen."""
         if self._fetch is None:
             return self._outbox.seen()
         return self.news(self._fetch(self._outbox.seen().size), None).head
 
+    def tie(self, note: str) -> None:
+        """Returns once a checkpoint, however old, is tied to the history that was seen.
+
+        Raises:
+            EquivocationError: It is of another one; the node is stopped.
+            PeerAnswerError: Nothing ties it.
+        """
+        self._outbox.check_open()
+        learned: dict[int, Seen] = {}
+        checkpoint = self._open(note)
+        if not self._linked(checkpoint, learned):
+            self._link(checkpoint, learned)
+        self._outbox.learn(tuple(learned.values()), {})
+
     def _open(self, note: str) -> Seen:
-        checkpoint = open_checkpoint(note, [self._key])
-        if checkpoint.origin != self._key.name:
+        checkpoint = open_checkpoint(note, self._keys())
+        if checkpoint.origin != self._name:
             raise PeerAnswerError(
-                need=f"the log {self._key.name}",
+                need=f"the log {self._name}",
                 found=checkpoint.origin,
                 remedy="ask the operator which log it is",
             )
@@ -193,14 +250,14 @@ class LogView:
                 return checkpoint
             entry = check_entry(body.encode("utf-8"))
             leaf = leaf_hash(entry.body)
-            receipt.verify(leaf, [self._key])
+            receipt.verify(leaf, self._keys())
         except (LogError, EncodingError) as error:
             raise _no_receipt("the proof of an entry in the log", error.found) from error
         stored = self._outbox.by_env(entry.env or "")
         if stored is None:
             raise _no_receipt("the entry of an envelope of this node", "another entry")
         same = (entry.log, entry.type.value, entry.scope, entry.run, entry.round)
-        if same != (self._key.name, stored.kind, stored.scope, stored.run, stored.round):
+        if same != (self._name, stored.kind, stored.scope, stored.run, stored.round):
             raise _no_receipt(
                 "an entry that says what the envelope says", "another type, scope, run or round"
             )

@@ -6,21 +6,26 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from client.answers import Answer, short, table
+from client.answers import Answer, ranges, short, table
 from client.errors import NoSuchThingError, ReceiptFileError, RemoteRefusalError
+from client.ledgers import ROWS
 from client.receipts import LogView, fetch_consistency, fetch_receipt
 from policies.encoding import digest
+from policies.log.proofs import parse_receipt
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from client.contract.shelf import ContractShelf
     from client.membership import Member
     from client.outbox import Outbox
+    from client.rows import Stored
+    from policies.log.vkeys import VerifierKey
 
 _MANY = 10_000
-__all__ = ["receipts_export", "receipts_fetch", "receipts_verify", "release_list", "vote"]
+__all__ = ["receipts_export", "receipts_fetch", "receipts_list", "receipts_verify", "release_list", "vote"]
 
 
 def _candidates(member: Member) -> list[dict[str, Any]]:
@@ -121,7 +126,7 @@ def receipts_fetch(member: Member, outbox: Outbox) -> Answer:
     Raises:
         EquivocationError: The log shows two histories; the node is stopped.
     """
-    view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+    view = LogView(outbox, member.log_keys.all, fetch=fetch_consistency(member.client))
     found, missing = 0, []
     for one in outbox.pending(limit=_MANY):
         try:
@@ -139,7 +144,9 @@ def receipts_fetch(member: Member, outbox: Outbox) -> Answer:
     )
 
 
-def receipts_verify(member: Member | None, outbox: Outbox, log_vkey: str) -> Answer:
+def receipts_verify(
+    member: Member | None, outbox: Outbox, log_keys: str | Callable[[], Sequence[VerifierKey]]
+) -> Answer:
     """Checks every stored receipt again, and that the current head extends what was seen.
 
     Raises:
@@ -157,16 +164,18 @@ def receipts_verify(member: Member | None, outbox: Outbox, log_vkey: str) -> Ans
             exit_code=7,
         )
     fetch = fetch_consistency(member.client) if member is not None else None
-    view = LogView(outbox, log_vkey, fetch=fetch)
+    view = LogView(outbox, log_keys, fetch=fetch)
     stored = outbox.envelopes()
     proven = [json.loads(one.receipt) for one in stored if one.receipt is not None]
-    for one in proven:
+    vouched = [json.loads(one.witnessed) for one in stored if one.witnessed is not None]
+    for one in (*proven, *vouched):
         view.news(None, [one])
     head = view.advance()
     return Answer(
         data={
             "envelopes": len(stored),
             "receipts": len(proven),
+            "witnessed": len(vouched),
             "size": head.size,
             "root": head.root.hex(),
             "note": head.note,
@@ -174,13 +183,76 @@ def receipts_verify(member: Member | None, outbox: Outbox, log_vkey: str) -> Ans
         },
         text=(
             f"receipts   {len(proven)} of {len(stored)} envelopes, each proves its entry",
+            f"witnessed  {len(vouched)} of them",
             f"log        complete up to size {head.size} for what this node sent",
         ),
     )
 
 
+def receipts_list(outbox: Outbox, *, every: bool = False) -> Answer:
+    """Envelopes with their entries, grades and checkpoints; those that differ only in round in one line.
+
+    Args:
+        outbox: Of the node.
+        every: Also those that are older than the newest `ROWS`.
+    """
+    stored = outbox.envelopes()
+    newest = stored if every else stored[-ROWS:]
+    names = ("index", "kind", "run", "round", "grade", "checkpoint")
+    rows = [
+        (one.log_index, one.kind, one.run or "", one.round or "", _grade(one), _checkpoint_size(one))
+        for one in newest
+    ]
+    groups: dict[tuple[str, str, str], list[Stored]] = {}
+    for one in newest:
+        groups.setdefault((one.kind, one.run or "-", _grade(one)), []).append(one)
+    lines = table(
+        ("newest entry", "times", "kind", "run", "rounds", "grade", "checkpoint"),
+        [_folded(alike, *key) for key, alike in groups.items()],
+    )
+    cut = () if len(newest) == len(stored) else (f"{len(newest)} of {len(stored)} shown; --all for the rest",)
+    return Answer(
+        data={"receipts": [dict(zip(names, row, strict=True)) for row in rows], "total": len(stored)},
+        text=(*lines, *cut),
+    )
+
+
+def _folded(alike: list[Stored], kind: str, run: str, grade: str) -> tuple[object, ...]:
+    newest = alike[-1]
+    rounds = ranges(sorted({one.round for one in alike if one.round is not None}))
+    size, index = _checkpoint_size(newest), newest.log_index
+    return (
+        "-" if index is None else index,
+        len(alike),
+        kind,
+        run,
+        rounds or "-",
+        grade,
+        "-" if size is None else size,
+    )
+
+
+def _grade(one: Stored) -> str:
+    if one.witnessed is not None:
+        return "witnessed"
+    return "waiting" if one.receipt is None else "signed"
+
+
+def _best(one: Stored) -> str | None:
+    """Text of the proof of the best grade that there is."""
+    kept = one.witnessed or one.receipt
+    return None if kept is None else str(json.loads(kept)["proof"])
+
+
+def _checkpoint_size(one: Stored) -> int | None:
+    text = _best(one)
+    return None if text is None else parse_receipt(text).checkpoint.size
+
+
 def receipts_export(outbox: Outbox, out: Path) -> Answer:
     """Writes every receipt of this node as a file of the form that an auditor's verifier reads.
+
+    The one with witnesses, where there is one; it takes the place of a file of grade signed.
 
     Args:
         outbox: Holds the receipts.
@@ -190,13 +262,11 @@ def receipts_export(outbox: Outbox, out: Path) -> Answer:
         ReceiptFileError: The folder cannot be written to, or holds another receipt of the same entry.
     """
     stored = outbox.envelopes()
-    found = {
-        one.log_index: str(json.loads(one.receipt)["proof"]) for one in stored if one.receipt is not None
-    }
+    found = {one.log_index: one for one in stored if one.receipt is not None}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for index, text in found.items():
-            _keep_receipt(out / f"{index}.tlog-proof", text)
+        for index, one in found.items():
+            _keep_receipt(out / f"{index}.tlog-proof", one)
     except OSError as error:
         raise ReceiptFileError(
             need=f"a folder that can be written to: {out}",
@@ -209,14 +279,17 @@ def receipts_export(outbox: Outbox, out: Path) -> Answer:
         lines.append(
             f"next: iriai-node receipts fetch, then export again: {without} envelopes have no receipt yet"
         )
+    vouched = sum(1 for one in found.values() if one.witnessed is not None)
     return Answer(
-        data={"dir": str(out), "exported": len(found), "without_receipt": without}, text=tuple(lines)
+        data={"dir": str(out), "exported": len(found), "witnessed": vouched, "without_receipt": without},
+        text=tuple(lines),
     )
 
 
-def _keep_receipt(path: Path, text: str) -> None:
-    data = text.encode("utf-8")
-    if path.exists() and path.read_bytes() != data:
+def _keep_receipt(path: Path, one: Stored) -> None:
+    data = (_best(one) or "").encode("utf-8")
+    before = str(json.loads(one.receipt or "{}").get("proof", "")).encode("utf-8")
+    if path.exists() and path.read_bytes() not in (data, before):
         raise ReceiptFileError(
             need="no file, or the same receipt", found=f"another one at {path}", remedy="name an empty folder"
         )

@@ -281,7 +281,7 @@ class _Rotation:
 
     def _collect(self, member: Member) -> None:
         """Asks for the receipts that are missing."""
-        view = LogView(self.outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+        view = LogView(self.outbox, member.log_keys.all, fetch=fetch_consistency(member.client))
         collect(member.client, self.outbox, view, older_than_ms=member.clock.now_ms())
 
     def require_receipts(self) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from policies.exchange import RequestHeader
     from policies.signing import Envelope
 
-__all__ = ["Decided", "Proven", "Seen", "Sent", "Stored"]
+__all__ = ["Closing", "Decided", "Proven", "Seen", "Sent", "Stored", "WitnessedNote"]
 
 
 SCHEMA = """
@@ -36,10 +36,20 @@ CREATE TABLE IF NOT EXISTS decision(
   BEFORE DELETE ON envelope BEGIN SELECT RAISE(ABORT, 'kept'); END; CREATE TRIGGER IF NOT EXISTS sent_kept
   BEFORE DELETE ON sent BEGIN SELECT RAISE(ABORT, 'kept'); END; CREATE TRIGGER IF NOT EXISTS envelope_fixed
   BEFORE UPDATE OF seq, env, dsse ON envelope BEGIN SELECT RAISE(ABORT, 'fixed'); END;
+CREATE TABLE IF NOT EXISTS cosigned(
+  one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root TEXT NOT NULL, time_s INTEGER NOT NULL,
+  note TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS witnessed(size INTEGER PRIMARY KEY, note TEXT NOT NULL, at_ms INTEGER NOT NULL)
+  STRICT;
+CREATE TABLE IF NOT EXISTS witnessed_receipt(
+  env TEXT PRIMARY KEY, size INTEGER NOT NULL, receipt TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT;
 """
 
 
-SELECT = "SELECT seq, kind, scope, run, round, slot, env, dsse, at_ms, log_index, receipt FROM envelope "
+SELECT = (
+    "SELECT seq, kind, scope, run, round, slot, envelope.env, dsse, envelope.at_ms, log_index,"
+    " envelope.receipt, w.receipt FROM envelope LEFT JOIN witnessed_receipt w ON w.env = envelope.env "
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +71,29 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """An entry ``round.closed`` that was verified: where it stands, its leaf hash, of which attempt it is."""
+
+    index: int
+    leaf: bytes
+    scope: str | None
+    run: str | None
+    round: int | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessedNote:
+    """A checkpoint with cosignatures that some contract's quorum accepts, and when it was seen first."""
+
+    size: int
+    note: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """One envelope of this node's chain."""
+    """One envelope of this node's chain; ``receipt`` is of grade signed, ``witnessed`` of grade witnessed."""
 
     seq: int
     kind: str
@@ -75,6 +106,7 @@ class Stored:
     at_ms: int
     log_index: int | None
     receipt: str | None
+    witnessed: str | None = None
 
     @property
     def event_id(self) -> str:

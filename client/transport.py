@@ -150,6 +150,25 @@ class BrokerClient:
         """
         return self._exchange("GET", path, b"", None).content
 
+    def get_static(self, path: str) -> bytes:
+        """The bytes behind a path of the static log (``/log/…``), which are public and asked for unsigned.
+
+        Raises:
+            RemoteRefusalError: The broker has nothing there.
+            PeerUnreachableError: Nothing answered.
+        """
+        import httpx
+
+        for attempt in range(BROKER_ATTEMPTS):
+            try:
+                response = self._http.get(self._url + path)
+            except httpx.HTTPError as error:
+                if attempt + 1 == BROKER_ATTEMPTS or not isinstance(error, httpx.RemoteProtocolError):
+                    raise unreachable(self._url, error) from error
+                continue  # a kept connection that the broker had closed
+            return _bounded(response).content
+        raise unreachable(self._url, ConnectionError())
+
     def post(self, path: str, body: object, *, idempotency_key: str | None = None) -> Any:  # noqa: ANN401
         """Sends a JSON document and gives the answer.
 
@@ -230,13 +249,7 @@ class BrokerClient:
                     raise unreachable(self._url, error) from error
                 continue  # a kept connection that the broker had closed
             self._compare_clocks(response)
-            if len(response.content) > BROKER_ANSWER_BYTES:
-                raise PeerAnswerError(
-                    need=f"an answer of at most {BROKER_ANSWER_BYTES} bytes", found="more", remedy="report it"
-                )
-            if response.is_success:
-                return response
-            raise _refusal(response)
+            return _bounded(response)
         raise unreachable(self._url, ConnectionError())
 
     def _compare_clocks(self, response: httpx.Response) -> None:
@@ -246,6 +259,17 @@ class BrokerClient:
         except (KeyError, ValueError):
             return
         self.clock_difference_s = self._clock.now_ms() / 1000 - theirs
+
+
+def _bounded(response: httpx.Response) -> httpx.Response:
+    """An answer of a bounded size that is no refusal."""
+    if len(response.content) > BROKER_ANSWER_BYTES:
+        raise PeerAnswerError(
+            need=f"an answer of at most {BROKER_ANSWER_BYTES} bytes", found="more", remedy="report it"
+        )
+    if response.is_success:
+        return response
+    raise _refusal(response)
 
 
 def _pieces(response: httpx.Response) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from client.audits.figures import AuditShelf
 from client.budgets import Budgets
 from client.budgets.reckoning import require_known, told_spends
+from client.chains import lost_runs
 from client.clock import SystemClock
 from client.contract.posting import hear
 from client.contract.reading import fetch, fetch_envelope
@@ -32,6 +33,8 @@ from client.round_votes import RoundVoteDuty
 from client.secagg.duties import sum_duties
 from client.settings import Home, load_settings
 from client.telling import Told, seal_spend
+from client.witnessing.running import trust_of
+from client.witnessing.vouching import Vouching
 from policies.errors import IriaiError
 from policies.exchange import ExchangeType
 from policies.identity import parse_key
@@ -112,12 +115,14 @@ class Worker:
         )
         self.outbox.check_open()
         self.outbox.check_settled()
+        self.untold |= set(lost_runs(self.outbox))
         self.shelf = ContractShelf(home, own_key=identity.key.public)
         self.budgets = Budgets(home, key=identity.key, clock=clock)
         self.ledger = FleetLedger(home.fleet)
         self.home_learner = HomeLearner(
             home, entropy=entropy, rules=self.rules, threads=load_settings(home).threads
         )
+        vouching = Vouching(self.outbox, trust_of(self.member, self.shelf), clock)
         self.guard = Guard(
             shelf=self.shelf,
             own_key=identity.key.public,
@@ -128,11 +133,12 @@ class Worker:
             clock=clock,
             entropy=entropy,
             ask=self._ask_notices,
+            vouched=lambda held: vouching.require(held, clock.pause_ms),
         )
         desktop = Desktop(
             guard=self.guard,
             outbox=self.outbox,
-            view=LogView(self.outbox, broker.log_vkey, fetch=fetch_consistency(self.member.client)),
+            view=LogView(self.outbox, self.member.log_keys.all, fetch=fetch_consistency(self.member.client)),
             budgets=self.budgets,
             learner=learner if learner is not None else self.home_learner,
             audits=AuditShelf(home, own=self.home_learner.audited),

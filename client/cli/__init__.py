@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.answers import Answer
+from client.cli.audit import audit as audit_group
+from client.cli.chain import chain as chain_group
 from client.cli.life import contract as contract_group
 from client.cli.options import (
     FOLDER,
@@ -38,6 +40,7 @@ from client.cli.options import (
 from client.cli.privacy import privacy as privacy_group
 from client.cli.seed import seed as seed_group
 from client.cli.statement import statement as statement_group
+from client.cli.witness import witness as witness_group
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.settings import PRIVATE_UMASK, Home, load_settings
@@ -68,7 +71,10 @@ for _name, _one in (
     ("privacy", privacy_group),
     ("seed", seed_group),
     ("outbox", outbox),
+    ("chain", chain_group),
     ("receipts", receipts),
+    ("witness", witness_group),
+    ("audit", audit_group),
     ("release", release),
     ("models", models),
     ("statement", statement_group),
@@ -102,8 +108,9 @@ def join(url: str, invite: str, home: Home, *, yes: Yes = False) -> Answer:
 def status(one: Open) -> Answer:
     """Who this node is, whether it was approved, what its worker does."""
     from client import membership
+    from client.witnessing.showing import standings
 
-    return membership.status(one.member)
+    return membership.status(one.member, standings(one.member, one.shelf, one.outbox))
 
 
 @app.command()  # no `command`: it says nothing as JSON
@@ -312,6 +319,14 @@ def receipts_fetch(one: Open) -> Answer:
     return releases.receipts_fetch(one.member, one.outbox)
 
 
+@command(receipts, "list")
+def receipts_list(*, every: All = False, one: Open) -> Answer:
+    """Envelopes of this node: entries, grades of their receipts, checkpoints; equal rows in one line."""
+    from client import releases
+
+    return releases.receipts_list(one.outbox, every=every)
+
+
 @command(receipts, "verify")
 def receipts_verify(
     *,
@@ -322,7 +337,7 @@ def receipts_verify(
     from client import releases
 
     asked = None if offline else one.member
-    return releases.receipts_verify(asked, one.outbox, one.member.broker.log_vkey)
+    return releases.receipts_verify(asked, one.outbox, one.member.log_keys.all)
 
 
 @command(receipts, "export")

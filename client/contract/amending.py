@@ -199,7 +199,7 @@ def _take_over(member: Member, shelf: ContractShelf, outbox: Outbox, new: Contra
     """Fetches the broker's signature, and the receipt of this node's entry."""
     with contextlib.suppress(*NOT_YET):
         fetch_envelope(member, shelf, new.digest)
-    view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+    view = LogView(outbox, member.log_keys.all, fetch=fetch_consistency(member.client))
     collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
 
 

@@ -236,7 +236,7 @@ def _verify(
         )
     extras: dict[str, Any] = {"signature": signature, "envelope": envelope.to_json()}
     talk.say("verify", contract.digest, acknowledged=consent.acknowledged, extras=extras)
-    view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+    view = LogView(outbox, member.log_keys.all, fetch=fetch_consistency(member.client))
     collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
 
 

@@ -104,7 +104,7 @@ def exchange(
     if due:
         member = member if afterwards is None else afterwards
         _fetch(member, notices, held)
-        view = LogView(outbox, member.broker.log_vkey, fetch=fetch_consistency(member.client))
+        view = LogView(outbox, member.log_keys.all, fetch=fetch_consistency(member.client))
         collect(member.client, outbox, view, older_than_ms=member.clock.now_ms())
     after = standing(held.contract, notices.life(held, _now(member)), _now(member))
     if after != before:
