@@ -23,6 +23,8 @@ def verify_bundle(
     verifier: Path | None,
     receipts: Path | None = None,
     vectors: Path | None = None,
+    page: Path | None = None,
+    language: str = "en",
 ) -> dict[str, Any]:
     """The verdict as the report shows it.
 
@@ -32,19 +34,23 @@ def verify_bundle(
         verifier: The auditor's command; None takes the one beside this interpreter.
         receipts: Folder with what members handed over.
         vectors: Folder with masked vectors that the broker handed over: sums are redone from them.
+        page: Where the auditor's report goes, one HTML page; an earlier one is replaced.
+        language: Of that page, ``en`` or ``ja``.
 
     Returns:
         ``origin, size, root, verified, summary, findings, not_checked, receipts, sums, sum_members,
-        verifier``.
+        verifier, page``.
 
     Raises:
         CommandError: It printed no verdict.
     """
     command = verifier or Path(sys.executable).parent / "iriai-verify"
-    given = [("--receipts", receipts), ("--vectors", vectors)]
+    if page is not None:
+        page.unlink(missing_ok=True)
+    given = [("--receipts", receipts), ("--vectors", vectors), ("--report", page)]
     kept = [word for name, folder in given if folder is not None for word in (name, str(folder))]
     done = subprocess.run(  # noqa: S603  our own command, no shell
-        [str(command), "verify", str(bundle), "--policy", str(policy), *kept, "--json"],
+        [str(command), "verify", str(bundle), "--policy", str(policy), *kept, "--lang", language, "--json"],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
@@ -70,4 +76,5 @@ def verify_bundle(
         "sums": data["facts"].get("sums", {"opened": 0, "redone": 0}),
         "sum_members": data["facts"].get("sum_members", {"fewest": 0, "most": 0}),
         "verifier": str(command),
+        "page": None if page is None else page.name,
     }

@@ -201,6 +201,27 @@ def bench_decide(
     _print(found, as_json=as_json)
 
 
+@bench.command("log")
+def bench_log(
+    *,
+    batches: Annotated[int, typer.Option(min=1, max=10_000, help="Waves of 256 units.")] = 40,
+    entries: Annotated[int, typer.Option(min=1_000, max=1_000_000, help="Of the verified bundle.")] = 100_000,
+    main: Annotated[
+        str | None, typer.Option("--database-url", help="Empty, migrated PostgreSQL; else one is started.")
+    ] = None,
+    private: Annotated[str | None, typer.Option("--private-db-url", help="Another one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Entries per second into the log on SQLite and PostgreSQL; proofs; an audit of 100,000 entries."""
+    from sandbox.bench_log import lines, run
+
+    urls = (main, private) if main is not None and private is not None else None
+    found = run(batches=batches, entries=entries, urls=urls, told=lambda what: typer.echo(what, err=True))
+    for line in () if as_json else lines(found):
+        typer.echo(line)
+    _print(found, as_json=as_json)
+
+
 @bench.command("dp")
 def bench_dp(
     *,

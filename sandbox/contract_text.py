@@ -13,6 +13,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from policies.log.policy import default_quorum
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def contract_text(
     delta: str,
     honest_min: int | None = None,
     seeds: Mapping[str, Any] | None = None,
+    log_origin: str | None = None,
 ) -> str:
     """The YAML text.
 
@@ -87,6 +89,7 @@ def contract_text(
         epsilon: Per release and in total; None writes ``mode: none``.
         delta: Of the claim.
         honest_min: Makers whose noise shares together are the whole noise; None writes ``local-full``.
+        log_origin: Of the log that the makers witness; without one the contract demands no witnesses.
         seeds: What ``seed join`` said of the open seed set that the recipe starts from, if it does.
     """
     broker = Signer(maker=_BROKER, org=broker_org, key=broker_key)
@@ -105,6 +108,16 @@ def contract_text(
         seed_sets=_seed_sets(seeds),
         privacy=_privacy(epsilon, delta, honest_min),
         update_norm_max=UPDATE_NORM_MAX,
+        audit="" if log_origin is None else _audit(log_origin, len(signers)),
+    )
+
+
+def _audit(origin: str, makers: int) -> str:
+    """So many makers cosign the log that one of them may be away, and one may sign everything."""
+    return (
+        "audit: {clause: audit-1, who: [contributors], access: log-proofs, "
+        f'log_origin: "{origin}", witness_quorum: {default_quorum(makers)}, '
+        "ml_dsa: accept, notice_days: 10, raw_data: never}\n"
     )
 
 

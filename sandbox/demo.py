@@ -222,7 +222,7 @@ class _Demo:
     def _verify(self, run: str) -> dict[str, Any]:
         folder = self.options.folder
         folder.mkdir(parents=True, exist_ok=True)
-        bundle, receipts, vectors = folder / "audit.zip", folder / "receipts", folder / "vectors"
+        bundle, receipts, vectors = folder / "bundle.zip", folder / "receipts", folder / "vectors"
         bundle.unlink(missing_ok=True)  # of an earlier demo
         for earlier in (receipts, vectors):
             if earlier.exists():
@@ -230,13 +230,18 @@ class _Demo:
         kept = self.federation.receipts(receipts)  # before the bundle, which then has every such entry
         self.federation.bundle(bundle)
         self.federation.vectors(run, vectors)
-        found = verify_bundle(
-            bundle,
-            bundle.with_name("policy.txt"),
-            verifier=self.options.verifier,
-            receipts=receipts,
-            vectors=vectors,
-        )
+        found: dict[str, Any] = {}
+        for language in ("ja", "en"):
+            found = verify_bundle(
+                bundle,
+                bundle.with_name("policy.txt"),
+                verifier=self.options.verifier,
+                receipts=receipts,
+                vectors=vectors,
+                page=folder / f"audit.{language}.html",
+                language=language,
+            )
+        found["witnesses"] = self.federation.broker("status")["witnesses"]
         self.progress.say(
             f"log of {found['size']} entries {'verified' if found['verified'] else 'NOT VERIFIED'}, "
             f"with {sum(kept.values())} receipts of {len(kept)} makers, "

@@ -23,10 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policies.encoding import new_id
+from policies.identity import parse_key
+from policies.log.policy import policy_text, pool_policy
+from policies.log.vkeys import VerifierKey
 from policies.recipe import load as load_recipe
 from sandbox.clock import now_ms, random_bytes
 from sandbox.contract_text import PARTIES, RECIPE_ID, Maker, Signer, contract_text
-from sandbox.errors import StartError, UsageError
+from sandbox.errors import CommandError, StartError, UsageError
 from sandbox.processes import Service, command, free_port, script, start, wait_for
 
 if TYPE_CHECKING:
@@ -221,6 +224,7 @@ class Federation:
             delta=delta,
             honest_min=plan.honest_min if plan else None,
             seeds=self._seeds,
+            log_origin=broker["origin"],
         )
         files = self.folder / "operators"
         (files / "contract.yaml").write_text(text, "utf-8")
@@ -333,10 +337,36 @@ class Federation:
     # --- audit ---
 
     def bundle(self, path: Path) -> dict[str, Any]:
-        """The auditor's bundle, and the policy file that the auditor compares by another way."""
-        policy = self.broker("audit", "policy")
-        path.with_name("policy.txt").write_text(policy["policy"], "utf-8")
+        """The auditor's bundle, and beside it the auditor's policy: what each maker's own node says."""
+        path.with_name("policy.txt").write_text(self.policy(), "utf-8")
         return self.broker("audit", "bundle", "--out", str(path))
+
+    def policy(self) -> str:
+        """A policy file of the makers' words alone: the keys that they pinned, and their witness keys.
+
+        Raises:
+            CommandError: They pinned different keys.
+        """
+        pinned, witnesses = set(), {}
+        for site in self.sites:
+            told = self.node(site, "status")
+            pinned.add((told["log_vkey"], told["broker_key"]))
+            witnesses[site.name] = [VerifierKey.parse(self.node(site, "witness", "status")["vkey"])]
+        if len(pinned) != 1:
+            raise CommandError(
+                need="one log key and one broker key that all makers pinned",
+                found=f"{len(pinned)} pairs",
+                remedy="compare iriai-node status at each maker",
+            )
+        log_vkey, broker_key = pinned.pop()
+        return policy_text(
+            pool_policy(
+                logs=[VerifierKey.parse(log_vkey)],
+                broker=parse_key(broker_key),
+                witnesses=witnesses,
+                contracts=[self.contract],
+            )
+        )
 
     def vectors(self, run: str, folder: Path) -> None:
         """The masked vectors of a run, with which the auditor redoes its sums."""

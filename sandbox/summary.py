@@ -42,6 +42,13 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"           {sums['redone']} of them redone by the auditor from the masked vectors"
     yield f"contract   {report['contract_digest']}"
     yield f"log        {log['origin']} size {log['size']} {'verified' if log['verified'] else 'NOT VERIFIED'}"
+    yield f"           {log['summary']}"
+    if log["witnesses"]["contribution_to_quorum_ms"] is not None:
+        witnesses = log["witnesses"]
+        late_s = witnesses["contribution_to_quorum_ms"] / 1000
+        needed = f"{witnesses['k']} of {witnesses['n']} needed"
+        yield f"witnesses  {needed}; cosigned {late_s:.2f} s after a contribution"
+    yield f"auditor    {log['page']}, bundle.zip, policy.txt"
     yield f"time       {report['timings']['total']} s"
 
 
