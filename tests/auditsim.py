@@ -39,7 +39,7 @@ from policies.contract.notices import Notice, seal_notice
 from policies.encoding import canonical, digest, digest_of
 from policies.identity import SigningKey, key_text
 from policies.log.bundle import Contents, DecisionRecord, Disclosure, files_of, manifest_of, pack
-from policies.log.checkpoint import Checkpoint, Policy, VerifierKey, policy_text, sign_checkpoint
+from policies.log.checkpoint import Checkpoint, VerifierKey, sign_checkpoint
 from policies.log.entries import (
     EntryType,
     Event,
@@ -50,6 +50,7 @@ from policies.log.entries import (
 )
 from policies.log.envelope import ChainState, Seen, open_envelope, seal_envelope
 from policies.log.merkle import MemoryTree, leaf_hash
+from policies.log.policy import Policy, policy_text
 from policies.log.proofs import receipt_text
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_filter, epsilon_rdp, epsilon_text, filter_order, rho_step_nano
@@ -504,6 +505,12 @@ class PoolSim:
             self.add(f"{kind} {party}", self.said(maker, _SAID[kind], body | {"notice": notice.digest}))
         return notice
 
+    def action(self, operator: str, about: str, action: str = "org.approve", **pub: Any) -> Event:
+        """An operator's action; its request is of its own."""
+        told = {"operator": operator, "action": action, "subject": digest_from(about), "result": "done"}
+        told |= {"request": digest_from(f"{operator} {action} {about}")}
+        return Event(type=T.CONSOLE_ACTION, pub=told | pub)
+
     def begin(self) -> None:
         genesis = {"software": "0.1.0", "policy": digest(self.policy_copy.encode()), "predecessor": None}
         self.add("genesis", Event(type=T.LOG_GENESIS, pub=genesis))
@@ -511,6 +518,8 @@ class PoolSim:
             pub = {"role": role, "alg": "ed25519", "kid": digest(key.public), "vkey": None}
             self.add(f"key {role}", Event(type=T.KEY_ADDED, pub=pub))
         for maker in self.makers.values():
+            for operator in ("anna", "ben"):
+                self.add(f"approve {maker.party} {operator}", self.action(operator, maker.party))
             self.add(
                 f"onboard {maker.party}",
                 Event(

@@ -34,6 +34,7 @@ from policies.log.envelope import ChainState, Seen, open_envelope, seal_envelope
 from policies.log.merkle import EMPTY_ROOT
 from policies.signing import Envelope, sign_request
 from sandbox.recipes import private_recipe
+from tests import pgserver
 from tests.contractsim import runnable
 from tests.lanesim import contract_signature, spoken, warnings_of
 
@@ -109,11 +110,13 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def open_house(folder: Path, *, clock: HandClock | None = None) -> AsyncIterator[House]:
+async def open_house(
+    folder: Path, *, clock: HandClock | None = None, database: str = "sqlite"
+) -> AsyncIterator[House]:
     """Makes or reopens a broker in a folder and serves it in this process."""
     clock = clock or HandClock()
     entropy = SeedEntropy(str(folder).encode())
-    _copy_template(folder)
+    _copy_template(folder, database)
     fleet = NoFleet()
     services = open_services(folder, clock=clock, entropy=entropy, engine=fleet, threaded=False)
     port = build(services)
@@ -143,9 +146,10 @@ def statements(house: House, heard: Callable[[str], None]) -> Iterator[None]:
             one.set_trace_callback(None)
 
 
-def _copy_template(folder: Path) -> None:
+def _copy_template(folder: Path, database: str) -> None:
     if not folder.exists():
         shutil.copytree(_template(), folder)
+        pgserver.move(folder, database)
 
 
 @functools.cache

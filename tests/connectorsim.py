@@ -25,16 +25,7 @@ import httpx
 
 from policies.contract import Contract, from_tree
 from policies.contract.odrl import pairs
-from tests.brokersim import (
-    HandClock,
-    House,
-    SeedEntropy,
-    _copy_template,
-    draft,
-    final_contract,
-    open_house,
-    pool,
-)
+from tests.brokersim import HandClock, House, SeedEntropy, draft, final_contract, open_house, pool
 
 CONTEXT = "https://w3id.org/dspace/2025/1/context.jsonld"
 CALLBACK = "https://connector.example/dsp"
@@ -219,7 +210,6 @@ def made_once() -> tuple[Path, Contract, Contract]:
     """A broker's folder, its final contract, and the one that is only offered; tests copy the folder."""
     folder = Path(tempfile.mkdtemp(prefix="iriai-dataspace-")) / "broker"
     atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
-    _copy_template(folder)
 
     async def make() -> tuple[Contract, Contract]:
         async with open_house(folder) as house:

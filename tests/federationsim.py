@@ -63,9 +63,9 @@ from policies.contract import Contract, from_tree
 from policies.encoding import b64, canonical, digest, parse
 from policies.exchange import DTYPES, ReplyHeader, TensorSpec, open_reply, peek_request, seal_reply
 from policies.identity import SigningKey, key_text
-from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType, alias
 from policies.log.envelope import PAYLOAD_TYPE
+from policies.log.policy import parse_policy
 from policies.privacy.canaries import CanarySecret
 from policies.privacy.ledger import TRAIN
 from policies.privacy.receipts import MadeWith
@@ -77,6 +77,7 @@ from policies.secagg.terms import Terms
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from sandbox.recipes import plain_recipe, private_recipe
+from tests import pgserver
 from tests.brokersim import ORIGIN, URL, HandClock, House, SeedEntropy, Signer
 from tests.contractsim import runnable
 from tests.learnsim import made_units
@@ -563,12 +564,14 @@ class Pool:
         private: bool = True,
         torch: bool = False,
         names: tuple[str, ...] = NAMES,
+        database: str = "sqlite",
         **changes: Any,
     ) -> None:
         template = _template(private=private, changes=canonical(changes), names=names)
         self.folder = folder
         self.names = names
         shutil.copytree(template.folder, folder, dirs_exist_ok=True)
+        pgserver.move(folder / "broker", database)
         self.recipe, self.contract = template.recipe, template.contract
         self.first = initial_weights(self.recipe) if template.first is None else template.first
         self.clock = HandClock(IN_TERM_MS)
@@ -637,6 +640,7 @@ class Pool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.services.upkeep.stop()
         self.services.store.close()
         await self._hang_up()
 

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from broker.log import Writer
+from broker.log.failpoints import nobody
 from broker.store import Store
 from policies.identity import SigningKey
 from policies.log.checkpoint import VerifierKey
 from policies.log.entries import EntryType, Event, alias, from_envelope
 from policies.log.envelope import ChainState, Seen, open_envelope, seal_envelope
+from tests.pgserver import log_urls
 
 if TYPE_CHECKING:
+    from broker.log.failpoints import Reached
     from policies.signing import Envelope
 
 ORIGIN = "pool.example/log/test"
@@ -131,6 +134,15 @@ def _empty() -> tuple[Path, Path, Path]:
     return paths
 
 
+def store_of(folder: Path, database: str) -> Store:
+    """An empty store in a folder, on a database of the fixture ``database``."""
+    urls, files = log_urls(database), [folder / one.name for one in _empty()]
+    for path, empty, url in zip(files, _empty(), (*urls.values(), *[None] * (3 - len(urls))), strict=True):
+        if url is None:
+            shutil.copy(empty, path)
+    return Store.open(urls.get("main", files[0]), urls.get("private", files[1]), files[2])
+
+
 @dataclass
 class LogSim:
     """A broker's log in a folder, closed and opened again as a test likes."""
@@ -141,15 +153,19 @@ class LogSim:
     key: SigningKey = field(default_factory=lambda: SigningKey.from_seed(b"L" * 32))
     threaded: bool = False
     writer: Writer | None = None
+    main: str | None = None  # URL of a database of PostgreSQL; a file without it
+    private: str | None = None
 
     def paths(self) -> tuple[Path, Path, Path]:
         return self.folder / "broker.db", self.folder / "private.db", self.folder / "signer.db"
 
-    def open(self) -> Writer:
-        for path, empty in zip(self.paths(), _empty(), strict=True):
-            if not path.exists():
+    def open(self, *, reached: Reached = nobody) -> Writer:
+        urls = (self.main, self.private, None)
+        for path, empty, url in zip(self.paths(), _empty(), urls, strict=True):
+            if url is None and not path.exists():
                 shutil.copy(empty, path)
-        self.store = Store.open(*self.paths())
+        main, private, signer = self.paths()
+        self.store = Store.open(self.main or main, self.private or private, signer)
         self.writer = Writer.open(
             self.store,
             origin=ORIGIN,
@@ -157,6 +173,7 @@ class LogSim:
             clock=self.clock,
             entropy=self.entropy,
             threaded=self.threaded,
+            reached=reached,
         )
         return self.writer
 

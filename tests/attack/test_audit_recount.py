@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.federation import session
+from broker.federation import affording, session
 from tests.federationsim import ROUNDS, Pool, running
 
 
@@ -21,7 +21,8 @@ async def story(pool: Pool) -> tuple[str, str]:
 
 
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker's count leaves out every other run."""
+    """The broker's count leaves out every other run, also where one is opened."""
+    monkeypatch.setattr(affording, "rounds_before", _none)
     real = session.progress
     monkeypatch.setattr(session, "progress", lambda *terms: replace(real(*terms), before=0))
 

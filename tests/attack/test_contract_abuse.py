@@ -23,8 +23,8 @@ from policies.contract.lifecycle import advance, begin, follow
 from policies.contract.notices import Notice, seal_notice
 from policies.identity import key_text
 from policies.limits import FACT_ITEMS, FACT_LISTS, INTEGER_MAX, NOTICES_PER_PARTY, PARTIES
-from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType
+from policies.log.policy import parse_policy
 from policies.ports import to_ms
 from policies.signing import Envelope
 from policies.verify import verify

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.log import FreezeReason, LogFrozenError, LogRolledBackError, NotInLogError
-from policies.log.errors import ProofError
+from policies.identity import SigningKey
+from policies.log.checkpoint import Checkpoint, checkpoint_text, sign_checkpoint
+from policies.log.errors import NoteError, ProofError, QuorumError
 from policies.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from tests.logsim import LogSim, console
 
@@ -138,6 +140,7 @@ def test_a_history_rewritten_in_every_table_is_a_fork(sim: LogSim) -> None:
     forged = Frontier().append(*leaves)
     edit(sim, "UPDATE log_entry SET body = ?, leaf_hash = ? WHERE idx = 2", b"{}", leaves[2])
     edit(sim, "UPDATE log_head SET frontier = ?", forged.to_bytes())
+    edit(sim, "UPDATE log_tile SET data = ? WHERE level = 0", b"".join(leaves))
     reopened_frozen(sim, FreezeReason.FORK)
 
 
@@ -148,6 +151,13 @@ def test_a_history_rewritten_in_every_table_is_a_fork(sim: LogSim) -> None:
         "DELETE FROM log_entry WHERE idx = 5",
         "UPDATE log_entry SET idx = 60 WHERE idx = 5",
         "UPDATE log_head SET frontier = zeroblob(64)",
+        "UPDATE log_head SET size = 5, frontier = (SELECT substr(data, 1, 0) FROM log_tile)",
+        "DELETE FROM log_head",
+        "UPDATE log_tile SET data = zeroblob(192)",
+        "UPDATE log_tile SET data = substr(data, 1, 160)",
+        "UPDATE log_tile SET data = CAST(data || zeroblob(32) AS BLOB)",
+        "INSERT INTO log_tile VALUES (1, 0, zeroblob(32))",
+        "UPDATE log_tile SET level = 1",
     ],
 )
 def test_a_missing_entry_or_another_head_freezes_the_log(sim: LogSim, sql: str) -> None:
@@ -173,6 +183,51 @@ def test_a_body_edited_between_commit_and_signature_is_never_signed(sim: LogSim)
     assert refused.found.startswith("corrupt")
     assert writer.head() == before
     sim.close()
+    reopened_frozen(sim, FreezeReason.CORRUPT)
+
+
+def test_a_tile_edited_between_commit_and_signature_is_never_signed(sim: LogSim) -> None:
+    assert sim.writer is not None
+    before = sim.writer.head()
+    with closing(sqlite3.connect(sim.paths()[0])) as connection, connection:
+        for verb in ("INSERT", "UPDATE"):
+            connection.execute(
+                f"CREATE TRIGGER planted_{verb} AFTER {verb} ON log_tile WHEN new.data != zeroblob(224) "  # noqa: S608
+                "BEGIN UPDATE log_tile SET data = zeroblob(224) WHERE n = new.n AND level = new.level; END"
+            )
+    refused = sim.writer.submit(lambda _session, log: log.add(console(50))).exception()
+    assert isinstance(refused, LogFrozenError)
+    assert refused.found == "corrupt: tile 0/0 is not the one of the bodies"
+    assert sim.writer.head() == before
+    sim.close()
+    reopened_frozen(sim, FreezeReason.CORRUPT)
+
+
+def test_a_bit_flipped_in_any_tile_is_found_when_the_log_opens(sim: LogSim) -> None:
+    sim.add(*(console(number) for number in range(100, 700)))
+    kept = keep(sim)
+    sim.close()
+    dice = random.Random(11)  # noqa: S311
+    with closing(sqlite3.connect(kept / "broker.db")) as connection:
+        rows = connection.execute("SELECT level, n, data FROM log_tile").fetchall()
+    assert {(level, n) for level, n, _ in rows} == {(0, 0), (0, 1), (0, 2), (1, 0)}
+    for level, n, data in [*rows, *dice.choices(rows, k=8)]:
+        flipped = bytearray(data)
+        flipped[dice.randrange(len(flipped))] ^= 1 << dice.randrange(8)
+        for name in ("broker.db", "signer.db", "private.db"):
+            shutil.copy(kept / name, sim.folder / name)
+        edit(sim, "UPDATE log_tile SET data = ? WHERE level = ? AND n = ?", bytes(flipped), level, n)
+        opened = sim.open()
+        assert opened.frozen is not None
+        assert opened.frozen.found == f"corrupt: tile {level}/{n} is not the one of the bodies"
+        sim.close()
+
+
+def test_an_entry_behind_the_head_freezes_the_log(sim: LogSim) -> None:
+    sim.close()
+    columns = "event_id, req_sha256, leaf_hash, body, type, scope, run, round, actor, ts_ms"
+    changed = columns.replace("event_id", "zeroblob(16)", 1)
+    edit(sim, f"INSERT INTO log_entry (idx, {columns}) SELECT 6, {changed} FROM log_entry WHERE idx = 5")  # noqa: S608
     reopened_frozen(sim, FreezeReason.CORRUPT)
 
 
@@ -232,6 +287,76 @@ def test_a_racing_signer_with_another_history_is_a_freeze_not_a_signature(sim: L
         assert writer.head().size == 6
     assert sim.writer is not None
     assert sim.writer.head().size == 7
+
+
+class TestANoteThatSomebodyShows:
+    """Everything was restored, the signer as well: only who kept a note of it can tell."""
+
+    @pytest.fixture
+    def restored(self, sim: LogSim) -> tuple[LogSim, str]:
+        """A log that forgot its last entries, and the note that a witness kept."""
+        kept = keep(sim)
+        assert sim.writer is not None
+        sim.add(*(console(number) for number in range(10, 14)))
+        note = sim.writer.head().note
+        sim.close()
+        for name in ("broker.db", "private.db", "signer.db"):
+            shutil.copy(kept / name, sim.folder / name)
+        assert sim.open().frozen is None  # nothing of its own tells it
+        return sim, note
+
+    def test_a_larger_one_freezes_the_log(self, restored: tuple[LogSim, str]) -> None:
+        sim, note = restored
+        assert sim.writer is not None
+        assert sim.writer.amnesia(note)
+        assert sim.writer.frozen is not None
+        assert sim.writer.frozen.found.startswith("amnesia: a note of size 10 root ")
+        assert sim.writer.amnesia(note)  # told again
+        sim.close()
+        reopened_frozen(sim, FreezeReason.AMNESIA)
+
+    def test_one_of_another_history_freezes_the_log(self, restored: tuple[LogSim, str]) -> None:
+        sim, note = restored
+        assert sim.writer is not None
+        sim.add(*(console(number) for number in range(20, 30)))  # went on as if nothing was
+        assert sim.writer.head().size > 10
+        assert sim.writer.amnesia(note)
+        refused = sim.writer.submit(lambda _session, log: log.add(console(99))).exception()
+        assert isinstance(refused, LogFrozenError)
+
+    def test_a_true_one_changes_nothing(self, sim: LogSim) -> None:
+        assert sim.writer is not None
+        notes = [sim.writer.head().note]
+        for number in range(10, 14):
+            sim.add(console(number))
+            notes.append(sim.writer.head().note)
+        assert not any(sim.writer.amnesia(note) for note in notes)
+        assert sim.writer.frozen is None
+
+    def test_a_forged_one_is_refused_and_changes_nothing(self, sim: LogSim) -> None:
+        assert sim.writer is not None
+        text = checkpoint_text(Checkpoint("pool.example/log/test", 99, b"r" * 32))
+        stranger = SigningKey.from_seed(b"S" * 32)
+        forged = sign_checkpoint(stranger, Checkpoint("pool.example/log/test", 99, b"r" * 32))
+        _, _, signature = sim.writer.head().note.partition("\n\n")
+        for note, kind in ((forged, QuorumError), (f"{text}\n{signature}", NoteError), ("x", NoteError)):
+            with pytest.raises(kind):
+                sim.writer.amnesia(note)
+        assert sim.writer.frozen is None
+
+    def test_another_thread_may_show_one_while_the_log_is_busy(self, tmp_path: Path) -> None:
+        (tmp_path / "busy").mkdir()
+        with LogSim(tmp_path / "busy", threaded=True) as sim:
+            writer = sim.started()
+            note = writer.head().note
+            futures = [
+                writer.submit(lambda _session, log, number=number: log.add(console(number)))
+                for number in range(1, 400)
+            ]
+            while not futures[-1].done():
+                assert not writer.amnesia(note)
+                note = writer.head().note
+            assert [one.result()[0] for one in futures] == list(range(1, 400))
 
 
 def test_proofs_beyond_the_signed_head_are_refused(sim: LogSim) -> None:

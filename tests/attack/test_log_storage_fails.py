@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from sqlalchemy import event, func, insert, select
@@ -15,9 +15,10 @@ from broker.log import LogUnavailableError
 from broker.store import tables
 from policies.log.entries import event_id, request_digest
 from tests.logsim import LogSim, console
+from tests.pgserver import log_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -31,6 +32,42 @@ def sim(tmp_path: Path) -> Iterator[LogSim]:
     with LogSim(tmp_path) as made:
         made.started(entries=4)
         yield made
+
+
+@pytest.fixture
+def either(tmp_path: Path, database: str) -> Iterator[LogSim]:
+    with LogSim(tmp_path, **log_urls(database)) as made:
+        made.started(entries=4)
+        yield made
+
+
+def before_each_statement(engine: Engine, fail: Callable[[Exception], None]) -> None:
+    """Calls ``fail`` with what the driver would raise if the storage failed at this statement."""
+    if engine.dialect.name == "postgresql":
+        from psycopg import Cursor
+        from psycopg.errors import IoError
+
+        class Planted(Cursor):  # type: ignore[type-arg]
+            def execute(self, *line: Any, **options: Any) -> Self:
+                fail(IoError("planted"))
+                return super().execute(*line, **options)
+
+            def executemany(self, *line: Any, **options: Any) -> None:
+                fail(IoError("planted"))
+                super().executemany(*line, **options)
+
+        @event.listens_for(engine, "checkout")
+        def plant(connection: Any, *_: object) -> None:
+            connection.cursor_factory = Planted
+
+        return
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def before(*_: object) -> None:
+        failure = sqlite3.OperationalError("planted")
+        failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        failure.sqlite_errorname = "SQLITE_IOERR"
+        fail(failure)
 
 
 def both(number: int) -> object:
@@ -154,21 +191,19 @@ def test_a_locked_database_is_unavailable_and_works_again(sim: LogSim) -> None:
 
 
 @pytest.mark.parametrize("which", ["main", "private", "signer"])
-def test_an_error_of_the_nth_statement_for_every_n_is_all_or_nothing(sim: LogSim, which: str) -> None:
+def test_an_error_of_the_nth_statement_for_every_n_is_all_or_nothing(either: LogSim, which: str) -> None:
     """SQLite's own method: let the n-th call fail, for all n, and look whether anything is half done."""
+    sim = either
     assert sim.writer is not None
     engine = getattr(sim.store, which)
     calls = {"left": 0}
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def fail(*_: object) -> None:
+    def fail(failure: Exception) -> None:
         calls["left"] -= 1
         if calls["left"] == 0:
-            failure = sqlite3.OperationalError("planted")
-            failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            failure.sqlite_errorname = "SQLITE_IOERR"
             raise failure
 
+    before_each_statement(engine, fail)
     failures = 0
     for number in range(1, 60):
         calls["left"] = number

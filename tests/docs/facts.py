@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -220,13 +221,15 @@ def argparse_commands(program: str, parser: Any) -> list[Command]:
     helps = {one.dest: one.help for one in below._choices_actions}
     found = []
     for name, sub in below.choices.items():
-        arguments = tuple(one.dest.upper() for one in sub._actions if not one.option_strings)
+        arguments = tuple(_argument(one) for one in sub._actions if not one.option_strings)
         options = tuple(
             Option(
                 names=tuple(one.option_strings),
                 value="" if one.nargs == 0 else one.dest.upper(),
                 words=one.help or "",
-                default="" if one.default is None or one.nargs == 0 else str(one.default),
+                default=""
+                if one.default in (None, [], "", os.cpu_count()) or one.nargs == 0
+                else str(one.default),
                 required=one.required,
             )
             for one in sub._actions
@@ -237,6 +240,11 @@ def argparse_commands(program: str, parser: Any) -> list[Command]:
             Command(program=program, path=(name,), words=words, arguments=arguments, options=options)
         )
     return found
+
+
+def _argument(one: Any) -> str:
+    name = one.dest.upper()
+    return {"?": f"[{name}]", "+": f"{name}..."}.get(one.nargs, name)
 
 
 @functools.cache
@@ -273,6 +281,15 @@ _OPEN_ROLES = {
     "/api/v1/broker": "anyone",
     "/api/v1/membership/join": "invited",
     "/api/v1/dsp/.well-known/dspace-version": "anyone",
+    "/api/v1/log/proofs/inclusion": "anyone",
+    "/api/v1/log/proofs/consistency": "anyone",
+    "/log/checkpoint": "anyone",
+    "/log/tile/{name:path}": "anyone",
+    "/log/policy": "anyone",
+    "/log/vkeys": "anyone",
+    "/api/v1/log/head": "anyone",
+    "/api/v1/witness/cosignatures": "anyone",
+    "/api/v1/witness/complaints": "anyone",
 }
 
 
@@ -280,16 +297,21 @@ def routers() -> list[Any]:
     """The routers of the API's rooms, in the order in which the application takes them in."""
     from broker.api import (
         amendments,
+        audit,
+        auditors,
         catalogue,
         contracts,
         decisions,
         dryrun,
         dsp,
+        incidents,
         lifecycle,
         log,
+        log_static,
         membership,
         negotiations,
         runs,
+        witness,
     )
 
     rooms = (
@@ -303,21 +325,25 @@ def routers() -> list[Any]:
         lifecycle,
         runs,
         log,
+        audit,
+        auditors,
+        incidents,
         dsp,
+        witness,
     )
-    return [*(one.router for one in rooms), dsp.operator_router]
+    return [*(one.router for one in rooms), dsp.operator_router, log_static.router]
 
 
 def routes(given: list[Any] | None = None) -> list[Route]:
-    """Every route below ``/api/v1``."""
-    from broker.api import dsp, signed
+    """Every route below ``/api/v1``, and those of the static log."""
+    from broker.api import dsp, log_static, signed
     from broker.app import API
 
     known, found = {**signed.ROLES, **dsp.ROLES}, []
     for router in routers() if given is None else given:
         for one in router.routes:
             roles = [known[dep.call] for dep in one.dependant.dependencies if dep.call in known]
-            path = API + one.path
+            path = ("" if router is log_static.router else API) + one.path
             role = roles[0] if roles else _OPEN_ROLES.get(path, "UNKNOWN")
             found += [
                 Route(
@@ -362,26 +388,19 @@ def fleet_operations(root: Path = ROOT) -> list[str]:
 
 
 def written_types(root: Path = ROOT) -> set[str]:
-    """Names of the entry types that this version's broker or node writes."""
-    found = set()
-    for path in sources(root):
-        if path.relative_to(root).parts[0] not in {"broker", "client"}:
-            continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call):
-                found |= set(_types_of(node))
-    return found
+    """Names of the entry types that broker or node name at all: none of them only reads a type."""
+    from policies.log.schema import EntryType
 
-
-def _types_of(call: ast.Call) -> Any:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if "seal" in name:
-        yield from (one.value for one in call.args if isinstance(one, ast.Constant))
-    for keyword in call.keywords:
-        if keyword.arg == "type":
-            for one in ast.walk(keyword.value):
-                if isinstance(one, ast.Attribute) and getattr(one.value, "id", "") == "EntryType":
-                    yield one.attr.lower().replace("_", ".", 1)
+    texts = [
+        path.read_text("utf-8")
+        for path in sources(root)
+        if path.relative_to(root).parts[0] in {"broker", "client"}
+    ]
+    return {
+        str(kind)
+        for kind in EntryType
+        if any(re.search(rf'\bEntryType\.{kind.name}\b|"{re.escape(kind)}"', text) for text in texts)
+    }
 
 
 # --- settings and bounds ---

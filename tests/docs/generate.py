@@ -103,8 +103,8 @@ def errors_page() -> str:
         "## Exit codes\n",
         table(("Exit", "Means"), EXIT_CODES),
         (
-            "`iriai-verify` uses 3 for a finding of severity error, 7 for review findings only, 6 if no log key of"
-            " the policy signed, and 2 for a file that cannot be read.\n"
+            "`iriai-verify` uses 3 for a finding of severity error, 7 for review findings only, 6 if no log key or"
+            " quorum of the policy holds, and 2 for a file that cannot be read.\n"
         ),
     ]
     for family in sorted(families):
@@ -152,9 +152,9 @@ def errors_page() -> str:
             ("Rule", "Severity", "Checks", "By hand"),
             [(name, one.severity, one.checks, one.by_hand) for name, one in RULES.items()],
         ),
-        "This version does not check:\n",
-        table(("Rules", "What"), LATER),
     ]
+    if LATER:
+        parts += ["This version does not check:\n", table(("Rules", "What"), LATER)]
     return "\n".join(parts)
 
 
@@ -357,6 +357,9 @@ def http_page(given: list[Any] | None = None) -> str:
                 ("member", "an active member's node"),
                 ("operator", "an operator's"),
                 ("party", "an active member's node or an operator; what it sees is decided by the contract"),
+                ("auditor", "an enrolled auditor's"),
+                ("assessor", "an auditor's or an operator's"),
+                ("reader", "an active member's node, an auditor or an operator"),
                 ("counterparty", "a registered connector's bearer token; only under `/api/v1/dsp`"),
             ),
         ),

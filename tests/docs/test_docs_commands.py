@@ -107,7 +107,7 @@ def test_options_that_a_remedy_names_exist(known):
         ("iriai-node contract sign a b", "takes 1 arguments, not 2"),
         ("iriai-broker conract list", "no such command"),
         ("iriai-verify audit.zip", "needs --policy"),
-        ("iriai-verify explain", "needs RULE"),
+        ("iriai-verify explain", "needs WHAT"),
         ("iriai-node join 'x", "No closing quotation"),
     ],
 )

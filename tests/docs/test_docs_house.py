@@ -212,6 +212,7 @@ def test_exit_codes_are_those_of_the_table():
         422,
         429,
         500,
+        501,
         502,
         503,
         507,

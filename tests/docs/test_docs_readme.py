@@ -165,7 +165,7 @@ def test_the_example_signal_map_is_one_that_this_version_takes():
 
 
 def test_the_auditors_example_policy_is_one_that_the_verifier_takes():
-    from policies.log.checkpoint import parse_policy
+    from policies.log.policy import parse_policy
 
     text = (ROOT / "docs/how-to/auditor.md").read_text("utf-8")
     (block,) = [one for one in blocks(text) if one.text.startswith("log ")]

@@ -20,8 +20,8 @@ from policies.encoding import canonical, digest, parse
 from policies.exchange import ExchangeType
 from policies.leak_report import leak_report
 from policies.limits import CANARIES_MIN, REVEAL_WAIT_S
-from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType
+from policies.log.policy import parse_policy
 from policies.privacy.canaries import CanarySecret
 from policies.privacy.leakage import verdicts
 from policies.privacy.receipts import MadeWith
@@ -285,7 +285,9 @@ def test_another_reveal_than_the_committed_one_is_an_incident_and_no_release(wha
         leaks = report_of(pool)["leaks"]
         assert (len(leaks["missing"]), leaks["code"]) == (1, "privacy.canary-missing")
         assert pool.clock.ms - before < REVEAL_WAIT_S * 1000  # nothing can come from a node that is out
-        assert audited(pool).findings == []
+        report = audited(pool)
+        assert [one.id for one in report.findings] == ["AUD-086"]  # until an operator closes the incident
+        assert report.exit_code == 7
 
 
 def test_without_a_reveal_the_candidate_waits_and_is_then_refused():

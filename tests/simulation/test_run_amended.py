@@ -182,6 +182,12 @@ def test_rounds_of_all_versions_count() -> None:
         assert len(pool.rounds(second)) <= 1  # 3 rounds were run before, 4 may be run in all
         refused = [one for one in pool.entries(T.DECISION_RECORDED, second) if one.pub["outcome"] == "refuse"]
         assert "recipe-1" in {clause for one in refused for clause in one.pub["clauses"]}
+        again = go(
+            pool.house.alice.post("/operator/runs", {"contract": new.digest, "recipe": new.recipes[0].id})
+        ).json()
+        assert (again["code"], again["clause"]) == ("contract.refused", "recipe-1")
+        assert "0 left" in again["found"]
+        assert len(pool.entries(T.RUN_OPENED)) == 2
         pool.check_audit()
 
 

@@ -90,7 +90,7 @@ def test_the_protocols_own_messages_carry_no_news_and_no_receipts():
         in_body = {ExchangeType.SA_ADVERTISE, ExchangeType.SA_CONFIRM, ExchangeType.SA_UNMASK}
         for kind in (*SETUP, ExchangeType.SA_CONFIRM, ExchangeType.SA_UNMASK):
             assert asked[kind] == ({"ask"} if kind in in_body else set())
-        news = {"log", "receipts"}
+        news = {"log", "receipts", "closed"}
         assert asked[ExchangeType.SA_CONTRIBUTE] == {"ask", "plan", "base_model", "purpose"} | news
 
 

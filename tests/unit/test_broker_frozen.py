@@ -10,8 +10,8 @@ import pytest
 from broker import nonces
 from broker.log.signer import FreezeReason
 from policies.limits import SIGNATURE_TTL_S
-from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType
+from policies.log.policy import parse_policy
 from policies.verify import verify
 from tests.brokersim import House, NodeSim, open_house
 

@@ -15,8 +15,8 @@ from broker.store.tables import contract_notice, organisation
 from policies.contract.errors import HaltedError
 from policies.contract.notices import open_notice, read_notice, seal_notice
 from policies.identity import SigningKey, key_text
-from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType, alias
+from policies.log.policy import parse_policy
 from policies.ports import iso_s, to_ms
 from policies.signing import Envelope
 from policies.verify import verify
@@ -34,8 +34,8 @@ FRESH = SigningKey.from_seed(b"a new key of kita".ljust(32, b"."))
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path / "broker") as one:
+async def house(tmp_path: Path, database: str) -> AsyncIterator[House]:
+    async with open_house(tmp_path / "broker", database=database) as one:
         yield one
 
 

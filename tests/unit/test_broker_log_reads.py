@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from policies.encoding import canonical, digest, unb64
-from policies.log.checkpoint import VerifierKey, open_checkpoint, parse_policy
+from policies.log.checkpoint import VerifierKey, open_checkpoint
 from policies.log.entries import EntryType
-from policies.log.merkle import leaf_hash, verify_consistency
+from policies.log.merkle import leaf_hash, verify_consistency, verify_inclusion
+from policies.log.policy import parse_policy
 from policies.log.proofs import parse_receipt
 from policies.messages import Descriptor, Fit, seal_descriptor
 from policies.signing import Envelope
+from tests.auditorsim import enrolled
 from tests.brokersim import RECIPE, House, NodeSim, draft, final_contract, open_house, pool
 
 if TYPE_CHECKING:
@@ -191,3 +193,54 @@ async def test_a_member_describes_a_bounded_number_of_data_sets(house):
         for number in range(65)
     ]
     assert [one.status_code for one in answers] == [200] * 64 + [409]
+
+
+# --- entries and proofs for who does not want to read tiles ---
+
+
+async def test_an_entry_comes_with_its_proof_for_who_is_enrolled(house):
+    kita, ernst = await house.member("kita"), await enrolled(house)
+    for signer in (kita, ernst, house.alice):
+        shown = (await signer.get("/log/entries/3")).json()
+        receipt = parse_receipt(shown["proof"])
+        receipt.verify(leaf_hash(shown["entry"].encode()), [VerifierKey.parse(house.services.keys.log_vkey)])
+        assert (shown["index"], receipt.index) == (3, 3)
+        assert receipt.checkpoint.size == house.services.writer.head().size
+    for index in ("100000", "-1"):
+        assert (await kita.get(f"/log/entries/{index}")).status_code == 404
+    assert code(await kita.get("/log/entries/x"))[1] == "request.invalid"
+    assert (await house.http.get("/api/v1/log/entries/3")).status_code == 401
+
+
+async def test_anybody_asks_for_proofs_and_checks_them(house):
+    await house.member("kita")
+    size = house.services.writer.head().size
+    shown = (await house.http.get(f"/api/v1/log/proofs/inclusion?index=2&size={size - 1}")).json()
+    proof = [unb64(one) for one in shown["proof"]]
+    verify_inclusion(unb64(shown["leaf_hash"]), 2, size - 1, proof, unb64(shown["root"]))
+    assert unb64(shown["leaf_hash"]) == leaf_hash(house.services.writer.receipts.body(2))
+    shown = (await house.http.get("/api/v1/log/proofs/consistency?old=3")).json()
+    roots = unb64(shown["old_root"]), unb64(shown["new_root"])
+    assert (shown["old"], shown["new"], roots[1]) == (3, size, house.services.writer.head().root)
+    verify_consistency(3, size, *roots, [unb64(one) for one in shown["proof"]])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "inclusion?index=0&size=100000",
+        "inclusion?index=100000",
+        "inclusion?index=5&size=5",
+        "inclusion?index=0&size=0",
+        "inclusion?index=-1",
+        "inclusion?index=x",
+        "inclusion",
+        "consistency?old=0",
+        "consistency?old=3&new=2",
+        "consistency?old=100000",
+        "consistency?old=1&new=100000",
+        "consistency?old=99999999999999999999",
+    ],
+)
+async def test_a_proof_of_what_never_was_is_refused(house, path):
+    assert code(await house.http.get(f"/api/v1/log/proofs/{path}")) == (422, "request.invalid")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,8 +31,58 @@ def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
     )
     made.write()
     assert Settings.load(tmp_path) == made
-    assert made.private_path == tmp_path / "private.db"
+    assert made.private_database == tmp_path / "private.db"
     assert made.signer_path.parent.name == 'other "disk"'
+
+
+def test_databases_of_postgresql_come_back_as_they_were_written(tmp_path: Path) -> None:
+    made = Settings(
+        dir=tmp_path,
+        public_url="https://pool.example:8443",
+        origin="pool.example/log/2026a",
+        database_url="postgresql://iriai_broker@db.example:5433/iriai?sslmode=verify-full",
+        private_db_url="postgresql+psycopg://iriai_broker@/private?host=/run/postgresql&passfile=/etc/pgpass",
+    )
+    made.write()
+    assert Settings.load(tmp_path) == made
+    assert (made.main_database, made.private_database) == (made.database_url, made.private_db_url)
+    assert made.signer_path == tmp_path / "signer.db"
+
+
+@pytest.mark.parametrize("name", ["database_url", "private_db_url"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://iriai:correct-horse@db/iriai", "without a password"),
+        ("postgresql://iriai@db/iriai?password=correct-horse", "without a password"),
+        ("postgresql://iriai@db/iriai?sslpassword=correct-horse", "without a password"),
+        ("postgresql://:correct-horse@db/iriai", "user@host"),
+        ("mysql://iriai:correct-horse@db/iriai", "user@host"),
+        ("postgresql://db/correct-horse", "user@host"),
+        ("postgresql://iriai@correct-horse", "user@host"),
+        ("postgresql://iriai@[correct-horse/iriai", "a URL"),
+        ("correct-horse", "user@host"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused_and_not_shown(
+    tmp_path: Path, name: str, url: str, said: str
+) -> None:
+    write(tmp_path, GOOD + f"{name} = {json.dumps(url)}\n")
+    with pytest.raises(SettingsError, match=name) as refused:
+        Settings.load(tmp_path)
+    assert said in refused.value.need
+    assert "correct-horse" not in f"{refused.value} {refused.value.__cause__!r} {refused.value.__context__!r}"
+
+
+def test_the_private_database_is_another_one_and_named_once(tmp_path: Path) -> None:
+    url = "postgresql://iriai@db/iriai"
+    for text in (
+        f'database_url = "{url}"\nprivate_db_url = "{url}"\n',
+        f'private_db = "/other/private.db"\nprivate_db_url = "{url}"\n',
+    ):
+        write(tmp_path, GOOD + text)
+        with pytest.raises(SettingsError, match="private_db_url"):
+            Settings.load(tmp_path)
 
 
 def test_defaults_are_loopback(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.fees-unequal": (planted(("fees.basis", "by-size")), "fees-1"),
     "lint.fees-tied": (planted(("fees.tied_services", "some")), "fees-1"),
     "lint.law-of-one": (planted(HOME), "law-1"),
+    "lint.witnesses-few": (planted(("audit.witness_quorum", 1)), "audit-1"),
     "lint.term-long": (planted(("term.expires", "2031-12-07T00:00:00Z")), "term-1"),
     "lint.purpose-unused": (law_only_third, "idle-0"),
     "lint.law-only-share": (law_only_third, "@document"),
@@ -158,7 +159,6 @@ PLANTED: dict[str, tuple[Callable[[], Contract], str]] = {
     "lint.adjacency-not-made": (planted(("privacy.adjacency", "add-remove")), "dp-1"),
     "lint.evidence-not-made": (planted(("release.evidence", ["log-root", "model-card"])), "release-1"),
     "lint.contribution-not-made": (planted(("tiers.1.min_contribution", "0.02")), "tier-consortium"),
-    "lint.witnesses-none": (planted(("audit.witness_quorum", 1)), "audit-1"),
     "lint.ml-dsa-not-made": (planted(("audit.ml_dsa", "require")), "audit-1"),
 }
 

@@ -1,28 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signed notes, verifier keys and policy files."""
+"""Signed notes and verifier keys."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 
 import pytest
 
-from policies.errors import IriaiError, WeakKeyError
-from policies.identity import SigningKey, key_text
+from policies.errors import WeakKeyError
+from policies.identity import SigningKey
 from policies.log.checkpoint import (
+    NOTE_BYTES,
     Checkpoint,
+    KeyKind,
     Note,
-    Policy,
+    SignatureLine,
     VerifierKey,
     checkpoint_text,
     open_checkpoint,
+    open_note,
     parse_checkpoint,
     parse_note,
-    parse_policy,
-    policy_text,
+    parse_signature_line,
     sign_checkpoint,
 )
-from policies.log.errors import NoteError, PolicyError, QuorumError
+from policies.log.cosignature import cosign, cosigner_vkey, merge
+from policies.log.errors import NoteError, QuorumError
+from policies.log.mldsa import SIGNATURE_BYTES, MlDsaKey
 
 ORIGIN = "pool.example/log/2026a"
 KEY = SigningKey.from_seed(b"L" * 32)
@@ -63,7 +68,7 @@ def test_a_vkey_round_trips() -> None:
         lambda text: text.replace("+", " ", 1),
         lambda text: text[:-4],
         lambda text: text.replace(VKEY.hash4.hex(), "00000000"),
-        lambda text: ORIGIN + "+" + VKEY.hash4.hex() + "+" + base64.b64encode(b"\x04" + KEY.public).decode(),
+        lambda text: ORIGIN + "+" + VKEY.hash4.hex() + "+" + base64.b64encode(b"\x02" + KEY.public).decode(),
         lambda text: "",
         lambda text: "+".join(
             [ORIGIN, VKEY.hash4.hex(), base64.b64encode(b"\x01" + b"\x01" + bytes(31)).decode()]
@@ -142,64 +147,95 @@ def test_only_the_origins_own_key_counts() -> None:
     assert refused.value.exit_code == 6
 
 
-BROKER = key_text(OTHER.public)
-GOOD = f"# mine\nlog {VKEY.text()}\nbroker {BROKER}\nquorum none\n"
+def test_every_verifier_is_told_who_signed_and_when() -> None:
+    text = checkpoint_text(CHECKPOINT)
+    witness = cosigner_vkey(OTHER, "kita/witness")
+    line = cosign(OTHER, name="kita/witness", text=text, time_s=1_790_000_000)
+    opened = open_note(merge(NOTE, [line]), [witness, VKEY])
+    assert opened.text == text
+    assert opened.verified == (VKEY, witness)
+    assert dict(opened.times) == {"kita/witness": 1_790_000_000}
+    assert open_note(NOTE, [witness, VKEY]).verified == (VKEY,)
 
 
-def test_a_policy_round_trips() -> None:
-    policy = parse_policy(GOOD)
-    assert policy == Policy(logs=(VKEY,), broker=OTHER.public)
-    pinned = parse_policy(GOOD + f"contract sha256:{'a' * 64}\n")
-    assert pinned.contracts == ("sha256:" + "a" * 64,)
-    assert parse_policy(policy_text(pinned)) == pinned
+def test_a_note_that_nobody_known_signed_is_refused() -> None:
+    with pytest.raises(QuorumError):
+        open_note(NOTE, [VerifierKey(ORIGIN, OTHER.public)])
+    with pytest.raises(QuorumError):
+        open_note(NOTE, [])
 
 
-def witness(name: str, seed: bytes) -> str:
-    return f"witness {name} " + VerifierKey(f"{name}.example/w", SigningKey.from_seed(seed).public).text()
+def test_a_cosigners_key_named_like_the_log_does_not_stand_for_the_log() -> None:
+    text = checkpoint_text(CHECKPOINT)
+    line = parse_signature_line(cosign(OTHER, name=ORIGIN, text=text, time_s=5))
+    note = Note(text, (line,)).to_text()
+    known = [VKEY, cosigner_vkey(OTHER, ORIGIN)]
+    assert open_note(note, known).verified == (known[1],)
+    with pytest.raises(QuorumError):
+        open_checkpoint(note, known)
 
 
-def test_witnesses_and_groups_are_parsed_and_named() -> None:
-    text = GOOD.replace("quorum none\n", "")
-    text += (
-        f"{witness('kita', b'K' * 32)}\n{witness('nord', b'N' * 32)}\ngroup pool 1 kita nord\nquorum none\n"
-    )
-    assert parse_policy(text).witnesses == ("kita", "nord")
+def test_a_note_with_sixteen_post_quantum_signatures_is_read() -> None:
+    lines = [
+        SignatureLine(f"w{at}.example/witness", bytes([at]) * 4, b"s" * (8 + SIGNATURE_BYTES)).text()
+        for at in range(16)
+    ]
+    note = merge(NOTE, lines)
+    assert len(note.encode()) < NOTE_BYTES
+    assert len(parse_note(note).signatures) == 17
+    assert open_checkpoint(note, [VKEY]) == CHECKPOINT
+
+
+def test_a_note_above_64_kib_is_refused_in_bytes_not_characters() -> None:
+    signatures = NOTE.rpartition("\n\n")[2]
+    fits = "x" * (NOTE_BYTES - len(signatures.encode()) - 2) + "\n\n" + signatures
+    assert len(parse_note(fits).text) > 60_000
+    with pytest.raises(NoteError):
+        parse_note("x" + fits)
+    with pytest.raises(NoteError):
+        parse_note(fits.replace("xx", "\u00e9\u00e9", 1))
 
 
 @pytest.mark.parametrize(
-    "text",
+    "note",
     [
-        "",
-        "quorum none",
-        f"log {VKEY.text()}\n",
-        f"broker {BROKER}\n",
-        GOOD + f"broker {key_text(KEY.public)}\n",
-        GOOD + f"log {VKEY.text()}\n",
-        GOOD + "quorum none\n",
-        GOOD + "trust everyone\n",
-        GOOD + "_log x\n",
-        GOOD + "contract abc\n",
-        GOOD.replace(BROKER, "ed25519:" + "01" + "00" * 31),
-        GOOD.replace(BROKER, key_text(KEY.public)),
-        GOOD.replace(VKEY.text(), "x"),
-        GOOD.replace("quorum none", "quorum pool"),
-        GOOD + "group pool 1 kita\n",
-        GOOD + f"{witness('kita', b'K' * 32)}\n{witness('kita', b'N' * 32)}\n",
-        GOOD + f"{witness('kita', b'K' * 32)}\n{witness('none', b'N' * 32)}\n",
-        GOOD + f"{witness('kita', b'K' * 32)}\ngroup pool 2 kita\n",
-        GOOD + f"{witness('kita', b'K' * 32)}\ngroup pool any kita kita\n",
-        GOOD + "witness kita x\n",
-        GOOD + "log\n",
-        "#\n" * 600,
+        "\n\n" + NOTE.rpartition("\n\n")[2],
+        NOTE.replace("\u2014 ", "\u2014  "),
+        NOTE.replace("17", "17\ud800"),
+        NOTE.replace("17", "17\x7f"),
+        NOTE[:-1],
+        NOTE[:-1] + " \n",
+        NOTE.replace("\n\u2014", "\r\n\u2014"),
+        NOTE.replace(f"\u2014 {ORIGIN}", "\u2014 two words"),
+        NOTE.replace(f"\u2014 {ORIGIN}", "\u2014 a\u2028b"),
+        NOTE.replace(f"\u2014 {ORIGIN}", "\u2014 a\x9b2J"),
+        NOTE.rpartition(" ")[0] + " AAAAAA==\n",
     ],
 )
-def test_a_policy_that_cannot_be_trusted_as_written_is_refused(text: str) -> None:
-    with pytest.raises(IriaiError) as refused:
-        parse_policy(text)
-    assert isinstance(refused.value, PolicyError)
+def test_a_note_in_another_spelling_is_refused(note: str) -> None:
+    with pytest.raises(NoteError):
+        parse_note(note)
 
 
-def test_a_quorum_of_witnesses_is_refused_rather_than_ignored() -> None:
-    text = GOOD.replace("quorum none\n", f"{witness('kita', b'K' * 32)}\nquorum kita\n")
-    with pytest.raises(PolicyError, match="does not verify cosignatures"):
-        parse_policy(text)
+@pytest.mark.parametrize("kind", list(KeyKind))
+def test_a_vkey_of_each_kind_round_trips_and_its_hash_depends_on_the_kind(kind: KeyKind) -> None:
+    public = MlDsaKey.from_seed(b"P" * 32).public if kind is KeyKind.ML_DSA_44 else KEY.public
+    key = VerifierKey("kita.example/w", public, kind)
+    assert VerifierKey.parse(key.text()) == key
+    assert key.organisation == "kita.example"
+    other = KeyKind.COSIGNER if kind is KeyKind.LOG else KeyKind.LOG
+    assert key.hash4 != VerifierKey(key.name, public, other).hash4
+
+
+def test_a_vkey_of_an_unknown_kind_or_a_short_post_quantum_key_is_refused() -> None:
+    for raw in (b"\x02" + KEY.public, b"\x05" + KEY.public, b"\xff" + KEY.public, b"\x06" + KEY.public, b""):
+        key_hash = hashlib.sha256(b"k\n" + raw).digest()[:4].hex()
+        with pytest.raises((NoteError, WeakKeyError)):
+            VerifierKey.parse(f"k+{key_hash}+{base64.b64encode(raw).decode()}")
+
+
+def test_every_kind_of_ed25519_key_that_proves_nothing_is_refused() -> None:
+    for weak in (bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f", b"\xff" * 32):
+        for kind in (KeyKind.LOG, KeyKind.COSIGNER):
+            with pytest.raises(WeakKeyError):
+                VerifierKey.parse(VerifierKey("k", weak, kind).text())

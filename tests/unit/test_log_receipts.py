@@ -15,6 +15,7 @@ from policies.log.errors import ProofError
 from policies.log.merkle import Frontier, MemoryTree, leaf_hash, verify_consistency, verify_inclusion
 from policies.log.proofs import parse_receipt
 from tests.logsim import ORIGIN, LogSim, console
+from tests.pgserver import log_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def sim(tmp_path: Path) -> Iterator[LogSim]:
-    with LogSim(tmp_path) as made:
+def sim(tmp_path: Path, database: str) -> Iterator[LogSim]:
+    with LogSim(tmp_path, **log_urls(database)) as made:
         yield made
 
 

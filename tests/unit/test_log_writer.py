@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from dataclasses import replace
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import func, insert, select
+from sqlalchemy.exc import DBAPIError
 
 from broker.log import LogConflictError, LogUnavailableError, Writer
+from broker.log.known import KnownIds
 from broker.store import tables
 from policies.errors import InvariantError
 from policies.limits import COMMIT_BATCH, WRITE_QUEUE
@@ -23,6 +26,7 @@ from policies.log.errors import ChainError, EntryError, SeenError, SeqGapError, 
 from policies.log.merkle import EMPTY_ROOT, leaf_hash
 from policies.signing import Envelope
 from tests.logsim import START_MS, LogSim, console, digest_from, genesis
+from tests.pgserver import log_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +36,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def sim(tmp_path: Path) -> Iterator[LogSim]:
-    with LogSim(tmp_path) as made:
+def sim(tmp_path: Path, database: str) -> Iterator[LogSim]:
+    with LogSim(tmp_path, **log_urls(database)) as made:
         yield made
 
 
 @pytest.fixture
-def threaded(tmp_path: Path) -> Iterator[LogSim]:
-    with LogSim(tmp_path, threaded=True) as made:
+def threaded(tmp_path: Path, database: str) -> Iterator[LogSim]:
+    with LogSim(tmp_path, **log_urls(database), threaded=True) as made:
         yield made
 
 
@@ -157,6 +161,89 @@ def test_a_failing_unit_takes_only_its_own_changes(threaded: LogSim) -> None:
     assert len(checkpoints) <= 1  # all of them went in one batch: one checkpoint each for it and the genesis
 
 
+def together(sim: LogSim, *works: object) -> list[object]:
+    """Units that go into one batch, behind one that holds the writer."""
+    assert sim.writer is not None
+    gate, entered = threading.Event(), threading.Event()
+    sim.writer.submit(lambda _session, _log: (entered.set(), gate.wait(10)))
+    assert entered.wait(10)
+    futures = [sim.writer.submit(work) for work in works]  # type: ignore[arg-type]
+    gate.set()
+    return [future.exception(30) or future.result()[0] for future in futures]
+
+
+def test_a_unit_sees_the_entries_of_those_before_it_in_its_batch(threaded: LogSim) -> None:
+    threaded.started()
+
+    def seen(session: Session, _log: LogTx) -> int:
+        return session.scalar(select(func.count()).select_from(tables.log_entry)) or 0
+
+    def found(_session: Session, log: LogTx) -> int | None:
+        return log.known(console(2))
+
+    def add(number: int) -> object:
+        return lambda _session, log: log.add(console(number))
+
+    def taken_back(session: Session, log: LogTx) -> None:
+        operator(session, "ghost")
+        log.add(console(3))
+        raise ZeroDivisionError
+
+    first, second, counted, known, failed, same, after = together(
+        threaded, add(1), add(2), seen, found, taken_back, add(2), add(3)
+    )
+    assert (first, second, counted, known, same, after) == (1, 2, 3, 2, 2, 3)
+    assert isinstance(failed, ZeroDivisionError)
+    assert operators(threaded) == []
+    assert count(threaded, tables.log_entry) == 4
+
+
+def test_a_chain_goes_on_within_a_batch_and_not_behind_a_failed_unit(threaded: LogSim) -> None:
+    threaded.started()
+    member = threaded.member("kita")
+    first = member.submission()
+    member.advance(first)
+    second = member.submission(rnd=2)
+
+    def fails(_session: Session, log: LogTx) -> None:
+        log.add(first)
+        raise ZeroDivisionError
+
+    def add(event: object) -> object:
+        return lambda _session, log: log.add(event)
+
+    failed, gap, one, two = together(threaded, fails, add(second), add(first), add(second))
+    assert [type(failed), type(gap)] == [ZeroDivisionError, SeqGapError]
+    assert (one, two) == (1, 2)
+
+
+def test_entries_that_cannot_be_written_fail_everybody_and_not_who_asked_next(threaded: LogSim) -> None:
+    """Waiting entries are written by the next unit's first statement: their failure is not that unit's."""
+    threaded.started()
+    with threaded.store.main.begin() as session:  # somebody else's entry stands where the next one belongs
+        row = session.execute(select(tables.log_entry)).mappings().one()
+        session.execute(insert(tables.log_entry).values({**row, "idx": 1, "event_id": b"e" * 16}))
+
+    def asks(session: Session, _log: LogTx) -> None:
+        with contextlib.suppress(DBAPIError):  # a unit that goes on whatever happens
+            session.scalar(select(func.count()).select_from(tables.log_entry))
+
+    outcomes = together(threaded, lambda _session, log: log.add(console(1)), asks)
+    assert [type(one) for one in outcomes] == [LogUnavailableError, LogUnavailableError]
+    assert count(threaded, tables.log_entry) == 2
+
+
+def test_ids_are_known_beyond_any_number_of_entries() -> None:
+    known = KnownIds()
+    ids = [event_id(console(number)) for number in range(500)]
+    known.add(ids[:200])
+    known.add(number.to_bytes(8, "big") + b"x" * 8 for number in range(70_000))  # more than stay unsorted
+    known.add(ids[200:400])
+    assert all(known.may_hold(one) for one in ids[:400])
+    assert not any(known.may_hold(one) for one in ids[400:])
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # a file that can be looked at
 def test_work_that_is_taken_back_waits_for_no_disk(sim: LogSim) -> None:
     writer = sim.started()
     written = sim.store.main.url.database

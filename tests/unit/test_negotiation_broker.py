@@ -20,8 +20,8 @@ from policies.contract.negotiation.lanes import open_message, read_message
 from policies.encoding import b64, canonical, digest, parse
 from policies.errors import InvariantError
 from policies.identity import key_text
-from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType
+from policies.log.policy import parse_policy
 from policies.ports import iso_s, to_ms
 from policies.signing import Envelope
 from policies.verify import verify

@@ -25,7 +25,7 @@ from policies.log.proofs import parse_receipt
 from policies.ports import iso_ms
 from policies.privacy.errors import BudgetDivergedError
 from policies.signing import Envelope
-from policies.verify.cli import _read_receipts
+from policies.verify.commands.inputs import read_receipts
 from tests.learnsim import made_units
 from tests.nodeworld import RUN, World, kinds, ready_world
 
@@ -370,7 +370,7 @@ def test_receipts_are_exported_in_the_form_that_the_verifier_reads(world: World,
     for _ in range(2):  # again changes nothing
         told = receipts_export(world.worker.outbox, out).data
         assert (told["exported"], told["without_receipt"]) == (5, len(world.worker.outbox.pending()))
-    log, read = world.broker.log, _read_receipts(tmp_path / "receipts")
+    log, read = world.broker.log, read_receipts(tmp_path / "receipts")
     assert len(read) == 5
     for name, text in read.items():
         receipt = parse_receipt(text)

@@ -24,8 +24,8 @@ from client.membership import initialise, join, membership, open_member
 from client.rotating import rotate_key
 from client.settings import Home
 from policies.identity import key_text
-from policies.log.checkpoint import parse_policy
 from policies.log.entries import EntryType
+from policies.log.policy import parse_policy
 from policies.ports import to_ms
 from policies.verify import verify
 from tests.brokersim import URL, NodeSim, SeedEntropy, draft, pool

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from policies.log.checkpoint import policy_text
+from policies.log.policy import policy_text
 from policies.privacy import tight
 from policies.privacy.accounting import epsilon_rdp
 from policies.privacy.statement import claim
@@ -35,7 +35,7 @@ class Absent(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Absent())
-from policies.log.checkpoint import parse_policy
+from policies.log.policy import parse_policy
 from policies.verify import verify
 before = sorted({name.split(".")[0] for name in sys.modules} & {"dp_accounting", "pydantic", "numpy"})
 report = verify(Path(bundle).read_bytes(), parse_policy(Path(policy).read_text("utf-8")))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from policies.log.checkpoint import VerifierKey, policy_text
+from policies.log.checkpoint import VerifierKey
 from policies.log.kinds import REASON, Kind
+from policies.log.policy import policy_text
 from policies.verify.cli import main
 from policies.verify.report import FINDINGS_PER_RULE, Report, plain
 from policies.verify.rules import RULES
+from policies.verify.tables import cell
 from tests.auditsim import ORIGIN, PoolSim, seeded
 from tests.canarysim import CanarySim
 from tests.sumsim import SummedSim
@@ -248,3 +252,227 @@ def test_a_reason_is_a_code_and_never_a_sentence() -> None:
     assert isinstance(REASON, Kind)
     assert REASON.holds("engine.reply-malformed")
     assert not REASON.holds("Because I say so")
+
+
+# --- outputs ---
+
+
+def test_report_and_tables_are_written_once(files, capsys) -> None:
+    folder = Path(files["dir"])
+    asked = [files["bundle"], "--policy", files["policy"]]
+    outputs = ["--report", str(folder / "r.html"), "--csv", str(folder / "tables")]
+    assert main([*asked, *outputs, "--lang", "ja"]) == 0
+    page = (folder / "r.html").read_text("utf-8")
+    assert '<html lang="ja">' in page
+    assert "監査報告書" in page
+    assert sorted(one.name for one in (folder / "tables").iterdir()) == [
+        "entries.csv",
+        "epsilon.csv",
+        "findings.csv",
+        "operator_actions.csv",
+    ]
+    assert "サイズ 80 まで完全" in capsys.readouterr().err
+    assert main([*asked, "--report", str(folder / "r.html")]) == 2
+    assert main([*asked, "--csv", str(folder / "tables")]) == 2
+    assert capsys.readouterr().err.count("never overwritten") == 2
+    assert (folder / "r.html").read_text("utf-8") == page
+
+
+def test_tables_hold_the_whole_history(files, tmp_path) -> None:
+    assert main([files["bundle"], "--policy", files["policy"], "--csv", str(tmp_path / "t")]) == 0
+    rows = {}
+    for name in ("entries", "epsilon", "operator_actions", "findings"):
+        with (tmp_path / "t" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows[name] = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows["entries"]] == list(range(len(SIM.bodies)))
+    index = SIM.names["submission kita 1"]
+    assert rows["entries"][index]["party"] == "kita"
+    assert rows["entries"][index]["leaf"] == SIM.tree.leaf(index).hex()
+    assert json.loads(rows["entries"][index]["opened"])["seq"] >= 0
+    assert {row["party"] for row in rows["epsilon"]} == {"hanbit", "kita", "nord"}
+    assert all(row["rho_nano"].isdecimal() for row in rows["epsilon"])
+    assert {row["who"] for row in rows["operator_actions"]} == {"anna", "ben"}
+    assert rows["findings"] == []
+
+
+def test_a_bundle_that_cannot_be_read_still_gives_findings(files, tmp_path) -> None:
+    Path(files["bundle"]).write_bytes(b"PK no")
+    outputs = ["--csv", str(tmp_path / "t"), "--report", str(tmp_path / "r.html")]
+    assert main([files["bundle"], "--policy", files["policy"], *outputs]) == 3
+    assert [one.name for one in (tmp_path / "t").iterdir()] == ["findings.csv"]
+    assert "AUD-001" in (tmp_path / "r.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", " =", "\n+"])
+def test_a_cell_that_a_spreadsheet_would_run_is_text(start) -> None:
+    shown = cell(f"{start}HYPERLINK(1)")
+    assert shown.startswith("'")
+    assert shown.isprintable()
+    assert cell("plain-text") == "plain-text"
+    assert cell(None) == ""
+    assert cell(-1) == "'-1"
+
+
+def test_a_control_mapping_that_is_none_is_a_usage_error(files, tmp_path, capsys) -> None:
+    own = tmp_path / "controls.json"
+    own.write_text("{}", encoding="utf-8")
+    asked = [files["bundle"], "--policy", files["policy"], "--report", str(tmp_path / "r.html")]
+    assert main([*asked, "--controls", str(own)]) == 2
+    assert "Remedy" in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
+
+
+# --- single entries ---
+
+
+def test_a_sample_is_what_anybody_draws_again(files, capsys) -> None:
+    asked = ["sample", files["bundle"], "--policy", files["policy"], "--n", "7", "--seed", "told on Monday"]
+    assert main([*asked, "--json"]) == 0
+    shown = capsys.readouterr()
+    drawn = [one["index"] for one in json.loads(shown.out)["data"]["entries"]]
+    root, seed = SIM.tree.root(), b"told on Monday"
+    ranks = {
+        index: hashlib.sha256(root + seed + index.to_bytes(8, "big")).digest()
+        for index in range(len(SIM.bodies))
+    }
+    assert drawn == sorted(sorted(ranks, key=ranks.__getitem__)[:7])
+    assert shown.err.count("[ ]") == 7
+    assert main([*asked[:-2], "--json"]) == 0
+    assert [one["index"] for one in json.loads(capsys.readouterr().out)["data"]["entries"]] != drawn
+
+
+def test_a_sample_can_be_of_one_type_or_round(files, capsys) -> None:
+    asked = ["sample", files["bundle"], "--policy", files["policy"], "--json"]
+    assert main([*asked, "--type", "vote.cast"]) == 0
+    told = json.loads(capsys.readouterr().out)["data"]["entries"]
+    assert {one["type"] for one in told} == {"vote.cast"}
+    assert main([*asked, "--round", "2", "--n", "3"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["data"]["entries"]) == 3
+    assert main([*asked, "--type", "no.such\x1b"]) == 2
+    assert main([*asked, "--n", "0"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_explain_tells_entries_types_and_rules(files, capsys, lang) -> None:
+    rest = [files["bundle"], "--policy", files["policy"], "--lang", lang, "--json"]
+    index = str(SIM.names["vote kita"])
+    assert main(["explain", index, *rest]) == 0
+    assert "kita" in json.loads(capsys.readouterr().out)["data"]["lines"][1]
+    assert main(["explain", "AUD-020", *rest]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["lines"][-1].endswith(" 0")
+    assert main(["explain", "round.closed", "--lang", lang]) == 0
+    assert "received" in capsys.readouterr().err
+    assert main(["explain", "100000", *rest]) == 2
+    assert main(["explain", index]) == 2
+    assert main(["explain", index, files["bundle"]]) == 2
+
+
+def test_explain_runs_a_rule_on_a_bundle(files, capsys) -> None:
+    bad = PoolSim(tamper=lambda name, event: None if name == "vote kita" else event).build()
+    Path(files["bundle"]).write_bytes(bad.bundle())
+    rest = [files["bundle"], "--policy", files["policy"]]
+    assert main(["explain", "aud-076", *rest]) == 7
+    assert "no vote of kita" in capsys.readouterr().err
+    assert main(["explain", "AUD-059", *rest]) == 3
+    assert main(["explain", "AUD-020", *rest]) == 0
+
+
+def test_show_gives_everything_as_json_too(files, capsys) -> None:
+    index = SIM.names["submission kita 1"]
+    assert main(["show", files["bundle"], str(index), "--policy", files["policy"], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["data"]
+    assert told["body"].encode() == SIM.bodies[index]
+    assert told["leaf"] == SIM.tree.leaf(index).hex()
+    assert told["receipt"].startswith("c2sp.org/tlog-proof@v1")
+    assert told["disclosed"]["seq"] >= 0
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-13-01T00:00:00Z", "2026-12-05"])
+def test_a_time_that_is_none_is_a_usage_error(files, capsys, time) -> None:
+    assert main([files["bundle"], "--policy", files["policy"], "--as-of", time]) == 2
+    assert "2026-12-05T10:04:00Z" in capsys.readouterr().err
+
+
+# --- slips ---
+
+
+def test_a_time_before_the_last_entry_is_a_slip_and_no_pass(files, capsys) -> None:
+    asked = [files["bundle"], "--policy", files["policy"], "--json", "--as-of"]
+    assert main([*asked, "2026-01-06T10:04:00Z"]) == 2
+    shown = capsys.readouterr()
+    assert "after the last entry of 2026-12-07T" in shown.err
+    assert json.loads(shown.out)["error"]["code"] == "verify.input"
+    last = json.loads(SIM.bodies[-1])["ts"]
+    assert main([*asked, last]) == 0
+
+
+def test_a_file_that_is_no_receipt_spoils_no_audit(files, tmp_path, capsys) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "junk.tlog-proof").write_text("see attachment \u2014 thanks", encoding="utf-8")
+    asked = [files["bundle"], "--policy", files["policy"], "--receipts", str(kept)]
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert "junk.tlog-proof" in told
+    assert "\\u" not in told
+    (kept / "1.tlog-proof").write_text(SIM.receipt(SIM.names["vote kita"]), encoding="utf-8")
+    assert main(asked) == 0
+    told = capsys.readouterr().err
+    assert "not checked: AUD-016: 1 of 2 files given as receipts, which are none" in told
+    assert "remark    no receipts: junk.tlog-proof" in told
+    assert "receipts  1 of 2 given were checked: witnessed 0, signed 1" in told
+
+
+def test_a_file_of_another_kind_is_no_bundle_and_half_a_bundle_is_a_finding(files, capsys) -> None:
+    whole = Path(files["bundle"]).read_bytes()
+    for data, expected in ((b"# README\n", 2), (b"", 2), (whole[: len(whole) // 2], 3)):
+        Path(files["bundle"]).write_bytes(data)
+        assert main([files["bundle"], "--policy", files["policy"]]) == expected
+    assert "a bundle, which is a ZIP archive" in capsys.readouterr().err
+
+
+def test_a_members_bundle_gets_one_finding_and_the_way_on(files, capsys) -> None:
+    Path(files["bundle"]).write_bytes(SIM.bundle(grade="member", envelopes={}))
+    assert main([files["bundle"], "--policy", files["policy"], "--json"]) == 3
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["data"]["counts"] == {"AUD-004": 1}
+    assert "--grade member" in shown.err
+    assert "refused: 1 finding\n" in shown.err
+
+
+@pytest.mark.parametrize("option", [["--seed", "x"], ["--sample", "7"]])
+def test_a_sample_without_its_page_is_a_usage_error(files, capsys, option) -> None:
+    assert main([files["bundle"], "--policy", files["policy"], *option]) == 2
+    assert "--report" in capsys.readouterr().err
+
+
+def test_a_sample_of_nothing_is_told_in_words(files, capsys) -> None:
+    asked = ["sample", files["bundle"], "--policy", files["policy"], "--type", "erasure.performed"]
+    assert main(asked) == 2
+    assert "none of type erasure.performed" in capsys.readouterr().err
+
+
+def test_explain_tells_what_of_a_rule_was_not_checked(files, capsys) -> None:
+    assert main(["explain", "AUD-015", files["bundle"], "--policy", files["policy"]]) == 0
+    assert "Not checked: AUD-015: that this history extends" in capsys.readouterr().err
+
+
+def test_a_policy_that_was_mistyped_says_in_which_line_and_how(files, capsys) -> None:
+    path = Path(files["policy"])
+    name, hashed, key = SIM.policy.logs[0].text().split("+", 2)
+    wrong = f"{name}+{int(hashed, 16) ^ 1:08x}+{key}"
+    path.write_text(path.read_text("utf-8").replace(SIM.policy.logs[0].text(), wrong), encoding="utf-8")
+    assert main([files["bundle"], "--policy", files["policy"]]) == 2
+    told = capsys.readouterr().err
+    assert "line 1: key hash" in told
+    assert "mistyped?" in told
+
+
+def test_the_terminal_says_not_private_and_what_stays_english() -> None:
+    report = Report(size=1, facts={"privacy": "NOT PRIVATE"})
+    assert report.lines()[-2].startswith("PRIVACY   NOT PRIVATE: ")
+    assert not any(one.startswith("language") for one in report.lines())
+    report.not_checked("x")
+    assert "NOT PRIVATE" in report.lines("ja")[-2]
+    assert [one for one in report.lines("ja") if one.startswith("language")]

@@ -17,7 +17,7 @@ from policies.recipe import ServerAdam, ServerMean, ServerMomentum
 from policies.server_step import initial_state, released_weights, server_step
 from policies.verify import Report
 from policies.verify.first_model import first_model
-from policies.verify.models import Models
+from policies.verify.models import Models, finish_models
 from policies.verify.server import Model, Server, UnfitError, float32_bytes
 from tests.federationsim import tiny_recipe
 
@@ -152,6 +152,7 @@ class Log:
         for index, z in self.sums.items():
             models.take(index, z, 0.001)
         models.finish()
+        finish_models(report)
         return report
 
 
