@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BASE := build/verifier-venv
-EXTRAS := broker,client,sandbox,postgres,prove,dev
+EXTRAS := broker,client,sandbox,postgres,rfc3161,prove,dev
 # torch first: whatever else pulls it in would fetch a CUDA build of several gigabytes
 TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: venv demo test check clean verifier
+.PHONY: venv demo test check clean verifier zipapp
 
 venv: $(STAMP)
 
@@ -30,6 +30,10 @@ $(BASE)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BASE)
 	$(BASE)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -e .
 	@touch $@
+
+# the verifier as one file, for an environment with cryptography and rfc8785; the same sources give the same bytes
+zipapp: verifier
+	$(BASE)/bin/python -m policies.verify.onefile build/iriai-verify.pyz
 
 demo: $(STAMP) verifier
 	$(BIN)/iriai-sandbox demo --verifier $(BASE)/bin/iriai-verify $(DEMO_ARGS)
