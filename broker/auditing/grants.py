@@ -30,7 +30,7 @@ from policies.ports import iso_minute
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import RowMapping
+    from sqlalchemy import ColumnElement, RowMapping
 
     from broker.auditing.auditors import Auditors
     from broker.log import LogTx
@@ -201,8 +201,8 @@ def newest_word(session: Session, grantee: str, *, start: int) -> int | None:
     return max((row.idx for row in rows if parse(row.body)["pub"]["grantee"] == grantee), default=None)
 
 
-def _rows(session: Session, where: object) -> tuple[Grant, ...]:
-    query = select(access_grant).where(access_grant.c.state == _IN_FORCE, where)  # type: ignore[arg-type]
+def _rows(session: Session, where: ColumnElement[bool]) -> tuple[Grant, ...]:
+    query = select(access_grant).where(access_grant.c.state == _IN_FORCE, where)
     ordered = query.order_by(access_grant.c.at_ms, access_grant.c.id)
     return tuple(_grant(row) for row in session.execute(ordered).mappings())
 

@@ -24,7 +24,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.log.errors import LogRepairError
-from broker.log.rotations import Rotations
+from broker.log.rotations import Rotations, signer_of
 from policies.encoding import digest
 from policies.errors import IriaiError
 from policies.identity import key_id, parse_key
@@ -69,7 +69,7 @@ class EnvelopeKeys:
         elif entry.type is EntryType.KEY_ROTATED and pub["role"] in _ROLES:
             self._since.setdefault(pub["new"], index)
             self._until[pub["old"]] = index + 1  # it may be said once for each contract, by the old key
-            self._pairs.append((_short(pub["old"]), _short(pub["new"])))
+            self._pairs.append((signer_of(pub["old"]), signer_of(pub["new"])))
             self._lines = Rotations(self._pairs)
         elif entry.type is EntryType.KEY_REVOKED:
             self._until[pub["kid"]] = min(index, pub["valid_until"])
@@ -104,10 +104,6 @@ class EnvelopeKeys:
         if self._lines.first(first) != self._lines.first(kid):  # 4.
             raise _refuse(f"a signature of whoever began the chain of entry {index}", f"one by {kid}")
         return payload
-
-
-def _short(kid: str) -> str:
-    return kid.removeprefix("sha256:")[:16]
 
 
 def _refuse(need: str, found: str) -> LogRepairError:

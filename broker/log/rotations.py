@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from broker.store import Session
     from policies.identity import SigningKey
 
-__all__ = ["LogRotation", "Rotations", "log_keys", "log_rotations"]
+__all__ = ["LogRotation", "Rotations", "log_keys", "log_rotations", "signer_of"]
 
 _KEY_ID_HEX: Final = 16
 DAY_MS: Final = 86_400_000
@@ -69,7 +69,7 @@ class Rotations:
     def read(cls, session: Session) -> Rotations:
         """The lines that the log shows in this transaction."""
         pubs = (json.loads(body)["pub"] for (body,) in _ROTATED.all(session, {}))
-        return cls((_key_id(one["old"]), _key_id(one["new"])) for one in pubs)
+        return cls((signer_of(one["old"]), signer_of(one["new"])) for one in pubs)
 
     def first(self, kid: str) -> str:
         """The key that a line began with."""
@@ -127,6 +127,6 @@ def log_rotations(session: Session) -> list[LogRotation]:
     return [LogRotation(at, pub["old"], pub["new"]) for at, pub in pubs if pub["role"] == "log"]
 
 
-def _key_id(kid: str) -> str:
+def signer_of(kid: str) -> str:
     """Id of the key whose digest stands in an entry (`policies.identity.key_id`)."""
     return kid.removeprefix("sha256:")[:_KEY_ID_HEX]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, insert, select
 
 from broker.log.errors import LogConflictError
-from broker.log.rotations import Rotations
+from broker.log.rotations import Rotations, signer_of
 from broker.store import tables
 from broker.store.prepared import Prepared
 from policies.encoding import canonical, sha256
@@ -81,7 +81,6 @@ _ENDED: Final = "ended"  # whose chain it is that another one took the place of:
 _ADD_ENTRIES: Final = Prepared(insert(_ENTRY))
 _ADD_ENVELOPES: Final = Prepared(insert(_ENVELOPE))
 
-_KEY_ID_HEX: Final = 16
 Row = dict[str, object]
 
 
@@ -310,7 +309,7 @@ class LogTx:
         """Whether an entry says that one key took the place of another; keys by their ids."""
         kind = _ENTRY.c.type == EntryType.KEY_ROTATED.value
         pubs = [json.loads(body)["pub"] for body in self._session.scalars(select(_ENTRY.c.body).where(kind))]
-        return any((_key_id(one["old"]), _key_id(one["new"])) == (old, new) for one in pubs)
+        return any((signer_of(one["old"]), signer_of(one["new"])) == (old, new) for one in pubs)
 
     def _tip(self, chain: str) -> tuple[ChainState, str | None]:
         """Where a chain stands, and the id of the key that began it."""
@@ -352,11 +351,6 @@ class LogTx:
         batch.private_rows += self._private
         batch.ids |= self._ids
         batch.chains |= self._chains
-
-
-def _key_id(kid: str) -> str:
-    """Id of the key whose digest stands in an entry (`policies.identity.key_id`)."""
-    return kid.removeprefix("sha256:")[:_KEY_ID_HEX]
 
 
 def _refuse(need: str, found: str) -> EntryError:

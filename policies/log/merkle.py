@@ -31,6 +31,7 @@ __all__ = [
     "inclusion_proof",
     "leaf_hash",
     "node_hash",
+    "prefix_of",
     "prove_consistency",
     "prove_inclusion",
     "range_root",
@@ -244,6 +245,18 @@ def prove_consistency(old: int, new: int, subtree: Subtree) -> list[bytes]:
     return proof
 
 
+def prefix_of(size: int, wanted: int | None) -> int:
+    """How many of ``size`` leaves are meant: ``wanted``, or all without it.
+
+    Raises:
+        ProofError: More leaves than there are.
+    """
+    meant = size if wanted is None else wanted
+    if not 0 <= meant <= size:
+        raise ProofError(need=f"at most {size} leaves", found=str(meant), remedy="ask for a prefix")
+    return meant
+
+
 class MemoryTree:
     """A whole tree in memory, for readers: roots of all its prefixes and proofs in logarithmic time.
 
@@ -284,10 +297,7 @@ class MemoryTree:
         return prove_consistency(old, self._prefix(new), self._range)
 
     def _prefix(self, size: int | None) -> int:
-        wanted = self.size if size is None else size
-        if not 0 <= wanted <= self.size:
-            raise ProofError(need=f"at most {self.size} leaves", found=str(wanted), remedy="ask for a prefix")
-        return wanted
+        return prefix_of(self.size, size)
 
     def _range(self, start: int, end: int) -> bytes:
         return range_root(start, end, lambda level, index: self._levels[level][index])

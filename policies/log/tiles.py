@@ -30,6 +30,7 @@ from policies.log.errors import ProofError
 from policies.log.merkle import (
     HASH_BYTES,
     SIZE_MAX,
+    prefix_of,
     prove_consistency,
     prove_inclusion,
     range_root,
@@ -214,10 +215,7 @@ class TileTree:
         return prove_consistency(old, self._prefix(new), self._range)
 
     def _prefix(self, size: int | None) -> int:
-        wanted = self.size if size is None else size
-        if not 0 <= wanted <= self.size:
-            raise ProofError(need=f"at most {self.size} leaves", found=str(wanted), remedy="ask for a prefix")
-        return wanted
+        return prefix_of(self.size, size)
 
     def _range(self, start: int, end: int) -> bytes:
         return range_root(start, end, self._node)
