@@ -136,6 +136,7 @@ def read_tail(store: Store, tree: GrowingTree, start: int) -> Tail:
 def open_log(store: Store, signer: Signer) -> Opened:
     """Runs the checks of the module docstring."""
     unreadable = None
+    signed = signer.remembered()  # before the snapshot: what another process signs meanwhile is not in it
     with store.read() as session, session.begin():  # one snapshot: another process may write on
         try:
             head = read_head(session)
@@ -148,7 +149,7 @@ def open_log(store: Store, signer: Signer) -> Opened:
     freeze = signer.begin(entries=max(head.size, tree.size))  # 1.
     if freeze is not None:
         return Opened(tree, known, None, freeze, last_ms)
-    last = signer.last()
+    last = signed or SignedHead(frontier=Frontier(), root=EMPTY_ROOT, note="")
     if unreadable is None and head.size < last.size:  # 2.
         freeze = signer.freeze(
             FreezeReason.ROLLED_BACK, f"{head.size} entries where a checkpoint of {last.size} was signed"

@@ -204,10 +204,17 @@ class Signer:
         Raises:
             LogFrozenError: The signer remembers nothing.
         """
+        found = self.remembered()
+        if found is None:
+            raise Freeze(reason=FreezeReason.AMNESIA, evidence="no memory of a checkpoint").error()
+        return found
+
+    def remembered(self) -> SignedHead | None:
+        """`last`; None if the signer remembers nothing."""
         with self._reading() as session:
             row = _LOOK.first(session, {"origin": self._origin})
         if row is None:
-            raise Freeze(reason=FreezeReason.AMNESIA, evidence="no memory of a checkpoint").error()
+            return None
         size, root, frontier, note = row
         return SignedHead(frontier=Frontier.from_bytes(size, bytes(frontier)), root=bytes(root), note=note)
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import event
 
-from broker.log import FreezeReason, LogFrozenError
+from broker.log import FreezeReason, LogFrozenError, Writer
+from broker.store import Store
 from policies.log.checkpoint import open_checkpoint
 from policies.log.merkle import leaf_hash, verify_consistency
 from tests.log_kills import Killing, Nursery, Order, Tally
-from tests.logsim import LogSim, console
+from tests.logsim import ORIGIN, LogSim, console
 from tests.pgserver import log_urls
 
 if TYPE_CHECKING:
@@ -129,6 +131,34 @@ class TestTwoWritersInTurn:
         assert one.add(console(10)) == [3]
         assert told == [[4]]
         assert one.add(console(11)) == [4]  # found, not a second time
+
+    def test_one_that_opens_while_the_other_signs_on_is_not_rolled_back(
+        self, tmp_path: Path, database: str
+    ) -> None:
+        """Its snapshot is older than the newest note, as any snapshot may be."""
+        urls = log_urls(database)
+        with LogSim(tmp_path, **urls) as one, LogSim(tmp_path, **urls) as other:
+            one.started(entries=3)
+            main, private, signer = other.paths()
+            other.store = Store.open(urls.get("main", main), urls.get("private", private), signer)
+            signed = []
+
+            def meanwhile(*_: object) -> None:
+                signed.append(one.add(console(10)))  # the snapshot is read, the signer's memory is not
+
+            event.listen(other.store.readers, "checkin", meanwhile, once=True)
+            other.writer = Writer.open(
+                other.store,
+                origin=ORIGIN,
+                key=other.key,
+                clock=other.clock,
+                entropy=other.entropy,
+                threaded=False,
+            )
+            assert signed == [[3]]
+            assert other.writer.frozen is None
+            assert other.add(console(11)) == [4]
+            assert one.add(console(12)) == [5]
 
     def test_what_froze_one_stops_the_other(self, pair: tuple[LogSim, LogSim]) -> None:
         one, other = pair
