@@ -48,6 +48,7 @@ CONSENT_SCHEMA: Final = "iriai-donation-consent/1"
 TERMS: Final = "openly and irrevocably"
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 _LISTS: Final = ("episodes", "observation", "action")
+_LABELS: Final = "labels"  # there where an episode shows some; it may show no action then
 _TEXTS: Final = ("party", "dataset", "licence", "purpose", "at", "key")
 
 
@@ -77,8 +78,9 @@ class Consent:
         purpose: What they are given for: the name of the recipe's task. Open data cannot be held to it.
         episodes: Digests of what is published (`SeedEpisode.digest`), sorted.
         observation: Observed fields that are shown, sorted.
-        action: Commanded fields that are shown, sorted.
+        action: Fields that are shown of what the outputs are learned from, sorted.
         at: When.
+        labels: Labels that are shown, sorted.
     """
 
     party: str
@@ -90,6 +92,7 @@ class Consent:
     observation: tuple[str, ...]
     action: tuple[str, ...]
     at: str
+    labels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """The payload."""
@@ -98,6 +101,7 @@ class Consent:
             "terms": TERMS,
             **{name: getattr(self, name) for name in _TEXTS},
             **{name: list(getattr(self, name)) for name in _LISTS},
+            **({_LABELS: list(self.labels)} if self.labels else {}),
         }
 
 
@@ -136,21 +140,24 @@ def read_consent(tree: Json) -> Consent:
         ConsentInvalidError: Other keys, types or words.
     """
     names = {"schema", "terms", *_TEXTS, *_LISTS}
-    if not isinstance(tree, dict) or set(tree) != names or tree["schema"] != CONSENT_SCHEMA:
+    if not isinstance(tree, dict) or set(tree) - {_LABELS} != names or tree["schema"] != CONSENT_SCHEMA:
         raise _refused(f"{CONSENT_SCHEMA} with the keys {', '.join(sorted(names))}", "another document")
-    texts, lists = [tree[name] for name in _TEXTS], [tree[name] for name in _LISTS]
+    labelled = _LABELS in tree
+    wanted = (*_LISTS, _LABELS) if labelled else _LISTS
+    texts = [tree[name] for name in _TEXTS]
     if tree["terms"] != TERMS or not all(isinstance(one, str) and one for one in texts):
         raise _refused(f"words, and the terms {TERMS!r}", ascii(tree["terms"])[:60])
     if _TIME.fullmatch(tree["at"]) is None:
         raise _refused("at: a time in whole seconds", ascii(tree["at"])[:40])
-    for name, found in zip(_LISTS, lists, strict=True):
-        sound = isinstance(found, list) and 0 < len(found) <= SEED_EPISODES
+    for name in wanted:
+        found, least = tree[name], 0 if labelled and name == "action" else 1
+        sound = isinstance(found, list) and least <= len(found) <= SEED_EPISODES
         if not sound or not all(isinstance(one, str) for one in found) or found != sorted(set(found)):
-            raise _refused(f"{name}: 1 to {SEED_EPISODES} names, each once, sorted", "another list")
+            raise _refused(f"{name}: {least} to {SEED_EPISODES} names, each once, sorted", "another list")
     if not all(map(is_digest, tree["episodes"])):
         raise _refused("episodes: digests", "others")
     said: dict[str, Any] = {name: tree[name] for name in _TEXTS}
-    said |= {name: tuple(tree[name]) for name in _LISTS}
+    said |= {name: tuple(tree[name]) for name in wanted}
     return Consent(**said)
 
 

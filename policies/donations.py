@@ -29,13 +29,14 @@ from policies.encoding import canonical, digest
 from policies.errors import IriaiError
 from policies.identity import parse_key
 from policies.limits import CONSENT_BYTES, SEED_EPISODES, SEED_SET_BYTES
-from policies.seeds import SeedSet, SeedSetInvalidError, read_canonical, read_episode
+from policies.seed_episodes import SeedSetInvalidError, read_canonical, read_episode
+from policies.seeds import SeedSet
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from policies.seeds import SeedEpisode
+    from policies.seed_episodes import SeedEpisode
 
 __all__ = [
     "CONSENT_TYPE",
@@ -87,10 +88,8 @@ def check_given(consent: Consent, episodes: Iterable[SeedEpisode]) -> None:
         if terms != wanted:
             raise _refused(" ".join(wanted), " ".join(terms))
         # 3.
-        if (tuple(sorted(one.observation)), tuple(sorted(one.action))) != (
-            consent.observation,
-            consent.action,
-        ):
+        shown = tuple(tuple(sorted(part)) for part in (one.observation, one.action, one.labels))
+        if shown != (consent.observation, consent.action, consent.labels):
             raise _refused("the fields that the consent names", " ".join(sorted(one.fields)))
 
 

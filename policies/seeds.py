@@ -2,8 +2,7 @@
 """An open seed set: episodes that their owners gave away, and the model that training begins with.
 
 - ``iriai-seed-set/1`` is canonical JSON; its digest stands in the contract's seed clause and in
-  `policies.recipe.Start`. Values are base64 of little-endian float32 ``[T, k]``, in SI, of fields of the
-  closed list.
+  `policies.recipe.Start`. Its rows are episodes (`policies.seed_episodes`).
 - An episode is named by the digest of what is published of it, whoever gave it: the same episode twice is
   refused.
 - **What is here is public.** It is part of no private unit any more and costs no budget; nothing is claimed
@@ -14,20 +13,19 @@
     seeds = read_seed_set(data)                       # strict; SeedSetInvalidError
     check_fits(seeds, recipe)                         # it shows exactly the recipe's fields, at their sizes
     started = with_start(recipe_bytes, seed_set=seeds.digest, model=digest(weights))
+    begun = with_base(recipe_bytes, base=digest(weights), licence="CC-BY-4.0")      # or a public checkpoint
     first = start_weights(recipe, weights)            # [P] float32; StartModelUnfitError
 
 What a donor says about its episodes is in `policies.consents`.
 
 SeedError                (of `policies.consents`)
-  SeedSetInvalidError    seed.set-invalid      no sound seed set in canonical bytes, or not the recipe's
+  SeedSetInvalidError    seed.set-invalid      (of `policies.seed_episodes`)
   StartModelUnfitError   seed.model-unfit      weights of another length, not finite, or another model
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,13 +33,19 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.consents import ConsentInvalidError, SeedError
-from policies.encoding import b64, canonical, digest, is_digest, sha256, unb64
-from policies.errors import EncodingError
-from policies.limits import EPISODE_FRAMES, SEED_EPISODES, SEED_SET_BYTES
-from policies.recipe import FIELD_NAMES, load
+from policies.encoding import canonical, digest
+from policies.limits import SEED_EPISODES, SEED_SET_BYTES
+from policies.recipe import load
+from policies.seed_episodes import (
+    SeedEpisode,
+    SeedSetInvalidError,
+    is_licence,
+    read_canonical,
+    read_episode,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from policies.recipe import Recipe
 
@@ -53,86 +57,25 @@ __all__ = [
     "SeedSetInvalidError",
     "StartModelUnfitError",
     "check_fits",
+    "is_licence",
     "read_seed_set",
     "start_weights",
+    "with_base",
     "with_start",
 ]
 
 Json = Any  # a JSON value
 Array32 = npt.NDArray[np.float32]
-Columns = Mapping[str, Array32]
 
 SCHEMA: Final = "iriai-seed-set/1"
 _FLOAT: Final = np.dtype("<f4")
-_FIELD_SIZE: Final = 64
-_LICENCE_CHARS: Final = 200
-_PARTY: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_DATASET: Final = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}")
-_ROW: Final = frozenset(
-    {"party", "dataset", "licence", "consent", "digest", "frames", "observation", "action"}
-)
 _REMEDY: Final = "ask its author for the file that the digest names, or join the donations again"
-
-
-class SeedSetInvalidError(SeedError):
-    """Not the canonical bytes of a sound seed set, or one that lacks what the recipe reads."""
-
-    code = "seed.set-invalid"
 
 
 class StartModelUnfitError(SeedError):
     """Start weights of another length, with values that are not finite, or of another model."""
 
     code = "seed.model-unfit"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedEpisode:
-    """One donated episode; ``[T, k] float32`` per field, in SI.
-
-    Attributes:
-        party: Short name of the donor in the contract.
-        dataset: The donor's data set, as the contract's donation names it.
-        licence: Under which everybody may use it.
-        consent: Digest of the donor's signed consent.
-        observation: Observed fields.
-        action: Commanded fields.
-    """
-
-    party: str
-    dataset: str
-    licence: str
-    consent: str
-    observation: Columns
-    action: Columns
-
-    @property
-    def frames(self) -> int:
-        """Number of frames."""
-        return len(next(iter(self.observation.values())))
-
-    @property
-    def digest(self) -> str:
-        """Names what is published, and nothing else: fields, sizes and values."""
-        return episode_digest(self.observation, self.action)
-
-    @property
-    def fields(self) -> frozenset[str]:
-        """Every field that it shows."""
-        return frozenset(self.observation) | frozenset(self.action)
-
-    def to_json(self) -> dict[str, Json]:
-        """Its row in a seed set."""
-        return {
-            "party": self.party,
-            "dataset": self.dataset,
-            "licence": self.licence,
-            "consent": self.consent,
-            "digest": self.digest,
-            "frames": self.frames,
-            "observation": _columns_json(self.observation),
-            "action": _columns_json(self.action),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,18 +110,6 @@ class SeedSet:
         return tuple(one for one in self.episodes if (one.party, one.dataset) == (party, dataset))
 
 
-def episode_digest(observation: Columns, action: Columns) -> str:
-    """Digest of published values: a canonical header, then the fields in the order of their names."""
-    header = {
-        "schema": "iriai-seed-episode/1",
-        "frames": len(next(iter(observation.values()))),
-        "observation": [[name, observation[name].shape[1]] for name in sorted(observation)],
-        "action": [[name, action[name].shape[1]] for name in sorted(action)],
-    }
-    values = [_bytes(part[name]) for part in (observation, action) for name in sorted(part)]
-    return "sha256:" + sha256(b"".join([canonical(header), *values])).hex()
-
-
 def read_seed_set(data: bytes) -> SeedSet:
     """The seed set behind canonical bytes.
 
@@ -210,102 +141,6 @@ def read_seed_set(data: bytes) -> SeedSet:
     return SeedSet(episodes=episodes, canonical=data)
 
 
-def read_canonical(data: bytes, *, most: int) -> Json:
-    """The JSON value behind canonical bytes with long strings.
-
-    Raises:
-        SeedSetInvalidError: Too many bytes, no JSON, or another spelling (a duplicate key is one).
-    """
-    if len(data) > most:
-        raise _invalid(f"at most {most} bytes", f"{len(data)} bytes")
-    try:
-        tree = json.loads(data)
-        same = canonical(tree) == data
-    except (ValueError, RecursionError, EncodingError) as error:
-        raise _invalid("canonical JSON", "other bytes") from error
-    if not same:
-        raise _invalid("canonical JSON", "another spelling")
-    return tree
-
-
-def read_episode(row: Json, where: str) -> SeedEpisode:
-    """One row of a seed set or a donation.
-
-    Raises:
-        SeedSetInvalidError: With the place; a value of an episode is never shown.
-    """
-    if not isinstance(row, dict) or set(row) != _ROW:
-        raise _invalid(f"{where}: the keys {', '.join(sorted(_ROW))}", "others")
-    words = (
-        ("party", _PARTY.fullmatch),
-        ("dataset", _DATASET.fullmatch),
-        ("licence", is_licence),
-        ("consent", is_digest),
-    )
-    for name, holds in words:
-        if not isinstance(row[name], str) or not holds(row[name]):
-            raise _invalid(f"{where}.{name} as the contract writes it", ascii(row[name])[:60])
-    frames = row["frames"]
-    if type(frames) is not int or not 0 < frames <= EPISODE_FRAMES:
-        raise _invalid(f"{where}.frames from 1 to {EPISODE_FRAMES}", ascii(frames)[:60])
-    found = SeedEpisode(
-        party=row["party"],
-        dataset=row["dataset"],
-        licence=row["licence"],
-        consent=row["consent"],
-        observation=_read_columns(row["observation"], frames, f"{where}.observation"),
-        action=_read_columns(row["action"], frames, f"{where}.action"),
-    )
-    if found.digest != row["digest"]:
-        raise _invalid(f"{where}: the episode {ascii(row['digest'])[:80]}", found.digest)
-    return found
-
-
-def is_licence(text: str) -> bool:
-    """Whether a licence is one line that shows, without outer blanks."""
-    return 0 < len(text) <= _LICENCE_CHARS and text.isprintable() and text == text.strip()
-
-
-def _read_columns(rows: Json, frames: int, where: str) -> dict[str, Array32]:
-    if not isinstance(rows, list) or not 0 < len(rows) <= len(FIELD_NAMES):
-        raise _invalid(f"{where}: a list of fields", "another value")
-    found: dict[str, Array32] = {}
-    for row in rows:
-        if not isinstance(row, dict) or set(row) != {"field", "size", "values"}:
-            raise _invalid(f"{where}: field, size and values", "other keys")
-        name, size = row["field"], row["size"]
-        if not isinstance(name, str) or name not in FIELD_NAMES or name <= max(found, default=""):
-            raise _invalid(f"{where}: fields of the closed list, each once, by name", ascii(name)[:60])
-        if type(size) is not int or not 0 < size <= _FIELD_SIZE:
-            raise _invalid(f"{where}.{name}: a size from 1 to {_FIELD_SIZE}", ascii(size)[:60])
-        found[name] = _read_values(row["values"], frames, size, f"{where}.{name}")
-    return found
-
-
-def _read_values(text: Json, frames: int, size: int, where: str) -> Array32:
-    try:
-        data = unb64(text)
-    except EncodingError as error:
-        raise _invalid(f"{where}: base64", "other characters") from error
-    if len(data) != frames * size * _FLOAT.itemsize or b64(data) != text:
-        raise _invalid(f"{where}: {frames} x {size} float32 in standard base64", f"{len(data)} bytes")
-    values = np.frombuffer(data, dtype=_FLOAT).reshape(frames, size)
-    if not np.isfinite(values).all():
-        raise _invalid(f"{where}: finite values", "others")
-    return values
-
-
-def _columns_json(columns: Columns) -> list[Json]:
-    return [
-        {"field": name, "size": columns[name].shape[1], "values": b64(_bytes(columns[name]))}
-        for name in sorted(columns)
-    ]
-
-
-def _bytes(values: Array32) -> bytes:
-    return np.ascontiguousarray(values, dtype=_FLOAT).tobytes()
-
-
 def _invalid(need: str, found: str) -> SeedSetInvalidError:
     return SeedSetInvalidError(need=need, found=found, remedy=_REMEDY)
 
@@ -322,12 +157,11 @@ def check_fits(seeds: SeedSet, recipe: Recipe) -> None:
     wanted = (
         {one.field: one.size for one in recipe.inputs},
         {one.field: one.size for one in recipe.outputs},
+        {} if recipe.label is None else {recipe.label: 1},
     )
     for number, one in enumerate(seeds.episodes):
-        for part, sizes, columns in zip(
-            ("observation", "action"), wanted, (one.observation, one.action), strict=True
-        ):
-            found = {name: values.shape[1] for name, values in columns.items()}
+        shown = (_widths(one.observation), _widths(one.action), dict.fromkeys(one.labels, 1))
+        for part, sizes, found in zip(("observation", "action", "labels"), wanted, shown, strict=True):
             if found != sizes:
                 raise SeedSetInvalidError(
                     need=f"episodes.{number}.{part}: {_sizes(sizes)}, as the recipe reads it",
@@ -336,8 +170,12 @@ def check_fits(seeds: SeedSet, recipe: Recipe) -> None:
                 )
 
 
+def _widths(columns: Mapping[str, Array32]) -> dict[str, int]:
+    return {name: values.shape[1] for name, values in columns.items()}
+
+
 def _sizes(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} [{size}]" for name, size in sorted(sizes.items()))
+    return ", ".join(f"{name} [{size}]" for name, size in sorted(sizes.items())) or "nothing"
 
 
 def with_start(recipe: bytes, *, seed_set: str, model: str) -> bytes:
@@ -346,9 +184,21 @@ def with_start(recipe: bytes, *, seed_set: str, model: str) -> bytes:
     Raises:
         RecipeError: The bytes are no sound recipe, before or after.
     """
+    return _started(recipe, {"seed_set": seed_set, "model": model})
+
+
+def with_base(recipe: bytes, *, base: str, licence: str) -> bytes:
+    """Canonical bytes of the same recipe that starts from a public checkpoint, of this digest and licence.
+
+    Raises:
+        RecipeError: The bytes are no sound recipe, before or after.
+    """
+    return _started(recipe, {"base": base, "licence": licence})
+
+
+def _started(recipe: bytes, start: Mapping[str, str]) -> bytes:
     load(recipe)
-    tree = json.loads(recipe)
-    started = canonical({**tree, "start": {"seed_set": seed_set, "model": model}})
+    started = canonical({**json.loads(recipe), "start": dict(start)})
     load(started)
     return started
 
@@ -361,19 +211,17 @@ def start_weights(recipe: Recipe, data: bytes) -> Array32:
     """
     start = recipe.start
     wanted, size = "none" if start is None else start.model, recipe.parameters * _FLOAT.itemsize
+    seeded = start is None or start.seed_set is not None
     if start is None or digest(data) != wanted:
-        raise _unfit(f"the start model {wanted}", digest(data))
+        raise _unfit(f"the start model {wanted}", digest(data), seeded=seeded)
     if len(data) != size:
-        raise _unfit(f"{recipe.parameters} float32 values", f"{len(data)} bytes")
+        raise _unfit(f"{recipe.parameters} float32 values", f"{len(data)} bytes", seeded=seeded)
     weights = np.frombuffer(data, dtype=_FLOAT)
     if not np.isfinite(weights).all():
-        raise _unfit("finite weights", "others")
+        raise _unfit("finite weights", "others", seeded=seeded)
     return weights
 
 
-def _unfit(need: str, found: str) -> StartModelUnfitError:
-    return StartModelUnfitError(
-        need=need,
-        found=found,
-        remedy="fit it anew: iriai-node seed fit; the recipe names its digest",
-    )
+def _unfit(need: str, found: str, *, seeded: bool) -> StartModelUnfitError:
+    begin = "fit it anew: iriai-node seed fit" if seeded else "take the checkpoint: iriai-node recipe base"
+    return StartModelUnfitError(need=need, found=found, remedy=f"{begin}; the recipe names its digest")

@@ -28,7 +28,7 @@ from client.errors import (
 )
 from client.naming import is_abbreviation, whole
 from policies.contract import parse
-from policies.contract.errors import ProofMissingError, RefusedError
+from policies.contract.errors import NotExecutedError, ProofMissingError, RefusedError
 from policies.contract.lifecycle import standing
 from policies.encoding import is_digest
 from policies.ports import iso_s
@@ -47,7 +47,9 @@ __all__ = [
     "fetch_envelope",
     "known_of",
     "latest",
+    "latest_signed",
     "resolve",
+    "signed",
     "standing_of",
 ]
 
@@ -223,6 +225,50 @@ def latest(member: Member, shelf: ContractShelf) -> str:
     if not known:
         raise NoSuchThingError(need="a contract", found="none", remedy="wait until the operator offers one")
     return max(known, key=lambda one: (one.is_executed, one.contract.version)).contract.digest
+
+
+def latest_signed(member: Member, shelf: ContractShelf) -> str:
+    """Digest of the newest contract that everybody signed, this node too; a draft never counts.
+
+    The broker's word on which are final only says where to look: signatures are verified here.
+
+    Raises:
+        NoSuchThingError: There is none.
+    """
+    here = [shelf.get(one) for one in shelf.digests()]
+    final = [
+        one.contract.digest for one in sorted(here, key=lambda one: one.contract.version) if one.is_executed
+    ]
+    with contextlib.suppress(PeerUnreachableError):
+        rows = [str(one["digest"]) for one in broker_rows(member) if one.get("state") != "offered"]
+        final = [*(one for one in final if one not in rows), *rows]
+    for name in reversed(final):
+        with contextlib.suppress(*NOT_YET, NoSuchThingError):
+            if fetch(member, shelf, name).is_executed:
+                return name
+    raise NoSuchThingError(
+        need="a contract that everybody signed, this node too",
+        found="drafts alone, or none",
+        remedy="iriai-node contract sign DIGEST; until it is final, data add stores with --no-contract",
+    )
+
+
+def signed(member: Member, shelf: ContractShelf, contract: str | None) -> Held:
+    """The contract under which data are given or described: the named one, or the newest that is signed.
+
+    Raises:
+        NotExecutedError: The named one is a draft, by which nobody is bound.
+        NoSuchThingError: None is named, and none is signed.
+    """
+    held = fetch(member, shelf, contract or latest_signed(member, shelf))
+    if not held.is_executed:
+        raise NotExecutedError(
+            need="a contract that everybody signed, this node too",
+            found=f"{short(held.contract.digest)}, a draft: nobody is bound by what it says about your data",
+            remedy=f"iriai-node contract sign {short(held.contract.digest)}, then repeat this once it is"
+            " final; until then, data add stores with --no-contract",
+        )
+    return held
 
 
 def resolve(member: Member, shelf: ContractShelf, name: str) -> str:

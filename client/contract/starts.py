@@ -3,7 +3,8 @@
 
 ::
 
-    contracts/<64 hex>/annex-<64 hex>     seed set, consent or start model, named by the digest of its bytes
+    contracts/<64 hex>/annex-<64 hex>     seed set, consent, start model or base checkpoint, named by the
+                                          digest of its bytes
 
 - Bytes come from the broker and are kept only if they have the digest that contract or recipe names. A broker
   that lacks one says so; the contract can be read then, and not signed.
@@ -81,10 +82,11 @@ def _read(contract: Contract, recipe: Recipe, annexes: Mapping[str, bytes]) -> S
         return Start(consents=consents_on_record(contract, recipe.digest, annexes))
     with contextlib.suppress(SeedError, KeyError):
         weights = start_weights(recipe, annexes[start.model])
-    with contextlib.suppress(SeedError, KeyError):
-        donated = read_seed_set(annexes[start.seed_set]).digests
+    if start.seed_set is not None:
+        with contextlib.suppress(SeedError, KeyError):
+            donated = read_seed_set(annexes[start.seed_set]).digests
     return Start(
-        seed_set=start.seed_set,
+        seed_set=start.seed_set or NO_SEED,
         consents=consents_on_record(contract, recipe.digest, annexes),
         weights=weights,
         donated=donated,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["SelfAttention"]
+__all__ = ["MemoryAttention", "SelfAttention"]
 
 
 class SelfAttention(nn.Module):
@@ -39,5 +39,30 @@ class SelfAttention(nn.Module):
         *_, count, size = tokens.shape
         parts = self.project(tokens).reshape(-1, self.span or count, 3, self.heads, size // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        return cast("torch.Tensor", self.merge(mixed.transpose(1, 2).reshape(tokens.shape)))
+
+
+class MemoryAttention(nn.Module):
+    """Attention of a frame's tokens to its memory: ``[..., tokens, d]``, ``[..., m, d] -> [..., tokens, d]``.
+
+    Args:
+        size: d.
+        heads: A divisor of d.
+    """
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ask = nn.Linear(size, size)
+        self.offer = nn.Linear(size, 2 * size)
+        self.merge = nn.Linear(size, size)
+
+    def forward(self, tokens: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        """Each token's mixture of its frame's memory."""
+        (*_, count, size), held = tokens.shape, memory.shape[-2]
+        each = size // self.heads
+        query = self.ask(tokens).reshape(-1, count, self.heads, each).transpose(1, 2)
+        key, value = self.offer(memory).reshape(-1, held, 2, self.heads, each).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         return cast("torch.Tensor", self.merge(mixed.transpose(1, 2).reshape(tokens.shape)))

@@ -183,7 +183,7 @@ class Bench:
     """The parts under test, set up once for a recipe."""
 
     def __init__(self, recipe: Recipe, plan: DpPlan, parts: Parts, size: Size, entropy: Entropy) -> None:
-        outputs = recipe.architecture.args.chunk * recipe.output_size
+        outputs = recipe.target_size
         self.plan, self.parts, self._size, self._entropy = plan, parts, size, entropy
         self._clip, self._frames = float(plan.clip_norm), plan.frames_per_unit
         self.port = Port.of(inputs=recipe.input_size, outputs=outputs, directions=size.directions)

@@ -6,13 +6,22 @@ LearningError
   not fit
   WeightsUnfitError        learning.weights-unfit     a vector of weights of another length, or not finite
   AttemptRepeatedError     learning.attempt-repeated  the same round and attempt is trained twice
+  TrainingStoppedError     learning.stopped           the owner of the node stopped the run
+  PrivatePartError         learning.private-part      the kept private part is another's, or damaged
 """
 
 from __future__ import annotations
 
 from policies.errors import IriaiError
 
-__all__ = ["AttemptRepeatedError", "EpisodeUnfitError", "LearningError", "WeightsUnfitError"]
+__all__ = [
+    "AttemptRepeatedError",
+    "EpisodeUnfitError",
+    "LearningError",
+    "PrivatePartError",
+    "TrainingStoppedError",
+    "WeightsUnfitError",
+]
 
 
 class LearningError(IriaiError):
@@ -41,3 +50,17 @@ class AttemptRepeatedError(LearningError):
     code = "learning.attempt-repeated"
     exit_code = 4
     http_status = 409
+
+
+class TrainingStoppedError(LearningError):
+    """The owner of the node stopped the run while it trained; no update was made."""
+
+    code = "learning.stopped"
+    exit_code = 4
+    http_status = 409
+
+
+class PrivatePartError(LearningError):
+    """The private part of a model that was kept here is of another run, recipe or variant, or damaged."""
+
+    code = "learning.private-part"

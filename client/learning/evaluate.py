@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site's judgement of a model: one noised figure from held-out units; only the vote leaves.
 
-- A unit's loss is the mean over its frames, clipped to [0, B]; units are summed, Gaussian noise sigma B is
-  added, the public normaliser divides. The vote is a threshold of that noised figure.
+- A unit's loss is the mean of the recipe's loss over its frames, clipped to [0, B]; units are summed,
+  Gaussian noise sigma B is added, the public normaliser divides. The vote is a threshold of that noised
+  figure. ``weights`` are those of the whole model at this site, its private part included.
 - No unit that was trained on is judged on: what the model learned by heart would vote for it, and the query
   would be charged to a block that never paid for it.
 - A candidate is judged by its loss (`judge`), a round's model by its gain over the last accepted one
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from client.learning.noise import SecureNoise
 from client.learning.tensors import unit_frames
 from client.learning.weights import check_weights
-from policies.forward import Forward
+from policies.forward import Forward, frame_losses
 from policies.privacy.errors import EvalUnplannedError
 from policies.robustness.votes import nano
 
@@ -52,8 +53,8 @@ def unit_losses(recipe: Recipe, weights: AnyArray, episodes: Sequence[Episode]) 
     forward = Forward(recipe, check_weights(recipe, weights))
     losses = []
     for frames in unit_frames(recipe, episodes):
-        error = (forward(frames.inputs) - frames.targets) ** 2 * frames.mask
-        losses.append(float(error.sum(axis=1).mean() / error.shape[1]))
+        found = frame_losses(recipe, forward(frames.inputs), frames.targets, frames.mask)
+        losses.append(float(found.mean()))
     return np.array(losses)
 
 

@@ -30,6 +30,7 @@ from torch import nn
 from client.learning.engines import ENGINES, UnitFrames, choose_engine, frame_loss
 from client.learning.engines.protocol import losses_of
 from client.learning.engines.rules import RULES, misfit
+from client.learning.losses import loss_of
 from client.learning.registry import build, flatten
 from policies.errors import invariant
 from policies.privacy.errors import ModelRefusedError
@@ -68,6 +69,7 @@ def probe(recipe: Recipe) -> None:
         probe_model(
             build(recipe),
             _synthetic(recipe, plan.frames_per_unit),
+            loss=loss_of(recipe),
             frames_per_unit=plan.frames_per_unit,
             clipping=plan.clipping,
         )
@@ -291,7 +293,7 @@ def _cancelling(unit: UnitFrames, scale: float) -> UnitFrames:
 
 def _synthetic(recipe: Recipe, longest: int) -> list[UnitFrames]:
     rng = np.random.Generator(np.random.PCG64(0))  # nothing here is private
-    outputs = recipe.architecture.args.chunk * recipe.output_size
+    outputs = recipe.target_size
 
     def draw(rows: int, columns: int) -> torch.Tensor:
         return torch.from_numpy(rng.standard_normal((rows, columns)).astype(np.float32))

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.learning.conformance import Parts
-from client.learning.engines import frame_loss
+from client.learning.losses import loss_of
 from client.learning.registry import build
 from client.learning.tensors import Frames
 from policies.privacy.conformance import figure
@@ -68,7 +68,7 @@ def two_kinds(
     recipe: Recipe, rng: np.random.Generator, *, count: int = _POOL
 ) -> tuple[list[Frames], list[Frames]]:
     """Made-up units of two kinds of work: other places, and another way to act there."""
-    size, out = recipe.input_size, recipe.architecture.args.chunk * recipe.output_size
+    size, out = recipe.input_size, recipe.target_size
     found = []
     for kind in _KINDS:
         place, acts = rng.standard_normal(size), rng.standard_normal((size, out)) / np.sqrt(size)
@@ -145,7 +145,7 @@ def _update(
     made = parts.steps(
         plan=plan,
         frames=units,
-        engine=parts.engine(build(recipe), frame_loss, plan),
+        engine=parts.engine(build(recipe), loss_of(recipe), plan),
         parameters=recipe.parameters,
         noise=parts.noise(entropy),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recipe to a torch model and back to the flat vector of weights."""
+"""From a recipe to a torch model and back to the flat vector of weights, private tensors in their places."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.learning.models import MlpChunkModel
+from client.learning.models import ActSmallModel, LinearModel, MlpChunkModel
 from client.learning.weights import initial_weights
+from policies.recipe import ActSmall, LinearDetect
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,14 +24,27 @@ Array32 = npt.NDArray[np.float32]
 
 
 def build(recipe: Recipe) -> nn.Module:
-    """The recipe's model with its initial weights, on the CPU, one thread."""
+    """The recipe's model with its initial weights, on the CPU, one thread.
+
+    Raises:
+        RecipeVariantError: The recipe has variants, and none was chosen.
+    """
     torch.set_num_threads(1)
-    args = recipe.architecture.args
-    model = MlpChunkModel(
-        input_size=recipe.input_size, output_size=recipe.output_size, width=args.width, chunk=args.chunk
-    )
+    recipe.need_site()
+    model = _module(recipe)
     write_weights(model, initial_weights(recipe))
     return model
+
+
+def _module(recipe: Recipe) -> nn.Module:
+    architecture, inputs, outputs = recipe.architecture, recipe.input_size, recipe.output_size
+    if isinstance(architecture, ActSmall):
+        return ActSmallModel(architecture, input_size=inputs, output_size=outputs)
+    if isinstance(architecture, LinearDetect):
+        return LinearModel(input_size=inputs, output_size=outputs)
+    return MlpChunkModel(
+        input_size=inputs, output_size=outputs, width=architecture.args.width, chunk=recipe.chunk
+    )
 
 
 def write_weights(model: nn.Module, flat: Array32) -> None:

@@ -76,7 +76,10 @@ def compare(
 def _episodes(seeds: SeedSet) -> list[EpisodeArrays]:
     return [
         EpisodeArrays(
-            observation=one.observation, action=one.action, unit_id=sha256(one.digest.encode("ascii"))
+            observation=one.observation,
+            action=one.action,
+            labels=one.labels,
+            unit_id=sha256(one.digest.encode("ascii")),
         )
         for one in seeds.episodes
     ]

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an episode's fields to arrays, by the recipe's features and public constants.
 
-- Inputs are float32, normalised and clipped; targets are actions within the recipe's limits (beyond them no
-  robot acts), normalised, a chunk per frame, with a mask beyond the end.
+- Inputs are float32, normalised and clipped (`client.learning.features`); targets are actions within the
+  recipe's limits (beyond them no robot acts), normalised, a chunk per frame, with a mask beyond the end. What
+  inverse dynamics predicts is such an action of one frame.
+- Where a label is detected, targets are 0 and 1, or one of several classes. A frame whose label is unknown is
+  masked and left out, never "false"; of an episode without a known label one masked frame stays, so that the
+  unit is there and adds nothing. ``per: episode`` gives every frame the last known value.
 - Nothing here looks at two units at once: no statistic, no filter, no order. Episodes of one unit are pooled:
   their frames stand side by side, each with its own end of episode (`unit_frames`).
 """
@@ -10,20 +14,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from client.learning.errors import EpisodeUnfitError
-from policies.recipe import DiffFeature, Normaliser, Recipe
+from client.learning.features import Features, constants
+from policies.recipe import BinaryLoss, ClassLoss, Recipe
 
 __all__ = [
     "Episode",
     "EpisodeArrays",
     "Features",
     "Frames",
+    "LabelArrays",
     "action_constants",
     "frames_of",
     "pooled",
@@ -34,6 +40,8 @@ __all__ = [
 Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 FieldArrays = Mapping[str, npt.NDArray[np.floating[Any]]]
+LabelArrays = Mapping[str, npt.NDArray[np.integer[Any]]]
+UNKNOWN = -1  # of a label, as in the store
 
 
 class Episode(Protocol):
@@ -47,6 +55,11 @@ class Episode(Protocol):
     @property
     def action(self) -> FieldArrays:
         """Action fields, SI."""
+        ...
+
+    @property
+    def labels(self) -> LabelArrays:
+        """Labels by name, ``[T]``: 1 true, 0 false, or the number of a class; -1 unknown."""
         ...
 
     @property
@@ -69,6 +82,7 @@ class EpisodeArrays:
     unit_id: bytes
     stratum: str = ""
     block: int = 0
+    labels: LabelArrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +91,7 @@ class Frames:
 
     Attributes:
         inputs: ``[T, d] float32``.
-        targets: ``[T, H * a] float32``, within limits, normalised.
+        targets: ``[T, H * a] float32``, within limits, normalised; or of a label, ``[T, C]``.
         mask: ``[T, H * a] float32``, 1 where the target lies inside the episode.
         unit_id: The unit.
         stratum: What the plan's strata are told apart by (the task); never leaves the site.
@@ -90,56 +104,19 @@ class Frames:
     stratum: str = ""
 
 
-def _constants(normalisers: Sequence[Normaliser]) -> tuple[Array64, Array64]:
-    centre = np.array([float(c) for n in normalisers for c in n.centre])
-    scale = np.array([float(s) for n in normalisers for s in n.scale])
-    return centre, scale
-
-
-class Features:
-    """The recipe's features as one function of the input fields, the same for training and for acting."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.fields = tuple((field.field, field.size) for field in recipe.inputs)
-        starts = np.cumsum([0, *(size for _, size in self.fields)])
-        span = {name: slice(starts[i], starts[i + 1]) for i, (name, _) in enumerate(self.fields)}
-        centre, scale = _constants([feature.normaliser for feature in recipe.features])
-        rows = []
-        for feature in recipe.features:
-            plus = span[feature.a] if isinstance(feature, DiffFeature) else span[feature.field]
-            for offset in range(plus.stop - plus.start):
-                row = np.zeros(starts[-1])
-                gain = float(feature.gain) if isinstance(feature, DiffFeature) else 1.0
-                row[plus.start + offset] = gain
-                if isinstance(feature, DiffFeature):
-                    row[span[feature.b].start + offset] = -gain
-                rows.append(row)
-        # all features are affine: one matrix, then the clip
-        self._matrix: Array64 = (np.array(rows) / scale[:, None]).T.copy()
-        self._offset: Array64 = -centre / scale
-        self._clip = float(recipe.clip)
-        self.raw_size = int(starts[-1])
-
-    def __call__(self, raw: npt.NDArray[np.floating[Any]]) -> Array64:
-        """Normalised inputs ``[..., d]`` of the input fields side by side ``[..., raw_size]``."""
-        values = np.asarray(raw, dtype=np.float64) @ self._matrix
-        values += self._offset
-        return np.clip(values, -self._clip, self._clip, out=values)
-
-
 def split_observation(recipe: Recipe, observation: npt.NDArray[np.floating[Any]]) -> dict[str, Array32]:
     """Fields of observations ``[T, n]`` whose first columns are the recipe's inputs in their order."""
     arrays, start = {}, 0
-    for field in recipe.inputs:
-        arrays[field.field] = np.asarray(observation[:, start : start + field.size], dtype=np.float32)
-        start += field.size
+    for one in recipe.inputs:
+        arrays[one.field] = np.asarray(observation[:, start : start + one.size], dtype=np.float32)
+        start += one.size
     return arrays
 
 
 def action_constants(recipe: Recipe) -> tuple[Array64, Array64, Array64]:
     """Centre, scale and limit of one action, each ``[a]``."""
-    centre, scale = _constants([output.normaliser for output in recipe.outputs])
-    limit = np.array([float(output.limit) for output in recipe.outputs for _ in range(output.size)])
+    centre, scale = constants([output.normaliser for output in recipe.outputs])
+    limit = np.array([one for output in recipe.outputs for one in output.limits])
     return centre, scale, limit
 
 
@@ -193,20 +170,61 @@ def frames_of(recipe: Recipe, episode: Episode, features: Features | None = None
     raw: list[Array64] = []
     for name, size in features.fields:
         raw.append(_column(episode.observation, name, size, len(raw[0]) if raw else None))
-    length = len(raw[0])
-    acts = [_column(episode.action, out.field, out.size, length) for out in recipe.outputs]
+    inputs = features(np.concatenate(raw, axis=1)).astype(np.float32)
+    if recipe.label is None:
+        targets, mask = _acted(recipe, episode, len(inputs))
+    else:
+        targets, mask = _labelled(recipe, episode, len(inputs))
+        known = np.asarray(mask.any(axis=1))
+        known[0] |= not known.any()
+        inputs, targets, mask = inputs[known], targets[known], mask[known]
+    return Frames(inputs=inputs, targets=targets, mask=mask, unit_id=episode.unit_id, stratum=episode.stratum)
+
+
+def _acted(recipe: Recipe, episode: Episode, length: int) -> tuple[Array32, Array32]:
+    """The next actions of each frame, within limits and normalised, and where there are any."""
+    acts = [
+        _column(_source(recipe, episode, out.field), out.field, out.size, length) for out in recipe.outputs
+    ]
     centre, scale, limit = action_constants(recipe)
     actions = np.clip(np.concatenate(acts, axis=1) - centre, -limit, limit) / scale
-    chunk, size = recipe.architecture.args.chunk, actions.shape[1]
+    chunk, size = recipe.chunk, actions.shape[1]
     targets = np.zeros((length, chunk, size), dtype=np.float32)
     mask = np.zeros((length, chunk, size), dtype=np.float32)
     for ahead in range(min(chunk, length)):
         targets[: length - ahead, ahead] = actions[ahead:]
         mask[: length - ahead, ahead] = 1
-    return Frames(
-        inputs=features(np.concatenate(raw, axis=1)).astype(np.float32),
-        targets=targets.reshape(length, chunk * size),
-        mask=mask.reshape(length, chunk * size),
-        unit_id=episode.unit_id,
-        stratum=episode.stratum,
+    return targets.reshape(length, chunk * size), mask.reshape(length, chunk * size)
+
+
+def _source(recipe: Recipe, episode: Episode, name: str) -> FieldArrays:
+    """Where an output is recorded: what acts is commanded, what is predicted was measured."""
+    measured = recipe.task.kind == "inverse-dynamics" and name in episode.observation
+    return episode.observation if measured else episode.action
+
+
+def _labelled(recipe: Recipe, episode: Episode, length: int) -> tuple[Array32, Array32]:
+    """The label of each frame as a target, and where it is known."""
+    loss = recipe.objective
+    if not isinstance(loss, BinaryLoss | ClassLoss):
+        raise _no_label("a label", None)
+    found = episode.labels.get(loss.label)
+    classes = 2 if isinstance(loss, BinaryLoss) else loss.outputs
+    if found is None or found.shape != (length,) or found.min() < UNKNOWN or found.max() >= classes:
+        raise _no_label(f"label {loss.label} as [{length}], classes 0 to {classes - 1} or unknown", found)
+    values = np.asarray(found, dtype=np.int64)
+    if loss.per == "episode":
+        known = values[values != UNKNOWN]
+        values = np.full(length, known[-1] if len(known) else UNKNOWN)
+    mask = np.repeat((values != UNKNOWN)[:, None], loss.outputs, axis=1)
+    if isinstance(loss, BinaryLoss):
+        return np.where(mask, values[:, None], 0).astype(np.float32), mask.astype(np.float32)
+    return (values[:, None] == np.arange(loss.outputs)).astype(np.float32), mask.astype(np.float32)
+
+
+def _no_label(need: str, found: npt.NDArray[Any] | None) -> EpisodeUnfitError:
+    return EpisodeUnfitError(
+        need=need,
+        found="none" if found is None else f"{list(found.shape)}, or other values",
+        remedy="import the episode with a signal map that gives this label, unknown where nobody said",
     )

@@ -3,6 +3,7 @@
 
     trainer = Trainer(recipe, episodes, entropy)            # once per run; imports torch: takes seconds
     update = trainer.update(weights, round_number, attempt) # [P] float32
+    trainer.private                                         # the part of the model that stays here, or empty
 
 - With a plan the update is a noisy mean gradient; the server descends it. Without one it is the difference of
   weights after the recipe's local steps. Nothing else is returned: no loss, no count, no norm.
@@ -11,29 +12,42 @@
 - Local steps under a recipe with ``proximal`` (FedProx) also descend ``mu / 2 * norm(w - w_round)^2``.
 - A round and attempt is trained once. A retry of the same attempt is answered from the outbox, never by
   training again.
-- `fine_tune` and `local_baseline` stay on the site.
+- **Private tensors** (a recipe with variants) are trained with the others and stay: ``weights`` and the
+  update are the shared part alone, and `Trainer.private` is the rest after the last update, to be kept on the
+  site.
+- **The owner may stop it.** ``stop`` is asked before the first step and between local steps; then the update
+  is abandoned, the private part is the one from before, and `TrainingStoppedError` is raised. A private step
+  is one step: what it cost was spent before it began.
+- `fine_tune` and `local_baseline` stay on the site, and take the whole vector of the model there.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.learning.engines import choose_engine, frame_loss
-from client.learning.errors import AttemptRepeatedError, EpisodeUnfitError
+from client.learning.engines import choose_engine
+from client.learning.errors import (
+    AttemptRepeatedError,
+    EpisodeUnfitError,
+    TrainingStoppedError,
+    WeightsUnfitError,
+)
 from client.learning.evaluate import mean_loss
+from client.learning.local import LocalAdam, Pool
+from client.learning.losses import loss_of
 from client.learning.noise import SecureNoise
 from client.learning.private import PrivateSteps
 from client.learning.probe import probe
 from client.learning.registry import build, read_weights, write_weights
 from client.learning.tensors import unit_frames
-from client.learning.weights import check_weights
+from client.learning.weights import check_shared, check_weights, initial_weights
 from policies.errors import invariant
+from policies.forward import joined, private_of, shared_of
 from policies.privacy.errors import SharesUnfitError
 from policies.privacy.receipts import MadeWith
 from policies.recipe import TrainAdam
@@ -50,9 +64,15 @@ if TYPE_CHECKING:
 __all__ = ["Trainer", "fine_tune", "local_baseline", "warm_up"]
 
 Array32 = npt.NDArray[np.float32]
-_BATCH: Final = 128
-_LOCAL_RATE: Final = (1e-3, 2e-5)
-_LOCAL_DECAY: Final = 1e-5
+_USUAL: Final = TrainAdam(
+    kind="adam-local",
+    local_steps=1,
+    batch=128,
+    rate_first="0.001",
+    rate_last="0.00002",
+    weight_decay="0.00001",
+    proximal=None,
+)
 _FINE_TUNE_STEPS: Final = 300
 _FINE_TUNE_RATE: Final = 3e-4
 
@@ -74,11 +94,14 @@ class Trainer:
             when the spend is
             durable (`BudgetStore.touch`). Leave it out only where the caller has touched already.
         canaries: Made-up units of the run that are trained on beside the node's own.
+        private: The private part of the model as this site kept it; None: as the recipe's seed gives it.
 
     Raises:
         EpisodeUnfitError: No episode, or one that lacks a field.
         DeltaTooLargeError: The plan's delta is too large for the number of units.
         ModelRefusedError: The model's units are not independent.
+        RecipeVariantError: The recipe has variants, and none was chosen.
+        WeightsUnfitError: The private part is not one of this variant.
     """
 
     def __init__(
@@ -89,7 +112,9 @@ class Trainer:
         *,
         spend: Callable[[int, int], object] | None = None,
         canaries: Sequence[Frames] = (),
+        private: npt.NDArray[np.float32] | None = None,
     ) -> None:
+        recipe.need_site()
         frames = unit_frames(recipe, episodes)
         if not frames:
             raise EpisodeUnfitError(need="an episode", found="none", remedy="add data, or leave the run")
@@ -97,10 +122,16 @@ class Trainer:
         self._recipe = recipe
         self._spend = spend
         self._model = build(recipe)
+        if isinstance(recipe.train, TrainAdam) and recipe.train.private == "held":
+            for spec, parameter in zip(recipe.tensors, self._model.parameters(), strict=True):
+                parameter.requires_grad_(spec.is_shared)
         self._noise = SecureNoise(entropy)
         self._done: set[tuple[int, int]] = set()
         self._steps: PrivateSteps | None = None
-        self._frames = _Pool.of(frames)
+        self._frames = Pool.of(frames)
+        first = initial_weights(recipe)
+        kept = private_of(recipe, first) if private is None else private
+        self._private: Array32 = private_of(recipe, check_weights(recipe, _own(recipe, first, kept)))
         if recipe.plan is not None:
             recipe.plan.check_units(len(frames))
             probe(recipe)
@@ -108,7 +139,7 @@ class Trainer:
                 plan=recipe.plan,
                 frames=frames,
                 engine=choose_engine(
-                    self._model, frame_loss, recipe.plan.frames_per_unit, clipping=recipe.plan.clipping
+                    self._model, loss_of(recipe), recipe.plan.frames_per_unit, clipping=recipe.plan.clipping
                 ).engine,
                 parameters=recipe.parameters,
                 noise=self._noise,
@@ -118,6 +149,11 @@ class Trainer:
     def manifest(self) -> str | None:
         """Digest of the frozen set of units of a private run; stays on the site."""
         return self._steps.manifest if self._steps else None
+
+    @property
+    def private(self) -> Array32:
+        """The private part of the model after the last update; it never leaves. Empty without variants."""
+        return self._private
 
     @property
     def made_with(self) -> MadeWith:
@@ -132,22 +168,27 @@ class Trainer:
         attempt: int,
         *,
         grid_step: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], object] = lambda _step, _of: None,
     ) -> Array32 | npt.NDArray[np.int64]:
         """The node's update of one round: ``[P] float32``, or ``[P] int64`` on a grid.
 
         Args:
-            weights: The round's base model, ``[P]``.
+            weights: The round's base model, ``[P]``: the shared part.
             round_number: Number of the round.
             attempt: Number of the attempt.
             grid_step: With noise shares, one step of the sum's grid in units of the clipped sum; else None.
+            stop: Whether the owner wants no more of it.
+            progress: Told steps done and steps in all, after each.
 
         Raises:
             SharesUnfitError: Noise shares without a grid, or a grid without noise shares; nothing is spent.
             AttemptRepeatedError: This round and attempt was trained before.
             WeightsUnfitError: The vector does not fit the recipe.
             BudgetExhaustedError: The plan has no step left, or ``spend`` refused.
+            TrainingStoppedError: The owner stopped it; no update was made.
         """
-        base = check_weights(self._recipe, weights)
+        base = check_shared(self._recipe, weights)
         self._check_grid(grid_step)
         if (round_number, attempt) in self._done:
             raise AttemptRepeatedError(
@@ -158,10 +199,13 @@ class Trainer:
         if self._steps is not None and self._spend is not None:
             self._spend(round_number, attempt)
         self._done.add((round_number, attempt))
-        write_weights(self._model, base)
+        write_weights(self._model, joined(self._recipe, base, self._private))
         if self._steps is None:
-            return self._local_steps(base, round_number)
-        return self._steps.gradient() if grid_step is None else self._steps.summand(grid_step)
+            return self._local_steps(base, round_number, stop, progress)
+        _go_on(stop, 0, 1)
+        made = self._steps.gradient() if grid_step is None else self._steps.summand(grid_step)
+        progress(1, 1)
+        return made
 
     def _check_grid(self, grid_step: float | None) -> None:
         plan = self._recipe.plan
@@ -173,32 +217,79 @@ class Trainer:
                 remedy="secure aggregation for a plan with shares; none of its grid for any other",
             )
 
-    def _local_steps(self, base: Array32, round_number: int) -> Array32:
+    def _local_steps(
+        self,
+        base: Array32,
+        round_number: int,
+        stop: Callable[[], bool],
+        progress: Callable[[int, int], object],
+    ) -> Array32:
         options = self._recipe.train
         invariant(isinstance(options, TrainAdam), "local steps in a recipe without plan")
         if isinstance(options, TrainAdam):
             done = min(1.0, max(0, round_number - 1) / max(1, self._recipe.rounds - 1))
             rate = _cosine(float(options.rate_first), float(options.rate_last), done)
-            local = _LocalAdam(
+            local = LocalAdam(
                 self._model,
                 self._frames,
                 self._noise.choice,
+                loss=loss_of(self._recipe),
                 weight_decay=float(options.weight_decay),
                 proximal=float(options.proximal or 0),
             )
-            for _ in range(options.local_steps):
+            for done_steps in range(options.local_steps):
+                _go_on(stop, done_steps, options.local_steps)
                 local.step(rate, batch=options.batch)
-        return read_weights(self._model) - base
+                progress(done_steps + 1, options.local_steps)
+        own = read_weights(self._model)
+        self._private = private_of(self._recipe, own)
+        return shared_of(self._recipe, own) - base
+
+
+def _own(recipe: Recipe, own: Array32, private: Array32) -> Array32:
+    """The whole vector with a private part that somebody kept.
+
+    Raises:
+        WeightsUnfitError: The private part has another length.
+    """
+    if private.shape != (recipe.own_parameters - recipe.parameters,):
+        raise WeightsUnfitError(
+            need=f"{recipe.own_parameters - recipe.parameters} private values",
+            found=f"shape {list(private.shape)}",
+            remedy="remove the file of the private part in the node's folder: training begins it anew",
+        )
+    return joined(recipe, shared_of(recipe, own), private)
+
+
+def _go_on(stop: Callable[[], bool], done: int, of: int) -> None:
+    if stop():
+        raise TrainingStoppedError(
+            need="a run that its owner lets go on",
+            found=f"stopped after step {done} of {of}",
+            remedy="iriai-node runs list; runs resume lets the next round in",
+        )
 
 
 def local_baseline(
     recipe: Recipe, episodes: Sequence[Episode], *, steps: int = 2000, seed: int = 0
 ) -> Array32:
-    """What a party reaches alone: Adam on its own episodes, not private, stays at home; ``[P] float32``."""
+    """What a party reaches alone: Adam on its own episodes, not private, stays at home; ``[P] float32``.
+
+    Batch, rates and weight decay are those of a recipe without plan; a recipe with one has none, and then
+    they are the usual ones of this project.
+    """
     model = build(recipe)
-    local = _LocalAdam(model, _all_frames(recipe, episodes), _seeded(seed))
+    options = recipe.train if isinstance(recipe.train, TrainAdam) else _USUAL
+    local = LocalAdam(
+        model,
+        _all_frames(recipe, episodes),
+        _seeded(seed),
+        loss=loss_of(recipe),
+        weight_decay=float(options.weight_decay),
+    )
+    first, last = float(options.rate_first), float(options.rate_last)
     for done in range(steps):
-        local.step(_cosine(*_LOCAL_RATE, done / max(1, steps - 1)))
+        local.step(_cosine(first, last, done / max(1, steps - 1)), batch=options.batch)
     return read_weights(model)
 
 
@@ -208,10 +299,20 @@ def fine_tune(
     train: Sequence[Episode],
     held_out: Sequence[Episode],
     *,
+    mode: Literal["full", "head"] = "full",
     steps: int = _FINE_TUNE_STEPS,
     seed: int = 0,
 ) -> Array32:
     """The common model trained on at home, if better on own held-out units; stays at home.
+
+    Args:
+        recipe: Of the model.
+        weights: The common model, ``[P]``.
+        train: Own training episodes.
+        held_out: Own episodes that choose between the two; report no figure on them.
+        mode: ``head`` trains tensors of that block alone.
+        steps: Of Adam.
+        seed: Of the batches.
 
     Returns:
         ``[P] float32``: the individual weights, or the common ones where those are not worse.
@@ -219,7 +320,9 @@ def fine_tune(
     common = check_weights(recipe, weights)
     model = build(recipe)
     write_weights(model, common)
-    local = _LocalAdam(model, _all_frames(recipe, train), _seeded(seed))
+    if mode == "head":
+        _hold_all_but_head(recipe, model)
+    local = LocalAdam(model, _all_frames(recipe, train), _seeded(seed), loss=loss_of(recipe))
     for _ in range(steps):
         local.step(_FINE_TUNE_RATE)
     individual = read_weights(model)
@@ -227,66 +330,13 @@ def fine_tune(
     return individual if losses[1] < losses[0] else common
 
 
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """All frames of all units side by side: for training that stays at home or makes no privacy claim."""
-
-    inputs: torch.Tensor
-    targets: torch.Tensor
-    mask: torch.Tensor
-
-    @classmethod
-    def of(cls, frames: Sequence[Frames]) -> _Pool:
-        return cls(
-            torch.from_numpy(np.concatenate([f.inputs for f in frames])),
-            torch.from_numpy(np.concatenate([f.targets for f in frames])),
-            torch.from_numpy(np.concatenate([f.mask for f in frames])),
-        )
+def _hold_all_but_head(recipe: Recipe, model: nn.Module) -> None:
+    for spec, parameter in zip(recipe.tensors, model.parameters(), strict=True):
+        parameter.requires_grad_(spec.block == "head")
 
 
-def _all_frames(recipe: Recipe, episodes: Sequence[Episode]) -> _Pool:
-    return _Pool.of(unit_frames(recipe, episodes))
-
-
-class _LocalAdam:
-    """Adam with fresh state on frames drawn with replacement.
-
-    With ``proximal`` each step is also drawn back to the weights that the model has now: the gradient gets
-    ``proximal * (w - w_now)``.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        pool: _Pool,
-        choice: np.random.Generator,
-        *,
-        weight_decay: float = _LOCAL_DECAY,
-        proximal: float = 0.0,
-    ) -> None:
-        self._model = model
-        self._pool = pool
-        self._choice = choice
-        self._proximal = proximal
-        self._start = [one.detach().clone() for one in model.parameters()] if proximal else []
-        self._optimiser = torch.optim.AdamW(
-            model.parameters(), lr=_LOCAL_RATE[0], weight_decay=weight_decay, foreach=True
-        )
-
-    def step(self, rate: float, *, batch: int = _BATCH) -> None:
-        pool = self._pool
-        rows = torch.from_numpy(self._choice.integers(0, len(pool.inputs), batch))
-        self._optimiser.param_groups[0]["lr"] = rate
-        self._optimiser.zero_grad(set_to_none=True)
-        outputs = self._model(pool.inputs[rows])
-        torch.autograd.backward(frame_loss(outputs, pool.targets[rows], pool.mask[rows]).mean())
-        self._draw_back()
-        self._optimiser.step()
-
-    def _draw_back(self) -> None:
-        for weight, start in zip(self._model.parameters(), self._start, strict=bool(self._start)):
-            if weight.grad is not None:
-                weight.grad.add_(weight.detach() - start, alpha=self._proximal)
+def _all_frames(recipe: Recipe, episodes: Sequence[Episode]) -> Pool:
+    return Pool.of(unit_frames(recipe, episodes))
 
 
 def _seeded(seed: int) -> np.random.Generator:

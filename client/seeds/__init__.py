@@ -162,7 +162,7 @@ def check_files(files: Files, *, steps: int, folder: Path) -> Answer:
     """
     recipe, seeds = load(files.recipe), read_seed_set(files.seed_set)
     check_fits(seeds, recipe)
-    named = "none" if recipe.start is None else recipe.start.seed_set
+    named = (None if recipe.start is None else recipe.start.seed_set) or "none"
     if named != seeds.digest:
         raise StartModelUnfitError(
             need=f"a recipe that starts from {seeds.digest}",

@@ -30,7 +30,8 @@ from policies.identity import key_text
 from policies.limits import SEED_EPISODES
 from policies.ports import iso_s
 from policies.recipe import load
-from policies.seeds import SeedEpisode, SeedSet, is_licence
+from policies.seed_episodes import SeedEpisode, published
+from policies.seeds import SeedSet, is_licence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,6 +131,7 @@ def donate(
         episodes=tuple(sorted(one.episode.digest for one in chosen)),
         observation=tuple(sorted(one.field for one in loaded.inputs)),
         action=tuple(sorted(one.field for one in loaded.outputs)),
+        labels=() if loaded.label is None else (loaded.label,),
         at=iso_s(member.clock.now_ms()),
     )
     envelope = seal_consent(consent, member.identity.key)
@@ -160,6 +162,12 @@ def donate(
 
 
 def _check_terms(recipe: Recipe, rules: LocalRules, licence: str) -> None:
+    if recipe.has_private:
+        raise NoSuchThingError(
+            need="a recipe that every site reads alike",
+            found="one with variants: no seed set shows what each of them reads",
+            remedy="let it start from a base checkpoint of the trunk: iriai-node recipe base",
+        )
     if not is_licence(licence):
         raise NoSuchThingError(
             need="a licence in one line", found=ascii(licence)[:80], remedy="--licence CC-BY-4.0, for example"
@@ -201,6 +209,7 @@ def _opened(
             recipe_inputs=recipe.fields,
             local_allow=allow,
             rate_hz=recipe.rate_hz,
+            imitates=recipe.task.kind == "behaviour-cloning",
         )
 
     if recording is None:
@@ -257,15 +266,15 @@ def _choose(view: EpisodeView, recipe: Recipe, *, count: int | None, ids: Sequen
 
 
 def _published(episode: Episode, recipe: Recipe) -> SeedEpisode:
-    observation = {one.field: episode.fields[one.field] for one in recipe.inputs}
-    action = {one.field: episode.actions[one.field] for one in recipe.outputs}
+    shown = published(recipe, episode.fields, episode.actions, episode.labels)
     return SeedEpisode(
         party="",
         dataset="",
         licence="",
         consent=_UNSIGNED,
-        observation=observation,
-        action=action,
+        observation=shown.observation,
+        action=shown.action,
+        labels=shown.labels,
     )
 
 
@@ -274,7 +283,7 @@ def _summary(consent: Consent, given: Sequence[SeedEpisode]) -> tuple[str, ...]:
     return (
         f"you give    {len(given)} episodes of {consent.dataset}, {frames} frames in all",
         f"as          {consent.party}, under {consent.licence}, {TERMS}",
-        f"they show   {', '.join((*consent.observation, *consent.action))}",
+        f"they show   {', '.join((*consent.observation, *consent.action, *consent.labels))}",
         "public      whoever gets the file has these recordings, for ever and for anything; a contract",
         "            names them to all parties, and its broker hands them on",
         "afterwards  this node trains and judges on them no more; no privacy is claimed for them. A run",

@@ -6,13 +6,14 @@
   ``seed_set`` and ``seed_consents``.
 - `check_starts`, in this order, and the first that does not hold is refused by its clause:
 
-1. a recipe starts from a seed set exactly where a seed clause says so, and from the one that it names;
+1. a recipe starts from a seed set exactly where a seed clause says so, and from the one that it names; a
+   base checkpoint has no episodes behind it, and no clause;
 2. seed set, start model and every consent are there, byte for byte;
 3. the seed set is sound, has what the recipe reads, and shows allowed fields only;
 4. every donation's consent is signed by the key that the contract pins for the party, and names exactly the
    party's episodes of that data set, under the clause's licence;
 5. nobody else's episode is in the set;
-6. the start model has the recipe's length and finite values.
+6. the start model or base checkpoint has the recipe's length and finite values.
 
     for wanted in named_annexes(contract, recipes): ...    # digests, each with its clause and what it is
     check_starts(contract, recipes, annexes)
@@ -78,8 +79,9 @@ def named_annexes(contract: Contract, recipes: Mapping[str, Recipe]) -> dict[str
     for one in contract.recipes:
         recipe = recipes.get(one.recipe_digest)
         if recipe is not None and recipe.start is not None:
-            model = recipe.start.model
-            found[model] = Named(digest=model, clause=one.clause, what=f"the start model of recipe {one.id}")
+            model, seeded = recipe.start.model, recipe.start.seed_set is not None
+            what = f"the {'start model' if seeded else 'base checkpoint'} of recipe {one.id}"
+            found[model] = Named(digest=model, clause=one.clause, what=what)
     return found
 
 
@@ -91,11 +93,11 @@ def check_said(contract: Contract, recipes: Mapping[str, Recipe]) -> None:
     """
     for clause in contract.recipes:
         recipe, seeded = recipes[clause.recipe_digest], seed_clause_of(contract, clause.recipe_digest)
-        start = recipe.start
-        if seeded is None and start is not None:
-            raise _differs(clause.clause, f"a seed clause for recipe {clause.id}", start.seed_set)
-        if seeded is not None and (start is None or start.seed_set != seeded.seed_set):
-            found = "one that starts from none" if start is None else f"one that starts from {start.seed_set}"
+        named = None if recipe.start is None else recipe.start.seed_set
+        if seeded is None and named is not None:
+            raise _differs(clause.clause, f"a seed clause for recipe {clause.id}", named)
+        if seeded is not None and named != seeded.seed_set:
+            found = "one that starts from none" if named is None else f"one that starts from {named}"
             raise _differs(seeded.clause, f"a recipe that starts from {seeded.seed_set}", found)
 
 
@@ -122,17 +124,15 @@ def check_starts(contract: Contract, recipes: Mapping[str, Recipe], annexes: Map
             found = "no such bytes" if data is None else digest(data)
             raise _differs(wanted.clause, f"{wanted.what}, {wanted.digest}", found)
     for clause in contract.recipes:
-        seeded = seed_clause_of(contract, clause.recipe_digest)
+        recipe, seeded = recipes[clause.recipe_digest], seed_clause_of(contract, clause.recipe_digest)
         if seeded is not None:
-            _check_start(contract, clause, seeded, recipes[clause.recipe_digest], annexes)
+            _check_seeds(contract, seeded, recipe, annexes)
+        if recipe.start is not None:
+            _check_model(clause, recipe, annexes[recipe.start.model])
 
 
-def _check_start(
-    contract: Contract,
-    clause: RecipeClause,
-    seeded: SeedClause,
-    recipe: Recipe,
-    annexes: Mapping[str, bytes],
+def _check_seeds(
+    contract: Contract, seeded: SeedClause, recipe: Recipe, annexes: Mapping[str, bytes]
 ) -> None:
     try:
         # 3.
@@ -159,9 +159,12 @@ def _check_start(
             )
     except SeedError as error:
         raise _by(seeded.clause, error) from error
+
+
+def _check_model(clause: RecipeClause, recipe: Recipe, data: bytes) -> None:
     try:
         # 6.
-        start_weights(recipe, annexes[recipe.start.model if recipe.start else ""])
+        start_weights(recipe, data)
     except SeedError as error:
         raise _by(clause.clause, error) from error
 

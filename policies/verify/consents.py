@@ -82,9 +82,10 @@ def _differences(
     consent = open_consent(data, parse_key(party.key if party is not None else ""))  # 2.
     check_agreed(consent, party=donation.party, dataset=donation.dataset, licence=donation.licence)  # 3.
     shown = {"inputs": list(consent.observation), "outputs": list(consent.action)}  # 4.
-    if recipe is not None and shown != {name: _fields(recipe.get(name)) for name in shown}:
+    read = None if recipe is None else {name: _fields(recipe.get(name)) for name in shown}
+    if recipe is not None and (shown != read or list(consent.labels) != _labels(recipe.get("loss"))):
         yield f"consent of {donation.party}: it shows other fields than the recipe reads"
-    if not {*consent.observation, *consent.action} <= set(contract.fields.allow):
+    if not {*consent.observation, *consent.action, *consent.labels} <= set(contract.fields.allow):
         yield f"consent of {donation.party}: it shows fields that the contract does not allow"
 
 
@@ -93,3 +94,8 @@ def _fields(rows: Json) -> list[str] | None:
     if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
         return None
     return sorted(str(one.get("field")) for one in rows)
+
+
+def _labels(loss: Json) -> list[str]:
+    """The label that a recipe detects, in a list; an empty one where it detects none."""
+    return [str(loss["label"])] if isinstance(loss, dict) and "label" in loss else []

@@ -178,7 +178,8 @@ def _as_pooled(contract: Contract, request: TrainRound | Aggregate, *names: str)
 def _seed_set(recipe: Mapping[str, Json]) -> str:
     """What a recipe starts from: open episodes, or none."""
     start = recipe.get("start")
-    return str(start.get("seed_set")) if isinstance(start, Mapping) else NO_SEED
+    named = start.get("seed_set") if isinstance(start, Mapping) else None
+    return NO_SEED if named is None else str(named)  # a base checkpoint has no episodes behind it
 
 
 def _consents(contract: Contract | None, request: TrainRound) -> list[str]:

@@ -45,12 +45,12 @@ def first_model(recipe: Mapping[str, Json]) -> bytes | None:
         if recipe["start"] is not None:
             return None
         draw, values = _doubles(int(recipe["architecture"]["args"]["seed"])), list[float]()
-        shapes = [(tuple(map(int, one["shape"])), one["block"]) for one in recipe["tensors"]]
-        if sum(math.prod(shape) for shape, _ in shapes) > MODEL_PARAMETERS:
+        shapes = [(tuple(map(int, one["shape"])), one["block"], one["name"]) for one in recipe["tensors"]]
+        if sum(math.prod(shape) for shape, *_ in shapes) > MODEL_PARAMETERS:
             raise UnfitError
-        for shape, block in shapes:
+        for shape, block, name in shapes:
             if len(shape) == 1:
-                values += [0.0] * shape[0]
+                values += [float(name.endswith(".weight"))] * shape[0]  # of a norm; biases are zero
                 continue
             gain = (_HEAD_GAIN if block == "head" else _HIDDEN_GAIN) / math.sqrt(shape[1])
             values += [(2 * next(draw) - 1) * gain for _ in range(math.prod(shape))]

@@ -21,7 +21,7 @@ a model that the auditor has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policies.encoding import digest
 from policies.log.entries import EntryType
@@ -144,7 +144,7 @@ class Models:
         recipe = self._history.recipes.get(self._history.recipe_of(entry.run) or "", {})
         try:
             server, data = Server.of(recipe.get("server")), first_model(recipe)
-            expected = recipe["start"]["model"] if data is None else digest(data)
+            expected = _start_of(recipe["start"]) if data is None else digest(data)
         except (UnfitError, KeyError, TypeError):
             return _Run(None)
         run = _Run(server)
@@ -183,6 +183,11 @@ class Models:
             self._report.add(
                 _RULE, f"candidate {entry.pub['candidate']}; the sums give {released}", index=index
             )
+
+
+def _start_of(start: Mapping[str, Any]) -> str:
+    """Digest of what a recipe starts from: a model that was fitted to open episodes, or a base checkpoint."""
+    return str(start["model"] if "model" in start else start["base"])
 
 
 def finish_models(report: Report) -> None:
