@@ -1,5 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Units of signal maps, their SI conversion, and what each field is measured in. Done once, at import."""
+"""Units of signal maps, their SI conversion, and what each field is measured in. Done once, at import.
+
+Three words turn three columns into a unit quaternion (w, x, y, z) with w >= 0:
+
+- ``rotvec``: a rotation vector in rad.
+- ``euler-zyx`` and ``euler-zyx-deg``: angles about Z, then the turned Y, then the twice turned X, in this
+  order of columns: q = qz(first) qy(second) qx(third). These are KUKA's A, B, C, and FANUC's R, P, W (turns
+  about the fixed X, Y, Z are the same rotation, read backwards).
+
+    to_si([[90, 0, 0]], "euler-zyx-deg")     # [[0.7071, 0, 0, 0.7071]]: a quarter turn about Z
+"""
 
 from __future__ import annotations
 
@@ -10,14 +20,16 @@ import numpy as np
 if TYPE_CHECKING:
     from client.data.series import Array64
 
-__all__ = ["FIELD_RULES", "UNITS", "FieldRule", "Unit", "quaternion_of", "to_si"]
+__all__ = ["FIELD_RULES", "ROTATION", "UNITS", "FieldRule", "Unit", "euler_zyx", "quaternion_of", "to_si"]
+
+ROTATION: Final = "rotation"  # dimension of the units that become quaternions
 
 _DEGREE: Final = np.pi / 180
 _NO_ANGLE: Final = 1e-12
 
 
 class Unit(NamedTuple):
-    """SI value = factor * value + offset. ``dimension`` is the SI unit that results."""
+    """SI value = factor * value + offset. ``dimension`` is the SI unit that results, or `ROTATION`."""
 
     dimension: str
     factor: float
@@ -32,9 +44,12 @@ UNITS: Final[dict[str, Unit]] = {
     "mm": Unit("m", 0.001),
     "rad": Unit("rad", 1.0),
     "deg": Unit("rad", _DEGREE),
-    "rotvec": Unit("rotvec", 1.0),
+    "rotvec": Unit(ROTATION, 1.0),
+    "euler-zyx": Unit(ROTATION, 1.0),
+    "euler-zyx-deg": Unit(ROTATION, _DEGREE),
     "rad/s": Unit("rad/s", 1.0),
     "deg/s": Unit("rad/s", _DEGREE),
+    "rpm": Unit("rad/s", np.pi / 30),
     "rad/s2": Unit("rad/s2", 1.0),
     "deg/s2": Unit("rad/s2", _DEGREE),
     "m/s": Unit("m/s", 1.0),
@@ -69,7 +84,7 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "joint_current": _rule("A"),
     "joint_temp": _rule("K"),
     "tcp_pos": _rule("m", 3),
-    "tcp_rot": _rule("1 rad rotvec", 3, 4),
+    "tcp_rot": _rule("1 rad " + ROTATION, 3, 4),
     "tcp_vel": _rule("m/s rad/s", 3, 6),
     "tcp_force": _rule("N Nm", 3, 6),
     "tcp_pose_delta": _rule("m rad", 3, 6),
@@ -89,10 +104,10 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
 
 
 def to_si(values: Array64, unit: str) -> Array64:
-    """Values ``[T, k]`` in SI, missing stays missing; a rotation vector becomes a quaternion ``[T, 4]``."""
-    if unit == "rotvec":
-        return quaternion_of(values)
+    """Values ``[T, k]`` in SI, missing stays missing; a rotation becomes a quaternion ``[T, 4]``."""
     found = UNITS[unit]
+    if found.dimension == ROTATION:
+        return quaternion_of(values) if unit == "rotvec" else euler_zyx(values * found.factor)
     return values if (found.factor, found.offset) == (1.0, 0.0) else values * found.factor + found.offset
 
 
@@ -103,5 +118,25 @@ def quaternion_of(rotation: Array64) -> Array64:
     # sin(a/2)/a has the limit 1/2 at 0
     turned = angle > _NO_ANGLE
     ratio = np.where(turned, np.sin(half) / np.where(turned, angle, 1.0), 0.5)
-    quaternion = np.concatenate([np.cos(half), ratio * rotation], axis=1)
+    return _upper(np.concatenate([np.cos(half), ratio * rotation], axis=1))
+
+
+def euler_zyx(angles: Array64) -> Array64:
+    """Unit quaternion (w, x, y, z) of angles ``[T, 3]`` in rad about Z, Y', X'', with w >= 0."""
+    cz, cy, cx = np.cos(angles / 2).T
+    sz, sy, sx = np.sin(angles / 2).T
+    return _upper(
+        np.column_stack(
+            [
+                cz * cy * cx + sz * sy * sx,
+                cz * cy * sx - sz * sy * cx,
+                cz * sy * cx + sz * cy * sx,
+                sz * cy * cx - cz * sy * sx,
+            ]
+        )
+    )
+
+
+def _upper(quaternion: Array64) -> Array64:
+    """Of the two quaternions of one rotation the one with w >= 0."""
     return np.where(quaternion[:, :1] < 0, -quaternion, quaternion)

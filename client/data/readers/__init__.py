@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers, one per format. `claimed` finds the one that reads a path; exactly one must claim it."""
+"""Readers, one per format. `claimed` finds the one that reads a path; exactly one must claim it.
+
+What `all_readers` gives stands behind the boundary of `client.data.readers.foreign`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from client.data.errors import FileInvalidError, FormatAmbiguousError, FormatUnknownError
+from client.data.readers.foreign import Foreign, parsing
 from client.data.readers.lerobot import LeRobotReader
+from client.data.readers.mcap import McapReader
+from client.data.readers.mtconnect import MtconnectReader
+from client.data.readers.robomimic import RobomimicReader
+from client.data.readers.rosbag import RosbagReader
 from client.data.readers.table import TableReader
 
 if TYPE_CHECKING:
@@ -14,12 +22,29 @@ if TYPE_CHECKING:
 
     from client.data.series import Reader
 
-__all__ = ["LeRobotReader", "TableReader", "all_readers", "claimed"]
+__all__ = [
+    "LeRobotReader",
+    "McapReader",
+    "MtconnectReader",
+    "RobomimicReader",
+    "RosbagReader",
+    "TableReader",
+    "all_readers",
+    "claimed",
+]
 
 
 def all_readers() -> tuple[Reader, ...]:
     """Every reader of this version."""
-    return (LeRobotReader(), TableReader())
+    formats = (
+        LeRobotReader(),
+        RosbagReader(),
+        McapReader(),
+        RobomimicReader(),
+        TableReader(),
+        MtconnectReader(),
+    )
+    return tuple(Foreign(one) for one in formats)
 
 
 def claimed(path: Path, *, chosen: str | None = None) -> Reader:
@@ -30,7 +55,9 @@ def claimed(path: Path, *, chosen: str | None = None) -> Reader:
         FormatUnknownError: None claims it.
         FormatAmbiguousError: Two claim it and none was chosen.
     """
-    if not path.exists():
+    with parsing(path):
+        there = path.exists()
+    if not there:
         raise FileInvalidError(
             need="a file or folder", found=f"{path.name}: nothing", remedy="check the path"
         )

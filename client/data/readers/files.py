@@ -7,18 +7,32 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from client.data.errors import FileInvalidError, PointerFileError, TooLargeError
-from policies.limits import SOURCE_FILE_BYTES
+from policies.limits import SOURCE_CHANNELS, SOURCE_FILE_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_file", "read_bounded", "sha256_file"]
+__all__ = ["check_channels", "check_file", "read_bounded", "sha256_file"]
 
 _POINTER: Final = b"version https://git-lfs"
 _POINTER_BYTES: Final = 1024
 
 
-def check_file(path: Path) -> int:
+def check_channels(count: int, where: str) -> None:
+    """Refuses a source that lists more channels than anybody records, before they are listed here.
+
+    Raises:
+        TooLargeError: More than `SOURCE_CHANNELS`.
+    """
+    if count > SOURCE_CHANNELS:
+        raise TooLargeError(
+            need=f"at most {SOURCE_CHANNELS} channels",
+            found=f"{where}: more",
+            remedy="record fewer, or check the file",
+        )
+
+
+def check_file(path: Path, *, limit: int = SOURCE_FILE_BYTES) -> int:
     """Size in bytes of a file that holds data.
 
     Raises:
@@ -44,9 +58,9 @@ def check_file(path: Path) -> int:
             found=f"{path.name}: a Git LFS pointer",
             remedy="git lfs pull, then import again",
         )
-    if size > SOURCE_FILE_BYTES:
+    if size > limit:
         raise TooLargeError(
-            need=f"files of at most {SOURCE_FILE_BYTES} bytes",
+            need=f"files of at most {limit} bytes",
             found=f"{path.name}: {size}",
             remedy="split the file",
         )

@@ -5,80 +5,58 @@
   file is ``dataset_from_index`` minus the ``index`` of the file's first row. Every slice is checked: its rows
   must carry the episode's number, the expected ``index`` and ``frame_index`` 0, 1, 2 ...; else the data set
   is refused and the episode named.
-- v2.1 keeps one file per episode and its tables as JSON lines.
+- v2.1 keeps one file per episode (client.data.readers.lerobot_index).
 - A channel is ``<feature>.<component name>``, or ``<feature>.<number>`` where the format gives no names.
 - ``timestamp`` is ``frame_index / fps`` and therefore no clock: kind ``derived``. Only a folder that has
   ``observation.stamp_ns`` (our store) brings real stamps.
-- Statistics are never read; video and images are left alone and counted.
+- Statistics are never read; video, images and features of more than `SIGNALS` numbers are left alone and
+  counted.
 - ``splits = {"train": "0:N", "held-out": "N:M"}`` declares the split; any other ``splits`` is ignored.
+
+A file is read once from its start to its end, some thousand rows at a time; in memory are the mapped columns
+of one episode.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from client.data.errors import (
-    DataError,
-    FileInvalidError,
-    FormatUnknownError,
-    IndexMismatchError,
-    MissingColumnError,
-    NotFiniteError,
-    TooLargeError,
-)
+from client.data.errors import FileInvalidError, MissingColumnError, NotFiniteError
+from client.data.readers import parquet
 from client.data.readers.cells import words
-from client.data.readers.files import check_file, read_bounded, sha256_file
-from client.data.series import (
-    Array64,
-    ClockKind,
-    Declared,
-    Int64,
-    Note,
-    Probe,
-    Series,
-    SourceRef,
-    Split,
-    Texts,
+from client.data.readers.files import check_file, sha256_file
+from client.data.readers.lerobot_index import (
+    INDEX,
+    OPAQUE,
+    STAMPS,
+    Channel,
+    Episode,
+    channels_of,
+    declared_split,
+    episodes_of,
+    misplaced,
+    read_info,
+    store_acts,
+    store_clocks,
+    too_wide,
 )
-from policies.limits import DATASET_EPISODES, DATASET_META_BYTES, EPISODE_FRAMES
+from client.data.series import READ_ALL, Declared, Note, Probe, ReadOptions, Series, SourceRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
+    from client.data.series import Array64, ClockKind, Int64, Texts
     from client.data.signalmap import SignalMap
 
 __all__ = ["LeRobotReader"]
 
-_INDEX: Final = ("episode_index", "frame_index", "index", "task_index")
-_STAMPS: Final = "observation.stamp_ns"
-_NOT_CHANNELS: Final = frozenset({*_INDEX, "timestamp", _STAMPS})
-_OPAQUE: Final = frozenset({"video", "image"})
-_PLACE: Final = re.compile(r"\{(chunk_index|file_index|episode_chunk|episode_index)(?::0(\d)d)?\}")
-_DECLARED: Final = {"train", "held-out"}
-_FPS_MAX: Final = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Channel:
-    feature: str
-    component: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Episode:
-    number: int
-    file: Path
-    first: int | None  # global index of its first row; None in v2.1, where it has the file to itself
-    length: int
+_STOPPED: Final = "rows end before the index says"
 
 
 class LeRobotReader:
@@ -93,132 +71,184 @@ class LeRobotReader:
     def probe(self, path: Path, signals: SignalMap | None) -> Probe:
         """Version, channels, rate and robot type of ``meta/info.json``."""
         del signals
-        info = _info(path)
-        channels = _channels(info)
+        info = read_info(path)
+        channels = channels_of(info)
+        frames = info.get("total_frames")
         return Probe(
             reader=self.name,
             version=str(info["codebase_version"]),
             channels=tuple(channels),
             robot_type=str(info.get("robot_type") or ""),
             rate_hz=float(info["fps"]),
-            extra={"names": {channel: found.name for channel, found in channels.items()}},
+            extra={
+                "names": {channel: found.name for channel, found in channels.items()},
+                "media": [name for name, f in info["features"].items() if f.get("dtype") in OPAQUE],
+            },
+            texts=frozenset(
+                c for c, one in channels.items() if info["features"][one.feature].get("dtype") == "string"
+            ),
+            rows=frames if isinstance(frames, int) else None,
+            bytes=sum(file.stat().st_size for file in (path / "data").rglob("*.parquet")),
         )
 
-    def read(self, path: Path, probe: Probe, signals: SignalMap, note: Note) -> Iterator[Series]:
+    def read(
+        self, path: Path, probe: Probe, signals: SignalMap, note: Note, options: ReadOptions = READ_ALL
+    ) -> Iterator[Series]:
         """One series per episode, in the order of episode numbers."""
-        info = _info(path)
+        info = read_info(path)
         signals.require(probe.channels, "meta/info.json")
-        note("video-or-image-features", sum(f.get("dtype") in _OPAQUE for f in info["features"].values()))
+        note("video-or-image-features", sum(f.get("dtype") in OPAQUE for f in info["features"].values()))
+        note("keys-not-read", too_wide(info))
         note("secret-columns", sum(signals.is_secret(c) for c in probe.channels))
-        listed = _episodes_v3 if info["codebase_version"] == "v3.0" else _episodes_v21
-        episodes, tasks = listed(path, info)
-        declared = _declared_split(info, len(episodes))
-        channels = _channels(info)
-        clocks = _store_clocks(path) if _STAMPS in info["features"] else None
-        opened: _DataFile | None = None
-        for position, episode in enumerate(episodes):
-            if episode.number != position:
-                raise _misplaced(episode.number, f"episode {position}")
-            if opened is None or opened.path != episode.file:
-                opened = _DataFile(episode.file, signals, channels, stamped=clocks is not None)
-            clock = "derived" if clocks is None else clocks.get(position, "host")
-            split = declared[position] if declared else None
-            yield opened.series(episode, info, clock, tasks, split)
+        episodes, tasks = episodes_of(path, info)
+        declared = declared_split(info, len(episodes))
+        clocks = store_clocks(path) if STAMPS in info["features"] else None
+        acts = store_acts(path)
+        done = 0
+        for file, group in groupby(episodes, key=lambda episode: episode.file):
+            with _DataFile(file, signals, info, stamped=clocks is not None) as opened:
+                if opened.sha256 in options.finished:
+                    source = SourceRef(reader=self.name, file_sha256=opened.sha256, first=0, last=0)
+                    nothing = Series.nothing(file.name, "derived", signals, source)
+                    yield replace(nothing, bytes_read=done + opened.size)
+                else:
+                    for episode in group:
+                        clock = "derived" if clocks is None else clocks.get(episode.number, "host")
+                        split = declared[episode.number] if declared else None
+                        said = Declared(task="", split=split, **acts.get(episode.number, {}))
+                        yield opened.series(episode, clock=clock, tasks=tasks, said=said, done=done)
+            done += opened.size
 
 
-class _DataFile:
-    """One opened data file with the columns that the map needs."""
+class _Rows:
+    """Rows of a Parquet file from its start to its end. What lies before the last ones asked for is gone."""
 
     def __init__(
         self,
-        path: Path,
-        signals: SignalMap,
-        channels: Mapping[str, _Channel],
+        file: parquet.Opened,
+        columns: list[str],
         *,
-        stamped: bool,
+        where: str = "",
+        widths: Mapping[str, int] | None = None,
     ) -> None:
-        check_file(path)
-        self.path = path
+        self._batches = parquet.batches(file, columns, where=where, widths=widths)
+        self._nothing = pa.schema([file.schema_arrow.field(name) for name in columns]).empty_table()
+        self._held: list[pa.RecordBatch] = []
+        self._start = 0  # of the first batch that is held
+
+    def between(self, first: int, last: int) -> pa.Table:
+        """Rows ``first`` to ``last``, which the file has; none of them if ``first`` is gone already."""
+        while self._held and self._start + len(self._held[0]) <= first:
+            self._start += len(self._held.pop(0))
+        end = self._start + sum(len(batch) for batch in self._held)
+        while end < last:
+            batch = next(self._batches, None)
+            if batch is None:
+                raise pa.ArrowInvalid(_STOPPED)
+            end += len(batch)
+            if end <= first:
+                self._start = end
+            else:
+                self._held.append(batch)
+        held = pa.Table.from_batches(self._held) if self._held else self._nothing
+        return held.slice(0, 0) if first < self._start else held.slice(first - self._start, last - first)
+
+
+class _DataFile:
+    """One data file with the columns that the map needs. Use it in a ``with``."""
+
+    def __init__(self, path: Path, signals: SignalMap, info: dict[str, Any], *, stamped: bool) -> None:
+        self.size = check_file(path)
+        self.sha256 = sha256_file(path)
+        channels = channels_of(info)
+        self._path, self._info, self._stamped = path, info, stamped
         self._numbers = {name: channels[name] for name in signals.number_columns}
         self._words = {name: channels[name] for name in signals.text_columns}
         features = {c.feature for c in (*self._numbers.values(), *self._words.values())}
-        self._features = sorted(features)
-        self._stamped = stamped
-        wanted = [*self._features, *_INDEX, *([_STAMPS] if stamped else [])]
-        try:
-            with pq.ParquetFile(path) as file:
-                there = file.schema_arrow.names
-                lacking = [name for name in wanted if name not in there]
-                if lacking:
-                    raise MissingColumnError(
-                        need="columns " + ", ".join(lacking[:5]),
-                        found=f"{path.name} without them, although meta/info.json lists them",
-                        remedy="record or convert the data set again",
-                    )
-                self.table = file.read(columns=wanted, use_threads=False)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise FileInvalidError(
-                need="a Parquet file",
-                found=f"{path.name}: {type(error).__name__}",
-                remedy="copy the file again",
-            ) from error
-        self.sha256 = sha256_file(path)
-        self._index = {name: _integers(self.table[name], f"{path.name}, {name}") for name in _INDEX}
+        wanted = [*sorted(features), *INDEX, *([STAMPS] if stamped else [])]
+        self._file = parquet.opened(path, wanted)
+        self._check_columns(wanted)
+        widths = {feature: int(info["features"][feature]["shape"][0]) for feature in features}
+        self._total = int(self._file.metadata.num_rows)
+        with parquet.refusing(path):
+            self._rows = _Rows(self._file, wanted, where=path.name, widths=widths)
+            self._origin = self._index(self._rows.between(0, min(1, self._total)), "index")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _check_columns(self, wanted: list[str]) -> None:
+        there = self._file.schema_arrow.names
+        lacking = [name for name in wanted if name not in there]
+        if lacking:
+            raise MissingColumnError(
+                need="columns " + ", ".join(lacking[:5]),
+                found=f"{self._path.name} without them, although meta/info.json lists them",
+                remedy="record or convert the data set again",
+            )
 
     def series(
         self,
-        episode: _Episode,
-        info: dict[str, Any],
+        episode: Episode,
+        *,
         clock: ClockKind,
-        tasks: dict[int, str],
-        split: Split | None,
+        tasks: Mapping[int, str],
+        said: Declared,
+        done: int,
     ) -> Series:
-        """The series of one episode, once its rows are proven to be its own."""
-        first = self._check(episode)
-        last = first + episode.length
-        where = f"episode {episode.number}"
-        matrices = {
-            f: self._matrix(f, first, episode.length, info, where)
-            for f in {c.feature for c in self._numbers.values()}
-        }
-        stamps: Int64 = (
-            _integers(self.table[_STAMPS].slice(first, episode.length), where)
-            if self._stamped
-            else np.rint(np.arange(episode.length) * (1e9 / float(info["fps"]))).astype(np.int64)
-        )
-        task = tasks.get(int(self._index["task_index"][first]))
+        """One episode, once its rows are proven to be its own; ``done`` bytes were in files before."""
+        first, table = self._proven(episode)
+        where, last = f"episode {episode.number}", first + episode.length
+        features = {channel.feature for channel in self._numbers.values()}
+        matrices = {f: self._matrix(table, f, where) for f in features}
+        task = tasks.get(int(self._index(table, "task_index")[0]))
         if task is None:
             raise FileInvalidError(
                 need="a task for each task_index", found=f"{where}: none", remedy="repair meta/tasks"
             )
         return Series(
             name=where,
-            stamps_ns=stamps,
+            stamps_ns=self._stamps(table, where),
             clock=clock,
             columns={name: matrices[c.feature][:, c.component] for name, c in self._numbers.items()},
-            texts={name: self._text(c, first, episode.length) for name, c in self._words.items()},
+            texts={name: _text(table, channel) for name, channel in self._words.items()},
             source=SourceRef(reader="lerobot", file_sha256=self.sha256, first=first, last=last),
-            declared=Declared(task=task, split=split),
+            declared=replace(said, task=task),
+            bytes_read=done + self.size * last // self._total,
         )
 
-    def _check(self, episode: _Episode) -> int:
-        """Row of the file at which the episode starts."""
-        rows = len(self.table)
-        first = 0 if episode.first is None else episode.first - int(self._index["index"][0]) if rows else 0
+    def _proven(self, episode: Episode) -> tuple[int, pa.Table]:
+        """Row of the file at which the episode starts, and its rows."""
+        rows = self._total
+        first = 0 if episode.first is None or not rows else episode.first - int(self._origin[0])
         last = first + episode.length
         if episode.length < 1 or first < 0 or last > rows or (episode.first is None and last != rows):
-            raise _misplaced(episode.number, f"rows {first} to {last} of {rows} in {self.path.name}")
-        if (self._index["episode_index"][first:last] != episode.number).any():
-            raise _misplaced(episode.number, f"rows of another episode in {self.path.name}")
-        if (self._index["frame_index"][first:last] != np.arange(episode.length)).any():
-            raise _misplaced(episode.number, f"frames out of order in {self.path.name}")
-        if episode.first is not None and self._index["index"][first] != episode.first:
-            raise _misplaced(episode.number, f"another index in {self.path.name}")
-        return first
+            raise misplaced(episode.number, f"rows {first} to {last} of {rows} in {self._path.name}")
+        with parquet.refusing(self._path):
+            table = self._rows.between(first, last)
+        if len(table) != episode.length or (self._index(table, "episode_index") != episode.number).any():
+            raise misplaced(episode.number, f"rows of another episode in {self._path.name}")
+        if (self._index(table, "frame_index") != np.arange(episode.length)).any():
+            raise misplaced(episode.number, f"frames out of order in {self._path.name}")
+        if episode.first is not None and self._index(table, "index")[0] != episode.first:
+            raise misplaced(episode.number, f"another index in {self._path.name}")
+        return first, table
 
-    def _matrix(self, feature: str, first: int, length: int, info: dict[str, Any], where: str) -> Array64:
-        size = int(info["features"][feature]["shape"][0])
-        column = self.table[feature].slice(first, length).combine_chunks()
+    def _index(self, table: pa.Table, name: str) -> Int64:
+        return _integers(table[name], f"{self._path.name}, {name}")
+
+    def _stamps(self, table: pa.Table, where: str) -> Int64:
+        if self._stamped:
+            return _integers(table[STAMPS], where)
+        stamps: Int64 = np.rint(np.arange(len(table)) * (1e9 / float(self._info["fps"]))).astype(np.int64)
+        return stamps
+
+    def _matrix(self, table: pa.Table, feature: str, where: str) -> Array64:
+        size, length = int(self._info["features"][feature]["shape"][0]), len(table)
+        column = table[feature].combine_chunks()
         if (
             pa.types.is_fixed_size_list(column.type)
             or pa.types.is_list(column.type)
@@ -250,11 +280,12 @@ class _DataFile:
             )
         return values
 
-    def _text(self, channel: _Channel, first: int, length: int) -> Texts:
-        column = self.table[channel.feature].slice(first, length)
-        if pa.types.is_nested(column.type):
-            column = pa.chunked_array([pa.compute.list_element(column.combine_chunks(), channel.component)])
-        return words(column)
+
+def _text(table: pa.Table, channel: Channel) -> Texts:
+    column = table[channel.feature]
+    if pa.types.is_nested(column.type):
+        column = pa.chunked_array([pa.compute.list_element(column.combine_chunks(), channel.component)])
+    return words(column)
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
@@ -266,240 +297,10 @@ def _integers(column: pa.ChunkedArray, where: str) -> Int64:
         raise FileInvalidError(
             need="whole numbers", found=f"{where}: others", remedy="convert the data set again"
         )
-    values: Int64 = column.cast(pa.int64()).to_numpy().astype(np.int64)
+    try:
+        values: Int64 = column.cast(pa.int64()).to_numpy().astype(np.int64)
+    except pa.ArrowInvalid as error:
+        raise FileInvalidError(
+            need="whole numbers of 64 bits", found=f"{where}: larger ones", remedy="convert it again"
+        ) from error
     return values
-
-
-def _info(path: Path) -> dict[str, Any]:
-    info = _json(path / "meta" / "info.json")
-    version = info.get("codebase_version")
-    if version not in ("v3.0", "v2.1"):
-        raise FormatUnknownError(
-            need="LeRobotDataset v3.0 or v2.1", found=ascii(version)[:20], remedy="convert it to v3.0"
-        )
-    features, fps, data_path = info.get("features"), info.get("fps"), info.get("data_path")
-    sound = (
-        isinstance(features, dict)
-        and all(isinstance(f, dict) and isinstance(f.get("shape"), list) for f in features.values())
-        and isinstance(fps, int | float)
-        and 0 < fps <= _FPS_MAX
-        and isinstance(data_path, str)
-    )
-    if not sound:
-        raise FileInvalidError(
-            need="features, fps and data_path in meta/info.json",
-            found="others",
-            remedy="convert the data set again",
-        )
-    return info
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(read_bounded(path, DATASET_META_BYTES))
-    except ValueError as error:
-        raise FileInvalidError(
-            need="JSON", found=f"{path.name}: other text", remedy="copy the file again"
-        ) from error
-    if not isinstance(found, dict):
-        raise FileInvalidError(
-            need="a JSON object", found=f"{path.name}: another value", remedy="copy it again"
-        )
-    return found
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [
-            json.loads(line) for line in read_bounded(path, DATASET_META_BYTES).splitlines() if line.strip()
-        ]
-    except ValueError as error:
-        raise FileInvalidError(
-            need="JSON lines", found=f"{path.name}: other text", remedy="copy it again"
-        ) from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise FileInvalidError(
-            need="JSON objects", found=f"{path.name}: other values", remedy="copy it again"
-        )
-    return rows
-
-
-def _channels(info: dict[str, Any]) -> dict[str, _Channel]:
-    """Channel name to where it is; features that are no flat vector or scalar have none."""
-    found: dict[str, _Channel] = {}
-    for feature, spec in info["features"].items():
-        shape = spec["shape"]
-        flat = len(shape) == 1 and isinstance(shape[0], int) and shape[0] > 0
-        if feature in _NOT_CHANNELS or spec.get("dtype") in _OPAQUE or not flat:
-            continue
-        names = spec.get("names")
-        if isinstance(names, dict) and len(names) == 1:
-            names = next(iter(names.values()))
-        usable = isinstance(names, list) and len(names) == shape[0] == len({str(n) for n in names})
-        if not usable and shape[0] == 1:
-            found[feature] = _Channel(feature, 0, feature.rsplit(".", 1)[-1])
-            continue
-        for at in range(shape[0]):
-            name = str(names[at]) if usable else str(at)
-            found[f"{feature}.{name}"] = _Channel(feature, at, name)
-    return found
-
-
-def _data_file(root: Path, template: str, values: Mapping[str, int]) -> Path:
-    """The file that a path template names. It must lie inside the data set."""
-
-    def put(match: re.Match[str]) -> str:
-        return str(values[match[1]]).zfill(int(match[2] or 0)) if match[1] in values else match[0]
-
-    text = _PLACE.sub(put, template)
-    relative = Path(text)
-    if "{" in text or relative.is_absolute() or ".." in relative.parts:
-        raise FileInvalidError(
-            need="a data_path inside the data set",
-            found=ascii(template)[:80],
-            remedy="convert the data set again",
-        )
-    return root / relative
-
-
-def _parquet_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
-    check_file(path)
-    try:
-        with pq.ParquetFile(path) as file:
-            lacking = [c for c in columns if c not in file.schema_arrow.names]
-            if lacking:
-                raise MissingColumnError(
-                    need="columns " + ", ".join(lacking),
-                    found=f"{path.name} without them",
-                    remedy="convert it again",
-                )
-            rows: list[dict[str, Any]] = file.read(columns=columns, use_threads=False).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise FileInvalidError(
-            need="a Parquet file", found=f"{path.name}: {type(error).__name__}", remedy="copy the file again"
-        ) from error
-    return rows
-
-
-def _episodes_v3(root: Path, info: dict[str, Any]) -> tuple[list[_Episode], dict[int, str]]:
-    columns = [
-        *("episode_index", "length", "data/chunk_index", "data/file_index"),
-        *("dataset_from_index", "dataset_to_index"),
-    ]
-    rows = [
-        r for f in sorted((root / "meta/episodes").glob("*/*.parquet")) for r in _parquet_rows(f, columns)
-    ]
-    rows.sort(key=lambda row: _whole(row["episode_index"]))
-    _count(len(rows), info)
-    episodes = []
-    for row in rows:
-        number, length, first = (_whole(row[c]) for c in ("episode_index", "length", "dataset_from_index"))
-        if _whole(row["dataset_to_index"]) - first != length:
-            raise _misplaced(number, "a length that is not dataset_to_index - dataset_from_index")
-        _bounded(number, length)
-        where = {"chunk_index": _whole(row["data/chunk_index"]), "file_index": _whole(row["data/file_index"])}
-        file = _data_file(root, info["data_path"], where)
-        episodes.append(_Episode(number=number, file=file, first=first, length=length))
-    return episodes, _tasks_v3(root / "meta/tasks.parquet")
-
-
-def _tasks_v3(path: Path) -> dict[int, str]:
-    check_file(path)
-    try:
-        names = pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise FileInvalidError(
-            need="a Parquet file", found=path.name, remedy="copy the file again"
-        ) from error
-    # the task is the table's index in the tool that writes it: named "task", or not named at all
-    column = "task" if "task" in names else "__index_level_0__"
-    return {
-        _whole(row["task_index"]): str(row[column]) for row in _parquet_rows(path, ["task_index", column])
-    }
-
-
-def _episodes_v21(root: Path, info: dict[str, Any]) -> tuple[list[_Episode], dict[int, str]]:
-    size = max(1, _whole(info.get("chunks_size", 1000)))
-    rows = sorted(_json_lines(root / "meta/episodes.jsonl"), key=lambda row: _whole(row.get("episode_index")))
-    _count(len(rows), info)
-    episodes = []
-    for row in rows:
-        number, length = _whole(row.get("episode_index")), _whole(row.get("length"))
-        _bounded(number, length)
-        where = {"episode_chunk": number // size, "episode_index": number}
-        file = _data_file(root, info["data_path"], where)
-        episodes.append(_Episode(number=number, file=file, first=None, length=length))
-    tasks = {_whole(r.get("task_index")): str(r.get("task")) for r in _json_lines(root / "meta/tasks.jsonl")}
-    return episodes, tasks
-
-
-def _whole(value: Any) -> int:  # noqa: ANN401  whatever the file says
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise FileInvalidError(
-            need="whole numbers in the index", found=ascii(value)[:20], remedy="convert the data set again"
-        )
-    return value
-
-
-def _count(rows: int, info: dict[str, Any]) -> None:
-    if rows > DATASET_EPISODES:
-        raise TooLargeError(
-            need=f"at most {DATASET_EPISODES} episodes", found=str(rows), remedy="split the data set"
-        )
-    if rows != info.get("total_episodes"):
-        raise IndexMismatchError(
-            need=f"{info.get('total_episodes')} episodes, as meta/info.json says",
-            found=f"{rows} in the index",
-            remedy="copy the data set again",
-        )
-
-
-def _bounded(number: int, length: int) -> None:
-    if length > EPISODE_FRAMES:
-        raise TooLargeError(
-            need=f"episodes of at most {EPISODE_FRAMES} frames",
-            found=f"episode {number}: {length}",
-            remedy="cut it",
-        )
-
-
-def _declared_split(info: dict[str, Any], episodes: int) -> list[Split] | None:
-    """The split that the folder declares; None if it declares none of ours."""
-    splits = info.get("splits")
-    if not isinstance(splits, dict) or set(splits) != _DECLARED:
-        return None
-    bounds: dict[str, tuple[int, int]] = {}
-    for name, text in splits.items():
-        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", str(text))
-        bounds[name] = (int(match[1]), int(match[2])) if match else (-1, -1)
-    (first, middle), (after, last) = bounds["train"], bounds["held-out"]
-    if (first, after, last) != (0, middle, episodes):
-        raise FileInvalidError(
-            need='splits {"train": "0:N", "held-out": "N:M"} over all episodes',
-            found=ascii(splits)[:80],
-            remedy="correct splits in meta/info.json",
-        )
-    return ["train" if number < middle else "held-out" for number in range(episodes)]
-
-
-def _store_clocks(root: Path) -> dict[int, ClockKind]:
-    """Kinds of clock of a folder that our store wrote."""
-    path = root / "iriai" / "episodes.parquet"
-    if not path.is_file():
-        return {}
-    kinds: dict[str, ClockKind] = {
-        "host": "host",
-        "controller": "controller",
-        "derived": "derived",
-        "simulation": "simulation",
-    }
-    rows = _parquet_rows(path, ["episode_index", "clock"])
-    return {_whole(row["episode_index"]): kinds.get(str(row["clock"]), "host") for row in rows}
-
-
-def _misplaced(number: int, found: str) -> DataError:
-    return IndexMismatchError(
-        need=f"the rows of episode {number} where the index says",
-        found=found,
-        remedy="convert the data set again",
-    )
