@@ -7,6 +7,7 @@
   order and field elements y >= p. The library accepts signatures under them: one fixed signature fits every
   message under the
   neutral element. Every key is checked at enrolment and again wherever it is loaded.
+- `SigningKey.agree` gives two holders of pinned keys a secret that nobody else has, without a message.
 - `verify` returns nothing and raises; there is no bool that a caller could forget to look at.
 """
 
@@ -19,6 +20,7 @@ from functools import lru_cache
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from policies.errors import SignatureInvalidError, WeakKeyError
 
@@ -168,3 +170,18 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""
         return self._private.sign(message)
+
+    def agree(self, public_key: bytes) -> bytes:
+        """X25519 between this key and another's public key, 32 bytes; derive a key from it, per use.
+
+        Both are Ed25519 keys, taken to the Montgomery form of the same curve (RFC 7748, section 4.1). One key
+        pair for Ed25519 and for an X25519 key agreement is safe together (Thormarker 2021, ePrint 2021/509).
+
+        Raises:
+            WeakKeyError: The other key is one that `check_public_key` refuses.
+        """
+        y = int.from_bytes(check_public_key(public_key), "little") & (_SIGN_BIT - 1)
+        u = (1 + y) * pow(1 - y, _P - 2, _P) % _P
+        seed = self._private.private_bytes_raw()
+        own = X25519PrivateKey.from_private_bytes(hashlib.sha512(seed).digest()[:32])  # clamped inside
+        return own.exchange(X25519PublicKey.from_public_bytes(u.to_bytes(KEY_BYTES, "little")))
