@@ -8,7 +8,10 @@
   another episode has (`client.data.marks`). One recording is one unit, whatever file or cut it comes in.
 - New units open a new block of the lineage, one per split. Blocks are disjoint. A unit stays in its block:
   episodes that come later with its key join it, and its split, because what was spent on it was spent there.
-- Lineages stay when a data set is removed.
+- Lineages stay when a data set is removed. So does what is known of who acted (`Act`): episodes of a model
+  do not become a person's because they are brought again by a file that does not say so.
+- Until an episode was first brought under a contract or consent it is ``unbound``: nothing could be spent on
+  it, so it may be forgotten (client.data.forgetting). With its first right it is bound for good.
 - The lineage of given episodes is the same on every import with one node key, so that it survives the loss of
   the store.
 
@@ -20,30 +23,36 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from client.data.errors import DatasetUnknownError, LineageMixedError, MapInvalidError, StoreDamagedError
-from client.data.marks import SHARED, split_marks
+from client.data.marks import MarkIndex
 from client.data.places import RowIndex, Rows
 from policies.encoding import canonical, new_id, parse
 from policies.errors import EncodingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
+    from client.data.episodes import EpisodeMeta
+    from client.data.marks import Runs
     from client.data.series import Split
 
-__all__ = ["Block", "Catalogue", "Dataset", "Index", "Known", "check_dataset_name", "lineage_id"]
+__all__ = ["Act", "Block", "Catalogue", "Dataset", "Index", "Known", "check_dataset_name", "lineage_id"]
 
 _SCHEMA: Final = "iriai-store/1"
-_NAME: Final = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,39}(/[a-z0-9][a-z0-9_.-]{0,39})?$")
-EpisodeKey = tuple[str, str, str, str]  # content digest, place in the source, unit if it has a key, marks
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}(/[a-z0-9][a-z0-9_.-]{0,39})?")
+# content digest, place in the source, unit if it has a key, marks in a store of an earlier version
+EpisodeKey = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """One data set: current generation of files, and what every episode of it has."""
+    """One data set: current generation of files, and what every episode of it has.
+
+    ``rights`` are those of any of its episodes; which an episode has is in its own row (`EpisodeMeta`).
+    """
 
     generation: int
     lineage: str
@@ -53,9 +62,10 @@ class Dataset:
     rate_hz: str
     embodiment: Mapping[str, Any] | None
     unit: str = "episode"
+    private: tuple[str, ...] = ()  # columns that only `personalise` opens
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON value."""
+        """JSON value; ``private`` is there where it says something, as in stores of earlier versions."""
         return {
             "generation": self.generation,
             "lineage": self.lineage,
@@ -65,7 +75,15 @@ class Dataset:
             "rate_hz": self.rate_hz,
             "embodiment": None if self.embodiment is None else dict(self.embodiment),
             "unit": self.unit,
+            **({"private": list(self.private)} if self.private else {}),
         }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Dataset:
+        """The entry behind its JSON value."""
+        private = tuple(value.get("private", ()))
+        lists = {"rights": tuple(value["rights"]), "labels": tuple(value["labels"]), "private": private}
+        return cls(**{**value, **lists})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +99,15 @@ class Block:
         """JSON value."""
         rows = [list(key) for key in self.episodes]
         return {"block": self.block, "split": self.split, "opened": self.opened, "episodes": rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """That a model acted in an episode, which, and what a person of this site said of its end."""
+
+    model: str
+    outcome: str
+    outcome_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +134,16 @@ class Index:
     by_unit: dict[str, Known] = field(default_factory=dict)
     by_file: dict[str, set[str]] = field(default_factory=dict)
     rows: RowIndex = field(default_factory=RowIndex)
-    marks: set[str] = field(default_factory=set)
+    marks: MarkIndex = field(default_factory=MarkIndex)
 
     def take(self, place: str, marks: str) -> None:
         """Notes the rows and frames of an episode."""
         self.rows.add(Rows.read(place))
-        self.marks.update(split_marks(marks))
+        self.marks.add(marks)
 
-    def is_taken(self, place: str, marks: str) -> bool:
+    def is_taken(self, place: str, runs: Runs) -> bool:
         """Whether rows or frames of an episode are in others, cut or saved otherwise."""
-        shared = sum(one in self.marks for one in split_marks(marks))
-        return shared >= SHARED or self.rows.overlaps(Rows.read(place))
+        return self.rows.overlaps(Rows.read(place)) or self.marks.knows(runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +152,9 @@ class Catalogue:
 
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
     lineages: Mapping[str, tuple[Block, ...]] = field(default_factory=dict)
+    acts: Mapping[str, Act] = field(default_factory=dict)  # by content digest
+    marks: tuple[str, ...] = ()  # files of client.data.markfiles
+    unbound: Mapping[str, str] = field(default_factory=dict)  # content to seal: never had a right
 
     def dataset(self, name: str) -> Dataset:
         """The entry of a data set.
@@ -185,9 +214,64 @@ class Catalogue:
                 blocks.append(Block(block=len(blocks) + 1, split=split, opened=opened, episodes=rows))
         return replace(self, lineages={**self.lineages, lineage: tuple(blocks)})
 
+    def with_acts(self, metas: Iterable[EpisodeMeta]) -> Catalogue:
+        """The catalogue that remembers in which of these episodes a model acted."""
+        new = {
+            one.content: Act(one.model, one.outcome, one.outcome_by)
+            for one in metas
+            if one.source_kind == "deployed"
+        }
+        return replace(self, acts={**self.acts, **new}) if new else self
+
+    def with_unbound(self, seals: Mapping[str, str]) -> Catalogue:
+        """The catalogue that remembers of new episodes that they have no right."""
+        return replace(self, unbound={**self.unbound, **seals}) if seals else self
+
+    def bound_to(self, metas: Iterable[EpisodeMeta]) -> Catalogue:
+        """The catalogue in which those of these episodes that have a right are bound, for good."""
+        if not self.unbound:
+            return self
+        mine = [one for one in metas if any(one.rights)]
+        contents = {one.content for one in mine}
+        places = {str(Rows(one.file_sha256, one.first_row, one.last_row)) for one in mine}
+        bound = {content for _, (content, place, *_) in self.rows() if content in contents or place in places}
+        return replace(self, unbound={one: seal for one, seal in self.unbound.items() if one not in bound})
+
+    def rows(self) -> Iterator[tuple[str, EpisodeKey]]:
+        """Every episode that was ever seen, with its lineage."""
+        for lineage, blocks in self.lineages.items():
+            for block in blocks:
+                for key in block.episodes:
+                    yield lineage, key
+
+    def without_rows(self, contents: Collection[str]) -> Catalogue:
+        """The catalogue without these episodes, and without lineages that have none left and no data set.
+
+        Blocks that are left empty stay: numbers of blocks are never used again.
+        """
+        used = {one.lineage for one in self.datasets.values()}
+        left = {
+            name: tuple(
+                replace(one, episodes=tuple(key for key in one.episodes if key[0] not in contents))
+                for one in blocks
+            )
+            for name, blocks in self.lineages.items()
+        }
+        kept = {
+            name: blocks
+            for name, blocks in left.items()
+            if name in used or any(one.episodes for one in blocks)
+        }
+        unbound = {one: seal for one, seal in self.unbound.items() if one not in contents}
+        return replace(self, lineages=kept, unbound=unbound)
+
     def with_dataset(self, name: str, entry: Dataset) -> Catalogue:
         """The catalogue with a data set added or replaced."""
         return replace(self, datasets={**self.datasets, name: entry})
+
+    def without_dataset(self, name: str) -> Catalogue:
+        """The catalogue without a data set; its lineage stays."""
+        return replace(self, datasets={key: value for key, value in self.datasets.items() if key != name})
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""
@@ -198,6 +282,11 @@ class Catalogue:
                 "lineages": {
                     name: [block.as_dict() for block in blocks] for name, blocks in self.lineages.items()
                 },
+                **(
+                    {"acts": {one: list(astuple(act)) for one, act in self.acts.items()}} if self.acts else {}
+                ),
+                **({"marks": list(self.marks)} if self.marks else {}),
+                **({"unbound": dict(self.unbound)} if self.unbound else {}),
             }
         )
 
@@ -212,16 +301,16 @@ class Catalogue:
             document = parse(data)
             if document["schema"] != _SCHEMA:
                 raise _damaged("another schema")
-            datasets = {
-                name: Dataset(**{**entry, "rights": tuple(entry["rights"]), "labels": tuple(entry["labels"])})
-                for name, entry in document["datasets"].items()
-            }
+            datasets = {name: Dataset.from_dict(entry) for name, entry in document["datasets"].items()}
             lineages = {
                 name: tuple(_block(row) for row in rows) for name, rows in document["lineages"].items()
             }
+            acts = {str(one): Act(*map(str, row)) for one, row in document.get("acts", {}).items()}
+            marks = tuple(map(str, document.get("marks", ())))
+            unbound = {str(one): str(seal) for one, seal in document.get("unbound", {}).items()}
         except (EncodingError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(type(error).__name__) from error
-        return cls(datasets=datasets, lineages=lineages)
+        return cls(datasets=datasets, lineages=lineages, acts=acts, marks=marks, unbound=unbound)
 
 
 def _block(row: Mapping[str, Any]) -> Block:
@@ -249,7 +338,7 @@ def check_dataset_name(name: str) -> str:
     Raises:
         MapInvalidError: It may not.
     """
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise MapInvalidError(
             need="a data set name of lower-case letters, digits, _ . - and at most one /",
             found=ascii(name)[:90],

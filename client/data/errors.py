@@ -13,15 +13,29 @@
       CellInvalidError       data.cell-invalid        text where a number is mapped
       NotFiniteError         data.not-finite          NaN or infinity in a mapped column
       MissingColumnError     data.missing-column      a mapped or needed column that is not there
+      JointNameError         data.joint-name          messages name other joints than the map
+      NoMeasuredStateError   data.no-measured-state   a planned path and nothing that was measured
+      TruncatedError         data.truncated           a container that was cut
       IndexMismatchError     data.index-mismatch      rows that are not where the index says
       NoEpisodesError        data.no-episodes         nothing is left after cutting
       ShapeChangedError      data.shape-changed       other fields, sizes or rate than the data set has
       LineageMixedError      data.lineage-mixed       episodes of two lineages in one data set
       FieldNotAllowedError   data.field-not-allowed   a column outside contract, recipe and local allow-list
+      PersonalDataError      data.personal            names, addresses, badges; video without a consent
+      CertificateVoidError   data.certificate-void    data, map or checks changed since it was signed
+      DescribedLatelyError   data.described-lately    another descriptor so soon after the last one
+      FingerprintsError      data.fingerprints        a file of fingerprints for others, or of another form
+      QualityRefusedError    data.quality-refused     the recipe requires a better certificate
       NoRightsError          data.no-rights           not imported under this contract
       DatasetUnknownError    data.dataset-unknown     no such data set in the store
+      EpisodeUnknownError    data.episode-unknown     no such episode in the data set
       StoreDamagedError      data.store-damaged       the store contradicts its own catalogue
       StorageFullError       data.storage-full        the disk is full
+      ChangedWhileReadError  data.changed-while-read  a source file that was written to during its import
+      SealedError            data.sealed              a change of episodes whose budget was opened
+      DatasetInUseError      data.in-use              a run trains on the data set
+      LiveSourceError        data.live-source         a live source that cannot be reached or read
+      LiveInsecureError      data.live-insecure       a live source without encryption, or without a known key
 
 A value of an episode never enters an error; names of columns, rows and files may.
 """
@@ -32,26 +46,40 @@ from policies.errors import IriaiError
 
 __all__ = [
     "CellInvalidError",
+    "CertificateVoidError",
+    "ChangedWhileReadError",
     "DataError",
+    "DatasetInUseError",
     "DatasetUnknownError",
     "DecimalMismatchError",
+    "DescribedLatelyError",
+    "EpisodeUnknownError",
     "FieldNotAllowedError",
     "FileInvalidError",
+    "FingerprintsError",
     "FormatAmbiguousError",
     "FormatUnknownError",
     "IndexMismatchError",
+    "JointNameError",
     "LineageMixedError",
+    "LiveInsecureError",
+    "LiveSourceError",
     "MapInvalidError",
     "MissingColumnError",
     "NoEpisodesError",
+    "NoMeasuredStateError",
     "NoRightsError",
     "NotFiniteError",
+    "PersonalDataError",
     "PointerFileError",
+    "QualityRefusedError",
     "RaggedError",
+    "SealedError",
     "ShapeChangedError",
     "StorageFullError",
     "StoreDamagedError",
     "TooLargeError",
+    "TruncatedError",
 ]
 
 
@@ -129,6 +157,24 @@ class MissingColumnError(DataError):
     code = "data.missing-column"
 
 
+class JointNameError(DataError):
+    """Messages name other joints than the map: values are taken by name, never by position."""
+
+    code = "data.joint-name"
+
+
+class NoMeasuredStateError(DataError):
+    """Only a planned path: nothing that a robot did."""
+
+    code = "data.no-measured-state"
+
+
+class TruncatedError(DataError):
+    """A container that was cut; its complete messages are imported only if somebody accepts that."""
+
+    code = "data.truncated"
+
+
 class IndexMismatchError(DataError):
     """The index of a data set points at rows of another episode."""
 
@@ -163,6 +209,40 @@ class FieldNotAllowedError(DataError):
     http_status = 403
 
 
+class PersonalDataError(DataError):
+    """Check 12: what names a person, or shows one without a consent; nothing of it was stored."""
+
+    code = "data.personal"
+    exit_code = 4
+
+
+class CertificateVoidError(DataError):
+    """There is no valid certificate: data, map, answers or checks are others than when it was signed."""
+
+    code = "data.certificate-void"
+    http_status = 409
+
+
+class DescribedLatelyError(DataError):
+    """A descriptor that says other things than the last one, too soon after it."""
+
+    code = "data.described-lately"
+
+
+class FingerprintsError(DataError):
+    """A file of fingerprints of another form, or for another pair or contract."""
+
+    code = "data.fingerprints"
+
+
+class QualityRefusedError(DataError):
+    """The recipe requires checks that the data set's certificate does not grant; the clause is named."""
+
+    code = "data.quality-refused"
+    exit_code = 4
+    http_status = 403
+
+
 class NoRightsError(DataError):
     """The data set was not imported under this contract, so nothing may be trained on it."""
 
@@ -175,6 +255,13 @@ class DatasetUnknownError(DataError):
     """The store has no data set of this name."""
 
     code = "data.dataset-unknown"
+    http_status = 404
+
+
+class EpisodeUnknownError(DataError):
+    """The data set has no episode of this id."""
+
+    code = "data.episode-unknown"
     http_status = 404
 
 
@@ -191,3 +278,43 @@ class StorageFullError(DataError):
     code = "data.storage-full"
     exit_code = 75
     http_status = 507
+
+
+class ChangedWhileReadError(DataError):
+    """A source file changed between the start and the end of its import."""
+
+    code = "data.changed-while-read"
+    exit_code = 75
+    http_status = 409
+
+
+class SealedError(DataError):
+    """Episodes of a lineage whose budget was opened stay what they were; new ones come in a new block."""
+
+    code = "data.sealed"
+    exit_code = 4
+    http_status = 409
+
+
+class DatasetInUseError(DataError):
+    """A run trains on the data set now."""
+
+    code = "data.in-use"
+    exit_code = 75
+    http_status = 409
+
+
+class LiveSourceError(DataError):
+    """A live source cannot be reached, refuses this node, or the library for it is missing."""
+
+    code = "data.live-source"
+    exit_code = 5
+    http_status = 502
+
+
+class LiveInsecureError(DataError):
+    """A live source would be read without encryption, or from a server whose certificate nobody named."""
+
+    code = "data.live-insecure"
+    exit_code = 4
+    http_status = 403

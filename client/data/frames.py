@@ -3,24 +3,26 @@
 
 - A row that lacks more than half of the mapped columns is a missing row: all its cells are missing and its
   labels unknown, whatever they say.
-- Only fields of the allow-list are kept; the others are gone after `frames_of`.
+- Only fields of the allow-list are kept, and those that the map keeps private to the site; the others are
+  gone after `frames_of`.
 - Digests are over values alone, not over stamps, task and labels: a copy with another time stamp or another
   label is the same episode and spends the same budget. `Frames.digest` is over what is stored;
   `Frames.content` over all mapped fields, so that it stays the same when the allow-list changes: unit, split
-  and lineage hang on it. `Frames.marks` know its frames again in another cut (client.data.marks).
+  and lineage hang on it. `Frames.runs` know its frames again in another cut (client.data.marks).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from client.data.embodiment import adapted
 from client.data.errors import NotFiniteError
-from client.data.marks import marks_of
+from client.data.marks import NO_RUNS, Runs, chosen, runs_of
 from client.data.units import to_si
 from policies.encoding import canonical
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from client.data.series import Array32, Array64, ClockKind, Int64, Series
     from client.data.signalmap import SignalMap
 
-__all__ = ["UNKNOWN", "Frames", "frames_of"]
+__all__ = ["UNKNOWN", "Frames", "frames_of", "values_digest"]
 
 Labels = npt.NDArray[np.int8]
 UNKNOWN = -1  # a label: 1 true, 0 false
@@ -47,7 +49,7 @@ class Frames:
     clock: ClockKind
     content: str
     missing_rows: int
-    marks: str = ""
+    runs: Runs = field(default_factory=lambda: NO_RUNS)
 
     @property
     def length(self) -> int:
@@ -57,7 +59,12 @@ class Frames:
     @property
     def digest(self) -> str:
         """64 hex digits over the stored values."""
-        return _digest(self.columns, self.length)
+        return values_digest(self.columns, self.length)
+
+    @property
+    def marks(self) -> str:
+        """What the catalogue keeps of ``runs``."""
+        return chosen(self.runs)
 
     @property
     def outcome(self) -> str:
@@ -77,6 +84,7 @@ def frames_of(series: Series, signals: SignalMap, first: int, last: int, allow: 
     mapped = signals.number_columns
     lacking = sum(np.isnan(series.columns[column][rows]).astype(np.int64) for column in mapped)
     missing = np.asarray(lacking * 2 > len(mapped))
+    adapter = signals.embodiment.adapter if signals.embodiment else None
     columns: dict[str, Array32] = {}
     for signal in signals.signals:
         values: Array64 = np.column_stack([series.columns[column][rows] for column in signal.columns])
@@ -89,7 +97,7 @@ def frames_of(series: Series, signals: SignalMap, first: int, last: int, allow: 
                 remedy="check the unit in the signal map; repair the recording",
             )
         converted[missing] = np.nan
-        columns[signal.key] = converted
+        columns[signal.key] = adapted(converted, adapter, signal.field, signal.role)
     labels: dict[str, Labels] = {}
     for label in signals.labels:
         if label.field not in allow:
@@ -100,19 +108,19 @@ def frames_of(series: Series, signals: SignalMap, first: int, last: int, allow: 
             found[words == word] = int(value)
         found[missing] = UNKNOWN
         labels[label.field] = found
-    allowed = {s.key for s in signals.signals if s.field in allow}
+    allowed = {s.key for s in signals.signals if s.field in allow} | signals.private_keys
     return Frames(
         columns={key: values for key, values in columns.items() if key in allowed},
         labels=labels,
         stamps_ns=series.stamps_ns[rows],
         clock=series.clock,
-        content=_digest(columns, last - first),
-        marks=marks_of(columns),
+        content=values_digest(columns, last - first),
+        runs=runs_of(columns),
         missing_rows=int(missing.sum()),
     )
 
 
-def _digest(columns: Mapping[str, Array32], length: int) -> str:
+def values_digest(columns: Mapping[str, Array32], length: int) -> str:
     """SHA-256 over a canonical header and the little-endian values, field by field in the order of names."""
     keys = sorted(columns)
     header = {

@@ -62,8 +62,9 @@ def owners(
 
 
 def _refused(series: Series, unit: UnitKey, first: int, last: int, *, found: int) -> UnitRefusedError:
+    at, end = series.span(first, last)
     return UnitRefusedError(
         need=f"one {unit.kind} for each episode, by column {ascii(unit.column)[:80]}",
-        found=f"{found} in {series.name}, rows {first} to {last}",
+        found=f"{found} in {series.name}, rows {at} to {end}",
         remedy=f"cut episodes where the {unit.kind} changes: segment by that column; or repair the column",
     )

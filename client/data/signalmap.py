@@ -9,13 +9,19 @@
     label   = [{field = "grip_lost", column = "grip_lost", values = {"True" = true, "False" = false}}]
     unit    = {kind = "work-piece", column = "cycle", space = "cell-2"}
     embodiment = {class = "6r-arm", dof = 6, action_space = "none"}
+    source  = {kind = "deployed", model = "sha256:..."}
     task    = "pick-place"
 
 - ``profile = "ur-rtde/1"`` brings the keys of a shipped profile; keys of the file replace those of the
-  profile.
+  profile. Only profiles in `TESTED_PROFILES` were tested on real recordings; an import by another says so.
+- ``optional = true`` in a signal or label: it is left out where the source has none of its columns, because
+  most controllers log what their owner chose. A source that has some of them is still refused.
 - A row counter is no clock: ``unit = "count"`` needs ``rate_hz`` and gives kind ``derived``, as does a clock
   without a column.
-- ``secret`` columns are dropped while reading; a map that also maps one is refused.
+- ``secret`` patterns know ranges as ``signal`` does, and take any case and blanks around a name: a name that
+  is written otherwise than thought must not slip through. Those that no column has are counted (`unmatched`).
+- ``secret`` columns are dropped while reading; a map that also maps one is refused. With ``keep_private``
+  it is stored, marked, and opened by nothing but `personalise`, as are site-private fields (``x_...``).
 - ``unit`` names the column that says whose an episode is: all episodes with one value are one unit of
   protection. The value itself is never stored. ``space`` tells equal numbers of unrelated counters apart.
   Without ``unit`` each episode is a unit of its own.
@@ -29,20 +35,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
+import functools
+import glob
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from client.data.embodiment import Embodiment
 from client.data.errors import DataError, MapInvalidError, MissingColumnError
 from client.data.maplines import line_of
-from client.data.units import FIELD_RULES, UNITS
+from client.data.mapnames import quoted
+from client.data.units import FIELD_RULES, ROTATION, UNITS
 from policies.encoding import digest
 from policies.limits import SIGNALMAP_BYTES, SIGNALS
+from policies.messages import EMBODIMENT_CLASSES
 from policies.privacy.constants import asked_statistic, private_statistic
 
 if TYPE_CHECKING:
@@ -50,6 +62,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "TESTED_PROFILES",
     "Clock",
     "Embodiment",
     "Label",
@@ -62,14 +75,21 @@ __all__ = [
     "parse_map",
 ]
 
+TESTED_PROFILES: Final = frozenset({"ur-rtde/1"})  # read real recordings, with figures that a test repeats
+
+_SAID: Final = {
+    "extra_forbidden": "keys that a signal map knows",
+    "missing": "this key, which every map needs",
+    "too_short": "at least one entry",
+}
 _REMEDY: Final = "correct the signal map"
 _SHOWN: Final = 5
-_ROTVEC: Final = 3
+_ANGLES: Final = 3  # of a rotation vector, or about three axes
 _RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CANONICAL: Final = re.compile(r"^(?P<field>[a-z_]+?)(?:_(?P<index>\d+))?$")
+_CANONICAL: Final = re.compile(r"(?P<field>[a-z_]{1,40}?)(?:_(?P<index>[0-9]{1,3}))?")
 _NAME = r"^[a-z][a-z0-9_]{0,39}$"
 _WORDS_OF_THE_SOURCE: Final = frozenset(
-    ("column", "columns", "field", "high", "profile", "secret", "space", "task", "values")
+    ("column", "columns", "field", "high", "joint_names", "profile", "secret", "space", "task", "values")
 )
 
 FieldName = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -95,7 +115,7 @@ class Clock(_Part):
     column: Column | None = None
     unit: Literal["rfc3339", "s", "ms", "us", "ns", "count"] = "count"
     kind: Literal["host", "controller", "derived", "simulation"] = "derived"
-    rate_hz: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    rate_hz: Annotated[float, Field(ge=0.01, le=100_000)] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Clock:
@@ -112,11 +132,13 @@ class Clock(_Part):
 class Segment(_Part):
     """How a continuous recording is cut into episodes (client.data.segment)."""
 
-    by: Literal["column", "edge", "idle", "file"] = "file"
+    by: Literal["column", "edge", "idle", "file", "window"] = "file"
     column: Column | None = None
     high: tuple[str, ...] = ("True", "true", "1")
     below: Annotated[float, Field(gt=0)] | None = None
     for_s: Annotated[float, Field(gt=0)] | None = None
+    length_s: Annotated[float, Field(gt=0)] | None = None
+    every_s: Annotated[float, Field(gt=0)] | None = None
     max_gap_s: Annotated[float, Field(gt=0)] | None = None
     min_frames: Annotated[int, Field(ge=1)] = 1
 
@@ -133,15 +155,11 @@ class Segment(_Part):
             raise ValueError(f'column, for by = "{self.by}"')
         if self.by == "idle" and (self.below is None or self.for_s is None):
             raise ValueError('below (rad/s) and for_s, for by = "idle"')
+        if self.by == "window" and self.length_s is None:
+            raise ValueError('length_s, for by = "window"')
+        if self.every_s is not None and self.every_s != self.length_s:
+            raise ValueError("windows that follow each other: a frame belongs to exactly one episode")
         return self
-
-
-class Embodiment(_Part):
-    """The robot's class, joints and action space, as a descriptor may name them."""
-
-    class_: str = Field(alias="class")
-    dof: Annotated[int, Field(ge=1, le=64)]
-    action_space: Literal["ee-delta", "joint-pos", "joint-vel", "joint-torque", "none"]
 
 
 class Label(_Part):
@@ -150,6 +168,20 @@ class Label(_Part):
     field: FieldName
     column: Column
     values: dict[str, bool]
+    optional: bool = False
+
+
+class Source(_Part):
+    """Who acted: ``deployed`` with the digest of the model, or people and programs."""
+
+    kind: Literal["recorded", "deployed"] = "recorded"
+    model: Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Source:
+        if (self.kind == "deployed") != bool(self.model):
+            raise ValueError('the digest of the model, for kind "deployed" and for no other')
+        return self
 
 
 class UnitKey(_Part):
@@ -165,6 +197,7 @@ class _RawSignal(_Part):
     columns: list[Column] = Field(min_length=1)
     unit: str
     role: Literal["observation", "action"]
+    optional: bool = False
 
 
 class _RawMap(_Part):
@@ -178,6 +211,8 @@ class _RawMap(_Part):
     label: list[Label] = Field(default_factory=list)
     unit: UnitKey | None = None
     embodiment: Embodiment | None = None
+    keep_private: bool = False
+    source: Source = Field(default_factory=Source)
     task: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "task"
 
 
@@ -189,6 +224,7 @@ class Signal:
     role: Literal["observation", "action"]
     columns: tuple[str, ...]
     unit: str
+    optional: bool = False
 
     @property
     def key(self) -> str:
@@ -198,7 +234,7 @@ class Signal:
     @property
     def size(self) -> int:
         """Values per frame in the store."""
-        return 4 if self.unit == "rotvec" else len(self.columns)
+        return 4 if UNITS[self.unit].dimension == ROTATION else len(self.columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +251,9 @@ class SignalMap:
     unit: UnitKey | None
     embodiment: Embodiment | None
     task: str
+    profile: str | None = None
+    keep_private: bool = False
+    source: Source = dataclasses.field(default_factory=Source)
 
     @property
     def digest(self) -> str:
@@ -235,7 +274,38 @@ class SignalMap:
 
     def is_secret(self, column: str) -> bool:
         """Whether a column must be dropped while reading."""
-        return any(fnmatch.fnmatchcase(column, pattern) for pattern in self.secret)
+        return self._names_secret(column) and not (self.keep_private and column in self.number_columns)
+
+    def _names_secret(self, column: str) -> bool:
+        return any(_matches(column, patterns) for patterns in map(_patterns, self.secret))
+
+    def unmatched(self, channels: Iterable[str]) -> tuple[str, ...]:
+        """Patterns of ``secret`` that no channel has: a word that protects nothing."""
+        names = tuple(channels)
+        return tuple(one for one in self.secret if not any(_matches(name, _patterns(one)) for name in names))
+
+    @property
+    def private_keys(self) -> frozenset[str]:
+        """Columns of the store that never leave the site: ``x_`` fields, and secret ones that are kept."""
+        return frozenset(
+            s.key
+            for s in self.signals
+            if s.field.startswith("x_") or any(self._names_secret(column) for column in s.columns)
+        )
+
+    def kept_private(self, columns: Iterable[str]) -> SignalMap:
+        """The map that keeps these mapped columns to the site, as it says itself or not."""
+        mine = [glob.escape(one) for one in columns if one in self.number_columns]
+        return replace(self, secret=(*self.secret, *mine), keep_private=True) if mine else self
+
+    def fitted(self, channels: Iterable[str]) -> SignalMap:
+        """This map without its optional parts of which a source has no column at all."""
+        there = set(channels)
+        return replace(
+            self,
+            signals=tuple(s for s in self.signals if not s.optional or there.intersection(s.columns)),
+            labels=tuple(one for one in self.labels if not one.optional or one.column in there),
+        )
 
     def require(self, channels: Iterable[str], where: str) -> None:
         """Refuses a source that lacks a mapped column.
@@ -281,7 +351,11 @@ def parse_map(data: bytes) -> SignalMap:
         text = data.decode("utf-8")
         document = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _refuse("TOML", str(error)) from error
+        raise MapInvalidError(
+            need="a file in TOML",
+            found=str(error)[:120],
+            remedy="correct that place; a table in { } stays on one line, a list in [ ] may go on",
+        ) from error
     if "profile" in document:
         document = {**_profile(str(document["profile"]), text), **document}
     asked = asked_statistic(document, names=_WORDS_OF_THE_SOURCE)
@@ -293,7 +367,8 @@ def parse_map(data: bytes) -> SignalMap:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _refuse(f"{first['msg']}", f"{where or 'the map'}{_line(text, *first['loc'])}") from error
+        need = _SAID.get(first["type"], first["msg"].removeprefix("Input should be "))
+        raise _refuse(need, f"{where or 'the map'}{_line(text, *first['loc'])}") from error
     return _checked(raw, data, text)
 
 
@@ -309,16 +384,18 @@ def canonical_map(channels: Mapping[str, str], *, task: str = "task") -> SignalM
 
     Raises:
         MissingColumnError: A field lacks one of its components.
+        MapInvalidError: A channel that the map needs has a name that cannot stand in it.
     """
     found: dict[tuple[str, str], dict[int, str]] = {}
     labels = []
     for channel, name in channels.items():
         if channel.startswith("label."):  # a folder that our own store wrote
             labels.append(
-                f'  {{field = "{name}", column = "{channel}", values = {{"1" = true, "0" = false}}}},\n'
+                f"  {{field = {quoted(name)}, column = {quoted(channel)}, "
+                'values = {"1" = true, "0" = false}},\n'
             )
             continue
-        match = _CANONICAL.match(name)
+        match = _CANONICAL.fullmatch(name)
         if match is None or match["field"] not in FIELD_RULES:
             continue
         role = "action" if channel.split(".", 1)[0] == "action" else "observation"
@@ -334,7 +411,7 @@ def canonical_map(channels: Mapping[str, str], *, task: str = "task") -> SignalM
                 found=f"only {len(components)} of {field}",
                 remedy="record all components of the field, or map it by a signal map",
             )
-        names = ", ".join(f'"{_escape(components[i])}"' for i in range(needed))
+        names = ", ".join(quoted(components[i]) for i in range(needed))
         lines.append(
             f'  {{field = "{field}", columns = [{names}], '
             f'unit = "{_default_unit(field)}", role = "{role}"}},\n'
@@ -347,10 +424,6 @@ def canonical_map(channels: Mapping[str, str], *, task: str = "task") -> SignalM
     )
 
 
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
 def _default_unit(field: str) -> str:
     dimensions = FIELD_RULES[field].dimensions
     if dimensions == {"m", "rad"} and field != "joint_pos":
@@ -359,7 +432,7 @@ def _default_unit(field: str) -> str:
     for unit in order:
         if unit in dimensions:
             return unit
-    return min(dimensions - {"rotvec"})
+    return min(dimensions - {ROTATION})
 
 
 def _profile(name: str, text: str) -> dict[str, Any]:
@@ -372,7 +445,13 @@ def _profile(name: str, text: str) -> dict[str, Any]:
 
 def _checked(raw: _RawMap, data: bytes, text: str) -> SignalMap:
     signals = tuple(
-        Signal(field=s.field, role=s.role, columns=_expand(s.columns, text, number), unit=s.unit)
+        Signal(
+            field=s.field,
+            role=s.role,
+            columns=_expand(s.columns, _line(text, "signal", number)),
+            unit=s.unit,
+            optional=s.optional,
+        )
         for number, s in enumerate(raw.signal)
     )
     keys = [(signal.key, ("signal", number)) for number, signal in enumerate(signals)]
@@ -381,10 +460,16 @@ def _checked(raw: _RawMap, data: bytes, text: str) -> SignalMap:
     mapped = [(column, ("signal", at)) for at, signal in enumerate(signals) for column in signal.columns]
     _check_once(keys, "field", text)
     _check_once(mapped, "column", text)
+    if len(_expand(raw.secret, _line(text, "secret"))) > SIGNALS:
+        raise _refuse(f"at most {SIGNALS} secret columns", f"more{_line(text, 'secret')}")
     if len(columns) > SIGNALS:
         raise _refuse(f"at most {SIGNALS} signals", str(len(columns)))
     for number, signal in enumerate(signals):
         _check_signal(signal, raw.embodiment, _line(text, "signal", number))
+    robot = raw.embodiment
+    if robot is not None and robot.class_ not in EMBODIMENT_CLASSES:
+        need = "one of the classes " + " ".join(sorted(EMBODIMENT_CLASSES))
+        raise _refuse(need, f"{ascii(robot.class_)[:40]}{_line(text, 'embodiment', 'class')}")
     found = SignalMap(
         text=data,
         table=raw.table,
@@ -396,8 +481,12 @@ def _checked(raw: _RawMap, data: bytes, text: str) -> SignalMap:
         unit=raw.unit,
         embodiment=raw.embodiment,
         task=raw.task,
+        profile=raw.profile,
+        keep_private=raw.keep_private,
+        source=raw.source,
     )
-    shown = next((c for c in (*columns, *found.text_columns) if found.is_secret(c)), None)
+    clock = [raw.clock.column] if raw.clock and raw.clock.column else []
+    shown = next((c for c in (*clock, *columns, *found.text_columns) if found.is_secret(c)), None)
     if shown:
         raise _refuse("secret columns that are not mapped", f"{shown} in both{_line(text, 'secret')}")
     return found
@@ -426,13 +515,24 @@ def _check_signal(signal: Signal, embodiment: Embodiment | None, line: str) -> N
     if rule.sizes and len(signal.columns) not in rule.sizes:
         sizes = " or ".join(str(size) for size in sorted(rule.sizes))
         raise _refuse(f"{sizes} columns for {signal.field}", f"{len(signal.columns)}{line}")
-    if signal.unit == "rotvec" and len(signal.columns) != _ROTVEC:
-        raise _refuse("3 columns for a rotation vector", f"{len(signal.columns)}{line}")
+    if UNITS[signal.unit].dimension == ROTATION and len(signal.columns) != _ANGLES:
+        raise _refuse("3 columns for a rotation", f"{len(signal.columns)}{line}")
     if embodiment and signal.field.startswith("joint_") and len(signal.columns) < embodiment.dof:
         raise _refuse(f"{embodiment.dof} columns for {signal.field}", f"{len(signal.columns)}{line}")
 
 
-def _expand(columns: list[str], text: str, number: int) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=1024)
+def _patterns(secret: str) -> tuple[str, ...]:
+    """A word of ``secret`` as patterns for names without blanks around them, in lower case."""
+    return tuple(one.strip().casefold() for one in _expand([secret], ""))
+
+
+def _matches(column: str, patterns: tuple[str, ...]) -> bool:
+    name = column.strip().casefold()
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _expand(columns: Iterable[str], line: str) -> tuple[str, ...]:
     names: list[str] = []
     for column in columns:
         match = _RANGE.search(column)
@@ -441,7 +541,7 @@ def _expand(columns: list[str], text: str, number: int) -> tuple[str, ...]:
             continue
         first, last = int(match[1]), int(match[2])
         if last < first or last - first >= SIGNALS:
-            raise _refuse("a rising range of columns", f"{ascii(column)[:60]}{_line(text, 'signal', number)}")
+            raise _refuse("a rising range of columns", f"{ascii(column)[:60]}{line}")
         names += [column[: match.start()] + str(i) + column[match.end() :] for i in range(first, last + 1)]
     return tuple(names)
 
