@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes of the catalogue: signed descriptors in, descriptors and what they fit out."""
+"""Routes of the catalogue: signed descriptors and certificates in; what a caller may know of them out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+from fastapi import Query as QueryParam
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
 from broker.api.bodies import read_document
 from broker.api.once import Answer
 from broker.api.signed import MemberCall, PartyCall, json_response
+from policies.messages import EmbodimentClass, EpisodesBucket  # noqa: TC001  FastAPI reads the annotations
+from policies.shown_data import Sought, dcat_catalogue
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -21,20 +24,70 @@ __all__ = ["router"]
 
 router = APIRouter()
 
+Word = Annotated[str | None, QueryParam(max_length=80)]
+
 
 @router.post("/catalogue/descriptors")
-async def publish(call: MemberCall) -> Response:
+async def publish(call: MemberCall, shown: Literal["open", "fits"] = "open") -> Response:
     """Publishes the descriptor of one data set; a newer one replaces it."""
     found = call.services.catalogue.read(call.member, Envelope.from_json(read_document(call.body)))
 
     def effect(session: Session, _tx: LogTx) -> Answer:
-        return Answer(body=call.services.catalogue.publish(session, call.member, found))
+        return Answer(body=call.services.catalogue.publish(session, call.member, found, shown=shown))
 
     return await call.change(effect)
 
 
+@router.post("/catalogue/certificates")
+async def certify(call: MemberCall) -> Response:
+    """Publishes the certificate of quality that the next descriptor of a data set names."""
+    found = call.services.catalogue.read_certificate(
+        call.member, Envelope.from_json(read_document(call.body))
+    )
+
+    def effect(session: Session, _tx: LogTx) -> Answer:
+        return Answer(body=call.services.catalogue.certify(session, call.member, found))
+
+    return await call.change(effect)
+
+
+def _sought(
+    *,
+    embodiment_class: EmbodimentClass | None = None,
+    task: Word = None,
+    episodes: EpisodesBucket | None = None,
+    field: Word = None,
+    label: Word = None,
+    recipe: Word = None,
+    certified: bool = False,
+) -> Sought:
+    return Sought(
+        embodiment_class=embodiment_class,
+        task=task,
+        episodes=episodes,
+        field=field,
+        label=label,
+        recipe=recipe,
+        certified=certified,
+    )
+
+
+Asked = Annotated[Sought, Depends(_sought)]
+
+
 @router.get("/catalogue")
-async def catalogue(call: PartyCall) -> Response:
-    """Every data set: one's own in full, of others which recipes they fit; in full for operators."""
+async def catalogue(call: PartyCall, sought: Asked) -> Response:
+    """Data sets that have what is sought: one's own in full, of others what they show; all for operators."""
     with call.services.store.read() as session:
-        return json_response({"datasets": call.services.catalogue.list_for(session, call.known)})
+        found = call.services.catalogue.list_for(session, call.known, sought)
+    noted = [{"org": org, "dataset": dataset} for org, dataset in found.unverified]
+    return json_response({"datasets": found.datasets} | ({"unverified": noted} if noted else {}))
+
+
+@router.get("/catalogue/dcat")
+async def dcat(call: PartyCall, sought: Asked) -> Response:
+    """The same as a DCAT catalogue (JSON-LD)."""
+    with call.services.store.read() as session:
+        rows = call.services.catalogue.list_for(session, call.known, sought).datasets
+    origin = call.services.writer.origin
+    return json_response(dcat_catalogue(rows, publisher=origin, identifier=f"urn:iriai:{origin}:catalogue"))

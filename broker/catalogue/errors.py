@@ -6,13 +6,14 @@ What is wrong inside one is `policies.messages.DescriptorKeyError`.
 CatalogueError
   ForeignDescriptorError    catalogue.foreign    it describes another node's data
   CatalogueFullError        catalogue.full       as many data sets as one member may describe
+  NoCertificateError        catalogue.no-certificate   it names a certificate of quality that is not here
 """
 
 from __future__ import annotations
 
 from policies.errors import IriaiError
 
-__all__ = ["CatalogueError", "CatalogueFullError", "ForeignDescriptorError"]
+__all__ = ["CatalogueError", "CatalogueFullError", "ForeignDescriptorError", "NoCertificateError"]
 
 
 class CatalogueError(IriaiError):
@@ -33,4 +34,11 @@ class CatalogueFullError(CatalogueError):
     """The member describes as many data sets as it may."""
 
     code = "catalogue.full"
+    http_status = 409
+
+
+class NoCertificateError(CatalogueError):
+    """The descriptor names a certificate of quality that the broker does not hold for this data set."""
+
+    code = "catalogue.no-certificate"
     http_status = 409

@@ -4,28 +4,46 @@
 - A descriptor is a DSSE document of the node that sends it; `policies.messages.open_descriptor` says what
   may stand in it.
 - A newer descriptor of the same data set replaces the older one.
-- A member sees its own descriptors whole and of the others' which recipes they fit; operators see all.
+- A member sees its own descriptors whole, and of the others' what `policies.shown_data` says, or less where
+  their owner chose; operators see all. A search looks only at what the caller sees.
+- A certificate of quality comes before the descriptor that names it. Its content stays with its owner, the
+  operators and auditors; others see its digest, while it is the one that is held and says ``admitted``.
+- What is stored was verified when it came; a listing verifies it again, by the key that was in force then,
+  which must be of its owner's line (`broker.log.rotations`), for nodes change their keys. What does not
+  verify is left out, and named to operators: never an error for all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select
 
-from broker.catalogue.errors import CatalogueFullError, ForeignDescriptorError
+from broker.catalogue.errors import CatalogueFullError, ForeignDescriptorError, NoCertificateError
+from broker.log.rotations import Rotations
 from broker.membership.directory import Directory, Member, Operator
-from broker.store.tables import descriptor
+from broker.store.tables import certificate, descriptor
+from policies.errors import IriaiError, SignatureInvalidError
+from policies.identity import key_id, key_text, parse_key
 from policies.limits import DESCRIPTORS_PER_NODE
 from policies.messages import Descriptor, open_descriptor
+from policies.quality_certificate import QualityCertificate, open_certificate
+from policies.shown_data import Sought, open_view, whole_view
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Row, Table
+
     from broker.store import Session
     from policies.encoding import Json
+    from policies.shown_data import Shown
 
-__all__ = ["Catalogue", "Published"]
+__all__ = ["Catalogue", "Certified", "Listing", "Published"]
+
+_EVERYTHING = Sought()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +52,22 @@ class Published:
 
     descriptor: Descriptor
     envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """A certificate of quality whose signature and content hold, with its envelope."""
+
+    certificate: QualityCertificate
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a caller gets: data sets, and for operators those that do not verify (organisation, data set)."""
+
+    datasets: list[dict[str, Json]]
+    unverified: list[tuple[str, str]]
 
 
 class Catalogue:
@@ -58,50 +92,166 @@ class Catalogue:
             )
         return Published(descriptor=found, envelope=envelope)
 
-    def publish(self, session: Session, member: Member, published: Published) -> dict[str, Json]:
-        """Stores a descriptor in place of an older one of the same data set.
+    def read_certificate(self, member: Member, envelope: Envelope) -> Certified:
+        """A member's certificate of quality; before any transaction.
+
+        Raises:
+            SignatureInvalidError, EncodingError, CertificateInvalidError: See `open_certificate`.
+            ForeignDescriptorError: It names another node.
+        """
+        found = open_certificate(envelope, member.key)
+        if found.node != member.node:
+            raise ForeignDescriptorError(
+                need=f"a certificate of {member.node}",
+                found=found.node,
+                remedy="let each node publish its own data sets",
+            )
+        return Certified(certificate=found, envelope=envelope)
+
+    def certify(self, session: Session, member: Member, certified: Certified) -> dict[str, Json]:
+        """Stores a certificate in place of an older one of the same data set.
 
         Raises:
             CatalogueFullError: As many data sets as one member may describe.
         """
-        name, shown = published.descriptor.dataset, published.descriptor.digest
-        mine = descriptor.c.node_id == member.node
-        session.execute(delete(descriptor).where(mine & (descriptor.c.dataset == name)))
-        if (
-            session.scalar(select(func.count()).select_from(descriptor).where(mine)) or 0
-        ) >= DESCRIPTORS_PER_NODE:
+        name, digest = certified.certificate.dataset, certified.certificate.digest
+        self._replace(session, certificate, member, name)
+        session.execute(
+            insert(certificate).values(
+                node_id=member.node,
+                dataset=name,
+                digest=digest,
+                bytes=certified.envelope.to_bytes(),
+                signed_by=key_text(member.key),
+            )
+        )
+        return {"dataset": name, "digest": digest}
+
+    def publish(
+        self, session: Session, member: Member, published: Published, *, shown: Shown = "open"
+    ) -> dict[str, Json]:
+        """Stores a descriptor in place of an older one of the same data set.
+
+        Args:
+            session: Of the change.
+            member: Whose it is.
+            published: From `read`.
+            shown: What other members see of it.
+
+        Raises:
+            CatalogueFullError: As many data sets as one member may describe.
+            NoCertificateError: It names a certificate that is not here.
+        """
+        found = published.descriptor
+        self._check_certificate(session, member, found)
+        self._replace(session, descriptor, member, found.dataset)
+        session.execute(
+            insert(descriptor).values(
+                node_id=member.node,
+                dataset=found.dataset,
+                digest=found.digest,
+                bytes=published.envelope.to_bytes(),
+                shown=shown,
+                signed_by=key_text(member.key),
+            )
+        )
+        return {"dataset": found.dataset, "digest": found.digest}
+
+    def _check_certificate(self, session: Session, member: Member, found: Descriptor) -> None:
+        if found.quality is None:
+            return
+        here = (certificate.c.node_id == member.node) & (certificate.c.dataset == found.dataset)
+        if session.scalar(select(certificate.c.digest).where(here)) != found.quality:
+            raise NoCertificateError(
+                need=f"the certificate {found.quality[:19]} of {found.dataset}, published before",
+                found="another one, or none",
+                remedy="iriai-node data publish sends both",
+            )
+
+    def _replace(self, session: Session, table: Table, member: Member, dataset: str) -> None:
+        """Makes room for a row: the older one of the same data set goes."""
+        mine = table.c.node_id == member.node
+        session.execute(delete(table).where(mine & (table.c.dataset == dataset)))
+        if (session.scalar(select(func.count()).select_from(table).where(mine)) or 0) >= DESCRIPTORS_PER_NODE:
             raise CatalogueFullError(
                 need=f"at most {DESCRIPTORS_PER_NODE} data sets",
                 found="more",
                 remedy="describe fewer, larger data sets",
             )
-        session.execute(
-            insert(descriptor).values(
-                node_id=member.node, dataset=name, digest=shown, bytes=published.envelope.to_bytes()
-            )
-        )
-        return {"dataset": name, "digest": shown}
 
-    def list_for(self, session: Session, caller: Member | Operator) -> list[dict[str, Json]]:
-        """Descriptors of all active members, by node and data set."""
+    def list_for(self, session: Session, caller: Member | Operator, sought: Sought = _EVERYTHING) -> Listing:
+        """Data sets of all active members that have what is sought, by node and data set."""
+        listed: list[dict[str, Json]] = []
+        unverified = []
+        for owner, row, keys, held in self._stored(session):
+            try:
+                found = open_descriptor(Envelope.from_bytes(row.bytes), keys.of(row))
+            except IriaiError:
+                unverified.append((owner.org, str(row.dataset)))
+                continue
+            certified = found.quality is not None and found.quality == _admitting(held, keys)
+            whole = isinstance(caller, Operator) or caller.org == owner.org
+            view = whole_view(found) if whole else open_view(found, shown=row.shown, certified=certified)
+            if sought.matches(view, certified=certified):
+                listed.append(_listed(owner, row, view, whole=whole, certified=certified))
+        return Listing(datasets=listed, unverified=unverified if isinstance(caller, Operator) else [])
+
+    def _stored(self, session: Session) -> Iterator[tuple[Member, Row[Any], _Line, Row[Any] | None]]:
+        """Descriptors of active members, each with its owner's line of keys and the certificate beside it."""
+        rotations = Rotations.read(session)
         members = {one.node: one for one in self._directory.members() if one.active}
         rows = session.execute(select(descriptor).order_by(descriptor.c.node_id, descriptor.c.dataset)).all()
-        listed = []
+        held = {(row.node_id, row.dataset): row for row in session.execute(select(certificate))}
         for row in rows:
             owner = members.get(row.node_id)
-            if owner is None:
-                continue
-            envelope = Envelope.from_bytes(row.bytes)
-            found = open_descriptor(envelope, owner.key)
-            whole = isinstance(caller, Operator) or caller.org == owner.org
-            listed.append(
-                {
-                    "org": owner.org,
-                    "legal_name": owner.legal_name,
-                    "dataset": row.dataset,
-                    "digest": row.digest,
-                    "fits": [one.model_dump() for one in found.fits],
-                    "envelope": envelope.to_json() if whole else None,
-                }
+            if owner is not None:
+                line = _Line(frozenset(rotations.line(owner.key_id)))
+                yield owner, row, line, held.get((row.node_id, row.dataset))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The keys that a member has or had, by their ids."""
+
+    ids: frozenset[str]
+
+    def of(self, row: Row[Any]) -> bytes:
+        """The key that signed a row.
+
+        Raises:
+            IriaiError: It is no key, or of another line.
+        """
+        key = parse_key(row.signed_by)
+        if key_id(key) not in self.ids:
+            raise SignatureInvalidError(
+                need="a key that the member has or had",
+                found=key_id(key),
+                remedy="let the member publish it again",
             )
-        return listed
+        return key
+
+
+def _admitting(row: Row[Any] | None, keys: _Line) -> str | None:
+    """Digest of a certificate that is held, verifies and says ``admitted``."""
+    if row is None:
+        return None
+    try:
+        found = open_certificate(Envelope.from_bytes(row.bytes), keys.of(row))
+    except IriaiError:
+        return None
+    return found.digest if found.verdict == "admitted" else None
+
+
+def _listed(
+    owner: Member, row: Row[Any], view: dict[str, Any], *, whole: bool, certified: bool
+) -> dict[str, Json]:
+    return {
+        "org": owner.org,
+        "legal_name": owner.legal_name,
+        "dataset": row.dataset,
+        "digest": row.digest if whole else None,
+        "certified": certified and view.get("quality") is not None,
+        "fits": view["fits"],
+        "view": view,
+        "envelope": Envelope.from_bytes(row.bytes).to_json() if whole else None,
+    }

@@ -17,6 +17,7 @@ import typer
 
 from broker.cli.audit import audit as audit_group
 from broker.cli.audit import auditor as auditor_group
+from broker.cli.catalogue import catalogue as catalogue_group
 from broker.cli.db import db as db_group
 from broker.cli.dsp import dsp as dsp_group
 from broker.cli.incident import incident as incident_group
@@ -38,6 +39,7 @@ release = typer_group("Candidates and released models.")
 for _name, _group in (
     ("operator", operator),
     ("contract", contract_group),
+    ("catalogue", catalogue_group),
     ("run", run),
     ("release", release),
     ("audit", audit_group),

@@ -118,7 +118,7 @@ class Permits:
             secure_aggregation=self._summed,
             group_mac=self._tagged,
             reply_slot_ms=self._contract.privacy.reply_slot_ms or 0,  # the nodes' desks keep it
-            seed_set=NO_SEED if recipe.start is None else recipe.start.seed_set,
+            seed_set=NO_SEED if recipe.start is None else recipe.start.seed_set or NO_SEED,
             seed_consents=self._on_record(session),
         )
         return judge(self._contract, point="broker", request=request, state=state, entropy=tools.entropy)

@@ -269,6 +269,6 @@ def _leaks(report: Mapping[str, Any], contract: Contract, recipe: Recipe) -> Lea
     """What the report of an evaluation says of leaks; nothing is known before there is one."""
     return leak_facts(
         report,
-        fields=(one.field for one in recipe.inputs),
+        fields=recipe.observed,
         secrets=(field for one in contract.fields.trade_secret for field in one.fields),
     )

@@ -35,6 +35,7 @@ __all__ = [
     "approval",
     "auditor",
     "candidate",
+    "certificate",
     "contract_annex",
     "contract_document",
     "contract_notice",
@@ -172,7 +173,23 @@ idempotency = _table(
 
 # catalogue and contracts
 descriptor = _table(
-    "descriptor", main, _key_text("node_id"), _key_text("dataset"), _text("digest"), _bytes("bytes")
+    "descriptor",
+    main,
+    _key_text("node_id"),
+    _key_text("dataset"),
+    _text("digest"),
+    _bytes("bytes"),
+    _text("shown"),
+    _text("signed_by"),
+)
+certificate = _table(
+    "certificate",
+    main,
+    _key_text("node_id"),
+    _key_text("dataset"),
+    _text("digest"),
+    _bytes("bytes"),
+    _text("signed_by"),
 )
 contract_document = _table(
     "contract_document",
