@@ -17,8 +17,10 @@ import typer
 
 from client.answers import Answer
 from client.cli.audit import audit as audit_group
+from client.cli.catalogue import catalogue as catalogue_group
 from client.cli.chain import chain as chain_group
 from client.cli.life import contract as contract_group
+from client.cli.models import models as models_group
 from client.cli.options import (
     FOLDER,
     All,
@@ -27,7 +29,6 @@ from client.cli.options import (
     Lang,
     Language,
     Open,
-    Reader,
     Yes,
     ask,
     command,
@@ -38,6 +39,9 @@ from client.cli.options import (
     tell,
 )
 from client.cli.privacy import privacy as privacy_group
+from client.cli.recipe import recipe as recipe_group
+from client.cli.record import data as data_group
+from client.cli.runs import runs as runs_group
 from client.cli.seed import seed as seed_group
 from client.cli.statement import statement as statement_group
 from client.cli.witness import witness as witness_group
@@ -56,19 +60,20 @@ _TIGHTEN = (
 _WAIVE = "You are about to give up the privacy of these data under this contract, for good:"
 
 app = group("A manufacturer's node: its data, its contract, its budget, its models.")
-data = group("Recordings: import, describe, publish the description.")
 guard = group("What this node's own gate decided.")
 budget = group("How much privacy is spent.")
 outbox = group("What left this site.")
 receipts = group("Proofs that the log holds what this node sent.")
 release = group("Candidates at the release gate, and your vote.")
-models = group("Released models: fetch them, train them on at home.")
 for _name, _one in (
-    ("data", data),
+    ("data", data_group),
+    ("catalogue", catalogue_group),
     ("contract", contract_group),
     ("guard", guard),
     ("budget", budget),
     ("privacy", privacy_group),
+    ("recipe", recipe_group),
+    ("runs", runs_group),
     ("seed", seed_group),
     ("outbox", outbox),
     ("chain", chain_group),
@@ -76,7 +81,7 @@ for _name, _one in (
     ("witness", witness_group),
     ("audit", audit_group),
     ("release", release),
-    ("models", models),
+    ("models", models_group),
     ("statement", statement_group),
 ):
     app.add_typer(_one, name=_name)
@@ -166,47 +171,6 @@ def doctor(home: Home) -> Answer:
     from client.doctor import doctor as checks
 
     return checks(home.need(), clock=SystemClock(), entropy=SystemEntropy())
-
-
-@command(data, "add")
-def data_add(
-    path: Path,
-    *,
-    dataset: Annotated[str, typer.Option(help="Name, as the contract lists it.")],
-    signal_map: Annotated[
-        Path | None, typer.Option("--map", help="TOML: which channel is which field.")
-    ] = None,
-    digest: Annotated[
-        str | None, typer.Option("--contract", help="Digest, 12 hex digits do; the newest if left out.")
-    ] = None,
-    reader: Reader = None,
-    no_publish: Annotated[bool, typer.Option("--no-publish", help="Keep the descriptor here.")] = False,
-    one: Open,
-) -> Answer:
-    """Imports a recording under the contract's field list; only a coarse, signed descriptor leaves."""
-    from client import catalogue
-    from client.contract.reading import resolve
-
-    return catalogue.data_add(
-        one.member,
-        one.shelf,
-        one.outbox,
-        path,
-        dataset=dataset,
-        signal_map=signal_map,
-        contract=None if digest is None else resolve(one.member, one.shelf, digest),
-        rules=load_settings(one.home).local,
-        publish=not no_publish,
-        source_format=reader,
-    )
-
-
-@command(data, "list")
-def data_list(home: Home) -> Answer:
-    """Data sets of this site; nothing of this leaves."""
-    from client import catalogue
-
-    return catalogue.data_list(home.need())
 
 
 @command(guard, "log")
@@ -387,30 +351,6 @@ def release_veto(
 ) -> Answer:
     """Votes against a candidate; a vetoed one cannot be pulled by anybody."""
     return _vote(one, candidate, verdict="veto", clause=clause)
-
-
-@command(models, "list")
-def models_list(one: Open) -> Answer:
-    """Released models, and which of them are here."""
-    from client import models as shelf
-
-    return shelf.models_list(one.member)
-
-
-@command(models, "pull")
-def models_pull(model: str, one: Open) -> Answer:
-    """Fetches a released model that the contract lets you have, and checks bytes and statement."""
-    from client import models as shelf
-
-    return shelf.pull(one.member, one.shelf, model)
-
-
-@command(models, "personalise")
-def models_personalise(model: str, home: Home) -> Answer:
-    """Trains a pulled model on at home and keeps the better of the two."""
-    from client import models as shelf
-
-    return shelf.personalise(home.need(), model)
 
 
 def main() -> None:

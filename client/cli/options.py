@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+import typer.core
 
 from client.answers import Answer, finish, plain
 from client.clock import SystemClock
@@ -36,6 +37,8 @@ from client.settings import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import click
 
     from client.contract.shelf import ContractShelf
     from client.membership import Member
@@ -88,6 +91,14 @@ class Language(StrEnum):
 Lang = Annotated[Language, typer.Option("--lang", help="Language of the words.")]
 
 
+class _Command(typer.core.TyperCommand):
+    """A command whose help shows brackets as they are: Typer escapes them for a printer that is off here."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Text of ``--help``."""
+        return super().get_help(ctx).replace("\\[", "[")
+
+
 def group(words: str) -> typer.Typer:
     """A group of commands."""
     return typer.Typer(
@@ -116,7 +127,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Body], Body]:
             end(lambda: _in_its_place(body, own, given), as_json=as_json)
 
         vars(entry)["__signature__"] = _signature(own)  # what Typer reads instead
-        group.command(name, help=body.__doc__)(entry)
+        group.command(name, help=body.__doc__, cls=_Command)(entry)
         return body
 
     return register

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What others were told about each data set, remembered at home: ``published/<data set>.json``.
+
+- What other members see (``open`` or ``fits``) is the owner's choice for the data set. It stays until the
+  owner makes another: publishing again never widens it by itself.
+- A word for a task leaves only if its owner said so for this data set, or if it is the task of a recipe that
+  this node signed. Other words of a recording are told to the owner and to nobody else.
+- Two descriptors in a row say more than one: how buckets move tells a count. So other content within
+  `AGAIN_DAYS` of the last one is refused, unless the owner gives a reason, which the outbox keeps. The same
+  content may always be sent; its certificate may be another.
+
+The record outlives the data set, as its lineage does.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from client.data.catalogue import check_dataset_name
+from client.data.errors import DescribedLatelyError, StoreDamagedError
+from client.settings import write_durably
+from policies.encoding import canonical, digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from client.settings import Home
+    from policies.messages import Descriptor
+    from policies.shown_data import Shown
+
+__all__ = [
+    "AGAIN_DAYS",
+    "Asked",
+    "Published",
+    "check_again",
+    "content_of",
+    "read_published",
+    "save_published",
+]
+
+AGAIN_DAYS: Final = 30
+_DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an owner asks for this time; what is left out stays as it was.
+
+    Attributes:
+        shown: What other members see: ``open`` or ``fits``.
+        tasks: Words for the tasks that others may know, all of them.
+        again: Why another descriptor follows so soon; empty where the owner gave no reason.
+    """
+
+    shown: Shown | None = None
+    tasks: tuple[str, ...] | None = None
+    again: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What was told last.
+
+    Attributes:
+        shown: What other members see.
+        tasks: Words for the tasks that the owner declared.
+        content: Digest of what the descriptor said (`content_of`); empty before the first one.
+        since_ms: When that content was sent for the first time.
+    """
+
+    shown: Shown = "open"
+    tasks: tuple[str, ...] = ()
+    content: str = ""
+    since_ms: int = 0
+
+    def asked(self, asked: Asked) -> Published:
+        """The record with what the owner asks for."""
+        return replace(
+            self,
+            shown=asked.shown or self.shown,
+            tasks=self.tasks if asked.tasks is None else tuple(sorted(set(asked.tasks))),
+        )
+
+    def told(self, content: str, now_ms: int) -> Published:
+        """The record once this content is sent."""
+        return self if content == self.content else replace(self, content=content, since_ms=now_ms)
+
+
+def content_of(descriptor: Descriptor) -> str:
+    """Digest of all that a descriptor says but for its certificate."""
+    said = descriptor.model_dump(by_alias=True)
+    del said["quality"]
+    return digest(canonical(said))
+
+
+def check_again(before: Published, content: str, now_ms: int, *, dataset: str, reason: str) -> bool:
+    """Whether the owner's reason is what lets this content follow the last one.
+
+    Raises:
+        DescribedLatelyError: Other content, too soon, and no reason.
+    """
+    days = (now_ms - before.since_ms) // _DAY_MS
+    if not before.content or content == before.content or days >= AGAIN_DAYS:
+        return False
+    if not reason.strip():
+        raise DescribedLatelyError(
+            need=f"{AGAIN_DAYS} days between two descriptors of {dataset} that say different things",
+            found=f"{max(days, 0)} days: others could count episodes by how the words change",
+            remedy=f'wait; or give a reason: iriai-node data publish {dataset} --again "REASON"',
+        )
+    return True
+
+
+def read_published(home: Home, dataset: str) -> Published:
+    """The record of a data set; an empty one where nothing was published yet.
+
+    Raises:
+        StoreDamagedError: The file is not what `save_published` writes.
+    """
+    path = _path(home, dataset)
+    try:
+        found = json.loads(path.read_bytes())
+        shown: Shown = "open" if found["shown"] == "open" else "fits"
+        return Published(**{**found, "shown": shown, "tasks": tuple(found["tasks"])})
+    except FileNotFoundError:
+        return Published()
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreDamagedError(
+            need="the note of what was published, as it was written",
+            found=f"{path.name}: {type(error).__name__}",
+            remedy="restore the file from a backup; or remove it and publish with --fits-only",
+        ) from error
+
+
+def save_published(home: Home, dataset: str, record: Published) -> None:
+    """Keeps the record of a data set."""
+    write_durably(_path(home, dataset), canonical({**asdict(record), "tasks": list(record.tasks)}))
+
+
+def _path(home: Home, dataset: str) -> Path:
+    return home.published / f"{check_dataset_name(dataset).replace('/', '+')}.json"
