@@ -17,6 +17,10 @@ class SystemClock:
         """Milliseconds since 1970-01-01T00:00:00Z."""
         return time.time_ns() // 1_000_000
 
+    def steady_ns(self) -> int:
+        """Nanoseconds of a clock that nobody sets: it only ever goes on."""
+        return time.monotonic_ns()
+
     def pause_ms(self, milliseconds: int) -> None:
         """Returns after so many milliseconds."""
         time.sleep(milliseconds / 1000)

@@ -8,7 +8,8 @@
 4. where the contract asks for canaries, the run's are drawn and committed to, durably
    (`client.audits.canaries`);
 5. budget is reserved once per run and touched, durably, before the first gradient;
-6. training; a halt that was said meanwhile keeps the update here, and the spend is told;
+6. training; a halt that was said meanwhile keeps the update here, and the spend is told. So it is where the
+   owner stopped the run: training ends between two steps;
 7. the passage lets the update leave. One that does not fit is kept here with its reason, and the spend is
    told;
 8. one transaction seals ``decision.recorded``, ``epsilon.spent`` (before the first one ``budget.opened``) and
@@ -25,8 +26,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from client.audits import canaries
 from client.budgets import training_mechanism
-from client.errors import DigestMismatchError
+from client.errors import DigestMismatchError, LocalRefusedError
 from client.federation.handlers import HandlerReply, Refusal
+from client.learning.errors import TrainingStoppedError
 from client.refusals import keep_refusal
 from client.telling import seal_spend, told_of
 from policies.exchange import tensor_spec
@@ -61,12 +63,14 @@ class Made:
         attempt: Whose budget paid for it.
         spends: What it cost; nothing without caps.
         made_with: Names of the code, of a private update.
+        stopped: Code of the refusal where the owner stopped the run meanwhile: there is no update then.
     """
 
     update: np.ndarray = field(repr=False)
     attempt: int
     spends: tuple[Spend, ...]
     made_with: MadeWith | None
+    stopped: str | None = None
 
     @property
     def receipt(self) -> dict[str, Any]:
@@ -217,7 +221,18 @@ class ContributeDuty:
             top.phase(header, "training")
 
         slot, step = (header.round, header.attempt), passage.grid_step
-        update = top.learner.update(seat, header.run, slot, weights, spend, canaries=planted, grid_step=step)
+        try:
+            update = top.learner.update(
+                seat, header.run, slot, weights, spend, canaries=planted, grid_step=step
+            )
+        except TrainingStoppedError:
+            return Made(
+                update=weights[:0],
+                attempt=header.attempt,
+                spends=tuple(spends),
+                made_with=None,
+                stopped=LocalRefusedError.code,
+            )
         made = Made(
             update=update,
             attempt=header.attempt,
@@ -229,7 +244,8 @@ class ContributeDuty:
 
     def _send(self, header: RequestHeader, judged: Judged, passage: Passage, made: Made) -> HandlerReply:
         top, seat, body = self._top, judged.seat, {"decision": judged.disclosed}
-        code, leaving, unfit = top.guard.stopped(header.contract), None, None
+        code = made.stopped or top.guard.stopped_here(header.run) or top.guard.stopped(header.contract)
+        leaving, unfit = None, None
         if code is None:
             try:
                 leaving = passage.leave(made)

@@ -108,7 +108,8 @@ class JudgeDuty:
 
     def _judge(self, header: RequestHeader, tensor: np.ndarray | None) -> HandlerReply:
         top = self._top
-        seat, candidate = top.guard.seat(header.contract, header.recipe), str(header.body["candidate"])
+        seat = top.guard.seat(header.contract, header.recipe, header.run)
+        candidate = str(header.body["candidate"])
         vote_slot, seen_slot = f"vote.cast {candidate}", f"evaluation.received {candidate}"
         clause = seat.held.contract.release.clause
         contract, revealed_slot = seat.held.contract, canaries.revealed_slot(header.run)

@@ -8,6 +8,7 @@
       AlreadyJoinedError     node.already-joined      another broker is pinned already
       NodeBusyError          node.busy                another process of this node holds the lock
       NoSuchThingError       node.not-found           a contract, run, model or candidate unknown here
+      FileTakenError         node.file-exists         a file that would be written over
       DigestMismatchError    node.digest-mismatch     bytes are not the ones that were named
       DoctorFailedError      node.doctor              at least one check failed
       NotConfirmedError      node.not-confirmed       a person has to say yes, and nobody did
@@ -35,6 +36,7 @@
     ReceiptFileError         node.receipt-file        receipts cannot be written to the folder that was named
     BundleFileError          node.bundle-file         the bundle cannot be written to the file that was named
     LaneBookError            node.lane-book           what is kept about a negotiation cannot be read
+    StoppedFileError         node.stopped-runs        which runs the owner stopped cannot be read
     OutboxError              outbox.damaged           the outbox on disk contradicts itself
     BacklogError             outbox.backlog           too many envelopes wait for a receipt
 
@@ -54,6 +56,7 @@ __all__ = [
     "DigestMismatchError",
     "DoctorFailedError",
     "EquivocationError",
+    "FileTakenError",
     "InviteError",
     "KeyFileError",
     "LaneBookError",
@@ -80,6 +83,7 @@ __all__ = [
     "SeedFitError",
     "SettingsError",
     "StaleOfferError",
+    "StoppedFileError",
     "TlsPinError",
     "UnwitnessedError",
     "remote_refusal",
@@ -138,6 +142,14 @@ class NoSuchThingError(NodeError):
     code = "node.not-found"
     exit_code = 3
     http_status = 404
+
+
+class FileTakenError(NodeError):
+    """A file that a command would write is there already; nothing is written over."""
+
+    code = "node.file-exists"
+    exit_code = 3
+    http_status = 409
 
 
 class DigestMismatchError(NodeError):
@@ -335,6 +347,14 @@ class LaneBookError(NodeError):
 
     code = "node.lane-book"
     exit_code = 7
+
+
+class StoppedFileError(NodeError):
+    """Which runs the owner stopped cannot be read: all of them are stopped until the owner says otherwise."""
+
+    code = "node.stopped-runs"
+    exit_code = 7
+    http_status = 409
 
 
 class BacklogError(NodeError):

@@ -5,9 +5,10 @@
   checked under the keys pinned in the contract. What a request says about itself decides nothing.
 - **Before anything happens.** `Guard.judge_round` answers for a training round before data are read,
   `Guard.judge_candidate` before held-out data are.
-- **Local rules only tighten.** ``local:paused``, ``local:dataset``, ``local:fields``, ``local:budget`` and
-  the owner's epsilon cap are added to the contract's findings; none can turn a refusal into a permission.
-  They are this site's affair: what they refuse is refused to the broker without a decision record.
+- **Local rules only tighten.** ``local:paused``, ``local:stopped`` (the run), ``local:dataset``,
+  ``local:fields``, ``local:budget`` and the owner's epsilon cap are added to the contract's findings; none
+  can turn a refusal into a permission. They are this site's affair: what they refuse is refused to the
+  broker without a decision record.
 - **What is done, not what is promised.** Whether an update leaves masked, and whether sums carry the members'
   tag, follows from the type of the request: ``train.sa_contribute`` masks, ``train.contribute`` does not. So
   a plain round is refused under a contract that requires secure aggregation, and the reverse too.
@@ -19,6 +20,9 @@
   broker's were taken over longer ago than `HALT_ASK_S`, they are asked for first; longer ago than
   `HALT_FRESH_S`, nobody knows whether a halt is in force, and everything is refused as well: so it ends
   where a broker asks for rounds and shows no notices, and where this node's own hearing is broken.
+- **Good enough data.** Where the recipe says what a data set's quality certificate must grant (``quality``),
+  a round begins only with a certificate that this node signed, that is still true of the data, and grants it
+  (``data.quality-refused``, `client.data.quality.admitting`). A guard that nobody told how to look refuses.
 - **No new round** begins under a contract that demands witnesses of the log while too few vouch for it
   (``log.unwitnessed``, `client.witnessing`): what would be entered could be taken back unseen.
 - Budget is looked at here (`Budgets`), and no ledger is opened; it is reserved and spent by the worker,
@@ -35,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 from client.budgets import cap_of, opening_cap, own_cap_of
 from client.contract.notices import Notices
 from client.contract.starts import Start, start_of
+from client.data.errors import QualityRefusedError
 from client.errors import LocalRefusedError
 from client.rows import Decided
 from client.secagg.agreed import REQUIRED, check_shares
@@ -77,7 +82,7 @@ if TYPE_CHECKING:
     from policies.privacy.plan import DpPlan
     from policies.recipe import Recipe
 
-__all__ = ["Guard", "Judged", "Seat"]
+__all__ = ["Guard", "Judged", "Seat", "seat_of"]
 
 _SALT_BYTES = 16
 _RESUME = "iriai-node contract lifecycle shows who halted it; every contributor has to resume"
@@ -90,6 +95,7 @@ class Seat:
 
     ``before`` are the versions that the contract superseded: their rounds, budget and imports count.
     ``start`` is what training begins with, ``lifetime`` the owner's cap over the life of new data.
+    ``recipe`` is the recipe as the data set reads it, ``run`` the run that is asked about, if there is one.
     """
 
     held: Held
@@ -102,6 +108,7 @@ class Seat:
     lifetime: str | None = None
     before: tuple[str, ...] = ()
     start: Start = field(default_factory=Start)
+    run: str = ""
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -117,6 +124,50 @@ class Seat:
     def party(self) -> str:
         """This node's short name in the contract."""
         return self.held.party.party
+
+
+def seat_of(
+    shelf: ContractShelf,
+    contract: str,
+    recipe: str,
+    *,
+    rules: LocalRules,
+    lineage: Callable[[str], str] = lambda _dataset: "",
+    site: Callable[[Recipe, str], Recipe] = lambda recipe, _dataset: recipe,
+    run: str = "",
+) -> Seat:
+    """This node's place under a contract and recipe, from local files alone: `Guard.seat` without a guard.
+
+    Raises:
+        NoSuchThingError: Contract, recipe or data set is not here.
+        RecipeVariantError: The data set fits no variant of the recipe.
+        RefusedError: The contract names no data set of this party for the recipe.
+    """
+    held = shelf.get(contract)
+    found = shelf.recipe(contract, recipe)
+    clause = held.contract.recipe(recipe)
+    names = clause.datasets_of(held.party.party) if clause is not None else ()
+    if clause is None or not names:
+        raise RefusedError(
+            need="a recipe that lists a data set of this party",
+            found=recipe,
+            remedy="ask the participants of the recipe only",
+            clause=clause.clause if clause is not None else None,
+        )
+    before = shelf.earlier(contract)
+    return Seat(
+        held=held,
+        clause=clause,
+        recipe=site(found, names[0]),
+        dataset=names[0],
+        lineage=lineage(names[0]),
+        cap=cap_of(held.contract, held.party.party, before),
+        own=own_cap_of(held.contract, held.party.party, rules, before),
+        lifetime=rules.epsilon_lifetime,
+        before=before,
+        start=start_of(shelf, held, found),
+        run=run,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +251,9 @@ class Guard:
         entropy: Entropy,
         ask: Callable[[Held], None] = lambda _held: None,
         vouched: Callable[[Held], None] = lambda _held: None,
+        certified: Callable[[Seat], None] | None = None,
+        site: Callable[[Recipe, str], Recipe] = lambda recipe, _dataset: recipe,
+        is_stopped: Callable[[str], bool] = lambda _run: False,
     ) -> None:
         """Sets the gate up.
 
@@ -215,6 +269,9 @@ class Guard:
             ask: Takes over what the broker shows of a contract's notices, if it can; never raises.
             vouched: Raises `UnwitnessedError` where a contract demands witnesses and too few vouch for the
                 log just now.
+            certified: Raises `DataError` where a data set is not as good as its recipe requires.
+            site: The recipe as a data set of this site reads it.
+            is_stopped: Whether the owner stopped a run.
         """
         self._shelf = shelf
         self._notices = Notices(shelf)
@@ -227,38 +284,26 @@ class Guard:
         self._entropy = entropy
         self._ask = ask
         self._vouched = vouched
+        self._site = site
+        self._is_stopped = is_stopped
+        self._certified = _never_certified if certified is None else certified
         self._asked: dict[str, int] = {}
 
-    def seat(self, contract: str, recipe: str) -> Seat:
+    def seat(self, contract: str, recipe: str, run: str = "") -> Seat:
         """This node's place under a contract and recipe, from local files.
 
         Raises:
             NoSuchThingError: Contract, recipe or data set is not here.
             RefusedError: The contract names no data set of this party for the recipe.
         """
-        held = self._shelf.get(contract)
-        found = self._shelf.recipe(contract, recipe)
-        clause = held.contract.recipe(recipe)
-        names = clause.datasets_of(held.party.party) if clause is not None else ()
-        if clause is None or not names:
-            raise RefusedError(
-                need="a recipe that lists a data set of this party",
-                found=recipe,
-                remedy="ask the participants of the recipe only",
-                clause=clause.clause if clause is not None else None,
-            )
-        before, rules = self._shelf.earlier(contract), self._rules()
-        return Seat(
-            held=held,
-            clause=clause,
-            recipe=found,
-            dataset=names[0],
-            lineage=self._lineage(names[0]),
-            cap=cap_of(held.contract, held.party.party, before),
-            own=own_cap_of(held.contract, held.party.party, rules, before),
-            lifetime=rules.epsilon_lifetime,
-            before=before,
-            start=start_of(self._shelf, held, found),
+        return seat_of(
+            self._shelf,
+            contract,
+            recipe,
+            rules=self._rules(),
+            lineage=self._lineage,
+            site=self._site,
+            run=run,
         )
 
     def judge_round(self, header: RequestHeader) -> Judged:
@@ -271,8 +316,10 @@ class Guard:
             SharesUnfitError: The plan shares its noise, and that protects nothing here.
             ThresholdError: So, and the contract's numbers carry no safe threshold.
             UnwitnessedError: The contract demands witnesses, and too few vouch for the log just now.
+            QualityRefusedError: The recipe requires a better certificate than the data set's.
+            CertificateVoidError: So, and it has none that is true of the data.
         """
-        seat = self.seat(header.contract, header.recipe)
+        seat = self.seat(header.contract, header.recipe, header.run)
         self._vouched(seat.held)
         masked, tagged = _sending(header, seat)
         state = self._state(seat.held)
@@ -300,6 +347,7 @@ class Guard:
         decision = evaluate(seat.held.contract, state, request)
         if decision.allow:
             check_shares(seat, header.run, masked)
+            self._certified(seat)
         salt = self._entropy.token_bytes(_SALT_BYTES)
         record = decision_bytes(
             decision,
@@ -329,7 +377,7 @@ class Guard:
             RefusedError: This party has left, or the contract has ended.
             LocalRefusedError: A rule of this site.
         """
-        seat = self.seat(header.contract, header.recipe)
+        seat = self.seat(header.contract, header.recipe, header.run)
         state, term = self._state(seat.held), seat.held.contract.term
         if not state.executed:
             raise NotExecutedError(need="all signatures", found="some are missing", remedy="wait for them")
@@ -356,7 +404,7 @@ class Guard:
                 contract has ended.
             HaltedError: A halt is in force, or nobody knows.
         """
-        seat = self.seat(header.contract, header.recipe)
+        seat = self.seat(header.contract, header.recipe, header.run)
         clause = seat.held.contract.aggregation
         if clause.secure_aggregation != REQUIRED:
             raise RefusedError(
@@ -367,6 +415,10 @@ class Guard:
             )
         _check_life(seat.held, self._state(seat.held), may_be=(IN_FORCE, SUPERSEDED))
         return seat
+
+    def stopped_here(self, run: str) -> str | None:
+        """Code of the refusal if this node's owner stopped a run since a decision; then nothing leaves."""
+        return LocalRefusedError.code if self._is_stopped(run) else None
 
     def stopped(self, contract: str) -> str | None:
         """Code of what was said since a decision that stops the work, or None: then nothing more leaves.
@@ -437,6 +489,10 @@ class Guard:
         found: list[Finding] = []
         if rules.paused:
             found.append(_against("paused", "not paused", "paused", "iriai-node resume"))
+        if seat.run and self._is_stopped(seat.run):
+            found.append(
+                _against("stopped", "a run that goes on", "stopped", f"iriai-node runs resume {seat.run}")
+            )
         if rules.datasets is not None and seat.dataset not in rules.datasets:
             found.append(
                 _against(
@@ -467,6 +523,17 @@ class Guard:
         found = f"privacy mode none over {seat.lineage}, which has a budget"
         remedy = f"iriai-node budget waive --lineage {seat.lineage} --contract {contract}"
         return [_against("budget", need, found, remedy)]
+
+
+def _never_certified(seat: Seat) -> None:
+    """Where nobody looks at certificates, a recipe that requires one is refused."""
+    if seat.recipe.quality is not None:
+        raise QualityRefusedError(
+            need="a certificate of the data set",
+            found="a process that looks at none",
+            remedy="run it by the node's worker",
+            clause=seat.clause.clause,
+        )
 
 
 def _check_life(held: Held, state: ContractState, may_be: tuple[str, ...] = (IN_FORCE,)) -> None:

@@ -5,6 +5,11 @@
 - Episodes come at the recipe's time base, with unit, stratum (the task) and block; units are pooled in
   `client.learning.tensors`.
 - Held-out units are never those of training; episodes that were openly donated are neither.
+- Under a recipe with variants the private part of the model is read and kept here, durably and before the
+  update of the round goes out (`client.private_parts`); what is trained on, judged and compared is the whole
+  model of this site. Only the shared part is given to anybody.
+- Training asks between two steps whether the owner stopped the run (`client.stopping_runs`), and tells the
+  folder how far it is (`client.progress`).
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from client.audits.conforming import Conformance
 from client.clock import SystemClock
 from client.learning.canary_units import canary_units
@@ -21,16 +28,18 @@ from client.learning.evaluate import gains, judge
 from client.learning.tensors import EpisodeArrays
 from client.learning.weights import initial_weights
 from client.privacy.units import Units
+from client.private_parts import PrivateParts, own_model
+from client.progress import Progress
 from client.seeds.donated import is_given, withheld
+from client.stopping_runs import StoppedRuns
+from policies.forward import shared_of
 from policies.privacy.blocks import TRAIN
 from policies.privacy.errors import UnitRefusedError
 from policies.privacy.sampling import unit_manifest
-from policies.seeds import episode_digest
+from policies.seed_episodes import published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import numpy as np
 
     from client.data.fields import Episode
     from client.data.series import Split
@@ -69,6 +78,7 @@ def episodes_of(home: Home, seat: Seat, split: Split, rules: LocalRules) -> list
         contracts=seat.versions,
         rate_hz=seat.recipe.rate_hz,
         withheld=partial(is_given, away=withheld(home)),
+        imitates=seat.recipe.task.kind == "behaviour-cloning",
     )
     _check_unit(seat, view.unit, split)
     return [
@@ -78,6 +88,7 @@ def episodes_of(home: Home, seat: Seat, split: Split, rules: LocalRules) -> list
             unit_id=one.unit_id,
             stratum=one.stratum,
             block=one.block,
+            labels=one.labels,
         )
         for one in view.episodes(split)
         if not _is_public(seat, one)
@@ -89,9 +100,7 @@ def _is_public(seat: Seat, episode: Episode) -> bool:
     donated = seat.start.donated
     if not donated:
         return False
-    seen = {one.field: episode.fields[one.field] for one in seat.recipe.inputs}
-    done = {one.field: episode.actions[one.field] for one in seat.recipe.outputs}
-    return episode_digest(seen, done) in donated
+    return published(seat.recipe, episode.fields, episode.actions, episode.labels).digest in donated
 
 
 def _check_unit(seat: Seat, unit: str, split: Split) -> None:
@@ -124,6 +133,11 @@ def _manifest(episodes: Sequence[EpisodeArrays], planted: Sequence[Frames] = ())
     return unit_manifest({one.unit_id for one in episodes} | {one.unit_id for one in planted})
 
 
+def _shared(recipe: Recipe, first: np.ndarray) -> np.ndarray:
+    """The part of the first weights that travels, whether or not a variant was chosen."""
+    return first if len(first) == recipe.parameters else np.asarray(shared_of(recipe, first))
+
+
 class HomeLearner:
     """`client.duties.Learner` on this site's store; torch is loaded when a trainer is made."""
 
@@ -140,11 +154,14 @@ class HomeLearner:
         self._initial: dict[str, np.ndarray] = {}
         self._held_out: dict[Place, list[EpisodeArrays]] = {}
         self._conformance = Conformance(home, entropy=entropy, clock=SystemClock())
+        self._parts = PrivateParts(home)
+        self._stopped = StoppedRuns(home)
+        self._progress = Progress(home, SystemClock())
 
     def initial(self, recipe: Recipe) -> np.ndarray:
-        """The weights that follow from the recipe's seed."""
+        """The shared part of the weights that follow from the recipe's seed: a run begins with it."""
         if recipe.digest not in self._initial:
-            self._initial[recipe.digest] = initial_weights(recipe)
+            self._initial[recipe.digest] = _shared(recipe, initial_weights(recipe))
         return self._initial[recipe.digest]
 
     def units(self, seat: Seat, split: str, canaries: CanarySecret | None = None) -> Units:
@@ -168,11 +185,20 @@ class HomeLearner:
         """The update of a round and attempt; ``spend`` gets the trainer's units before the first gradient."""
         with self._lock:
             key = (run, _place(seat))
-            ready = self._trainers.get(key) or self._fresh(seat, canary_units(seat.recipe, canaries))
+            ready = self._trainers.get(key) or self._fresh(seat, run, canary_units(seat.recipe, canaries))
             self._trainers = {key: ready}  # one run at a time; a new run freezes its units anew
         self._conformance.need(seat.recipe)
         spend(ready.manifest)
-        return ready.trainer.update(weights, *slot, grid_step=grid_step)
+        update = ready.trainer.update(
+            weights,
+            *slot,
+            grid_step=grid_step,
+            stop=lambda: self._stopped.is_stopped(run),
+            progress=self._progress.of(run, slot[0], seat.recipe.rounds),
+        )
+        if seat.recipe.has_private:
+            self._parts.keep(run, seat.recipe, ready.trainer.private)
+        return update
 
     def made_with(self, seat: Seat) -> MadeWith:
         """Names of the code behind the last private update."""
@@ -187,9 +213,8 @@ class HomeLearner:
         """One noised query on the held-out units."""
         with self._lock:
             held_out, trained = self._judging(seat), {one.unit_id for one in self._train(seat)}
-        verdict = judge(
-            seat.recipe, weights, held_out, seat.recipe.evaluation, self._entropy, trained=trained
-        )
+        own = own_model(self._home, seat.run, seat.recipe, weights)
+        verdict = judge(seat.recipe, own, held_out, seat.recipe.evaluation, self._entropy, trained=trained)
         return verdict.noised_loss, verdict.accept
 
     def gains(
@@ -198,7 +223,9 @@ class HomeLearner:
         """One noised query on the held-out units about models beside another one."""
         with self._lock:
             held_out, trained = self._judging(seat), {one.unit_id for one in self._train(seat)}
-        return gains(seat.recipe, (models, against), held_out, plan, self._entropy, trained=trained)
+        judged = [own_model(self._home, seat.run, seat.recipe, one) for one in models]
+        before = own_model(self._home, seat.run, seat.recipe, against)
+        return gains(seat.recipe, (judged, before), held_out, plan, self._entropy, trained=trained)
 
     def warm(self, seats: Sequence[Seat]) -> None:
         """Loads torch, prepares a trainer for each seat and audits its parts, on made-up frames only.
@@ -227,21 +254,28 @@ class HomeLearner:
             if _place(seat) not in self._spare and not self._trainers:
                 self._spare[_place(seat)] = self._make(seat, self._train(seat))
 
-    def _fresh(self, seat: Seat, planted: Sequence[Frames]) -> _Ready:
+    def _fresh(self, seat: Seat, run: str, planted: Sequence[Frames]) -> _Ready:
         """The trainer that was prepared for a seat if the store holds its units still, else a new one."""
         episodes = self._train(seat)
         spare = self._spare.pop(_place(seat), None)
-        if spare is not None and spare.manifest == _manifest(episodes, planted):
+        kept = self._parts.read(run, seat.recipe) if seat.recipe.has_private else None
+        if spare is not None and kept is None and spare.manifest == _manifest(episodes, planted):
             return spare
-        return self._make(seat, episodes, planted)
+        return self._make(seat, episodes, planted, kept)
 
-    def _make(self, seat: Seat, episodes: list[EpisodeArrays], planted: Sequence[Frames] = ()) -> _Ready:
+    def _make(
+        self,
+        seat: Seat,
+        episodes: list[EpisodeArrays],
+        planted: Sequence[Frames] = (),
+        private: np.ndarray | None = None,
+    ) -> _Ready:
         import torch
 
         from client.learning.train import Trainer
 
         torch.set_num_threads(self._threads)
-        trainer = Trainer(seat.recipe, episodes, self._entropy, canaries=planted)
+        trainer = Trainer(seat.recipe, episodes, self._entropy, canaries=planted, private=private)
         return _Ready(trainer, _manifest(episodes, planted))
 
     def _train(self, seat: Seat) -> list[EpisodeArrays]:

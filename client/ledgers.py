@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from client.answers import Answer, ranges, short, table
+from client.answers import Answer, plain, ranges, short, table
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from client.outbox import Outbox
     from client.rows import Decided, Sent
 
-__all__ = ["ROWS", "guard_log", "outbox_list"]
+__all__ = ["AGAIN", "ROWS", "guard_log", "outbox_list"]
 
 ROWS: Final = 1000
+AGAIN: Final = "descriptor-again"  # under which the outbox keeps why a data set was described anew so soon
 
 
 def outbox_list(outbox: Outbox, *, run: str | None = None, every: bool = False) -> Answer:
@@ -37,6 +38,7 @@ def outbox_list(outbox: Outbox, *, run: str | None = None, every: bool = False) 
     """
     rows = outbox.sent(_limit(run, every=every), run=run)
     total, size = outbox.sent_count(run), outbox.sent_bytes(run)
+    again = () if run else outbox.listed(AGAIN)
     lines = table(
         ("newest", "times", "bytes", "kind", "run", "rounds", "digest", "clause", "receipts"),
         [_one_line(alike) for alike in _alike(rows)],
@@ -47,8 +49,14 @@ def outbox_list(outbox: Outbox, *, run: str | None = None, every: bool = False) 
             "total": total,
             "total_bytes": size,
             "without_receipt": outbox.pending_count(),
+            "again": list(again),
         },
-        text=(*lines, *_cut(len(rows), total), f"sum  {size} bytes in {total} messages"),
+        text=(
+            *lines,
+            *_cut(len(rows), total),
+            *(f"described again  {plain(one)}" for one in again),
+            f"sum  {size} bytes in {total} messages",
+        ),
     )
 
 

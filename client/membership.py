@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,6 +30,7 @@ from client.identity import create_identity, load_identity, read_secret, write_s
 from client.invite import Invite, parse_invite
 from client.log_keys import LogKeys
 from client.pin import Broker, certificate_digest, certificate_of, leaf_of, pinned_context, read_broker
+from client.progress import said, words_of
 from client.settings import load_settings, save_settings, write_durably
 from client.transport import BrokerClient
 from policies.encoding import unb64
@@ -346,6 +346,8 @@ def status(member: Member, standings: Sequence[Standing] = ()) -> Answer:
         *(f"log key      {one}" for one in data["log_vkeys"]),
         f"worker       {'running' if worker['running'] else 'not running'}",
     ]
+    if "progress" in worker:
+        text.append(f"training     {words_of(worker['progress'])}")
     text += [
         f"witnesses    {'' if one.fresh else 'ALARM '}{one.contract[7:19]}: {one.words}"
         for one in standings
@@ -368,10 +370,7 @@ def worker_of(home: Home) -> dict[str, Any]:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 running = True
-    said: dict[str, Any] = {}
-    if home.state.exists():
-        try:
-            said = json.loads(home.state.read_bytes())
-        except ValueError:  # it is being written
-            said = {}
-    return {"running": running, **({"pid": said.get("pid")} if running else {})}
+    found = said(home)
+    if not running:
+        return {"running": False}
+    return {"running": True, **{name: found[name] for name in ("pid", "progress") if name in found}}

@@ -6,7 +6,8 @@
     models/<64 hex>/weights.f32   little-endian float32, one flat vector in the order of the recipe's manifest
     models/<64 hex>/statement.dsse   what the broker signed about its privacy
     models/<64 hex>/model.json    model, tier, contract, recipe, statement, when
-    models/individual-<64 hex>/   the same for an individual model, beside the model that it came from
+    models/individual-<64 hex>/   the same for an individual model, beside the model that it came from;
+                                  with how it was chosen: mode, units that selected and reported, losses
 
 `pull`, in this order; nothing is kept before all of it holds:
 1. the broker lists the model as released under a contract that this node signed;
@@ -23,7 +24,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -35,13 +36,14 @@ from policies.contract import Deliver, evaluate
 from policies.encoding import digest, digest_of, is_digest
 from policies.errors import EncodingError, IriaiError, SignatureInvalidError
 from policies.identity import key_text
-from policies.limits import MODEL_BYTES, PERSONALISE_S
+from policies.limits import MODEL_BYTES, PERSONALISE_S, REPORT_UNITS
 from policies.ports import iso_s
 from policies.privacy.statement import PAYLOAD_TYPE, check_statement, verdict
 from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from client.contract.shelf import ContractShelf, Held
@@ -50,11 +52,25 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.recipe import Recipe
 
-__all__ = ["keep_individual", "model_folder", "models_list", "personalise", "pull", "read_model"]
+__all__ = [
+    "Compared",
+    "Mode",
+    "Tuning",
+    "individual_facts",
+    "keep_individual",
+    "model_folder",
+    "model_here",
+    "models_list",
+    "personalise",
+    "pull",
+    "read_model",
+]
 
 STATEMENT_TYPE = PAYLOAD_TYPE
 NO_ATTESTATION = "none"
 _FLOAT = np.dtype("<f4")
+_SHORT_CHARS = 12  # of a digest's hex digits
+Mode = Literal["full", "head"]  # what is trained on: every tensor, or those of the head
 
 
 @dataclass(slots=True)
@@ -79,6 +95,38 @@ def model_folder(home: Home, model: str, *, individual: bool = False) -> Path:
             need="sha256: and 64 hex digits", found=ascii(model)[:80], remedy="iriai-node models list"
         )
     return home.models / (("individual-" if individual else "") + model.removeprefix("sha256:"))
+
+
+def model_here(home: Home, name: str) -> str:
+    """The whole digest of a model that is here.
+
+    Args:
+        home: The node's folder.
+        name: The digest, or its first 12 hex digits or more, with or without ``sha256:``.
+
+    Raises:
+        NoSuchThingError: None is meant, or several.
+    """
+    try:
+        folders = [one.name for one in home.models.iterdir()]
+    except OSError:
+        folders = []
+    return _whole(name, ["sha256:" + one for one in folders])
+
+
+def _whole(name: str, known: Sequence[str]) -> str:
+    """The one digest that a name stands for; a whole digest stands for itself, known or not."""
+    if is_digest(name):
+        return name
+    start = name.removeprefix("sha256:")
+    found = {one for one in known if is_digest(one) and one.removeprefix("sha256:").startswith(start)}
+    if len(start) < _SHORT_CHARS or len(found) != 1:
+        raise NoSuchThingError(
+            need=f"a digest, or its first {_SHORT_CHARS} hex digits, of one model",
+            found=f"{plain(name)[:80]}, of {len(found) or 'none'}",
+            remedy="iriai-node models list shows their digests",
+        )
+    return found.pop()
 
 
 def _releases(member: Member) -> list[dict[str, Any]]:
@@ -122,9 +170,11 @@ def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
         DigestMismatchError: Other bytes.
         RemoteRefusalError: The broker refuses; the clause is named.
     """
-    folder = model_folder(member.home, model)
     # 1.
-    row = next((one for one in _releases(member) if one["model"] == model), None)
+    rows = _releases(member)
+    model = _whole(model, [str(one.get("model")) for one in rows])
+    folder = model_folder(member.home, model)
+    row = next((one for one in rows if one["model"] == model), None)
     if row is None:
         raise NoSuchThingError(
             need="a released model",
@@ -282,18 +332,96 @@ def read_model(home: Home, model: str, *, individual: bool = False) -> tuple[dic
     return facts, np.frombuffer(data, dtype=_FLOAT)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The other individual model, of the two that a second training left: how it was made, and its loss.
+
+    Attributes:
+        mode: How it was made.
+        loss: On the units that report; None where there is none.
+    """
+
+    mode: Mode
+    loss: float | None
+
+    def facts(self) -> dict[str, Any]:
+        """As it stands beside the model that stayed."""
+        return {"mode": self.mode, "held_out_loss": _decimal(self.loss)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How an individual model came about; stays on the site.
+
+    Attributes:
+        mode: ``full``, or ``head``: only the last layer was trained on.
+        improved: Whether it was better on the units that select; else the common model is kept.
+        selection_units: Held-out units that chose between the two.
+        selection: Their mean loss under the common and the kept model.
+        report_units: The other held-out units, which chose nothing.
+        report: Their mean loss likewise; None where no unit is left for it.
+        compared: The individual model that was here before, if there was one and it was looked at.
+    """
+
+    mode: Mode
+    improved: bool
+    selection_units: int
+    selection: tuple[float, float] | None
+    report_units: int
+    report: tuple[float, float] | None
+    compared: Compared | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What is kept beside the model."""
+        before, after = self.report or (None, None)
+        gain = (before - after) / before if before and after is not None else None
+        return {
+            "mode": self.mode,
+            "kept": "individual" if self.improved else "common",
+            "selection_units": self.selection_units,
+            "selection_loss_common": _decimal(self.selection[0] if self.selection else None),
+            "selection_loss": _decimal(self.selection[1] if self.selection else None),
+            "report_units": self.report_units,
+            "held_out_loss_common": _decimal(before),
+            "held_out_loss": _decimal(after),
+            "gain": _decimal(gain),
+            "warnings": _warnings(gain, self.report_units),
+            "compared": None if self.compared is None else self.compared.facts(),
+            "stayed": False,
+        }
+
+
+def individual_facts(known: dict[str, Any], other: Compared, *, stayed: bool) -> dict[str, Any]:
+    """What is told of an individual model that is here, beside the other one that it was compared with."""
+    return {"warnings": [], **known, "compared": other.facts(), "stayed": stayed}
+
+
+def _warnings(gain: float | None, units: int) -> list[str]:
+    if gain is None or units >= REPORT_UNITS:
+        return []
+    plural = "" if units == 1 else "s"
+    measured = f"the gain is measured on {units} held-out unit{plural}"
+    return [f"{measured}: with fewer than {REPORT_UNITS} it may be chance; record more attempts"]
+
+
+def _decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:.6f}"
+
+
 def keep_individual(
-    home: Home, pulled: dict[str, Any], weights: np.ndarray, *, improved: bool, losses: tuple[float, float]
+    home: Home, pulled: dict[str, Any], weights: np.ndarray, tuning: Tuning
 ) -> dict[str, Any]:
-    """Stores an individual model beside the one that it came from; gives what is known of it."""
+    """Stores an individual model beside the one that it came from; gives what is known of it.
+
+    Its tier is ``private``: it holds what this site's data taught it.
+    """
     folder = model_folder(home, pulled["model"], individual=True)
     data = np.ascontiguousarray(weights, dtype=_FLOAT).tobytes()
     facts = {
         **pulled,
+        **tuning.facts(),
+        "tier": "private",
         "individual": digest(data),
-        "kept": "individual" if improved else "common",
-        "held_out_loss_common": f"{losses[0]:.6f}",
-        "held_out_loss": f"{losses[1]:.6f}",
         "file": str(folder / "weights.f32"),
     }
     write_durably(folder / "weights.f32", data)
@@ -301,15 +429,21 @@ def keep_individual(
     return facts
 
 
-def personalise(home: Home, model: str) -> Answer:
-    """Trains a pulled model on at home, in a worker process, and keeps the better of the two.
+def personalise(home: Home, model: str, *, mode: Mode = "full", replace: bool = False) -> Answer:
+    """Trains a pulled model on at home, in a worker process, and keeps the best: common, earlier or new.
+
+    With ``replace`` the earlier individual model is not asked.
+
+    Nothing of it leaves: the worker opens no connection and no outbox (`client.personalising`).
 
     Raises:
         NoSuchThingError: It was not pulled.
         PersonaliseError: The worker ended without a result.
     """
+    model = model_here(home, model)
     read_model(home, model)
-    command = [sys.executable, "-m", "client.node", "--dir", str(home.root), "--personalise", model]
+    command = [sys.executable, "-m", "client.node", "--dir", str(home.root)]
+    command += ["--personalise", model, "--mode", mode, *(("--replace",) if replace else ())]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PERSONALISE_S, check=False)  # noqa: S603
         facts = json.loads(done.stdout) if done.returncode == 0 else None
@@ -321,11 +455,36 @@ def personalise(home: Home, model: str) -> Answer:
             found="a process that ended without one",
             remedy=f"see its own words: {' '.join(command[1:])}",
         )
-    return Answer(
-        data=facts,
-        text=(
-            f"kept       {facts['kept']} model",
-            f"held-out   {facts['held_out_loss_common']} before, {facts['held_out_loss']} after",
-            f"file       {facts['file']}",
-        ),
+    return Answer(data=facts, text=_told(facts))
+
+
+def _told(facts: dict[str, Any]) -> tuple[str, ...]:
+    """What a person reads: chosen by some units, reported on others."""
+    if facts["report_units"]:
+        change = "" if facts["gain"] is None else f": {100 * float(facts['gain']):+.1f} % better"
+        figure = f"{facts['held_out_loss_common']} before, {facts['held_out_loss']} after{change}"
+    else:
+        figure = "UNDETERMINED: a second held-out unit is needed, one that did not choose"
+    return (
+        f"kept       {facts['kept']} model, mode {facts['mode']}",
+        f"chosen by  {facts['selection_units']} held-out units",
+        f"loss       {figure}, on {facts['report_units']} other held-out units",
+        *_compared(facts),
+        *(f"WARNING    {one}" for one in facts["warnings"]),
+        f"file       {facts['file']}",
+        "note       it contains what this site's data taught it: do not pass it on",
     )
+
+
+def _compared(facts: dict[str, Any]) -> tuple[str, ...]:
+    """What a person reads of the other individual model, if there is one."""
+    other = facts["compared"]
+    if other is None:
+        return ()
+    loss = other["held_out_loss"] or "UNDETERMINED"
+    if facts["stayed"]:
+        return (
+            f"stayed     the earlier individual model, mode {facts['mode']}: it is not worse",
+            f"not kept   the new one, mode {other['mode']}: {loss} on the same units; --replace keeps it",
+        )
+    return (f"replaced   the earlier individual model, mode {other['mode']}: {loss} on the same units",)

@@ -10,10 +10,11 @@ never a value of data. A refusal that ends the node for good is said once more, 
 ``IRIAI_PHASES=1`` adds ``phase run=… round=… attempt=… training ms=…`` lines; a larger
 number also holds each phase for so many milliseconds, so that a test can act in it.
 
-``python -m client.node --dir D --personalise MODEL`` trains an individual model at home instead, and prints
-one JSON object; ``--fit-seed RECIPE SEED_SET OUT`` and ``--check-seed RECIPE SEED_SET WEIGHTS`` fit a model
-to open episodes, ``--audit conformance|property`` audits the recipe that it reads from standard input on
-made-up units; these need no node in D.
+``python -m client.node --dir D --personalise MODEL [--mode head] [--replace]`` trains an individual model at
+home instead, and prints one JSON object; so does ``--package MODEL --out FILE [--individual]``, which makes
+the package of a model. ``--fit-seed RECIPE SEED_SET OUT`` and ``--check-seed RECIPE SEED_SET
+WEIGHTS`` fit a model to open episodes, ``--audit conformance|property`` audits the recipe that it reads from
+standard input on made-up units; these need no node in D.
 """
 
 from __future__ import annotations
@@ -42,13 +43,11 @@ from client.contract.tending import tend
 from client.entropy import SystemEntropy
 from client.errors import PeerUnreachableError
 from client.federation.supervise import ENDS
-from client.guard import Guard
 from client.identity import read_secret
-from client.learner import episodes_of
 from client.membership import open_member
 from client.outbox import Outbox
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
-from client.settings import PRIVATE_UMASK, Home, load_settings, locked, write_durably
+from client.settings import PRIVATE_UMASK, Home, locked, write_durably
 from client.witnessing.running import watch_for_ever
 from client.worker import Worker, say
 from policies.errors import IriaiError
@@ -183,54 +182,6 @@ def serve(home: Home) -> None:
         lock.close()
 
 
-def personalise(home: Home, model: str) -> dict[str, Any]:
-    """Trains a released model on at home and keeps the better of the two, by loss on own held-out units.
-
-    Raises:
-        NoSuchThingError: The model was not pulled.
-        DataError: The data set cannot be opened.
-    """
-    from client.learning.evaluate import mean_loss
-    from client.learning.train import fine_tune
-    from client.models import keep_individual, read_model
-
-    clock, entropy = SystemClock(), SystemEntropy()
-    member = open_member(home, clock=clock, entropy=entropy)
-    pulled, weights = read_model(home, model)
-    shelf = ContractShelf(home, own_key=member.identity.key.public)
-    budgets = Budgets(home, key=member.identity.key, clock=clock)
-    outbox = Outbox(
-        home.outbox,
-        key=member.identity.key,
-        origin=member.broker.origin,
-        clock=clock,
-        entropy=entropy,
-        former=member.identity.former,
-    )
-    guard = Guard(
-        shelf=shelf,
-        own_key=member.identity.key.public,
-        budgets=budgets,
-        outbox=outbox,
-        rules=lambda: load_settings(home).local,
-        lineage=lambda _name: "",
-        clock=clock,
-        entropy=entropy,
-    )
-    seat = guard.seat(pulled["contract"], pulled["recipe"])
-    rules = load_settings(home).local
-    train, held_out = (episodes_of(home, seat, split, rules) for split in ("train", "held-out"))
-    common = np.asarray(weights, dtype=np.float32)
-    best = fine_tune(seat.recipe, common, train, held_out)
-    return keep_individual(
-        home,
-        pulled,
-        best,
-        improved=bool(np.any(best != common)),
-        losses=(mean_loss(seat.recipe, common, held_out), mean_loss(seat.recipe, best, held_out)),
-    )
-
-
 def fit_seed(recipe: Path, seed_set: Path, weights: Path, *, steps: int, write: bool) -> dict[str, Any]:
     """Fits a model to a seed set, here; keeps it in a file, or compares it with the one in the file.
 
@@ -246,6 +197,26 @@ def fit_seed(recipe: Path, seed_set: Path, weights: Path, *, steps: int, write: 
         write_durably(weights, np.ascontiguousarray(own, dtype="<f4").tobytes())
     found = compare(loaded, seeds, given, own)
     return {"loss": found.given, "loss_own": found.own, "loss_first": found.first, "holds": found.holds}
+
+
+def package(home: Home, options: argparse.Namespace) -> dict[str, Any]:
+    """Makes the package of a model; gives what is known of it.
+
+    Raises:
+        IriaiError: A file that it needs is not here, or the package is refused.
+    """
+    from client.deploy.site import Wish, package_model
+    from client.learning.export import export_graph
+
+    wish = Wish(
+        model=options.package,
+        out=options.out,
+        individual=options.individual,
+        aasx=options.aasx,
+        measure=options.measure,
+        force=options.force,
+    )
+    return package_model(home, wish, export=export_graph)
 
 
 def audit(kind: str, recipe: Recipe) -> dict[str, Any]:
@@ -265,6 +236,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m client.node")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--personalise", metavar="MODEL")
+    parser.add_argument("--mode", choices=("full", "head"), default="full")
+    parser.add_argument("--replace", action="store_true")
+    parser.add_argument("--package", metavar="MODEL")
+    parser.add_argument("--out", type=Path, default=Path("model.iriai"))
+    parser.add_argument("--individual", action="store_true")
+    parser.add_argument("--aasx", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--force", action="store_true")
     parser.add_argument("--fit-seed", type=Path, nargs=3, metavar=("RECIPE", "SEED_SET", "OUT"))
     parser.add_argument("--check-seed", type=Path, nargs=3, metavar=("RECIPE", "SEED_SET", "WEIGHTS"))
     parser.add_argument("--steps", type=int, default=0)
@@ -279,7 +258,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         home.root.chmod(0o700)
     try:
         if options.personalise:
-            print(json.dumps(personalise(home, options.personalise)))  # noqa: T201  the answer for the command
+            from client.personalising import trained_on
+
+            facts = trained_on(home, options.personalise, mode=options.mode, replace=options.replace)
+            print(json.dumps(facts))  # noqa: T201  for the command
+        elif options.package:
+            print(json.dumps(package(home, options)))  # noqa: T201  likewise
         elif options.audit:
             recipe = load_recipe(sys.stdin.buffer.read(RECIPE_BYTES + 1))
             print(json.dumps(audit(options.audit, recipe)))  # noqa: T201  likewise

@@ -98,7 +98,7 @@ class RoundVoteDuty:
 
     def _vote(self, header: RequestHeader, tensor: np.ndarray) -> HandlerReply:
         top = self._top
-        seat = top.guard.seat(header.contract, header.recipe)
+        seat = top.guard.seat(header.contract, header.recipe, header.run)
         plan = _check_plan(header, seat)
         question: _Question = Probe(header, seat) if asks_about_teams(header) else _Vote(header, seat)
         models, against = question.models(tensor)

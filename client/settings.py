@@ -72,6 +72,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def published(self) -> Path:
+        """What others were told about each data set (`client.datasets.published`)."""
+        return self.root / "published"
+
+    @property
     def donations(self) -> Path:
         """Which episodes were openly given away (`client.seeds.donated`)."""
         return self.root / "donations.json"
@@ -80,6 +85,26 @@ class Home:
     def models(self) -> Path:
         """Released models that were pulled, and individual ones."""
         return self.root / "models"
+
+    @property
+    def serving(self) -> Path:
+        """Services that act: a folder per name, with tokens and open episode (`client.deploy.running`)."""
+        return self.root / "serving"
+
+    @property
+    def deployed(self) -> Path:
+        """Episodes that models of this site acted in (`client.deploy.episode_files`)."""
+        return self.root / "deployed"
+
+    @property
+    def private(self) -> Path:
+        """Private parts of models, which never leave (`client.private_parts`)."""
+        return self.root / "private"
+
+    @property
+    def stopped(self) -> Path:
+        """Runs that the owner stopped (`client.stopping_runs`)."""
+        return self.root / "stopped.json"
 
     @property
     def audits(self) -> Path:

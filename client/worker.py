@@ -27,11 +27,13 @@ from client.guard import Guard
 from client.learner import HomeLearner
 from client.membership import open_member
 from client.outbox import Outbox
+from client.private_parts import site_recipe
 from client.receipts import LogView, fetch_consistency
 from client.refusals import keep_unadmitted
 from client.round_votes import RoundVoteDuty
 from client.secagg.duties import sum_duties
 from client.settings import Home, load_settings
+from client.stopping_runs import StoppedRuns
 from client.telling import Told, seal_spend
 from client.witnessing.running import trust_of
 from client.witnessing.vouching import Vouching
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.contract.shelf import Held
+    from client.data.quality import DataAdmission
     from client.desktop import Learner
     from client.federation.handlers import RunConfig
     from client.guard import Seat
@@ -103,6 +106,7 @@ class Worker:
         self.home = home
         self.untold: set[str] = set()
         self._files: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self._admission: DataAdmission | None = None
         self.member = member if member is not None else open_member(home, clock=clock, entropy=entropy)
         identity, broker = self.member.identity, self.member.broker
         self.outbox = Outbox(
@@ -134,6 +138,9 @@ class Worker:
             entropy=entropy,
             ask=self._ask_notices,
             vouched=lambda held: vouching.require(held, clock.pause_ms),
+            site=lambda recipe, dataset: site_recipe(home, recipe, dataset),
+            is_stopped=StoppedRuns(home).is_stopped,
+            certified=self._certified,
         )
         desktop = Desktop(
             guard=self.guard,
@@ -163,6 +170,7 @@ class Worker:
             ledger=self.ledger,
             clock=clock,
             former=identity.former,
+            stopped=self.guard.stopped_here,
         )
         self.reconcile()
 
@@ -183,6 +191,22 @@ class Worker:
 
         path = self.home.data / "catalogue.json"
         return self._fresh(path, Store(self.home.data).catalogue).dataset(dataset).lineage
+
+    def _certified(self, seat: Seat) -> None:
+        """Refuses a data set that is not as good as its recipe requires."""
+        if seat.recipe.quality is None:
+            return
+        from client.data.quality import DataAdmission
+
+        if self._admission is None:
+            identity = self.member.identity
+            self._admission = DataAdmission(
+                root=self.home.data,
+                node_key=identity.unit_key,
+                keys=(identity.key.public, *identity.former),
+                clock=self.member.clock,
+            )
+        self._admission.require(seat.dataset, seat.recipe, clause=seat.clause.clause)
 
     def _fresh(self, path: Path, read: Callable[[], T]) -> T:
         """What a file says, read again only when the file was replaced."""

@@ -43,6 +43,7 @@ __all__ = [
     "Budgets",
     "Touched",
     "cap_of",
+    "is_opened",
     "judging_mechanism",
     "opening_cap",
     "own_cap_of",
@@ -314,6 +315,11 @@ class Budgets:
     def touches(self) -> tuple[Touched, ...]:
         """Every spend in every ledger, with its cost and what was spent after it."""
         return tuple(one for stem in self.lineages() for one in _touches(self.find(stem)))
+
+
+def is_opened(home: Home, lineage: str) -> bool:
+    """Whether a contract ever opened a budget over a lineage here; nothing is opened to find out."""
+    return bool(lineage) and (home.budget / f"{_stem(lineage)}.db").exists()
 
 
 def _stem(lineage: str) -> str:

@@ -21,11 +21,13 @@ closed is refused;
 7. the ledger says RUNNING, on disk; then `Handler.run`;
 8. the reply says nothing that is not of the closed list (`policies.reply_body`); it is signed and on disk;
 9. where the contract asks for slots, a training request (`TRAINING`) is answered at the next one
-   (`client.federation.slots`), whatever the answer is.
+   (`client.federation.slots`), whatever the answer is;
+10. right before it leaves, also where it was on disk already: the owner did not stop the run meanwhile, else
+   a refusal leaves in its place. The answer stays on disk, for an owner who lets the run go on.
 
-Steps 3 and 7 and the copy on disk are left out for requests that cost nothing (`FREE`). A ping is answered
-anew. So are the messages of secure aggregation that carry no update: what they rest on is in memory only,
-and the machine there gives the same bytes for the same request (`policies.secagg.node`).
+Steps 3, 7 and 10 and the copy on disk are left out for requests that cost nothing (`FREE`). A ping is
+answered anew. So are the messages of secure aggregation that carry no update: what they rest on is in memory
+only, and the machine there gives the same bytes for the same request (`policies.secagg.node`).
 
 What fails before step 2 has no signed header to answer to: `FleetError` is raised and its code, nothing
 else, goes to the broker.
@@ -232,12 +234,25 @@ class Desk:
         ledger: FleetLedger,
         clock: Timer,
         former: tuple[bytes, ...] = (),
+        stopped: Callable[[str], str | None] = lambda _run: None,
     ) -> None:
-        """Takes what `client.worker` composes; ``former`` are public keys that the node had before."""
+        """Takes what `client.worker` composes.
+
+        Args:
+            node: Name of this node.
+            key: Signs its replies.
+            handlers: The closed table.
+            admit: Consent to a run.
+            ledger: What was answered.
+            clock: Of deadlines and slots.
+            former: Public keys that the node had before.
+            stopped: Code of the refusal if the owner stopped a run, else None.
+        """
         self.node = node
         self.admit = admit
         self._key = key
         self._former = former
+        self._stopped = stopped
         self._handlers = dict(handlers)
         self._ledger = ledger
         self._clock = clock
@@ -253,7 +268,7 @@ class Desk:
         pull: Callable[[TensorSpec], bytes | bytearray],
         confirm: Callable[[], None],
     ) -> Answer:
-        """The signed answer to a request, after the nine steps of the module.
+        """The signed answer to a request, after the ten steps of the module.
 
         Args:
             config: Of the run, as admitted.
@@ -274,7 +289,14 @@ class Desk:
             now_ms, slot_ms = self._clock.now_ms(), admission.reply_slot_ms
             if (left_ms := wait_ms(arrived_ms=arrived_ms, now_ms=now_ms, slot_ms=slot_ms)) > 0:
                 self._clock.pause_ms(left_ms)
-        return answer
+        return self._unless_stopped(request, answer)
+
+    def _unless_stopped(self, request: RequestHeader, answer: Answer) -> Answer:
+        """Step 10. Nothing may come between it and the first byte on the wire."""
+        if request.type in FREE or answer.status != "ok":
+            return answer
+        code = self._stopped(request.run)
+        return answer if code is None else self._refuse(request, code, {})
 
     def _answered(
         self,

@@ -56,6 +56,7 @@ from policies.privacy.tight import tight_text
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from client.data.episodes import EpisodeMeta
     from client.naming import Named
     from client.planning.caps import Purses
     from client.settings import Home
@@ -301,6 +302,10 @@ def _shared(units: _Units, strata: int) -> _Units:
 def _own_units(home: Home, named: Named, asked: DpPlan) -> _Units:
     """Training units of the smallest data set here that has the recipe's fields, each in its stratum.
 
+    Counted are the episodes that training opens: no excluded one, none that was given away, and where actions
+    are imitated none in which a model acted. Under a contract, only those that were imported under it, as
+    soon as there is one.
+
     Where the contract has the recipe, only data sets that it names for this party count. The stratum of a
     unit is its task, as in training; of a unit with episodes of several tasks, all of these.
     """
@@ -310,13 +315,15 @@ def _own_units(home: Home, named: Named, asked: DpPlan) -> _Units:
     clause = None if held is None else held.contract.recipe(recipe.digest)
     meant = None if held is None or clause is None else clause.datasets_of(held.party.party)
     store, fitting, away = Store(home.data), list[_Units](), withheld(home)
+    imitates = recipe.task.kind == "behaviour-cloning"
     for name, entry in store.catalogue().datasets.items():
         if meant is not None and name not in meant:
             continue
         fields = {column.split(".", 1)[-1] for column in entry.columns} | set(entry.labels)
         if entry.unit == asked.unit and set(recipe.fields) <= fields:
-            rows = [one.meta for one in store.episodes(name)]
+            rows = _usable(named, [one.meta for one in store.episodes(name)])
             kept = [one for one in rows if not one.excluded and not is_given(one, away)]
+            kept = [one for one in kept if one.may_be_cloned or not imitates]
             tasks: dict[object, set[str]] = {}
             for one in kept:
                 if one.split == "train":
@@ -332,6 +339,15 @@ def _own_units(home: Home, named: Named, asked: DpPlan) -> _Units:
             remedy="say how many there will be (--units), or import them (iriai-node data add)",
         )
     return min(fitting, key=lambda one: (one.count, one.source))
+
+
+def _usable(named: Named, metas: list[EpisodeMeta]) -> list[EpisodeMeta]:
+    """Episodes that the contract may use; all of them where none was imported under it yet."""
+    if named.held is None or named.shelf is None:
+        return metas
+    contract = named.held.contract.digest
+    versions = (contract, *named.shelf.earlier(contract))
+    return [one for one in metas if one.has_right(versions)] or metas
 
 
 def _tight(asked: DpPlan) -> str | None:
