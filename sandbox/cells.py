@@ -51,6 +51,7 @@ __all__ = [
     "observation19",
     "record",
     "rollout",
+    "rollout_placement",
 ]
 
 Array32 = npt.NDArray[np.float32]
@@ -329,6 +330,11 @@ def record(
     return RecordReport(path=out_dir, train=train, held_out=held, frames=frames)
 
 
+def rollout_placement(cell: Cell, *, placements: int, number: int) -> Array64:
+    """Where an attempt of a rollout begins, ``[6]``: equal for equal seeds, whatever acts."""
+    return cell.placement(_stream(placements, cell, _ROLLOUT, number))
+
+
 def rollout(
     cell: str | Cell | Simulator,
     act: Act,
@@ -356,8 +362,8 @@ def rollout(
     for number in range(n):
         if begin is not None:
             begin()
-        rng = _stream(placements, simulator.cell, _ROLLOUT, number)
-        observation, there = simulator.reset(simulator.cell.placement(rng)), False
+        placement = rollout_placement(simulator.cell, placements=placements, number=number)
+        observation, there = simulator.reset(placement), False
         for _ in range(EPISODE_STEPS):
             action = np.asarray(act(observation19(observation)), dtype=np.float64)
             if not np.isfinite(action).all():

@@ -354,6 +354,95 @@ def bench_pooling(
     _print(found, as_json=as_json)
 
 
+@bench.command("ingest")
+def bench_ingest(
+    *,
+    megabytes: Annotated[
+        float, typer.Option("--mb", min=0.1, max=65_536, help="Of each recording, about.")
+    ] = 100,
+    formats: Annotated[
+        str | None, typer.Option(help="Some of the formats, separated by commas; all if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How fast recordings of every format become episodes, and the memory that this takes."""
+    from sandbox.bench_ingest import lines, run
+    from sandbox.ingest_sets import FORMATS
+
+    chosen = FORMATS if formats is None else tuple(formats.split(","))
+    if not set(chosen) <= set(FORMATS):
+        raise typer.BadParameter("formats of " + ", ".join(FORMATS))
+    found = run(megabytes, formats=chosen)
+    for line in () if as_json else lines(found):
+        typer.echo(line)
+    _print(found, as_json=as_json)
+
+
+@bench.command("sim")
+def bench_sim(
+    *,
+    episodes: Annotated[int, typer.Option(min=1, max=250, help="Demonstrations per cell.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="How many, from 0; constants were chosen on seeds from 100.")
+    ] = 5,
+    rollouts: Annotated[int, typer.Option(min=1, max=1000, help="Per model and cell.")] = 20,
+    folder: Annotated[Path, typer.Option("--dir", help="Where recordings are kept.")] = Path(
+        "build/bench-sim"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Success in simulated cells: alone, pooled, federated and individual, from few demonstrations each."""
+    from sandbox.bench_sim import SimOptions, lines, run
+
+    found = run(SimOptions(folder=folder.resolve(), episodes=episodes, seeds=seeds, rollouts=rollouts))
+    for line in () if as_json else lines(found):
+        typer.echo(line)
+    _print(found, as_json=as_json)
+
+
+@bench.command("real")
+def bench_real(
+    *,
+    data: Annotated[Path, typer.Option("--data", help="Folder that holds ur10 and ur3-cobotops.")],
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="How many, from 0; settings were chosen on seeds from 100.")
+    ] = 5,
+    as_json: Json = False,
+) -> None:
+    """Figures on real recordings: alone, pooled, federated and individual; skipped where they are absent."""
+    from sandbox.bench_real import lines, run
+
+    found = run(data, seeds=seeds)
+    for line in () if as_json else lines(found):
+        typer.echo(line)
+    _print(found, as_json=as_json)
+
+
+@bench.command("embodiments")
+def bench_embodiments(
+    *,
+    episodes: Annotated[int, typer.Option(min=1, max=250, help="Demonstrations per cell.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="How many, from 0; settings were chosen on seeds from 100.")
+    ] = 16,
+    rollouts: Annotated[int, typer.Option(min=1, max=1000, help="Per model and cell.")] = 20,
+    folder: Annotated[Path, typer.Option("--dir", help="Where recordings are kept.")] = Path(
+        "build/bench-sim"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Success of two embodiments that share a trunk: other observations, other actions; against alone.
+
+    With 5 seeds the gains are of the size of their noise; 16 take about 6 CPU minutes.
+    """
+    from sandbox.bench_embodiments import EmbodimentOptions, lines, run
+
+    found = run(EmbodimentOptions(folder=folder.resolve(), episodes=episodes, seeds=seeds, rollouts=rollouts))
+    for line in () if as_json else lines(found):
+        typer.echo(line)
+    _print(found, as_json=as_json)
+
+
 def main() -> None:
     """Entry point: errors become one envelope or five lines, and their exit code."""
     as_json = "--json" in sys.argv[1:]

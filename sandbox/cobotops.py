@@ -50,6 +50,7 @@ __all__ = [
     "Cycle",
     "Site",
     "read_cycles",
+    "runs",
     "sites",
 ]
 
@@ -169,15 +170,19 @@ def read_cycles(path: Path, features: str = "load") -> list[Cycle]:
         DataError: The file is not what its map says.
     """
     units: dict[bytes, list[_Part]] = {}
-    for unit, recorded in _runs(path):
+    for unit, recorded in runs(path):
         made = _readings(recorded)
         if made is not None:
             units.setdefault(unit, []).append(made)
     return [_cycle(unit, parts, features) for unit, parts in units.items()]
 
 
-def _runs(path: Path) -> Iterator[tuple[bytes, Recorded]]:
-    """Runs that pass the checks, each with its unit."""
+def runs(path: Path) -> Iterator[tuple[bytes, Recorded]]:
+    """Runs that pass the checks, in canonical form, each with the unit of its cycle.
+
+    Raises:
+        DataError: The file is not what its map says.
+    """
     signals = parse_map(SIGNAL_MAP.encode())
     allow = frozenset({*CHANNELS, _LABEL})
     reader = claimed(path)

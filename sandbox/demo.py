@@ -4,7 +4,8 @@
 1. each cell records; broker, four nodes and two operators are set up; one contract is signed by all;
 2. while the contract's start is awaited, each maker trains alone (outside the federation);
 3. the run: private rounds, votes, release; each maker pulls the model and fine-tunes its own;
-4. the auditor's process verifies the log; models act in the cells; the report is written.
+4. the auditor's process verifies the log; models act in the cells; one acts through its service, and its
+   attempts come back as data (`sandbox.loop`); the report is written.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from sandbox.claims import privacy_claim, sums_claim
 from sandbox.clock import now_ms
 from sandbox.errors import SandboxError, UsageError
 from sandbox.federation import PROCESSES, Federation, Site
+from sandbox.loop import close_loop
 from sandbox.progress import Progress
-from sandbox.recipes import DELTA, asked_recipe, plain_recipe
+from sandbox.recipes import DELTA, alone_recipe, asked_recipe
 from sandbox.report import write_report
 from sandbox.scores import Rate, success_table
 
@@ -155,14 +157,20 @@ class _Demo:
         with phase("models act in the cells (outside the federation)"):
             outcomes["common"] = self._roll(common, self.recipe.canonical)
             outcomes["individual"] = self._roll(individual, self.recipe.canonical)
-        report = self._report(outcomes, run, log)
+        with phase("an individual model acts through its service, and what it did becomes data"):
+            loop = close_loop(fed, fed.sites[2], self.released["model"], placements=2_000 + self.options.seed)
+        self.progress.say(
+            f"served in cell {loop['cell']}: {loop['successes']} of {loop['attempts']} attempts succeeded, "
+            f"{loop['episodes_added']} imported as a new block"
+        )
+        report = self._report(outcomes, run, log) | {"loop": loop}
         files = write_report(report, self.options.folder)
         self.progress.say(f"report: {files[0]} and {files[1]}")
         return report
 
     @property
     def _plain(self) -> bytes:
-        return plain_recipe(self.options.episodes)
+        return alone_recipe(self.options.episodes)
 
     def _record(self) -> None:
         folders = {site.maker.cell: site.recordings for site in self.federation.sites}

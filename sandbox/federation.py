@@ -5,7 +5,7 @@
     federation.start_broker()        iriai-broker operator new, init, serve
     federation.enrol()               invite, join, approve by two operators
     federation.seed(recipe, 1)       optional: seed donate on each site, seed join, seed fit
-    federation.agree(recipe, …)      contract offer; data add and contract sign on each site, twice
+    federation.agree(recipe, …)      contract offer; contract sign on each site, twice; then data add
     federation.start_nodes()         iriai-node run
     run = federation.open_run()      iriai-broker run open
     federation.stop()
@@ -239,11 +239,12 @@ class Federation:
             *(word for one in annexes for word in ("--annex", one)),
         )
         self.contract = str(offered["digest"])
-        self.each(self._import_and_accept)
         self.each(self._sign)
+        self.each(self._sign)
+        self.each(self._import)  # a draft would give the data no rights
         return self.contract
 
-    def _import_and_accept(self, site: Site) -> None:
+    def _import(self, site: Site) -> None:
         self.node(
             site,
             "data",
@@ -254,7 +255,6 @@ class Federation:
             "--contract",
             self.contract,
         )
-        self._sign(site)
 
     def _sign(self, site: Site) -> None:
         """What can be said now: ACCEPTED, or, once all have accepted, VERIFIED with the signature."""

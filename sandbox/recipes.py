@@ -20,6 +20,7 @@ __all__ = [
     "NOISE",
     "SAMPLING_PROB",
     "Noise",
+    "alone_recipe",
     "asked_recipe",
     "plain_recipe",
     "private_recipe",
@@ -35,6 +36,12 @@ DELTA: Final = "0.00001"
 SAMPLING_PROB: Final = "0.2"
 HONEST_MIN: Final = 3  # of the sandbox's four makers
 _GAIN: Final = "5"
+_PACKAGE: Final[Json] = {
+    "max_delta_per_tick": None,
+    "watchdog_ms": 500,
+    "fallback": "hold",
+    "ood_share_max": "0.25",  # the narrow scales clip up to 0.16 of what the expert itself sees
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +85,21 @@ def _box(low: list[str], high: list[str], centre: list[str], scale: list[str]) -
     return {"rule": "task-box", "low": low, "high": high, "centre": centre, "scale": scale}
 
 
-def _features() -> list[Json]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scales:
+    """Approach distances as scales, in the units of the features; of one axis each, or of all three."""
+
+    gripper: str
+    above: tuple[str, str, str]
+    carry: str
+    reach: str
+
+
+_NARROW: Final = _Scales(gripper="0.1", above=("0.05", "0.05", "0.06"), carry="0.2", reach="0.2")
+_WIDE: Final = _Scales(gripper="0.25", above=("0.1", "0.1", "0.25"), carry="0.4", reach="0.4")
+
+
+def _features(scales: _Scales) -> list[Json]:
     hand = _box(
         ["-0.1", "0.6", "0.05"], ["0.1", "0.9", "0.3"], ["0", "0.75", "0.175"], ["0.058", "0.087", "0.072"]
     )
@@ -90,14 +111,14 @@ def _features() -> list[Json]:
     )
     raw = (
         ("tcp_pos", hand),
-        ("gripper_width", _approach(["0.7"], ["0.1"])),
+        ("gripper_width", _approach(["0.7"], [scales.gripper])),
         ("object_pos", part),
         ("goal_pos", goal),
     )
     diff = (
-        ("object_pos", "tcp_pos", _approach(["0", "0", "-0.25"], ["0.05", "0.05", "0.06"])),
-        ("goal_pos", "object_pos", _approach(["0", "0.5", "0.4"], ["0.2", "0.2", "0.2"])),
-        ("goal_pos", "tcp_pos", _approach(["0", "0.5", "0.2"], ["0.2", "0.2", "0.2"])),
+        ("object_pos", "tcp_pos", _approach(["0", "0", "-0.25"], [*scales.above])),
+        ("goal_pos", "object_pos", _approach(["0", "0.5", "0.4"], [scales.carry] * 3)),
+        ("goal_pos", "tcp_pos", _approach(["0", "0.5", "0.2"], [scales.reach] * 3)),
     )
     return [
         *({"op": "raw", "field": field, "normaliser": norm} for field, norm in raw),
@@ -105,7 +126,7 @@ def _features() -> list[Json]:
     ]
 
 
-def _common(*, width: int, seed: int) -> Json:
+def _common(scales: _Scales, *, width: int, seed: int) -> Json:
     sizes = (("tcp_pos", 3, "m"), ("gripper_width", 1, "1"), ("object_pos", 3, "m"), ("goal_pos", 3, "m"))
     return {
         "schema": "iriai-recipe/1",
@@ -119,7 +140,7 @@ def _common(*, width: int, seed: int) -> Json:
             "args": {"width": width, "chunk": 1, "execute": 1, "seed": seed},
         },
         "inputs": [{"field": field, "size": size, "unit": unit} for field, size, unit in sizes],
-        "features": _features(),
+        "features": _features(scales),
         "outputs": [
             {
                 "field": "tcp_pose_delta",
@@ -139,6 +160,7 @@ def _common(*, width: int, seed: int) -> Json:
         "clip": "5",
         "rate_hz": None,
         "start": None,
+        "package": _PACKAGE,
         "tensors": manifest(input_size=19, output_size=4, width=width, chunk=1),
         "need": 3,
         "deadline_s": 60,
@@ -222,7 +244,7 @@ def private_recipe(
         "steps": pace.rounds,
     }
     return canonical(
-        _common(width=24, seed=seed)
+        _common(_NARROW, width=24, seed=seed)
         | {
             "train": {"kind": "dp-step"},
             "server": server,
@@ -234,7 +256,25 @@ def private_recipe(
 
 
 def plain_recipe(episodes: int = 10, *, seed: int = 2) -> bytes:
-    """Canonical bytes of the recipe without privacy, NOT PRIVATE: 100 rounds of 20 local steps."""
+    """Canonical bytes of the recipe without privacy, NOT PRIVATE: 100 rounds of 20 local steps.
+
+    Its scales are those of section 13 of the design, about twice as wide as the private recipe's: at 5
+    episodes per cell the common model succeeds in 0.90 of rollouts, and in 0.87 with the narrow ones (seeds
+    100 to 107, `sandbox.bench_sim`).
+    """
+    return _without_privacy(_WIDE, episodes=episodes, seed=seed)
+
+
+def alone_recipe(episodes: int = 10, *, seed: int = 2) -> bytes:
+    """Canonical bytes of what a maker uses alone, or with everybody's data: the narrow scales.
+
+    With these a model of one cell succeeds at home in 0.75 of rollouts instead of 0.66, a pooled one in 0.91
+    instead of 0.89: a baseline is measured at its best.
+    """
+    return _without_privacy(_NARROW, episodes=episodes, seed=seed)
+
+
+def _without_privacy(scales: _Scales, *, episodes: int, seed: int) -> bytes:
     train = {
         "kind": "adam-local",
         "local_steps": 20,
@@ -245,7 +285,7 @@ def plain_recipe(episodes: int = 10, *, seed: int = 2) -> bytes:
         "proximal": None,
     }
     return canonical(
-        _common(width=128, seed=seed)
+        _common(scales, width=128, seed=seed)
         | {
             "train": train,
             "server": {"kind": "momentum", "decay": "0.9", "rate": "0.3"},

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from policies.recipe import Recipe
     from sandbox.recipes import Noise
 
-__all__ = ["StudyOptions", "marking", "run", "study_recipe"]
+__all__ = ["IN_PROCESS", "NO_ROLLOUTS", "Acting", "StudyOptions", "marking", "run", "study_recipe"]
 
 Json = Any  # a JSON value
 Acts = dict[str, Rate]  # cell → rate
@@ -145,11 +145,11 @@ def _one_seed(options: StudyOptions, seed: int) -> _Row:
     donated = [episode for one in shares for episode in one.donated]
     start = fitted(recipe, donated, seed=seed)
     common = federate(recipe, [one.private for one in shares], start)
-    acts = _Acting(recipe, placements=_PLACEMENTS + seed, rollouts=options.rollouts)
+    acts = Acting(recipe, placements=_PLACEMENTS + seed, rollouts=options.rollouts)
     return _Row(seed=seed, common=acts(common), start=acts(start) if donated else None)
 
 
-class _Acting:
+class Acting:
     """Lets a model act in every cell."""
 
     def __init__(self, recipe: Recipe, *, placements: int, rollouts: int) -> None:
@@ -158,11 +158,12 @@ class _Acting:
         self._recipe, self._placements, self._rollouts = recipe, placements, rollouts
         self._simulators = {cell: Simulator(cell) for cell in CELLS}
 
-    def __call__(self, weights: npt.NDArray[np.float32]) -> Acts:
+    def __call__(self, weights: npt.NDArray[np.float32], recipe: Recipe | None = None) -> Acts:
+        """Success per cell of some weights; ``recipe`` is theirs, where it is another one."""
         from client.learning.policy import Policy
         from sandbox.cells import rollout
 
-        policy = Policy(self._recipe, weights)
+        policy = Policy(recipe or self._recipe, weights)
         return {
             cell: Rate.of(
                 rollout(

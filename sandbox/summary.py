@@ -48,6 +48,11 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         late_s = witnesses["contribution_to_quorum_ms"] / 1000
         needed = f"{witnesses['k']} of {witnesses['n']} needed"
         yield f"witnesses  {needed}; cosigned {late_s:.2f} s after a contribution"
+    loop = report["loop"]
+    acted = (
+        f"{loop['successes']} of {loop['attempts']} attempts of {loop['party']}'s model in its cell succeeded"
+    )
+    yield f"loop       {acted}; {loop['episodes_added']} came back as data"
     yield f"auditor    {log['page']}, bundle.zip, policy.txt"
     yield f"time       {report['timings']['total']} s"
 
