@@ -47,10 +47,10 @@ from broker.log.bundle import export
 from broker.release import gate
 from broker.services import Services
 from broker.store.tables import candidate, ledger_mirror, log_entry, round_, run
-from client.catalogue import data_add
 from client.contract.reading import fetch_envelope
 from client.contract.shelf import ContractShelf
 from client.contract.signing import sign
+from client.datasets.adding import data_add
 from client.learning.canary_units import canary_units
 from client.learning.tensors import Frames
 from client.learning.weights import initial_weights
@@ -74,6 +74,7 @@ from policies.recipe import load as load_recipe
 from policies.secagg.agreed import agreed_terms
 from policies.secagg.ring import check_update, mean, quantise
 from policies.secagg.terms import Terms
+from policies.seeds import with_base
 from policies.signing import Envelope
 from policies.verify import Report, verify
 from sandbox.recipes import plain_recipe, private_recipe
@@ -82,7 +83,7 @@ from tests.brokersim import ORIGIN, URL, HandClock, House, SeedEntropy, Signer
 from tests.contractsim import runnable
 from tests.learnsim import made_units
 from tests.nodehouse import Street, open_street
-from tests.nodeworld import BEFORE_MS, FIELDS, IN_TERM_MS, write_recording
+from tests.nodeworld import BEFORE_MS, FIELDS, IN_TERM_MS, write_bare_recording, write_recording
 from tests.seedsim import Planted
 
 T = TypeVar("T")
@@ -886,7 +887,13 @@ def _template(*, private: bool, changes: bytes, names: tuple[str, ...] = NAMES) 
     folder = Path(tempfile.mkdtemp(prefix="iriai-pool-", dir=ground()))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     asked = parse(changes)
+    document, bare = (
+        asked.pop("document", None),
+        asked.pop("bare", []),
+    )  # another recipe; sites with a bare arm
     recipe = tiny_recipe(private=private, **asked.pop("recipe", {}))
+    if document is not None:
+        recipe = load_recipe(canonical(document))
     with open_street(folder / "broker") as street:
         street.house.clock.ms = BEFORE_MS
         homes = {name: _enrolled(street, Home(folder / "sites" / name), name) for name in names}
@@ -895,20 +902,29 @@ def _template(*, private: bool, changes: bytes, names: tuple[str, ...] = NAMES) 
             planted = Planted({name: _key(street, home) for name, home in homes.items()}, recipe=recipe)
             recipe = planted.started
             asked["seed_sets"] = [planted.clause()]
-        contract = _draft(street, homes, recipe, asked)
         annexes = () if planted is None else tuple(planted.annexes.values())
+        first = None if planted is None else planted.weights
+        if asked.pop("base", False):  # a public checkpoint, which nobody's seed gives
+            first = (initial_weights(recipe) * 2 + 0.25).astype("<f4")
+            annexes = (first.tobytes(),)
+            base = digest(first.tobytes())
+            recipe = load_recipe(with_base(recipe.canonical, base=base, licence="CC-BY-4.0"))
+        contract = _draft(street, homes, recipe, asked)
         offered = street.run(street.house.alice.offer(contract, (recipe.canonical,), annexes))
         assert offered.status_code == 201, offered.text
         for number, home in enumerate(homes.values()):
-            _import_and_accept(street, home, contract, folder / "recording", number)
+            write = write_bare_recording if home.root.name in bare else write_recording
+            write(folder / "recording" / str(number), seed=number)
+            _sign(street, home, contract, "accept")
         for home in homes.values():  # all have accepted: now each signs
-            _sign(street, home, contract)
-        for home in homes.values():
+            _sign(street, home, contract, "sign")
+        for number, home in enumerate(homes.values()):
             member = _member(street, home, "last")
             fetch_envelope(member, ContractShelf(home, own_key=member.identity.key.public), contract.digest)
             member.client.close()
+            _import(street, home, contract, folder / "recording" / str(number))
     shutil.rmtree(folder / "recording")
-    return _Template(folder, recipe, contract, None if planted is None else planted.weights)
+    return _Template(folder, recipe, contract, first)
 
 
 def _key(street: Street, home: Home) -> SigningKey:
@@ -980,24 +996,23 @@ def _draft(street: Street, homes: Mapping[str, Home], recipe: Recipe, changes: M
     return from_tree(tree)
 
 
-def _import_and_accept(street: Street, home: Home, contract: Contract, scratch: Path, number: int) -> None:
+def _import(street: Street, home: Home, contract: Contract, recorded: Path) -> None:
     with _desk(street, home, "import") as (member, shelf, outbox):
         data_add(
             member,
             shelf,
             outbox,
-            write_recording(scratch / str(number), seed=number),
+            recorded,
             dataset=f"{home.root.name}/pick",
             signal_map=None,
             contract=contract.digest,
             rules=LocalRules(),
             publish=False,
         )
-        _agree(member, shelf, outbox, contract)
 
 
-def _sign(street: Street, home: Home, contract: Contract) -> None:
-    with _desk(street, home, "sign") as (member, shelf, outbox):
+def _sign(street: Street, home: Home, contract: Contract, word: str) -> None:
+    with _desk(street, home, word) as (member, shelf, outbox):
         _agree(member, shelf, outbox, contract)
 
 

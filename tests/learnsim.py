@@ -17,7 +17,7 @@ from policies.encoding import canonical
 from policies.identity import SigningKey
 from policies.privacy.ledger import Cap
 from policies.recipe import Recipe, load, manifest
-from sandbox.recipes import plain_recipe, private_recipe
+from sandbox.recipes import alone_recipe, private_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def small_recipe(**plan: object) -> Recipe:
 
 
 def small_plain(*, width: int = 16, chunk: int = 1, execute: int = 1) -> Recipe:
-    tree = document(plain_recipe())
+    tree = document(alone_recipe())  # its narrow scales learn the synthetic task in few rounds
     tree["architecture"]["args"] |= {"width": width, "chunk": chunk, "execute": execute}
     tree["tensors"] = manifest(input_size=19, output_size=4, width=width, chunk=chunk)
     return load(canonical(tree))

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from client.catalogue import data_add
 from client.contract.shelf import ContractShelf
 from client.contract.signing import sign
+from client.datasets.adding import Source, add_alone, data_add
 from client.federation.handlers import Answer, RunConfig
 from client.membership import Member, initialise, join, membership, open_member
 from client.outbox import Outbox
@@ -148,6 +148,32 @@ def write_recording(folder: Path, *, train: int = 4, held_out: int = 2, seed: in
         rate_hz=20,
         robot_type="6r-arm+parallel-gripper",
         features=features,
+        episodes=frames,
+        splits={"train": (0, train), "held-out": (train, train + held_out)},
+    )
+    return folder
+
+
+def write_bare_recording(folder: Path, *, train: int = 4, held_out: int = 2, seed: int = 0) -> Path:
+    """A LeRobot folder of an arm without a gripper: two joints that swing, and the velocities that moved them."""
+    rng = np.random.default_rng([seed, 5])
+    frames = []
+    for _ in range(train + held_out):
+        time, pace = np.arange(24) / 20, rng.uniform(1.0, 3.0, (1, 2))
+        angle, speed = np.sin(time[:, None] * pace), pace * np.cos(time[:, None] * pace)
+        columns = {"observation.state": np.hstack([angle, 5 * speed]), "action": speed}
+        one = {name: values.astype(np.float32) for name, values in columns.items()}
+        frames.append(Frames(task="swing", columns=one))
+    write_dataset(
+        folder,
+        rate_hz=20,
+        robot_type="6r-arm",
+        features={
+            "observation.state": Feature(
+                names=("joint_pos_0", "joint_pos_1", "joint_torque_0", "joint_torque_1")
+            ),
+            "action": Feature(names=("joint_vel_0", "joint_vel_1")),
+        },
         episodes=frames,
         splits={"train": (0, train), "held-out": (train, train + held_out)},
     )
@@ -307,7 +333,11 @@ class World:
             outbox.close()
 
     def add_data(self, **changes: Any) -> Any:
-        source = write_recording(self.folder / "recording")
+        """Under the contract once everybody signed it; before that without one, for a draft gives no rights."""
+        source = changes.pop("source", None) or write_recording(self.folder / "recording")
+        if "contract" not in changes and self.contract.digest not in self.broker.envelopes:
+            whole = Source(path=source)
+            return add_alone(self.home, self.member.identity, whole, dataset="kita/pick", clock=self.clock)
         outbox = self.outbox()
         try:
             return data_add(
@@ -330,11 +360,11 @@ class World:
             outbox.close()
 
     def ready(self, *, executed: bool = True) -> World:
-        """Data imported, contract signed by all, in term, worker composed."""
-        self.add_data()
+        """Contract signed by all, data imported, in term, worker composed."""
         self.sign()
         if executed:
             self.finalize()
+        self.add_data()
         self.clock.ms = IN_TERM_MS
         self.start()
         return self
@@ -453,9 +483,9 @@ def template(**named: Any) -> World:
     folder = Path(tempfile.mkdtemp(prefix="iriai-node-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     world = World(folder, **named)
-    world.add_data()
     world.sign()
     world.finalize()
+    world.add_data()
     world.member.client.close()
     return world
 

@@ -1559,6 +1559,16 @@ def a_consent_that_no_clause_names() -> tuple[bytes, Any]:
     return sim.bundle(consents=[*sim.consents.values(), strange]), sim.policy
 
 
+@planted("AUD-068")
+def a_consent_that_shows_a_label_nobody_detects() -> tuple[bytes, Any]:
+    return _said(labels=("gripper_cmd",))
+
+
+@planted("AUD-068")
+def a_consent_that_is_silent_about_the_label_that_is_detected() -> tuple[bytes, Any]:
+    return _donated(recipe=canonical(STARTED | {"loss": {"label": "gripper_cmd"}}))
+
+
 @planted("AUD-068", "AUD-059", "AUD-071")
 def a_recipe_that_starts_from_nothing_that_was_agreed() -> tuple[bytes, Any]:
     return _donated(recipe=canonical(STARTED | {"start": None}))
@@ -1572,6 +1582,10 @@ def test_consents_that_hold_are_clean_and_those_left_out_are_named() -> None:
     assert "episodes of the seed set" in told[0]
     without = audited(lambda: _donated(left_out=frozenset({"kita"})))
     assert (without.exit_code, without.findings) == (0, [])
+    detecting = canonical(STARTED | {"outputs": [], "loss": {"label": "gripper_cmd"}})
+    shown = {"action": (), "labels": ("gripper_cmd",)}
+    labelled = audited(lambda: _donated(recipe=detecting, words=lambda _party: shown))
+    assert (labelled.exit_code, labelled.findings) == (0, [])
     missing = digest(DonorSim().consents["kita"])
     assert f"AUD-068: the consent {missing}: it is not in the bundle" in without.unchecked
 

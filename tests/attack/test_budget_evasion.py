@@ -132,9 +132,9 @@ def test_a_reservation_that_is_refused_leaves_no_ledger(tmp_path: Path) -> None:
 def plain(tmp_path: Path) -> World:
     """In term under a contract without privacy, over data with a ledger."""
     world = plain_world(tmp_path)
-    world.add_data()
     world.sign()
     world.finalize()
+    world.add_data()
     world.clock.ms = IN_TERM_MS
     world.start()
     return world

@@ -26,6 +26,7 @@ from broker.release.gate import Gate
 from broker.store.tables import candidate, contract_annex, model, round_, run
 from client.contract.notices import Notices
 from client.data.errors import FieldNotAllowedError
+from policies.contract import CONTRACT_TYPE
 from policies.contract.notices import Notice, seal_notice
 from policies.encoding import digest
 from policies.exchange import ExchangeType
@@ -33,6 +34,7 @@ from policies.log.entries import EntryType, Event, alias, from_envelope
 from policies.log.envelope import open_envelope
 from policies.ports import iso_s, to_ms
 from policies.recipe import load as load_recipe
+from policies.signing import Envelope
 from tests import federationsim  # remembers the tight figure of a plan for all gates of the process
 from tests.brokersim import RECIPE, House, NodeSim, all_sign, draft, open_house, pool
 from tests.nodeworld import FIELDS, IN_TERM_MS, World, kinds, ready_world
@@ -107,6 +109,9 @@ def test_the_guard_refuses_a_run_for_another_purpose(tmp_path: Path, told: Any) 
 
 def test_fields_that_the_contract_does_not_list_are_not_even_imported(tmp_path: Path) -> None:
     world = World(tmp_path, changes={"fields.allow": ["tcp_pos", "object_pos"]})
+    own = Envelope.seal(world.contract.canonical, CONTRACT_TYPE, world.member.identity.key)
+    world.broker.signatures[world.contract.digest] = [("kita", own.signatures[0][1])]
+    world.finalize()
     with pytest.raises(FieldNotAllowedError) as refused:
         world.add_data()
     assert refused.value.clause == "fields-1"

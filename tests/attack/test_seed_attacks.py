@@ -324,6 +324,7 @@ def donor(tmp_path: Path) -> tuple[World, Any]:
 def seat_of(world: World, start: Start) -> Any:
     world.sign()
     world.finalize()
+    world.add_data(publish=False)  # the same episodes, now under the contract
     world.start()
     world.worker.admit(_config(world))
     return replace(world.worker.guard.seat(world.contract.digest, world.recipe.digest), start=start)

@@ -413,6 +413,30 @@ def language_page() -> str:
     return "\n".join(parts)
 
 
+def signal_map_page() -> str:
+    """The signal map: every key with its kind and default, fields, units, rules, profiles."""
+    from tests.docs.signal_map_page import sections
+
+    parts = [
+        "# The signal map\n",
+        NOTE,
+        (
+            "`iriai-signalmap/1`, TOML: how a recording's columns become canonical fields in SI units. `iriai-node data inspect PATH"
+            " --out map.toml` writes a proposal; how to go on: [data.md](../how-to/data.md). A map holds public constants only: one"
+            " that asks for a statistic of the recordings is refused (`privacy.private-statistic`).\n"
+        ),
+        "```toml\n" + _example_map() + "```\n",
+    ]
+    for title, said, tables in sections():
+        parts += [f"## {title}\n", said + "\n", *(table(*one) for one in tables)]
+    return "\n".join(parts)
+
+
+def _example_map() -> str:
+    """The map of the how-to's example, as it is imported by its test."""
+    return (ROOT / "docs/how-to/example/signalmap.toml").read_text("utf-8").rstrip("\n") + "\n"
+
+
 PAGES = {
     "cli.md": cli_page,
     "contract-language.md": language_page,
@@ -420,6 +444,7 @@ PAGES = {
     "errors.md": errors_page,
     "http-api.md": http_page,
     "settings.md": settings_page,
+    "signal-map.md": signal_map_page,
 }
 
 

@@ -100,7 +100,7 @@ def test_options_that_a_remedy_names_exist(known):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("iriai-node data remove x", "no such command"),
+        ("iriai-node data erase x", "no such command"),
         ("iriai-node data add x --datset y", "has no option --datset"),
         ("iriai-node data add x", "needs --dataset"),
         ("iriai-node data add --dataset y", "needs PATH"),

@@ -209,6 +209,7 @@ def test_exit_codes_are_those_of_the_table():
         409,
         410,
         413,
+        421,
         422,
         429,
         500,

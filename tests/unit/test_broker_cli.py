@@ -70,6 +70,8 @@ COMMANDS = {
     "auditor list",
     "auditor revoke",
     "auditor witness",
+    "catalogue export",
+    "catalogue search",
     "db migrate",
     "incident close",
     "incident list",

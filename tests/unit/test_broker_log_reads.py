@@ -14,6 +14,7 @@ from policies.log.merkle import leaf_hash, verify_consistency, verify_inclusion
 from policies.log.policy import parse_policy
 from policies.log.proofs import parse_receipt
 from policies.messages import Descriptor, Fit, seal_descriptor
+from policies.quality_certificate import CHECKS, QualityCertificate, open_certificate, seal_certificate
 from policies.signing import Envelope
 from tests.auditorsim import enrolled
 from tests.brokersim import RECIPE, House, NodeSim, draft, final_contract, open_house, pool
@@ -177,6 +178,86 @@ async def test_a_descriptor_that_says_more_than_it_may_is_refused(house):
     )
     envelope = Envelope.seal(payload, "application/vnd.iriai.descriptor.v1+json", kita.key)
     assert code(await kita.post("/catalogue/descriptors", envelope.to_json())) == (422, "data.descriptor-key")
+
+
+async def test_others_may_search_by_what_they_may_know_and_by_nothing_else(house):
+    kita, nord = await house.member("kita"), await house.member("nord")
+    await kita.post("/catalogue/descriptors", descriptor(kita).to_json())
+    await kita.post("/catalogue/descriptors?shown=fits", descriptor(kita, "kita/quiet").to_json())
+
+    async def found(caller, query: str) -> list[str]:
+        return [one["dataset"] for one in (await caller.get(f"/catalogue?{query}")).json()["datasets"]]
+
+    assert await found(nord, "task=pick-place") == ["kita/pick"]
+    assert await found(nord, "embodiment_class=6r-arm%2Bparallel-gripper&episodes=30-99") == ["kita/pick"]
+    assert await found(nord, "episodes=300-999") == []
+    assert await found(nord, "field=tcp_pos") == []  # members do not see each other's fields
+    assert await found(nord, f"recipe={digest(RECIPE)}") == ["kita/pick", "kita/quiet"]
+    assert await found(nord, "certified=true") == []
+    assert await found(house.alice, "field=tcp_pos&task=pick-place") == ["kita/pick", "kita/quiet"]
+    assert code(await nord.get("/catalogue?episodes=17"))[0] == 422
+    open_line, quiet = (await nord.get("/catalogue")).json()["datasets"]
+    assert set(open_line["view"]) == {"embodiment_class", "tasks", "episodes", "quality", "fits"}
+    assert set(quiet["view"]) == {"fits"}
+
+
+async def test_the_catalogue_is_dcat_with_the_callers_words_alone(house):
+    kita, nord = await house.member("kita"), await house.member("nord")
+    await kita.post("/catalogue/descriptors", descriptor(kita).to_json())
+    made = (await nord.get("/catalogue/dcat")).json()
+    (one,) = made["dcat:dataset"]
+    assert (made["@type"], one["@type"], one["dct:title"]) == ("dcat:Catalog", "dcat:Dataset", "kita/pick")
+    assert one["dcat:keyword"] == ["pick-place"]
+    assert "tcp_pos" not in str(made)
+
+
+async def test_a_descriptor_names_a_certificate_that_is_there(house):
+    kita = await house.member("kita")
+    named = descriptor(kita, quality=digest(b"no such certificate"))
+    answer = await kita.post("/catalogue/descriptors", named.to_json())
+    assert code(answer) == (409, "catalogue.no-certificate")
+    assert (await kita.get("/catalogue")).json()["datasets"] == []
+
+
+def certificate(sender: NodeSim, dataset: str = "", **changes) -> tuple[str, Envelope]:
+    made = QualityCertificate.parse(
+        {
+            "schema": "iriai-quality-certificate/1",
+            "node": sender.node,
+            "dataset": dataset or f"{sender.name}/pick",
+            "data_root": digest(b"root"),
+            "checks": "iriai-quality/1",
+            "thresholds": digest(b"thresholds"),
+            "signal_maps": [digest(b"map")],
+            "states": dict.fromkeys(CHECKS, "PASS"),
+            "excluded": "none",
+            "verdict": "admitted",
+            "tool": "iriai/0.1.0",
+            "at": "2026-11-29",
+        }
+        | changes
+    )
+    return made.digest, seal_certificate(made, sender.key)
+
+
+async def test_a_certificate_comes_before_the_descriptor_that_names_it(house):
+    kita, nord = await house.member("kita"), await house.member("nord")
+    name, sealed = certificate(kita)
+    assert (await kita.post("/catalogue/certificates", sealed.to_json())).json()["digest"] == name
+    published = await kita.post("/catalogue/descriptors", descriptor(kita, quality=name).to_json())
+    assert published.status_code == 200
+    (one,) = (await nord.get("/catalogue?certified=true")).json()["datasets"]
+    assert one["view"]["quality"] == name
+    _, newer = certificate(kita, verdict="refused")
+    await kita.post("/catalogue/certificates", newer.to_json())
+    assert code(await kita.post("/catalogue/descriptors", descriptor(kita, quality=name).to_json())) == (
+        409,
+        "catalogue.no-certificate",
+    )
+    _, foreign = certificate(nord)
+    assert (await kita.post("/catalogue/certificates", foreign.to_json())).status_code in (401, 422)
+    resealed = seal_certificate(open_certificate(foreign, nord.key.public), kita.key)
+    assert code(await kita.post("/catalogue/certificates", resealed.to_json())) == (422, "catalogue.foreign")
 
 
 async def test_a_revoked_members_data_sets_leave_the_catalogue(house):

@@ -75,6 +75,7 @@ def test_cobotops_gives_the_published_episodes(tmp_path: Path) -> None:
         "excluded-by-time": 1,
         "missing-rows": 54,
         "pieces-too-short": 2,
+        "secret-matched-nothing": 2,
     }
     assert import_path(tmp_path / "s", source, **options).duplicates == 249
     assert len(Store(tmp_path / "s").episodes("ur3")) == 249

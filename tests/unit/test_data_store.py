@@ -261,8 +261,8 @@ def test_allow_is_checked_before_anything_is_written(tmp_path: Path) -> None:
 
 
 def test_a_large_data_set_is_spread_over_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.data.store.STORE_FILE_BYTES", 1_000)
-    monkeypatch.setattr("client.data.store._CHUNKS_SIZE", 2)
+    monkeypatch.setattr("client.data.draft.STORE_FILE_BYTES", 1_000)
+    monkeypatch.setattr("client.data.draft.CHUNKS_SIZE", 2)
     bring(tmp_path / "s", write_v3(tmp_path / "d", FIRST))
     bring(tmp_path / "s", write_v3(tmp_path / "e", JOINED))
     files = sorted(

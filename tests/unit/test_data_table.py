@@ -93,6 +93,7 @@ def test_line_ends_delimiters_and_decimal_signs_give_the_same_frames(
         "missing-rows": 1,
         "pieces-too-short": 1,
         "secret-columns": 1,
+        "secret-matched-nothing": 1,
     }
     (whole,) = both(tmp_path / "s", SIGNALS)  # the other is excluded: a third of its rows is missing
     np.testing.assert_allclose(whole.fields["joint_pos"], np.deg2rad([[92, -44], [93, -44]]), rtol=1e-6)

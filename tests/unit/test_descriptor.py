@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from client.data import describe, seal
+from client.data import describe, seal, task_words
 from client.data.errors import MapInvalidError
 from policies.encoding import canonical
 from policies.errors import SignatureInvalidError
@@ -33,7 +33,13 @@ KEY, OTHER = SigningKey.from_seed(b"\x07" * 32), SigningKey.from_seed(b"\x08" * 
 
 def described(tmp_path: Path, name: str, record: Recording, **changes: Any) -> Descriptor:
     bring(tmp_path / name, write_v3(tmp_path / f"{name}-source", record))
-    options = {"node": NODE, "allow": ALLOW, "clock": SimClock(), "recipes": {RECIPE: 10}}
+    options = {
+        "node": NODE,
+        "allow": ALLOW,
+        "clock": SimClock(),
+        "recipes": {RECIPE: 10},
+        "tasks": ["stack", "pick-place"],
+    }
     return describe(tmp_path / name, "kita/pick", **{**options, **changes})
 
 
@@ -70,10 +76,11 @@ def test_fields_are_cut_to_the_allow_list_before_they_are_written(tmp_path: Path
     assert found.fields == ["tcp_pos"]
 
 
-def test_free_text_never_becomes_a_task(tmp_path: Path) -> None:
+def test_no_word_of_a_recording_becomes_a_task_by_itself(tmp_path: Path) -> None:
     record = Recording.random(5, 6)
     record.tasks = ["Weld part 4711 for Nord", "pick-place"]
-    assert described(tmp_path, "s", record).tasks == ["pick-place"]
+    assert described(tmp_path, "s", record, tasks=()).tasks == []
+    assert task_words(tmp_path / "s", "kita/pick") == {"pick-place"}
     assert describe(
         tmp_path / "s", "kita/pick", node=NODE, allow=ALLOW, clock=SimClock(), tasks=["weld"]
     ).tasks == ["weld"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
-from client.catalogue import data_add
+from client.datasets.adding import data_add
 from client.learner import HomeLearner, episodes_of
 from client.settings import LocalRules
 from policies.encoding import canonical

@@ -19,11 +19,13 @@ from client.learning import (
     local_baseline,
     mean_loss,
 )
+from client.learning.engines import frame_loss
 from client.learning.errors import AttemptRepeatedError, EpisodeUnfitError, WeightsUnfitError
 from client.learning.evaluate import unit_losses
+from client.learning.local import LocalAdam, Pool
 from client.learning.registry import build, read_weights
 from client.learning.tensors import Features, action_constants, frames_of, unit_frames
-from client.learning.train import _LocalAdam, _Pool, _seeded
+from client.learning.train import _seeded
 from policies.encoding import digest
 from policies.privacy.errors import (
     BudgetExhaustedError,
@@ -228,7 +230,9 @@ def test_the_proximal_term_pulls_each_step_back_to_the_rounds_model():
     found = []
     for mu in (0.0, 0.7):
         model = build(PLAIN)
-        local = _LocalAdam(model, _Pool.of(unit_frames(PLAIN, EPISODES[:5])), _seeded(3), proximal=mu)
+        local = LocalAdam(
+            model, Pool.of(unit_frames(PLAIN, EPISODES[:5])), _seeded(3), loss=frame_loss, proximal=mu
+        )
         start = [one.detach().clone() for one in model.parameters()]
         with torch.no_grad():
             for one in model.parameters():

@@ -328,6 +328,7 @@ def test_budget_figures_are_shown(world: World):
     left = outbox_list(world.worker.outbox).data
     assert left["total_bytes"] == sum(one["size_bytes"] for one in left["sent"])
     assert {one["kind"] for one in left["sent"]} == {
+        "certificate",
         "descriptor",
         "negotiation.accept",
         "contract.signed",

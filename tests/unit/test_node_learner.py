@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.catalogue import data_add
+from client.datasets.adding import data_add
 from client.learner import HomeLearner, episodes_of
 from client.settings import LocalRules
 from policies.contract import from_tree
@@ -68,6 +68,8 @@ def test_two_contracts_with_one_recipe_read_and_charge_their_own_data(world: Wor
     world.negotiation = world.put(world.contract)
     world.worker.close()
     world.clock.ms = BEFORE_MS
+    world.sign()
+    world.finalize()
     outbox = world.outbox()
     data_add(
         world.member,
@@ -81,8 +83,6 @@ def test_two_contracts_with_one_recipe_read_and_charge_their_own_data(world: Wor
         publish=False,
     )
     outbox.close()
-    world.sign()
-    world.finalize()
     world.clock.ms = IN_TERM_MS
     world.start()
     assert world.worker.prepare() is True

@@ -15,6 +15,7 @@ from client.budgets.showing import budget_show
 from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError, RemoteRefusalError
 from client.models import (
     STATEMENT_TYPE,
+    Tuning,
     keep_individual,
     model_folder,
     models_list,
@@ -199,7 +200,10 @@ def test_an_individual_model_lies_beside_the_common_one(world: World):
     model = _release(world)
     pull(world.member, world.shelf(), model)
     pulled, weights = read_model(world.home, model)
-    own = keep_individual(world.home, pulled, weights + 1, improved=True, losses=(2.0, 1.0))
+    tuning = Tuning(
+        mode="full", improved=True, selection_units=1, selection=(3.0, 2.0), report_units=1, report=(2.0, 1.0)
+    )
+    own = keep_individual(world.home, pulled, weights + 1, tuning)
     assert own["kept"] == "individual"
     assert np.array_equal(read_model(world.home, model, individual=True)[1], weights + 1)
     assert np.array_equal(read_model(world.home, model)[1], weights)

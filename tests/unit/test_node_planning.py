@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from client import planning
 from client.answers import Answer
 from client.budgets import Budgets
 from client.data import Store
+from client.data.episodes import write_episodes
 from client.identity import load_identity
 from client.settings import Home
 from policies.encoding import canonical
@@ -41,7 +43,7 @@ with warnings.catch_warnings():  # typer 0.20 imports names that click 8.4 has d
     warnings.simplefilter("ignore", DeprecationWarning)
     from typer.testing import CliRunner
 
-    from client.cli import app, options
+    from client.cli import app
     from client.cli.options import Open
 
 PLAN = json.loads(private_recipe())["plan"]
@@ -298,6 +300,23 @@ def test_the_strata_of_own_data_are_their_tasks(tmp_path: Path):
     assert counted["drawn_per_step"] == pytest.approx(expected, abs=0.01)
 
 
+def test_attempts_of_a_model_are_no_units_until_a_person_says_that_they_ended_well(tmp_path: Path):
+    world = World(tmp_path)
+    world.add_data()
+    store = Store(world.home.data)
+    folder = store.folder("kita/pick", store.catalogue().dataset("kita/pick"))
+    rows = store.episodes("kita/pick")
+    assert planned(tmp_path, world.home, units=None).answer.data["units"] == 4
+    trained = [row for row in rows if row.meta.split == "train"]
+    for by, left in (("", 2), ("person", 4)):
+        acted = {"source_kind": "deployed", "outcome": "success", "outcome_by": by}
+        write_episodes(
+            folder,
+            [replace(row, meta=replace(row.meta, **acted)) if row in trained[:2] else row for row in rows],
+        )
+        assert planned(tmp_path, world.home, units=None).answer.data["units"] == left
+
+
 @pytest.mark.parametrize(("lost", "code"), [(True, "budget.unknown"), (False, "budget.diverged")])
 def test_a_lost_or_old_ledger_is_no_unspent_budget(tmp_path: Path, lost: bool, code: str):
     world = ready_world(tmp_path)
@@ -479,6 +498,7 @@ def test_canaries_ask_for_so_many_own_units_and_fewer_are_warned_about(tmp_path:
 
 def test_data_are_imported_under_a_contract_that_is_named_by_its_first_digits(tmp_path: Path, monkeypatch):
     world = signed(tmp_path)
+    world.finalize()
 
     @contextmanager
     def opened(_folder: Path) -> Iterator[Open]:
@@ -486,7 +506,7 @@ def test_data_are_imported_under_a_contract_that_is_named_by_its_first_digits(tm
         yield Open(home=world.home, member=world.member, shelf=world.shelf(), outbox=outbox)
         outbox.close()
 
-    monkeypatch.setattr(options, "opened", opened)
+    monkeypatch.setattr("client.cli.data.opened", opened)
     recording = write_recording(tmp_path / "again")
     words = ["data", "add", str(recording), "--dataset", "kita/pick", "--no-publish", "--json"]
     for name in (world.contract.digest, world.contract.digest[7:19]):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from client.contract.countering import counter
+from client.contract.reading import fetch
 from client.contract.starts import first_weights, start_of
 from client.errors import DigestMismatchError, NoSuchThingError, NotConfirmedError
 from client.secagg.agreed import check_noise
@@ -213,6 +214,7 @@ def give(world: World, out: Path, **changes: Any) -> Any:
 def world(tmp_path: Path) -> World:
     world = World(tmp_path)
     world.add_data()
+    fetch(world.member, world.shelf(), world.contract.digest)
     return world
 
 

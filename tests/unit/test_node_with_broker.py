@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from client.catalogue import data_add
 from client.contract.comparing import contract_diff
 from client.contract.countering import counter
 from client.contract.negotiating import refuse
@@ -19,6 +18,7 @@ from client.contract.showing import contract_show
 from client.contract.signing import sign
 from client.contract.stopping import halt
 from client.contract.tending import tend
+from client.datasets.adding import data_add
 from client.errors import NoSuchThingError, RemoteRefusalError
 from client.membership import Member, initialise, join, membership, open_member, status
 from client.models import models_list, pull
@@ -117,6 +117,16 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
     row = contract_list(member, shelf).data["contracts"][0]
     assert (row["state"], row["lane"]["state"]) == ("offered", "OFFERED")
     assert contract_show(home, member, shelf, outbox, None).data["digest"] == contract.digest
+    first = sign(member, shelf, outbox, contract.digest, confirm=YES, acknowledge=YES)
+    assert (first.data["state"], first.data["lane"], first.data["executed"]) == ("open", "ACCEPTED", False)
+    for one in others:
+        assert street.run(one.accept(contract)).status_code == 200
+    assert [event for event, _ in tend(member, shelf, outbox)] == ["contract-said"]
+    for one in others:
+        assert street.run(one.verify(contract)).status_code == 200
+    assert [event for event, _ in tend(member, shelf, outbox)] == ["contract-final"]
+    again = sign(member, shelf, outbox, contract.digest, confirm=YES)
+    assert again.data["executed"] is True
     added = data_add(
         member,
         shelf,
@@ -129,16 +139,6 @@ def test_from_invitation_to_a_contract_that_everybody_signed(street: Street, hom
         publish=True,
     )
     assert (added.data["episodes_added"], added.data["held_out_added"]) == (6, 2)
-    first = sign(member, shelf, outbox, contract.digest, confirm=YES, acknowledge=YES)
-    assert (first.data["state"], first.data["lane"], first.data["executed"]) == ("open", "ACCEPTED", False)
-    for one in others:
-        assert street.run(one.accept(contract)).status_code == 200
-    assert [event for event, _ in tend(member, shelf, outbox)] == ["contract-said"]
-    for one in others:
-        assert street.run(one.verify(contract)).status_code == 200
-    assert [event for event, _ in tend(member, shelf, outbox)] == ["contract-final"]
-    again = sign(member, shelf, outbox, contract.digest, confirm=YES)
-    assert again.data["executed"] is True
     assert receipts_fetch(member, outbox).data["missing"] == []
     shown = receipts_verify(member, outbox, member.broker.log_vkey)
     assert (shown.exit_code, shown.data["receipts"]) == (0, 1)

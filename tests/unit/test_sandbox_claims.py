@@ -84,6 +84,14 @@ def report(epsilon: str | None, noise: Noise) -> dict[str, Any]:
             "witnesses": {"k": 3, "n": 4, "contribution_to_quorum_ms": 120},
         },
         "timings": {"total": 1.0},
+        "loop": {
+            "party": "iber",
+            "cell": "C",
+            "attempts": 10,
+            "successes": 9,
+            "flags": ["ood"],
+            "episodes_added": 8,
+        },
         "round_ms": {},
         "phases": [["rounds", 0.0, 1.0]],
         "processes": {"broker": 1},
@@ -137,6 +145,7 @@ def test_with_shares_the_claim_names_its_condition_and_the_figure_without_it() -
 def test_table_and_page_say_what_was_used(epsilon: str | None, noise: Noise, tmp_path: Path) -> None:
     found = report(epsilon, noise)
     lines = list(summary(found))
+    assert "loop       9 of 10 attempts of iber's model in its cell succeeded; 8 came back as data" in lines
     assert "sums       379 opened by secure aggregation, each over 4 makers, and no maker's update" in lines
     assert "           377 of them redone by the auditor from the masked vectors" in lines
     private = [line for line in lines if line.startswith("privacy")]
