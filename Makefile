@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BASE := build/verifier-venv
-EXTRAS := broker,client,sandbox,postgres,rfc3161,prove,dev
+EXTRAS := broker,client,sandbox,postgres,rfc3161,opcua,aas,prove,dev
 # torch first: whatever else pulls it in would fetch a CUDA build of several gigabytes
 TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -153,13 +153,43 @@ TSA_S: Final = 20  # how long an authority may take to answer
 # data (robot-data-and-models.md, section 2)
 SIGNALS: Final = 512
 EPISODE_FRAMES: Final = 200_000
+SERIES_ROWS: Final = 50_000  # of one part of a continuous log: 512 signals of 8 bytes are 200 MB, 20 are 8 MB
 SOURCE_FILE_BYTES: Final = 64 * 1024**3
+SOURCE_CHANNELS: Final = 65_536  # that one source may list; a map takes SIGNALS of them
+SOURCE_INFO_BYTES: Final = 16 * 1024**2  # info.json of a data set; JSON takes 25 times that in memory
+PADDING_BYTES: Final = 128 * 1024**2  # rows without a value that wait for one to follow, in memory
+PARQUET_BATCH_BYTES: Final = 64 * 1024**2  # rows that are unpacked together
+PARQUET_TEXT_BYTES: Final = 256 * 1024**2  # of a row group's column of words, as the file counts it
+TEXT_CELL_BYTES: Final = 4_096  # of a Parquet cell: a label, what cuts episodes, a task
+BAG_TEXT_BYTES: Final = 256 * 1024  # of all strings of one message that is mapped
+BAG_MESSAGE_BYTES: Final = 16 * 1024**2  # of a mapped topic; images and clouds are not read at all
+BAG_CHUNK_BYTES: Final = 64 * 1024**2  # of a chunk of a bag, compressed or not; recorders write 1 MiB
+BAG_HELD_BYTES: Final = 256 * 1024**2  # messages that wait for their turn while chunks overlap in time
+BAG_MESSAGE_PARTS: Final = 200_000  # fields and strings of one message; a point cloud is one array
+BAG_TOPICS: Final = 4_096
+BAG_DEFINITION_BYTES: Final = 256 * 1024  # message definitions of one type; the largest of ROS 2 has 20 KiB
+BAG_METADATA_BYTES: Final = 1024**2  # metadata.yaml of one bag
+BAG_FILES: Final = 10_000  # of one folder; a bag is split every few minutes at most
+BAG_WAIT_NS: Final = 1_000_000_000  # how late a message may be logged and still find the row of its stamp
+LIVE_ROWS: Final = 20_000_000  # of one live recording: 55 hours at 100 Hz
+LIVE_BATCH_ROWS: Final = 2_000  # rows in memory; a batch is flushed at least every LIVE_FLUSH_S
+LIVE_FLUSH_S: Final = 5
+LIVE_QUEUE: Final = 20_000  # reports that wait to be read; more of them break the connection, never memory
+LIVE_RETRY_S: Final = 30  # longest pause between two attempts to connect again
+LIVE_REFERENCES: Final = 4_096  # children of one node that a path is looked up in
 TEXT_ROW_BYTES: Final = 64 * 1024
 SIGNALMAP_BYTES: Final = 256 * 1024
+MTCONNECT_TAG_BYTES: Final = 1024**2  # of one tag or comment of an answer
+MTCONNECT_OBSERVATIONS: Final = 1_000_000  # mapped, of one saved answer; an agent keeps 131,072 unless told
+HDF5_CHUNK_BYTES: Final = 64 * 1024**2  # of one chunk when unpacked
+HDF5_ARRAY_BYTES: Final = 256 * 1024**2  # of one key of one episode as float64: 200,000 frames of 160 numbers
 DATASET_META_BYTES: Final = 256 * 1024**2  # info.json or episodes.jsonl of one data set
 DATASET_EPISODES: Final = 1_000_000
 STORE_FILE_BYTES: Final = 100 * 1024**2  # a data file of the store is closed after this
+RESUME_BYTES: Final = 16 * 1024**2  # of frames between two checkpoints of an import: seconds of work
 DESCRIPTOR_BYTES: Final = 16 * 1024
+CERTIFICATE_BYTES: Final = 16 * 1024  # twelve words and at most 64 digests of signal maps
+FINGERPRINT_BYTES: Final = 32 * 1024**2  # 2^20 keyed marks of 16 hex digits, and their envelope
 
 # learning and privacy (privacy.md, section 2; robot-data-and-models.md, section 8)
 RECIPE_BYTES: Final = 64 * 1024
@@ -178,6 +208,12 @@ REVEAL_WAIT_S: Final = 86_400  # how long a candidate waits for the reveal of a 
 REVEAL_RETRY_S: Final = 60  # first pause before such a party is asked again; the next ones double
 REVEAL_RETRY_MAX_S: Final = 3_600  # the longest of these pauses
 ACTION_CHUNK: Final = 64
+MODEL_INPUTS: Final = 1_024  # values of a frame after the features, as the widest layer has: 8 KiB a frame
+FRAME_VALUES: Final = 8_192  # that all operations of a recipe look at for one frame, windows included
+ACT_TOKENS: Final = 32  # queries of act-small/1; two seconds at 16 Hz
+ACT_PARAMETERS: Final = 600_000  # of act-small/1 at a site; as designed it has 400,000
+RECIPE_CLIP: Final = 100  # scales beyond which an input is cut; 5 is usual, and more lets nothing fire
+CLASS_WEIGHT: Final = 1_000  # of one class in a loss
 LEDGER_ENTRIES: Final = 1_000_000
 LEDGER_BLOCKS: Final = 512  # that one run reads: each of its spends names them all
 
@@ -190,6 +226,21 @@ SEED_FIT_S: Final = 1_800
 OFFER_BODY_BYTES: Final = 16 * 1024**2  # a text with seed sets and start models of 8 MB, in base64
 OFFER_ANNEXES: Final = 4 * 64  # of one text: for each of 64 parties' consents, with room for sets and models
 
+# model packages (client/deploy)
+PACKAGE_BYTES: Final = 512 * 1024 * 1024
+PACKAGE_MEMBERS: Final = 16  # eight kinds exist
+PACKAGE_MANIFEST_BYTES: Final = 1024 * 1024  # 512 signals with limits and an example have 100 KiB
+PACKAGE_TEXT_BYTES: Final = 8 * 1024 * 1024  # each text beside the graph; a statement has 100 KiB
+PACKAGE_OPS: Final = 10_000  # nodes of one graph; two decoder layers have 200
+PACKAGE_GRAPH_BYTES: Final = 64 * 1024**2  # graph, and weights beside it; two million values have 8 MiB
+PACKAGE_VALUES: Final = 64 * 1024**2  # of all values between operators at batch 8; the largest recipe: 15 M
+PACKAGE_PRODUCTS: Final = 2**28  # multiplications of one inference; the largest recipe has 9e7
+PACKAGE_TEST_S: Final = 60  # the self-test of a package; a second on a busy machine
+PACKAGE_SI_MOST: Final = 1_000_000  # a limit of an input or an output, in SI: no robot has larger numbers
+PACKAGE_RATE_HZ: Final = 10_000  # ticks per second that a model may expect
+WATCHDOG_MS: Final = 60_000  # age of an observation after which a fallback answers, at most
+PACKAGE_S: Final = 600  # export, checks and latency of one model in a process of its own
+
 # the node's requests (client/transport.py)
 BROKER_ANSWER_BYTES: Final = 16 * 1024 * 1024
 BROKER_ATTEMPTS: Final = 2  # the second only when the broker had closed a kept connection
@@ -200,6 +251,9 @@ LANE_POLLS: Final = 64  # questions of one command, also where a broker answers 
 # the node's outbox (client/outbox.py)
 OUTBOX_PENDING: Final = 12  # envelopes that one reply header has room for beside its own
 RECEIPT_POLL_S: Final = 10  # an envelope without a receipt after this is asked for over HTTP
+
+# what a node's owner says about runs (client/stopping_runs.py)
+STOPPED_RUNS_BYTES: Final = 1024**2  # 13,000 names of runs
 
 # what a node knows of halts (client/guard.py)
 HALT_ASK_S: Final = 60  # before a round, notices older than this are asked for; the worker hears every 10 s
@@ -233,4 +287,18 @@ REFUSED_PATIENCE_S: Final = 86_400  # how long a run waits for owners to mend so
 REFUSED_LOOK_S: Final = 60  # a pause looks this often, at least, whether it is over
 RUN_RETRY_S: Final = 5  # pause before a run goes on after a full disk or a log that does not answer
 PERSONALISE_S: Final = 1_800  # fine-tuning a pulled model at home
+REPORT_UNITS: Final = 10  # a gain that is measured on fewer units may be chance, and is told with that
 AUDIT_S: Final = 600  # an audit of private training: seconds for a small model, minutes for a large one
+
+# serving and recording (robot-data-and-models.md, section 12)
+SERVE_BODY_BYTES: Final = 64 * 1024  # of one question: 512 values of 24 characters have 13 KB
+SERVE_BODY_S: Final = 5  # how long one may take to arrive
+SERVE_CONNECTIONS: Final = 32  # at a time: one cell, its owner, and whoever looks on
+SERVE_STRANGERS: Final = 16  # of these, connections that proved nothing yet: the oldest makes room
+SERVE_HELLO_S: Final = 5  # in which a connection proves that it knows a token, or is closed
+SERVE_HEAD_BYTES: Final = 16 * 1024  # of a request's line and headers together
+SERVE_OPCUA_CHUNK_BYTES: Final = 65_535  # of a message's part; a question of 512 values has 4 KB
+SERVE_OPCUA_CHUNKS: Final = 4  # of one message
+SERVE_RING_BYTES: Final = 64 * 1024**2  # of the open episode: 100 bytes a tick are 600,000 ticks
+SERVE_DISK_FREE_BYTES: Final = 1024**3  # with less room, recording stops and serving goes on
+SERVE_EPISODE_GAP_S: Final = 5  # a longer gap of stamps ends an episode that nobody ended
