@@ -40,7 +40,7 @@ demo: $(STAMP) verifier
 
 # two workers for everything that runs in one process, then the tests that start processes, one at a time
 test: $(STAMP) verifier
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e" --randomly-seed=20261129 $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e" --randomly-seed=20261129 $(TEST_ARGS)
 	$(BIN)/python -m pytest -m e2e $(TEST_ARGS)
 
 check: $(STAMP)

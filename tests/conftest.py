@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one fixture that many folders of tests share: which database a broker runs on."""
+"""What many folders of tests share: which database a broker runs on, and which files go first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,24 @@ from tests import pgserver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+LONGEST = {
+    *("test_conformance_table.py", "test_conformance_audit.py", "test_amendment_attacks.py"),
+    *(
+        "test_template_runs.py",
+        "test_contract_refinement.py",
+        "test_bench_cobotops.py",
+        "test_audit_flips.py",
+    ),
+}
+"""Files of many seconds: begun last, one of them would keep a single worker busy while the others are done."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first, after the order was drawn."""
+    items.sort(key=lambda one: one.path.name not in LONGEST)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
