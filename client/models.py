@@ -56,7 +56,9 @@ __all__ = [
     "Compared",
     "Mode",
     "Tuning",
+    "holds_own",
     "individual_facts",
+    "is_individual",
     "keep_individual",
     "model_folder",
     "model_here",
@@ -140,7 +142,7 @@ def models_list(member: Member) -> Answer:
     rows = _releases(member)
     for one in rows:
         one["here"] = (model_folder(member.home, one["model"]) / "model.json").exists()
-        one["individual"] = (model_folder(member.home, one["model"], individual=True) / "model.json").exists()
+        one["individual"] = is_individual(member.home, one["model"])
     lines = table(
         ("model", "tier", "recipe", "run", "here", "individual"),
         [
@@ -332,6 +334,31 @@ def read_model(home: Home, model: str, *, individual: bool = False) -> tuple[dic
     return facts, np.frombuffer(data, dtype=_FLOAT)
 
 
+def is_individual(home: Home, model: str) -> bool:
+    """Whether a training here left another model than the released one, which it may not have beaten.
+
+    A file that cannot be read counts as one: who packages it is told what is wrong with it.
+
+    Raises:
+        NoSuchThingError: It is no digest.
+    """
+    try:
+        facts = json.loads((model_folder(home, model, individual=True) / "model.json").read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return holds_own(facts)
+
+
+def holds_own(facts: dict[str, Any]) -> bool:
+    """Whether a model that was kept after training holds what this site's data taught it.
+
+    The bytes decide: of a recipe with private tensors even the common model has stem and head of this site.
+    """
+    return bool(facts["individual"] != facts["model"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """The other individual model, of the two that a second training left: how it was made, and its loss.
@@ -465,15 +492,25 @@ def _told(facts: dict[str, Any]) -> tuple[str, ...]:
         figure = f"{facts['held_out_loss_common']} before, {facts['held_out_loss']} after{change}"
     else:
         figure = "UNDETERMINED: a second held-out unit is needed, one that did not choose"
+    own = holds_own(facts)
     return (
-        f"kept       {facts['kept']} model, mode {facts['mode']}",
+        f"kept       {facts['kept']} model{_how(facts)}",
         f"chosen by  {facts['selection_units']} held-out units",
         f"loss       {figure}, on {facts['report_units']} other held-out units",
         *_compared(facts),
         *(f"WARNING    {one}" for one in facts["warnings"]),
         f"file       {facts['file']}",
-        "note       it contains what this site's data taught it: do not pass it on",
+        "note       it contains what this site's data taught it: do not pass it on"
+        if own
+        else f"next: iriai-node models package {facts['model']} --out FILE, without --individual",
     )
+
+
+def _how(facts: dict[str, Any]) -> str:
+    """How the kept model was made, or why it is the common one."""
+    if facts["kept"] == "individual":
+        return f", mode {facts['mode']}"
+    return ": no training here beat it" if facts["stayed"] else f": mode {facts['mode']} did not beat it"
 
 
 def _compared(facts: dict[str, Any]) -> tuple[str, ...]:
@@ -483,8 +520,9 @@ def _compared(facts: dict[str, Any]) -> tuple[str, ...]:
         return ()
     loss = other["held_out_loss"] or "UNDETERMINED"
     if facts["stayed"]:
+        earlier = f"the earlier individual model, mode {facts['mode']}: it is not worse"
         return (
-            f"stayed     the earlier individual model, mode {facts['mode']}: it is not worse",
+            f"stayed     {earlier if facts['kept'] == 'individual' else 'the common model: it is not worse'}",
             f"not kept   the new one, mode {other['mode']}: {loss} on the same units; --replace keeps it",
         )
     return (f"replaced   the earlier individual model, mode {other['mode']}: {loss} on the same units",)

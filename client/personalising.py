@@ -15,6 +15,7 @@ In this order; the first that fails ends it, and nothing is kept:
    up: it is undetermined;
 7. where an individual model of this one is here already, in whatever mode it was made, it is judged on the
    same units that report, and the better of the two stays. Where none reports, the earlier one stays.
+   Where the earlier training had not beaten the common model, it is the common model that stays.
    ``replace`` leaves this step out.
 
     facts = trained_on(home, model, mode="full")
@@ -104,7 +105,8 @@ def trained_on(home: Home, model: str, *, mode: Mode = "full", replace: bool = F
     if earlier is None:
         return keep_individual(home, pulled, best, tuning)
     known, other = earlier
-    tuning = dataclasses.replace(tuning, compared=other)
+    if known["kept"] == "individual":  # else it is the common model, which the figures are about already
+        tuning = dataclasses.replace(tuning, compared=other)
     own = None if tuning.report is None else tuning.report[1]
     if _is_better(own, other.loss) or np.array_equal(best, read_model(home, model, individual=True)[1]):
         return keep_individual(home, pulled, best, tuning)

@@ -146,7 +146,9 @@ def served(package: Path, *, folder: Path, log: Path, options: Sequence[str] = (
 def close_loop(
     federation: Federation, site: Site, model: str, *, placements: int, n: int = ATTEMPTS
 ) -> dict[str, Any]:
-    """A maker packages its individual model, lets it act in its cell, and imports what was recorded.
+    """A maker packages its model, lets it act in its cell, and imports what was recorded.
+
+    Where no training at the site beat the common model, that one is packaged.
 
     Args:
         federation: Whose site it is; its contract says what may be imported.
@@ -159,7 +161,9 @@ def close_loop(
         Attempts, successes, flags that guards raised, and what the import added.
     """
     package = site.folder / "individual.iriai"
-    federation.node(site, "models", "package", model, "--individual", "--out", str(package))
+    rows = federation.node(site, "models", "list")["models"]
+    own = ["--individual"] if any(one["model"] == model and one["individual"] for one in rows) else []
+    federation.node(site, "models", "package", model, *own, "--out", str(package))
     with served(package, folder=site.folder, log=federation.folder / "logs" / "serve.log") as door:
         attempts = run_cell(door, site.maker.cell, placements=placements, n=n)
         recorded = Path(door.ask("GET", "/v1/status")["recorder"]["folder"])

@@ -94,7 +94,9 @@ def data_add(
 ) -> Answer:
     """Imports a recording, checks it and certifies it; only coarse, signed words leave. Safe to repeat."""
     from client.datasets.adding import Source, add_alone
+    from client.datasets.published import keep_narrow
 
+    shown = _shown(fits_only=fits_only, open_words=open_words)
     with going_on(), progress_bar(f"{path.name}") as told:
         source = Source(
             path=path,
@@ -106,8 +108,9 @@ def data_add(
             progress=told,
         )
         if alone:
-            return add_alone(home, _identity(home), source, dataset=dataset, clock=SystemClock())
-        shown = _shown(fits_only=fits_only, open_words=open_words)
+            done = add_alone(home, _identity(home), source, dataset=dataset, clock=SystemClock())
+            keep_narrow(home, dataset, shown)
+            return done
         return _add(home, source, dataset=dataset, digest=digest, publish=not no_publish, shown=shown)
 
 
@@ -122,7 +125,9 @@ def going_on() -> Iterator[None]:
 
 
 def _shown(*, fits_only: bool, open_words: bool) -> Shown | None:
-    """What the owner chose; None keeps what was chosen before. The narrower one counts."""
+    """What the owner chose; None keeps what was chosen before."""
+    if fits_only and open_words:
+        raise typer.BadParameter("--fits-only and --open exclude each other")
     if fits_only:
         return "fits"
     return "open" if open_words else None
@@ -297,7 +302,7 @@ def data_compare(
 
 @command(data, "remove")
 def data_remove(dataset: Dataset, home: Home) -> Answer:
-    """Deletes a data set's files; episodes that never had a right are forgotten too. Safe to repeat."""
+    """Deletes a data set's files; episodes that never had a right are forgotten too."""
     from client.datasets.removing import data_remove as remove
 
     return remove(home.need(), dataset)

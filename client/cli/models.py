@@ -127,9 +127,13 @@ def models_serve(
     from client.clock import SystemClock
     from client.deploy import serve_commands
     from client.entropy import SystemEntropy
+    from policies.errors import IriaiError
 
+    if record is not None:
+        with opened(home.need().root) as one:
+            serve_commands.can_record(one, record)
     options = serve_commands.serve_options(
-        home.need() if record else home,
+        home,
         name=name,
         port=port,
         clock_kind=clock,
@@ -143,11 +147,14 @@ def models_serve(
     recorder = found.data["recorder"]
     if record is None or not recorder.get("episodes"):
         return found
-    with opened(home.root) as one:
-        return serve_commands.add_recorded(one, found, Path(recorder["folder"]), dataset=record)
+    try:
+        with opened(home.root) as one:
+            return serve_commands.add_recorded(one, found, Path(recorder["folder"]), dataset=record)
+    except IriaiError as error:
+        return serve_commands.not_imported(found, error, dataset=record)
 
 
-@command(models, "ask")
+@command(models, "ask", takes_minus=True)
 def models_ask(
     observation: Annotated[
         str | None,

@@ -115,8 +115,11 @@ def end(work: Callable[[], Answer], *, as_json: bool) -> NoReturn:
     raise typer.Exit(finish(work, as_json=as_json))
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Body], Body]:
-    """Makes a function a command of a group, as the module says; the function itself stays as it is."""
+def command(group: typer.Typer, name: str, *, takes_minus: bool = False) -> Callable[[Body], Body]:
+    """Makes a function a command of a group, as the module says; the function itself stays as it is.
+
+    With ``takes_minus`` an argument may begin with a minus, as numbers do: what is no option is an argument.
+    """
 
     def register(body: Body) -> Body:
         # these three are known here; a command's module may import them for the type checker alone
@@ -127,7 +130,8 @@ def command(group: typer.Typer, name: str) -> Callable[[Body], Body]:
             end(lambda: _in_its_place(body, own, given), as_json=as_json)
 
         vars(entry)["__signature__"] = _signature(own)  # what Typer reads instead
-        group.command(name, help=body.__doc__, cls=_Command)(entry)
+        settings = {"ignore_unknown_options": takes_minus}
+        group.command(name, help=body.__doc__, cls=_Command, context_settings=settings)(entry)
         return body
 
     return register

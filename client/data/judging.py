@@ -72,7 +72,7 @@ def leave_out(
         out: Whether they are left out.
         by: Who says so.
         clock: When.
-        is_sealed: Whether the budget of a lineage was opened.
+        is_sealed: Whether a lineage was used already: a budget was opened, or a run was allowed.
 
     Returns:
         The episodes as they stand now.
@@ -99,7 +99,7 @@ def leave_out(
             if is_sealed(entry.lineage):
                 raise SealedError(
                     need="a choice of episodes before the first use of the data",
-                    found="a lineage whose budget is open",
+                    found="data that a run used, or whose budget is open",
                     remedy="go on with the episodes as they are; new recordings open a new block",
                 )
             _note(root, dataset, wanted, {"out": out, "by": name, "at": iso_s(clock.now_ms())})

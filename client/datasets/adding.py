@@ -23,7 +23,7 @@ from client.contract.reading import signed
 from client.data.errors import DataError, DescribedLatelyError
 from client.datasets.imported import told
 from client.datasets.origins import names_of
-from client.datasets.published import Asked
+from client.datasets.published import Asked, keep_narrow, was_published
 from client.datasets.publishing import publish
 from client.datasets.wording import some_names
 from client.errors import NoSuchThingError
@@ -133,7 +133,8 @@ def data_add(
     facts, text = told(member.home, member.identity, member.clock, report, read.signal_map)
     facts |= {"contract": held.contract.digest, "published": None}
     if not publish:
-        return Answer(data=facts, text=(*text, f"published  nothing yet: iriai-node data publish {dataset}"))
+        keep_narrow(member.home, dataset, shown)
+        return Answer(data=facts, text=(*text, _kept_here(member.home, dataset, Asked(shown=shown))))
     try:
         sent = _publish(
             member,
@@ -146,7 +147,10 @@ def data_add(
             asked=Asked(shown=shown),
         )
     except DescribedLatelyError as error:  # the episodes are stored all the same
-        late = (f"published  nothing: it says other things than {error.found}", f"next       {error.remedy}")
+        late = (
+            f"published  nothing new: the last descriptor is too recent ({error.found})",
+            f"next       {error.remedy}",
+        )
         return Answer(data=facts | {"not_published": error.code}, text=(*text, *late))
     except (DataError, DescriptorKeyError) as error:  # so they are; what would be said of them is refused
         why = (
@@ -159,6 +163,13 @@ def data_add(
     facts |= _sent_facts(sent)
     words = "certificate and descriptor, words alone: iriai-node outbox list"
     return Answer(data=facts, text=(*text, f"published  {words}", *_left_out(dataset, sent)))
+
+
+def _kept_here(home: Home, dataset: str, asked: Asked) -> str:
+    """That nothing was published this time, and how it would be."""
+    before = "nothing now; others still see what was published before"
+    words = before if was_published(home, dataset) else "nothing yet"
+    return f"published  {words}: {asked.command(dataset)}"
 
 
 def add_alone(home: Home, identity: NodeIdentity, source: Source, *, dataset: str, clock: Clock) -> Answer:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``data exclude``: a person leaves out single episodes, or takes them back; the certificate follows."""
+"""``data exclude``: a person leaves out single episodes, or takes them back; the certificate follows.
+
+Before the first use only: no budget of the data was opened, and no run under any contract was allowed to use
+them, with privacy or without.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,7 @@ def data_exclude(
         DataError: Nobody is named.
     """
     from client.data.judging import leave_out
+    from client.datasets.removing import allowed_runs
 
     changed = leave_out(
         home.data,
@@ -46,7 +51,7 @@ def data_exclude(
         out=not include,
         by=by,
         clock=clock,
-        is_sealed=lambda lineage: is_opened(home, lineage),
+        is_sealed=lambda lineage: is_opened(home, lineage) or bool(allowed_runs(home, dataset, clock)),
     )
     quality, certificate = certified(home, identity, dataset, clock=clock)
     still = [one.episode_id for one in changed if include and one.excluded]

@@ -8,6 +8,9 @@
 - Two descriptors in a row say more than one: how buckets move tells a count. So other content within
   `AGAIN_DAYS` of the last one is refused, unless the owner gives a reason, which the outbox keeps. The same
   content may always be sent; its certificate may be another.
+- To show less is never refused and never waits: the choice is kept before anything is sent, and the step from
+  ``open`` to ``fits`` needs no reason, whatever the data became. To show more again is other content, where
+  it says other things than others saw last.
 
 The record outlives the data set, as its lineage does.
 """
@@ -15,6 +18,7 @@ The record outlives the data set, as its lineage does.
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -36,8 +40,10 @@ __all__ = [
     "Published",
     "check_again",
     "content_of",
+    "keep_narrow",
     "read_published",
     "save_published",
+    "was_published",
 ]
 
 AGAIN_DAYS: Final = 30
@@ -58,6 +64,12 @@ class Asked:
     tasks: tuple[str, ...] | None = None
     again: str = ""
 
+    def command(self, dataset: str) -> str:
+        """The command that asks for the same again, but for its reason."""
+        shown = {"fits": ["--fits-only"], "open": ["--open"], None: []}[self.shown]
+        tasks = [word for task in self.tasks or () for word in ("--task", task)]
+        return shlex.join(["iriai-node", "data", "publish", dataset, *shown, *tasks])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -68,12 +80,16 @@ class Published:
         tasks: Words for the tasks that the owner declared.
         content: Digest of what the descriptor said (`content_of`); empty before the first one.
         since_ms: When that content was sent for the first time.
+        seen: Digest of the content whose words other members saw last; empty where they never did.
+        wide: Whether, as far as this node knows, other members see words now.
     """
 
     shown: Shown = "open"
     tasks: tuple[str, ...] = ()
     content: str = ""
     since_ms: int = 0
+    seen: str = ""
+    wide: bool = False
 
     def asked(self, asked: Asked) -> Published:
         """The record with what the owner asks for."""
@@ -84,8 +100,20 @@ class Published:
         )
 
     def told(self, content: str, now_ms: int) -> Published:
-        """The record once this content is sent."""
-        return self if content == self.content else replace(self, content=content, since_ms=now_ms)
+        """The record when this content is about to be sent; what is wide stays so until it arrived."""
+        since_ms = self.since_ms if content == self.content else now_ms
+        wide = self.wide or self.shown == "open"
+        seen = content if self.shown == "open" else self.seen
+        return replace(self, content=content, since_ms=since_ms, seen=seen, wide=wide)
+
+    def arrived(self) -> Published:
+        """The record once the broker has it."""
+        return replace(self, wide=self.shown == "open")
+
+    def is_known(self, content: str) -> bool:
+        """Whether others learn nothing new by this content, as it is shown."""
+        widens = self.shown == "open" and bool(self.seen) and content != self.seen
+        return content == self.content and not widens
 
 
 def content_of(descriptor: Descriptor) -> str:
@@ -95,20 +123,28 @@ def content_of(descriptor: Descriptor) -> str:
     return digest(canonical(said))
 
 
-def check_again(before: Published, content: str, now_ms: int, *, dataset: str, reason: str) -> bool:
+def check_again(record: Published, content: str, now_ms: int, *, dataset: str, asked: Asked) -> bool:
     """Whether the owner's reason is what lets this content follow the last one.
+
+    Args:
+        record: Of what was told last, with what is asked for (`Published.asked`).
+        content: What would be told.
+        now_ms: When.
+        dataset: Its name.
+        asked: What the owner wants this time.
 
     Raises:
         DescribedLatelyError: Other content, too soon, and no reason.
     """
-    days = (now_ms - before.since_ms) // _DAY_MS
-    if not before.content or content == before.content or days >= AGAIN_DAYS:
+    days = (now_ms - record.since_ms) // _DAY_MS
+    narrows = record.shown == "fits" and record.wide
+    if not record.content or narrows or record.is_known(content) or days >= AGAIN_DAYS:
         return False
-    if not reason.strip():
+    if not asked.again.strip():
         raise DescribedLatelyError(
             need=f"{AGAIN_DAYS} days between two descriptors of {dataset} that say different things",
             found=f"{max(days, 0)} days: others could count episodes by how the words change",
-            remedy=f'wait; or give a reason: iriai-node data publish {dataset} --again "REASON"',
+            remedy=f'wait; or give a reason: {asked.command(dataset)} --again "REASON"',
         )
     return True
 
@@ -123,7 +159,9 @@ def read_published(home: Home, dataset: str) -> Published:
     try:
         found = json.loads(path.read_bytes())
         shown: Shown = "open" if found["shown"] == "open" else "fits"
-        return Published(**{**found, "shown": shown, "tasks": tuple(found["tasks"])})
+        was_open = shown == "open"  # of a note without the two: what it says was sent
+        older = {"seen": found["content"] if was_open else "", "wide": was_open and bool(found["content"])}
+        return Published(**{**older, **found, "shown": shown, "tasks": tuple(found["tasks"])})
     except FileNotFoundError:
         return Published()
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -137,6 +175,23 @@ def read_published(home: Home, dataset: str) -> Published:
 def save_published(home: Home, dataset: str, record: Published) -> None:
     """Keeps the record of a data set."""
     write_durably(_path(home, dataset), canonical({**asdict(record), "tasks": list(record.tasks)}))
+
+
+def keep_narrow(home: Home, dataset: str, shown: Shown | None) -> None:
+    """Keeps an owner's choice to show less, before anything else is tried; to show more is kept when sent."""
+    if shown != "fits":
+        return
+    before = read_published(home, dataset)
+    if before.shown != "fits":
+        save_published(home, dataset, replace(before, shown="fits"))
+
+
+def was_published(home: Home, dataset: str) -> bool:
+    """Whether others were told anything about a data set, as far as can be read."""
+    try:
+        return bool(read_published(home, dataset).content)
+    except StoreDamagedError:  # it may have been
+        return True
 
 
 def _path(home: Home, dataset: str) -> Path:

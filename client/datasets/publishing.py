@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What leaves about a data set: its certificate of quality and its descriptor, noted in the outbox.
 
-In this order: (1) the certificate is one that this node signed, (2) the descriptor is made, with the words
-that the owner lets leave, (3) it says what the last one said, or comes late enough, or has a reason
-(`client.datasets.published`), (4) that is remembered here, (5) the certificate is noted and sent, (6) the
-descriptor that names it.
+In this order: (0) a choice to show less is kept, (1) the certificate is one that this node signed, (2) the
+descriptor is made, with the words that the owner lets leave, (3) it says what the last one said, or comes
+late enough, or shows less, or has a reason (`client.datasets.published`), (4) that is remembered here, (5)
+the certificate is noted and sent, (6) the descriptor that names it, and that it arrived is remembered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from client.answers import plain, short
-from client.datasets.published import check_again, content_of, read_published, save_published
+from client.datasets.published import check_again, content_of, keep_narrow, read_published, save_published
 from client.ledgers import AGAIN
 from policies.encoding import digest
 from policies.messages import DESCRIPTOR_TYPE
@@ -85,6 +85,7 @@ def publish(
     from client.data import describe, seal, task_words
     from client.data.quality import read_certificate
 
+    keep_narrow(member.home, dataset, asked.shown)  # 0
     keys = [member.identity.key.public, *member.identity.former]
     certificate, sealed = read_certificate(member.home.data, dataset, keys)  # 1
     record = read_published(member.home, dataset).asked(asked)
@@ -102,14 +103,16 @@ def publish(
         contracts=contracts,
     )
     now_ms, content = member.clock.now_ms(), content_of(descriptor)
-    again = check_again(record, content, now_ms, dataset=dataset, reason=asked.again)  # 3
-    save_published(member.home, dataset, record.told(content, now_ms))  # 4
+    again = check_again(record, content, now_ms, dataset=dataset, asked=asked)  # 3
+    record = record.told(content, now_ms)
+    save_published(member.home, dataset, record)  # 4
     envelope = seal(descriptor, member.identity.key)
     if again:
         _keep_reason(outbox, now_ms, dataset, digest(envelope.to_bytes()), asked.again)
     _send(member, outbox, held, "/catalogue/certificates", sealed)  # 5
     path = f"/catalogue/descriptors?{urlencode({'shown': record.shown})}"
     sent = _send(member, outbox, held, path, envelope)  # 6
+    save_published(member.home, dataset, record.arrived())
     return Sent(digest=sent, shown=record.shown, tasks=told, left_out=tuple(sorted(words - set(told))))
 
 

@@ -22,6 +22,7 @@ from client.contract.shelf import ContractShelf
 from client.data.errors import DatasetUnknownError
 from client.data.places import Rows
 from client.data.quality.accepted import folder_of
+from client.datasets.published import was_published
 from client.entropy import SystemEntropy
 from client.identity import load_identity
 from client.known_runs import RunEnds, names_of_runs
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from policies.identity import SigningKey
     from policies.ports import Clock
 
-__all__ = ["data_remove"]
+__all__ = ["allowed_runs", "data_remove"]
 
 _WHY: Final = {
     "right": "they had a right under a contract or consent, or an earlier version imported them",
@@ -77,8 +78,18 @@ def data_remove(home: Home, dataset: str, *, clock: Clock | None = None) -> Answ
     forgotten, kept = (forgetting.forgotten, forgetting.kept) if forgetting else (0, {})
     return Answer(
         data={"dataset_id": dataset, "removed": True, "forgotten": forgotten, "kept": kept},
-        text=(f"{dataset}: its files are gone", *_known_lines(forgotten, kept)),
+        text=(
+            f"{dataset}: its files are gone",
+            *_known_lines(forgotten, kept),
+            *_published_lines(home, dataset),
+        ),
     )
+
+
+def _published_lines(home: Home, dataset: str) -> Iterator[str]:
+    """What others go on seeing of it."""
+    if was_published(home, dataset):
+        yield "published  others still see its last descriptor, until this name is published again"
 
 
 def _known_lines(forgotten: int, kept: Mapping[str, int]) -> Iterator[str]:
@@ -125,6 +136,13 @@ def _open_runs(home: Home, dataset: str, clock: Clock) -> tuple[str, ...]:
     if worker_of(home)["running"]:
         found |= (names_of_runs(home) or frozenset()) - decided.keys()
     return tuple(sorted(found - (StoppedRuns(home).all() or frozenset())))
+
+
+def allowed_runs(home: Home, dataset: str, clock: Clock) -> tuple[str, ...]:
+    """Runs that this node ever let use a data set, under any contract that it holds."""
+    ends = RunEnds(ContractShelf(home, own_key=load_identity(home).key.public), clock)
+    allowed = {run: [one for one in rows if one.allow] for run, rows in _decisions(home, clock).items()}
+    return tuple(sorted(run for run, rows in allowed.items() if rows and dataset in ends.datasets(rows)))
 
 
 def _decisions(home: Home, clock: Clock) -> dict[str, list[Decided]]:

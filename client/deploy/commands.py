@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from client.answers import Answer, plain, short, table
 from client.deploy.errors import PackageSignerError, PackagingError
 from client.deploy.loader import load_package
+from client.deploy.own_data import not_beaten
 from client.deploy.taken import check_free
 from client.errors import NoSuchThingError
 from client.identity import load_identity
 from client.membership import pinned_broker
-from client.models import model_folder, model_here, read_model
+from client.models import is_individual, model_folder, model_here, read_model
 from policies.identity import fingerprint, key_text, parse_key
 from policies.limits import PACKAGE_S
 
@@ -61,7 +62,7 @@ def package(
         force: Writes over a file that is there.
 
     Raises:
-        NoSuchThingError: The model is not here.
+        NoSuchThingError: The model is not here, or the individual one is the common one.
         FileTakenError: Something is where it would be written.
         PackagingError: The worker refused, under the code of its refusal, or ended without a word.
     """
@@ -74,6 +75,8 @@ def package(
             found="none",
             remedy=f"iriai-node models personalise {model}",
         )
+    if individual and not is_individual(home, model):
+        raise not_beaten()
     command = [sys.executable, "-m", "client.node", "--dir", str(home.root)]
     command += ["--package", model, "--out", str(out.absolute())]
     command += ["--individual"] if individual else []

@@ -22,7 +22,9 @@ from client.data.embodiment import Embodiment
 from client.data.store import Store
 from client.deploy.adapters import ends_of
 from client.deploy.errors import NotExportableError
+from client.errors import NoSuchThingError
 from client.guard import seat_of
+from client.models import holds_own
 from client.settings import load_settings
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from client.settings import Home
     from policies.recipe import Recipe
 
-__all__ = ["Here", "read_here"]
+__all__ = ["Here", "not_beaten", "read_here"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ def read_here(home: Home, shelf: ContractShelf, known: dict[str, Any], *, indivi
         individual: Whether it was trained on here.
 
     Raises:
-        NoSuchThingError: Contract, recipe or data set is not here.
+        NoSuchThingError: Contract, recipe or data set is not here, or no training here beat the common model.
         NotExportableError: A common model of several embodiments, which has no stem and no head.
         DatasetUnknownError: The contract names a data set that was not added here.
         RefusedError: The contract names no data set of this party for the recipe.
@@ -64,6 +66,8 @@ def read_here(home: Home, shelf: ContractShelf, known: dict[str, Any], *, indivi
     if not individual:
         _need_whole(recipe)
         return Here(recipe=recipe, ends=None, rate_hz=recipe.rate_hz)
+    if not holds_own(known):
+        raise not_beaten()
     seat = seat_of(shelf, known["contract"], known["recipe"], rules=load_settings(home).local)
     entry = Store(home.data).catalogue().dataset(seat.dataset)
     robot = _robot(entry)
@@ -74,6 +78,15 @@ def read_here(home: Home, shelf: ContractShelf, known: dict[str, Any], *, indivi
         recipe=recipe,
         ends=ends_of(robot.adapter if robot is not None else None, recipe),
         rate_hz=recipe.rate_hz or entry.rate_hz,
+    )
+
+
+def not_beaten() -> NoSuchThingError:
+    """The refusal of an individual package of what is the common model."""
+    return NoSuchThingError(
+        need="an individual model that was trained on here",
+        found="the common model: it was not beaten, so it is the one that was kept",
+        remedy="package it without --individual",
     )
 
 

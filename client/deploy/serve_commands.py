@@ -5,9 +5,10 @@
     deployed/…/         closed episodes (`client.deploy.episode_files`)
 
 `serve` is the process of the service itself. It ends at SIGTERM or SIGINT, with exit code 7 if it ended in
-its fallback. With ``record`` it then imports what was recorded into that data set, as ``data add`` does:
-nothing is published, and a recording that is refused stays in its folder: where one file cannot be imported,
-it is named, and the others are imported one by one.
+its fallback. With ``record`` the data set and its contract are looked up before anything is served
+(`can_record`), and what was recorded is imported into it at the end, as ``data add`` does: what was served is
+said in every case, also where the import is refused. Nothing is published, and a recording that is refused
+stays in its folder: where one file cannot be imported, it is named, and the others are imported one by one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ from client.deploy.commands import pinned_keys
 from client.deploy.loader import load_package
 from client.deploy.opcua import OpcUaOptions
 from client.deploy.packaged import PackageModel
-from client.deploy.refusals import NotServingError, RecordingError, RequestError
+from client.deploy.refusals import (
+    FallbackError,
+    HostError,
+    NotAdmittedError,
+    NotServingError,
+    RecordingError,
+    RequestError,
+    RequestSizeError,
+    RouteError,
+    ServeError,
+)
 from client.deploy.running import ServeOptions, read_service
 from client.deploy.running import serve as serve_model
 from client.deploy.token import CELL_FILE, OWNER_FILE, PROOF, fresh_nonce, proves, read_token, signed
@@ -41,11 +52,27 @@ if TYPE_CHECKING:
     from client.deploy.serving import Outcome
     from client.deploy.states import ClockKind
     from client.settings import Home
+    from policies.errors import IriaiError
     from policies.ports import Clock, Entropy
 
-__all__ = ["add_recorded", "ask", "judge", "resume", "serve", "serve_options", "status"]
+__all__ = [
+    "add_recorded",
+    "ask",
+    "can_record",
+    "judge",
+    "not_imported",
+    "resume",
+    "serve",
+    "serve_options",
+    "status",
+]
 
 _ANSWER_S = 5.0
+# What a service refuses under its own code; any other word of it counts as one that does not serve.
+_REFUSALS: dict[object, type[ServeError]] = {
+    one.code: one
+    for one in (FallbackError, HostError, NotAdmittedError, RequestError, RequestSizeError, RouteError)
+}
 
 
 def serve_options(
@@ -134,8 +161,34 @@ def serve(
         text=(
             f"stopped    after {found['counts']['questions']} questions",
             f"episodes   {recorder.get('episodes', 0)} kept, {_dropped(recorder)} dropped",
+            *([f"attempts   {recorder['folder']}"] if recorder.get("folder") else []),
         ),
         error=refused,
+    )
+
+
+def can_record(one: Open, dataset: str) -> None:
+    """Refuses a data set that recordings could not be imported into, before anything is served.
+
+    Raises:
+        NoSuchThingError: No contract is signed, or it lists no such data set for this party.
+        NotExecutedError: The contract is a draft.
+    """
+    from client.contract.reading import signed
+    from client.datasets.adding import recipes_of
+
+    recipes_of(one.shelf, signed(one.member, one.shelf, None), dataset)
+
+
+def not_imported(served: Answer, error: IriaiError, *, dataset: str) -> Answer:
+    """What was served, then why its recordings were not imported; a fallback stays the exit code."""
+    lines = [f"to import  iriai-node data add {served.data['recorder']['folder']} --dataset {plain(dataset)}"]
+    if served.error is not None:
+        lines.insert(0, f"no import  {plain(error.code)}: {plain(error.found)}")
+    return Answer(
+        data={**served.data, "imported": None},
+        text=(*served.text, *lines),
+        error=served.error or error,
     )
 
 
@@ -177,7 +230,9 @@ def add_recorded(one: Open, served: Answer, folder: Path, *, dataset: str) -> An
                 skipped[file.name] = f"{error.code}: {error.found}"
         if done is None:
             raise whole from None
-        added = Answer(data={**done.data, "episodes_added": episodes}, text=done.text)
+        rest = [line for line in done.text if not line.startswith("episodes ")]
+        every = (f"episodes   {episodes} added, from files one by one", *rest)
+        added = Answer(data={**done.data, "episodes_added": episodes}, text=every)
     lines = [f"skipped    {plain(name)}: {plain(why)}" for name, why in skipped.items()]
     return Answer(
         data={**served.data, "imported": added.data, "skipped": skipped},
@@ -226,6 +281,7 @@ def _ask(
     """Asks a service of this folder with its owner's token, or the cell's.
 
     Raises:
+        ServeError: It refuses, under its own code.
         NotServingError: It does not run, does not answer, or cannot prove that it is the service.
         TokenFileError: Its token cannot be read.
     """
@@ -250,7 +306,7 @@ def _ask(
             remedy="look whether it runs; start it again: iriai-node models serve PACKAGE",
         ) from error
     if answer.is_error:
-        raise NotServingError(
+        raise _REFUSALS.get(found.get("code"), NotServingError)(
             need=str(found.get("need"))[:200],
             found=str(found.get("found"))[:200],
             remedy=str(found.get("remedy"))[:200],
@@ -261,8 +317,11 @@ def _ask(
 def ask(home: Home, name: str, observation: str | None, *, clock: Clock) -> Answer:
     """Asks a service once, as its cell would, and ends the attempt; without an observation, for its schema.
 
+    In the fallback the answer is shown with its cause, and the refusal says what its owner does.
+
     Raises:
-        NotServingError: It does not run, or refuses.
+        RequestError: The observation is none that the model could answer.
+        NotServingError: It does not run.
         TokenFileError: The cell's token cannot be read.
     """
     if observation is None:
@@ -275,13 +334,18 @@ def ask(home: Home, name: str, observation: str | None, *, clock: Clock) -> Answ
     told = {"observation": values, "stamp_ns": now_ms * 1_000_000, "seq": now_ms}
     found = _ask(home, name, "POST", "/v1/infer", json.dumps(told).encode("ascii"), file=CELL_FILE)
     _ask(home, name, "POST", "/v1/episode/end", b"{}", file=CELL_FILE)
+    cause = f" ({', '.join(found['cause'])})" if found["cause"] else ""
+    problem = found.get("problem")
     return Answer(
         data=found,
         text=(
             f"action     {json.dumps(found['action_chunk'])}",
             f"flags      {', '.join(found['flags']) or 'none'}",
-            f"state      {found['state']}",
+            f"state      {found['state']}{cause}",
         ),
+        error=None
+        if problem is None
+        else FallbackError(**{name: str(problem.get(name))[:200] for name in ("need", "found", "remedy")}),
     )
 
 

@@ -19,11 +19,12 @@ from client.data.fingerprints import comparable, compare_fingerprints, make_fing
 from client.data.quality import read_certificate
 from client.datasets.adding import data_publish
 from client.datasets.published import Asked
+from client.datasets.removing import data_remove
 from client.errors import NoSuchThingError
 from client.ledgers import outbox_list
 from client.settings import LocalRules
 from policies.contract.errors import NotExecutedError
-from policies.encoding import digest
+from policies.encoding import canonical, digest
 from policies.identity import SigningKey
 from policies.messages import Descriptor as Described
 from policies.messages import Fit, seal_descriptor
@@ -330,6 +331,67 @@ def test_what_others_see_stays_as_narrow_as_its_owner_chose(world: World) -> Non
     assert [path for path, _ in seen if "descriptors" in path][-2:] == [
         "/catalogue/descriptors?shown=open"
     ] * 2
+
+
+def change_content(world: World) -> None:
+    """As if the data said other things than the last descriptor."""
+    record = world.home.published / "kita+pick.json"
+    told = json.loads(record.read_bytes())
+    other = digest(told["content"].encode())
+    record.write_bytes(canonical(told | {"content": other, "seen": told["seen"] and other}))
+
+
+def test_to_show_less_never_waits_and_to_show_more_again_does(world: World) -> None:
+    publish(world)
+    change_content(world)
+    seen = posted(world)
+    with pytest.raises(DescribedLatelyError) as refused:
+        publish(world, shown="open", tasks=("stacking",))
+    assert "data publish kita/pick --open --task stacking --again" in refused.value.remedy
+    publish(world, shown="fits")
+    assert [path for path, _ in seen][-1] == "/catalogue/descriptors?shown=fits"
+    publish(world)  # the same again
+    with pytest.raises(DescribedLatelyError, match="--open --again"):
+        publish(world, shown="open")
+    with pytest.raises(DescribedLatelyError, match="--fits-only --task other --again"):
+        publish(world, shown="fits", tasks=("other",))
+    publish(world)
+    assert {path for path, _ in seen if "descriptors" in path} == {"/catalogue/descriptors?shown=fits"}
+
+
+def test_an_import_that_shows_less_is_published_at_once(world: World) -> None:
+    publish(world)
+    change_content(world)
+    seen = posted(world)
+    assert world.add_data(shown="fits").data["shown"] == "fits"
+    assert [path for path, _ in seen][-1] == "/catalogue/descriptors?shown=fits"
+
+
+def test_what_is_kept_here_or_removed_says_that_others_still_see_the_last_descriptor(world: World) -> None:
+    first = world.add_data(publish=False, shown="fits")
+    assert "published  nothing yet: iriai-node data publish kita/pick --fits-only" in first.text
+    assert not json.loads((world.home.published / "kita+pick.json").read_bytes())["wide"]
+    publish(world)
+    assert any("still see what was published before" in one for one in world.add_data(publish=False).text)
+    assert any("still see its last descriptor" in one for one in data_remove(world.home, "kita/pick").text)
+
+
+def test_the_choice_to_show_less_outlives_a_sending_that_failed(world: World) -> None:
+    publish(world)
+    change_content(world)
+    real = world.member.client.post
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("offline")
+
+    object.__setattr__(world.member.client, "post", fail)
+    with pytest.raises(OSError, match="offline"):
+        publish(world, shown="fits")
+    object.__setattr__(world.member.client, "post", real)
+    change_content(world)  # others see words still: it waits for nothing
+    seen = posted(world)
+    publish(world)
+    assert [path for path, _ in seen][-1] == "/catalogue/descriptors?shown=fits"
 
 
 def test_a_note_of_what_was_published_that_was_changed_opens_nothing(world: World) -> None:

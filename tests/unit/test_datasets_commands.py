@@ -222,3 +222,9 @@ def test_secrets_of_a_log_are_not_in_the_store(tmp_path: Path, site: Site) -> No
     assert not [name for name, data in site.stored().items() if b"ZX-4711" in data]
     table = next(site.home.data.glob("datasets/*/*/data/*/*.parquet"))
     assert not [one for one in pq.read_schema(table).names if "rogram" in one]
+
+
+def test_showing_less_and_showing_more_at_once_is_a_usage_error(tmp_path: Path, site: Site) -> None:
+    source, both = log(tmp_path / "a.csv"), ("--fits-only", "--open")
+    assert site.add(source, "--map", write_map(tmp_path), *both).code == 2
+    assert not list(site.home.data.rglob("*.parquet"))

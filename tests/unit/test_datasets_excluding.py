@@ -13,7 +13,10 @@ from client.data.errors import SealedError, StoreDamagedError
 from client.data.fields import open_view
 from client.data.judging import leave_out, renew
 from client.data.store import Store
+from client.datasets.excluding import data_exclude
+from client.datasets.removing import allowed_runs
 from tests.datasetsim import NAME, Site, log, rows, write_map
+from tests.nodeworld import RUN, plain_world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +104,31 @@ def test_after_the_first_use_nobody_is_left_out_or_taken_back(site: Site) -> Non
             leave_out(root, NAME, [name], out=out, by="A. Sato", clock=clock, is_sealed=lambda _: True)
     leave_out(root, NAME, [one], out=True, by="A. Sato", clock=clock, is_sealed=lambda _: True)  # as it is
     assert site.stored() == before
+
+
+def test_a_run_without_privacy_is_a_use_too(tmp_path: Path) -> None:
+    world = plain_world(tmp_path).ready()
+    name = world.worker.guard.seat(world.contract.digest, world.recipe.digest).dataset
+    one, other = [row.meta.episode_id for row in Store(world.home.data).episodes(name)][:2]
+
+    def say(episode: str) -> None:
+        data_exclude(
+            world.home,
+            world.member.identity,
+            name,
+            [episode],
+            include=False,
+            by="A. Sato",
+            clock=world.clock,
+        )
+
+    assert allowed_runs(world.home, name, world.clock) == ()
+    say(one)
+    world.ask()
+    assert allowed_runs(world.home, name, world.clock) == (RUN,)
+    assert allowed_runs(world.home, "kita/other", world.clock) == ()
+    with pytest.raises(SealedError, match="that a run used"):
+        say(other)
 
 
 def test_what_was_left_out_stays_out_when_the_recording_is_removed_and_comes_back(

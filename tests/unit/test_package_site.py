@@ -18,7 +18,7 @@ from client.deploy.loader import load_package
 from client.deploy.site import Wish, package_model
 from client.errors import DigestMismatchError, FileTakenError, NoSuchThingError
 from client.learning.export import export_graph
-from client.models import Tuning, keep_individual, model_folder, model_here, pull, read_model
+from client.models import Tuning, keep_individual, model_folder, model_here, models_list, pull, read_model
 from client.releases import vote
 from client.settings import Home
 from policies.encoding import canonical, digest
@@ -177,6 +177,23 @@ def test_a_changed_model_file_or_statement_is_packaged_never(tmp_path):
     (folder / "weights.f32").write_bytes(data)
     with pytest.raises(NoSuchThingError, match="personalise"):
         package(world.home, model, tmp_path / "x.iriai", individual=True)
+
+
+def test_a_common_model_that_was_not_beaten_is_never_packaged_as_an_individual_one(tmp_path):
+    world = ready_world(tmp_path)
+    model = _release(world)
+    facts, weights = read_model(world.home, model)
+    tuning = Tuning(
+        mode="head", improved=False, selection_units=1, selection=(1.0, 1.0), report_units=0, report=None
+    )
+    keep_individual(world.home, facts, weights, tuning)
+    for ask in (_package, package):  # the worker's function, and the command before any worker starts
+        with pytest.raises(NoSuchThingError, match="without --individual"):
+            ask(world if ask is _package else world.home, model, tmp_path / "x.iriai", individual=True)
+    assert models_list(world.member).data["models"][0]["individual"] is False
+    keep_individual(world.home, facts, weights * np.float32(2), tuning)
+    assert models_list(world.member).data["models"][0]["individual"] is True
+    world.worker.close()
 
 
 def test_the_workers_refusal_is_told_under_its_own_code(made, tmp_path):

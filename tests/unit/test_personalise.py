@@ -13,8 +13,19 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.deploy.commands import package
 from client.errors import DigestMismatchError, NoSuchThingError
-from client.models import Tuning, _told, keep_individual, model_folder, personalise, read_model
+from client.models import (
+    Compared,
+    Tuning,
+    _told,
+    individual_facts,
+    is_individual,
+    keep_individual,
+    model_folder,
+    personalise,
+    read_model,
+)
 from client.personalising import divided, trained_on
 from policies.contract.errors import RefusedError
 from policies.encoding import digest
@@ -109,6 +120,28 @@ def test_the_common_model_stays_where_the_individual_one_is_not_better(world: Wo
     told = keep_individual(world.home, facts, weights, tuning)
     assert (told["kept"], told["gain"], told["held_out_loss"]) == ("common", "0.000000", "1.500000")
     assert (read_model(world.home, model, individual=True)[1] == weights).all()
+    shown = " ".join(_told(told))
+    assert "do not pass it on" not in shown
+    assert "without --individual" in shown
+    assert not is_individual(world.home, model)
+    with pytest.raises(NoSuchThingError, match="without --individual"):
+        package(world.home, model, world.home.root / "x.iriai", individual=True)
+    again = " ".join(_told(individual_facts(told, Compared(mode="head", loss=1.6), stayed=True)))
+    assert "stayed     the common model" in again
+    assert "earlier individual" not in again
+    keep_individual(world.home, facts, weights * np.float32(2), replace(tuning, improved=True))
+    assert is_individual(world.home, model)
+
+
+def test_a_second_training_never_speaks_of_an_individual_model_that_was_not_kept(world: World):
+    model = pulled_once(world)
+    facts, weights = read_model(world.home, model)
+    tuning = Tuning(
+        mode="head", improved=False, selection_units=1, selection=None, report_units=0, report=None
+    )
+    keep_individual(world.home, facts, weights, tuning)
+    told = trained_on(world.home, model, mode="full")
+    assert "earlier individual" not in " ".join(_told(told))
 
 
 def test_without_a_second_held_out_unit_the_figure_is_undetermined_and_never_made_up():
@@ -177,7 +210,7 @@ def test_a_gain_on_fewer_than_ten_units_is_told_with_a_warning(units: int, warne
         report_units=units,
         report=(2.0, 1.0),
     )
-    facts = tuning.facts() | {"file": "weights.f32"}
+    facts = tuning.facts() | {"file": "weights.f32", "model": sha("common"), "individual": sha("own")}
     assert bool(facts["warnings"]) == warned
     assert any(line.startswith("WARNING") and "chance" in line for line in _told(facts)) == warned
 
