@@ -129,14 +129,7 @@ def _disk(home: Home) -> str:
 
 def _opened_outbox(home: Home, clock: Clock, entropy: Entropy) -> Outbox:
     identity, broker = load_identity(home), pinned_broker(home)
-    return Outbox(
-        home.outbox,
-        key=identity.key,
-        origin=broker.origin,
-        clock=clock,
-        entropy=entropy,
-        former=identity.former,
-    )
+    return Outbox.of(home, identity, origin=broker.origin, clock=clock, entropy=entropy)
 
 
 def _outbox(home: Home, clock: Clock, entropy: Entropy) -> str:

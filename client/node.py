@@ -78,10 +78,7 @@ class _Tidying:
         self._clock = clock
         self._member = member = open_member(home, clock=clock, entropy=entropy)
         key, origin = member.identity.key, member.broker.origin
-        former = member.identity.former
-        self._outbox = Outbox(
-            home.outbox, key=key, origin=origin, clock=clock, entropy=entropy, former=former
-        )
+        self._outbox = Outbox.of(home, member.identity, origin=origin, clock=clock, entropy=entropy)
         self._budgets = Budgets(home, key=key, clock=clock)
         self._shelf = ContractShelf(home, own_key=key.public)
         self._view = LogView(self._outbox, member.log_keys.all, fetch=fetch_consistency(member.client))

@@ -35,7 +35,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from client.errors import EquivocationError, KeyFileError, OutboxError, RotationOpenError, RotationWaitsError
 from client.rows import SCHEMA, SELECT, Decided, Proven, Seen, Sent, Stored, WitnessedNote
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from client.identity import NodeIdentity
+    from client.settings import Home
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
@@ -227,6 +229,22 @@ class Letters:
 
 class Outbox:
     """The file ``outbox.db`` of a node. Several processes may open it; writing is one at a time."""
+
+    @classmethod
+    def of(cls, home: Home, identity: NodeIdentity, *, origin: str, clock: Clock, entropy: Entropy) -> Self:
+        """A node's own outbox, under the key that it has now and those that it had.
+
+        Raises:
+            OutboxError, KeyFileError: As from the constructor.
+        """
+        return cls(
+            home.outbox,
+            key=identity.key,
+            origin=origin,
+            clock=clock,
+            entropy=entropy,
+            former=identity.former,
+        )
 
     def __init__(
         self,

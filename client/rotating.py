@@ -127,14 +127,7 @@ def _opened(
 ) -> _Rotation:
     member = open_member(home, clock=clock, entropy=entropy, transport=transport)
     identity = member.identity
-    outbox = Outbox(
-        home.outbox,
-        key=identity.key,
-        origin=member.broker.origin,
-        clock=clock,
-        entropy=entropy,
-        former=identity.former,
-    )
+    outbox = Outbox.of(home, identity, origin=member.broker.origin, clock=clock, entropy=entropy)
     return _Rotation(member=member, outbox=outbox, shelf=ContractShelf(home, own_key=identity.key.public))
 
 

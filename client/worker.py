@@ -109,14 +109,7 @@ class Worker:
         self._admission: DataAdmission | None = None
         self.member = member if member is not None else open_member(home, clock=clock, entropy=entropy)
         identity, broker = self.member.identity, self.member.broker
-        self.outbox = Outbox(
-            home.outbox,
-            key=identity.key,
-            origin=broker.origin,
-            clock=clock,
-            entropy=entropy,
-            former=identity.former,
-        )
+        self.outbox = Outbox.of(home, identity, origin=broker.origin, clock=clock, entropy=entropy)
         self.outbox.check_open()
         self.outbox.check_settled()
         self.untold |= set(lost_runs(self.outbox))

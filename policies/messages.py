@@ -33,7 +33,9 @@ __all__ = [
     "Descriptor",
     "DescriptorKeyError",
     "Fit",
+    "Statement",
     "episodes_bucket",
+    "first_fault",
     "open_descriptor",
     "rate_bucket",
     "seal_descriptor",
@@ -93,6 +95,27 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Statement(_Message):
+    """What a node signs about its data: `canonical` is the payload."""
+
+    @property
+    def canonical(self) -> bytes:
+        """Canonical bytes, the payload that is signed."""
+        return canonical(self.model_dump(by_alias=True))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes."""
+        return digest(self.canonical)
+
+
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """What a document needed, and where it first lacked that; no value of it."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    return str(first["msg"]), ascii(where)[:80]
+
+
 class Fit(_Message):
     """Whether a data set has enough episodes for a recipe; nothing about how many."""
 
@@ -100,7 +123,7 @@ class Fit(_Message):
     minimum_met: bool
 
 
-class Descriptor(_Message):
+class Descriptor(Statement):
     """The coarse description of a silo's data set in the catalogue."""
 
     schema_: Literal["iriai-descriptor/1"] = Field(alias="schema")
@@ -190,23 +213,10 @@ class Descriptor(_Message):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            need, found = first_fault(error)
             raise DescriptorKeyError(
-                need=str(first["msg"]),
-                found=ascii(where)[:80],
-                remedy="coarsen the value, or leave the key out",
+                need=need, found=found, remedy="coarsen the value, or leave the key out"
             ) from error
-
-    @property
-    def canonical(self) -> bytes:
-        """Canonical bytes, the payload that is signed."""
-        return canonical(self.model_dump(by_alias=True))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical bytes."""
-        return digest(self.canonical)
 
 
 def rate_bucket(rate_hz: float) -> RateBucket:

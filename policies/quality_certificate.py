@@ -25,14 +25,14 @@ from collections.abc import Collection, Mapping, Sequence  # noqa: TC003  pydant
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
-from policies.encoding import canonical, digest
+from policies.encoding import canonical
 from policies.errors import IriaiError
 from policies.limits import CERTIFICATE_BYTES
 from policies.log.errors import ProofError
 from policies.log.merkle import leaf_hash, verify_inclusion
-from policies.messages import DatasetName, DigestText, NodeId  # noqa: TC001  pydantic reads annotations
+from policies.messages import DatasetName, DigestText, NodeId, Statement, first_fault
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -87,10 +87,11 @@ class CertificateInvalidError(IriaiError):
     http_status = 422
 
 
-class QualityCertificate(BaseModel):
-    """The signed statement. Every field is a digest, a word of a closed list, or the site's own id."""
+class QualityCertificate(Statement):
+    """The signed statement; its digest is the descriptor's ``quality``.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    Every field is a digest, a word of a closed list, or the site's own id.
+    """
 
     schema_: Literal["iriai-quality-certificate/1"] = Field(alias="schema")
     node: NodeId
@@ -129,23 +130,12 @@ class QualityCertificate(BaseModel):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            need, found = first_fault(error)
             raise CertificateInvalidError(
-                need=str(first["msg"]),
-                found=ascii(where)[:80],
+                need=need,
+                found=found,
                 remedy="iriai-node data check makes a new one; update the program that made this",
             ) from error
-
-    @property
-    def canonical(self) -> bytes:
-        """Canonical bytes, the payload that is signed."""
-        return canonical(self.model_dump(by_alias=True))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical bytes; the descriptor's ``quality``."""
-        return digest(self.canonical)
 
     def says_the_same(self, other: QualityCertificate) -> bool:
         """Whether two certificates say the same, whenever they were made and by which version."""

@@ -84,12 +84,7 @@ class Catalogue:
             ForeignDescriptorError: It names another node.
         """
         found = open_descriptor(envelope, member.key)
-        if found.node != member.node:
-            raise ForeignDescriptorError(
-                need=f"a descriptor of {member.node}",
-                found=found.node,
-                remedy="let each node publish its own data sets",
-            )
+        _check_own(member, found.node, "descriptor")
         return Published(descriptor=found, envelope=envelope)
 
     def read_certificate(self, member: Member, envelope: Envelope) -> Certified:
@@ -100,12 +95,7 @@ class Catalogue:
             ForeignDescriptorError: It names another node.
         """
         found = open_certificate(envelope, member.key)
-        if found.node != member.node:
-            raise ForeignDescriptorError(
-                need=f"a certificate of {member.node}",
-                found=found.node,
-                remedy="let each node publish its own data sets",
-            )
+        _check_own(member, found.node, "certificate")
         return Certified(certificate=found, envelope=envelope)
 
     def certify(self, session: Session, member: Member, certified: Certified) -> dict[str, Json]:
@@ -255,3 +245,10 @@ def _listed(
         "view": view,
         "envelope": Envelope.from_bytes(row.bytes).to_json() if whole else None,
     }
+
+
+def _check_own(member: Member, node: str, what: str) -> None:
+    if node != member.node:
+        raise ForeignDescriptorError(
+            need=f"a {what} of {member.node}", found=node, remedy="let each node publish its own data sets"
+        )

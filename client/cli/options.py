@@ -227,14 +227,7 @@ def opened(folder: Path) -> Iterator[Open]:
 
     home, clock, entropy = Home(folder), SystemClock(), SystemEntropy()
     member = open_member(home, clock=clock, entropy=entropy)
-    kept = Outbox(
-        home.outbox,
-        key=member.identity.key,
-        origin=member.broker.origin,
-        clock=clock,
-        entropy=entropy,
-        former=member.identity.former,
-    )
+    kept = Outbox.of(home, member.identity, origin=member.broker.origin, clock=clock, entropy=entropy)
     try:
         with member.client:
             yield Open(

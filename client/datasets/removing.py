@@ -151,13 +151,8 @@ def _decisions(home: Home, clock: Clock) -> dict[str, list[Decided]]:
     if not home.outbox.exists():
         return decided
     identity = load_identity(home)
-    outbox = Outbox(
-        home.outbox,
-        key=identity.key,
-        origin=pinned_broker(home).origin,
-        clock=clock,
-        entropy=SystemEntropy(),
-        former=identity.former,
+    outbox = Outbox.of(
+        home, identity, origin=pinned_broker(home).origin, clock=clock, entropy=SystemEntropy()
     )
     try:
         for one in outbox.decisions(limit=None):

@@ -187,14 +187,7 @@ def _log_place(home: Home, identity: NodeIdentity, released: Json, origin: str) 
     """Step 5."""
     if not home.outbox.exists():
         return None
-    outbox = Outbox(
-        home.outbox,
-        key=identity.key,
-        origin=origin,
-        clock=SystemClock(),
-        entropy=SystemEntropy(),
-        former=identity.former,
-    )
+    outbox = Outbox.of(home, identity, origin=origin, clock=SystemClock(), entropy=SystemEntropy())
     try:
         told = [one for one in outbox.envelopes(run=released["run"]) if one.receipt is not None]
     finally:

@@ -139,14 +139,7 @@ def check_told(home: Home) -> None:
     identity, clock = load_identity(home), SystemClock()
     budgets, outbox = (
         Budgets(home, key=identity.key, clock=clock),
-        Outbox(
-            home.outbox,
-            key=identity.key,
-            origin=pinned_broker(home).origin,
-            clock=clock,
-            entropy=SystemEntropy(),
-            former=identity.former,
-        ),
+        Outbox.of(home, identity, origin=pinned_broker(home).origin, clock=clock, entropy=SystemEntropy()),
     )
     try:
         require_known(budgets, outbox)

@@ -63,14 +63,7 @@ class Witness:
     ) -> None:
         self._member = member = open_member(home, clock=clock, entropy=entropy, transport=transport)
         identity = member.identity
-        self.outbox = Outbox(
-            home.outbox,
-            key=identity.key,
-            origin=member.broker.origin,
-            clock=clock,
-            entropy=entropy,
-            former=identity.former,
-        )
+        self.outbox = Outbox.of(home, identity, origin=member.broker.origin, clock=clock, entropy=entropy)
         trust = trust_of(member, ContractShelf(home, own_key=identity.key.public))
         self.watch = Watch(member, self.outbox, trust)
         self.vouching = Vouching(self.outbox, trust, clock)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from client.data.errors import DataError, FileInvalidError, FormatUnknownError, TooLargeError
+from client.data.errors import FileInvalidError, FormatUnknownError, TooLargeError
 from client.data.readers.files import check_file, read_bounded, sha256_file
+from client.data.readers.foreign import parsing
 from policies.limits import BAG_FILES, BAG_METADATA_BYTES
 
 __all__ = ["Recording", "beside", "has_bag", "recordings", "sha256_files"]
@@ -130,12 +131,8 @@ def _listed(folder: Path, suffix: str) -> tuple[Path, ...]:
 def _information(path: Path) -> dict[str, Any]:
     import yaml
 
-    try:
+    with parsing(path):  # the library's tags raise whatever their text makes them (`!!int ""`)
         found = yaml.safe_load(read_bounded(path, BAG_METADATA_BYTES))
-    except DataError:
-        raise
-    except Exception as error:  # the library's tags raise whatever their text makes them (`!!int ""`)
-        raise _invalid(path.parent, "no YAML") from error
     info = found.get("rosbag2_bagfile_information") if isinstance(found, dict) else None
     if not isinstance(info, dict):
         raise _invalid(path.parent, "no rosbag2_bagfile_information")
