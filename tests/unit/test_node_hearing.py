@@ -181,7 +181,7 @@ def test_who_hears_goes_on_after_any_error_and_backs_off(
 def test_who_hears_goes_on_when_its_files_could_not_be_opened(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    real, tries = node.Outbox, []
+    real, tries = node.Outbox.of, []
 
     def locked(*args: Any, **terms: Any) -> Any:
         tries.append(1)
@@ -189,7 +189,7 @@ def test_who_hears_goes_on_when_its_files_could_not_be_opened(
             raise OSError(28, "No space left")
         return real(*args, **terms)
 
-    monkeypatch.setattr(node, "Outbox", locked)
+    monkeypatch.setattr(node.Outbox, "of", locked)
     halted_by_nord(world)
     turns(world, monkeypatch, 4)
     assert Notices(world.shelf()).life(world.shelf().get(world.contract.digest)).halts

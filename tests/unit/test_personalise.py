@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def test_a_unit_that_chose_between_the_models_reports_nothing():
 @pytest.mark.parametrize("mode", ["full", "head"])
 def test_nothing_leaves_and_the_facts_lie_beside_the_model(world: World, mode: str):
     model, asked = pulled_once(world), len(world.broker.seen_requests)
+    shutil.rmtree(model_folder(world.home, model, individual=True), ignore_errors=True)  # of a test before
     before = files(world.home.root)
-    facts = trained_on(world.home, model, mode=mode, replace=True)
+    facts = trained_on(world.home, model, mode=mode)
     assert len(world.broker.seen_requests) == asked
     folder = model_folder(world.home, model, individual=True).relative_to(world.home.root)
     changed = {name for name, found in files(world.home.root).items() if before.get(name) != found}
