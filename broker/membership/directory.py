@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ACTIVE",
     "REVOKED",
+    "SUSPENDED",
     "WAITING",
     "Auditor",
     "Directory",
@@ -43,8 +44,9 @@ __all__ = [
 
 WAITING: Final = "waiting-approval"
 ACTIVE: Final = "active"
+SUSPENDED: Final = "suspended"
 REVOKED: Final = "revoked"
-State = Literal["waiting-approval", "active", "revoked"]
+State = Literal["waiting-approval", "active", "suspended", "revoked"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class Member:
         legal_name: As on the invitation.
         country: ISO 3166-1 alpha-2.
         group: Organisations under one owner have the same.
-        state: ``waiting-approval``, ``active`` or ``revoked``.
+        state: ``waiting-approval``, ``active``, ``suspended`` or ``revoked``.
         alias_key: 32 bytes; empty before approval.
         since_ms: Time of the last change of state.
     """
@@ -84,6 +86,11 @@ class Member:
     def active(self) -> bool:
         """Whether the organisation takes part."""
         return self.state == ACTIVE
+
+    @property
+    def suspended(self) -> bool:
+        """Whether an operator stopped it for the time being."""
+        return self.state == SUSPENDED
 
     @property
     def revoked(self) -> bool:
@@ -215,7 +222,9 @@ class Directory:
             )
         if not found.active:
             raise NotActiveError(
-                need=f"{found.org} active", found=found.state, remedy="two operators approve it"
+                need=f"{found.org} active",
+                found=found.state,
+                remedy="two operators approve it; of a suspended one: iriai-broker org restore",
             )
         return found
 

@@ -13,6 +13,7 @@ MembershipError
   SubjectChangedError       membership.subject-changed     the approval is for something else
   ApprovalTwiceError        membership.approval-twice      one key, two approvals
   NotActiveError            membership.not-active          waits for approval
+  SuspendedError            membership.suspended           an operator stopped it for the time being
   OperatorUnknownError      membership.operator-unknown    no operator has this name
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "NotWaitingError",
     "OperatorUnknownError",
     "SubjectChangedError",
+    "SuspendedError",
 ]
 
 
@@ -122,6 +124,12 @@ class NotActiveError(MembershipError):
     code = "membership.not-active"
     exit_code = 7
     http_status = 403
+
+
+class SuspendedError(NotActiveError):
+    """An operator stopped the organisation for the time being; its keys stay."""
+
+    code = "membership.suspended"
 
 
 class OperatorUnknownError(MembershipError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.log.actions import acted
 from policies.encoding import digest
 from policies.log.entries import EntryType, Event
 
@@ -18,16 +19,7 @@ def console_action(
     operator: Operator, action: str, *, subject: str | None, request: str, result: str = "done"
 ) -> Event:
     """The log entry of an operator's mutation, done or refused."""
-    return Event(
-        type=EntryType.CONSOLE_ACTION,
-        pub={
-            "operator": operator.name,
-            "action": action,
-            "subject": subject,
-            "result": result,
-            "request": request,
-        },
-    )
+    return acted(operator.name, action, subject=subject, request=request, result=result)
 
 
 def key_added(role: str, algorithm: str, key: bytes, *, shown: str | None = None) -> Event:

@@ -2,9 +2,12 @@
 """Who becomes a member, and who stops being one.
 
     invited  --join (single use, signed by the joining key)-->  waiting-approval
-    waiting-approval  --two approvals by different operator keys-->  active  --revoke-->  revoked
+    waiting-approval  --two approvals by different operator keys-->  active
+    active  --suspend (one operator, at once)-->  suspended  --restore (two people)-->  active
+    any  --remove (two people)-->  revoked
 
 - The secret of an invitation is known to its receiver; here lies its SHA-256.
+- An approval counts for `PROPOSAL_TTL_H` hours, while its person is in force (`broker.membership.approvers`).
 - An approval is an operator's signature over exactly {org, node, node_key, fleet_key, name, group,
   country}. If one of these is not what the operator saw, the approval is void.
 - One enrolment per organisation, node, node key and fleet key, for ever: a revoked key never comes back.
@@ -21,11 +24,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 
 from broker.log.rotations import Rotations
 from broker.membership.approvals import APPROVAL_TYPE, approval_subject
-from broker.membership.directory import ACTIVE, REVOKED, WAITING, Directory, Member, Operator, member_of_row
+from broker.membership.approvers import approvers_of
+from broker.membership.directory import (
+    ACTIVE,
+    REVOKED,
+    SUSPENDED,
+    WAITING,
+    Directory,
+    Member,
+    Operator,
+    member_of_row,
+)
 from broker.membership.errors import (
     AlreadyEnrolledError,
     ApprovalTwiceError,
@@ -41,6 +54,7 @@ from broker.membership.fleetkeys import check_fleet_key
 from broker.membership.invites import Invite, secret_digest
 from broker.membership.records import console_action, key_added
 from broker.store.tables import approval, invite, organisation
+from broker.store.upserts import insert_or_update
 from policies.encoding import Json, canonical, digest, new_id, unb64
 from policies.identity import check_public_key, fingerprint, key_id, key_text
 from policies.limits import APPROVALS_NEEDED, INVITE_TTL_H
@@ -49,11 +63,21 @@ from policies.ports import iso_s
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.log import LogTx
     from broker.store import Session
     from policies.ports import Clock, Entropy
 
-__all__ = ["JoinRequest", "Membership", "check_fleet_key", "console_action", "key_added", "subject_of"]
+__all__ = [
+    "JoinRequest",
+    "Membership",
+    "approved_by",
+    "check_fleet_key",
+    "console_action",
+    "key_added",
+    "subject_of",
+]
 
 _OPEN: Final = "open"
 _USED: Final = "used"
@@ -149,6 +173,31 @@ class Membership:
         subject = digest(canonical([made.id, legal_name, country, group]))
         tx.add(console_action(operator, "invite.create", subject=subject, request=request))
 
+    def revoke_invite(
+        self, session: Session, tx: LogTx, *, name: str, operator: Operator, request: str
+    ) -> dict[str, Json]:
+        """Takes back an invitation that nobody used yet; one person is enough.
+
+        Raises:
+            InviteUnknownError: No invitation has this id.
+            InviteUsedError: It was used, or taken back already.
+        """
+        row = session.execute(select(invite).where(invite.c.id == name)).mappings().first()
+        if row is None:
+            raise InviteUnknownError(
+                need="the id of an invitation", found=ascii(name)[1:-1][:60], remedy="look at the list again"
+            )
+        if row["state"] != _OPEN:
+            raise InviteUsedError(
+                need="an invitation that nobody used",
+                found=f"one that is {row['state']}",
+                remedy="whoever joined by it is on the list of members",
+            )
+        session.execute(update(invite).where(invite.c.id == name).values(state=REVOKED))
+        subject = digest(canonical([name, row["legal_name"], row["country"], row["grp"]]))
+        tx.add(console_action(operator, "invite.revoke", subject=subject, request=request))
+        return {"id": name, "state": REVOKED}
+
     # --- joining ---
 
     def join(self, session: Session, _tx: LogTx, request: JoinRequest) -> dict[str, Json]:
@@ -225,13 +274,15 @@ class Membership:
         org: str,
         operator: Operator,
         subject: str,
-        signature: str,
+        signature: str = "",
+        evidence: Callable[[bytes], str] | None = None,
         request: str,
     ) -> dict[str, Json]:
-        """Records one operator's approval; the second one makes the organisation active.
+        """Records one person's approval; the second one makes the organisation active.
 
-        1. it waits; 2. the operator signed exactly what waits; 3. the operator's key has not approved it;
-        4. record; 5. with two different keys: active.
+        1. it waits; 2. the person signed exactly what waits, with their key file, or confirmed it in person
+        (``evidence`` gives what is kept of that, or raises); 3. no approval of theirs counts yet; 4. record;
+        5. with two different people whose approvals count now: active.
 
         Raises:
             NotMemberError, NotWaitingError: Step 1.
@@ -252,29 +303,29 @@ class Membership:
                 found=ascii(subject)[:80],
                 remedy="look at it again and approve what is shown",
             )
-        Envelope(payload_type=APPROVAL_TYPE, payload=document, signatures=()).with_signature(
-            operator.key, unb64(signature)
-        )
+        if evidence is None:
+            Envelope(payload_type=APPROVAL_TYPE, payload=document, signatures=()).with_signature(
+                operator.key, unb64(signature)
+            )
+            word = signature
+        else:
+            word = evidence(document)
         # 3.
-        if operator.name in _approvers(session, org):
+        now_ms = self._clock.now_ms()
+        if operator.name in approvers_of(session, org, subject=subject, now_ms=now_ms):
             raise ApprovalTwiceError(
                 need="an approval by another operator's key",
                 found=f"{operator.name} again",
                 remedy="let a second operator compare fingerprints and approve",
             )
         # 4.
-        session.execute(
-            insert(approval).values(
-                org_id=org,
-                operator=operator.name,
-                subject_digest=subject,
-                signature=signature,
-                at_ms=self._clock.now_ms(),
-            )
-        )
+        row = {"org_id": org, "operator": operator.name, "subject_digest": subject}
+        insert_or_update(session, approval, row | {"signature": word, "at_ms": now_ms})
         tx.add(console_action(operator, "org.approve", subject=subject, request=request))
         # 5.
-        approvers = _approvers(session, org)
+        approvers = approvers_of(session, org, subject=subject, now_ms=now_ms)
+        lapsed = (approval.c.org_id == org) & approval.c.operator.not_in(approvers)
+        session.execute(delete(approval).where(lapsed))
         active = len(approvers) >= APPROVALS_NEEDED
         if active:
             self._onboard(session, tx, member, subject=subject, approvers=approvers)
@@ -303,49 +354,80 @@ class Membership:
         tx.add(key_added("node", "ed25519", member.key, shown=key_text(member.key)))
         tx.add(key_added("fleet", "ecdsa-p256", member.fleet_key_pem.encode("ascii")))
 
-    # --- revocation ---
+    # --- suspension and removal ---
 
-    def revoke(
-        self,
-        session: Session,
-        tx: LogTx,
-        *,
-        org: str,
-        operator: Operator,
-        reason: str,
-        request: str,
-        left: bool = False,
+    def suspend(
+        self, session: Session, tx: LogTx, *, org: str, operator: Operator, reason: str, request: str
     ) -> dict[str, Json]:
-        """Ends a membership at once; one operator is enough to stop somebody.
+        """Stops an organisation at once; one operator is enough. Its keys stay, and it can be let in again.
+
+        It witnesses on: else one operator could take voters from the log's quorum.
+
+        Raises:
+            NotMemberError: No such organisation.
+            NotWaitingError: It does not take part.
+        """
+        member = _load(session, org)
+        if not member.active:
+            raise NotWaitingError(need=f"{org} active", found=member.state, remedy="iriai-broker org list")
+        self._set_state(session, org, SUSPENDED)
+        subject = digest(subject_of(member))
+        tx.add(console_action(operator, "org.suspend", subject=subject, request=request))
+        tx.add(_change(EntryType.ORG_SUSPENDED, member, reason=reason, request=request))
+        return {"org": org, "state": SUSPENDED}
+
+    def restorable(self, session: Session, org: str) -> dict[str, Json]:
+        """What letting a suspended organisation in again is about.
+
+        Raises:
+            NotMemberError: No such organisation.
+            NotWaitingError: It is not suspended.
+        """
+        member = _load(session, org)
+        if not member.suspended:
+            raise NotWaitingError(need=f"{org} suspended", found=member.state, remedy="iriai-broker org list")
+        return {**_shown(member), "suspended_ms": member.since_ms}
+
+    def restore(self, session: Session, tx: LogTx, *, org: str, reason: str, request: str) -> dict[str, Json]:
+        """Lets a suspended organisation in again; two people's word is the caller's to check.
+
+        Raises:
+            NotMemberError, NotWaitingError: See `restorable`.
+        """
+        self.restorable(session, org)
+        self._set_state(session, org, ACTIVE)
+        tx.add(_change(EntryType.ORG_REINSTATED, _load(session, org), reason=reason, request=request))
+        return {"org": org, "state": ACTIVE}
+
+    def removable(self, session: Session, org: str) -> dict[str, Json]:
+        """What the end of a membership is about.
+
+        Raises:
+            NotMemberError: No such organisation.
+            NotWaitingError: It is removed already.
+        """
+        member = _load(session, org)
+        if member.revoked:
+            raise NotWaitingError(need=f"{org} in force", found=REVOKED, remedy="nothing is left to do")
+        return _shown(member)
+
+    def remove(
+        self, session: Session, tx: LogTx, *, org: str, reason: str, request: str, left: bool = False
+    ) -> dict[str, Json]:
+        """Ends a membership for good; two people's word is the caller's to check.
 
         The log says ``org.left`` of who asked for it, and ``org.suspended`` of everybody else; the keys are
         revoked in both cases.
 
         Raises:
-            NotMemberError: No such organisation.
-            NotWaitingError: It is revoked already.
+            NotMemberError, NotWaitingError: See `removable`.
         """
+        self.removable(session, org)
         member = _load(session, org)
-        if member.state == REVOKED:
-            raise NotWaitingError(need=f"{org} in force", found=REVOKED, remedy="nothing is left to do")
-        session.execute(
-            update(organisation)
-            .where(organisation.c.org_id == org)
-            .values(state=REVOKED, created_ms=self._clock.now_ms())
-        )
-        subject = digest(subject_of(member))
-        tx.add(console_action(operator, "org.revoke", subject=subject, request=request))
+        self._set_state(session, org, REVOKED)
         if member.alias_key:
-            tx.add(
-                Event(
-                    type=EntryType.ORG_LEFT if left else EntryType.ORG_SUSPENDED,
-                    pub={
-                        "org": alias(member.alias_key, None, None, None),
-                        "reason": reason,
-                        "request": request,
-                    },
-                )
-            )
+            kind = EntryType.ORG_LEFT if left else EntryType.ORG_SUSPENDED
+            tx.add(_change(kind, member, reason=reason, request=request))
             for key in (member.key, member.fleet_key_pem.encode("ascii")):
                 tx.add(
                     Event(
@@ -354,6 +436,13 @@ class Membership:
                     )
                 )
         return {"org": org, "state": REVOKED}
+
+    def _set_state(self, session: Session, org: str, state: str) -> None:
+        session.execute(
+            update(organisation)
+            .where(organisation.c.org_id == org)
+            .values(state=state, created_ms=self._clock.now_ms())
+        )
 
     # --- reading ---
 
@@ -372,10 +461,28 @@ class Membership:
                 "node_fingerprint": fingerprint(member.key),
                 "fleet_key_pem": member.fleet_key_pem,
                 "subject_digest": digest(subject_of(member)),
-                "approved_by": sorted(_approvers(session, member.org)),
+                "approved_by": sorted(approved_by(session, member, self._clock.now_ms())),
             }
             for member in self._directory.members()
         ]
+
+
+def _change(kind: EntryType, member: Member, *, reason: str, request: str) -> Event:
+    """An organisation is out, in again, or has left."""
+    name = alias(member.alias_key, None, None, None)
+    return Event(type=kind, pub={"org": name, "reason": reason, "request": request})
+
+
+def _shown(member: Member) -> dict[str, Json]:
+    """An organisation as two people are shown it before they decide about it."""
+    return {
+        "org": member.org,
+        "legal_name": member.legal_name,
+        "country": member.country,
+        "group": member.group,
+        "node": member.node,
+        "node_key": key_text(member.key),
+    }
 
 
 def _usable_invite(row: dict[str, Json] | None, now_ms: int) -> dict[str, Json]:
@@ -404,5 +511,8 @@ def _load(session: Session, org: str) -> Member:
     return member_of_row(row)
 
 
-def _approvers(session: Session, org: str) -> frozenset[str]:
-    return frozenset(session.scalars(select(approval.c.operator).where(approval.c.org_id == org)))
+def approved_by(session: Session, member: Member, now_ms: int) -> frozenset[str]:
+    """Whose approvals count; of an organisation that is in, who let it in."""
+    if member.state == WAITING:
+        return approvers_of(session, member.org, subject=digest(subject_of(member)), now_ms=now_ms)
+    return frozenset(session.scalars(select(approval.c.operator).where(approval.c.org_id == member.org)))

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare"]
 
-_NOT_FOR_AUDITORS: Final = ("idempotency", "nonce")  # what keeps requests apart says nothing of the pool
+_NOT_FOR_AUDITORS: Final = (
+    "idempotency",  # what keeps requests apart says nothing of the pool
+    "nonce",
+    "credential",  # with what people log in is theirs
+    "login_session",
+    "login_link",
+)
 _VERSION: Final = "alembic_version"
 
 

@@ -27,10 +27,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
     "APPEND_ONLY",
+    "REFUSED",
     "access_grant",
     "approval",
     "auditor",
@@ -40,6 +42,7 @@ __all__ = [
     "contract_document",
     "contract_notice",
     "contract_signature",
+    "credential",
     "decision",
     "descriptor",
     "dsp_agreement",
@@ -60,13 +63,17 @@ __all__ = [
     "log_private",
     "log_tile",
     "log_timestamp",
+    "login_link",
+    "login_session",
     "main",
     "model",
     "negotiation",
     "nonce",
     "operator",
     "organisation",
+    "person",
     "private",
+    "proposal",
     "release",
     "round_",
     "run",
@@ -78,6 +85,14 @@ __all__ = [
 ]
 
 APPEND_ONLY: Final = ("log_entry", "log_envelope")
+REFUSED: Final = {
+    "sqlite": """instr(body, CAST('"outcome":"refuse"' AS BLOB)) > 0""",
+    "postgresql": """position('"outcome":"refuse"'::bytea in body) > 0""",
+}
+"""Which bodies are refusing decisions, by dialect: an index has these alone, and queries repeat the words.
+
+The type is not among them: with it, an index of types would be taken instead, which has every decision.
+"""
 _NAMES: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -160,6 +175,23 @@ approval = _table(
     _int("at_ms"),
 )
 operator = _table("operator", main, _key_text("name"), _text("key"), _text("state"))
+proposal = _table(
+    "proposal",
+    main,
+    _key_text("id"),
+    _text("kind"),
+    _bytes("payload"),
+    _bytes("subject"),
+    _text("digest"),
+    _text("proposer"),
+    _text("state"),
+    _int("created_ms"),
+    _int("expires_ms"),
+    _bytes("behind"),
+    _maybe_text("decided_by"),
+    _maybe_int("decided_ms"),
+    _maybe_text("why"),
+)
 nonce = _table("nonce", main, _key_text("key_id"), _key_text("nonce"), _int("expires_ms"))
 idempotency = _table(
     "idempotency",
@@ -169,6 +201,54 @@ idempotency = _table(
     _text("body_digest"),
     _int("status"),
     _bytes("response"),
+)
+
+# people and their logins
+person = _table(
+    "person",
+    main,
+    _key_text("name"),
+    _text("role"),
+    _maybe_text("org"),
+    _maybe_text("lang"),
+    _text("state"),
+    _maybe_text("issuer"),  # of the provider at which they log in, with their name there
+    _maybe_text("sub"),
+    _maybe_int("added_ms"),
+)
+credential = _table(
+    "credential",
+    main,
+    _key_text("id"),
+    _text("person", ForeignKey("person.name")),
+    _text("kind"),  # passkey or password
+    _text("label"),
+    _bytes("key"),  # the passkey's public key (COSE), or the password's hash
+    _int("count"),
+    _int("at_ms"),
+    _maybe_int("used_ms"),
+)
+login_session = _table(
+    "login_session",
+    main,
+    _key_text("id"),  # digest of the token
+    _text("person", ForeignKey("person.name")),
+    _text("how"),
+    _text("agent"),
+    _int("since_ms"),
+    _int("seen_ms"),
+    _maybe_int("stepped_ms"),
+    _maybe_text("stepped_by"),  # passkey or password
+)
+login_link = _table(
+    "login_link",
+    main,
+    _key_text("id"),  # digest of the secret
+    _text("person", ForeignKey("person.name")),
+    _maybe_text("code"),  # digest of the second half, where somebody else hands it over
+    _text("made_by"),
+    _int("expires_ms"),
+    _maybe_int("used_ms"),
 )
 
 # catalogue and contracts
@@ -474,7 +554,19 @@ dsp_negotiation.append_constraint(UniqueConstraint("counterparty", "consumer_pid
 Index(None, nonce.c.expires_ms)
 Index(None, organisation.c.node_key)
 Index(None, log_entry.c.run, log_entry.c.round)
+Index("ix_log_entry_run_type", log_entry.c.run, log_entry.c.type)
+Index(
+    "ix_log_entry_refused",
+    log_entry.c.idx,
+    sqlite_where=text(REFUSED["sqlite"]),
+    postgresql_where=text(REFUSED["postgresql"]),
+)
+Index("ix_run_opened_ms_run_id", run.c.opened_ms, run.c.run_id)
+Index("ix_run_outcome_contract", run.c.outcome, run.c.contract)
+Index("ix_ledger_mirror_steps", ledger_mirror.c.run_id, ledger_mirror.c.party, ledger_mirror.c.steps)
 Index(None, log_entry.c.type)
+Index(None, credential.c.person)
+Index(None, login_session.c.person)
 
 # the two small databases
 log_private = Table(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADS", "check_newest", "config", "migrate"]
 
-HEADS: Final = {"main": "main_0008", "private": "private_0001", "signer": "signer_0001"}
+HEADS: Final = {"main": "main_0013", "private": "private_0001", "signer": "signer_0001"}
 _HERE = Path(__file__).parent
 
 
