@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Auditors: enrolled by one operator, known by a key of their own, gone when revoked.
 
-- A name and a key are enrolled once, for ever: neither comes back, and no key is two people's.
+- A name and a key are enrolled once, for ever: neither comes back, and no key is two people's. The name of a
+  person or of an operator's key is no auditor's; that of a person who has the role of an auditor is theirs.
 - ``key.added`` (role ``auditor``) and ``key.revoked`` say in the log from where to where the key counts.
-- Who is revoked may ask for nothing any more; grants end with it (`broker.auditing.grants`).
+- Who is revoked may ask for nothing any more; grants end with it (`broker.auditing.grants`). A vote of its
+  witness takes two people to begin and two to end (`broker.acts.witnesses`).
 
 The directory is told after the commit (`broker.services.Services.refresh`).
 """
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select, update
 
 from broker.auditing.errors import AuditorTakenError, AuditorUnknownError
+from broker.auth.people import AUDITOR, kinds_of
 from broker.log.rotations import Rotations
 from broker.membership.directory import ACTIVE, REVOKED
 from broker.membership.records import console_action, key_added
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
     from policies.ports import Clock
 
 __all__ = ["Auditors"]
+
+
+def _name_of_another(session: Session, name: str) -> str | None:
+    """The name, if a person of another kind of role, or an operator's key, has or had it."""
+    return name if kinds_of(session, name) - {AUDITOR} else None
 
 
 class Auditors:
@@ -58,6 +66,7 @@ class Auditors:
         """
         kid = key_id(key)
         named = session.scalar(select(auditor.c.name).where(auditor.c.name == name))
+        named = named or _name_of_another(session, name)
         if named is not None or self._directory.knows(kid) or Rotations.read(session).gave_up(kid):
             raise AuditorTakenError(
                 need="a name and a key that are new here",

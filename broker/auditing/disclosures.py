@@ -13,6 +13,7 @@ A value that was erased is absent, without a word: ``erasure.performed`` says it
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.auditing.grants import check_in_force, used
@@ -57,7 +58,9 @@ class Page(NamedTuple):
         }
 
 
-def read_page(store: Store, grants: Sequence[Grant], *, start: int, size: int) -> Page:
+def read_page(
+    store: Store, grants: Sequence[Grant], *, start: int, size: int, session: Session | None = None
+) -> Page:
     """Step 1.
 
     Args:
@@ -65,12 +68,13 @@ def read_page(store: Store, grants: Sequence[Grant], *, start: int, size: int) -
         grants: Of the auditor, in force.
         start: First entry of the page.
         size: Of the newest signed head; later entries are not shown.
+        session: Of the transaction in which it is recorded; without one, a snapshot of its own.
     """
     end = min(start + DISCLOSURE_ENTRIES, size)
     values: list[Opened] = []
     if start < end and grants:
-        with store.read() as session:
-            for one in opened(store, session, start=start, end=end, erased=erased_values(session)):
+        with store.read() if session is None else nullcontext(session) as reading:
+            for one in opened(store, reading, start=start, end=end, erased=erased_values(reading)):
                 grant = next((grant for grant in grants if grant.opens(one.index, one.field)), None)
                 if grant is not None:
                     values.append(Opened(one, grant))

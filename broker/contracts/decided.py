@@ -9,7 +9,7 @@ answers is the index: pages go on after the last index that was looked at.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["decisions_of", "one_decision"]
 
-_PAGE: Final = LIST_ROWS
 
-
-def decisions_of(session: Session, contract: Contract, party: str | None, *, after: int) -> dict[str, Json]:
+def decisions_of(
+    session: Session, contract: Contract, party: str | None, *, after: int, limit: int = LIST_ROWS
+) -> dict[str, Json]:
     """Decisions under a contract, oldest first.
 
     Args:
@@ -40,13 +40,14 @@ def decisions_of(session: Session, contract: Contract, party: str | None, *, aft
         contract: Under which they were made.
         party: Whom they must be about; None for all.
         after: Index of the log that the caller has seen; -1 for none.
+        limit: How many entries of the log one page looks at.
 
     Returns:
         ``decisions``, and ``next``: the index to go on after, or None at the end of the log.
     """
-    rows = _entries(session, contract, (log_entry.c.idx > after), limit=_PAGE)
+    rows = _entries(session, contract, (log_entry.c.idx > after), limit=limit)
     shown = [line for index, entry, row in rows if (line := _line(index, entry, row, party)) is not None]
-    return {"decisions": shown, "next": rows[-1][0] if len(rows) == _PAGE else None}
+    return {"decisions": shown, "next": rows[-1][0] if len(rows) == limit else None}
 
 
 def one_decision(session: Session, contract: Contract, party: str | None, name: str) -> dict[str, Json]:

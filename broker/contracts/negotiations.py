@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Negotiations: texts are put to their contributors, messages arrive, time passes.
 
-    offered --accept by all--> broker signs --verify by all--> finalized        countered, terminated
+    offered --accept by all--> broker signs --verify by all--> (held) --two people--> finalized
+                                                                             countered, terminated
 
 - The rules are the machine's (`policies.contract.negotiation`). Here stands what the machine cannot
   know: who is a member, what a text says, what time it is. All changes are made in one unit of work of
@@ -12,6 +13,8 @@
   and a number that is left out of the member's chain would block it.
 - A successor is put to nobody before the contract that rules has let it be opened
   (`broker.contracts.amendments`), an offer and a counter-offer alike.
+- A text becomes final only once two of the broker's people approved exactly it (`activate`); until then it
+  stays signed, and waits until ``sign_by``. Everybody else's checks are the same as ever.
 - A text whose negotiation ended is not put to anybody again, by an offer or by a counter-offer: the log says
   of each text at most once that it ended. A later ``sign_by`` makes another text.
 
@@ -28,11 +31,12 @@ from sqlalchemy import select
 
 from broker.contracts.errors import OfferConflictError
 from broker.contracts.pool_book import PoolBook, Write
-from broker.contracts.pools import find_pool, open_pool_of
+from broker.contracts.pools import find_pool, open_pool_of, pool_of_text
 from broker.contracts.service import FINALIZED, OFFERED, TERMINATED, VOID, state_of
 from broker.store.tables import contract_document, lane_message
 from policies.contract.errors import MessageConflictError, OvertakenError
 from policies.contract.negotiation import (
+    Activated,
     Countered,
     Effect,
     Ended,
@@ -160,6 +164,21 @@ class Negotiations:
         after, effects = step(before, Withdrawn(at_ms=tx.now_ms, ended=ended))
         self.book.write(Write(session=session, tx=tx, before=before, after=after), effects)
         return after
+
+    def activate(self, session: Session, tx: LogTx, name: str, digest: str) -> Pool:
+        """Two people approved this text: it is final now, or with the last signature.
+
+        What is not the open text of an open round stays as it is.
+        """
+        before = self.look(session, tx, name)
+        after, effects = step(before, Activated(at_ms=tx.now_ms, digest=digest))
+        self.book.write(Write(session=session, tx=tx, before=before, after=after), effects)
+        return after
+
+    def open_of_text(self, session: Session, digest: str) -> Pool | None:
+        """The open negotiation whose open text this is; None if there is none."""
+        found = pool_of_text(session, digest)
+        return found if found is not None and found.state == OPEN else None
 
     def look(self, session: Session, tx: LogTx, name: str) -> Pool:
         """The negotiation, after what time and membership made of it."""

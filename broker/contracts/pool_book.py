@@ -77,12 +77,16 @@ class PoolBook:
 
     Attributes:
         on_finalized: Called in the transaction that makes a contract final, once it is.
+        on_countered: Called in the transaction in which a text takes another one's place: old and new digest.
+        on_closed: Called in the transaction in which a round ends without a contract: its text's digest.
     """
 
     def __init__(self, *, contracts: Contracts, broker_key: SigningKey) -> None:
         self._contracts = contracts
         self._key = broker_key
         self.on_finalized: Callable[[Session, LogTx, Contract], None] = _nothing_more
+        self.on_countered: Callable[[Session, LogTx, str, str], None] = _nobody_asks
+        self.on_closed: Callable[[Session, LogTx, str], None] = _nothing_more
         self._apply: Final[dict[type, Callable[[Write, Any], None]]] = {
             Heard: self._heard,
             Said: self._said,
@@ -143,6 +147,7 @@ class PoolBook:
     def _countered(self, write: Write, effect: Countered) -> None:
         _set_state(write.session, effect.old, COUNTERED, write.tx.now_ms)
         self._propose(write, effect.new)
+        self.on_countered(write.session, write.tx, effect.old, effect.new)
 
     def _propose(self, write: Write, name: str) -> None:
         write.tx.add(
@@ -170,6 +175,7 @@ class PoolBook:
                 },
             )
         )
+        self.on_closed(write.session, write.tx, effect.digest)
 
     # --- signatures ---
 
@@ -210,8 +216,12 @@ def _declared(write: Write, kind: str) -> bool:
     return any(read_message(Envelope.from_bytes(data).payload).id == wanted for data in kept)
 
 
-def _nothing_more(_session: Session, _tx: LogTx, _contract: Contract) -> None:
+def _nothing_more(_session: Session, _tx: LogTx, _contract: object) -> None:
     """Nobody else has to know."""
+
+
+def _nobody_asks(_session: Session, _tx: LogTx, _old: str, _new: str) -> None:
+    """Likewise."""
 
 
 def _write_pool(session: Session, pool: Pool, at_ms: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from broker.contracts.offers import warnings_of
 from broker.contracts.pools import lane_messages, no_negotiation
+from broker.contracts.rows import waiting_for
 from broker.errors import NotFoundError
 from broker.membership.directory import Member, Operator
 from policies.contract.amendment.changes import diff
@@ -105,7 +106,8 @@ def _whole(
         "digest": draft.digest,
         "sign_by": iso_s(draft.sign_by_ms),
         "lanes": {one.party: one.state.value for one in pool.lanes},
-        "waiting_for": list(pool.waiting_for),
+        "waiting_for": waiting_for(contract, pool),
+        "approved": pool.approved,
         "lane": None if lane is None else _lane(lane),
         "closed": _closed(pool),
         "messages": _messages(said, after),
@@ -135,6 +137,7 @@ def _former(pool: Pool, lane: Lane, said: list[_Said], *, after: int) -> dict[st
         "sign_by": None,
         "lanes": {lane.party: lane.state.value},
         "waiting_for": [],
+        "approved": None,
         "lane": _lane(lane),
         "closed": {"code": last.code, "clause": last.clause, "text": last.text, "party": None},
         "messages": _messages(said, after),

@@ -285,6 +285,10 @@ class Writer:
         self._stop(FreezeReason.AMNESIA, f"a note of size {shown.size} root {shown.root.hex()}; {have}", note)
         return True
 
+    def freeze(self, evidence: str) -> LogFrozenError:
+        """Stops everything by an operator's order; gives what every caller is told from now on."""
+        return self._stop(FreezeReason.ORDERED, evidence)
+
     def proof(self, index: int, size: int | None = None) -> list[bytes]:
         """Inclusion proof; see `Receipts.proof`."""
         return self.receipts.proof(index, size)

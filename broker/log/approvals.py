@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What two operators have to sign before the log is repaired or ended: one document, an approval of each.
+"""What two operators sign before the log is repaired, ended or gets another key: one document, by each.
 
 The command that wants to do it prints the document: canonical JSON that names the log, what is to be done,
 and the digests of everything that it depends on. Each operator reads it, signs it on their own machine
@@ -47,7 +47,9 @@ def approve(key: SigningKey, subject: bytes) -> bytes:
     except (ValueError, EncodingError):
         whole = False
     if not whole or not str(document.get("action", "")).startswith("log."):
-        raise _refuse("the document that iriai-broker log repair or log succeed printed", "something else")
+        raise _refuse(
+            "the document that iriai-broker log repair, log succeed or key rotate printed", "something else"
+        )
     signed = Envelope.seal(subject, APPROVAL_TYPE, key)
     return canonical({"approval": signed.to_json(), "key": key_text(key.public)})
 

@@ -71,6 +71,7 @@ class FreezeReason(StrEnum):
     ROLLED_BACK = "rolled-back"  # the head is smaller than what was signed
     FORK = "fork"  # the root at the signed size is another one
     AMNESIA = "amnesia"  # somebody holds a note of ours that is not of this history, or is larger
+    ORDERED = "ordered"  # an operator said so
     SUCCEEDED = "succeeded"  # it ended in good order: another log goes on
 
 

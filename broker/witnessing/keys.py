@@ -12,9 +12,15 @@
 4. nobody gave it up before, under any name: what a key signed once stays tied to the time in which it was in
    force, and to its owner.
 
+A member's witness has a vote from then on: two people let the member in. An auditor is enrolled by one, who
+alone must not fill the quorum: an auditor's first statement waits, is in no entry and in no policy, until two
+people gave it a vote (`add`). Whoever has a vote may state another key at any time.
+
 One statement is in force for each owner. A new one with the same key takes its place quietly; one with
 another key is ``witness.removed``, ``witness.added`` and ``policy.activated``. `settle` writes the same for
-owners that left. The policy that an entry names is the text that holds after it.
+members that left, and `remove` for one that two people put out; its key never comes back. A vote outlives the
+access of its auditor: ending that takes one, and one takes no voter away. The policy that an entry names is
+the text that holds after it.
 
 The policy of a broker decides what ``/log/checkpoint`` waits for and which receipts count as witnessed here.
 What a member or an auditor believes is decided by their own files (`policies.log.policy`).
@@ -28,13 +34,13 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select, update
 
-from broker.membership.directory import ACTIVE
+from broker.membership.directory import ACTIVE, SUSPENDED
 from broker.store import tables
 from broker.store.upserts import insert_or_update
 from broker.witnessing.errors import WitnessKeyError
-from policies.encoding import digest, sha256
+from policies.encoding import Json, digest, sha256
 from policies.errors import IriaiError
-from policies.identity import parse_key
+from policies.identity import key_text, parse_key
 from policies.log.entries import EntryType, Event, alias
 from policies.log.policy import Policy, policy_text, pool_policy
 from policies.log.vkeys import VerifierKey
@@ -52,15 +58,20 @@ __all__ = ["Owner", "Registered", "WitnessKeys", "auditor_alias", "auditor_owner
 
 _TABLE = tables.witness
 _GONE: Final = "removed"
+_WAITS: Final = "waiting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Whose witness key it is: name as in statements, enrolled key, name in the log."""
+    """Whose witness key it is: name as in statements, enrolled key, name in the log.
+
+    ``by_two``: whether a first statement waits for two people.
+    """
 
     name: str
     key: bytes
     alias: str
+    by_two: bool = False
 
     @classmethod
     def of(cls, member: Member) -> Owner:
@@ -125,28 +136,113 @@ class WitnessKeys:
         if said.org != owner.name:  # 2.
             raise _refuse(f"a statement about {owner.name}", said.org)
         key, vkey = said.key, said.key.text()
-        rows = session.execute(select(_TABLE)).mappings().all()
-        others = {VerifierKey.parse(row["vkey"]).public_key for row in rows if row["name"] != key.name}
-        others |= {self._broker, *(one.public_key for one in self._log_keys)}
-        if key.public_key in others:  # 3.
-            raise _refuse("a key of its own for each witness", "a key that is in use")
-        old = next((row for row in rows if row["name"] == key.name), None)
-        same = old is not None and (old["vkey"], old["state"]) == (vkey, ACTIVE)
-        if not same and _given_up(session, key):  # 4.
-            raise _refuse("a key that was never given up", "one that another took the place of")
+        mine = session.execute(select(_TABLE).where(_TABLE.c.name == key.name)).mappings().first()
+        old = {"vkey": "", "state": _GONE} if mine is None else dict(mine)
+        votes = old["state"] == ACTIVE or not owner.by_two
+        state = ACTIVE if votes else _WAITS
+        same = (old["vkey"], old["state"]) == (vkey, state)
+        self._check_unused(session, key, same=same)  # 3. and 4.
         row = {"name": key.name, "org": owner.name, "vkey": vkey, "statement": envelope.to_bytes()}
-        insert_or_update(session, _TABLE, row | {"state": ACTIVE, "at_ms": tx.now_ms})
-        if same:
-            return False
+        insert_or_update(session, _TABLE, row | {"state": state, "at_ms": tx.now_ms})
+        if votes and not same:
+            policy = self._digest(session)
+            if old["state"] == ACTIVE:
+                tx.add(_event(EntryType.WITNESS_REMOVED, key.name, old["vkey"], owner.alias, policy))
+            tx.add(_event(EntryType.WITNESS_ADDED, key.name, vkey, owner.alias, policy))
+            self._activate(session, tx, policy)
+        return not same
+
+    def _check_unused(self, session: Session, key: VerifierKey, *, same: bool) -> None:
+        """Refuses a key of somebody else, and one that somebody gave up; see `register`."""
+        used = (_TABLE.c.name != key.name) & (_TABLE.c.state != _WAITS)
+        others = {
+            VerifierKey.parse(one).public_key for one in session.scalars(select(_TABLE.c.vkey).where(used))
+        }
+        others |= {self._broker, *(one.public_key for one in self._log_keys)}
+        if key.public_key in others:
+            raise _refuse("a key of its own for each witness", "a key that is in use")
+        if not same and _given_up(session, key):
+            raise _refuse("a key that was never given up", "one that another took the place of")
+
+    def waits(self, session: Session, owner: str) -> str | None:
+        """Name of the witness of an owner that waits for two people; None if none does."""
+        mine = (_TABLE.c.org == owner) & (_TABLE.c.state == _WAITS)
+        found: str | None = session.scalar(select(_TABLE.c.name).where(mine))
+        return found
+
+    def voter(self, session: Session, owner: str) -> str | None:
+        """Name of the witness with which an owner votes; None without one."""
+        return next((one.key.name for one in _in_force(session) if one.owner == owner), None)
+
+    def addable(self, session: Session, name: str) -> dict[str, Json]:
+        """What a vote for an auditor's witness is about.
+
+        Raises:
+            WitnessKeyError: None waits under this name, its auditor has left, or its key is used or given up.
+        """
+        mine = (_TABLE.c.name == name) & (_TABLE.c.state == _WAITS)
+        row = session.execute(select(_TABLE).where(mine)).mappings().first()
+        owner = None if row is None else auditor_owner(session, row["org"])
+        if row is None or owner is None:
+            raise WitnessKeyError(
+                need="the name of an auditor's witness that waits",
+                found=ascii(name)[1:-1][:60],
+                remedy="register its statement: iriai-broker auditor witness FILE",
+            )
+        self._check_unused(session, VerifierKey.parse(row["vkey"]), same=False)
+        return {
+            "witness": name,
+            "owner": owner.name,
+            "owner_key": key_text(owner.key),
+            "vkey": row["vkey"],
+            "statement": digest(bytes(row["statement"])),
+        }
+
+    def add(self, session: Session, tx: LogTx, name: str) -> dict[str, Json]:
+        """Gives an auditor's witness a vote; two people's word is the caller's to check.
+
+        Raises:
+            WitnessKeyError: See `addable`.
+        """
+        new = self.addable(session, name)
+        session.execute(update(_TABLE).where(_TABLE.c.name == name).values(state=ACTIVE, at_ms=tx.now_ms))
         policy = self._digest(session)
-        if old is not None and old["state"] == ACTIVE:
-            tx.add(_event(EntryType.WITNESS_REMOVED, key.name, old["vkey"], owner.alias, policy))
-        tx.add(_event(EntryType.WITNESS_ADDED, key.name, vkey, owner.alias, policy))
+        actor = _alias_of(session, str(new["owner"]))
+        tx.add(_event(EntryType.WITNESS_ADDED, name, str(new["vkey"]), actor, policy))
         self._activate(session, tx, policy)
-        return True
+        return {"witness": name, "owner": new["owner"], "votes": True}
+
+    def removable(self, session: Session, name: str) -> dict[str, Json]:
+        """What the end of a witness is about.
+
+        Raises:
+            WitnessKeyError: Nobody witnesses under this name.
+        """
+        found = next((one for one in _in_force(session) if one.key.name == name), None)
+        if found is None:
+            raise WitnessKeyError(
+                need="the name of a witness in force",
+                found=ascii(name)[1:-1][:60],
+                remedy="iriai-broker witness list shows them",
+            )
+        return {"witness": name, "owner": found.owner, "vkey": found.key.text()}
+
+    def remove(self, session: Session, tx: LogTx, name: str) -> dict[str, Json]:
+        """Takes a voter from the policy; two people's word is the caller's to check.
+
+        Raises:
+            WitnessKeyError: See `removable`.
+        """
+        gone = self.removable(session, name)
+        session.execute(update(_TABLE).where(_TABLE.c.name == name).values(state=_GONE))
+        policy = self._digest(session)
+        actor = _alias_of(session, str(gone["owner"]))
+        tx.add(_event(EntryType.WITNESS_REMOVED, name, str(gone["vkey"]), actor, policy))
+        self._activate(session, tx, policy)
+        return {"witness": name, "owner": gone["owner"], "removed": True}
 
     def settle(self, session: Session, tx: LogTx) -> bool:
-        """Removes witnesses whose owner left; gives whether there were any. Repeatable."""
+        """Removes witnesses of members that left; gives whether there were any. Repeatable."""
         in_force = {one.key.name for one in _in_force(session)}
         rows = session.execute(select(_TABLE).where(_TABLE.c.state == ACTIVE)).mappings().all()
         gone = [row for row in rows if row["name"] not in in_force]
@@ -181,10 +277,10 @@ def _event(kind: EntryType, name: str, vkey: str, actor: str, policy: str) -> Ev
 
 
 def _in_force(session: Session) -> list[Registered]:
-    """Statements in force whose owner takes part."""
+    """Statements in force. The suspended vote on, as do auditors who left: it takes two to remove a voter."""
     org, who = tables.organisation, tables.auditor
-    owners = set(session.scalars(select(org.c.org_id).where(org.c.state == ACTIVE)))
-    owners |= set(session.scalars(select(who.c.name).where(who.c.state == ACTIVE)))
+    owners = set(session.scalars(select(org.c.org_id).where(org.c.state.in_((ACTIVE, SUSPENDED)))))
+    owners |= set(session.scalars(select(who.c.name)))
     rows = session.execute(select(_TABLE).where(_TABLE.c.state == ACTIVE).order_by(_TABLE.c.name)).mappings()
     return [
         Registered(owner=row["org"], key=VerifierKey.parse(row["vkey"]), statement=row["statement"])
@@ -229,6 +325,6 @@ def auditor_owner(session: Session, name: str) -> Owner | None:
     if key is None:
         return None
     try:
-        return Owner(name=name, key=parse_key(key), alias=auditor_alias(name))
+        return Owner(name=name, key=parse_key(key), alias=auditor_alias(name), by_two=True)
     except IriaiError:
         return None

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import select
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from broker.log import Head, Writer
-    from broker.store import Store
+    from broker.store import Session, Store
     from broker.witnessing.cosignatures import Quorum
     from policies.encoding import Json
     from policies.log.proofs import Receipt
@@ -70,6 +70,7 @@ class Witnessing:
             keys=self.keys, store=store, clock=clock, offered=self.candidates.recent
         )
         self.more_voters: Callable[[], None] = _nobody
+        self._took: dict[int, int] = {}
         writer.receipts.listen(self.candidates.changed)
 
     def load(self) -> None:
@@ -218,10 +219,26 @@ class Witnessing:
             .limit(_MEASURED)
         )
         with self._store.read() as session:
-            rows = session.execute(newest).all()
-            covered = [(row.ts_ms, self.cosignatures.at_least(session, row.idx + 1)) for row in rows]
-        took = sorted(quorum.reached_ms - ts_ms for ts_ms, quorum in covered if quorum is not None)
+            self._took = self._measured(session, session.execute(newest).all()[::-1])
+        took = sorted(self._took.values())
         return took[len(took) // 2] if took else None
+
+    def _measured(self, session: Session, rows: Sequence[Any]) -> dict[int, int]:
+        """How long each of these entries took, oldest first; one that is covered is not looked up again."""
+        found: dict[int, int] = {}
+        quorum: Quorum | None = None
+        for row in rows:
+            took = self._took.get(row.idx)
+            if took is None:
+                if quorum is None or quorum.head.size <= row.idx:  # else it covers this entry too
+                    quorum = (
+                        self.cosignatures.at_least(session, row.idx + 1) if self._covers(row.idx) else None
+                    )
+                if quorum is None:
+                    break  # nor is what came later covered
+                took = quorum.reached_ms - row.ts_ms
+            found[row.idx] = took
+        return found
 
     def drain(self) -> None:
         """Ends held questions, so that the server can stop at once."""

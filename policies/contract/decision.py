@@ -30,6 +30,7 @@ from policies.contract.checks.document import about_the_document
 from policies.contract.errors import (
     ExpiredError,
     HaltedError,
+    NotBegunError,
     NotExecutedError,
     RefusedError,
     RequestMalformedError,
@@ -98,6 +99,10 @@ _REFUSALS: Final[Mapping[str, type[RefusedError]]] = {  # by the name of the che
     "not-halted": HaltedError,
     "signed": NotExecutedError,
 }
+_OUTSIDE: Final[Mapping[str, type[RefusedError]]] = {  # where the time is known
+    "not-before": NotBegunError,
+    "not-after": ExpiredError,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +136,8 @@ class Decision:
 
         Raises:
             RefusedError: With the first refusing clause, its need, what was found and a remedy;
-                `HaltedError`, `NotExecutedError` or `ExpiredError` where that is the reason.
+                `HaltedError`, `NotExecutedError`, `NotBegunError` or `ExpiredError` where that is the
+                reason.
         """
         if self.allow:
             return
@@ -141,8 +147,8 @@ class Decision:
 
         first = self.refusals[0]
         kind = _REFUSALS.get(first.check, RefusedError)
-        if first.check in ("not-before", "not-after") and first.outcome is Outcome.VIOLATED:
-            kind = ExpiredError
+        if first.outcome is Outcome.VIOLATED:
+            kind = _OUTSIDE.get(first.check, kind)
         raise kind(
             clause=first.clause,
             need=f"{first.check} {first.need}",

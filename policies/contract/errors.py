@@ -13,7 +13,8 @@ IriaiError
     RequestMalformedError          contract.request-malformed        a recorded request of another shape
     RefusedError                   contract.refused                  the evaluator's answer is no
       HaltedError                  contract.halted                   ... because a halt is in force
-      ExpiredError                 contract.expired                  ... because the term does not hold
+      NotBegunError                contract.not-begun                ... because the term has not begun yet
+      ExpiredError                 contract.expired                  ... because the term is over
       NotExecutedError             contract.not-executed             ... because a party has not signed
     ContractSignatureError         contract.signature-invalid        not an envelope of this contract
     AnswerError                    contract.answer-invalid           not an answer to a blank of a template
@@ -64,6 +65,7 @@ __all__ = [
     "MessageConflictError",
     "NegotiationError",
     "NotASuccessorError",
+    "NotBegunError",
     "NotCanonicalError",
     "NotExecutedError",
     "NoticeEntitlementError",
@@ -155,8 +157,14 @@ class HaltedError(RefusedError):
     code = "contract.halted"
 
 
+class NotBegunError(RefusedError):
+    """The term has not begun yet."""
+
+    code = "contract.not-begun"
+
+
 class ExpiredError(RefusedError):
-    """The time is outside the term."""
+    """The term is over."""
 
     code = "contract.expired"
 

@@ -3,7 +3,7 @@
 
 1. An organisation enters with two approvers or more, and before its ``org.onboarded`` each of them has a
    ``console.action`` ``org.approve`` about the same evidence;
-2. an action that needs two (`_BY_TWO`) is done by two operators about the same subject.
+2. an action that needs two (`policies.verify.ledger.BY_TWO`) is done by two operators about the same subject.
 
 Operators are told apart by their names, which the log shows; that two names are two people, it cannot show.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from policies.limits import APPROVALS_NEEDED
 from policies.log.entries import EntryType
+from policies.verify.ledger import BY_TWO
 
 if TYPE_CHECKING:
     from policies.verify.history import History
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["check_approvals"]
 
 _APPROVE = "org.approve"
-_BY_TWO = frozenset({"contract.terminate", "log.repair", "log.succeed"})
-_LOOKED_AT = _BY_TWO | {_APPROVE}
+_LOOKED_AT = frozenset({_APPROVE, *BY_TWO})
 
 
 def check_approvals(history: History, report: Report) -> None:
@@ -48,6 +48,6 @@ def check_approvals(history: History, report: Report) -> None:
         if silent:
             report.add("AUD-080", f"no {_APPROVE} of {' '.join(silent)}", index=index)
     for (action, subject), operators in said.items():  # 2.
-        if action in _BY_TWO and len(operators) < APPROVALS_NEEDED:
+        if action in BY_TWO and len(operators) < APPROVALS_NEEDED:
             alone = " ".join(sorted(operators))
             report.add("AUD-080", f"{action} of {subject} by {alone} alone", index=last[action, subject])

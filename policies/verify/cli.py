@@ -7,7 +7,7 @@ in `policies.verify.commands`.
 Exit codes: 0 no finding above note · 1 our bug · 2 usage, or a file that cannot be read · 3 an error
 finding · 5 a log that a witness asks does not answer · 6 no log key or quorum of the policy holds · 7 only
 review findings, something that could not be compared, or a member's view (``--grade member``), which is no
-audit.
+audit · 130 Ctrl-C: no verdict.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _COMMANDS = {
 }
 """Module and function of `policies.verify.commands` for each command; a module is loaded when needed."""
 
+_INTERRUPTED = 130
 _POLICY = "your own list of keys to trust"
 
 
@@ -226,6 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         return _command(options.command)(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: there is no verdict\n")
+        return _INTERRUPTED
     except OSError as error:
         return fail(
             options,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALLOWED",
     "AUDITOR",
+    "BY_TWO",
     "CODES",
     "ENVELOPED",
     "KEPT_BACK",
@@ -38,7 +39,19 @@ __all__ = [
 KINDS: Final[Sequence[EntryType]] = tuple(EntryType)
 """Types by their code minus 1; code 0 is an entry that could not be read."""
 CODES: Final[Mapping[EntryType, int]] = {kind: code for code, kind in enumerate(KINDS, 1)}
-LOOKED_AT: Final = ("run.resume", "org.approve", "contract.terminate", "log.repair", "log.succeed")
+BY_TWO: Final = (
+    "contract.activate",
+    "contract.terminate",
+    "key.rotate",
+    "log.repair",
+    "log.succeed",
+    "org.remove",
+    "org.restore",
+    "witness.add",
+    "witness.remove",
+)
+"""Actions that one person may not do alone (`policies.verify.approvals`)."""
+LOOKED_AT: Final = ("run.resume", "org.approve", *BY_TWO)
 """Actions of operators that rules look at; all others are only counted on to be there."""
 NOBODY: Final = 0xFFFF_FFFF
 

@@ -7,7 +7,8 @@ entry without its row is a finding too: some rows are kept only where they are n
 ==================  ====================================================================
 row                 entries
 ==================  ====================================================================
-organisation        org.onboarded; revoked: org.suspended; its key: key.added or key.rotated
+organisation        org.onboarded; out: org.suspended, org.left; in again: org.reinstated; its key: key.added
+                    or key.rotated
 operator, auditor   key.added of that role; an auditor who is revoked: key.revoked
 approval            console.action org.approve about the same evidence
 contract_document   contract.proposed; a final one: contract.finalized
@@ -51,7 +52,7 @@ Row = Mapping[str, Any]
 Pair = tuple[tuple[Any, ...], dict[str, Any]]
 """Key and fields."""
 _ACTIVE: Final = "active"
-_REVOKED: Final = "revoked"
+_OUT: Final = frozenset({"suspended", "revoked"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def _organisation_row(row: Row) -> Pair | None:
     key = row["alias_key"]
     if len(key) != ALIAS_KEY_BYTES:
         return None  # it waits for its approval
-    return (alias(key, None, None, None),), {"org": row["org_id"], "revoked": row["state"] == _REVOKED}
+    return (alias(key, None, None, None),), {"org": row["org_id"], "revoked": row["state"] in _OUT}
 
 
 def _organisation_entries(entries: Entries) -> Iterator[tuple[int, Pair]]:

@@ -9,6 +9,7 @@ are worked on one after the other, with the same results.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -43,7 +44,12 @@ def in_order(work: Callable[[Part], Result], parts: Sequence[Part], jobs: int) -
         yield from map(work, parts)
         return
     _work.append(work)
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork"))
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("fork"),
+        initializer=signal.signal,  # a terminal's Ctrl-C reaches all of them: they end without a trace
+        initargs=(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         for done, failed in pool.map(_call, parts):
             if failed:

@@ -8,8 +8,10 @@ One lane per contributor::
        v  |
     REQUESTED                                                     a counter-offer
 
-- All lanes ACCEPTED → the broker agrees in all. All lanes VERIFIED → FINALIZED in all, in one step:
-  there is no state in which one lane is final and another is not.
+- All lanes ACCEPTED → the broker agrees in all. All lanes VERIFIED, and the text approved by two of the
+  broker's people (`Activated`, before or after) → FINALIZED in all, in one step: there is no state in which
+  one lane is final and another is not.
+- An approval is of one text: after a counter-offer the new one needs its own.
 - A counter-offer starts the next round: the countering lane goes on with the new text, every other lane
   ends with ``superseded-by-round-<n>`` and its contributor gets a new lane. The first one counts; a
   second one finds its lane ended.
@@ -37,6 +39,7 @@ from typing import Final
 from policies.contract.errors import DeadlineError, MessageConflictError, NegotiationError
 from policies.contract.negotiation.checks import LEADS_TO, check_message, too_late
 from policies.contract.negotiation.events import (
+    Activated,
     Agreed,
     Closed,
     Countered,
@@ -74,6 +77,7 @@ from policies.errors import invariant
 from policies.ports import iso_s
 
 __all__ = [
+    "Activated",
     "Agreed",
     "Closed",
     "Countered",
@@ -103,6 +107,7 @@ __all__ = [
 
 DEADLINE: Final = DeadlineError.code
 ROUND_CLOSED: Final = "round-closed"
+_HELD: Final = "everybody signed; waited for the approval of the broker's second person"
 _S = LaneState
 
 
@@ -143,6 +148,8 @@ def step(pool: Pool, event: Event) -> tuple[Pool, tuple[Effect, ...]]:
         turn.receive(event)
     elif isinstance(event, Withdrawn) and turn.pool.state == OPEN:
         turn.close(event.ended)
+    elif isinstance(event, Activated):
+        turn.activate(event.digest)
     return turn.pool, tuple(turn.effects)
 
 
@@ -154,7 +161,7 @@ class _Turn:
         self.at_ms = at_ms
         self.effects: list[Effect] = []
 
-    # --- the three events ---
+    # --- the events ---
 
     def look_at_deadlines(self) -> None:
         """Closes the round if a lane has stood too long."""
@@ -163,7 +170,14 @@ class _Turn:
         ]
         if self.pool.state == OPEN and late:
             names = " ".join(one.party for one in late)[:300]
-            self.close(Ended(code=DEADLINE, text=f"waited for {names} in {late[0].state.value}"))
+            waited = _HELD if self.pool.held else f"waited for {names} in {late[0].state.value}"
+            self.close(Ended(code=DEADLINE, text=waited))
+
+    def activate(self, digest: str) -> None:
+        """Two of the broker's people approved a text: it counts if it is the open one."""
+        if self.pool.state == OPEN and digest == self.pool.draft.digest:
+            self.pool = replace(self.pool, activated=digest)
+            self.finalize()
 
     def receive(self, event: Received) -> None:
         """Takes a message, or says why not."""
@@ -200,8 +214,8 @@ class _Turn:
                 self.say(lane, "agree", _S.AGREED)
 
     def finalize(self) -> None:
-        """Once all have signed the same text, it is final in every lane."""
-        if not self._all(_S.VERIFIED):
+        """Once all have signed the text and the broker's people approved it, it is final in every lane."""
+        if not self._all(_S.VERIFIED) or not self.pool.approved:
             return
         signatures = {one.party: one.signature for one in self.pool.lanes if one.signature is not None}
         invariant(signatures.keys() == self.pool.draft.parties.keys(), "one signature of each contributor")

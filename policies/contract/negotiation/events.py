@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from policies.contract.negotiation.pool import Draft, Ended
 
 __all__ = [
+    "Activated",
     "Agreed",
     "Closed",
     "Countered",
@@ -87,7 +88,15 @@ class Withdrawn:
     ended: Ended
 
 
-Event = Received | Ticked | Withdrawn
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activated:
+    """Two of the broker's people stand behind exactly this text."""
+
+    at_ms: int
+    digest: str
+
+
+Event = Received | Ticked | Withdrawn | Activated
 
 # --- effects, in the order in which they happen ---
 

@@ -7,6 +7,8 @@
   to one of them can be answered.
 - A lane belongs to a key, not to a name: a counter-offer may give a name to somebody else.
 - ``known`` holds the hash of every message that was taken, by id: the same message again changes nothing.
+- ``activated`` names the text that two of the broker's people approved; only that one becomes final. Another
+  text in its place is not approved.
 - ``seed`` makes ids of lanes and of the broker's messages. It is secret, so that nobody can use an id
   first.
 
@@ -180,6 +182,7 @@ class Pool:
         counts: Messages per party so far, over all rounds.
         known: Hash of each message that was taken, by id.
         closed: Why the round ended, once it did without a contract.
+        activated: Digest of the text that two of the broker's people approved; None before.
     """
 
     id: str
@@ -195,6 +198,18 @@ class Pool:
     counts: Mapping[str, int]
     known: Mapping[str, str]
     closed: Ended | None
+    activated: str | None = None
+
+    @property
+    def approved(self) -> bool:
+        """Whether two of the broker's people approved the open text; what is final, was."""
+        return self.state == FINALIZED or self.activated == self.draft.digest
+
+    @property
+    def held(self) -> bool:
+        """Whether everybody has signed, and the text waits for the broker's people alone."""
+        signed = all(one.state is _S.VERIFIED for one in self.lanes)
+        return self.state == OPEN and signed and not self.approved
 
     @property
     def deadline_ms(self) -> int | None:

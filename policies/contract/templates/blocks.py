@@ -54,6 +54,7 @@ class RecipeFacts:
         noise: Likewise.
         honest_min: Likewise; None without noise shares.
         epsilon: That one whole run of the plan spends, a decimal.
+        plan: The document of the plan.
     """
 
     digest: str
@@ -66,6 +67,7 @@ class RecipeFacts:
     noise: str
     epsilon: str
     honest_min: int | None = None
+    plan: Mapping[str, Any] | None = None
 
 
 def read_parties(tree: Any) -> tuple[PartyRow, ...]:  # noqa: ANN401  a YAML value

@@ -70,7 +70,8 @@ def _box(middle: int, top: int, value: bytes, kind: str) -> Html:
     left = middle - _BOX[0] // 2
     return Html(
         f'<rect class="{kind}" x="{left}" y="{top}" width="{_BOX[0]}" height="{_BOX[1]}" rx="3"/>'
-        f'<text class="{kind}" x="{left + _BOX[0] // 2}" y="{top + 15}">{value.hex()[:_HEX]}</text>'
+        f'<text class="{kind}" x="{left + _BOX[0] // 2}" y="{top + 15}" translate="no">'
+        f"{value.hex()[:_HEX]}</text>"
     )
 
 
