@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one ASGI callable behind the public port.
 
+    /console/*     people's screens, /audit/* the auditor's, /models for anybody (`broker.console.frame`)
     /v1/fleet/*    the engine's endpoint: nine paths, its own authentication
     /v1/*          404 with an empty body: Flower's other APIs are not here
     /log/*         the static log (`broker.api.log_static`)
+    /healthz       and /readyz: for whoever keeps the machine (`broker.api.health`)
     the rest       the API (``/api/v1``), without interactive documentation
 
 What answers is listed in docs/reference/http-api.md; a test compares the list with the routes. This module
@@ -12,10 +14,12 @@ never imports torch, and nothing that it imports does.
 
 from __future__ import annotations
 
+import functools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from broker.api import (
     amendments,
@@ -26,16 +30,24 @@ from broker.api import (
     decisions,
     dryrun,
     dsp,
+    health,
     incidents,
     lifecycle,
     log,
     log_static,
     membership,
     negotiations,
+    people,
     problems,
+    proposals,
     runs,
+    upkeep,
     witness,
 )
+from broker.api.document import document, reference_rows
+from broker.api.edge import Edge
+from broker.api.parameters import only_named
+from broker.console import frame as console
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,9 +56,40 @@ if TYPE_CHECKING:
 
     from broker.services import Services
 
-__all__ = ["API", "PublicPort", "api", "build"]
+__all__ = ["API", "ROOMS", "ROOT_ROOMS", "PublicPort", "api", "bare", "build"]
 
 API: Final = "/api/v1"
+ROOMS: Final = (
+    membership.router,
+    people.router,
+    proposals.router,
+    catalogue.router,
+    contracts.router,
+    amendments.router,
+    decisions.router,
+    dryrun.router,
+    negotiations.router,
+    lifecycle.router,
+    runs.router,
+    upkeep.router,
+    log.router,
+    audit.router,
+    auditors.router,
+    incidents.router,
+    dsp.router,
+    witness.router,
+    dsp.operator_router,
+)
+"""Below `API`, in this order. A new room is one line here; documents and tests read this list."""
+ROOT_ROOMS: Final = (health.router, log_static.router)
+"""Beside it."""
+_FORM: Final[dict[str, Any]] = {
+    "title": "iriai broker",
+    "docs_url": None,
+    "redoc_url": None,
+    "openapi_url": None,
+    "redirect_slashes": False,  # a name has one spelling; a redirect would repeat the caller's Host
+}
 _FLEET: Final = "/v1/fleet/"
 _FLOWER: Final = "/v1"
 
@@ -62,30 +105,45 @@ def api(services: Services) -> FastAPI:
         finally:
             await services.stop()
 
-    app = FastAPI(title="iriai broker", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(lifespan=lifespan, **_FORM)
     app.state.services = services
     problems.install(app, services)
-    for room in (
-        membership,
-        catalogue,
-        contracts,
-        amendments,
-        decisions,
-        dryrun,
-        negotiations,
-        lifecycle,
-        runs,
-        log,
-        audit,
-        auditors,
-        incidents,
-        dsp,
-        witness,
-    ):
-        app.include_router(room.router, prefix=API)
-    app.include_router(dsp.operator_router, prefix=API)
-    app.include_router(log_static.router)
+    _take_in(app)
+    app.router.routes.extend(console.routes())
+    services.reference = _Reference()
     return app
+
+
+class _Reference:
+    """What the API says of itself, made once it is asked for."""
+
+    @functools.cache  # noqa: B019  one for each application, which lives as long as the process
+    def document(self) -> dict[str, Any]:
+        return document(bare())
+
+    @functools.cache  # noqa: B019
+    def rows(self) -> tuple[dict[str, str], ...]:
+        return tuple(
+            {
+                name: value if isinstance(value, str) else ", ".join(value)
+                for name, value in asdict(one).items()
+            }
+            for one in reference_rows(self.document())
+        )
+
+
+def bare() -> FastAPI:
+    """The same routes with nothing behind them, for documents."""
+    app = FastAPI(**_FORM)
+    _take_in(app)
+    return app
+
+
+def _take_in(app: FastAPI) -> None:
+    for router in ROOMS:
+        app.include_router(router, prefix=API, dependencies=[Depends(only_named)])
+    for router in ROOT_ROOMS:
+        app.include_router(router)
 
 
 class PublicPort:
@@ -93,6 +151,7 @@ class PublicPort:
 
     def __init__(self, app: FastAPI, fleet: ASGIApp) -> None:
         self.app = app
+        self._edge = Edge(app)
         self._fleet = fleet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +164,7 @@ class PublicPort:
         elif scope["type"] == "http" and (path == _FLOWER or path.startswith(_FLOWER + "/")):
             await _nothing(send)
         elif scope["type"] in {"http", "lifespan"}:
-            await self.app(scope, receive, send)
+            await self._edge(scope, receive, send)
         else:  # a web socket: refused before it is accepted
             await send({"type": "websocket.close", "code": 1008})
 

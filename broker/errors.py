@@ -21,6 +21,8 @@ RequestError
   IdempotencyMissingError    request.idempotency-missing
   IdempotencyMismatchError   request.idempotency-mismatch
   NonceStoreFullError        request.too-many           one key sent more than is remembered
+  IfMatchMissingError        request.if-match-missing   an overwriting change that names no state
+  IfMatchError               request.if-match           the state that it names is not the one now
 
 IdentityError
   FingerprintError           identity.fingerprint       the key of the list is not the one that was compared
@@ -49,6 +51,8 @@ __all__ = [
     "FingerprintError",
     "IdempotencyMismatchError",
     "IdempotencyMissingError",
+    "IfMatchError",
+    "IfMatchMissingError",
     "KeyRevokedError",
     "NonceStoreFullError",
     "NotConfirmedError",
@@ -231,6 +235,22 @@ class NonceStoreFullError(RequestError):
     code = "request.too-many"
     exit_code = 75
     http_status = 429
+
+
+class IfMatchMissingError(RequestError):
+    """A change of what others may have changed, without the ``If-Match`` that it needs."""
+
+    code = "request.if-match-missing"
+    exit_code = 3
+    http_status = 428
+
+
+class IfMatchError(RequestError):
+    """What the change is about is not any more as its sender saw it; nothing was changed."""
+
+    code = "request.if-match"
+    exit_code = 3
+    http_status = 412
 
 
 class FingerprintError(IdentityError):

@@ -4,28 +4,38 @@
 - The port is taken before anything else is told to the world; a port in use is an error with a remedy.
 - Whoever started the process can wait for one line on standard output (``--json``) or standard error.
 - SIGTERM and SIGINT end held requests at once, finish what is being answered, and exit with 0.
+- What a connection may take, and which are let in: `broker.connections`. Where one comes from is what the
+  system says; ``X-Forwarded-For`` and its like are read from nobody. A proxy that ends TLS is not supported:
+  nodes pin the broker's own certificate.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
+import resource
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from broker.answers import Result
 from broker.clock import SystemClock
 from broker.entropy import SystemEntropy
 from broker.errors import PortInUseError, UsageError
 from policies.encoding import canonical
+from policies.limits import CONNECTION_FILES, CONNECTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import uvicorn
+    from starlette.types import ASGIApp
+
+    from broker.places import Bounds
     from broker.services import Services
 
-__all__ = ["listen", "serve"]
+__all__ = ["configured", "listen", "serve"]
 
 
 def serve(directory: Path, *, port: int | None, as_json: bool) -> Result:
@@ -75,43 +85,60 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _run(services: Services, listener: socket.socket, *, as_json: bool) -> None:
-    import uvicorn
-
     from broker.app import build
     from broker.boot import tls_chain
+    from broker.connections import Server
 
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: None)
-
-    class Server(uvicorn.Server):
-        """uvicorn, which lets nobody wait for held requests when it is told to stop."""
-
-        def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401  a signal handler
-            services.drain()
-            super().handle_exit(sig, frame)
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                _tell(services, listener, as_json=as_json)
-
     settings = services.settings
+
+    def ready() -> None:
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking at all of it again would hold up answers
+        _tell(services, listener, as_json=as_json)
+
     Server(
-        uvicorn.Config(
-            build(services),
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=10,
-            ssl_certfile=tls_chain(settings.dir),
-            ssl_keyfile=settings.keys / "tls.key",
-        )
-    ).run(sockets=[listener])
+        configured(build(services), certificate=tls_chain(settings.dir), key=settings.keys / "tls.key"),
+        listener,
+        ready=ready,
+        leaving=services.drain,
+        bounds=_bounds(),
+    ).run()
+
+
+def configured(app: ASGIApp, *, certificate: Path, key: Path) -> uvicorn.Config:
+    """uvicorn, as a broker uses it; `broker.connections` bounds what it leaves open."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,  # whoever knocks would name the address that its wrong passwords count for
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+
+
+def _bounds() -> Bounds:
+    """As many connections as `CONNECTIONS`, or as the system's bound of descriptors has room for."""
+    from broker.places import Bounds
+
+    wanted = CONNECTIONS + CONNECTION_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = CONNECTIONS if soft == resource.RLIM_INFINITY else soft - CONNECTION_FILES
+    return Bounds(connections=max(1, min(CONNECTIONS, room)))
 
 
 def _tell(services: Services, listener: socket.socket, *, as_json: bool) -> None:

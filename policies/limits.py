@@ -68,7 +68,35 @@ BODY_BYTES_JSON: Final = 1024 * 1024
 
 # membership
 INVITE_TTL_H: Final = 72
-APPROVALS_NEEDED: Final = 2  # two different operator keys
+APPROVALS_NEEDED: Final = 2  # two different people of the broker
+PROPOSAL_TTL_H: Final = 72  # a long weekend; what nobody approved by then is proposed again
+
+# people and their logins (console-and-cli.md, section 7)
+SESSION_IDLE_MIN: Final = 30
+SESSION_H: Final = 12  # then one logs in again, whatever one does
+SESSION_SEEN_S: Final = 60  # how often a session's last use is written down
+SESSIONS_PER_PERSON: Final = 16  # the one that was idle longest makes room
+CREDENTIALS_PER_PERSON: Final = 16  # passkeys, and one password
+CREDENTIAL_LABEL_CHARS: Final = 60
+STEP_UP_MIN: Final = 5  # how long a password that was just given confirms what one signs
+LINK_TTL_H: Final = 72
+CHALLENGE_S: Final = 300  # how long a passkey may take to answer
+ASSERTION_BYTES: Final = 16 * 1024  # of a passkey's answer; most have 1 KiB
+PASSWORD_CHARS_MIN: Final = 12
+PASSWORD_CHARS_MAX: Final = 256  # longer ones only cost time
+PASSWORD_HASHES: Final = 2  # at a time: each takes 64 MiB
+PASSWORD_WAITING: Final = 16  # that wait for their turn; others are asked to come again
+LOGIN_FREE_TRIES: Final = 5  # wrong passwords before the first pause
+LOGIN_PAUSE_MAX_S: Final = 900  # the longest pause; each is twice the one before
+LOGIN_FORGET_S: Final = 3_600  # without a wrong password in between, the count begins anew
+LOGIN_BUCKETS: Final = (
+    4_096  # counters of names that nobody has, and of addresses: shared when there are more
+)
+LOGIN_ADDRESSES: Final = 8  # of one person, from which a login worked and that are counted for themselves
+REFUSALS_NOTED: Final = 16  # routes of another role that one login asked for: entries in the log at most
+OIDC_STATE_S: Final = 600  # how long the way to the provider and back may take
+OIDC_S: Final = 10  # of one question to the provider
+OIDC_BYTES: Final = 256 * 1024  # of one answer of the provider
 
 # the engine (engine-flower.md, section 8)
 FLEET_BODY_BYTES: Final = 8 * 1024 * 1024
@@ -265,10 +293,25 @@ HALT_FRESH_S: Final = (
 IDEMPOTENCY_KEY_CHARS: Final = 128
 LEGAL_NAME_CHARS: Final = 200
 BODY_READ_S: Final = 30  # a slow sender holds one connection, and not for longer
+BODY_LEFT_S: Final = 75  # of a body that no route reads; above twice the line before: a large one waits first
+HEAD_BYTES: Final = 32 * 1024  # of a request's line and headers; ours have 2 KiB, a browser's a few more
+HEAD_READ_S: Final = 10  # for TLS, and again for a request's line and headers
+ANSWER_STALL_S: Final = 60  # in which nothing of an answer is taken
+CONNECTIONS: Final = 1_024  # at a time: 50 parties with 8 each (4 of the engine), and as many of others
+CONNECTIONS_PER_ADDRESS: Final = 512  # 50 parties behind one address, or a trial on one machine
+CONNECTION_FILES: Final = 512  # descriptors that are kept for the database, the log and files
 DESCRIPTORS_PER_NODE: Final = 64  # data sets of one organisation in the catalogue
 FLEET_KEY_CHARS: Final = 1_000  # a P-256 public key in PEM has 178
 LIST_ROWS: Final = 1_000  # of one answer that is a list
 APART_AT_ONCE: Final = 2  # texts that are read beside the event loop; more would only share its processor
+
+# looking after a broker
+BACKUP_PRIVATE_DAYS: Final = 7  # life of a copy of what may have to be erased
+BACKUP_AGE_H: Final = 26  # since the newest backup: one a day, and two hours to make it
+RESTORE_TEST_DAYS: Final = 35  # since a backup was last restored on trial: once a month
+EXPIRY_WARNING_DAYS: Final = 30  # before a certificate, a key or a contract ends
+DISK_FREE_BYTES: Final = 2 * 1024**3  # of a broker's disk: a bundle and a backup of a small pool
+FSYNC_MS: Final = 100  # of one small file; a receipt waits for this
 
 # rounds
 DECISION_AHEAD_MS: Final = 5 * 60_000  # a node's clock may be this far ahead in a decision of its guard

@@ -17,9 +17,11 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
-from broker.api.apart import apart
+from broker.apart import apart
+from broker.api.answers.contracts import ContractRowTaken, Verdict
 from broker.api.bodies import Body
 from broker.api.contracts import Annexes, Base64, ContractText  # noqa: TC001  pydantic reads the annotations
+from broker.api.declared import gives
 from broker.api.once import JSON, Answer
 from broker.api.signed import MemberCall, PartyCall  # noqa: TC001  FastAPI reads the annotations
 from broker.contracts.rows import row_of
@@ -55,6 +57,7 @@ class AmendmentBody(Body):
 
 
 @router.post("/contracts/{digest}/amendments")
+@gives(ContractRowTaken, status=201, takes=AmendmentBody)
 async def amend(call: MemberCall, digest: str) -> Response:
     """A contributor tightens a contract, or asks all parties for a change of it."""
     body = call.read(AmendmentBody)
@@ -132,6 +135,8 @@ async def _change(call: Call, old: Contract, body: AmendmentBody) -> Response:
         refusal = services.negotiations.open(session, tx, proposal, by=party.party)
         if refusal is not None:
             return Answer.refused(refusal)
+        text = proposal.contract.digest
+        services.acts.offered(session, tx, text, by=party.party, request=call.digest)
         row = row_of(session, services.contracts, proposal.contract, call.member)
         return Answer(status=201, body=row, after=(lambda: services.desk.changed(str(row["negotiation"])),))
 
@@ -139,6 +144,7 @@ async def _change(call: Call, old: Contract, body: AmendmentBody) -> Response:
 
 
 @router.get("/contracts/{digest}/verdict")
+@gives(Verdict)
 async def verdict(call: PartyCall, digest: str) -> Response:
     """The verdict that a tightening is no looser, as its bytes; everybody finds it again before use."""
     contract = call.services.contracts.for_caller(digest, call.known)

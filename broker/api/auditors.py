@@ -10,13 +10,24 @@ from pydantic import Field, StringConstraints
 from sqlalchemy import select
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.answers.audit import (
+    AuditorEnded,
+    AuditorMade,
+    Auditors,
+    Erased,
+    GrantEnded,
+    GrantMade,
+    Grants,
+    Stamped,
+)
 from broker.api.bodies import Body
+from broker.api.declared import gives
 from broker.api.once import Answer
 from broker.api.signed import OperatorCall, json_response
 from broker.auditing.timestamps import check_imprint, keep_reply, text_of
 from broker.errors import NotFoundError
 from broker.store.tables import log_checkpoint
-from policies.encoding import unb64
+from policies.encoding import Json, unb64
 from policies.identity import parse_key
 from policies.limits import ERASURE_ENTRIES, GRANT_DAYS, GRANT_FIELDS, INTEGER_MAX, TSA_REPLY_BYTES
 
@@ -73,6 +84,7 @@ class TimestampBody(Body):
 
 
 @router.get("/operator/auditors")
+@gives(Auditors)
 async def auditors(call: OperatorCall) -> Response:
     """Everybody who was enrolled as an auditor."""
     with call.services.store.read() as session:
@@ -80,6 +92,7 @@ async def auditors(call: OperatorCall) -> Response:
 
 
 @router.post("/operator/auditors")
+@gives(AuditorMade, status=201, takes=AuditorBody)
 async def enrol(call: OperatorCall) -> Response:
     """Enrols an auditor with a key of their own."""
     body = call.read(AuditorBody)
@@ -96,8 +109,9 @@ async def enrol(call: OperatorCall) -> Response:
 
 
 @router.post("/operator/auditors/{name}/revoke")
+@gives(AuditorEnded, takes=LeaveBody)
 async def revoke(call: OperatorCall, name: str) -> Response:
-    """Ends an auditor's access at once, and every grant with it."""
+    """Ends an auditor's access at once, and every grant with it; a vote of its witness takes two to end."""
     body = call.read(LeaveBody)
     services = call.services
 
@@ -106,13 +120,15 @@ async def revoke(call: OperatorCall, name: str) -> Response:
             session, tx, name=name, reason=body.reason, operator=call.operator, request=call.digest
         )
         ended = services.grants.revoke_all(session, tx, grantee=name, request=call.digest)
-        services.witnessing.keys.settle(session, tx)  # who audits no longer witnesses no longer
-        return Answer(body={"name": name, "grants_ended": ended}, after=(services.refresh,))
+        voter = services.witnessing.keys.voter(session, name)
+        done: dict[str, Json] = {"name": name, "grants_ended": ended, "votes_on": voter}
+        return Answer(body=done, after=(services.refresh,))
 
     return await call.change(effect)
 
 
 @router.get("/operator/audit/grants")
+@gives(Grants)
 async def grants(call: OperatorCall) -> Response:
     """Every grant that there was, and whether it is in force."""
     with call.services.store.read() as session:
@@ -120,6 +136,7 @@ async def grants(call: OperatorCall) -> Response:
 
 
 @router.post("/operator/audit/grants")
+@gives(GrantMade, status=201, takes=GrantBody)
 async def grant(call: OperatorCall) -> Response:
     """Lets an auditor be shown confidential fields."""
     body = call.read(GrantBody)
@@ -141,6 +158,7 @@ async def grant(call: OperatorCall) -> Response:
 
 
 @router.post("/operator/audit/grants/{name}/revoke")
+@gives(GrantEnded)
 async def end_grant(call: OperatorCall, name: str) -> Response:
     """Ends a grant at once; what was shown stays told."""
 
@@ -154,6 +172,7 @@ async def end_grant(call: OperatorCall, name: str) -> Response:
 
 
 @router.post("/operator/audit/erasures")
+@gives(Erased, takes=ErasureBody)
 async def erase(call: OperatorCall) -> Response:
     """Erases confidential values: on record first, then out of the database and its files.
 
@@ -182,6 +201,7 @@ async def erase(call: OperatorCall) -> Response:
 
 
 @router.post("/operator/audit/timestamps")
+@gives(Stamped, status=(200, 201), takes=TimestampBody)
 async def timestamp(call: OperatorCall) -> Response:
     """Keeps a time stamp over a checkpoint, as an authority outside the pool gave it."""
     body = call.read(TimestampBody)

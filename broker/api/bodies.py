@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Body", "largest_body", "read_body", "read_document", "read_raw"]
 
 
+_FAULTS: Final = 100
 _OFFERS: Final = re.compile(
     r"/api/v1/(operator/contracts|contracts/[^/]+/amendments|negotiations/[^/]+/messages)"
 )
@@ -62,12 +63,18 @@ def read_body(body: bytes, model: type[_B]) -> _B:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        where = "; ".join(_told(one) for one in error.errors()[:5])
         raise RequestInvalidError(
             need="the fields " + ", ".join(model.model_fields),
-            found=ascii(where)[1:-1][:300],
+            found=ascii(_faults(error))[1:-1][:300],
             remedy="see docs/reference/http-api.md",
         ) from error
+
+
+def _faults(error: ValidationError) -> str:
+    """The first faults; of very many their number alone: to list them would take longer than to refuse."""
+    if error.error_count() > _FAULTS:
+        return f"{error.error_count()} faults"
+    return "; ".join(_told(one) for one in error.errors(include_url=False, include_input=False)[:5])
 
 
 def _told(one: ErrorDetails) -> str:

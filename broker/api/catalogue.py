@@ -9,8 +9,12 @@ from fastapi import APIRouter, Depends
 from fastapi import Query as QueryParam
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.answers.membership import CatalogueShown, Dcat, Published
+from broker.api.answers.values import Dsse
 from broker.api.bodies import read_document
+from broker.api.declared import gives
 from broker.api.once import Answer
+from broker.api.paging import Asked as Paged  # noqa: TC001  FastAPI reads the annotations
 from broker.api.signed import MemberCall, PartyCall, json_response
 from policies.messages import EmbodimentClass, EpisodesBucket  # noqa: TC001  FastAPI reads the annotations
 from policies.shown_data import Sought, dcat_catalogue
@@ -28,6 +32,7 @@ Word = Annotated[str | None, QueryParam(max_length=80)]
 
 
 @router.post("/catalogue/descriptors")
+@gives(Published, takes=Dsse)
 async def publish(call: MemberCall, shown: Literal["open", "fits"] = "open") -> Response:
     """Publishes the descriptor of one data set; a newer one replaces it."""
     found = call.services.catalogue.read(call.member, Envelope.from_json(read_document(call.body)))
@@ -39,6 +44,7 @@ async def publish(call: MemberCall, shown: Literal["open", "fits"] = "open") -> 
 
 
 @router.post("/catalogue/certificates")
+@gives(Published, takes=Dsse)
 async def certify(call: MemberCall) -> Response:
     """Publishes the certificate of quality that the next descriptor of a data set names."""
     found = call.services.catalogue.read_certificate(
@@ -76,15 +82,19 @@ Asked = Annotated[Sought, Depends(_sought)]
 
 
 @router.get("/catalogue")
-async def catalogue(call: PartyCall, sought: Asked) -> Response:
+@gives(CatalogueShown)
+async def catalogue(call: PartyCall, sought: Asked, asked: Paged) -> Response:
     """Data sets that have what is sought: one's own in full, of others what they show; all for operators."""
     with call.services.store.read() as session:
         found = call.services.catalogue.list_for(session, call.known, sought)
+    page = asked.of("catalogue", found.datasets, key=lambda one: (str(one["org"]), str(one["dataset"])))
     noted = [{"org": org, "dataset": dataset} for org, dataset in found.unverified]
-    return json_response({"datasets": found.datasets} | ({"unverified": noted} if noted else {}))
+    shown = {"datasets": page.rows, **page.more}
+    return json_response(shown | ({"unverified": noted} if noted else {}))
 
 
 @router.get("/catalogue/dcat")
+@gives(Dcat)
 async def dcat(call: PartyCall, sought: Asked) -> Response:
     """The same as a DCAT catalogue (JSON-LD)."""
     with call.services.store.read() as session:

@@ -12,11 +12,15 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
-from broker.api.apart import apart
+from broker.apart import apart
+from broker.api.answers.contracts import ContractDocument, ContractRowTaken, Contracts
+from broker.api.answers.values import Dsse
 from broker.api.bodies import Body
+from broker.api.declared import gives
 from broker.api.once import JSON, Answer
+from broker.api.paging import Asked  # noqa: TC001  FastAPI reads the annotations
 from broker.api.signed import OperatorCall, PartyCall, json_response
-from broker.contracts.rows import row_of, rows_for
+from broker.contracts.rows import places_for, row_of
 from broker.membership.records import console_action
 from policies.encoding import unb64
 from policies.limits import BODY_BYTES_JSON, OFFER_ANNEXES, OFFER_BODY_BYTES, PARTIES
@@ -54,6 +58,7 @@ def _exact(data: bytes, media_type: str = JSON) -> Response:
 
 
 @router.post("/operator/contracts")
+@gives(ContractRowTaken, status=201, takes=OfferBody)
 async def offer(call: OperatorCall) -> Response:
     """Puts a contract to its parties: opens its negotiation."""
     body, services = call.read(OfferBody), call.services
@@ -73,6 +78,7 @@ async def offer(call: OperatorCall) -> Response:
         refusal = services.negotiations.open(session, tx, proposal)
         if refusal is not None:
             return Answer.refused(refusal)
+        services.acts.offered(session, tx, contract.digest, by=call.operator, request=call.digest)
         row = row_of(session, services.contracts, contract, call.operator)
         name = str(row["negotiation"])
         return Answer(status=201, body=row, after=(lambda: services.desk.changed(name),))
@@ -81,20 +87,27 @@ async def offer(call: OperatorCall) -> Response:
 
 
 @router.get("/contracts")
-async def contracts(call: PartyCall) -> Response:
+@gives(Contracts)
+async def contracts(call: PartyCall, asked: Asked) -> Response:
     """The caller's contracts; all of them for operators."""
+    known = call.services.contracts
     await call.services.desk.bring_up_to_date()
     with call.services.store.read() as session:
-        return json_response({"contracts": rows_for(session, call.services.contracts, call.known)})
+        places = places_for(session, known, call.known)
+        page = asked.of("contracts", places, key=lambda one: one)
+        rows = [row_of(session, known, known.read_in(session, name), call.known) for _, name in page.rows]
+    return json_response({"contracts": rows, **page.more})
 
 
 @router.get("/contracts/{digest}")
+@gives(ContractDocument)
 async def document(call: PartyCall, digest: str) -> Response:
     """The contract's canonical bytes."""
     return _exact(call.services.contracts.for_caller(digest, call.known).canonical)
 
 
 @router.get("/contracts/{digest}/envelope")
+@gives(Dsse)
 async def envelope(call: PartyCall, digest: str) -> Response:
     """The contract with the signatures that the caller may see (DSSE)."""
     contract = call.services.contracts.for_caller(digest, call.known)
@@ -104,6 +117,7 @@ async def envelope(call: PartyCall, digest: str) -> Response:
 
 
 @router.get("/contracts/{digest}/annexes/{sha256}")
+@gives(media="*/*")
 async def annex(call: PartyCall, digest: str, sha256: str) -> Response:
     """The bytes of a recipe, seed set, consent or start model that travels with the contract."""
     contract = call.services.contracts.for_caller(digest, call.known)
@@ -112,6 +126,7 @@ async def annex(call: PartyCall, digest: str, sha256: str) -> Response:
 
 
 @router.get("/contracts/{digest}/prose")
+@gives(media="*/*")
 async def prose(call: PartyCall, digest: str) -> Response:
     """The text for people that the contract binds, if it was sent along."""
     contract = call.services.contracts.for_caller(digest, call.known)

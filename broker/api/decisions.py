@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter
 from fastapi import Query as QueryParam
+from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.answers.contracts import Decisions, DecisionShown, Enforcement, Evaluated
 from broker.api.bodies import Body
+from broker.api.declared import gives
 from broker.api.once import store_nonce
 from broker.api.signed import Call, PartyCall, json_response
 from broker.contracts.decided import decisions_of, one_decision
 from broker.membership.directory import Member
 from policies.contract import enforcement_map, evaluate, request_from_json, state_to_json
 from policies.encoding import Json  # noqa: TC001  a field of a model
-from policies.limits import INTEGER_MAX
+from policies.limits import INTEGER_MAX, LIST_ROWS
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
-
     from policies.contract import Contract
 
 __all__ = ["router"]
@@ -37,6 +38,7 @@ class QuestionBody(Body):
 
 
 @router.post("/contracts/{digest}/evaluate")
+@gives(Evaluated, takes=QuestionBody)
 async def question(call: PartyCall, digest: str) -> Response:
     """What the contract says now about a hypothetical request; nothing happens and nothing is logged."""
     services = call.services
@@ -56,16 +58,27 @@ async def question(call: PartyCall, digest: str) -> Response:
 
 
 @router.get("/contracts/{digest}/decisions")
+@gives(Decisions)
 async def decisions(
-    call: PartyCall, digest: str, after: Annotated[int, QueryParam(ge=-1, le=INTEGER_MAX)] = -1
+    call: PartyCall,
+    digest: str,
+    after: Annotated[int, QueryParam(ge=-1, le=INTEGER_MAX)] = -1,
+    limit: Annotated[int, QueryParam(ge=1, le=LIST_ROWS)] = LIST_ROWS,
 ) -> Response:
-    """Decisions about the caller, oldest first; all of them for operators."""
+    """Decisions about the caller, oldest first; all of them for operators.
+
+    A page looks at ``limit`` of the contract's decisions and shows those that the caller may see;
+    ``next`` is the ``after`` of the following page.
+    """
     contract = call.services.contracts.for_caller(digest, call.known)
     with call.services.store.read() as session:
-        return json_response(decisions_of(session, contract, _about(call, contract), after=after))
+        return json_response(
+            decisions_of(session, contract, _about(call, contract), after=after, limit=limit)
+        )
 
 
 @router.get("/contracts/{digest}/decisions/{name}")
+@gives(DecisionShown)
 async def decision(call: PartyCall, digest: str, name: str) -> Response:
     """One decision with its findings, and what it takes to make it again."""
     contract = call.services.contracts.for_caller(digest, call.known)
@@ -74,6 +87,7 @@ async def decision(call: PartyCall, digest: str, name: str) -> Response:
 
 
 @router.get("/contracts/{digest}/enforcement")
+@gives(Enforcement)
 async def enforcement(call: PartyCall, digest: str) -> Response:
     """For each clause, where code can refuse by it, and what is left to people and courts."""
     contract = call.services.contracts.for_caller(digest, call.known)

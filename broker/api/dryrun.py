@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter
 from pydantic import StringConstraints
+from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
-from broker.api.apart import apart
+from broker.apart import apart
+from broker.api.answers.contracts import DryRunShown
 from broker.api.bodies import Body
 from broker.api.contracts import ContractText  # noqa: TC001  pydantic reads the annotations
+from broker.api.declared import gives
 from broker.api.once import store_nonce
 from broker.api.signed import OperatorCall, json_response
 from broker.contracts.dryrun import dry_run_here
 from policies.contract import load
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
-
     from policies.contract.dryrun import DryRun
 
 __all__ = ["router"]
@@ -34,6 +35,7 @@ class DryRunBody(Body):
 
 
 @router.post("/operator/contracts/dry-run")
+@gives(DryRunShown, takes=DryRunBody)
 async def try_on_the_past(call: OperatorCall) -> Response:
     """What the proposal would have refused and allowed, by clause, and what nobody can tell."""
     body, services = call.read(DryRunBody), call.services

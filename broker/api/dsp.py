@@ -25,7 +25,16 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.answers.dsp import (
+    Counterparties,
+    CounterpartyLine,
+    CounterpartyMade,
+    DspAnswer,
+    DspMessage,
+    DspVersions,
+)
 from broker.api.bodies import Body, read_raw
+from broker.api.declared import gives
 from broker.api.once import Answer
 from broker.api.problems import request_id
 from broker.api.signed import OperatorCall, json_response, services_of
@@ -162,12 +171,14 @@ router = APIRouter(prefix="/dsp", route_class=_Route)
 
 
 @router.get("/.well-known/dspace-version")
+@gives(DspVersions, role="anyone", refuses=(404,))
 async def versions() -> Response:
     """Which version of the Dataspace Protocol is spoken here. For anyone."""
     return json_response(dsp.versions(DSP_PATH))
 
 
 @router.post("/catalog/request")
+@gives(DspAnswer, takes=DspMessage)
 async def catalog(call: CounterpartyCall) -> Response:
     """The offers that are open to the caller, by what they are about."""
     dsp.read_catalog_request(call.message())
@@ -182,6 +193,7 @@ async def catalog(call: CounterpartyCall) -> Response:
 
 
 @router.get("/catalog/datasets/{dataset:path}")
+@gives(DspAnswer)
 async def dataset(call: CounterpartyCall, dataset: str) -> Response:
     """One data set or model of the catalogue, with its offers."""
     with call.services.store.read() as session:
@@ -197,6 +209,7 @@ async def dataset(call: CounterpartyCall, dataset: str) -> Response:
 
 
 @router.post("/negotiations/request")
+@gives(DspAnswer, status=201, takes=DspMessage, refuses=(429,))
 async def begin(call: CounterpartyCall) -> Response:
     """Begins a negotiation about an offer of the catalogue."""
     message, facade = dsp.read_request(call.message()), call.services.facade
@@ -207,6 +220,7 @@ async def begin(call: CounterpartyCall) -> Response:
 
 
 @router.get("/negotiations/{provider_pid}")
+@gives(DspAnswer)
 async def show(call: CounterpartyCall, provider_pid: str) -> Response:
     """Where a negotiation of the caller stands; what could not be told is told again."""
     services, facade = call.services, call.services.facade
@@ -223,6 +237,7 @@ async def show(call: CounterpartyCall, provider_pid: str) -> Response:
 
 
 @router.post("/negotiations/{provider_pid}/request")
+@gives(DspAnswer, takes=DspMessage)
 async def counter(call: CounterpartyCall, provider_pid: str) -> Response:
     """Takes a counter-offer; it is met with the terms of the contract, which do not change."""
     message = dsp.read_request(call.message())
@@ -239,6 +254,7 @@ async def counter(call: CounterpartyCall, provider_pid: str) -> Response:
 
 
 @router.post("/negotiations/{provider_pid}/events")
+@gives(DspAnswer, takes=DspMessage)
 async def event(call: CounterpartyCall, provider_pid: str) -> Response:
     """Takes the event ACCEPTED."""
     pids, name = dsp.read_event(call.message())
@@ -247,6 +263,7 @@ async def event(call: CounterpartyCall, provider_pid: str) -> Response:
 
 
 @router.post("/negotiations/{provider_pid}/agreement/verification")
+@gives(DspAnswer, takes=DspMessage)
 async def verification(call: CounterpartyCall, provider_pid: str) -> Response:
     """Takes the verification of the agreement, which makes it final."""
     pids = dsp.read_verification(call.message())
@@ -255,6 +272,7 @@ async def verification(call: CounterpartyCall, provider_pid: str) -> Response:
 
 
 @router.post("/negotiations/{provider_pid}/termination")
+@gives(DspAnswer, takes=DspMessage)
 async def termination(call: CounterpartyCall, provider_pid: str) -> Response:
     """Takes the end of a negotiation by the consumer."""
     pids = dsp.read_termination(call.message())
@@ -287,6 +305,7 @@ def _check_enabled(services: Services) -> None:
 
 
 @operator_router.post("/operator/dsp/counterparties")
+@gives(CounterpartyMade, status=201, takes=CounterpartyBody)
 async def add(call: OperatorCall) -> Response:
     """Registers a connector; its token is in the answer and nowhere else."""
     body, services = call.read(CounterpartyBody), call.services
@@ -303,6 +322,7 @@ async def add(call: OperatorCall) -> Response:
 
 
 @operator_router.get("/operator/dsp/counterparties")
+@gives(Counterparties, refuses=(404,))
 async def registered(call: OperatorCall) -> Response:
     """Every connector that was registered."""
     _check_enabled(call.services)
@@ -311,6 +331,7 @@ async def registered(call: OperatorCall) -> Response:
 
 
 @operator_router.post("/operator/dsp/counterparties/{name}/remove")
+@gives(CounterpartyLine)
 async def remove(call: OperatorCall, name: str) -> Response:
     """Ends a connector's token at once."""
     _check_enabled(call.services)

@@ -9,8 +9,11 @@ from fastapi import APIRouter, Path
 from pydantic import StringConstraints
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.answers.audit import IncidentClosed, Incidents
 from broker.api.bodies import Body
+from broker.api.declared import gives
 from broker.api.once import Answer
+from broker.api.paging import Asked  # noqa: TC001  FastAPI reads the annotations
 from broker.api.signed import OperatorCall, json_response
 from broker.auditing.incidents import close_incident, list_incidents
 from policies.limits import INTEGER_MAX
@@ -33,13 +36,16 @@ class CloseBody(Body):
 
 
 @router.get("/operator/incidents")
-async def incidents(call: OperatorCall) -> Response:
+@gives(Incidents)
+async def incidents(call: OperatorCall, asked: Asked) -> Response:
     """Every incident that the log declares, and which entry closed it."""
     with call.services.store.read() as session:
-        return json_response({"incidents": list_incidents(session)})
+        page = asked.of("incidents", list_incidents(session), key=lambda one: (int(one["index"]),))
+    return json_response({"incidents": page.rows, **page.more})
 
 
 @router.post("/operator/incidents/{index}/close")
+@gives(IncidentClosed, takes=CloseBody)
 async def close(call: OperatorCall, index: _Index) -> Response:
     """Writes down that an incident is dealt with; whoever is out of a run by it stays out of that run."""
     body = call.read(CloseBody)

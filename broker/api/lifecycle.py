@@ -9,8 +9,13 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
+from broker.api.answers.contracts import Lifecycle, Notices, NoticeTaken
+from broker.api.answers.values import Dsse
 from broker.api.bodies import Body
+from broker.api.declared import gives
+from broker.api.matching import check_match, etag_of
 from broker.api.once import JSON, Answer
+from broker.api.paging import Asked  # noqa: TC001  FastAPI reads the annotations
 from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
 from broker.federation.earlier import add_earlier, read_earlier
 from policies.contract.notices import REASON_CODE
@@ -47,6 +52,7 @@ class HaltBody(Body):
 
 
 @router.post("/contracts/{digest}/notices")
+@gives(NoticeTaken, takes=NoticeBody)
 async def notice(call: MemberCall, digest: str) -> Response:
     """Takes a party's notice: halt, resume, exit, key rotation, attestation, admission."""
     body, services = call.read(NoticeBody), call.services
@@ -86,6 +92,7 @@ async def notice(call: MemberCall, digest: str) -> Response:
 
 
 @router.get("/contracts/{digest}/lifecycle")
+@gives(Lifecycle, tagged=True)
 async def lifecycle(call: PartyCall, digest: str) -> Response:
     """Where a contract stands, and every notice about it. Whoever asks first after the term has it logged."""
     services = call.services
@@ -93,10 +100,24 @@ async def lifecycle(call: PartyCall, digest: str) -> Response:
     await services.desk.bring_up_to_date()
     await services.log_ends()
     with services.store.read() as session:
-        return json_response(services.lives.view(session, contract))
+        view = services.lives.view(session, contract)
+    return json_response(view, etag=etag_of(view))
+
+
+@router.get("/contracts/{digest}/notices")
+@gives(Notices)
+async def notices(call: PartyCall, digest: str, asked: Asked) -> Response:
+    """Notices about a contract, oldest first."""
+    services = call.services
+    contract = services.contracts.for_caller(digest, call.known)
+    with services.store.read() as session:
+        said = services.lives.view(session, contract)["notices"]
+    page = asked.of("notices", said, key=lambda one: (str(one["at"]), str(one["party"]), int(one["seq"])))
+    return json_response({"notices": page.rows, **page.more})
 
 
 @router.get("/contracts/{digest}/notices/{sha256}")
+@gives(Dsse)
 async def notice_bytes(call: PartyCall, digest: str, sha256: str) -> Response:
     """A notice as its party signed it (DSSE)."""
     contract = call.services.contracts.for_caller(digest, call.known)
@@ -106,12 +127,14 @@ async def notice_bytes(call: PartyCall, digest: str, sha256: str) -> Response:
 
 
 @router.post("/operator/contracts/{digest}/halt")
+@gives(NoticeTaken, status=201, takes=HaltBody, matches="may")
 async def halt(call: OperatorCall, digest: str) -> Response:
     """Stops a contract by a notice that the broker signs."""
     body, services = call.read(HaltBody), call.services
     contract = services.contracts.get(digest)
 
     def effect(session: Session, tx: LogTx) -> Answer:
+        check_match(call, etag_of(services.lives.view(session, contract)))
         done = services.lives.halt(
             session,
             tx,

@@ -7,7 +7,8 @@ Proofs are a convenience: whoever has the tiles below ``/log`` (`broker.api.log_
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Literal
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from fastapi import APIRouter
 from fastapi import Query as QueryParam
@@ -15,7 +16,22 @@ from sqlalchemy import select
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.answers.log import (
+    Checkpoint,
+    Consistency,
+    Entries,
+    EntryShown,
+    GradedReceipt,
+    Inclusion,
+    LogKeys,
+    Prefix,
+    Status,
+)
+from broker.api.answers.values import SHA256
+from broker.api.declared import gives
 from broker.api.signed import Call, OperatorCall, PartyCall, ReaderCall, json_response, services_of
+from broker.auth.proposals import State
+from broker.backup import record
 from broker.contracts.queries import OWN_RECEIPTS
 from broker.errors import NotFoundError, RequestInvalidError
 from broker.log.errors import LogFrozenError
@@ -26,24 +42,28 @@ from broker.store.tables import log_checkpoint, log_entry
 from broker.witnessing import SIGNED, WITNESSED
 from policies.encoding import Json, b64, digest
 from policies.identity import key_text
-from policies.limits import INTEGER_MAX, WITNESS_RECEIPT_S
-from policies.log.entries import alias
+from policies.limits import INTEGER_MAX, LIST_ROWS, WITNESS_RECEIPT_S
+from policies.log.entries import EntryType, alias
 from policies.log.errors import ProofError
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
     from broker.log import LogTx
+    from broker.services import Services
     from broker.store import Session
 
 __all__ = ["router"]
 
 router = APIRouter()
 
+_SCOPE: Final = SHA256
+_RUN: Final = r"^run_[a-z2-7]{16}$"
 _Size = Annotated[int, QueryParam(ge=0, le=INTEGER_MAX)]
 
 
 @router.get("/log/checkpoint")
+@gives(Checkpoint)
 async def checkpoint(call: PartyCall) -> Response:
     """The newest signed head."""
     head = call.services.writer.head()
@@ -51,6 +71,7 @@ async def checkpoint(call: PartyCall) -> Response:
 
 
 @router.get("/log/consistency")
+@gives(Consistency)
 async def consistency(call: PartyCall, old: int = 0) -> Response:
     """The newest signed head and the proof that the tree of ``old`` entries is a prefix of its tree."""
     writer = call.services.writer
@@ -67,7 +88,36 @@ async def consistency(call: PartyCall, old: int = 0) -> Response:
     return json_response(shown)
 
 
+@router.get("/log/entries")
+@gives(Entries)
+async def entries(  # noqa: PLR0917  one parameter for each filter
+    call: ReaderCall,
+    kind: Annotated[EntryType | None, QueryParam(alias="type")] = None,
+    scope: Annotated[str | None, QueryParam(pattern=_SCOPE)] = None,
+    run: Annotated[str | None, QueryParam(pattern=_RUN)] = None,
+    after: Annotated[int, QueryParam(ge=-1, le=INTEGER_MAX)] = -1,
+    limit: Annotated[int, QueryParam(ge=1, le=LIST_ROWS)] = LIST_ROWS,
+) -> Response:
+    """Entries as they were hashed, in their order, up to the newest signed head; all filters must fit.
+
+    Their proofs are at ``/log/entries/{index}``, or made from the tiles below ``/log``.
+    """
+    size = call.services.writer.head().size
+    asked = [(log_entry.c.type, kind), (log_entry.c.scope, scope), (log_entry.c.run, run)]
+    query = select(log_entry.c.idx, log_entry.c.body).where(
+        (log_entry.c.idx > after) & (log_entry.c.idx < size)
+    )
+    for column, value in asked:
+        query = query if value is None else query.where(column == str(value))
+    with call.services.store.read() as session:
+        rows = session.execute(query.order_by(log_entry.c.idx).limit(limit)).all()
+    found: list[Json] = [{"index": row.idx, "entry": row.body.decode("utf-8")} for row in rows]
+    more = rows[-1].idx if len(rows) == limit else None
+    return json_response({"size": size, "entries": found, "next": more})
+
+
 @router.get("/log/entries/{index}")
+@gives(EntryShown)
 async def entry(call: ReaderCall, index: int) -> Response:
     """An entry as it was hashed, and its proof at the newest signed head."""
     if index < 0:
@@ -76,6 +126,7 @@ async def entry(call: ReaderCall, index: int) -> Response:
 
 
 @router.get("/log/keys")
+@gives(LogKeys)
 async def keys(call: ReaderCall) -> Response:
     """Every change of the log's key, each proven under the key before it: how nodes learn the new one."""
     services = call.services
@@ -109,6 +160,7 @@ def _head_after(session: Session, index: int, newest: Head) -> Head:
 
 
 @router.get("/log/proofs/inclusion")
+@gives(Inclusion, role="anyone")
 async def inclusion(request: Request, index: _Size, size: _Size | None = None) -> Response:
     """That a leaf hash is in the tree of ``size`` entries (the newest signed one, without it)."""
     receipts = services_of(request).writer.receipts
@@ -124,6 +176,7 @@ async def inclusion(request: Request, index: _Size, size: _Size | None = None) -
 
 
 @router.get("/log/proofs/consistency")
+@gives(Prefix, role="anyone")
 async def prefix(request: Request, old: _Size, new: _Size | None = None) -> Response:
     """That the tree of ``old`` entries is a prefix of the one of ``new`` (the newest signed, without it)."""
     receipts = services_of(request).writer.receipts
@@ -152,6 +205,7 @@ def _no_entry(found: str) -> NotFoundError:
 
 
 @router.get("/receipts/{event_id}")
+@gives(GradedReceipt, status=(200, 202))
 async def receipt(
     call: PartyCall, event_id: str, wait: Literal["signed", "witnessed"] = "signed"
 ) -> Response:
@@ -217,6 +271,7 @@ def _no_receipt(event_id: str) -> NotFoundError:
 
 
 @router.get("/operator/status")
+@gives(Status)
 async def status(call: OperatorCall) -> Response:
     """How the broker is: its log, its members, its runs."""
     services = call.services
@@ -226,6 +281,8 @@ async def status(call: OperatorCall) -> Response:
         members[one.state] = members.get(one.state, 0) + 1
     with services.store.read() as session:
         runs = [one.body for one in services.runs.list_for(session, call.operator) if one.body is not None]
+        now_ms = services.clock.now_ms()
+        proposed = sum(one.at(now_ms) is State.PROPOSED for one in services.acts.proposals.newest(session))
     frozen = services.writer.frozen
     shown: dict[str, Json] = {
         "url": services.settings.public_url,
@@ -236,5 +293,17 @@ async def status(call: OperatorCall) -> Response:
         "witnesses": services.witnessing.status(),
         "members": members,
         "runs": {"open": sum(one["outcome"] is None for one in runs), "all": len(runs)},
+        "version": version("iriai"),
+        "backup": _backup(services),
+        "proposals": proposed,
     }
     return json_response(shown)
+
+
+def _backup(services: Services) -> dict[str, Json]:
+    """When the last backup was made, and when one was last restored on trial; null if never."""
+    facts = record(services.settings)
+    return {
+        "last_ms": None if facts.last is None else facts.last.at_ms,
+        "tested_ms": None if facts.tested is None else facts.tested.at_ms,
+    }

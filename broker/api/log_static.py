@@ -16,6 +16,7 @@ from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response
 
+from broker.api.declared import BINARY, TEXT, gives
 from broker.api.signed import ReaderCall, services_of
 from broker.errors import NotFoundError
 from policies.limits import CHECKPOINT_AGE_S, STATIC_AGE_S
@@ -39,6 +40,7 @@ _COMPARE: Final = (
 
 
 @router.get("/log/checkpoint")
+@gives(media=TEXT, role="anyone", refuses=(404,))
 async def checkpoint(request: Request) -> Response:
     """The newest checkpoint with the quorum that the broker's policy asks for, as a signed note."""
     note = services_of(request).published_note()
@@ -52,6 +54,7 @@ async def checkpoint(request: Request) -> Response:
 
 
 @router.get("/log/tile/entries/{name:path}")
+@gives(media=BINARY)
 async def entries(call: ReaderCall, request: Request, name: str) -> Response:
     """A bundle of entries, each behind its length; compressed for who accepts gzip."""
     data = _read(call.services, request, f"tile/entries/{name}")
@@ -63,6 +66,7 @@ async def entries(call: ReaderCall, request: Request, name: str) -> Response:
 
 
 @router.get("/log/tile/{name:path}")
+@gives(media=BINARY, role="anyone")
 async def tile(request: Request, name: str) -> Response:
     """A hash tile: up to 256 hashes of 32 bytes."""
     data = _read(services_of(request), request, f"tile/{name}")
@@ -71,12 +75,14 @@ async def tile(request: Request, name: str) -> Response:
 
 
 @router.get("/log/policy")
+@gives(media=TEXT, role="anyone")
 async def policy(request: Request) -> Response:
     """The policy file as this broker sees itself and its witnesses; to be compared with one's own."""
     return _copy([services_of(request).policy])
 
 
 @router.get("/log/vkeys")
+@gives(media=TEXT, role="anyone")
 async def vkeys(request: Request) -> Response:
     """The verifier keys of log and witnesses, one a line; to be compared with one's own."""
     lines = [line.split() for line in services_of(request).policy.splitlines()]

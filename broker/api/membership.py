@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes of membership: who the broker is, joining, invitations, approvals, revocations."""
+"""Routes of membership: who the broker is, joining, invitations, approvals, suspensions, removals."""
 
 from __future__ import annotations
 
@@ -13,20 +13,40 @@ from pydantic import AfterValidator, StringConstraints
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.api.answers.membership import (
+    Approved,
+    EnvelopesShown,
+    InviteMade,
+    Joined,
+    Logged,
+    Membership,
+    Organisation,
+    Organisations,
+    Suspended,
+)
+from broker.api.answers.proposals import ProposalMade
+from broker.api.answers.values import Dsse
 from broker.api.bodies import Body
+from broker.api.declared import gives
+from broker.api.matching import check_match, etag_of
 from broker.api.once import Answer
+from broker.api.paging import Asked  # noqa: TC001  FastAPI reads the annotations
+from broker.api.proposals import proposed
 from broker.api.signed import MemberCall, OperatorCall, WaitingCall, joining, json_response, services_of
+from broker.errors import NotFoundError
 from broker.membership.chains import own_envelopes, reset_event
 from broker.membership.directory import ACTIVE
 from broker.membership.service import JoinRequest
 from policies.encoding import Json, b64, canonical
 from policies.identity import key_text, parse_key
-from policies.limits import FLEET_KEY_CHARS, INTEGER_MAX, LEGAL_NAME_CHARS
+from policies.limits import FLEET_KEY_CHARS, INTEGER_MAX, LEGAL_NAME_CHARS, OWN_ENVELOPES
 from policies.ports import to_ms
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from broker.api.signed import Call
     from broker.log import LogTx
+    from broker.services import Services
     from broker.store import Session
 
 __all__ = ["BROKER_TYPE", "router"]
@@ -90,6 +110,18 @@ class ChainBody(Body):
     envelope: dict[str, Json]
 
 
+class SuspendBody(Body):
+    """Why an organisation is stopped, as a reason code."""
+
+    reason: _Reason
+
+
+class RestoreBody(Body):
+    """Why it is let in again, as a reason code."""
+
+    reason: _Reason = "operator-decision"
+
+
 class RevokeBody(Body):
     """Why a membership ends, as a reason code; ``left``: the organisation itself asked for it."""
 
@@ -98,6 +130,7 @@ class RevokeBody(Body):
 
 
 @router.get("/broker")
+@gives(Dsse, role="anyone")
 async def broker(request: Request) -> Response:
     """Who this broker is, signed by its key. For anyone: it is what the invitation lets a node check."""
     services = services_of(request)
@@ -113,6 +146,7 @@ async def broker(request: Request) -> Response:
 
 
 @router.post("/membership/join")
+@gives(Joined, takes=JoinBody, role="invited", refuses=(410,))
 async def join(request: Request) -> Response:
     """Uses an invitation; signed by the joining key itself."""
     call, body = await joining(request, JoinBody, lambda one: parse_key(one.node_key))
@@ -135,6 +169,7 @@ async def join(request: Request) -> Response:
 
 
 @router.get("/membership/me")
+@gives(Membership)
 async def me(call: WaitingCall) -> Response:
     """The caller's own membership; the alias key is in it once it is active."""
     member = call.member
@@ -146,6 +181,7 @@ async def me(call: WaitingCall) -> Response:
         "country": member.country,
         "group": member.group,
         "since_ms": member.since_ms,
+        "seen_ms": call.services.engine.seen_ms().get(member.node),
     }
     if member.state == ACTIVE:
         shown["alias_key"] = b64(member.alias_key)
@@ -153,6 +189,7 @@ async def me(call: WaitingCall) -> Response:
 
 
 @router.get("/membership/envelopes")
+@gives(EnvelopesShown)
 async def envelopes(
     call: MemberCall, after: Annotated[int, QueryParam(ge=-1, le=INTEGER_MAX)] = -1
 ) -> Response:
@@ -166,10 +203,12 @@ async def envelopes(
         for index, dsse in rows
         if index < size
     ]
-    return json_response({"envelopes": found})
+    more: dict[str, Json] = {"next": rows[-1][0]} if len(rows) == OWN_ENVELOPES else {}
+    return json_response({"envelopes": found, **more})
 
 
 @router.post("/membership/chain")
+@gives(Logged, status=201, takes=ChainBody)
 async def reset_chain(call: MemberCall) -> Response:
     """Takes a ``chain.reset``: a node that lost its chain begins another one, and says so."""
     event = reset_event(Envelope.from_json(call.read(ChainBody).envelope), call.member)
@@ -182,6 +221,7 @@ async def reset_chain(call: MemberCall) -> Response:
 
 
 @router.post("/operator/invites")
+@gives(InviteMade, status=201, takes=InviteBody)
 async def invite(call: OperatorCall) -> Response:
     """Makes an invitation; its text is in the answer and nowhere else."""
     body = call.read(InviteBody)
@@ -205,17 +245,54 @@ async def invite(call: OperatorCall) -> Response:
 
 
 @router.get("/operator/organisations")
-async def organisations(call: OperatorCall) -> Response:
+@gives(Organisations)
+async def organisations(call: OperatorCall, asked: Asked) -> Response:
     """Everybody enrolled, with what an approval would sign, and when its node was heard last."""
-    services = call.services
+    page = asked.of("organisations", _organisations(call.services), key=lambda one: (str(one["org"]),))
+    return json_response({"organisations": page.rows, **page.more})
+
+
+@router.get("/operator/organisations/{org}")
+@gives(Organisation, tagged=True)
+async def organisation(call: OperatorCall, org: str) -> Response:
+    """One organisation; its tag changes with its state, its keys and its approvals."""
+    found = next((one for one in _organisations(call.services) if one["org"] == org), None)
+    if found is None:
+        raise _no_organisation(org)
+    return json_response(found, etag=_tag(found))
+
+
+def _organisations(services: Services) -> list[dict[str, Json]]:
+    """Everybody enrolled, by id."""
     with services.store.read() as session:
         listed = services.membership.list_members(session)
     online, seen = services.engine.online(), services.engine.seen_ms()
-    there = [one | {"online": one["node"] in online, "seen_ms": seen.get(str(one["node"]))} for one in listed]
-    return json_response({"organisations": there})
+    return [one | {"online": one["node"] in online, "seen_ms": seen.get(str(one["node"]))} for one in listed]
+
+
+def _tag(one: dict[str, Json]) -> str:
+    """Of what an operator decides about; not of when its node was heard."""
+    return etag_of({name: value for name, value in one.items() if name not in {"online", "seen_ms"}})
+
+
+def _check_seen(call: Call, session: Session, org: str) -> None:
+    """Returns if the organisation is as the caller saw it, or the caller did not say how."""
+    listed = call.services.membership.list_members(session)
+    found = next((one for one in listed if one["org"] == org), None)
+    if found is not None:  # who is not there is refused by the change itself
+        check_match(call, _tag(found))
+
+
+def _no_organisation(org: str) -> NotFoundError:
+    return NotFoundError(
+        need="an organisation that joined",
+        found=ascii(org)[1:-1][:60],
+        remedy="GET /api/v1/operator/organisations lists them",
+    )
 
 
 @router.post("/operator/organisations/{org}/approve")
+@gives(Approved, takes=ApproveBody)
 async def approve(call: OperatorCall, org: str) -> Response:
     """One operator's approval; the second one, by another key, makes the organisation active."""
     body = call.read(ApproveBody)
@@ -235,22 +312,33 @@ async def approve(call: OperatorCall, org: str) -> Response:
     return await call.change(effect)
 
 
-@router.post("/operator/organisations/{org}/revoke")
-async def revoke(call: OperatorCall, org: str) -> Response:
-    """Ends a membership at once."""
-    body = call.read(RevokeBody)
+@router.post("/operator/organisations/{org}/suspend")
+@gives(Suspended, takes=SuspendBody, matches="may")
+async def suspend(call: OperatorCall, org: str) -> Response:
+    """Stops an organisation at once, until it is restored: its node is refused, its keys stay."""
+    body = call.read(SuspendBody)
 
     def effect(session: Session, tx: LogTx) -> Answer:
-        done = call.services.membership.revoke(
-            session,
-            tx,
-            org=org,
-            operator=call.operator,
-            reason=body.reason,
-            left=body.left,
-            request=call.digest,
+        _check_seen(call, session, org)
+        done = call.services.membership.suspend(
+            session, tx, org=org, operator=call.operator, reason=body.reason, request=call.digest
         )
-        call.services.witnessing.keys.settle(session, tx)  # who left witnesses no longer
         return Answer(body=done, after=(lambda: call.services.enrolled(org),))
 
     return await call.change(effect)
+
+
+@router.post("/operator/organisations/{org}/restore")
+@gives(ProposalMade, status=202, takes=RestoreBody)
+async def restore(call: OperatorCall, org: str) -> Response:
+    """Proposes that a suspended organisation takes part again; a second person approves it."""
+    body = call.read(RestoreBody)
+    return await proposed(call, "org.restore", {"org": org, "reason": body.reason})
+
+
+@router.post("/operator/organisations/{org}/revoke")
+@gives(ProposalMade, status=202, takes=RevokeBody)
+async def revoke(call: OperatorCall, org: str) -> Response:
+    """Proposes the end of a membership; a second person approves it. To stop somebody now: suspend."""
+    body = call.read(RevokeBody)
+    return await proposed(call, "org.remove", {"org": org, "reason": body.reason, "left": body.left})

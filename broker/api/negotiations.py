@@ -17,9 +17,12 @@ from fastapi import APIRouter, Query
 from pydantic import Field, StringConstraints
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
-from broker.api.apart import apart
+from broker.apart import apart
+from broker.api.answers.contracts import Negotiation, NegotiationTaken
 from broker.api.bodies import Body
 from broker.api.contracts import Annexes, Base64, ContractText  # noqa: TC001  pydantic reads the annotations
+from broker.api.declared import gives
+from broker.api.matching import check_match, etag_of
 from broker.api.once import Answer
 from broker.api.signed import Call, MemberCall, OperatorCall, PartyCall, json_response
 from broker.contracts.arrivals import Parts
@@ -67,17 +70,28 @@ class EndBody(Body):
 
 
 @router.get("/negotiations/{name}")
+@gives(Negotiation, tagged=True)
 async def negotiation(
     call: PartyCall,
     name: str,
     after: Annotated[int, Query(ge=0, le=INTEGER_MAX)] = 0,
     wait_s: Annotated[int, Query(ge=0, le=NEGOTIATION_POLL_S)] = 0,
 ) -> Response:
-    """The negotiation as the caller sees it; held until there is something new."""
-    return json_response(await call.services.desk.poll(name, call.known, after=after, wait_s=wait_s))
+    """The negotiation as the caller sees it; held until there is something new.
+
+    Its tag is that of where the round stands, whatever the caller has read of it.
+    """
+    view = await call.services.desk.poll(name, call.known, after=after, wait_s=wait_s)
+    return json_response(view, etag=_tag(view))
+
+
+def _tag(view: dict[str, Json]) -> str:
+    """Of where the round stands: its text, its lanes, who approved."""
+    return etag_of({name: view[name] for name in ("id", "round", "state", "digest", "lanes", "approved")})
 
 
 @router.post("/negotiations/{name}/messages")
+@gives(NegotiationTaken, takes=MessageBody)
 async def message(call: MemberCall, name: str) -> Response:
     """Takes one message of a contributor; the last signature makes the contract final."""
     body, services = call.read(MessageBody), call.services
@@ -129,6 +143,7 @@ def _overtaken(session: Session, call: Call, done: Done) -> dict[str, Json]:
 
 
 @router.post("/operator/negotiations/{name}/terminate")
+@gives(NegotiationTaken, takes=EndBody, matches="may")
 async def end(call: OperatorCall, name: str) -> Response:
     """Ends the round for all."""
     body, services = call.read(EndBody), call.services
@@ -136,7 +151,9 @@ async def end(call: OperatorCall, name: str) -> Response:
     ended = Ended(code=body.code, clause=body.clause, text=body.text)
 
     def effect(session: Session, tx: LogTx) -> Answer:
-        subject = find_pool(session, name).draft.digest
+        pool = find_pool(session, name)
+        check_match(call, _tag(view_of(session, services.contracts, pool, call.operator, after=0)))
+        subject = pool.draft.digest
         tx.add(console_action(call.operator, "contract.withdraw", subject=subject, request=call.digest))
         pool = services.negotiations.withdraw(session, tx, name, ended)
         view = view_of(session, services.contracts, pool, call.operator, after=0)

@@ -8,7 +8,8 @@
 - A database that cannot be read now is ``log.unavailable``, as one that cannot be written.
 - Anything else is our bug: ``internal.error`` with a request id, and nothing of the exception; the
   traceback goes to the process's log.
-- A path or method that does not exist is ``request.not-found`` or ``request.method``, in the same form.
+- A path or method that does not exist is ``request.not-found`` or ``request.method``, in the same form; with
+  ``Allow``, which names every method of the path.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response
 
+from broker.api.edge import allowed
+from broker.dataspace.offers import DSP_PATH
 from broker.errors import DiskFullError, NotFoundError, RequestInvalidError
 from broker.log.units import is_storage, unavailable
 from policies.encoding import Json, canonical
@@ -38,6 +41,7 @@ __all__ = ["MEDIA_TYPE", "install", "problem_document", "problem_response", "req
 MEDIA_TYPE = "application/problem+json"
 _DOCS = "https://iriai.example/errors/"
 _BUG = 500
+_NOT_FOUND = 404
 _log = logging.getLogger("iriai.broker")
 
 
@@ -61,9 +65,11 @@ def problem_document(error: IriaiError, *, given_id: str | None = None) -> dict[
     return document
 
 
-def problem_response(error: IriaiError, *, given_id: str | None = None) -> Response:
+def problem_response(
+    error: IriaiError, *, given_id: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
     """The HTTP answer of an error."""
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", **(headers or {})}
     if error.http_status == 503:  # noqa: PLR2004  RFC 9110, 15.6.4
         headers["Retry-After"] = "1"
     return Response(
@@ -114,8 +120,16 @@ def install(app: FastAPI, services: Services) -> None:
             _log.error("%s %s", given_id, error, exc_info=error if ours else None)
         return problem_response(error, given_id=given_id)
 
-    async def no_route(_request: Request, error: Exception) -> Response:
-        return problem_response(_not_found(error.status_code if isinstance(error, HTTPException) else 404))
+    methods_of = allowed(app)
+
+    async def no_route(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException) or error.status_code != _NoSuchMethodError.http_status:
+            return problem_response(_not_found(_NOT_FOUND))
+        if request.url.path.startswith(f"{DSP_PATH}/") and not services.settings.dsp.enabled:
+            return problem_response(_not_found(_NOT_FOUND))  # what is off has no methods either
+        return problem_response(
+            _not_found(error.status_code), headers={"Allow": ", ".join(methods_of(request.url.path))}
+        )
 
     async def invalid(_request: Request, error: Exception) -> Response:
         wrong = error.errors() if isinstance(error, RequestValidationError) else ()

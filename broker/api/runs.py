@@ -10,8 +10,21 @@ from fastapi import APIRouter
 from pydantic import StringConstraints
 from starlette.responses import FileResponse, Response
 
+from broker.api.answers.runs import (
+    Candidates,
+    Releases,
+    Report,
+    RunMoved,
+    RunOpened,
+    Runs,
+    RunShown,
+    Statement,
+    VoteTaken,
+)
 from broker.api.bodies import Body
+from broker.api.declared import BINARY, gives
 from broker.api.once import JSON, Answer
+from broker.api.paging import Asked  # noqa: TC001  FastAPI reads the annotations
 from broker.api.problems import problem_response
 from broker.api.signed import MemberCall, OperatorCall, PartyCall, json_response
 from broker.federation.affording import check_affordable, rounds_left
@@ -23,7 +36,7 @@ from policies.signing import Envelope
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from broker.contracts.queries import Asked
+    from broker.contracts.queries import Asked as View
     from broker.delivery.service import Delivered
     from broker.log import LogTx
     from broker.services import Services
@@ -49,6 +62,7 @@ class VoteBody(Body):
 
 
 @router.post("/operator/runs")
+@gives(RunOpened, status=201, takes=RunBody)
 async def open_run(call: OperatorCall) -> Response:
     """Opens a run of a recipe that the caps can hold; the round runner takes it from there."""
     body = call.read(RunBody)
@@ -74,6 +88,7 @@ async def open_run(call: OperatorCall) -> Response:
 
 
 @router.post("/operator/runs/{run_id}/stop")
+@gives(RunMoved, status=202)
 async def stop_run(call: OperatorCall, run_id: str) -> Response:
     """Ends a run once its open round is closed; the round runner closes it."""
     services = call.services
@@ -86,6 +101,7 @@ async def stop_run(call: OperatorCall, run_id: str) -> Response:
 
 
 @router.post("/operator/runs/{run_id}/resume")
+@gives(RunMoved, status=202)
 async def resume_run(call: OperatorCall, run_id: str) -> Response:
     """Lets a run go on that waits because silos rejected its models; an operator answers for it."""
     services = call.services
@@ -99,12 +115,15 @@ async def resume_run(call: OperatorCall, run_id: str) -> Response:
 
 @router.get("/runs")
 @router.get("/operator/runs")
-async def runs(call: PartyCall) -> Response:
+@gives(Runs)
+async def runs(call: PartyCall, asked: Asked) -> Response:
     """Runs of the caller's contracts; all of them for operators. Views that a contract refuses are named."""
     services = call.services
     with services.store.read() as session:
-        shown = services.runs.list_for(session, call.known)
-        news = [asked for one in shown for asked in one.asked if services.queries.is_news(session, asked)]
+        rows = services.runs.rows_of(session, call.known)
+        page = asked.of("runs", rows, key=lambda one: (one["opened_ms"], one["run_id"]), newest=True)
+        shown = services.runs.shown(session, page.rows, call.known)
+        news = [view for one in shown for view in one.asked if services.queries.is_news(session, view)]
     await _record(services, news)
     refused: list[Json] = [
         {"run": one.asked[0].run, "contract": one.asked[0].judgement.contract, **_against(one.asked[0])}
@@ -112,11 +131,12 @@ async def runs(call: PartyCall) -> Response:
         if one.body is None
     ]
     answer: dict[str, Json] = {"runs": [one.body for one in shown if one.body is not None]}
-    return json_response(answer | ({"refused": refused} if refused else {}))
+    return json_response(answer | ({"refused": refused} if refused else {}) | page.more)
 
 
 @router.get("/runs/{run_id}")
 @router.get("/operator/runs/{run_id}")
+@gives(RunShown)
 async def run(call: PartyCall, run_id: str) -> Response:
     """One run and its rounds, as far as its contract lets the caller see them."""
     services = call.services
@@ -129,7 +149,7 @@ async def run(call: PartyCall, run_id: str) -> Response:
     return json_response(shown.body)
 
 
-async def _record(services: Services, news: Sequence[Asked]) -> None:
+async def _record(services: Services, news: Sequence[View]) -> None:
     """Logs decisions about views that are news; a frozen log takes none, and reads go on."""
 
     def work(session: Session, tx: LogTx) -> None:
@@ -141,7 +161,7 @@ async def _record(services: Services, news: Sequence[Asked]) -> None:
             await services.writer.run(work)
 
 
-def _against(asked: Asked) -> dict[str, Json]:
+def _against(asked: View) -> dict[str, Json]:
     """Code and clause by which a view was refused."""
     try:
         asked.judgement.decision.require()
@@ -151,13 +171,21 @@ def _against(asked: Asked) -> dict[str, Json]:
 
 
 @router.get("/candidates")
-async def candidates(call: PartyCall) -> Response:
+@gives(Candidates)
+async def candidates(call: PartyCall, asked: Asked) -> Response:
     """Models that wait, or waited, at the release gate."""
+    delivery = call.services.delivery
     with call.services.store.read() as session:
-        return json_response({"candidates": call.services.delivery.candidates(session, call.known)})
+        rows = delivery.candidate_rows(session, call.known)
+        page = asked.of(
+            "candidates", rows, key=lambda one: (one.opened_ms, one.run_id, one.digest), newest=True
+        )
+        shown = delivery.candidates(session, call.known, page.rows)
+    return json_response({"candidates": shown, **page.more})
 
 
 @router.post("/candidates/{digest}/votes")
+@gives(VoteTaken, takes=VoteBody)
 async def vote(call: MemberCall, digest: str) -> Response:
     """Takes a vote; it counts until the candidate is decided."""
     services = call.services
@@ -179,13 +207,19 @@ async def vote(call: MemberCall, digest: str) -> Response:
 
 
 @router.get("/releases")
-async def releases(call: PartyCall) -> Response:
+@gives(Releases)
+async def releases(call: PartyCall, asked: Asked) -> Response:
     """Released models of the caller's contracts."""
+    delivery = call.services.delivery
     with call.services.store.read() as session:
-        return json_response({"releases": call.services.delivery.releases(session, call.known)})
+        rows = delivery.release_rows(session, call.known)
+        page = asked.of("releases", rows, key=lambda one: (one.at_ms, one.model, one.tier), newest=True)
+        shown = delivery.releases(session, call.known, page.rows)
+    return json_response({"releases": shown, **page.more})
 
 
 @router.get("/statements/{digest}")
+@gives(Statement)
 async def statement(call: PartyCall, digest: str) -> Response:
     """The privacy statement of a release, as it was signed."""
     with call.services.store.read() as session:
@@ -194,6 +228,7 @@ async def statement(call: PartyCall, digest: str) -> Response:
 
 
 @router.get("/reports/{digest}")
+@gives(Report)
 async def report(call: PartyCall, digest: str) -> Response:
     """The evaluation report of a candidate: who judged it, and what the tests for leaks found."""
     with call.services.store.read() as session:
@@ -202,6 +237,7 @@ async def report(call: PartyCall, digest: str) -> Response:
 
 
 @router.get("/models/{digest}/weights")
+@gives(media=BINARY)
 async def weights(call: MemberCall, digest: str) -> Response:
     """The bytes of a model, if the contract lets this party have it; the decision is logged either way."""
     services = call.services

@@ -28,12 +28,13 @@ from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotat
 from starlette.responses import Response
 
 from broker.api.bodies import Body, largest_body, read_body, read_raw
+from broker.api.edge import asked_method
 from broker.api.once import JSON, Answer, Slot, check_unseen, claim_nonce, idempotency_key, store_nonce
 from broker.errors import RequestInvalidError, WrongRoleError
 from broker.log import LogTx
 from broker.log.errors import LogError
 from broker.membership.directory import Auditor, Enrolled, Member, Operator
-from broker.membership.errors import NotActiveError
+from broker.membership.errors import NotActiveError, SuspendedError
 from broker.membership.records import console_action
 from broker.services import Services  # noqa: TC001  a field of a call
 from broker.store import Session
@@ -81,6 +82,7 @@ class Call:
     target: str
     body: bytes
     name: str = "request"
+    if_match: str | None = None
 
     @property
     def known(self) -> Member | Operator:
@@ -199,9 +201,12 @@ class Call:
         )
 
 
-def json_response(body: Json, *, status: int = 200, media_type: str = JSON) -> Response:
-    """A JSON answer in canonical bytes, never cached."""
-    return Response(canonical(body), status, headers={"Cache-Control": "no-store"}, media_type=media_type)
+def json_response(
+    body: Json, *, status: int = 200, media_type: str = JSON, etag: str | None = None
+) -> Response:
+    """A JSON answer in canonical bytes, never cached; with the tag of its state, if it has one."""
+    headers = {"Cache-Control": "no-store"} | ({} if etag is None else {"ETag": etag})
+    return Response(canonical(body), status, headers=headers, media_type=media_type)
 
 
 def services_of(request: Request) -> Services:
@@ -226,7 +231,7 @@ def _verify(services: Services, request: Request, public_key: bytes) -> Verified
         + ("?" + query.decode("ascii") if query else "")
     )
     return verify_head(
-        method=request.method,
+        method=asked_method(request),
         url=url,
         headers={name.lower(): value for name, value in request.headers.items()},
         now_ms=services.clock.now_ms(),
@@ -247,10 +252,11 @@ async def _call(request: Request, fits: Callable[[Enrolled], None]) -> Call:
         services=services,
         caller=caller,
         request=check_body(head, body),
-        method=request.method,
+        method=asked_method(request),
         target=request.url.path,
         body=body,
         name=_name(request),
+        if_match=request.headers.get("if-match"),
     )
     if request.method not in WRITES:
         await store_nonce(services, call.request)
@@ -299,7 +305,7 @@ def _party_fits(caller: Enrolled) -> None:
 
 def _reader_fits(caller: Enrolled) -> None:
     if isinstance(caller, Member) and not caller.active:
-        raise _not_active()
+        raise _suspended() if caller.suspended else _not_active()
 
 
 async def _waiting(request: Request) -> Call:
@@ -351,7 +357,7 @@ async def joining(request: Request, model: type[_B], key_of: Callable[[_B], byte
         services=services,
         caller=None,
         request=verified,
-        method=request.method,
+        method=asked_method(request),
         target=request.url.path,
         body=body,
     )
@@ -371,6 +377,14 @@ def _not_active() -> NotActiveError:
         need="an organisation that two operators approved",
         found="one that waits",
         remedy="ask the operators to compare fingerprints and approve",
+    )
+
+
+def _suspended() -> SuspendedError:
+    return SuspendedError(
+        need="an organisation that takes part",
+        found="one that the operators suspended",
+        remedy="ask the operators why; nothing is lost, and its keys stay as they are",
     )
 
 

@@ -2,7 +2,8 @@
 """Routes of the log's witnesses: their keys, the head to cosign, what they signed, what they complain of.
 
 - A key is registered by a member's node for its own organisation, by an auditor for itself, or by an operator
-  on an auditor's behalf; the statement inside is signed by the owner's key in every case.
+  on an auditor's behalf; the statement inside is signed by the owner's key in every case. An auditor's waits
+  for two people: an operator who brings it proposes that (`broker.acts.witnesses`).
 - Head, cosignatures and complaints need no signed request: notes and lines authenticate themselves. They are
   bounded, verified before anything is stored, and tell nothing that is not public.
 """
@@ -16,14 +17,17 @@ from pydantic import StringConstraints
 from starlette.requests import Request  # noqa: TC002  FastAPI reads the annotations
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
+from broker.acts.witnesses import propose_vote
+from broker.api.answers.log import Complained, Cosigned, HeadShown, KeyRegistered, WitnessKeys
 from broker.api.bodies import Body, read_body, read_raw
+from broker.api.declared import gives
 from broker.api.once import Answer
 from broker.api.signed import Call, ReaderCall, json_response, services_of
 from broker.errors import RequestInvalidError
 from broker.membership.directory import Auditor, Member, Operator
 from broker.membership.records import console_action
 from broker.witnessing.keys import Owner, auditor_owner
-from policies.encoding import Json, digest, parse
+from policies.encoding import Json, digest, digest_of, parse
 from policies.limits import INTEGER_MAX, WITNESS_LINES, WITNESS_POLL_S
 from policies.log.checkpoint import NOTE_BYTES
 from policies.signing import Envelope
@@ -65,8 +69,9 @@ class ComplaintBody(Body):
 
 
 @router.post("/witness/keys")
+@gives(KeyRegistered, takes=KeyBody)
 async def register(call: ReaderCall) -> Response:
-    """Takes a statement about a witness key; the same again changes nothing."""
+    """Takes a statement about a witness key; the same again changes nothing. An auditor's waits for two."""
     envelope = Envelope.from_json(call.read(KeyBody).statement)
     services = call.services
 
@@ -74,9 +79,15 @@ async def register(call: ReaderCall) -> Response:
         owner = _owner(call, session, envelope)
         news = services.witnessing.keys.register(session, tx, envelope, owner)
         if news and isinstance(call.caller, Operator):
-            subject = digest(envelope.payload)
-            tx.add(console_action(call.caller, "auditor.witness", subject=subject, request=call.digest))
-        body = {"owner": owner.name, "registered": True, "news": news}
+            subject, once = digest(envelope.payload), digest_of([call.digest, "auditor.witness"])
+            tx.add(console_action(call.caller, "auditor.witness", subject=subject, request=once))
+        waits = services.witnessing.keys.waits(session, owner.name)
+        proposal = None
+        if waits is not None and isinstance(call.caller, Operator):
+            found = propose_vote(services, session, tx, waits, operator=call.caller, request=call.digest)
+            proposal = found.to_json(tx.now_ms)
+        body: dict[str, Json] = {"owner": owner.name, "registered": True, "news": news}
+        body |= {"votes": waits is None, "proposal": proposal}
         return Answer(body=body, after=(services.witnessing.load,))
 
     return await call.change(effect)
@@ -108,6 +119,7 @@ def _named(envelope: Envelope) -> str:
 
 
 @router.get("/witness/keys")
+@gives(WitnessKeys)
 async def keys(call: ReaderCall) -> Response:
     """Every statement in force: whoever reads them believes a key only through a key that it knows."""
     witnessing = call.services.witnessing
@@ -123,6 +135,7 @@ async def keys(call: ReaderCall) -> Response:
 
 
 @router.get("/log/head")
+@gives(HeadShown, role="anyone")
 async def head(
     request: Request,
     after: _Size = 0,
@@ -135,6 +148,7 @@ async def head(
 
 
 @router.post("/witness/cosignatures")
+@gives(Cosigned, takes=CosignaturesBody, role="anyone", refuses=(403, 404, 409))
 async def cosignatures(request: Request) -> Response:
     """Verifies cosignatures of a head that was offered, and stores them."""
     body = read_body(await read_raw(request, most=WITNESS_LINES * _LINE_CHARS), CosignaturesBody)
@@ -144,6 +158,7 @@ async def cosignatures(request: Request) -> Response:
 
 
 @router.post("/witness/complaints")
+@gives(Complained, takes=ComplaintBody, role="anyone", refuses=(409,))
 async def complaints(request: Request) -> Response:
     """Takes notes of this log that its history does not hold: it is frozen then, and an incident."""
     body = read_body(await read_raw(request, most=(_NOTES + 1) * NOTE_BYTES), ComplaintBody)
