@@ -20,10 +20,24 @@ from broker.cli.audit import auditor as auditor_group
 from broker.cli.catalogue import catalogue as catalogue_group
 from broker.cli.db import db as db_group
 from broker.cli.dsp import dsp as dsp_group
+from broker.cli.house import backup as backup_group
+from broker.cli.house import config as config_group
+from broker.cli.house import stand_on
 from broker.cli.incident import incident as incident_group
+from broker.cli.keys import key as key_group
 from broker.cli.log import log as log_group
 from broker.cli.odrl import contract as contract_group
-from broker.cli.options import Home, Json, RunId, Yes, command, finish, typer_group
+from broker.cli.operators import operator as operator_group
+from broker.cli.options import Config, Dir, Home, Json, Yes, command, finish, needed_place, program
+from broker.cli.organisations import org as org_group
+from broker.cli.pool import budget as budget_group
+from broker.cli.pool import invite as invite_group
+from broker.cli.pool import node as node_group
+from broker.cli.pool import recipe as recipe_group
+from broker.cli.pool import witness as witness_group
+from broker.cli.proposal import proposal as proposal_group
+from broker.cli.release import release as release_group
+from broker.cli.run import run as run_group
 
 if TYPE_CHECKING:
     from broker.answers import Result
@@ -32,38 +46,44 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 
-app = typer_group("Runs the neutral broker and does what its operators do.")
-operator = typer_group("Operators' own keys.")
-run = typer_group("Runs of recipes.")
-release = typer_group("Candidates and released models.")
+app = program("Runs the neutral broker and does what its operators do.")
 for _name, _group in (
-    ("operator", operator),
+    ("operator", operator_group),
+    ("org", org_group),
+    ("invite", invite_group),
+    ("node", node_group),
+    ("proposal", proposal_group),
     ("contract", contract_group),
     ("catalogue", catalogue_group),
-    ("run", run),
-    ("release", release),
+    ("recipe", recipe_group),
+    ("run", run_group),
+    ("budget", budget_group),
+    ("release", release_group),
     ("audit", audit_group),
     ("auditor", auditor_group),
     ("incident", incident_group),
     ("dsp", dsp_group),
     ("log", log_group),
+    ("witness", witness_group),
+    ("key", key_group),
+    ("config", config_group),
     ("db", db_group),
+    ("backup", backup_group),
 ):
     app.add_typer(_group, name=_name)
 
 
-@command(operator, "new")
-def operator_new(file: Path) -> Result:
-    """Makes an operator's key file and prints its public key."""
-    from broker import commands
-
-    return commands.operator_new(file)
-
-
-@command(app, "init")
+@command(
+    app,
+    "init",
+    effect="keys, certificate, settings, databases and the log's first entries are made in {directory}",
+)
 def init(
     *,
     directory: Home,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Put the settings file here, not into the folder.")
+    ] = None,
     url: Annotated[str, typer.Option("--url", help="https://host:port, as members reach it.")],
     operators: Annotated[
         list[str] | None, typer.Option("--operator", help="NAME=ed25519:…, repeatable.")
@@ -104,12 +124,17 @@ def init(
         database=database,
         private_database=private_database,
         database_owner=database_owner,
+        config=config,
     )
+
+
+stand_on(app)
 
 
 @app.command()  # no `command`: with --json it says that it is ready, not that it has ended
 def serve(
-    directory: Home,
+    directory: Dir = None,
+    config: Config = None,
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Instead of the configured one.")
     ] = None,
@@ -119,24 +144,13 @@ def serve(
     """Serves members, operators and nodes on one port until it is told to stop."""
     from broker import serving
 
-    finish(lambda: serving.serve(directory, port=port, as_json=as_json), as_json=False)
+    def work() -> Result:
+        return serving.serve(needed_place(directory, config), port=port, as_json=as_json)
+
+    finish(work, as_json=False)
 
 
-@command(app, "invite")
-def invite(
-    *,
-    name: Annotated[str, typer.Option("--name", help="Legal name of the organisation.")],
-    country: Annotated[str, typer.Option("--country", help="ISO 3166-1 alpha-2.")],
-    group: Annotated[str, typer.Option("--group", help="Organisations under one owner have the same.")],
-    where: Where,
-) -> Result:
-    """Prints an invitation for one organisation: single use, 72 hours."""
-    from broker import commands
-
-    return commands.invite(where, name=name, country=country, group=group)
-
-
-@command(app, "members")
+@command(app, "members", hidden=True)
 def members(where: Where) -> Result:
     """Lists organisations: who waits, who is in, who was put out."""
     from broker import commands
@@ -144,7 +158,7 @@ def members(where: Where) -> Result:
     return commands.members(where)
 
 
-@command(app, "approve")
+@command(app, "approve", effect="your approval of {org} is signed and recorded", hidden=True)
 def approve(
     org: str,
     where: Where,
@@ -165,7 +179,12 @@ def approve(
     return commands.approve(where, org, expected=fingerprint, confirm=confirm)
 
 
-@command(app, "revoke")
+@command(
+    app,
+    "revoke",
+    effect="the end of the membership of {org} is proposed to a second person",
+    hidden=True,
+)
 def revoke(
     org: str,
     where: Where,
@@ -175,65 +194,10 @@ def revoke(
     ] = "operator-decision",
     left: Annotated[bool, typer.Option("--left", help="The organisation itself asked for it.")] = False,
 ) -> Result:
-    """Ends a membership at once; its keys are refused from then on."""
-    from broker import commands
+    """The same as `org remove`."""
+    from broker.commands import organisations
 
-    return commands.revoke(where, org, reason=reason, left=left)
-
-
-@command(run, "open")
-def run_open(
-    *,
-    digest: Annotated[
-        str, typer.Option("--contract", help="Digest of a contract that all signed; 12 hex digits do.")
-    ],
-    recipe: Annotated[str, typer.Option("--recipe", help="Id of one of its recipes.")],
-    where: Where,
-) -> Result:
-    """Opens a run of a recipe."""
-    from broker.commands import run as commands_run
-
-    return commands_run.run_open(where, contract=digest, recipe=recipe)
-
-
-@command(run, "list")
-def run_list(where: Where) -> Result:
-    """Lists runs."""
-    from broker.commands import run as commands_run
-
-    return commands_run.run_list(where)
-
-
-@command(run, "show")
-def run_show(run_id: RunId, where: Where) -> Result:
-    """Shows one run and its rounds."""
-    from broker.commands import run as commands_run
-
-    return commands_run.run_show(where, run_id)
-
-
-@command(run, "stop")
-def run_stop(run_id: RunId, where: Where) -> Result:
-    """Ends a run once its open round is closed; what was trained may become a candidate."""
-    from broker.commands import run as commands_run
-
-    return commands_run.run_stop(where, run_id)
-
-
-@command(run, "resume")
-def run_resume(run_id: RunId, where: Where) -> Result:
-    """Lets a run go on that waits because silos rejected its models; find out why first."""
-    from broker.commands import run as commands_run
-
-    return commands_run.run_resume(where, run_id)
-
-
-@command(release, "list")
-def release_list(where: Where) -> Result:
-    """Lists released models and candidates at the gate."""
-    from broker import commands
-
-    return commands.release_list(where)
+    return organisations.org_remove(where, org, reason=reason, left=left)
 
 
 @command(app, "status")
@@ -242,6 +206,14 @@ def status(where: Where) -> Result:
     from broker import commands
 
     return commands.status(where)
+
+
+@command(app, "openapi")
+def openapi() -> Result:
+    """Prints the OpenAPI document of the API, as docs/reference/openapi.json holds it."""
+    from broker.commands import document
+
+    return document.openapi()
 
 
 def main() -> None:

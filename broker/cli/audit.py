@@ -95,7 +95,7 @@ def audit_disclosures(
     return commands_audit.audit_disclosures(where, start)
 
 
-@command(audit, "grant")
+@command(audit, "grant", effect="{name} may be shown {fields} of every entry from {start} on")
 def audit_grant(
     name: str,
     *,
@@ -120,7 +120,7 @@ def audit_grants(where: Where) -> Result:
     return commands_audit.audit_grants(where)
 
 
-@command(audit, "revoke")
+@command(audit, "revoke", effect="grant {grant} ends at once")
 def audit_revoke(grant: str, where: Where) -> Result:
     """Ends a grant at once."""
     from broker.commands import audit as commands_audit
@@ -128,7 +128,12 @@ def audit_revoke(grant: str, where: Where) -> Result:
     return commands_audit.audit_revoke(where, grant)
 
 
-@command(audit, "erase")
+@command(
+    audit,
+    "erase",
+    effect="{fields} of entries {indexes} are erased for good; nobody can bring them back",
+    asks=True,
+)
 def audit_erase(
     *,
     indexes: Annotated[list[int], typer.Option("--index", min=0, help="Of an entry, repeatable.")],
@@ -142,7 +147,7 @@ def audit_erase(
     return commands_audit.audit_erase(where, indexes=indexes, fields=fields, reason=reason)
 
 
-@command(audit, "conclude")
+@command(audit, "conclude", effect="the conclusion in {file} enters the log")
 def audit_conclude(file: Path, where: Where) -> Result:
     """Hands in an auditor's signed conclusion, with the auditor's key or an operator's."""
     from broker.commands import audit as commands_audit
@@ -150,7 +155,7 @@ def audit_conclude(file: Path, where: Where) -> Result:
     return commands_audit.audit_conclude(where, file)
 
 
-@command(audit, "timestamp")
+@command(audit, "timestamp", effect="the newest witnessed checkpoint is stamped by {authority} and kept")
 def audit_timestamp(
     *,
     authority: Annotated[str, typer.Option("--tsa", help="URL of a time-stamping authority (RFC 3161).")],
@@ -163,7 +168,7 @@ def audit_timestamp(
     return commands_audit.audit_timestamp(where, authority=authority, anchors=anchors)
 
 
-@command(auditor, "add")
+@command(auditor, "add", effect="{name} may ask as an auditor, with this key")
 def auditor_add(
     name: str,
     *,
@@ -184,17 +189,22 @@ def auditor_list(where: Where) -> Result:
     return commands_audit.auditor_list(where)
 
 
-@command(auditor, "witness")
+@command(auditor, "witness", effect="that the witness in {statement} may vote is proposed to a second person")
 def auditor_witness(
     statement: Annotated[Path, typer.Argument(help="From `iriai-verify witness --statement`.")], where: Where
 ) -> Result:
-    """Registers an enrolled auditor's witness, with an operator's key or the auditor's."""
+    """Registers an enrolled auditor's witness, and proposes its vote; the auditor may register it too."""
     from broker.commands import audit as commands_audit
 
     return commands_audit.auditor_witness(where, statement)
 
 
-@command(auditor, "revoke")
+@command(
+    auditor,
+    "revoke",
+    effect="access and grants of {name} end at once; a vote of its witness ends only by two",
+    asks=True,
+)
 def auditor_revoke(
     name: str,
     where: Where,

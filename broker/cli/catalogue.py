@@ -42,6 +42,24 @@ def search(
     return commands.search(where, asked)
 
 
+@command(catalogue, "list")
+def listed(where: Where) -> Result:
+    """Lists every data set."""
+    from broker.commands import catalogue as commands
+
+    return commands.search(where, {})
+
+
+@command(catalogue, "show")
+def show(
+    dataset: Annotated[str, typer.Argument(help="Name of a data set, or ORG/NAME.")], where: Where
+) -> Result:
+    """Shows one data set as its owner describes it."""
+    from broker.commands import catalogue as commands
+
+    return commands.show(where, dataset)
+
+
 @command(catalogue, "export")
 def export(*, out: Annotated[Path, typer.Option("--out", help="File to write.")], where: Where) -> Result:
     """Writes the catalogue as DCAT (JSON-LD)."""

@@ -30,6 +30,18 @@ def contract_diff(
     return work(where, old, new)
 
 
+@command(contract, "prove")
+def contract_prove(
+    old: Annotated[str, typer.Argument(help="File or digest of a contract.")],
+    new: Annotated[str, typer.Argument(help="File or digest of another one.")],
+    where: Where,
+) -> Result:
+    """Proves that a text is no looser, or shows a case that it allows anew; exit code 3 unless proven."""
+    from broker.commands.comparing import contract_prove as work
+
+    return work(where, old, new)
+
+
 @command(contract, "dry-run")
 def contract_dry_run(
     file: Path,

@@ -88,11 +88,19 @@ def _ask(blank: Blank) -> str:
 
 
 @command(contract, "lint")
-def contract_lint(file: Path, *, lang: Lang = "en") -> Result:
+def contract_lint(
+    file: Path,
+    *,
+    recipes: Annotated[
+        list[Path] | None,
+        typer.Option("--recipe", help="Bytes of a recipe, repeatable: does one whole run fit?"),
+    ] = None,
+    lang: Lang = "en",
+) -> Result:
     """Checks the text of a contract: what no pool should sign, and what its signers should know."""
     from broker.commands.contract_files import contract_lint as work
 
-    return work(file, lang=lang)
+    return work(file, recipes=recipes or (), lang=lang)
 
 
 @command(contract, "schema")
@@ -103,7 +111,9 @@ def contract_schema() -> Result:
     return work()
 
 
-@command(contract, "offer")
+@command(
+    contract, "offer", effect="the text in {file} is offered to its parties, who may sign it from then on"
+)
 def contract_offer(
     file: Path,
     recipes: Annotated[
@@ -125,7 +135,7 @@ def contract_offer(
     return commands_contract.contract_offer(where, file, recipes or [], annexes=annexes or (), prose=prose)
 
 
-@command(contract, "withdraw")
+@command(contract, "withdraw", effect="the round of negotiation {name} ends for all its parties", asks=True)
 def contract_withdraw(
     name: Annotated[
         str, typer.Argument(help="Id of the negotiation, or the digest of its open text (12 hex digits do).")

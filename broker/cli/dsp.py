@@ -20,7 +20,7 @@ counterparty = typer_group("Connectors that may talk to this broker.")
 dsp.add_typer(counterparty, name="counterparty")
 
 
-@command(counterparty, "add")
+@command(counterparty, "add", effect="connector {name} gets a new token; an older one of it ends")
 def counterparty_add(
     name: str,
     *,
@@ -49,7 +49,7 @@ def counterparty_list(where: Where) -> Result:
     return commands_dsp.counterparty_list(where)
 
 
-@command(counterparty, "remove")
+@command(counterparty, "remove", effect="the token of connector {name} ends at once", asks=True)
 def counterparty_remove(name: str, where: Where) -> Result:
     """Ends a connector's token at once; what it agreed stays."""
     from broker.commands import dsp as commands_dsp

@@ -26,7 +26,7 @@ def incident_list(where: Where) -> Result:
     return commands_incident.incident_list(where)
 
 
-@command(incident, "close")
+@command(incident, "close", effect="the incident of entry {index} is written down as dealt with: {reason}")
 def incident_close(
     index: Annotated[int, typer.Argument(min=0, help="Of its entry, as incident list shows it.")],
     *,

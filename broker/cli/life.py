@@ -17,15 +17,35 @@ if TYPE_CHECKING:
 __all__ = ["contract"]
 
 
-@command(contract, "lifecycle")
-def contract_lifecycle(digest: str, where: Where) -> Result:
+@command(contract, "status")
+def contract_status(digest: str, where: Where) -> Result:
     """Shows where a contract stands: halts, exits, its end, and every notice."""
     from broker.commands import life as commands_life
 
     return commands_life.contract_lifecycle(where, digest)
 
 
-@command(contract, "halt")
+@command(contract, "lifecycle", hidden=True)
+def contract_lifecycle(digest: str, where: Where) -> Result:
+    """The same as `contract status`."""
+    from broker.commands import life as commands_life
+
+    return commands_life.contract_lifecycle(where, digest)
+
+
+@command(contract, "resume", effect="nothing: a halt ends by the word of every contributor")
+def contract_resume(
+    digest: Annotated[str, typer.Argument(help="File or digest of a contract.")], where: Where
+) -> Result:
+    """Says whose word ends a halt: every contributor's, at their own nodes; the broker has none."""
+    from broker.commands import life as commands_life
+
+    return commands_life.contract_resume(where, digest)
+
+
+@command(
+    contract, "halt", effect="everything under {digest} stops until every contributor has resumed", asks=True
+)
 def contract_halt(
     digest: str,
     *,

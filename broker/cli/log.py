@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``iriai-broker log``, on the broker's host: how the log is, two ways out of a freeze, a new key."""
+"""``iriai-broker log``: how the log is, what is in it, a freeze, two ways out of it, a new key."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from broker.cli.options import Home, command, typer_group
 
 if TYPE_CHECKING:
     from broker.answers import Result
+    from broker.commands import Where
 
 __all__ = ["log"]
 
-log = typer_group("The log: how it is, how it is repaired or ended, its key. The broker is stopped for it.")
+log = typer_group("The log: what is in it, how it is, how it is frozen, repaired or ended.")
 
 Approvals = Annotated[
     list[Path] | None, typer.Option("--approval", help="From `log approve`; of two operators.")
@@ -30,9 +31,47 @@ def log_status(*, directory: Home) -> Result:
     return commands_log.log_status(directory)
 
 
-@command(log, "approve")
+@command(log, "entries")
+def log_entries(
+    *,
+    start: Annotated[
+        int | None, typer.Option("--from", min=0, help="First entry; without it, the newest.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=10_000, help="How many.")] = 50,
+    kind: Annotated[str | None, typer.Option("--type", help="Only of this type, as console.action.")] = None,
+    where: Where,
+) -> Result:
+    """Shows entries of the log as they were written."""
+    from broker.commands import log_reading
+
+    return log_reading.log_entries(where, start=start, count=count, kind=kind)
+
+
+@command(log, "verify")
+def log_verify(*, directory: Home) -> Result:
+    """Hashes the whole log again and compares it with its newest note; the broker may serve."""
+    from broker.commands import log_reading
+
+    return log_reading.log_verify(directory)
+
+
+@command(
+    log, "freeze", effect="the log takes nothing and signs nothing until two operators open it", asks=True
+)
+def log_freeze(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="A reason code, such as intrusion-suspected.")],
+    where: Where,
+) -> Result:
+    """Stops the log at once; one operator is enough. Reads go on; only `log repair` opens it again."""
+    from broker.commands import log_reading
+
+    return log_reading.log_freeze(where, reason=reason)
+
+
+@command(log, "approve", effect="your approval of the document in {document} is signed")
 def log_approve(
-    document: Annotated[Path, typer.Argument(help="What `log repair` or `log succeed` printed.")],
+    document: Annotated[Path, typer.Argument(help="What log repair, log succeed or key rotate printed.")],
     *,
     key: Annotated[Path, typer.Option("--key", help="Your operator key file.")],
 ) -> Result:
@@ -42,7 +81,12 @@ def log_approve(
     return commands_log.log_approve(document, key)
 
 
-@command(log, "repair")
+@command(
+    log,
+    "repair",
+    effect="what the bundle in {bundle} has and the log lost is put back, once two approved",
+    asks=True,
+)
 def log_repair(
     *,
     directory: Home,
@@ -55,7 +99,7 @@ def log_repair(
     return commands_log.log_repair(directory, bundle, approvals or [])
 
 
-@command(log, "succeed")
+@command(log, "succeed", effect="the log ends for good and {successor} goes on, once two approved", asks=True)
 def log_succeed(
     successor: Annotated[str, typer.Argument(metavar="NEW_ORIGIN", help="Name of the new log.")],
     *,
@@ -84,9 +128,15 @@ def log_succeed(
     )
 
 
-@command(log, "rotate-key")
-def log_rotate_key(*, directory: Home) -> Result:
-    """Makes a new key for the log; both sign for 30 days. A key that was stolen needs `log succeed`."""
+@command(
+    log,
+    "rotate-key",
+    effect="the log gets a new key once two operators approved it; the old one signs beside it for 30 days",
+    asks=True,
+    hidden=True,
+)
+def log_rotate_key(*, directory: Home, approvals: Approvals = None) -> Result:
+    """The same as `key rotate`. A key that was stolen needs `log succeed`."""
     from broker.commands import log as commands_log
 
-    return commands_log.log_rotate_key(directory)
+    return commands_log.log_rotate_key(directory, approvals or [])

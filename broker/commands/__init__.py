@@ -30,12 +30,13 @@ __all__ = ["Where"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Which broker a command talks to, and as whom."""
+    """Which broker a command talks to, and as whom; ``dry_run``: nothing that changes anything is sent."""
 
     directory: Path | None
     url: str | None
     tls_sha256: str | None
     key: Path | None
+    dry_run: bool = False
 
     def client(self) -> OperatorClient:
         """A connection to it.
@@ -51,7 +52,9 @@ class Where:
             )
         key = load_operator_key(self.key)
         target = target_of(self.directory, self.url, self.tls_sha256)
-        return OperatorClient(target, key=key, clock=SystemClock(), entropy=SystemEntropy())
+        return OperatorClient(
+            target, key=key, clock=SystemClock(), entropy=SystemEntropy(), dry_run=self.dry_run
+        )
 
 
 # --- on the broker's host ---
@@ -98,6 +101,7 @@ def init(
     database: str | None = None,
     private_database: str | None = None,
     database_owner: str | None = None,
+    config: Path | None = None,
 ) -> Result:
     """Makes a broker's folder, or completes it."""
     from broker.boot import initialise, parse_operators
@@ -114,6 +118,7 @@ def init(
         database=database,
         private_database=private_database,
         database_owner=database_owner,
+        config=config,
     )
     data = {
         "dir": str(directory),
@@ -190,7 +195,7 @@ def members(where: Where) -> Result:
         "NODE KEY",
         "APPROVED BY",
     )
-    empty = "nobody yet; iriai-broker invite --name … --country … --group … --key FILE"
+    empty = "nobody yet; iriai-broker invite create --name … --country … --group … --key FILE"
     return Result(data={"organisations": listed}, text=table(head, rows, empty=empty))
 
 
@@ -236,15 +241,6 @@ def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[
     return Result(
         data=done,
         text=(f"{org}: {plain(done['state'])}, approved by {plain(', '.join(done['approved_by']))}",),
-    )
-
-
-def revoke(where: Where, org: str, *, reason: str, left: bool = False) -> Result:
-    """Ends a membership."""
-    with where.client() as client:
-        done = client.post(f"/operator/organisations/{org}/revoke", {"reason": reason, "left": left})
-    return Result(
-        data=done, text=(f"{org}: {plain(done['state'])}; its node is put out and its key refused",)
     )
 
 
@@ -302,5 +298,24 @@ def status(where: Where) -> Result:
         + (", ".join(f"{plain(k)} {v}" for k, v in sorted(found["members"].items())) or "none")
         + f"; {sum(one['state'] == 'online' for one in found.get('nodes', ()))} online",
         f"runs         {found['runs']['open']} open of {found['runs']['all']}",
+        *_kept_up(found),
     )
     return Result(data=found, text=text)
+
+
+def _kept_up(found: dict[str, Any]) -> list[str]:
+    """What waits for people, and how old the backups are; nothing of a broker that does not say."""
+    lines = []
+    if "proposals" in found:
+        lines.append(
+            f"proposals    {found['proposals']} wait for a second person: iriai-broker proposal list"
+        )
+    if "backup" in found:
+        told = [
+            f"{words} {iso_s(ms) if ms is not None else 'never'}"
+            for words, ms in (("last", found["backup"]["last_ms"]), ("tested", found["backup"]["tested_ms"]))
+        ]
+        lines.append(f"backup       {', '.join(told)}")
+    if "version" in found:
+        lines.append(f"version      {plain(found['version'])}")
+    return lines

@@ -11,7 +11,9 @@ from broker.auditing.authority import stamped
 from broker.auditing.timestamps import text_of, trusted
 from broker.clock import SystemClock
 from broker.commands.contract_names import whole_digest
+from broker.commands.proposals import proposed
 from broker.errors import UsageError
+from broker.settings import Settings, settings_file
 from policies.encoding import b64
 from policies.identity import fingerprint, parse_key
 from policies.log.bundle_head import look
@@ -96,7 +98,8 @@ def audit_vectors(directory: Path, run: str, out: Path) -> Result:
     """Copies masked vectors, on the broker's host, within the contract's retention."""
     from broker.federation.secure.vectors import export
 
-    names = export(directory, run, out, SystemClock().now_ms())
+    folder = Settings.load(directory).dir if settings_file(directory).exists() else directory
+    names = export(folder, run, out, SystemClock().now_ms())
     return Result(
         data={"folder": str(out), "vectors": names},
         text=(
@@ -271,11 +274,14 @@ def auditor_revoke(where: Where, name: str, *, reason: str) -> Result:
     """Ends an auditor's access."""
     with where.client() as client:
         done = client.post(f"/operator/auditors/{name}/revoke", {"reason": reason})
-    return Result(data=done, text=(f"{plain(done['name'])}: revoked, with {done['grants_ended']} grants",))
+    text = [f"{plain(done['name'])}: revoked, with {done['grants_ended']} grants"]
+    if done.get("votes_on") is not None:
+        text.append(f"its witness votes on; next: iriai-broker witness remove {plain(done['votes_on'])}")
+    return Result(data=done, text=tuple(text))
 
 
 def auditor_witness(where: Where, statement: Path) -> Result:
-    """Registers the witness of an enrolled auditor.
+    """Registers the witness of an enrolled auditor, and proposes its vote.
 
     Raises:
         UsageError: No such file, or no JSON in it.
@@ -283,4 +289,8 @@ def auditor_witness(where: Where, statement: Path) -> Result:
     envelope = _envelope(statement, "iriai-verify witness --key FILE --statement FILE writes it")
     with where.client() as client:
         done = client.post("/witness/keys", {"statement": envelope})
-    return Result(data=done, text=(f"witness      of {plain(done['owner'])} counts from now on",))
+    if done["proposal"] is not None:
+        return proposed(done)
+    waits = "is known; an operator proposes its vote with the same command"
+    told = "counts" if done["votes"] else waits
+    return Result(data=done, text=(f"witness      of {plain(done['owner'])} {told}",))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from broker.answers import Result, plain, table
+from broker.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from broker.commands import Where
 
-__all__ = ["asked", "export", "search"]
+__all__ = ["asked", "export", "search", "show"]
 
 
 def asked(
@@ -53,6 +54,34 @@ def _words(row: Mapping[str, Any]) -> tuple[str, ...]:
         ", ".join(view["fields"]),
         view["quality"][7:19] if row["certified"] else "none in force",
     )
+
+
+def show(where: Where, name: str) -> Result:
+    """Shows one data set.
+
+    Raises:
+        UsageError: None of that name, or several owners have one.
+    """
+    org, _, dataset = name.rpartition("/")
+    with where.client() as client:
+        listed = client.get("/catalogue")["datasets"]
+    found = [
+        one for one in listed if one["dataset"] == dataset and org in {"", one["org"], one["legal_name"]}
+    ]
+    if len(found) != 1:
+        raise UsageError(
+            need="one data set, as NAME or ORG/NAME",
+            found=f"{len(found)} of that name",
+            remedy="iriai-broker catalogue list shows them",
+        )
+    one = found[0]
+    lines = [
+        f"{part:<18} {plain(', '.join(map(str, value)) if isinstance(value, list) else value)}"
+        for part, value in sorted(one["view"].items())
+    ]
+    certificate = "in force" if one["certified"] else "none in force"
+    text = (f"data set           {plain(one['dataset'])} of {plain(one['legal_name'])}", *lines)
+    return Result(data=one, text=(*text, f"certificate        {certificate}"))
 
 
 def export(where: Where, out: Path) -> Result:

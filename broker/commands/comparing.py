@@ -7,7 +7,7 @@ A contract is named by its file, or by its digest if this broker has it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.answers import Result, plain
 from broker.commands.contract_files import read_text
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.contract.amendment import Change, Verdict
 
-__all__ = ["contract_diff", "contract_dry_run"]
+__all__ = ["contract_diff", "contract_dry_run", "contract_of", "contract_prove"]
 
-_LOOSER = 3
+_LOOSER: Final = 3
+_PROVEN: Final = {
+    "tighter": "proven: every request that the new text allows, the old one allows too",
+    "looser": "the new text allows what the old one refuses, as in each case above",
+    "unknown": "no such request was found, and that there is none could not be proven",
+}
 
 
 def contract_diff(where: Where, old: str, new: str) -> Result:
@@ -35,7 +40,7 @@ def contract_diff(where: Where, old: str, new: str) -> Result:
     contract allows and the old one refuses; exit code 3 if it finds one, or if nobody could show that there
     is none.
     """
-    before, after = _contract(where, old), _contract(where, new)
+    before, after = contract_of(where, old), contract_of(where, new)
     changes = diff(before, after)
     verdict = None
     if not no_looser_by_order(before, after) and proves():
@@ -56,6 +61,29 @@ def contract_diff(where: Where, old: str, new: str) -> Result:
         lines.append("no prover here: install iriai[prove] for a request that shows what is looser")
     lines.append(_conclusion(changes) if no_looser else "LOOSER")
     return Result(data=data, text=tuple(lines), exit_code=0 if no_looser else _LOOSER)
+
+
+def contract_prove(where: Where, old: str, new: str) -> Result:
+    """What the prover finds: ``tighter``, ``looser`` with a request for each clause, or ``unknown``.
+
+    - tighter: there is no request that only the new text allows, and nothing is left to people's judgement.
+    - looser: a concrete request, which the evaluator decided both ways.
+    - unknown: neither; each clause says why nobody could show it.
+
+    Raises:
+        ProofMissingError: The prover is not installed.
+    """
+    before, after = contract_of(where, old), contract_of(where, new)
+    verdict = prove(before, after)
+    answer = "tighter" if verdict.no_looser else "looser" if verdict.witnesses else "unknown"
+    lines = [f"{one.clause}  {one.why}: {one.words}" for one in verdict.objections]
+    lines.append(f"{answer.upper()}: {_PROVEN[answer]}")
+    return Result(
+        data={"old": before.digest, "new": after.digest, "answer": answer, "verdict": verdict.to_json()},
+        text=tuple(plain(line) for line in lines),
+        plain_output=answer,
+        exit_code=0 if verdict.no_looser else _LOOSER,
+    )
 
 
 def contract_dry_run(where: Where, file: Path, *, against: str | None) -> Result:
@@ -99,7 +127,7 @@ def _conclusion(changes: tuple[Change, ...]) -> str:
     )
 
 
-def _contract(where: Where, name: str) -> Contract:
+def contract_of(where: Where, name: str) -> Contract:
     """The contract of a file or of a digest.
 
     Raises:

@@ -79,6 +79,7 @@ def contract_offer(
             f"negotiation  {plain(done['negotiation'] or 'none')}",
             f"waiting for  {_names(done['waiting_for'])}",
             f"sign by      {plain(done['sign_by'])}",
+            *_second_person(done),
         ),
         plain_output=str(done["digest"]),
     )
@@ -184,6 +185,19 @@ def _names(parties: Sequence[object]) -> str:
     return plain(", ".join(str(one) for one in parties)) or "nobody"
 
 
+def _second_person(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """That the text becomes final only with the word of the broker's second person, and how that is said."""
+    if row.get("approved") is not False or row["state"] != _OPEN:
+        return ()
+    name = row.get("proposal")
+    if name is None:
+        return ("approved     not by the broker's second person; next: offer it again, then approve it",)
+    return (
+        "approved     not yet by the broker's second person; it is not final without. Another operator:",
+        f"             iriai-broker proposal approve {plain(name)} --key FILE",
+    )
+
+
 def _head(digest: str, row: Mapping[str, Any] | None) -> tuple[str, ...]:
     if row is None:
         return (f"{digest}  replaced by a counter-offer",)
@@ -193,6 +207,7 @@ def _head(digest: str, row: Mapping[str, Any] | None) -> tuple[str, ...]:
         f"signed       {_names(row['signed'])}",
         f"waiting for  {_names(row['waiting_for'])}",
         f"sign by      {plain(row['sign_by'])}",
+        *_second_person(row),
         *(() if row["negotiation"] is None else ("", *_negotiation_lines(row))),
     )
 
@@ -211,6 +226,7 @@ def _negotiation_lines(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{short(plain(row['digest']))}: round {row['round']} of {plain(row['negotiation'])}, waiting for "
         + _names(row["waiting_for"]),
+        *_second_person(row),
         *table(_LANE_HEAD, lanes, empty="no lane"),
     )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain
@@ -15,6 +16,8 @@ from policies.contract import enforcement_map, load, plain_words
 from policies.contract.lint import finding_words, lint
 from policies.contract.render import LANGUAGES, LAW_ONLY, head_words
 from policies.ports import iso_s
+from policies.recipe import load as load_recipe
+from policies.robustness.whole_runs import runs_without_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.contract.lint import LintFinding
     from policies.ports import Clock
+    from policies.robustness.whole_runs import WithoutRoom
 
 __all__ = [
     "check_language",
@@ -31,6 +35,7 @@ __all__ = [
     "contract_show_file",
     "finding_lines",
     "read_text",
+    "room_lines",
     "too_late_lines",
     "word_lines",
 ]
@@ -63,14 +68,21 @@ def check_language(lang: str) -> str:
     return lang
 
 
-def contract_lint(file: Path, *, lang: str = "en", clock: Clock | None = None) -> Result:
+def contract_lint(
+    file: Path, *, recipes: Iterable[Path] = (), lang: str = "en", clock: Clock | None = None
+) -> Result:
     """Loads a contract and lists what the linter finds; exit code 3 if an error is among it.
+
+    With the recipes' files it also names those of which no whole run fits under the caps.
 
     Raises:
         ContractError: It does not load; the clause is named.
+        RecipeError: A file is no recipe.
+        UsageError: A recipe that the contract does not name.
     """
     contract = load(read_text(file))
     check_language(lang)
+    without = runs_without_room(contract, _plans(contract, recipes))
     findings = lint(contract)
     errors = sum(1 for one in findings if one.severity == "error")
     law_only = [one.clause for one in enforcement_map(contract) if one.label == LAW_ONLY]
@@ -83,16 +95,49 @@ def contract_lint(file: Path, *, lang: str = "en", clock: Clock | None = None) -
             "warnings": len(findings) - errors,
             "findings": [one.to_json() for one in findings],
             "too_late": bool(late),
+            "without_room": [asdict(one) for one in without],
             "clauses": total,
             "law_only": law_only,
         },
         text=(
             *finding_lines(findings, lang),
+            *room_lines(without, lang),
             *late,
             f"{contract.digest}{_colon(lang)}{_counts(errors, len(findings) - errors, lang)}",
             _law_only_line(law_only, total, lang),
         ),
         exit_code=_FAILED if errors else 0,
+    )
+
+
+def _plans(contract: Contract, files: Iterable[Path]) -> dict[str, dict[str, Any] | None]:
+    """The training plans of recipes, by their digests."""
+    loaded = [load_recipe(one.read_bytes()) for one in files]
+    named = {one.recipe_digest for one in contract.recipes}
+    strange = [one.digest for one in loaded if one.digest not in named]
+    if strange:
+        raise UsageError(
+            need="recipes with the digests " + ", ".join(sorted(named)),
+            found=", ".join(strange),
+            remedy="name the files that the contract was written for",
+        )
+    return {one.digest: one.plan_document for one in loaded}
+
+
+def room_lines(without: Iterable[WithoutRoom], lang: str = "en") -> tuple[str, ...]:
+    """Recipes of which no whole run fits; no finding of the linter, which knows no recipe's plan."""
+    form = (
+        "warning {clause} budget：必要 epsilon_total {total} の枠内で 1 実行、実際 {found}（{who}）。"
+        "対処 epsilon_total を上げるか、ε の小さい計画にする。"
+        "このままでは最初の実行が budget.exhausted で拒否される"
+        if lang == "ja"
+        else "warning {clause} budget: needs one whole run within epsilon_total {total}, "
+        "found {found} ({who}); raise epsilon_total, or take a plan of less epsilon: "
+        "the first run is refused (budget.exhausted)"
+    )
+    return tuple(
+        form.format(clause=one.clause, total=one.total, found=one.found, who=" ".join(one.parties))
+        for one in without
     )
 
 

@@ -5,17 +5,60 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.answers import Result
+from broker.answers import Result, plain
 from broker.errors import UsageError
 from broker.federation.occupying import while_stopped
 from broker.settings import Settings, database_url
+from broker.store import Store
 from broker.store.migrations import HEADS
 from broker.store.roles import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["migrate"]
+__all__ = ["check", "migrate", "upgrade"]
+
+
+def check(directory: Path) -> Result:
+    """Which schema each database has."""
+    from broker.doctor import databases
+    from broker.doctor.findings import looked
+
+    settings = Settings.load(directory)
+    found = looked(1, "doctor.migrations", lambda: databases.schema(settings))
+    text = (found.found,) if found.ok else (plain(found.found), f"remedy: {found.remedy}")
+    return Result(
+        data={"wanted": dict(HEADS), "ok": found.ok, "found": plain(found.found), "remedy": found.remedy},
+        text=text,
+        exit_code=0 if found.ok else _FAILED,
+    )
+
+
+def upgrade(directory: Path, *, owner: str | None, auditor: str | None) -> Result:
+    """Brings the databases to this program's schema.
+
+    Raises:
+        UsageError: A database of PostgreSQL, and nobody named its owner; or the reverse.
+        AlreadyRunningError: The broker serves just now.
+    """
+    settings = Settings.load(directory)
+    if settings.database_url is not None and owner is None:
+        raise UsageError(
+            need="--database-owner URL",
+            found="a database of PostgreSQL, whose tables the broker does not own",
+            remedy="name its URL for the owner of the tables",
+        )
+    return _upgraded(directory) if owner is None else migrate(directory, owner=owner, auditor=auditor)
+
+
+@while_stopped
+def _upgraded(directory: Path) -> Result:
+    settings = Settings.load(directory)
+    Store.open(settings.main_database, settings.private_database, settings.signer_path).close()
+    return Result(data={"revisions": dict(HEADS)}, text=(f"databases    at {', '.join(HEADS.values())}",))
+
+
+_FAILED = 3
 
 
 @while_stopped

@@ -103,6 +103,7 @@ def recipe_facts(slot: str, data: bytes) -> RecipeFacts:
         noise=plan.noise,
         epsilon=epsilon_text(plan.epsilon_rdp),
         honest_min=plan.honest_min,
+        plan=recipe.plan_document,
     )
 
 

@@ -5,7 +5,8 @@
 2. the answers that were written down;
 3. the parties: from a file, or the broker's active members and the broker itself;
 4. what is still blank: asked at a terminal, named on standard error without one;
-5. the text is filled in, loaded and linted: what has an error is not handed out.
+5. the text is filled in, loaded and linted: what has an error is not handed out. A recipe of which no whole
+   run fits under the caps is named.
 
 `contract_outline` tells the slots and the blanks of a template, without any of these.
 
@@ -15,12 +16,12 @@ Nothing is stored and nobody is told: the text is offered with ``iriai-broker co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain, table
 from broker.clock import SystemClock
-from broker.commands.contract_files import finding_lines, read_text, too_late_lines
+from broker.commands.contract_files import finding_lines, read_text, room_lines, too_late_lines
 from broker.commands.draft_sources import BROKER_BLANKS, enrolled, read_recipes, with_broker
 from broker.contracts.errors import LintError
 from broker.entropy import SystemEntropy
@@ -43,6 +44,7 @@ from policies.contract.templates import (
     read_parties,
 )
 from policies.encoding import new_id
+from policies.robustness.whole_runs import runs_without_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -145,12 +147,14 @@ def contract_new(
         raise _lint_error(findings)
     if draft.out is not None:
         draft.out.write_text(filled.text, "utf-8")
+    without = runs_without_room(contract, {one.digest: one.plan for one in recipes.values()})
     text = (
         f"contract     {contract.contract_id} from {template.name}: {plain(contract.title)}",
         f"digest       {contract.digest} (it changes with every change of a term)",
         *_completed(blanks, answers),
         *(f"assumed      {name} = {plain(value) or 'nothing'}" for name, value in filled.assumed.items()),
         *finding_lines(findings),
+        *room_lines(without),
         *too_late_lines(contract, clock or SystemClock()),
         "next: iriai-broker contract offer "
         + " --recipe ".join([str(draft.out or "FILE"), *["FILE"] * len(template.slots)])
@@ -164,6 +168,7 @@ def contract_new(
         "file": None if draft.out is None else str(draft.out),
         "assumed": dict(filled.assumed),
         "findings": [one.to_json() for one in findings],
+        "without_room": [asdict(one) for one in without],
     }
     return Result(data=data, text=text, plain_output=None if draft.out else filled.text.rstrip("\n"))
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from broker.answers import Result, plain, short, table
+from broker.commands.comparing import contract_of
 from broker.commands.contract_names import whole_digest
+from broker.errors import BrokerError
 
 if TYPE_CHECKING:
     from broker.commands import Where
 
-__all__ = ["contract_halt", "contract_lifecycle"]
+__all__ = ["ResumeNotOursError", "contract_halt", "contract_lifecycle", "contract_resume"]
 
 
 def contract_lifecycle(where: Where, name: str) -> Result:
@@ -29,6 +31,28 @@ def contract_halt(where: Where, name: str, *, code: str, clause: str | None, tex
         done = client.post(f"/operator/contracts/{digest}/halt", body)
         life = client.get(f"/contracts/{digest}/lifecycle")
     return Result(data=done, text=_shown(life), plain_output=str(done["notice"]))
+
+
+class ResumeNotOursError(BrokerError):
+    """A halt ends by the word of every contributor; the broker, also if it halted, has none."""
+
+    code = "contract.resume-not-ours"
+    exit_code = 4
+
+
+def contract_resume(where: Where, name: str) -> Result:
+    """Says why an operator cannot let a halted contract go on, and who can.
+
+    Raises:
+        ResumeNotOursError: Always, with the clause of the contract that was named.
+    """
+    contract = contract_of(where, name)
+    raise ResumeNotOursError(
+        clause=contract.halt.clause,
+        need="a resume by every contributor: " + ", ".join(one.party for one in contract.contributors),
+        found="an operator of the broker",
+        remedy=f"each of them at its own node: iriai-node contract resume {contract.digest}",
+    )
 
 
 def _shown(life: dict[str, Any]) -> tuple[str, ...]:

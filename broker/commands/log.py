@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``iriai-broker log`` does, on the broker's host: how the log is, two ways out of a freeze, a new key.
 
-A repair and a succession are told twice: without approvals, the command checks everything, changes nothing
-and prints the document that two operators sign; with both approvals it does exactly that. The broker is
-stopped meanwhile. A succession that was interrupted goes on when the command is repeated.
+A repair, a succession and a new key are told twice: without approvals, the command checks everything, changes
+nothing and prints the document that two operators sign; with both approvals it does exactly that. The broker
+is stopped meanwhile. A succession that was interrupted goes on when the command is repeated.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, select
 
 from broker.answers import Result, plain
+from broker.auth.people import find_person
 from broker.boot import initialise, load_keys, load_log_keys, log_key_files, policy_file
 from broker.clock import SystemClock
 from broker.entropy import SystemEntropy
@@ -67,8 +68,10 @@ class _House:
         """Names of active operators by their keys."""
         table = tables.operator
         with self.store.read() as session:
-            rows = session.execute(select(table.c.name, table.c.key).where(table.c.state == ACTIVE))
-            return {parse_key(row.key): row.name for row in rows}
+            rows = session.execute(select(table.c.name, table.c.key).where(table.c.state == ACTIVE)).all()
+            people = {row.name: find_person(session, row.name) for row in rows}
+        gone = {name for name, person in people.items() if person is not None and not person.active}
+        return {parse_key(row.key): row.name for row in rows if row.name not in gone}
 
     def writer(self) -> Writer:
         """The writer of this log; close it before the house."""
@@ -213,7 +216,8 @@ def log_succeed(
     databases: tuple[str, str | None] | None,
 ) -> Result:
     """Ends the log and begins another one; without approvals says what it would do."""
-    waiting = directory / _SUCCESSION
+    settings = Settings.load(directory, environ={})  # as the file says: it is written again below
+    waiting = settings.dir / _SUCCESSION
     if not waiting.exists():
         asked = _end(directory, successor, cause, approvals, databases)
         if asked is not None:
@@ -225,15 +229,15 @@ def log_succeed(
             found=successor,
             remedy="repeat that command",
         )
-    old = Settings.load(directory)
-    if old.origin != successor:
-        _put_aside(old, plan["predecessor"]["origin"])
+    if settings.origin != successor:
+        _put_aside(Settings.load(directory), plan["predecessor"]["origin"])
         main, private = plan["databases"] or (None, None)
-        changed = replace(old, origin=successor, database_url=main, private_db_url=private)
+        changed = replace(settings, origin=successor, database_url=main, private_db_url=private)
         changed.write()
     made = initialise(
-        directory,
-        url=old.public_url,
+        settings.dir,
+        config=settings.config,
+        url=settings.public_url,
         operators={name: parse_key(key) for name, key in plan["operators"].items()},
         clock=SystemClock(),
         entropy=SystemEntropy(),
@@ -247,7 +251,7 @@ def log_succeed(
             f"log          {successor} goes on",
             f"before       {before['origin']} with {before['size']} entries ({before['cause']})",
             f"operators    {', '.join(made.operators)}",
-            "next: members join again (iriai-broker invite) and compare the new key;",
+            "next: members join again (iriai-broker invite create) and compare the new key;",
             "      contracts name the old log, and are proposed anew",
         ),
         plain_output=made.log_vkey,
@@ -294,7 +298,7 @@ def _end(
         "operators": {name: f"ed25519:{key.hex()}" for key, name in operators.items()},
         "databases": None if databases is None else list(databases),
     }
-    replace_file(directory / _SUCCESSION, canonical(left))
+    replace_file(settings.dir / _SUCCESSION, canonical(left))
     return None
 
 
@@ -334,8 +338,12 @@ def _rename(path: Path, slug: str) -> None:
 
 
 @while_stopped
-def log_rotate_key(directory: Path) -> Result:
-    """Makes a new key for the log; the old one signs beside it for a while."""
+def log_rotate_key(directory: Path, approvals: Sequence[Path] = ()) -> Result:
+    """Gives the log a new key, once two operators approved it; the old one signs beside it for a while.
+
+    Without approvals the key file is made, which signs nothing yet, and the document is printed that names
+    it.
+    """
     with _opened(directory) as house:
         settings = house.settings
         path = settings.keys / f"log-{len(house.keys) + 1}.key"
@@ -345,24 +353,41 @@ def log_rotate_key(directory: Path) -> Result:
                 raise writer.frozen
             old = writer.vkeys[0]
             unused = next((key for key in house.keys if key.public not in _used(house.signer)), None)
-            new = unused or make_key(path, SystemEntropy())  # a crash may have left one
+            new = unused or make_key(path, SystemEntropy())  # of the first call, or a crash left one
             vkey = VerifierKey(settings.origin, new.public)
+            subject = _rotation(settings.origin, old, vkey)
+            if not approvals:
+                told = f"log          {settings.origin} gets the key {vkey.text()}"
+                return _asked(subject, {"old_vkey": old.text(), "new_vkey": vkey.text()}, (told,))
+            names = approvers(subject, _read(approvals), house.operators().get)
             before = _policy_text(house, writer.vkeys)
+            _record(writer, names, "key.rotate", subject)
             writer.submit(lambda _session, tx: tx.add(_rotated(old, vkey))).result()
             writer.use_key(new)
             text = _policy_text(house, writer.vkeys)
             writer.submit(lambda _session, tx: tx.add(_activated(text, before))).result()
         finally:
             writer.close()
-    replace_file(policy_file(directory), text.encode("ascii"))
+    replace_file(settings.policy, text.encode("ascii"))
     return Result(
-        data={"log_vkey": vkey.text(), "old_vkey": old.text(), "policy": digest(text.encode("ascii"))},
+        data={
+            "log_vkey": vkey.text(),
+            "old_vkey": old.text(),
+            "policy": digest(text.encode("ascii")),
+            "approved_by": list(names),
+        },
         text=(
+            f"approved by  {', '.join(names)}",
             f"old key      {old.text()} signs for {LOG_KEY_OVERLAP_DAYS} more days",
             "next: restart the broker; nodes take the new key up by themselves, auditors list both",
         ),
         plain_output=vkey.text(),
     )
+
+
+def _rotation(origin: str, old: VerifierKey, new: VerifierKey) -> bytes:
+    """What two operators sign: after one change of the key it is about nothing any more."""
+    return canonical({"action": "log.rotate-key", "log": origin, "old": old.text(), "new": new.text()})
 
 
 def _used(signer: Signer) -> set[bytes]:

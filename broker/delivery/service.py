@@ -20,7 +20,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete, insert, select
 
@@ -41,6 +41,10 @@ from policies.log.envelope import open_envelope
 from policies.ports import iso_s
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+
     from broker.contracts.service import Contracts
     from broker.log import LogTx
     from broker.store import Session, Store
@@ -84,16 +88,38 @@ class Delivery:
 
     # --- votes ---
 
-    def candidates(self, session: Session, caller: Member | Operator) -> list[dict[str, Json]]:
-        """Candidates of the caller's contracts. A member sees its own vote, an operator all."""
+    def candidate_rows(self, session: Session, caller: Member | Operator) -> list[Row[Any]]:
+        """Rows of every candidate of the caller's contracts, oldest first, by time, run and digest."""
         rows = session.execute(
-            select(candidate.c.digest, candidate.c.state, run.c.run_id, run.c.contract, run.c.recipe_digest)
+            select(
+                candidate.c.digest,
+                candidate.c.state,
+                run.c.run_id,
+                run.c.contract,
+                run.c.recipe_digest,
+                run.c.opened_ms,
+            )
             .join(run, run.c.run_id == candidate.c.run_id)
-            .order_by(run.c.opened_ms.desc())
-            .limit(LIST_ROWS)
+            .order_by(run.c.opened_ms, run.c.run_id, candidate.c.digest)
         ).all()
+        return self._of_caller(rows, caller)
+
+    def _of_caller(self, rows: Sequence[Any], caller: Member | Operator) -> list[Row[Any]]:
+        """Those rows whose contract is one of the caller's."""
+        theirs = {name: self._visible(name, caller) is not None for name in {row.contract for row in rows}}
+        return [row for row in rows if theirs[row.contract]]
+
+    def candidates(
+        self, session: Session, caller: Member | Operator, rows: Sequence[Row[Any]] | None = None
+    ) -> list[dict[str, Json]]:
+        """Candidates of the caller's contracts: these, or the newest.
+
+        A member sees its own vote, an operator all.
+        """
+        if rows is None:
+            rows = self.candidate_rows(session, caller)[-LIST_ROWS:]
         shown = []
-        for row in reversed(rows):
+        for row in rows:
             contract = self._visible(row.contract, caller)
             if contract is None:
                 continue
@@ -197,15 +223,22 @@ class Delivery:
 
     # --- releases ---
 
-    def releases(self, session: Session, caller: Member | Operator) -> list[dict[str, Json]]:
-        """Releases of the caller's contracts, oldest first."""
+    def release_rows(self, session: Session, caller: Member | Operator) -> list[Row[Any]]:
+        """Rows of every release of the caller's contracts, oldest first, by time, model and tier."""
         rows = session.execute(
             select(release, run.c.recipe_digest, run.c.recipe_id, run.c.run_id)
             .join(model, model.c.digest == release.c.model)
             .join(run, run.c.run_id == model.c.run_id)
-            .order_by(release.c.at_ms.desc(), release.c.model, release.c.tier)
-            .limit(LIST_ROWS)
+            .order_by(release.c.at_ms, release.c.model, release.c.tier)
         ).all()
+        return self._of_caller(rows, caller)
+
+    def releases(
+        self, session: Session, caller: Member | Operator, rows: Sequence[Row[Any]] | None = None
+    ) -> list[dict[str, Json]]:
+        """Releases of the caller's contracts, oldest first: these, or the newest."""
+        if rows is None:
+            rows = self.release_rows(session, caller)[-LIST_ROWS:]
         return [
             {
                 "model": row.model,
@@ -218,8 +251,7 @@ class Delivery:
                 "at_ms": row.at_ms,
                 "made_ms": made_ms(session, row.run_id),
             }
-            for row in reversed(rows)
-            if self._visible(row.contract, caller) is not None
+            for row in rows
         ]
 
     def statement(self, session: Session, name: str, caller: Member | Operator) -> bytes:

@@ -27,13 +27,16 @@ from policies.recipe import load as load_recipe
 from policies.rounds import need_of, too_few
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.contracts.service import Contracts
+    from broker.federation.outlook import Outlook
     from broker.store import Session
     from policies.contract import Contract, Finding
     from policies.contract.clauses import RecipeClause
     from policies.privacy import DpPlan
 
-__all__ = ["check_affordable", "rounds_left"]
+__all__ = ["check_affordable", "rounds_left", "whole_runs"]
 
 
 def check_affordable(
@@ -81,6 +84,45 @@ def rounds_left(session: Session, contract: Contract, clause: RecipeClause) -> i
             clause=clause.clause,
         )
     return clause.max_rounds - used
+
+
+def whole_runs(
+    session: Session,
+    contracts: Contracts,
+    contract: Contract,
+    clause: RecipeClause,
+    outlooks: Mapping[str, Outlook],
+) -> int | None:
+    """How many whole runs of a recipe still fit, one after the other; None without a privacy budget.
+
+    None fits exactly if the next one would be refused, by the same functions. Beyond that it is what is left
+    once open runs took all that they hold.
+
+    Args:
+        session: Of the main database.
+        contracts: Knows plans and seats.
+        contract: Whose caps.
+        clause: Of the recipe.
+        outlooks: What the parties have left.
+    """
+    plan = load_recipe(contracts.annex(session, contract, clause.recipe_digest)).plan
+    if plan is None:
+        return None
+    try:
+        check_affordable(session, contracts, contract, clause)
+        rounds = rounds_left(session, contract, clause)
+    except (BudgetExhaustedError, RefusedError):
+        return 0
+    seated = {one.party for one in contracts.seats(contract)} & set(clause.participants)
+    groups = {one.party: one.group for one in contract.contributors if one.party in seated}
+    left = {party: outlooks[party].runs_left(plan) for party in groups if party in outlooks}
+    by_rounds = -(-rounds * plan.steps_per_round // plan.steps)
+    need = need_of(contract, clause.recipe_digest)
+    for fits in sorted(set(left.values())):
+        over = {party for party, runs in left.items() if runs <= fits}
+        if too_few(groups, over, *need):
+            return max(min(fits, by_rounds), 1)
+    return max(by_rounds, 1)
 
 
 def _against(

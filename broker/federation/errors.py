@@ -18,6 +18,7 @@
       RunSupersededError      run.superseded            a successor rules; the run goes on under it
       RunDeclinedError        run.declined              members said no, too few are left; the run waits
       RunRejectedError        run.rejected              silos rejected models in a row; the run waits
+      RunPausedError          run.paused                an operator paused the run; it waits
 
 `FAILURES` are not exceptions: nothing that one node does raises in a round. `ABSENCES` are those of them in
 which nothing came.
@@ -45,6 +46,7 @@ __all__ = [
     "RunHaltedError",
     "RunLimitError",
     "RunNotAllowedError",
+    "RunPausedError",
     "RunRejectedError",
     "RunSupersededError",
     "RunUnknownError",
@@ -179,6 +181,14 @@ class RunRejectedError(RunError):
     """Silos rejected as many models in a row as the contract allows: the run waits for an operator."""
 
     code = "run.rejected"
+    exit_code = 75
+    http_status = 409
+
+
+class RunPausedError(RunError):
+    """An operator paused the run: it waits until one resumes it."""
+
+    code = "run.paused"
     exit_code = 75
     http_status = 409
 

@@ -9,7 +9,6 @@ its whole plan. What was spent under the versions that a contract superseded cou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import BigInteger, cast, func, select
@@ -26,35 +25,9 @@ if TYPE_CHECKING:
     from policies.contract import Contract
     from policies.privacy import DpPlan
 
-__all__ = ["Spent", "epsilon_after", "spent_by"]
+__all__ = ["epsilon_after"]
 
 OPEN_STATES = ("running", "judging")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """Noisy steps of one party under one contract, and what they come to."""
-
-    party: str
-    steps: int
-    rho_nano: int
-    epsilon: str
-
-
-def spent_by(session: Session, contracts: Contracts, contract: Contract, party: str) -> Spent:
-    """What a party really spent under a contract: only steps that were taken."""
-    order = _order(contract, party)
-    rows = _rows(session, contract, party)
-    rho = sum(
-        one.steps * _plan(session, contracts, one.contract, one.recipe).rho_step_nano(order=order)
-        for one in rows
-    )
-    return Spent(
-        party=party,
-        steps=sum(one.steps for one in rows),
-        rho_nano=rho,
-        epsilon=_epsilon(rho, contract, party, order),
-    )
 
 
 def epsilon_after(

@@ -4,6 +4,7 @@
 - **Halt**: an exchange that is under way is cut short, its attempt is settled without a model, and the run
   pauses: it gives its place among the active runs back, looks every `HALT_POLL_S` whether everybody has
   resumed, and goes on from its last settled attempt. Budget that nodes reserved or spent stays so.
+- **Pause** by an operator: the open attempt is settled as ever, then nobody is asked until ``run resume``.
 - **End** (terminated, or the term is over) and **exit** of a party whose update is in the run's model: the
   run is over, and its model is no candidate. Without that party another run gives another model.
 - **Successor**: a round ends under the contract that it was opened with, yet a halt or an exit under the
@@ -17,7 +18,8 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.contracts.lineage import final_successor, trained
-from broker.federation.errors import RunHaltedError, RunSupersededError
+from broker.federation.errors import RunHaltedError, RunPausedError, RunSupersededError
+from broker.runs.holding import held_since
 from policies.contract.lifecycle import HALTED, run_over
 from policies.limits import HALT_POLL_S
 from policies.ports import iso_s
@@ -92,10 +94,10 @@ class Standing:
         return named is not None and self._tools.contracts.get(named).recipe(recipe) is None
 
     def require_running(self, contract: Contract, session: Session | None = None) -> None:
-        """Returns unless a halt is in force.
+        """Returns unless a halt is in force, or an operator paused the run.
 
         Raises:
-            RunHaltedError: It is; the runner tries again once it is not.
+            RunHaltedError, RunPausedError: It is so; the runner tries again once it is not.
         """
         if self.halted(contract, session):
             raise RunHaltedError(
@@ -105,9 +107,26 @@ class Standing:
                 clause=contract.halt.clause,
             )
 
+        if self._paused(session):
+            raise RunPausedError(
+                need="a run that nobody paused",
+                found="one that an operator paused",
+                remedy=f"iriai-broker run resume {self._run}",
+            )
+
+    def _paused(self, session: Session | None) -> bool:
+        if session is not None:
+            return held_since(session, self._run) is not None
+        with self._tools.store.read() as own:
+            return self._paused(own)
+
     def stopped(self, contract: Contract, session: Session) -> bool:
-        """Whether no further attempt may be opened: a halt, or the end of the run."""
-        return self.halted(contract, session) or self._why_over(contract, session) is not None
+        """Whether no further attempt may be opened: a halt, a pause, or the end of the run."""
+        return self.halted(contract, session) or self._paused(session) or self.ended(contract, session)
+
+    def ended(self, contract: Contract, session: Session) -> bool:
+        """Whether nothing of the run may go on, ever."""
+        return self._why_over(contract, session) is not None
 
     def over(self, contract: Contract) -> bool:
         """Whether nothing of the run may go on, ever; says why."""

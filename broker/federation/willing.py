@@ -9,6 +9,7 @@
   within the run (`policies.rounds.FOR_GOOD`), said twice in a row by the same members, ends it.
 - A run that could not begin, because members said no, pauses likewise (`broker.federation.starting`).
 - A run whose models were rejected too often waits for an operator's ``run resume``, for as long as it takes.
+- One that an operator paused waits likewise (`broker.runs.holding`), whatever its state.
 - An operator's ``run stop`` ends a pause.
 - Everything is read from settled attempts: a broker that is started in a pause goes on waiting.
 """
@@ -23,6 +24,7 @@ from broker.federation.participants import participants
 from broker.federation.progress import progress
 from broker.federation.standing import Standing
 from broker.runs.course import course_of
+from broker.runs.holding import held_since
 from broker.runs.remedies import remedy_of
 from broker.runs.verdicts import pause_of, who_said
 from policies.limits import HALT_POLL_S, REFUSED_LOOK_S
@@ -103,10 +105,13 @@ def _left_ms(tools: Tools, run_id: str) -> int:
         now = progress(session, run_id, tools.contracts)
         start = pause_of(now.start) if not now.settled else None
         contract = tools.contracts.get(now.contract)
-        if now.stop_asked or Standing(tools, run_id).stopped(contract, session):
+        standing = Standing(tools, run_id)
+        if now.stop_asked or standing.halted(contract, session) or standing.ended(contract, session):
             return 0
-        if course_of(session, run_id).paused(contract):
+        if held_since(session, run_id) is not None:
             return REFUSED_LOOK_S * 1000  # until an operator's word, however long that takes
+        if course_of(session, run_id).paused(contract):
+            return REFUSED_LOOK_S * 1000
         if not now.declined and start is None:
             return 0
         recipe = load_recipe(tools.contracts.annex(session, contract, now.recipe))

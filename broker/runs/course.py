@@ -18,7 +18,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from broker.store.tables import log_entry
 from policies.encoding import digest
@@ -78,27 +78,31 @@ class Course:
 
 def course_of(session: Session, run_id: str) -> Course:
     """The course of a run, from its log."""
-    # few entries are verdicts, and thousands are the run's: coalesce keeps the index of runs out of it
     kinds = tuple(
         one.value for one in (EntryType.ROUND_JUDGED, EntryType.ROUND_CHOSEN, EntryType.SUM_WITHDRAWN)
     )
-    of_run = log_entry.c.type.in_(kinds) & (func.coalesce(log_entry.c.run, "") == run_id)
+    of_run = log_entry.c.type.in_(kinds) & (log_entry.c.run == run_id)  # by the index of both
     query = select(log_entry.c.idx, log_entry.c.type, log_entry.c.round, log_entry.c.body).order_by(
         log_entry.c.idx
     )
     verdicts = session.execute(query.where(of_run)).all()
-    words = [] if not verdicts else _resumed(session, run_id, since=verdicts[0].idx)
+    accepted = [
+        None
+        if row.type == EntryType.SUM_WITHDRAWN.value
+        else _accepted(row.type, json.loads(row.body)["pub"])
+        for row in verdicts
+    ]
+    # an operator's word changes nothing where nothing was rejected, and is looked for among all actions
+    words = _resumed(session, run_id, since=verdicts[0].idx) if False in accepted else []
     course = Course()
-    for row in verdicts:
+    for row, stands in zip(verdicts, accepted, strict=True):
         if any(at < row.idx for at in words):
             words = [at for at in words if at > row.idx]
             course = replace(course, rejections=0)
         if row.type == EntryType.SUM_WITHDRAWN.value:
             course = course.without(row.round)
-            continue
-        accepted = _accepted(row.type, json.loads(row.body)["pub"])
-        if accepted is not None:
-            course = course.after(row.round, accepted=accepted)
+        elif stands is not None:
+            course = course.after(row.round, accepted=stands)
     return replace(course, rejections=0) if words else course
 
 
@@ -116,6 +120,8 @@ def _resumed(session: Session, run_id: str, *, since: int) -> list[int]:
     about = digest(run_id.encode())
     found = []
     for row in session.execute(query):
+        if about.encode() not in row.body:  # few of thousands are about this run, and need be read
+            continue
         pub = json.loads(row.body)["pub"]
         if (pub["action"], pub["subject"]) == (RESUME, about):
             found.append(row.idx)

@@ -4,7 +4,7 @@
 RunError
   RecipeUnknownError    run.recipe-unknown    the contract has no recipe of this id
   RunClosedError        run.closed            the run is over: there is nothing to stop
-  RunNotPausedError     run.not-paused        no rejected models keep the run waiting
+  RunNotPausedError     run.not-paused        neither an operator nor rejected models keep the run waiting
   TooFewSeatsError      run.too-few           fewer independent groups than the contract asks for are
   members now
 """
@@ -40,7 +40,7 @@ class TooFewSeatsError(RunError):
 
 
 class RunNotPausedError(RunError):
-    """The run does not wait for an operator's word: its models were not rejected so often, or it is over."""
+    """The run does not wait for an operator's word: nobody paused it, its models stand, or it is over."""
 
     code = "run.not-paused"
 

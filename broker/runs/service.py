@@ -7,6 +7,8 @@
 - A run that is not closed shows as ``suspended`` while its contract is halted, and while it waits because
   members said no and too few are left; then ``waiting`` says until when and, to operators, for whom and by
   which code. An operator may stop it; ``stopping`` says so until its open round is closed.
+- An operator may pause a run (`Runs.pause`): its open round is closed, then it asks nobody; ``paused`` says
+  since when (`broker.runs.holding`).
 - Where silos rejected as many models in a row as the contract allows, it is ``suspended`` too until an
   operator lets it go on (`Runs.resume`); ``rejected`` says so (`broker.runs.course`).
 - Operators see who is ``out`` of a run, and by which incident: what its node signed, no audit would accept
@@ -21,10 +23,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, tuple_, update
 
 from broker.contracts.errors import NotPartyError
 from broker.contracts.queries import OWN_BUDGET
@@ -33,6 +36,7 @@ from broker.membership.records import console_action
 from broker.runs.course import RESUME, course_of
 from broker.runs.ending import why_it_ended
 from broker.runs.errors import RecipeUnknownError, RunClosedError, RunNotPausedError, TooFewSeatsError
+from broker.runs.holding import CONTINUE, PAUSE, held_since
 from broker.runs.incidents import incidents_of
 from broker.runs.presence import away_of, short_of
 from broker.runs.remedies import remedy_of
@@ -42,13 +46,15 @@ from broker.store.tables import round_, run
 from policies.contract import Decision, Outcome, TrainRound, evaluate
 from policies.contract.errors import NotExecutedError, RefusedError
 from policies.contract.findings import HOUR_MS
-from policies.encoding import Json, digest, new_id
+from policies.encoding import Json, digest, digest_of, new_id
 from policies.limits import LIST_ROWS
 from policies.log.entries import EntryType, Event
 from policies.recipe import load as load_recipe
 from policies.rounds import need_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import RowMapping
 
     from broker.contracts.queries import Asked, Queries
@@ -61,10 +67,12 @@ if TYPE_CHECKING:
     from policies.contract.clauses import RecipeClause
     from policies.ports import Clock, Entropy
 
-__all__ = ["RUNNING", "SUSPENDED", "Runs", "Shown"]
+__all__ = ["RUNNING", "SUSPENDED", "Place", "Runs", "Shown"]
 
 RUNNING: Final = "running"
 SUSPENDED: Final = "suspended"
+Place = tuple[int, str]
+"""Where a run stands in the order of lists: when it was opened, and its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,7 @@ class Runs:
 
         Raises:
             NotExecutedError: Somebody has not signed.
-            ExpiredError: The contract's term has not begun, or is over.
+            NotBegunError, ExpiredError: The contract's term has not begun, or is over.
             HaltedError: Somebody halted the contract.
             RefusedError: The contract has ended.
             RecipeUnknownError: The contract has no such recipe.
@@ -217,10 +225,34 @@ class Runs:
         tx.add(console_action(operator, "run.stop", subject=digest(run_id.encode()), request=request))
         return {"run": run_id, "contract": row["contract"], "state": row["state"], "stopping": True}
 
+    def pause(
+        self, session: Session, tx: LogTx, *, run_id: str, operator: Operator, request: str
+    ) -> dict[str, Json]:
+        """Lets a run ask nobody once its open round is closed, until an operator resumes it.
+
+        Raises:
+            NotPartyError: No such run.
+            RunClosedError: It is over already, or about to be.
+        """
+        row = session.execute(select(run).where(run.c.run_id == run_id)).mappings().first()
+        if row is None:
+            raise _no_run(run_id)
+        if row["outcome"] is not None or row["state"] != RUNNING or row["stop_ms"] is not None:
+            raise RunClosedError(
+                need="a run that trains, or waits",
+                found="one that an operator ended" if row["stop_ms"] else f"{row['outcome'] or row['state']}",
+                remedy=f"nothing; iriai-broker run show {run_id}",
+            )
+        if held_since(session, run_id) is None:
+            tx.add(console_action(operator, PAUSE, subject=digest(run_id.encode()), request=request))
+        return {"run": run_id, "contract": row["contract"], "state": row["state"], "paused": True}
+
     def resume(
         self, session: Session, tx: LogTx, *, run_id: str, operator: Operator, request: str
     ) -> dict[str, Json]:
-        """Lets a run go on that waits because silos rejected models: somebody looked, and answers for it.
+        """Lets a run go on that an operator paused, or that waits because silos rejected models.
+
+        In the second case somebody looked, and answers for it.
 
         Raises:
             NotPartyError: No such run.
@@ -229,14 +261,19 @@ class Runs:
         row = session.execute(select(run).where(run.c.run_id == run_id)).mappings().first()
         if row is None:
             raise _no_run(run_id)
-        paused = course_of(session, run_id).paused(self._contracts.get(row["contract"]))
-        if row["outcome"] is not None or not paused:
+        rejected = course_of(session, run_id).paused(self._contracts.get(row["contract"]))
+        held = held_since(session, run_id) is not None
+        if row["outcome"] is not None or not (rejected or held):
             raise RunNotPausedError(
-                need="a run that waits because its models were rejected",
+                need="a run that an operator paused, or that waits because its models were rejected",
                 found=f"{row['outcome'] or row['state']}",
                 remedy=f"nothing; iriai-broker run show {run_id}",
             )
-        tx.add(console_action(operator, RESUME, subject=digest(run_id.encode()), request=request))
+        subject = digest(run_id.encode())
+        words = (*([CONTINUE] * held), *([RESUME] * rejected))
+        for number, word in enumerate(words):
+            once = request if not number else digest_of([request, word])
+            tx.add(console_action(operator, word, subject=subject, request=once))
         return {"run": run_id, "contract": row["contract"], "state": row["state"], "resumed": True}
 
     def show(self, session: Session, run_id: str, caller: Member | Operator) -> Shown:
@@ -293,21 +330,79 @@ class Runs:
 
     def list_for(self, session: Session, caller: Member | Operator) -> list[Shown]:
         """The newest runs of the caller's contracts, oldest first."""
-        rows = session.execute(select(run).order_by(run.c.opened_ms.desc()).limit(LIST_ROWS)).mappings().all()
-        shown = []
-        for row in reversed(rows):
-            try:
-                contract = self._contracts.for_caller(row["contract"], caller)
-            except NotPartyError:
-                continue
-            shown.append(self._view(session, contract, row, caller))
-        return shown
+        return self.page(session, caller)[0][::-1]
+
+    def rows_of(self, session: Session, caller: Member | Operator) -> list[RowMapping]:
+        """Rows of every run of the caller's contracts, oldest first, by time and id."""
+        query = select(run).order_by(run.c.opened_ms, run.c.run_id)
+        if not isinstance(caller, Operator):
+            query = query.where(run.c.contract.in_(self._own(session, caller)))
+        return list(session.execute(query).mappings())
+
+    def shown(self, session: Session, rows: Iterable[RowMapping], caller: Member | Operator) -> list[Shown]:
+        """What the caller sees of these runs of their contracts."""
+        contracts = self._contracts
+        return [
+            self._view(session, contracts.read_in(session, one["contract"]), one, caller, lean=True)
+            for one in rows
+        ]
+
+    def page(
+        self,
+        session: Session,
+        caller: Member | Operator,
+        *,
+        after: Place | None = None,
+        limit: int = LIST_ROWS,
+        contract: str | None = None,
+        closed: bool | None = None,
+    ) -> tuple[list[Shown], Place | None]:
+        """A page of the caller's runs, newest first, and the place after which the next one begins.
+
+        Args:
+            session: To read with.
+            caller: Whose contracts they are of; operators see all.
+            after: Place of the last run of the page before.
+            limit: Runs of a page.
+            contract: Only runs under this contract.
+            closed: Only runs that are closed, or only those that are not.
+        """
+        wanted = [] if after is None else [tuple_(run.c.opened_ms, run.c.run_id) < tuple_(*after)]
+        if contract is not None:
+            wanted.append(run.c.contract == contract)
+        if not isinstance(caller, Operator):
+            wanted.append(run.c.contract.in_(self._own(session, caller)))
+        if closed is not None:
+            wanted.append(run.c.outcome.is_not(None) if closed else run.c.outcome.is_(None))
+        newest = select(run).order_by(run.c.opened_ms.desc(), run.c.run_id.desc()).limit(limit + 1)
+        rows = session.execute(newest.where(*wanted)).mappings().all()
+        shown = self.shown(session, rows[:limit], caller)
+        last = rows[limit - 1] if len(rows) > limit else None
+        return shown, None if last is None else (last["opened_ms"], last["run_id"])
+
+    def _own(self, session: Session, member: Member) -> list[str]:
+        """Contracts with runs that a member is a party of."""
+        found = []
+        for name in session.scalars(select(run.c.contract).distinct()).all():
+            with contextlib.suppress(NotPartyError):
+                found.append(self._contracts.for_caller(name, member).digest)
+        return found
 
     def _view(
-        self, session: Session, contract: Contract, row: RowMapping, caller: Member | Operator
+        self,
+        session: Session,
+        contract: Contract,
+        row: RowMapping,
+        caller: Member | Operator,
+        *,
+        lean: bool = False,
     ) -> Shown:
-        """What the caller may see of a run, with the decisions about it."""
-        rounds = _rounds(session, row["run_id"])
+        """What the caller may see of a run, with the decisions about it.
+
+        ``lean``: without the rounds, where the line of a run that is closed says nothing of them.
+        """
+        open_to = isinstance(caller, Operator) or contract.queries is None
+        rounds = () if lean and open_to and row["outcome"] is not None else _rounds(session, row["run_id"])
         if isinstance(caller, Operator) or contract.queries is None:
             whole = isinstance(caller, Operator)
             return Shown(body=self._line(session, contract, row, rounds, whole=whole), rounds=rounds)
@@ -341,7 +436,8 @@ class Runs:
         halted = row["outcome"] is None and bool(self._contracts.life(contract, session).halts)
         waiting = self._waiting(contract, row, rounds, whole=whole)
         rejected = self._rejected(session, contract, row, whole=whole)
-        suspended = halted or waiting is not None or rejected is not None
+        paused_ms = held_since(session, row["run_id"]) if row["outcome"] is None else None
+        suspended = halted or waiting is not None or rejected is not None or paused_ms is not None
         there = self._there(session, contract, row, rounds) if whole else {}
         return there | {
             "run": row["run_id"],
@@ -355,6 +451,7 @@ class Runs:
             "opened_ms": row["opened_ms"],
             "outcome": row["outcome"],
             "stopping": row["outcome"] is None and row["stop_ms"] is not None,
+            "paused_ms": paused_ms,
             "waiting": waiting,
             "rejected": rejected,
         }
@@ -381,8 +478,10 @@ class Runs:
         self, session: Session, contract: Contract, row: RowMapping, *, whole: bool
     ) -> dict[str, Json] | None:
         """Why a run waits for an operator's word; None if it does not."""
+        if row["outcome"] is not None or row["stop_ms"]:
+            return None
         course = course_of(session, row["run_id"])
-        if row["outcome"] is not None or row["stop_ms"] or not course.paused(contract):
+        if not course.paused(contract):
             return None
         found: dict[str, Json] = {"rounds": course.rejections, "stands": course.stands}
         remedy = f"find out why; then iriai-broker run resume {row['run_id']}, or run stop"
@@ -446,7 +545,8 @@ def _may_begin(contract: Contract, state: ContractState) -> None:
     """Judges what the run's first round would be asked of the contract as such, whoever takes part.
 
     Raises:
-        RefusedError: With the clause; `ExpiredError` outside the term, `HaltedError` under a halt.
+        RefusedError: With the clause; `NotBegunError` and `ExpiredError` outside the term, `HaltedError`
+            under a halt.
     """
     asked = TrainRound(**dict.fromkeys(field.name for field in fields(TrainRound)))
     judged = evaluate(contract, state, asked)

@@ -47,10 +47,15 @@ class Figures(NamedTuple):
 
 def dp_event(plan: DpPlan | EvalPlan) -> dp_accounting.DpEvent:
     """The plan as an accounting event: the same fields that make its sampler and its noise."""
+    return _event(*_numbers(plan))
+
+
+def _numbers(plan: DpPlan | EvalPlan) -> tuple[float | None, float, int]:
+    """Sampling probability, noise multiplier and steps."""
     from policies.privacy.plan import DpPlan
 
     q = float(plan.sampling_prob) if isinstance(plan, DpPlan) else None
-    return _event(q, float(plan.noise_multiplier), plan.steps)
+    return q, float(plan.noise_multiplier), plan.steps
 
 
 def _event(q: float | None, sigma: float, steps: int) -> dp_accounting.DpEvent:
@@ -64,7 +69,12 @@ def _event(q: float | None, sigma: float, steps: int) -> dp_accounting.DpEvent:
 
 def epsilon_pld(plan: DpPlan | EvalPlan) -> float:
     """Epsilon of all steps at the plan's delta by privacy loss distributions, relation ``zero-out``."""
-    return _pld(dp_event(plan), float(plan.delta))
+    return _epsilon_pld(*_numbers(plan), float(plan.delta))
+
+
+@lru_cache(maxsize=64)  # half a second each, and pages ask again and again
+def _epsilon_pld(q: float | None, sigma: float, steps: int, delta: float) -> float:
+    return _pld(_event(q, sigma, steps), delta)
 
 
 def is_too_weak(plan: DpPlan | EvalPlan) -> bool:
@@ -103,4 +113,4 @@ def second_figures(*, q: float, sigma: float, steps: int, delta: float) -> Figur
 
     event = _event(q, sigma, steps)
     accountant = RdpAccountant(orders=ORDERS, neighboring_relation=dpa.NeighboringRelation.REPLACE_SPECIAL)
-    return Figures(_pld(event, delta), float(accountant.compose(event).get_epsilon(delta)))
+    return Figures(_epsilon_pld(q, sigma, steps, delta), float(accountant.compose(event).get_epsilon(delta)))

@@ -92,6 +92,7 @@ class FlowerEngine:
         self._store = FileObjectStore(state_dir / "fleet-objects")
         self._state, app = names.make_state(self._store)
         self._tables = FleetTables()
+        self._suspended: dict[NodeId, NodeRecord] = {}
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fleet")
         self._beats: dict[int, asyncio.Task[None]] = {}
         self._kept: dict[int, list[Reply]] = {}
@@ -130,6 +131,12 @@ class FlowerEngine:
             return
         if known is not None:
             raise _taken()
+        held = self._suspended.get(node)
+        if held is not None and held.fleet_key == fleet_key:
+            held.public_key = key  # others may have said another one meanwhile
+            self._tables.by_fleet_id[held.fleet_id] = held
+            self._tables.by_node[node] = self._suspended.pop(node)
+            return
         try:
             fleet_id = names.create_node(self._state, fleet_key)
         except ValueError as error:
@@ -149,19 +156,31 @@ class FlowerEngine:
         if record is not None:
             record.public_key = key
 
+    def suspend(self, node: NodeId) -> None:
+        """Puts a node out as `revoke` does, until it is enrolled again with the same fleet key."""
+        record = self._put_out(node)
+        if record is not None:
+            self._suspended[node] = record
+
     def revoke(self, node: NodeId) -> None:
         """Puts a node out: its next call is 401, a held one ends, open requests fail.
 
         An unknown node is no error.
         """
+        record = self._put_out(node) or self._suspended.pop(node, None)
+        if record is not None:
+            self._state.delete_node(names.NOOP_FLWR_AID, record.fleet_id)
+
+    def _put_out(self, node: NodeId) -> NodeRecord | None:
+        """Takes a node off the tables; what was open with it has failed."""
         record = self._tables.by_node.pop(node, None)
         if record is None:
-            return
-        self._state.delete_node(names.NOOP_FLWR_AID, record.fleet_id)
+            return None
         del self._tables.by_fleet_id[record.fleet_id]
         record.wake.set()
         for instruction in list(self._tables.of(record)):
             self._settle(instruction, Failure(node=node, code="engine.revoked"))
+        return record
 
     def online(self) -> frozenset[NodeId]:
         """Nodes that would answer now."""
