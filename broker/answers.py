@@ -6,6 +6,8 @@
   standard error.
 - Without ``--json``, a command that makes one thing to hand on (an invitation, a digest) prints it alone on
   standard output.
+- Colour only repeats what words say. It is for terminals; ``NO_COLOR`` takes it away, ``FORCE_COLOR`` gives
+  it.
 - Text that another party wrote is shown with its control characters escaped.
 """
 
@@ -24,9 +26,10 @@ from policies.errors import IriaiError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Result", "finish", "plain", "short", "table"]
+__all__ = ["Result", "coloured", "finish", "plain", "short", "table"]
 
 _SCHEMA = "1"
+_COLOURS = {"red": "31", "green": "32"}
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -52,6 +55,19 @@ def plain(text: object) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(text)
     )
+
+
+def coloured(text: str, colour: str) -> str:
+    """Text for standard error in ``red`` or ``green``, where colours are wanted."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if _wants_colour() else text
+
+
+def _wants_colour() -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stderr.isatty() and os.environ.get("TERM") not in {None, "dumb"}
 
 
 def short(digest: str) -> str:
@@ -115,7 +131,7 @@ class FileTroubleError(IriaiError):
 def _refuse(error: IriaiError, *, as_json: bool) -> int:
     fields = {key: plain(value) if value is not None else None for key, value in error.as_dict().items()}
     clause = f" [clause {fields['clause']}]" if fields["clause"] else ""
-    print(f"{fields['code']}{clause}", file=sys.stderr)  # noqa: T201
+    print(f"{coloured(str(fields['code']), 'red')}{clause}", file=sys.stderr)  # noqa: T201
     for name in ("need", "found", "remedy"):
         print(f"  {name + ':':<8}{fields[name]}", file=sys.stderr)  # noqa: T201
     if as_json:

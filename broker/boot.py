@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, insert, select
 
+from broker.acts.service import Acts
+from broker.auth.people import enrol_operator
 from broker.errors import AlreadyInitialisedError, NotInitialisedError, UsageError
 from broker.keyfiles import load_key, make_key, read_private, replace_file, write_private
 from broker.log import LogTx, Writer
 from broker.membership.directory import ACTIVE
 from broker.membership.records import key_added
 from broker.services import BrokerKeys, Services
-from broker.settings import Settings, database_url
+from broker.settings import Settings, database_url, settings_file
 from broker.store import Session, Store, holds_log
 from broker.store.roles import prepare
 from broker.store.tables import log_entry, operator
@@ -117,8 +119,9 @@ def initialise(
     database: str | None = None,
     private_database: str | None = None,
     database_owner: str | None = None,
+    config: Path | None = None,
 ) -> Initialised:
-    """Makes a broker in a folder, or completes it.
+    """Makes a broker in a folder, or completes it; ``config`` puts its settings file elsewhere.
 
     1. the URL and, if given, the operator's own certificate fit; 2. settings that are there say the same;
     3. keys and certificate, where they are missing; 4. settings; 5. databases, for which the owner of the
@@ -135,14 +138,21 @@ def initialise(
     host, port = split_url(url)
     own = check_own(url, tls[0].read_bytes(), read_private(tls[1]), clock=clock) if tls is not None else None
     year = from_ms(clock.now_ms()).astimezone(dt.UTC).year
-    wanted = Settings(
-        dir=directory,
-        public_url=url.rstrip("/"),
-        origin=origin or f"{host}:{port}/log/{year}a",
-        listen_host=listen_host or _listen_on(host),
-        listen_port=port,
-        database_url=database,
-        private_db_url=private_database,
+    wanted = Settings.new(
+        config or directory,
+        options={
+            "dir": str(directory.absolute()) if config is not None else None,
+            "public_url": url.rstrip("/"),
+            "origin": origin,
+            "listen_host": listen_host,
+            "database_url": database,
+            "private_db_url": private_database,
+        },
+        defaults={
+            "origin": f"{host}:{port}/log/{year}a",
+            "listen_host": _listen_on(host),
+            "listen_port": port,
+        },
     )
     # 2.
     given = {"origin": origin, "database_url": database, "private_db_url": private_database}
@@ -206,7 +216,7 @@ def _check_owner(settings: Settings, owner: str | None) -> None:
 
 
 def _same(wanted: Settings, names: Iterable[str]) -> Settings:
-    found = Settings.load(wanted.dir)
+    found = Settings.load(wanted.file)
     for name in names:
         here, asked = getattr(found, name), getattr(wanted, name)
         if here != asked:
@@ -269,7 +279,8 @@ def _begin_log(
                 threaded=False,
             )
             first = _genesis(keys, log_key, predecessor) if empty else ()
-            writer.submit(lambda session, tx: _first(session, tx, first, missing)).result()
+            now_ms = clock.now_ms()
+            writer.submit(lambda session, tx: _first(session, tx, first, missing, now_ms)).result()
             writer.close()
         return tuple(sorted({*known, *missing}))
     finally:
@@ -302,18 +313,20 @@ def _genesis(
     )
 
 
-def _first(session: Session, tx: LogTx, first: tuple[Event, ...], operators: Mapping[str, bytes]) -> None:
+def _first(
+    session: Session, tx: LogTx, first: tuple[Event, ...], operators: Mapping[str, bytes], now_ms: int
+) -> None:
     for event in first:
         tx.add(event)
     for name, key in sorted(operators.items()):
         session.execute(insert(operator).values(name=name, key=key_text(key), state=ACTIVE))
+        enrol_operator(session, name, now_ms)
         tx.add(key_added("operator", "ed25519", key, shown=key_text(key)))
 
 
 def log_key_files(settings: Settings) -> list[Path]:
     """Key files of the log: the first key's, then one for each time that it changed."""
-    later = settings.keys.glob("log-[0-9]*.key")
-    return [settings.keys / "log.key", *sorted(later, key=lambda path: int(path.stem.removeprefix("log-")))]
+    return settings.log_keys
 
 
 def load_log_keys(settings: Settings) -> list[SigningKey]:
@@ -328,16 +341,16 @@ def load_log_keys(settings: Settings) -> list[SigningKey]:
 def open_services(
     directory: Path, *, clock: Clock, entropy: Entropy, engine: Fleet, threaded: bool = True
 ) -> Services:
-    """Opens the broker of a folder; nothing is served yet.
+    """Opens the broker of a folder, or of a settings file; nothing is served yet.
 
     Raises:
         NotInitialisedError: No broker in it.
         SettingsError, KeyFileError, StoreError: It is not in order.
     """
-    if not (directory / "broker.toml").exists():
+    if not settings_file(directory).exists():
         raise NotInitialisedError(
             need=f"a broker in {directory}",
-            found="no broker.toml",
+            found=f"no {settings_file(directory).name}",
             remedy=f"iriai-broker init --dir {directory} --url https://host:port --operator name=ed25519:…",
         )
     settings = Settings.load(directory)
@@ -357,7 +370,9 @@ def open_services(
         )
         newest, *older = (key.text() for key in writer.vkeys)
         keys = replace(keys, log_vkey=newest, older_log_vkeys=tuple(older))
-        return Services(settings, clock, entropy, writer, engine, keys, store=store)
+        services = Services(settings, clock, entropy, writer, engine, keys, store=store)
+        services.acts = Acts(services)
+        return services  # noqa: TRY300  what fails before closes the store
     except BaseException:
         store.close()
         raise

@@ -14,3 +14,7 @@ class SystemClock:
     def now_ms(self) -> int:
         """Milliseconds since 1970-01-01T00:00:00Z."""
         return time.time_ns() // 1_000_000
+
+    def pause_ms(self, milliseconds: int) -> None:
+        """Returns after so many milliseconds (`policies.ports.Timer`)."""
+        time.sleep(milliseconds / 1000)

@@ -25,7 +25,7 @@ from broker.errors import (
     answered,
 )
 from broker.keyfiles import KeyFileError, load_key
-from broker.settings import Settings
+from broker.settings import Settings, settings_file
 from broker.tls import split_url
 from policies.encoding import canonical
 from policies.errors import WeakKeyError
@@ -38,11 +38,20 @@ if TYPE_CHECKING:
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
-__all__ = ["OperatorClient", "Target", "load_operator_key", "target_of"]
+__all__ = [
+    "NotSentError",
+    "OperatorClient",
+    "Target",
+    "leaf_of",
+    "load_operator_key",
+    "pinned",
+    "target_of",
+]
 
 _API = "/api/v1"
 _TIMEOUT_S = 60.0
 _CHUNK = 1024 * 1024
+_SIGNED = frozenset({"signature", "signatures", "sig", "envelope", "approval", "dsse"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +66,7 @@ def target_of(directory: Path | None, url: str | None, tls_sha256: str | None) -
     """The broker that a command line means.
 
     Args:
-        directory: The broker's own folder, on its host.
+        directory: The broker's own folder or settings file, on its host.
         url: Public URL, from elsewhere.
         tls_sha256: SHA-256 of the certificate (64 hex digits); needed with ``url``.
 
@@ -68,12 +77,12 @@ def target_of(directory: Path | None, url: str | None, tls_sha256: str | None) -
         CertificatePinError: Something else answers there.
     """
     if directory is not None and url is None:
-        if not (directory / "tls.pem").exists():
+        settings = Settings.load(directory) if settings_file(directory).exists() else None
+        if settings is None or not settings.tls_chain.exists():
             raise NotInitialisedError(
                 need=f"a broker in {directory}", found="none", remedy="run iriai-broker init, or give --url"
             )
-        settings = Settings.load(directory)
-        return Target(url=settings.public_url, certificate=_leaf((directory / "tls.pem").read_text("ascii")))
+        return Target(url=settings.public_url, certificate=leaf_of(settings.tls_chain.read_text("ascii")))
     if url is None or tls_sha256 is None:
         raise UsageError(
             need="--dir DIR, or --url URL with --tls-sha256 DIGEST",
@@ -107,6 +116,20 @@ def load_operator_key(path: Path) -> SigningKey:
         raise OperatorKeyError(need=error.need, found=error.found, remedy=error.remedy) from error
 
 
+class NotSentError(Exception):
+    """A request that was made up and not sent (``--dry-run``)."""
+
+    def __init__(self, method: str, path: str, body: Any) -> None:  # noqa: ANN401  a JSON document
+        super().__init__(f"{method} {path}")
+        self._method = method
+        self._path = path
+        self._body = body
+
+    def shown(self) -> dict[str, Any]:
+        """The request without signatures: whoever reads it has none of them."""
+        return {"method": self._method, "path": _API + self._path, "body": _without_signatures(self._body)}
+
+
 class OperatorClient:
     """Signed requests to one broker; a context manager."""
 
@@ -118,14 +141,20 @@ class OperatorClient:
         clock: Clock,
         entropy: Entropy,
         transport: httpx.BaseTransport | None = None,
+        dry_run: bool = False,
     ) -> None:
-        """Opens no connection yet. ``transport``: of httpx, for an application in the same process."""
+        """Opens no connection yet.
+
+        ``transport``: of httpx, for an application in the same process. ``dry_run``: reads are sent, and
+        what would change something is not.
+        """
+        self._dry_run = dry_run
         self._url = target.url
         self._key = key
         self._clock = clock
         self._entropy = entropy
         self._http = httpx.Client(
-            verify=_pinned(target.certificate) if transport is None else True,
+            verify=pinned(target.certificate) if transport is None else True,
             transport=transport,
             timeout=_TIMEOUT_S,
             trust_env=False,
@@ -160,7 +189,13 @@ class OperatorClient:
         return self._send("GET", path, b"", base="").content
 
     def post(self, path: str, body: Any) -> Any:  # noqa: ANN401  a JSON document
-        """Sends a change and gives the answer; see `get`."""
+        """Sends a change and gives the answer; see `get`.
+
+        Raises:
+            NotSentError: Of a client that must not change anything.
+        """
+        if self._dry_run:
+            raise NotSentError("POST", path, body)
         return _document(self._send("POST", path, canonical(body)))
 
     def download(self, path: str, into: Path) -> str:
@@ -216,7 +251,14 @@ class OperatorClient:
         return response
 
 
-def _pinned(leaf_pem: str) -> ssl.SSLContext:
+def _without_signatures(body: Any) -> Any:  # noqa: ANN401  a JSON document
+    if not isinstance(body, dict):
+        return body
+    return {name: "…" if name in _SIGNED else _without_signatures(value) for name, value in body.items()}
+
+
+def pinned(leaf_pem: str) -> ssl.SSLContext:
+    """TLS that trusts one certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the leaf itself is the anchor
@@ -224,7 +266,8 @@ def _pinned(leaf_pem: str) -> ssl.SSLContext:
     return context
 
 
-def _leaf(chain_pem: str) -> str:
+def leaf_of(chain_pem: str) -> str:
+    """The first certificate of a chain."""
     end = "-----END CERTIFICATE-----"
     return chain_pem[: chain_pem.index(end) + len(end)] + "\n"
 

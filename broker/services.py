@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from broker.auditing.auditors import Auditors
+from broker.auditing.checks import Checks
 from broker.auditing.erasure import Erasure
 from broker.auditing.exports import Exports
 from broker.auditing.grants import Grants
+from broker.auditing.incidents import Incidents
+from broker.auditing.samples import Samples
 from broker.auditing.upkeep import Upkeep
+from broker.auth.service import Auth
 from broker.catalogue.service import Catalogue
 from broker.contracts.amendments import Amendments
 from broker.contracts.arrivals import Arrivals
@@ -33,7 +37,9 @@ from broker.contracts.life import Lives
 from broker.contracts.negotiations import Negotiations
 from broker.contracts.offers import Offers
 from broker.contracts.pool_book import PoolBook
+from broker.contracts.proofs import Proofs
 from broker.contracts.queries import Queries
+from broker.contracts.refused import Refusals
 from broker.contracts.service import Contracts, Seat
 from broker.contracts.tightening import Tightenings
 from broker.dataspace.callbacks import Courier
@@ -41,11 +47,13 @@ from broker.dataspace.counterparties import Counterparties
 from broker.dataspace.facade import Facade
 from broker.dataspace.offers import DSP_PATH, DspOffers
 from broker.delivery.service import Delivery
+from broker.draining import Draining
 from broker.federation.books import Books
+from broker.federation.outlook import Outlooks
 from broker.large_bodies import LargeBodies
 from broker.log.errors import LogError
 from broker.log.static import StaticLog
-from broker.membership.directory import Directory, Member
+from broker.membership.directory import Directory, Member, Operator
 from broker.membership.service import Membership
 from broker.nonces import FrozenNonces
 from broker.runs.service import Runs
@@ -55,14 +63,16 @@ from broker.witnessing import Witnessing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from broker.log import Writer
+    from broker.auth.proposals import Check, Outcome, Proposal, Proposals
+    from broker.log import LogTx, Writer
     from broker.settings import Settings
-    from broker.store import Store
+    from broker.store import Session, Store
     from policies.contract import Contract
+    from policies.encoding import Json
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
-__all__ = ["BrokerKeys", "Fleet", "NoFleet", "Runner", "Services"]
+__all__ = ["BrokerKeys", "Fleet", "NoFleet", "Reference", "Runner", "Services", "TwoPersons"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +119,10 @@ class Fleet(Protocol):
         """Expects a node's replies under another key from now on."""
         ...
 
+    def suspend(self, node: str) -> None:
+        """Closes a node's connection and refuses it until it is enrolled again."""
+        ...
+
     def revoke(self, node: str) -> None:
         """Closes a node's connection and refuses it from now on."""
         ...
@@ -147,6 +161,10 @@ class NoFleet:
         if node in self.enrolled:
             self.enrolled[node] = (self.enrolled[node][0], node_public_key)
 
+    def suspend(self, node: str) -> None:
+        """Forgets the node."""
+        self.enrolled.pop(node, None)
+
     def revoke(self, node: str) -> None:
         """Forgets the node."""
         self.enrolled.pop(node, None)
@@ -163,6 +181,18 @@ class NoFleet:
 async def _no_fleet(_scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  ASGI
     await send({"type": "http.response.start", "status": 404, "headers": []})
     await send({"type": "http.response.body", "body": b""})
+
+
+class Reference(Protocol):
+    """What the API says of itself; made where the application is put together."""
+
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        ...
+
+    def rows(self) -> tuple[Mapping[str, str], ...]:
+        """One row of text for each operation, by path."""
+        ...
 
 
 class Runner(Protocol):
@@ -188,8 +218,74 @@ class Runner(Protocol):
         ...
 
 
+class TwoPersons(Protocol):
+    """What takes two people (`broker.acts.service.Acts`); words about it are units of work of the writer."""
+
+    proposals: Proposals
+
+    def propose(  # noqa: PLR0917  one order for all three, as everybody calls them
+        self,
+        session: Session,
+        tx: LogTx,
+        kind: str,
+        payload: Mapping[str, Json],
+        operator: Operator,
+        request: str,
+        *,
+        evidence: Check | None = None,
+    ) -> Outcome:
+        """Proposes an act."""
+        ...
+
+    def approve(
+        self,
+        session: Session,
+        tx: LogTx,
+        name: str,
+        operator: Operator,
+        request: str,
+        *,
+        digest: str,
+        evidence: Check,
+    ) -> Outcome:
+        """Approves a proposal; with two people it happens."""
+        ...
+
+    def refuse(
+        self, session: Session, tx: LogTx, name: str, operator: Operator, request: str, *, reason: str
+    ) -> Outcome:
+        """Ends a proposal."""
+        ...
+
+    def offered(
+        self, session: Session, tx: LogTx, contract: str, *, by: Operator | str, request: str
+    ) -> Proposal | None:
+        """Proposes the activation of a text that was put to its contributors."""
+        ...
+
+    def role_of(self, session: Session, name: str) -> str | None:
+        """Role of a person in force."""
+        ...
+
+
+class _NoReference:
+    """Of services without an application."""
+
+    def document(self) -> dict[str, Any]:
+        return {}
+
+    def rows(self) -> tuple[Mapping[str, str], ...]:
+        return ()
+
+
 class Services:
-    """Everything, composed; see the module."""
+    """Everything, composed; see the module.
+
+    Attributes:
+        acts: What takes two people; set once by whoever composes, because it needs the services itself.
+    """
+
+    acts: TwoPersons
 
     def __init__(  # noqa: PLR0917  the composition root; the order is part of the design
         self,
@@ -210,8 +306,12 @@ class Services:
         self.engine = engine
         self.keys = keys
         self.runner: Runner | None = None
+        self.stage: Literal["starting", "serving", "stopping"] = "starting"
+        self.started_ms = clock.now_ms()
+        self.reference: Reference = _NoReference()
         self.frozen_nonces = FrozenNonces()
         self.large_bodies = LargeBodies()
+        self.draining = Draining()
         self.directory = Directory()
         self.witnessing = Witnessing(
             writer=writer,
@@ -229,14 +329,21 @@ class Services:
             broker_key=keys.broker.public,
             tls_sha256=keys.tls_sha256,
         )
+        self.auth = Auth(settings=settings, store=store, writer=writer, clock=clock, entropy=entropy)
         self.static = StaticLog(store, writer.receipts)
         self.auditors = Auditors(clock=clock, directory=self.directory)
         self.grants = Grants(clock=clock, entropy=entropy, auditors=self.auditors)
         self.erasure = Erasure(store=store, clock=clock)
         self.exports = Exports(settings.dir)
+        self.checks = Checks(settings.dir, clock)
+        self.samples = Samples()
+        self.incidents = Incidents()
+        self.refusals = Refusals()
         self.upkeep = Upkeep(writer=writer, erasure=self.erasure, exports=self.exports)
         self.contracts = Contracts(store=store, clock=clock, directory=self.directory)
         self.offers = Offers(directory=self.directory, broker_key=keys.broker, origin=writer.origin)
+        self.proofs = Proofs()
+        self.outlooks = Outlooks(self.contracts)
         self.amendments = Amendments(contracts=self.contracts, entropy=entropy)
         self.negotiations = Negotiations(
             contracts=self.contracts,
@@ -316,16 +423,21 @@ class Services:
         self.desk.start()
         if self.runner is not None:
             self.runner.resume()
+        self.stage = "serving"
 
     def drain(self) -> None:
         """Ends held requests, so that the server can stop at once."""
+        self.stage = "stopping"
+        self.draining.begin()
         self.witnessing.drain()
         self.desk.drain()
         self.engine.drain()
 
     async def stop(self) -> None:
         """Stops the runner, then the engine; what was acknowledged is on the disk already."""
+        self.stage = "stopping"
         await self.upkeep.stop()
+        await self.checks.stop()
         await self.desk.stop()
         if self.runner is not None:
             await self.runner.stop()
@@ -333,6 +445,7 @@ class Services:
 
     def close(self) -> None:
         """Finishes what is being written and closes the databases."""
+        self.samples.close()
         self.writer.close()
         self.store.close()
 
@@ -365,6 +478,8 @@ class Services:
             self.engine.enrol(member.node, member.fleet_key_pem.encode("ascii"), member.key)
         elif member.revoked:
             self.engine.revoke(member.node)
+        elif member.suspended:
+            self.engine.suspend(member.node)
 
     def rekeyed(self, org: str) -> None:
         """Tells everybody who must know an organisation's new key, after the commit. Repeatable."""

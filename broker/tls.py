@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The certificate of the public listener: one that `init` makes for the URL's host, or the operator's own.
 
-- The one that we make is P-256, self-signed, no CA, with the URL's host as its only subject alternative
-  name. Members trust it because the invitation carries its digest, not because of a name.
+- The one that we make is P-256, self-signed, no CA, for the URL's host; of a loopback address for
+  ``localhost`` and ``127.0.0.1`` both, because passkeys need a name and nodes may use the number. Members
+  trust it because the invitation carries its digest, not because of a name.
 - The operator's own file must hold the leaf first and, last, the certificate that signed itself, so that
   members can be given everything that they need to verify the connection.
 - The pin is the SHA-256 of the leaf certificate (DER).
@@ -81,7 +82,7 @@ def make_certificate(url: str, *, clock: Clock, entropy: Entropy) -> TlsMaterial
         .serial_number(int.from_bytes(entropy.token_bytes(19), "big") | 1)
         .not_valid_before(now - _BACKDATE)
         .not_valid_after(now + dt.timedelta(days=_VALID_DAYS))
-        .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_signing_only(), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -130,6 +131,13 @@ def _load_chain(chain_pem: bytes) -> list[x509.Certificate]:
         raise TlsInvalidError(
             need="PEM certificates", found="something else", remedy="point to the certificate file"
         ) from error
+
+
+def _names(host: str) -> list[x509.GeneralName]:
+    """The names that the certificate of a host has."""
+    both = ("localhost", "127.0.0.1")
+    names = dict.fromkeys([host, *both] if host in {*both, "::1"} else [host])
+    return [_general_name(one) for one in names]
 
 
 def _general_name(host: str) -> x509.GeneralName:
