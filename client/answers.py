@@ -31,13 +31,15 @@ class Answer:
     """Result of a command: ``data`` for programs, ``text`` for people, and the exit code.
 
     ``error`` is a refusal that has figures to show: text and data are shown, then the error, whose exit code
-    holds.
+    holds. ``document`` is a text that is the result itself, as a file would hold it: it goes to standard
+    output where no envelope does.
     """
 
     data: dict[str, Any]
     text: tuple[str, ...] = ()
     exit_code: int = 0
     error: IriaiError | None = None
+    document: str | None = None
 
 
 def plain(text: object) -> str:
@@ -70,10 +72,16 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in found)
 
 
-def finish(work: Callable[[], Answer], *, as_json: bool) -> int:
+def finish(work: Callable[[], Answer], *, as_json: bool, told_before: bool = False) -> int:
     """Runs the body of a command, prints its result or its refusal, and gives the exit code.
 
     This is the one place of the node where an error becomes text for a terminal.
+
+    Args:
+        work: The body.
+        as_json: Whether one envelope goes to standard output.
+        told_before: Of a command that goes on until it is stopped: its envelope was printed when it was
+            ready, and its end is none; a refusal is one all the same.
     """
     try:
         answer = work()
@@ -85,8 +93,10 @@ def finish(work: Callable[[], Answer], *, as_json: bool) -> int:
         print(plain(line), file=sys.stderr)  # noqa: T201  the output of a command
     if answer.error is not None:
         return print_error(answer.error, as_json=as_json, data=answer.data)
-    if as_json:
+    if as_json and not told_before:
         _print_envelope({"schema": _SCHEMA, "status": "ok", "data": answer.data})
+    elif answer.document is not None:
+        sys.stdout.write(answer.document)
     return answer.exit_code
 
 

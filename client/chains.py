@@ -22,6 +22,7 @@ is a lost one, and nothing is signed on it.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from client.answers import Answer
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from client.membership import Member
     from client.outbox import Outbox
 
-__all__ = ["lost_runs", "require_known_chain", "reset_chain"]
+__all__ = ["chain_show", "lost_runs", "require_known_chain", "reset_chain"]
 
 _SLOTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "budget.opened": lambda said: f"{said['body']['lineage']} {said['body']['plan']}",
@@ -136,6 +137,34 @@ def _take_back(
     view = LogView(outbox, member.log_keys.all, fetch=fetch_consistency(member.client))
     for _, _, receipt in own:
         view.news(None, [receipt])
+
+
+def chain_show(outbox: Outbox) -> Answer:
+    """The chain that is sealed on, and the ends of those before it."""
+    name, first = outbox.chain_and_first()
+    stored = outbox.envelopes()
+    live = [one for one in stored if one.seq >= first]
+    ends = [json.loads(one.envelope.payload)["body"] for one in stored if one.kind == _RESET]
+    waiting, lost = outbox.pending_count(), lost_runs(outbox)
+    return Answer(
+        data={
+            "chain": name,
+            "envelopes": len(live),
+            "last_seq": len(live) - 1 if live else None,
+            "without_receipt": waiting,
+            "earlier": [
+                {"chain": one["old_chain"], "last_seq": one["last_seq"], "reason": one["reason"]}
+                for one in ends
+            ],
+            "lost_runs": list(lost),
+        },
+        text=(
+            f"chain      {name}",
+            f"envelopes  {len(live)}, of which {waiting} wait for a receipt",
+            *(f"before it  {one['old_chain']}, ended at {one['last_seq']}: {one['reason']}" for one in ends),
+            *(f"lost run   {one}" for one in lost),
+        ),
+    )
 
 
 def lost_runs(outbox: Outbox) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 """What a node tells its owner, and what it never tells anybody else.
 
     NodeError
+      UsageError             node.usage               a line that no command understands
       SettingsError          node.settings            a setting that does not exist or has another type
       NotInitialisedError    node.not-initialised     no keys here yet
       NotJoinedError         node.not-joined          no broker is pinned yet
@@ -86,6 +87,7 @@ __all__ = [
     "StoppedFileError",
     "TlsPinError",
     "UnwitnessedError",
+    "UsageError",
     "remote_refusal",
 ]
 
@@ -94,6 +96,14 @@ class NodeError(IriaiError):
     """Root of the node's own errors."""
 
     code = "node.error"
+
+
+class UsageError(NodeError):
+    """A command line with words or options that do not fit."""
+
+    code = "node.usage"
+    exit_code = 2
+    http_status = 400
 
 
 class SettingsError(NodeError):

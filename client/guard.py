@@ -56,7 +56,13 @@ from policies.contract import (
     state_to_json,
 )
 from policies.contract.checks.document import SUPERSEDED
-from policies.contract.errors import ExpiredError, HaltedError, NotExecutedError, RefusedError
+from policies.contract.errors import (
+    ExpiredError,
+    HaltedError,
+    NotBegunError,
+    NotExecutedError,
+    RefusedError,
+)
 from policies.contract.lifecycle import IN_FORCE
 from policies.encoding import b64, digest
 from policies.exchange import ExchangeType
@@ -372,7 +378,7 @@ class Guard:
 
         Raises:
             NotExecutedError: Somebody has not signed.
-            ExpiredError: Outside the term.
+            NotBegunError, ExpiredError: Outside the term.
             HaltedError: A halt is in force, or nobody knows.
             RefusedError: This party has left, or the contract has ended.
             LocalRefusedError: A rule of this site.
@@ -381,7 +387,14 @@ class Guard:
         state, term = self._state(seat.held), seat.held.contract.term
         if not state.executed:
             raise NotExecutedError(need="all signatures", found="some are missing", remedy="wait for them")
-        if state.now is None or not term.effective <= state.now < term.expires:
+        if state.now is not None and state.now < term.effective:
+            raise NotBegunError(
+                need=f"{term.effective} to {term.expires}",
+                found=state.now,
+                remedy="wait until the term begins",
+                clause=term.clause,
+            )
+        if state.now is None or state.now >= term.expires:
             raise ExpiredError(
                 need=f"{term.effective} to {term.expires}",
                 found=str(state.now),

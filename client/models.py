@@ -469,7 +469,7 @@ def personalise(home: Home, model: str, *, mode: Mode = "full", replace: bool = 
     """
     model = model_here(home, model)
     read_model(home, model)
-    command = [sys.executable, "-m", "client.node", "--dir", str(home.root)]
+    command = [sys.executable, "-m", "client.node", *home.options]
     command += ["--personalise", model, "--mode", mode, *(("--replace",) if replace else ())]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PERSONALISE_S, check=False)  # noqa: S603

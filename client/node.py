@@ -42,6 +42,7 @@ from client.contract.shelf import ContractShelf
 from client.contract.tending import tend
 from client.entropy import SystemEntropy
 from client.errors import PeerUnreachableError
+from client.federation.errors import KeyUnknownError
 from client.federation.supervise import ENDS
 from client.identity import read_secret
 from client.membership import open_member
@@ -51,7 +52,7 @@ from client.settings import PRIVATE_UMASK, Home, locked, write_durably
 from client.witnessing.running import watch_for_ever
 from client.worker import Worker, say
 from policies.errors import IriaiError
-from policies.limits import RECEIPT_POLL_S, RECIPE_BYTES, WORKER_BACKOFF_CAP_S
+from policies.limits import KEY_UNKNOWN_RETRY_S, RECEIPT_POLL_S, RECIPE_BYTES, WORKER_BACKOFF_CAP_S
 from policies.recipe import load as load_recipe
 from policies.seeds import read_seed_set
 
@@ -228,10 +229,20 @@ def audit(kind: str, recipe: Recipe) -> dict[str, Any]:
     return conformance(recipe, entropy=entropy, clock=clock).document
 
 
+def _not_let_in(home: Home) -> str:
+    """What a person reads whose node the broker does not know yet: it ends by itself, or by a telephone."""
+    return (
+        "not approved yet, or revoked: the node tries again by itself every "
+        f"{KEY_UNKNOWN_RETRY_S // 60} minutes; ask two operators of the broker to approve it by the "
+        f"fingerprint that this prints: {home.command('key show')}"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the worker; gives its exit code."""
     parser = argparse.ArgumentParser(prog="python -m client.node")
     parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--config", type=Path)
     parser.add_argument("--personalise", metavar="MODEL")
     parser.add_argument("--mode", choices=("full", "head"), default="full")
     parser.add_argument("--replace", action="store_true")
@@ -250,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.ERROR, stream=sys.stderr, format='{"event":"log","message":"%(message)s"}'
     )
     os.umask(PRIVATE_UMASK)
-    home = Home(options.dir)
+    home = Home(options.dir, options.config)
     if home.root.is_dir() and not options.audit:  # which may name a folder that is no node's
         home.root.chmod(0o700)
     try:
@@ -273,6 +284,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("stopped", error.as_dict())
         if error.exit_code in ENDS:  # the supervisor starts no other: what is to be done is read here
             print_error(error, as_json=False)
+        elif isinstance(error, KeyUnknownError):
+            print(_not_let_in(home), file=sys.stderr, flush=True)  # noqa: T201  for whoever started it
         return error.exit_code
     return 0
 

@@ -297,6 +297,10 @@ class Outbox:
                 self._db.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
                 self._db.execute("DELETE FROM meta WHERE name = ?", (_ROTATION,))
 
+    def synchronous(self) -> int:
+        """How SQLite waits for the disk on this connection: 2 is FULL, which a power cut does not undo."""
+        return int(self._db.execute("PRAGMA synchronous").fetchone()[0])
+
     @property
     def chain(self) -> str:
         """Name of the chain that is sealed on."""
@@ -465,7 +469,8 @@ class Outbox:
     def sent(self, limit: int | None = 1000, *, run: str | None = None) -> tuple[Sent, ...]:
         """What left this site, newest first, of one run if asked; all of it without a limit."""
         rows = self._db.execute(
-            "SELECT at_ms, kind, size_bytes, digest, clause, contract, run, round, attempt, first_seq, 0,"
+            "SELECT at_ms, kind, size_bytes, digest, clause, contract, run, round, attempt, first_seq,"
+            " last_seq,"
             " (SELECT count(*) FROM envelope WHERE seq BETWEEN first_seq AND last_seq),"
             " (SELECT count(receipt) FROM envelope WHERE seq BETWEEN first_seq AND last_seq)"
             " FROM sent WHERE ?1 IS NULL OR run = ?1 ORDER BY id DESC LIMIT ?2",
@@ -476,6 +481,7 @@ class Outbox:
                 at_ms=row[0], kind=row[1], size_bytes=row[2], digest=row[3], clause=row[4], contract=row[5],
                 run=row[6], round=row[7], attempt=row[8],
                 receipts="-" if row[9] is None else f"{row[12]} of {row[11]}",
+                first=row[9], last=row[10],
             )
             for row in rows
         )  # fmt: skip
@@ -502,6 +508,10 @@ class Outbox:
     def decisions_count(self, run: str | None = None) -> int:
         """How many decisions of the guard are kept, of one run if asked."""
         return self._count("SELECT count(*) FROM decision WHERE ?1 IS NULL OR run = ?1", run)
+
+    def decided_runs(self) -> frozenset[str]:
+        """Runs about which the guard decided something."""
+        return frozenset(row[0] for row in self._db.execute("SELECT DISTINCT run FROM decision").fetchall())
 
     def rounds_elsewhere(self, contracts: tuple[str, ...], recipe: str, run: str) -> int:
         """Rounds of a recipe under these contracts in which this node took part, not counting one run."""
@@ -532,9 +542,11 @@ class Outbox:
         ).fetchone()
         return row is not None
 
-    def sent_bytes(self, run: str | None = None) -> int:
-        """Sum of all bytes that left, of one run if asked."""
-        return self._count("SELECT coalesce(sum(size_bytes), 0) FROM sent WHERE ?1 IS NULL OR run = ?1", run)
+    def sent_bytes(self, run: str | None = None, *, contract: str | None = None) -> int:
+        """Sum of all bytes that left, of one run or under one contract if asked."""
+        of = "(?1 IS NULL OR run = ?1) AND (?2 IS NULL OR contract = ?2)"
+        query = f"SELECT coalesce(sum(size_bytes), 0) FROM sent WHERE {of}"  # noqa: S608  constants only
+        return int(self._db.execute(query, (run, contract)).fetchone()[0])
 
     def _count(self, query: str, run: str | None) -> int:
         return int(self._db.execute(query, (run,)).fetchone()[0])

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far training is, in ``run.json`` for ``iriai-node status``: round, of rounds, step, of steps, seconds.
+"""How far training is, in ``run.json`` for ``iriai-node status``: round, step, seconds, and when it was told.
 
 Told at most once a second beside the first and the last step of a round: the file is for a person. It says
-nothing about data: no loss, no count of episodes.
+nothing about data: no loss, no count of episodes. What was told last stays there, so whoever shows it says
+when that was, and `is_training` says whether the round's steps are all done by now.
 
     progress = Progress(home, clock)
     tell = progress.of(run, round_number, rounds)
     tell(1, 20)
     said(home)                      # {"pid": …, "since_ms": …, "progress": {…}}
+    words_of(said(home)["progress"])   # "run_… round 30 of 30, done 2026-11-29T09:41:54Z"
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from policies.ports import iso_s
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client.settings import Home
     from policies.ports import Clock
 
-__all__ = ["Progress", "said", "words_of"]
+__all__ = ["Progress", "is_training", "said", "words_of"]
 
 _EVERY_MS: Final = 1000
 _PRIVATE: Final = 0o600
@@ -53,6 +57,7 @@ class Progress:
                     "step": step,
                     "steps": steps,
                     "seconds": max(0, now_ms - began_ms) // 1000,
+                    "at_ms": now_ms,
                 }
             )
 
@@ -79,7 +84,17 @@ def said(home: Home) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def is_training(progress: dict[str, Any]) -> bool:
+    """Whether steps of the round that was told last are still to come."""
+    step, steps = progress.get("step"), progress.get("steps")
+    return isinstance(step, int) and isinstance(steps, int) and step < steps
+
+
 def words_of(progress: dict[str, Any]) -> str:
-    """One line for a person."""
+    """One line for a person: what was done last, and when."""
     of = {name: progress.get(name) for name in ("run", "round", "rounds", "step", "steps", "seconds")}
-    return "{run} round {round} of {rounds}, step {step} of {steps}, {seconds} s".format(**of)
+    at_ms = progress.get("at_ms")
+    of["at"] = iso_s(at_ms) if isinstance(at_ms, int) else "at an unknown time"
+    if is_training(progress):
+        return "{run} round {round} of {rounds}, step {step} of {steps} after {seconds} s, {at}".format(**of)
+    return "{run} round {round} of {rounds}, done {at}".format(**of)

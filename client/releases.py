@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from policies.log.vkeys import VerifierKey
 
 _MANY = 10_000
-__all__ = ["receipts_export", "receipts_fetch", "receipts_list", "receipts_verify", "release_list", "vote"]
+__all__ = [
+    "receipts_export",
+    "receipts_fetch",
+    "receipts_list",
+    "receipts_verify",
+    "release_list",
+    "vote",
+    "vote_preview",
+]
 
 
 def _candidates(member: Member) -> list[dict[str, Any]]:
@@ -64,6 +72,37 @@ def _held_back(one: dict[str, Any]) -> str:
     return f"{shown} until {iso_s(until)}" if isinstance(until, int) else shown
 
 
+def _candidate(member: Member, candidate: str) -> dict[str, Any]:
+    """What the broker says about a candidate.
+
+    Raises:
+        NoSuchThingError: It knows none of this digest.
+    """
+    row = next((one for one in _candidates(member) if one["candidate"] == candidate), None)
+    if row is None:
+        raise NoSuchThingError(
+            need="a candidate", found=short(candidate), remedy="iriai-node release list shows them"
+        )
+    return row
+
+
+def vote_preview(member: Member, candidate: str, *, verdict: str) -> Answer:
+    """What a vote would be about; nothing is signed.
+
+    Raises:
+        NoSuchThingError: No such candidate.
+    """
+    row = _candidate(member, candidate)
+    own = row.get("own_vote") or "none"
+    return Answer(
+        data={"dry_run": True, "candidate": row, "vote": verdict},
+        text=(
+            f"candidate  {candidate}, {row['state']}; votes {row.get('voted', '')}",
+            f"vote       {verdict}, in the place of: {own}; nothing was signed",
+        ),
+    )
+
+
 def vote(
     member: Member,
     shelf: ContractShelf,
@@ -87,11 +126,7 @@ def vote(
         NoSuchThingError: No such candidate, or no such clause.
         RemoteRefusalError: The candidate is decided already; the vote is on record and changes nothing.
     """
-    row = next((one for one in _candidates(member) if one["candidate"] == candidate), None)
-    if row is None:
-        raise NoSuchThingError(
-            need="a candidate", found=short(candidate), remedy="iriai-node release list shows them"
-        )
+    row = _candidate(member, candidate)
     held = shelf.get(row["contract"])
     if clause is not None and held.contract.clause(clause) is None:
         raise NoSuchThingError(

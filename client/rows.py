@@ -156,7 +156,10 @@ class Decided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """One transmission. ``receipts`` is ``-`` without envelopes, else ``n of m``."""
+    """One transmission. ``receipts`` is ``-`` without envelopes, else ``n of m``.
+
+    ``first`` and ``last`` are the rows of its envelopes (`Stored.seq`), None without any.
+    """
 
     at_ms: int
     kind: str
@@ -168,3 +171,5 @@ class Sent:
     round: int | None
     attempt: int | None
     receipts: str
+    first: int | None = None
+    last: int | None = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node's settings and where it keeps things.
 
-- One folder per node (`Home`), one TOML file in it (``node.toml``). Order: option, environment
-  ``IRIAI_NODE__KEY``, file, default.
+- One folder per node (`Home`), one TOML file: ``node.toml`` in it, or another one that was named and says
+  where the folder is (`client.layers`). Order: option, environment ``IRIAI_NODE__KEY``, file, default.
 - A key that does not exist is an error, so that a misspelt tightening never goes unnoticed.
 - The folder is 0700 and every file in it 0600 (`PRIVATE_UMASK`): it holds episodes and individual models.
 - Secrets are files of mode 0600 in ``keys/``, never settings and never environment variables.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import tempfile
 import tomllib
 from dataclasses import dataclass, fields, replace
@@ -29,22 +30,49 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Home", "LocalRules", "NodeSettings", "load_settings", "locked", "save_settings"]
+__all__ = [
+    "ENVIRONMENT",
+    "LANGUAGES",
+    "Home",
+    "LocalRules",
+    "NodeSettings",
+    "from_environment",
+    "load_settings",
+    "locked",
+    "read_table",
+    "save_settings",
+]
 
 PRIVATE_UMASK = 0o077  # of every process of a node: files 0600, folders 0700
-_ENVIRONMENT = "IRIAI_NODE__"
+ENVIRONMENT = "IRIAI_NODE__"
+LANGUAGES = ("en", "ja")
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The node's folder: every path in it has a name here and nowhere else."""
+    """The node's folder: every path in it has a name here and nowhere else.
+
+    Attributes:
+        root: The folder.
+        config: The settings file, where it is not the folder's own ``node.toml``.
+    """
 
     root: Path
+    config: Path | None = None
 
     @property
     def settings(self) -> Path:
-        """``node.toml``."""
-        return self.root / "node.toml"
+        """The settings file: ``node.toml``, or the one that was named."""
+        return self.config or self.root / "node.toml"
+
+    @property
+    def options(self) -> list[str]:
+        """How another process of this node is told of both."""
+        return ["--dir", str(self.root), *(() if self.config is None else ("--config", str(self.config)))]
+
+    def command(self, words: str) -> str:
+        """A command line about this node, as a person repeats it: ``iriai-node WORDS --dir DIR``."""
+        return f"iriai-node {words} {shlex.join(self.options)}"
 
     @property
     def keys(self) -> Path:
@@ -151,7 +179,7 @@ class Home:
             raise NotInitialisedError(
                 need=f"a node in {self.root}",
                 found="no keys/node.key",
-                remedy=f"iriai-node init --dir {self.root}",
+                remedy=f"name the folder with --dir or IRIAI_NODE_DIR; a new node: {self.command('init')}",
             )
         return self
 
@@ -189,6 +217,8 @@ class NodeSettings:
         country: ISO 3166-1 alpha-2.
         threads: CPU threads of the training process.
         timeout_s: Of one request to the broker.
+        lang: Language of what commands say, ``en`` or ``ja``, where they have both.
+        dir: In a settings file outside the node's folder: where that folder is.
         local: The site's own rules.
     """
 
@@ -197,6 +227,8 @@ class NodeSettings:
     country: str = ""
     threads: int = 1
     timeout_s: int = 30
+    lang: str = "en"
+    dir: str = ""
     local: LocalRules = LocalRules()
 
 
@@ -214,6 +246,8 @@ _TYPES: dict[str, type] = {
     "country": str,
     "threads": int,
     "timeout_s": int,
+    "lang": str,
+    "dir": str,
 }
 
 
@@ -270,7 +304,7 @@ def _local(table: Mapping[str, object]) -> LocalRules:
 
 
 def load_settings(home: Home, environment: Mapping[str, str] = os.environ) -> NodeSettings:
-    """Settings of the node's folder; a missing file gives the defaults.
+    """Settings of the node; a missing file gives the defaults.
 
     Args:
         home: The node's folder.
@@ -279,22 +313,51 @@ def load_settings(home: Home, environment: Mapping[str, str] = os.environ) -> No
     Raises:
         SettingsError: The file is no TOML, a key does not exist, or a value has another type.
     """
-    table: dict[str, object] = {}
-    if home.settings.exists():
-        try:
-            table = tomllib.loads(home.settings.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                need=f"TOML in {home.settings}", found=str(error), remedy="correct the file"
-            ) from error
+    table = read_table(home.settings)
     local = table.pop("local", {})
     if not isinstance(local, dict):
         raise SettingsError(need="[local] as a table", found=type(local).__name__, remedy="correct the file")
+    table |= from_environment(environment)
+    found = replace(NodeSettings(local=_local(local)), **_typed("", _TYPES, table))
+    if found.lang not in LANGUAGES:
+        raise SettingsError(
+            need="lang: one of " + ", ".join(LANGUAGES), found=found.lang[:40], remedy="correct it"
+        )
+    if found.dir and home.config is None:
+        raise SettingsError(
+            need="no dir in the folder's own node.toml", found=found.dir[:80], remedy="remove the line"
+        )
+    return found
+
+
+def read_table(path: Path) -> dict[str, object]:
+    """What a settings file says; nothing if it is not there.
+
+    Raises:
+        SettingsError: It is no TOML, or cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(need=f"TOML in {path}", found=str(error), remedy="correct the file") from error
+    except OSError as error:
+        raise SettingsError(
+            need=f"a settings file that can be read: {path}",
+            found=error.strerror or type(error).__name__,
+            remedy="correct its name or its permissions",
+        ) from error
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    """The settings that the environment gives, by their names in the file."""
+    found: dict[str, object] = {}
     for name, text in environment.items():
-        if name.startswith(_ENVIRONMENT):
-            key = name[len(_ENVIRONMENT) :].lower()
-            table[key] = int(text) if _TYPES.get(key) is int and text.isdecimal() else text
-    return replace(NodeSettings(local=_local(local)), **_typed("", _TYPES, table))
+        if name.startswith(ENVIRONMENT):
+            key = name[len(ENVIRONMENT) :].lower()
+            found[key] = int(text) if _TYPES.get(key) is int and text.isdecimal() else text
+    return found
 
 
 def _toml(value: object) -> str:
@@ -312,7 +375,11 @@ def _toml(value: object) -> str:
 
 
 def save_settings(home: Home, settings: NodeSettings) -> None:
-    """Writes ``node.toml`` as a whole: a temporary file, fsync, rename. ``None`` values are left out."""
+    """Writes the settings file as a whole: a temporary file, fsync, rename. ``None`` values are left out.
+
+    Raises:
+        SettingsError: It cannot be written there.
+    """
     lines = [
         f"{one.name} = {_toml(getattr(settings, one.name))}"
         for one in fields(settings)
@@ -324,7 +391,14 @@ def save_settings(home: Home, settings: NodeSettings) -> None:
         for one in fields(settings.local)
         if getattr(settings.local, one.name) is not None
     ]
-    write_durably(home.settings, ("\n".join(lines) + "\n").encode("utf-8"))
+    try:
+        write_durably(home.settings, ("\n".join(lines) + "\n").encode("utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            need=f"a settings file that can be written: {home.settings}",
+            found=error.strerror or type(error).__name__,
+            remedy="give this account the right to write there, or change the file by hand",
+        ) from error
 
 
 def private_file(path: Path) -> None:

@@ -121,10 +121,20 @@ class BrokerClient:
         other._key = key  # noqa: SLF001  one of its own kind
         return other
 
+    def within(self, timeout_s: float) -> BrokerClient:
+        """A client of the same broker that waits no longer than this, over connections of its own."""
+        other = copy.copy(self)
+        other._timeout_s, other._opened = min(timeout_s, self._timeout_s), None  # noqa: SLF001  likewise
+        return other
+
     @property
     def timeout_s(self) -> float:
         """How long one step of a request may take: a question that is held must be answered sooner."""
         return self._timeout_s
+
+    def patience(self, timeout_s: float) -> None:
+        """Waits no longer than this for a step of a request; said before the first one."""
+        self._timeout_s = min(self._timeout_s, timeout_s)
 
     @property
     def url(self) -> str:

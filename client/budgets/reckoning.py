@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from client.privacy.store import BudgetStore
     from client.settings import Home
 
-__all__ = ["ToldSpend", "lost", "reconcile", "require_known", "told_spends"]
+__all__ = ["ToldSpend", "ToldSpends", "lost", "reconcile", "require_known", "told_spends"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +77,12 @@ class ToldSpend:
         return f"sha256:{self.mechanism.rpartition('/')[2]}" if self.split == HELD_OUT else None
 
 
-def told_spends(outbox: Outbox) -> dict[tuple[str, str], ToldSpend]:
+ToldSpends = dict[tuple[str, str], ToldSpend]
+
+
+def told_spends(outbox: Outbox) -> ToldSpends:
     """Every ``epsilon.spent`` of this node, by its lineage and mechanism run."""
-    found = {}
+    found: ToldSpends = {}
     for one in outbox.envelopes(kind="epsilon.spent"):
         payload = json.loads(one.envelope.payload)
         body = payload["body"]
@@ -98,26 +101,36 @@ def told_spends(outbox: Outbox) -> dict[tuple[str, str], ToldSpend]:
     return found
 
 
-def lost(budgets: Budgets, outbox: Outbox) -> tuple[ToldSpend, ...]:
+def lost(budgets: Budgets, outbox: Outbox, told: ToldSpends | None = None) -> tuple[ToldSpend, ...]:
     """Spends that were told to the log and that no ledger holds, in the order of their rounds.
+
+    Args:
+        budgets: The ledgers.
+        outbox: What was told.
+        told: From `told_spends`, where that was read already.
 
     Raises:
         BudgetUnknownError: A ledger that is there does not verify.
     """
-    told = told_spends(outbox)
+    told = told_spends(outbox) if told is None else told
     touched = {(one.lineage, one.mechanism) for one in budgets.touches()}
     missing = [one for name, one in told.items() if name not in touched]
     return tuple(sorted(missing, key=lambda one: (one.run, one.round, one.mechanism)))
 
 
-def require_known(budgets: Budgets, outbox: Outbox) -> None:
+def require_known(budgets: Budgets, outbox: Outbox, told: ToldSpends | None = None) -> None:
     """Returns if every spend that was told, and every cap that was tightened, is in a ledger.
+
+    Args:
+        budgets: The ledgers.
+        outbox: What was told.
+        told: From `told_spends`, where that was read already.
 
     Raises:
         BudgetUnknownError: A ledger is not there.
         BudgetDivergedError: A ledger is an older copy.
     """
-    missing, caps = lost(budgets, outbox), loosened(budgets, outbox)
+    missing, caps = lost(budgets, outbox, told), loosened(budgets, outbox)
     _check_there(budgets, missing, caps)
     if missing:
         need = f"the spend {missing[0].mechanism} in a ledger"

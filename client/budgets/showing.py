@@ -29,7 +29,7 @@ from policies.privacy.plan import DpPlan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from client.budgets.reckoning import ToldSpend
+    from client.budgets.reckoning import ToldSpend, ToldSpends
     from client.contract.shelf import ContractShelf
     from client.membership import Member
     from client.outbox import Outbox
@@ -79,8 +79,17 @@ def _steps(store: BudgetStore, cap: Cap, split: str) -> int:
     )
 
 
-def budget_show(home: Home, member: Member, shelf: ContractShelf, outbox: Outbox) -> Answer:
+def budget_show(
+    home: Home, member: Member, shelf: ContractShelf, outbox: Outbox, *, told: ToldSpends | None = None
+) -> Answer:
     """Where each lineage stands, block by block, and each contract.
+
+    Args:
+        home: Of the node.
+        member: Whose ledgers.
+        shelf: Of contracts.
+        outbox: Of the node.
+        told: From `told_spends`, where that was read already.
 
     Raises:
         BudgetUnknownError: A ledger is lost, or does not verify.
@@ -88,10 +97,10 @@ def budget_show(home: Home, member: Member, shelf: ContractShelf, outbox: Outbox
     """
     budgets = Budgets(home, key=member.identity.key, clock=member.clock)
     try:
-        require_known(budgets, outbox)
-        told = told_spends(outbox).values()
+        told = told_spends(outbox) if told is None else told
+        require_known(budgets, outbox, told)
         stores = [budgets.find(stem) for stem in budgets.lineages()]
-        lineages = [lineage_facts(one, told, now_ms=member.clock.now_ms()) for one in stores]
+        lineages = [lineage_facts(one, told.values(), now_ms=member.clock.now_ms()) for one in stores]
         rows = [row for one in stores for row in _rows(home, one, shelf, None)]
     finally:
         budgets.close()

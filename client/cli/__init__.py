@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from client.answers import Answer
 from client.cli.audit import audit as audit_group
+from client.cli.budget import budget as budget_group
 from client.cli.catalogue import catalogue as catalogue_group
 from client.cli.chain import chain as chain_group
+from client.cli.config import config as config_group
+from client.cli.evidence import outbox as outbox_group
+from client.cli.evidence import receipt as receipt_group
+from client.cli.evidence import receipts as receipts_group
+from client.cli.guard import guard as guard_group
+from client.cli.key import key as key_group
+from client.cli.life import LEAVES, Unreleased
 from client.cli.life import contract as contract_group
 from client.cli.models import models as models_group
 from client.cli.options import (
-    FOLDER,
-    All,
+    Command,
+    Config,
     Dir,
-    Every,
-    Lang,
-    Language,
+    DryRun,
     Open,
     Yes,
     ask,
@@ -35,56 +40,54 @@ from client.cli.options import (
     end,
     group,
     opened,
-    retype,
     tell,
 )
+from client.cli.page import page as page_command
 from client.cli.privacy import privacy as privacy_group
 from client.cli.recipe import recipe as recipe_group
 from client.cli.record import data as data_group
+from client.cli.release import release as release_group
 from client.cli.runs import runs as runs_group
 from client.cli.seed import seed as seed_group
 from client.cli.statement import statement as statement_group
 from client.cli.witness import witness as witness_group
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
-from client.settings import PRIVATE_UMASK, Home, load_settings
+from client.errors import UsageError
+from client.layers import locate
+from client.settings import PRIVATE_UMASK, Home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["app", "main"]
 
-_TIGHTEN = (
-    "You are about to lower the cap of these data for the rest of their life; nothing loosens it again:"
-)
-_WAIVE = "You are about to give up the privacy of these data under this contract, for good:"
+_STOPS = "You are about to stop this run for this node; runs resume lets it go on:"
 
-app = group("A manufacturer's node: its data, its contract, its budget, its models.")
-guard = group("What this node's own gate decided.")
-budget = group("How much privacy is spent.")
-outbox = group("What left this site.")
-receipts = group("Proofs that the log holds what this node sent.")
-release = group("Candidates at the release gate, and your vote.")
+app = group("A manufacturer's node: its data, its contract, its budget, its models.", completion=True)
 for _name, _one in (
+    ("config", config_group),
+    ("key", key_group),
     ("data", data_group),
     ("catalogue", catalogue_group),
     ("contract", contract_group),
-    ("guard", guard),
-    ("budget", budget),
+    ("guard", guard_group),
+    ("budget", budget_group),
     ("privacy", privacy_group),
     ("recipe", recipe_group),
     ("runs", runs_group),
     ("seed", seed_group),
-    ("outbox", outbox),
+    ("outbox", outbox_group),
     ("chain", chain_group),
-    ("receipts", receipts),
+    ("receipt", receipt_group),
     ("witness", witness_group),
     ("audit", audit_group),
-    ("release", release),
+    ("release", release_group),
     ("models", models_group),
     ("statement", statement_group),
 ):
     app.add_typer(_one, name=_name)
+app.add_typer(receipts_group, name="receipts", hidden=True)
 
 
 @command(app, "init")
@@ -93,10 +96,15 @@ def init(
     *,
     legal_name: Annotated[str, typer.Option(help="Of the organisation, as on the invitation.")] = "",
     country: Annotated[str, typer.Option(help="Two letters.")] = "",
+    dry_run: DryRun = False,
 ) -> Answer:
     """Makes the node's keys, on this machine and nowhere else. Safe to repeat."""
     from client.membership import initialise
 
+    if dry_run:
+        there = (home.keys / "node.key").exists()
+        words = "is here: nothing would be made" if there else "would be made, with new keys"
+        return Answer(data={"dry_run": True, "exists": there}, text=(f"the node in {home.root} {words}",))
     return initialise(home, entropy=SystemEntropy(), legal_name=legal_name, country=country)
 
 
@@ -118,21 +126,25 @@ def status(one: Open) -> Answer:
     return membership.status(one.member, standings(one.member, one.shelf, one.outbox))
 
 
-@app.command()  # no `command`: it says nothing as JSON
-def run(folder: Dir = FOLDER) -> None:
+@app.command(cls=Command)  # no `command`: it says nothing as JSON
+def run(folder: Dir = None, config: Config = None) -> None:
     """Keeps a worker running that answers the broker, until it is stopped."""
 
     def work() -> Answer:
         from client.federation.supervise import supervise
         from client.settings import locked
 
-        with opened(folder) as one:
+        home = locate(folder, config)
+        with opened(home) as one:
             one.outbox.check_open()
             locked(one.home).close()  # a second one would start its worker for ever
-        code = supervise([sys.executable, "-m", "client.node", "--dir", str(folder)], on_event=_worker_event)
+        code = supervise([sys.executable, "-m", "client.node", *home.options], on_event=_worker_event)
         return Answer(data={}, exit_code=code)
 
     end(work, as_json=False)
+
+
+app.command("page", cls=Command)(page_command)
 
 
 def _worker_event(name: str, facts: Mapping[str, int]) -> None:
@@ -142,27 +154,61 @@ def _worker_event(name: str, facts: Mapping[str, int]) -> None:
     print(json.dumps(line, sort_keys=True), file=sys.stderr, flush=True)  # noqa: T201  the supervisor's log
 
 
-def _set_paused(home: Home, *, paused: bool) -> Answer:
-    from dataclasses import replace
-
-    from client.settings import save_settings
-
-    settings = load_settings(home.need(), {})
-    save_settings(home, replace(settings, local=replace(settings.local, paused=paused)))
-    words = "paused: nothing is trained or judged until `iriai-node resume`" if paused else "not paused"
-    return Answer(data={"paused": paused}, text=(words,))
-
-
 @command(app, "pause")
-def pause(home: Home) -> Answer:
+def pause(home: Home, *, dry_run: DryRun = False) -> Answer:
     """Trains and judges nothing from now on; works at once, also for a running worker."""
-    return _set_paused(home, paused=True)
+    from client.pausing import set_paused
+
+    return set_paused(home, paused=True, dry_run=dry_run)
 
 
 @command(app, "resume")
-def resume(home: Home) -> Answer:
+def resume(home: Home, *, dry_run: DryRun = False) -> Answer:
     """Ends a pause."""
-    return _set_paused(home, paused=False)
+    from client.pausing import set_paused
+
+    return set_paused(home, paused=False, dry_run=dry_run)
+
+
+@command(app, "withdraw")
+def withdraw(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN|CONTRACT]", help="What to end; none shows what there is."),
+    ] = None,
+    *,
+    unreleased: Annotated[
+        Unreleased | None,
+        typer.Option("--unreleased", help="For a contract: what becomes of models with your updates."),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="For a contract: reason code.")] = "party.leaves",
+    one: Open,
+    yes: Yes = False,
+) -> Answer:
+    """Ends taking part in a run, or in a contract for good: shows the effect in numbers, asks, does it."""
+    from client import withdrawing
+
+    if name is None:
+        return withdrawing.overview(one.home, one.shelf, one.outbox)
+    if name.startswith("run_"):
+        confirm = ask(_STOPS, yes=yes, prompt="Stop it for this node?")
+        return withdrawing.from_run(one.home, one.shelf, one.outbox, name, confirm=confirm, tell=tell)
+    if unreleased is None:
+        raise UsageError(
+            need="--unreleased retrain, or --unreleased discard, for a contract",
+            found="neither",
+            remedy="say what becomes of models that are not released and hold your updates",
+        )
+    return withdrawing.from_contract(
+        one.member,
+        one.shelf,
+        one.outbox,
+        name,
+        choice=unreleased.value,
+        code=reason,
+        confirm=ask(LEAVES, yes=yes, prompt="Leave it for good?"),
+        tell=tell,
+    )
 
 
 @command(app, "doctor")
@@ -173,184 +219,16 @@ def doctor(home: Home) -> Answer:
     return checks(home.need(), clock=SystemClock(), entropy=SystemEntropy())
 
 
-@command(guard, "log")
-def guard_log(
+@command(app, "print-unit")
+def print_unit(
+    home: Home,
     *,
-    run_id: Annotated[str | None, typer.Option("--run", help="Only decisions of this run.")] = None,
-    every: All = False,
-    one: Open,
+    user: Annotated[str, typer.Option("--user", help="Account that the node runs as.")] = "iriai-node",
 ) -> Answer:
-    """Every decision of this node's gate, newest first."""
-    from client import ledgers
+    """Prints a systemd unit that keeps this node's worker running, shut in; nothing is installed."""
+    from client.unit_file import print_unit as printed
 
-    return ledgers.guard_log(one.outbox, run_id, every=every)
-
-
-@command(guard, "explain")
-def guard_explain(
-    run_id: str,
-    *,
-    every: Every = False,
-    lang: Lang = Language.EN,
-    one: Open,
-) -> Answer:
-    """Why a run's rounds were refused, or that they were allowed: clause, need, found, remedy, by whom."""
-    from client.contract import explaining
-
-    return explaining.explain_run(one.outbox, one.shelf, run_id, every=every, lang=lang)
-
-
-@command(budget, "show")
-def budget_show(one: Open) -> Answer:
-    """Spent, held and left, per block and contract; exit 7 if a ledger lacks what the log was told."""
-    from client.budgets import showing as budgets
-
-    return budgets.budget_show(one.home, one.member, one.shelf, one.outbox)
-
-
-@command(budget, "tighten")
-def budget_tighten(
-    *,
-    lineage: Annotated[str, typer.Option(help="Of the data, as budget show names it.")],
-    epsilon: Annotated[str, typer.Option(help="The lower cap over the life of the data.")],
-    one: Open,
-    yes: Yes = False,
-) -> Answer:
-    """Shows what is left before and after, asks, and lowers the cap of some data for good."""
-    from client.budgets import tightening
-
-    confirm = ask(_TIGHTEN, yes=yes, prompt="Lower it for good?")
-    return tightening.tighten(
-        one.home,
-        one.member,
-        one.outbox,
-        lineage=lineage,
-        epsilon=epsilon,
-        confirm=confirm,
-        tell=tell,
-    )
-
-
-@command(budget, "waive")
-def budget_waive(
-    *,
-    lineage: Annotated[str, typer.Option(help="Of the data, as budget show names it.")],
-    contract: Annotated[str, typer.Option("--contract", help="Digest of a contract without privacy.")],
-    one: Open,
-    yes: Yes = False,
-) -> Answer:
-    """Lets data that have a budget be used under a contract without privacy; marked for good."""
-    from client.budgets import waiving
-    from client.contract.reading import resolve
-
-    return waiving.waive(
-        one.home,
-        one.member,
-        one.shelf,
-        lineage=lineage,
-        contract=resolve(one.member, one.shelf, contract),
-        confirm=retype(_WAIVE, yes=yes),
-        tell=tell,
-    )
-
-
-@command(budget, "reconcile")
-def budget_reconcile(one: Open) -> Answer:
-    """Appends to an old copy of a ledger the spends that the log was told of; the worker must not run."""
-    from client.budgets import reckoning
-
-    return reckoning.reconcile(one.home, one.member, one.shelf, one.outbox)
-
-
-@command(outbox, "list")
-def outbox_list(
-    *,
-    run_id: Annotated[str | None, typer.Option("--run", help="Only what left for this run.")] = None,
-    every: All = False,
-    one: Open,
-) -> Answer:
-    """What left this site: when, bytes, kind, digest, clause, receipts; equal rows in one line."""
-    from client import ledgers
-
-    return ledgers.outbox_list(one.outbox, run=run_id, every=every)
-
-
-@command(receipts, "fetch")
-def receipts_fetch(one: Open) -> Answer:
-    """Fetches and checks the receipts that are missing."""
-    from client import releases
-
-    return releases.receipts_fetch(one.member, one.outbox)
-
-
-@command(receipts, "list")
-def receipts_list(*, every: All = False, one: Open) -> Answer:
-    """Envelopes of this node: entries, grades of their receipts, checkpoints; equal rows in one line."""
-    from client import releases
-
-    return releases.receipts_list(one.outbox, every=every)
-
-
-@command(receipts, "verify")
-def receipts_verify(
-    *,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask nobody for the current head.")] = False,
-    one: Open,
-) -> Answer:
-    """Checks every receipt again, and that the log extends what this node saw; exit 7 shows the evidence."""
-    from client import releases
-
-    asked = None if offline else one.member
-    return releases.receipts_verify(asked, one.outbox, one.member.log_keys.all)
-
-
-@command(receipts, "export")
-def receipts_export(
-    *, out: Annotated[Path, typer.Option("--out", help="Folder for the files; made if missing.")], one: Open
-) -> Answer:
-    """Writes every receipt as a file `<index>.tlog-proof`, the form that an auditor's verifier reads."""
-    from client import releases
-
-    return releases.receipts_export(one.outbox, out)
-
-
-@command(release, "list")
-def release_list(one: Open) -> Answer:
-    """Candidates at the release gate, and your own vote."""
-    from client import releases
-
-    return releases.release_list(one.member)
-
-
-@command(release, "report")
-def release_report(candidate: str, one: Open) -> Answer:
-    """Who judged a candidate, and what the tests for leaks found, before you vote."""
-    from client import candidate_report
-
-    return candidate_report.release_report(one.member, candidate)
-
-
-def _vote(one: Open, candidate: str, *, verdict: str, clause: str | None) -> Answer:
-    from client import releases
-
-    return releases.vote(one.member, one.shelf, one.outbox, candidate, verdict=verdict, clause=clause)
-
-
-@command(release, "approve")
-def release_approve(candidate: str, one: Open) -> Answer:
-    """Votes for a candidate."""
-    return _vote(one, candidate, verdict="approve", clause=None)
-
-
-@command(release, "veto")
-def release_veto(
-    candidate: str,
-    *,
-    clause: Annotated[str | None, typer.Option(help="In the name of which clause.")] = None,
-    one: Open,
-) -> Answer:
-    """Votes against a candidate; a vetoed one cannot be pulled by anybody."""
-    return _vote(one, candidate, verdict="veto", clause=clause)
+    return printed(home, user=user)
 
 
 def main() -> None:

@@ -27,9 +27,12 @@ class Reason(StrEnum):
     RESTORE = "restore"
 
 
-@chain.callback()
-def _chain() -> None:
-    """Keeps `reset` a command of its own, although it is the only one."""
+@command(chain, "show")
+def chain_show(one: Open) -> Answer:
+    """The chain that is sealed on: name, envelopes, what waits for a receipt, and chains before it."""
+    from client.chains import chain_show as shown
+
+    return shown(one.outbox)
 
 
 @command(chain, "reset")

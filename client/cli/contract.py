@@ -111,7 +111,9 @@ def contract_diff(
 
 @command(contract, "sign")
 def contract_sign(
-    digest: str,
+    digest: Annotated[
+        str, typer.Argument(help="Digest, or its first 12 digits; with --yes all 64, as contract list shows.")
+    ],
     *,
     prose: Annotated[Path | None, typer.Option("--prose", help=_PROSE)] = None,
     acknowledged: Annotated[
@@ -134,20 +136,25 @@ def contract_sign(
 
     if yes and not is_digest(digest):
         raise NotConfirmedError(
-            need="all 64 hex digits of the digest with --yes", found=digest[:80], remedy="name it whole"
+            need="the whole digest with --yes, sha256: and 64 hex digits: 12 are enough where you type them",
+            found=digest[:80],
+            remedy="name it whole, as iriai-node contract list shows it; or type 12 digits without --yes",
         )
-    with opened(home.root) as one:
+    with opened(home) as one:
         return signing.sign(
             one.member,
             one.shelf,
             one.outbox,
             digest,
-            confirm=retype("You are about to accept the contract whose digest begins with:", yes=yes),
-            acknowledge=accept(everything=every, lang=lang),
+            confirm=retype(
+                "You are about to accept the contract whose digest begins with:", yes=yes, quiet=bool(yes)
+            ),
+            acknowledge=accept(everything=every, lang=lang, quiet=bool(yes)),
             acknowledged=tuple(acknowledged or ()),
             prose=None if prose is None else _bytes(prose),
             wait_s=wait_s,
             tell=tell,
+            brief=bool(yes),
         )
 
 

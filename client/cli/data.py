@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import Lang, Language, Open, Reader, command, group, opened, tell
+from client.cli.options import DryRun, Lang, Language, Open, Reader, command, group, opened, tell
 from client.cli.progress import progress_bar
 from client.clock import SystemClock
 from client.settings import load_settings
@@ -57,9 +57,12 @@ def data_inspect(
     *,
     out: Annotated[Path | None, typer.Option("--out", help="Write the proposed map to this file.")] = None,
     reader: Reader = None,
+    home: Home,
 ) -> Answer:
-    """Says what a recording is and proposes a signal map; stores nothing."""
+    """Says what a recording is and proposes a signal map; stores nothing, and needs no node."""
     from client.datasets.inspecting import inspect
+
+    del home  # taken as its neighbours take it: a recording is looked at before there is a node, too
 
     return inspect(path, source_format=reader, out=out)
 
@@ -139,7 +142,7 @@ def _add(
     from client.contract.reading import resolve
     from client.datasets.adding import data_add as add
 
-    with opened(home.root) as one:
+    with opened(home) as one:
         return add(
             one.member,
             one.shelf,
@@ -301,8 +304,15 @@ def data_compare(
 
 
 @command(data, "remove")
-def data_remove(dataset: Dataset, home: Home) -> Answer:
+def data_remove(dataset: Dataset, home: Home, *, dry_run: DryRun = False) -> Answer:
     """Deletes a data set's files; episodes that never had a right are forgotten too."""
     from client.datasets.removing import data_remove as remove
+    from client.datasets.showing import data_show as shown
 
+    if dry_run:
+        from client.answers import Answer
+
+        there = shown(home.need(), _identity(home), dataset)
+        words = ("dry run: this data set would be deleted; nothing was changed",)
+        return Answer(data={"dry_run": True, "would_remove": there.data}, text=(*there.text, *words))
     return remove(home.need(), dataset)

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.cli.contract import contract
-from client.cli.options import Clause, Open, Text, Yes, ask, command, tell
+from client.cli.key import key_rotate
+from client.cli.options import Clause, DryRun, Open, Text, Yes, ask, command, tell
 
 if TYPE_CHECKING:
     from client.answers import Answer
     from client.settings import Home
 
-__all__ = ["contract"]
+__all__ = ["LEAVES", "Unreleased", "contract"]
+
+LEAVES = "You are about to leave the contract whose digest begins with:"
 
 
 class Unreleased(StrEnum):
@@ -25,7 +28,8 @@ class Unreleased(StrEnum):
     DISCARD = "discard"
 
 
-@command(contract, "lifecycle")
+@command(contract, "status")
+@command(contract, "lifecycle", hidden=True)
 def contract_lifecycle(
     digest: str,
     *,
@@ -38,6 +42,12 @@ def contract_lifecycle(
     return stopping.lifecycle(one.member, one.shelf, one.outbox, digest, restore=restore)
 
 
+def _preview(one: Open, contract: str) -> Answer:
+    from client import withdrawing
+
+    return withdrawing.preview_contract(one.member, one.shelf, one.outbox, contract)
+
+
 @command(contract, "halt")
 def contract_halt(
     digest: str,
@@ -45,11 +55,14 @@ def contract_halt(
     reason: Annotated[str, typer.Option("--reason", help="Reason code, like cell.incident.")],
     clause: Clause = None,
     text: Text = None,
+    dry_run: DryRun = False,
     one: Open,
 ) -> Answer:
     """Stops everything under a contract: here at once, also without a network; elsewhere as it is heard."""
     from client.contract import stopping
 
+    if dry_run:
+        return _preview(one, digest)
     return stopping.halt(one.member, one.shelf, one.outbox, digest, code=reason, clause=clause, text=text)
 
 
@@ -58,11 +71,14 @@ def contract_resume(
     digest: str,
     *,
     reason: Annotated[str, typer.Option("--reason", help="Reason code.")] = "cause.removed",
+    dry_run: DryRun = False,
     one: Open,
 ) -> Answer:
     """Agrees that a halted contract goes on, naming each open halt. It does once every contributor has."""
     from client.contract import stopping
 
+    if dry_run:
+        return _preview(one, digest)
     return stopping.resume(one.member, one.shelf, one.outbox, digest, code=reason)
 
 
@@ -91,31 +107,21 @@ def contract_exit(
         digest,
         choice=unreleased.value,
         code=reason,
-        confirm=ask("You are about to leave the contract whose digest begins with:", yes=yes),
+        confirm=ask(LEAVES, yes=yes),
         tell=tell,
         absent=absent,
     )
 
 
-@command(contract, "rotate-key")
+@command(contract, "rotate-key", hidden=True)
 def contract_rotate_key(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Reason code.")] = "key.age",
     home: Home,
     yes: Yes = False,
 ) -> Answer:
-    """Gives this node a new key in all its contracts. Stop the worker first; repeat it after a crash."""
-    from client import rotating
-    from client.clock import SystemClock
-    from client.entropy import SystemEntropy
-
-    return rotating.rotate_key(
-        home,
-        clock=SystemClock(),
-        entropy=SystemEntropy(),
-        code=reason,
-        confirm=ask("This node is about to be known by a new key, with the fingerprint:", yes=yes),
-    )
+    """The same as key rotate."""
+    return key_rotate(reason=reason, home=home, yes=yes)
 
 
 @command(contract, "attest")
@@ -124,9 +130,12 @@ def contract_attest(
     *,
     use: Annotated[str, typer.Option("--use", help="What the models are used for: words joined by hyphens.")],
     country: Annotated[str, typer.Option("--country", help="Where: two capital letters.")],
+    dry_run: DryRun = False,
     one: Open,
 ) -> Answer:
     """States under signature what released models are used for here, where the contract asks for that."""
     from client.contract import stopping
 
+    if dry_run:
+        return _preview(one, digest)
     return stopping.attest(one.member, one.shelf, one.outbox, digest, use=use, country=country)

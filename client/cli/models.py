@@ -27,6 +27,14 @@ def models_list(one: Open) -> Answer:
     return shelf.models_list(one.member)
 
 
+@command(models, "report")
+def models_report(home: Home) -> Answer:
+    """What training on at home gained, model by model: losses before and after, on which held-out units."""
+    from client.model_gains import models_report as report
+
+    return report(home.need())
+
+
 @command(models, "pull")
 def models_pull(model: str, one: Open) -> Answer:
     """Fetches a released model that the contract lets you have, and checks bytes and statement."""
@@ -130,7 +138,7 @@ def models_serve(
     from policies.errors import IriaiError
 
     if record is not None:
-        with opened(home.need().root) as one:
+        with opened(home.need()) as one:
             serve_commands.can_record(one, record)
     options = serve_commands.serve_options(
         home,
@@ -148,7 +156,7 @@ def models_serve(
     if record is None or not recorder.get("episodes"):
         return found
     try:
-        with opened(home.root) as one:
+        with opened(home) as one:
             return serve_commands.add_recorded(one, found, Path(recorder["folder"]), dataset=record)
     except IriaiError as error:
         return serve_commands.not_imported(found, error, dataset=record)

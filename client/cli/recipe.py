@@ -10,7 +10,7 @@ import typer
 
 from client.cli.options import command, group
 from client.clock import SystemClock
-from client.recipes.templates import Kind  # noqa: TC001  typer reads the annotations
+from client.recipes.kinds import Kind  # noqa: TC001  typer reads the annotations
 
 if TYPE_CHECKING:
     from client.answers import Answer

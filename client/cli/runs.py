@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import Open, command, group
+from client.cli.options import DryRun, Open, command, group, opened
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -27,10 +27,13 @@ def runs_list(one: Open) -> Answer:
 
 
 @command(runs, "stop")
-def runs_stop(run_id: str, home: Home) -> Answer:
+def runs_stop(run_id: str, home: Home, *, dry_run: DryRun = False) -> Answer:
     """Stops a run for this node, at once: nothing more is trained for it, and no update of it leaves."""
-    from client import owner_runs
+    from client import owner_runs, withdrawing
 
+    if dry_run:
+        with opened(home.need()) as one:
+            return withdrawing.preview_run(one.home, one.shelf, one.outbox, run_id)
     return owner_runs.stop(home.need(), run_id)
 
 

@@ -136,7 +136,7 @@ def seed_check(
             found="some of them",
             remedy="name all three",
         )
-    with opened(home.root) as one:
+    with opened(home) as one:
         name = latest(one.member, one.shelf) if contract is None else contract
         held = fetch(one.member, one.shelf, resolve(one.member, one.shelf, name))
         return seeds.check_contract(one.shelf, held, steps=steps, folder=home.root)

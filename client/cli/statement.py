@@ -12,6 +12,7 @@ from client.cli.options import Lang, Language, Open, command, group
 
 if TYPE_CHECKING:
     from client.answers import Answer
+    from client.settings import Home
 
 __all__ = ["statement"]
 
@@ -23,9 +24,12 @@ _Own = Annotated[
 ]
 
 
-@statement.callback()
-def _statement() -> None:
-    """Keeps `show` a command of its own, although it is the only one."""
+@command(statement, "list")
+def statement_list(home: Home) -> Answer:
+    """Statements of the models that are here, with the verdict of each; works offline."""
+    from client.statements.listing import statement_list as listed
+
+    return listed(home.need())
 
 
 @command(statement, "show")

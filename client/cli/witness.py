@@ -26,6 +26,14 @@ def witness_status(one: Open) -> Answer:
     return showing.witness_status(one.member, one.shelf, one.outbox)
 
 
+@command(witness, "cosign")
+def witness_cosign(one: Open) -> Answer:
+    """Checks the newest head of the log against all that was seen here, and cosigns it, once."""
+    from client.witnessing import showing
+
+    return showing.witness_cosign(one.member, one.shelf, one.outbox)
+
+
 @command(witness, "evidence")
 def witness_evidence(
     *,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from client.rows import Decided, Stored
     from policies.contract import Contract, Decision, Finding
 
-__all__ = ["explain_any", "explain_decision", "explain_run"]
+__all__ = ["explain_any", "explain_decision", "explain_run", "explained"]
 
 _RUN: Final = re.compile(r"run_[a-z2-7]{16}")
 _DECISION: Final = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
@@ -130,6 +130,18 @@ def explain_decision(
         raise _nothing("one decision of this node whose digest begins so", name)
     shown = [_explained(one, outbox, shelf, every=every, lang=lang) for one in found.values()]
     return _answer({"decision": next(iter(found))}, shown, lang)
+
+
+def explained(
+    one: Decided, outbox: Outbox, shelf: ContractShelf, *, every: bool = False, lang: str = "en"
+) -> dict[str, Any]:
+    """A decision that the caller has already, as `explain_decision` gives each.
+
+    Raises:
+        DecisionDiffersError: Its facts do not give its record.
+        NoSuchThingError: Its contract is not here.
+    """
+    return _explained(one, outbox, shelf, every=every, lang=lang)
 
 
 def _nothing(need: str, found: str) -> NoSuchThingError:

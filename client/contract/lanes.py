@@ -99,6 +99,7 @@ class NegotiationView:
         digest: The open text.
         lanes: State of each party's lane: the broker's word.
         waiting_for: Parties who have something to say: the broker's word.
+        approved: Whether the broker's second person approved the text; None if it does not say.
         lane: This party's lane, as the broker says.
         deadline_ms: When the lane ends by itself.
         closed: Why the round ended, if it did.
@@ -115,6 +116,7 @@ class NegotiationView:
     digest: str
     lanes: Mapping[str, str]
     waiting_for: tuple[str, ...]
+    approved: bool | None
     lane: Lane | None
     deadline_ms: int | None
     closed: Mapping[str, Any] | None
@@ -159,6 +161,7 @@ def _view(tree: Any) -> NegotiationView:  # noqa: ANN401  a JSON document
         digest=_digest(tree["digest"]),
         lanes={_text(name): _text(state) for name, state in tree["lanes"].items()},
         waiting_for=tuple(_text(one) for one in tree["waiting_for"]),
+        approved=None if tree.get("approved") is None else bool(tree["approved"]),
         lane=None if lane is None else _lane(lane),
         deadline_ms=None if lane is None or lane["deadline_ms"] is None else _number(lane["deadline_ms"]),
         closed=tree["closed"],

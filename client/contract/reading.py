@@ -30,11 +30,14 @@ from client.naming import is_abbreviation, whole
 from policies.contract import parse
 from policies.contract.errors import NotExecutedError, ProofMissingError, RefusedError
 from policies.contract.lifecycle import standing
+from policies.contract.negotiation.pool import LaneState
 from policies.encoding import is_digest
 from policies.ports import iso_s
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from client.membership import Member
     from policies.contract import Contract, ContractState
     from policies.contract.lifecycle import Life
@@ -56,6 +59,10 @@ __all__ = [
 # Why a contract is not executed yet; a broker that is away is asked again.
 NOT_YET: Final = (RemoteRefusalError, RefusedError, ProofMissingError, PeerUnreachableError)
 _LIST: Final = "iriai-node contract list"
+# Lanes in which this node's signature is still to come.
+_UNSIGNED: Final = frozenset(
+    {LaneState.REQUESTED, LaneState.OFFERED, LaneState.ACCEPTED, LaneState.AGREED}
+)  # a row holds their words, which compare as they do
 
 
 def fetch(member: Member, shelf: ContractShelf, contract: str) -> Held:
@@ -164,7 +171,20 @@ def contract_list(member: Member, shelf: ContractShelf) -> Answer:
     if not rows:
         lines = ("no contract yet: the operator offers one (iriai-broker contract offer)",)
     note = ("the broker is away: this is what is held here",) if away else ()
-    return Answer(data={"contracts": rows, "broker_away": away}, text=(*lines, *note))
+    return Answer(data={"contracts": rows, "broker_away": away}, text=(*lines, *_to_sign(rows), *note))
+
+
+def _to_sign(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The whole digest of each text that this node has not signed yet, to be named and compared."""
+    open_ones = [one for one in rows if _lane_of(one) in _UNSIGNED]
+    if not open_ones:
+        return ()
+    return ("waits for your signature:", *(f"  {one['digest']}  {one.get('title', '')}" for one in open_ones))
+
+
+def _lane_of(row: dict[str, Any]) -> str | None:
+    lane = row.get("lane")
+    return str(lane.get("state")) if isinstance(lane, dict) else None
 
 
 def _columns(row: dict[str, Any]) -> tuple[object, ...]:
@@ -179,9 +199,17 @@ def _columns(row: dict[str, Any]) -> tuple[object, ...]:
         row.get("standing") or "-",
         state or "-",
         until,
-        ", ".join(row.get("waiting_for") or ()) or "nobody",
+        _waited(row),
         row.get("title", ""),
     )
+
+
+def _waited(row: dict[str, Any]) -> str:
+    """Who has something to say; of the broker, that its second person has not approved the signed text."""
+    names = ", ".join(row.get("waiting_for") or ()) or "nobody"
+    lanes = row.get("lanes") or {}
+    held = row.get("approved") is False and lanes and set(lanes.values()) == {"VERIFIED"}
+    return f"{names}, whose second person has not approved" if held else names
 
 
 def _own_row(shelf: ContractShelf, held: Held, now_ms: int) -> dict[str, Any]:

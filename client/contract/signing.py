@@ -64,6 +64,7 @@ def sign(
     prose: bytes | None = None,
     wait_s: int = 0,
     tell: Callable[[tuple[str, ...]], None] = _say_nothing,
+    brief: bool = False,
 ) -> Answer:
     """Accepts a contract and, once all did and the broker agreed, signs it. Repeating it goes on from there.
 
@@ -78,6 +79,7 @@ def sign(
         prose: The text for people, as the person holds it.
         wait_s: How long to wait for the others.
         tell: Takes the summary that stands above the question.
+        brief: Tell title, digest and count of warnings alone: the person read the rest before.
 
     Raises:
         NotJoinedError: The organisation is not approved yet.
@@ -99,7 +101,7 @@ def sign(
     if not _has_consent(shelf, held, negotiation, shown.lane.round):
         accepted = _acknowledged(held, acknowledge, set(acknowledged))
         bound = _compared_prose(shelf, held, prose)
-        tell(_summary(held, accepted, bound))
+        tell(_brief(held, accepted) if brief else _summary(held, accepted, bound))
         if not confirm(short(held.contract.digest)):
             raise NotConfirmedError(
                 need="a person's word", found="no", remedy="read it: iriai-node contract show"
@@ -201,6 +203,16 @@ def _summary(held: Held, acknowledged: tuple[str, ...], prose: str | None) -> tu
     )
 
 
+def _brief(held: Held, acknowledged: tuple[str, ...]) -> tuple[str, ...]:
+    """What a person read before, and where the rest of it stands."""
+    contract = held.contract
+    return (
+        f"title     {contract.title} (version {contract.version})",
+        f"warnings  {len(acknowledged)} acknowledged; this command without --yes shows each",
+        f"all of it iriai-node contract show {short(contract.digest)}",
+    )
+
+
 def _answer(member: Member, held: Held, talk: Conversation | None) -> Answer:
     lane = None if talk is None else talk.lane
     state = "finalized" if held.is_executed else "open" if talk is None else talk.view.state
@@ -219,8 +231,19 @@ def _answer(member: Member, held: Held, talk: Conversation | None) -> Answer:
             f"contract  {held.contract.digest}",
             f"lane      {'FINALIZED' if lane is None else lane.state.value}",
             "waiting   " + (", ".join(waiting) or "for nobody"),
+            *(("approved  not yet by the broker's second person",) if _held(talk, waiting) else ()),
             *_next(member, held, None if lane is None else lane.state),
         ),
+    )
+
+
+def _held(talk: Conversation | None, waiting: list[str]) -> bool:
+    """Whether everybody has signed, and the broker alone is waited for."""
+    return (
+        bool(waiting)
+        and talk is not None
+        and talk.view.approved is False
+        and set(talk.view.lanes.values()) == {LaneState.VERIFIED.value}
     )
 
 
@@ -230,5 +253,5 @@ def _next(member: Member, held: Held, state: LaneState | None) -> tuple[str, ...
     if held.is_executed:
         return ("executed: everybody signed", f"next: {worker}")
     if state is LaneState.VERIFIED:
-        return ("signed; it is final once everybody has", f"next: {worker}")
+        return ("signed; it is final once everybody has, and two of the broker's people", f"next: {worker}")
     return (f"accepted; your signature follows once all have accepted: {worker}, or this command again",)

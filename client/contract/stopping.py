@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from client.outbox import Outbox
     from policies.contract.lifecycle import Life
 
-__all__ = ["attest", "halt", "leave", "lifecycle", "resume"]
+__all__ = ["attest", "halt", "leave", "lifecycle", "resolved", "resume"]
 
 _AWAY = "the broker is away: the worker sends it (iriai-node run), or the next of these commands"
 
@@ -221,7 +221,7 @@ class _Desk:
             NotExecutedError: Not everybody signed it.
         """
         self._member, self._shelf, self._outbox, self._anew = member, shelf, outbox, anew
-        self.held = shelf.get(_resolved(member, shelf, contract))
+        self.held = shelf.get(resolved(member, shelf, contract))
         if not self.held.is_executed:  # the last signature may have come a moment ago
             with contextlib.suppress(PeerUnreachableError, *NOT_YET):
                 self.held = fetch_envelope(member, shelf, self.held.contract.digest)
@@ -337,7 +337,7 @@ def _unsigned(member: Member, contract: str) -> str:
     return "an offer that waits for " + ", ".join(map(str, waited))
 
 
-def _resolved(member: Member, shelf: ContractShelf, name: str) -> str:
+def resolved(member: Member, shelf: ContractShelf, name: str) -> str:
     """The whole digest; from this node's own contracts first, so that a halt needs nobody."""
     mine = [
         one for one in shelf.digests() if one.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))

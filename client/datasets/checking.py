@@ -11,6 +11,7 @@ from client.budgets import is_opened
 from client.data.errors import CertificateVoidError, DataError
 from client.datasets.origins import origins
 from client.datasets.outputs import check_out, writing
+from client.datasets.published import was_published
 from client.datasets.wording import verdict_lines
 from client.settings import write_durably
 from policies.encoding import canonical
@@ -144,6 +145,7 @@ def data_check(
 
     if page is not None:
         check_out(page)
+    before = _certificate_digest(home, identity, dataset)
     answered = [] if accept is None else _accept(home, dataset, accept, recipe=recipe, by=by, clock=clock)
     report, certificate = certified(home, identity, dataset, clock=clock, recipe=recipe)
     facts = {**report.as_dict(), "dataset_id": dataset, "certificate": certificate, "page": None}
@@ -153,6 +155,9 @@ def data_check(
     lines = [f"data set   {dataset}", f"episodes   {report.episodes}, {left} of them not trained on"]
     lines += answered
     lines += [*verdict_lines(report, found), f"signed     {certificate['digest']}"]
+    if certificate["digest"] != before and was_published(home, dataset):
+        lines += ["published  others still see the certificate before this one, until it is published again:"]
+        lines += [f'next       iriai-node data publish {dataset} --again "REASON"']
     lines += [
         f"WARNING    scale of {plain(one.feature)} {one.part}: {one.ratio:.1f} times this site's own spread"
         for one in report.ratios
@@ -163,6 +168,17 @@ def data_check(
             facts["page"] = str(write_page(report, page, lang))
         lines.append(f"page       {page}")
     return Answer(data=facts, text=tuple(lines), exit_code=_FAILED if report.reasons else 0)
+
+
+def _certificate_digest(home: Home, identity: NodeIdentity, dataset: str) -> str | None:
+    """The certificate that is there; None where none is, or it does not hold."""
+    from client.data.quality import read_certificate
+
+    try:
+        found, _ = read_certificate(home.data, dataset, [identity.key.public, *identity.former])
+    except CertificateVoidError:
+        return None
+    return found.digest
 
 
 def _accept(

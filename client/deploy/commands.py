@@ -77,7 +77,7 @@ def package(
         )
     if individual and not is_individual(home, model):
         raise not_beaten()
-    command = [sys.executable, "-m", "client.node", "--dir", str(home.root)]
+    command = [sys.executable, "-m", "client.node", *home.options]
     command += ["--package", model, "--out", str(out.absolute())]
     command += ["--individual"] if individual else []
     command += ["--measure"] if measure else []

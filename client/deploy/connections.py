@@ -62,7 +62,6 @@ class Connection(HttpToolsProtocol):
         """It came."""
         super().connection_made(transport)
         self._head = 0
-        self._in_head = True
         self._deadline: asyncio.TimerHandle | None = self.loop.call_later(self.hello_s, self.drop)
         self.doorway.came(self)
 
@@ -73,18 +72,18 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of it; those of a head are counted."""
+        """Bytes of it; all are counted that the parser keeps: of a head, of trailers, between chunks."""
         if self.transport.is_closing():
             return
-        self._head += len(data) if self._in_head else 0
+        self._head += len(data)
         super().data_received(data)
-        if self._in_head and self._head > SERVE_HEAD_BYTES:
+        if self._head > SERVE_HEAD_BYTES:
             self.drop()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head, self._named = True, 0
+        self._named = 0
         self.scope["state"]["connection"] = self
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -97,18 +96,19 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head, self._head = False, 0
+        self._head = 0
         if self._named <= SERVE_HEAD_BYTES:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Bytes of the body; those behind a head that was refused go nowhere."""
+        self._head = 0
         if self.cycle is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole; the next head counts from here."""
-        self._in_head = True
+        self._head = 0
         if self.cycle is not None:
             super().on_message_complete()
 

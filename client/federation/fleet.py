@@ -103,7 +103,7 @@ def run_fleet(
         raise KeyUnknownError(
             need="a fleet key that the broker knows",
             found="401",
-            remedy="wait for approval, or enrol again",
+            remedy="ask two operators of the broker to approve this node; enrol again if it was revoked",
         ) from None
     except SystemExit:
         raise UnreachableError(

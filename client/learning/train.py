@@ -179,7 +179,7 @@ class Trainer:
             attempt: Number of the attempt.
             grid_step: With noise shares, one step of the sum's grid in units of the clipped sum; else None.
             stop: Whether the owner wants no more of it.
-            progress: Told steps done and steps in all, after each.
+            progress: Told steps done and steps in all, after each; of one step, before it too.
 
         Raises:
             SharesUnfitError: Noise shares without a grid, or a grid without noise shares; nothing is spent.
@@ -203,6 +203,7 @@ class Trainer:
         if self._steps is None:
             return self._local_steps(base, round_number, stop, progress)
         _go_on(stop, 0, 1)
+        progress(0, 1)
         made = self._steps.gradient() if grid_step is None else self._steps.summand(grid_step)
         progress(1, 1)
         return made

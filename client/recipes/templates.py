@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from client.answers import Answer
 from client.errors import FileTakenError, NoSuchThingError
 from client.recipes.completing import complete
+from client.recipes.kinds import Kind
 from client.recipes.sources import read_text
 from client.settings import write_durably
 
@@ -30,16 +30,6 @@ __all__ = ["Kind", "changes", "draft", "recipe_new"]
 _CHANGE: Final = re.compile(r"^# change: (.+(?:\n#   .+)*)$", re.MULTILINE)
 _YAML: Final = frozenset({".yaml", ".yml"})
 _MODE: Final = 0o644
-
-
-class Kind(StrEnum):
-    """Of which recipe there is a draft."""
-
-    BEHAVIOUR_CLONING = "behaviour-cloning"
-    BEHAVIOUR_CLONING_ACT = "behaviour-cloning-act"
-    INVERSE_DYNAMICS = "inverse-dynamics"
-    DETECTION = "detection"
-    TWO_EMBODIMENTS = "two-embodiments"
 
 
 _PLAIN_ALONE: Final = {

@@ -11,7 +11,7 @@ from client.errors import EquivocationError, NoSuchThingError, UnwitnessedError
 from client.membership import worker_of
 from client.settings import write_durably
 from client.witnessing.key import witness_key
-from client.witnessing.loop import EVIDENCE
+from client.witnessing.loop import EVIDENCE, Watch
 from client.witnessing.running import trust_of
 from client.witnessing.vouching import Vouching
 from policies.log.cosignature import cosigner_vkey
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from client.outbox import Outbox
     from client.witnessing.vouching import Standing
 
-__all__ = ["standings", "witness_evidence", "witness_status"]
+__all__ = ["standings", "witness_cosign", "witness_evidence", "witness_status"]
 
 
 def standings(member: Member, shelf: ContractShelf, outbox: Outbox) -> tuple[Standing, ...]:
@@ -83,6 +83,21 @@ def _shown(one: Standing) -> dict[str, Any]:
         "tolerates": one.tolerates,
         "fresh": one.fresh,
     }
+
+
+def witness_cosign(member: Member, shelf: ContractShelf, outbox: Outbox) -> Answer:
+    """One turn of the witness, without waiting for a new head (`client.witnessing.loop`).
+
+    Raises:
+        EquivocationError: The log told two histories; the node is stopped.
+    """
+    before = outbox.cosigned()
+    Watch(member, outbox, trust_of(member, shelf)).turn(wait_s=0)
+    after = outbox.cosigned()
+    size = 0 if after is None else after.size
+    new = after is not None and (before is None or before.time_s != after.time_s or before.size != size)
+    words = f"cosigned   size {size}" if new else f"nothing to cosign: size {size} was cosigned before"
+    return Answer(data={"cosigned": new, "size": size}, text=(words,))
 
 
 def witness_evidence(member: Member, outbox: Outbox, out: Path | None) -> Answer:

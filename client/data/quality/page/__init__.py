@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from client.data.quality.finding import CheckName, Finding
     from client.data.quality.report import QualityReport
 
-__all__ = ["page_of", "words_of", "write_page"]
+__all__ = ["page_of", "parts_of", "words_of", "write_page"]
 
 _NAMED: Final = 5  # episodes that a finding names; the others are counted
 
@@ -71,6 +71,12 @@ def page_of(report: QualityReport, lang: str = "en") -> str:
             ),
         )
     )
+
+
+def parts_of(report: QualityReport, lang: str = "en") -> Html:
+    """Checks and findings with their pictures, for a page that has a head and a style of its own."""
+    words = Words(lang, _words()[lang])
+    return join((_checks(report, words), _found(report, words)))
 
 
 def words_of(lang: str) -> Mapping[str, str]:

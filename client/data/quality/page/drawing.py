@@ -68,7 +68,7 @@ def drawing(trace: Trace, words: Words, *, name: str, title: str) -> Html:
 def _axes(trace: Trace, words: Words, x: _Scale, y: _Scale) -> list[Html]:
     base = _HIGH - _BOTTOM
     unit = words.told.get(f"unit_{trace.unit}", trace.unit)
-    parts = [Html(f'<text class="axis-name" x="4" y="16">{escaped(unit)}</text>')]
+    parts = [Html(f'<text class="axis-name" translate="no" x="4" y="16">{escaped(unit)}</text>')]
     for value in y.ticks():
         at = y(value)
         parts.append(Html(f'<path class="grid" d="M{_LEFT} {at:.1f} H{_WIDE - _RIGHT}"/>'))
@@ -119,7 +119,8 @@ def _legend(lines: Sequence[Line], words: Words) -> list[Html]:
             break
         kind = "main" if line.main else "other"
         parts.append(Html(f'<path class="{kind}" d="M{at:.0f} 14 h18"/>'))
-        parts.append(Html(f'<text class="legend" x="{at + 23:.0f}" y="18">{escaped(named)}</text>'))
+        place = f'class="legend" translate="no" x="{at + 23:.0f}" y="18"'
+        parts.append(Html(f"<text {place}>{escaped(named)}</text>"))
         at += wide
     return parts
 
