@@ -11,7 +11,7 @@ EXTRAS := broker,client,sandbox,postgres,rfc3161,opcua,aas,prove,dev
 TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: venv demo test check clean verifier zipapp
+.PHONY: venv demo test check clean verifier zipapp screens
 
 venv: $(STAMP)
 
@@ -42,6 +42,10 @@ demo: $(STAMP) verifier
 test: $(STAMP) verifier
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e" --randomly-seed=20261129 $(TEST_ARGS)
 	$(BIN)/python -m pytest -m e2e $(TEST_ARGS)
+
+# a picture of every screen of the console, English and Japanese, light and dark, as the browser test sees it
+screens: $(STAMP)
+	IRIAI_SCREENS=build/screens $(BIN)/python -m pytest -m e2e tests/e2e/test_console_browser.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

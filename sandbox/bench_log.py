@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from broker.log import LogTx
     from policies.log.proofs import Receipt
 
-__all__ = ["lines", "run"]
+__all__ = ["lines", "run", "typed"]
 
 ORIGIN: Final = "bench.example/log/a"
 BATCH: Final = 256
@@ -239,7 +239,7 @@ def _proof_ms(size: int) -> float:
     return (time.perf_counter() - start) / _PROOFS * 1000
 
 
-def _typed(number: int, index: int, *, last: bool) -> Event:
+def typed(number: int, index: int, *, last: bool) -> Event:
     """What a broker writes by itself, in turn; nothing that stays open is begun last."""
     if last:
         return _action(number)
@@ -259,7 +259,7 @@ def _verified(folder: Path, entries: int) -> dict[str, float]:
         whole = (entries - size) // 4 * 4
         for first in range(size, entries, 4 * BATCH):
             wave = range(first, min(first + 4 * BATCH, entries))
-            events = [_typed(index - size, index, last=index - size >= whole) for index in wave]
+            events = [typed(index - size, index, last=index - size >= whole) for index in wave]
             writer.submit(_adding(events)).result()
         path = folder / "bundle.zip"
         export(store, writer, path, policy=_policy(), software="0.1.0")

@@ -35,7 +35,7 @@ from policies.recipe import manifest
 from sandbox.baselines import Workshop
 from sandbox.bench_exchange import cpu_s, measure
 from sandbox.clock import now_ms
-from sandbox.contract_text import PARTIES, Maker
+from sandbox.contract_text import makers
 from sandbox.errors import SandboxError
 from sandbox.federation import Federation
 from sandbox.processes import wait_for
@@ -86,7 +86,7 @@ def run(*, nodes: int = 4, rounds: int = 100) -> Json:
     recipe = recipe_of(rounds + WARM_UP)
     load = [os.getloadavg()[0]]
     with _folder() as folder:
-        federation = Federation(folder / "federation", makers=_makers(nodes))
+        federation = Federation(folder / "federation", makers=makers(nodes))
         try:
             _bring_up(federation, recipe)
             found = _measured(federation, rounds)
@@ -140,14 +140,6 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder)
-
-
-def _makers(nodes: int) -> tuple[Maker, ...]:
-    more = (
-        Maker(party=f"maker{at}", legal_name=f"Maker {at} SA", country="ES", cell="ABCD"[at % 4])
-        for at in range(len(PARTIES), nodes)
-    )
-    return (*PARTIES, *more)[:nodes]
 
 
 def _bring_up(federation: Federation, recipe: Recipe) -> None:

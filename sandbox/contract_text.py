@@ -19,7 +19,7 @@ from policies.ports import iso_s
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PARTIES", "RECIPE_ID", "UPDATE_NORM_MAX", "Maker", "Signer", "contract_text"]
+__all__ = ["PARTIES", "RECIPE_ID", "UPDATE_NORM_MAX", "Maker", "Signer", "contract_text", "makers"]
 
 RECIPE_ID = "pick-place"
 UPDATE_NORM_MAX = "10"  # far above any update here; gives the grid that updates are rounded to
@@ -47,6 +47,17 @@ PARTIES = (
     Maker(party="iber", legal_name="Iberpick SA", country="ES", cell="C"),
     Maker(party="hanbit", legal_name="Hanbit Automation", country="KR", cell="D"),
 )
+
+
+def makers(count: int) -> tuple[Maker, ...]:
+    """So many manufacturers: the four first, then others, each in one of the four cells again."""
+    more = (
+        Maker(party=f"maker{at}", legal_name=f"Maker {at} SA", country="ES", cell="ABCD"[at % 4])
+        for at in range(len(PARTIES), count)
+    )
+    return (*PARTIES, *more)[:count]
+
+
 _BROKER = Maker(party="broker", legal_name="Neutral Broker eG", country="DE", cell="")
 
 
@@ -71,6 +82,7 @@ def contract_text(
     local_steps: int,
     epsilon: str | None,
     delta: str,
+    epsilon_total: str | None = None,
     honest_min: int | None = None,
     seeds: Mapping[str, Any] | None = None,
     log_origin: str | None = None,
@@ -86,8 +98,9 @@ def contract_text(
         recipe_digest: Of the recipe's bytes.
         rounds: ``max_rounds``, over all runs.
         local_steps: ``max_local_steps_per_round``.
-        epsilon: Per release and in total; None writes ``mode: none``.
+        epsilon: Per release; None writes ``mode: none``.
         delta: Of the claim.
+        epsilon_total: Of all releases together; None: as much as one.
         honest_min: Makers whose noise shares together are the whole noise; None writes ``local-full``.
         log_origin: Of the log that the makers witness; without one the contract demands no witnesses.
         seeds: What ``seed join`` said of the open seed set that the recipe starts from, if it does.
@@ -106,7 +119,7 @@ def contract_text(
         local_steps=local_steps,
         datasets=", ".join(datasets),
         seed_sets=_seed_sets(seeds),
-        privacy=_privacy(epsilon, delta, honest_min),
+        privacy=_privacy(epsilon, delta, epsilon_total, honest_min),
         update_norm_max=UPDATE_NORM_MAX,
         audit="" if log_origin is None else _audit(log_origin, len(signers)),
     )
@@ -144,7 +157,7 @@ def _seed_sets(seeds: Mapping[str, Any] | None) -> str:
     return "seed_sets: " + json.dumps([clause | {"donations": seeds["donations"]}])
 
 
-def _privacy(epsilon: str | None, delta: str, honest_min: int | None) -> str:
+def _privacy(epsilon: str | None, delta: str, total: str | None, honest_min: int | None) -> str:
     if epsilon is None:
         return "privacy: {clause: dp-1, mode: none}"
     return "\n".join(
@@ -156,7 +169,7 @@ def _privacy(epsilon: str | None, delta: str, honest_min: int | None) -> str:
             "  adjacency: zero-out",
             f'  delta: "{delta}"',
             f'  epsilon_per_release: "{epsilon}"',
-            f'  epsilon_total: "{epsilon}"',
+            f'  epsilon_total: "{epsilon if total is None else total}"',
             "  filter: rdp-fixed-order",
             *_noise(honest_min),
         ]

@@ -5,7 +5,8 @@
     federation.start_broker()        iriai-broker operator new, init, serve
     federation.enrol()               invite, join, approve by two operators
     federation.seed(recipe, 1)       optional: seed donate on each site, seed join, seed fit
-    federation.agree(recipe, …)      contract offer; contract sign on each site, twice; then data add
+    federation.agree(recipe, …)      contract offer; proposal approve by the second operator; contract sign on
+                                     each site, twice; then data add
     federation.start_nodes()         iriai-node run
     run = federation.open_run()      iriai-broker run open
     federation.stop()
@@ -20,7 +21,9 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from policies.encoding import new_id
 from policies.identity import parse_key
@@ -69,8 +72,19 @@ class Site:
 class Federation:
     """All processes and folders of one sandbox."""
 
-    def __init__(self, folder: Path, *, makers: tuple[Maker, ...] = PARTIES) -> None:
+    def __init__(
+        self, folder: Path, *, makers: tuple[Maker, ...] = PARTIES, console: str | None = None
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            folder: Of everything.
+            makers: One site each.
+            console: Origin under which people open the console, with ``{port}``; None: the broker's URL.
+        """
+        self.console = console
         self.folder = folder.resolve()
+        self.operators = _OPERATORS
         self.broker_dir = self.folder / "broker"
         self.sites = tuple(
             Site(
@@ -81,6 +95,7 @@ class Federation:
             for one in makers
         )
         self.services: dict[str, Service] = {}
+        self.known: dict[str, int] = {}  # processes that an earlier command started
         self.contract = ""
         self.enrol_s = 0.0
         self.url = ""
@@ -111,11 +126,19 @@ class Federation:
             made = command("iriai-broker", "operator", "new", self.operator_key(number))
             operators += ["--operator", f"{name}={made['key']}"]
         facts = command("iriai-broker", "init", "--dir", str(self.broker_dir), "--url", self.url, *operators)
+        if self.console is not None:
+            origin = self.console.format(port=urlsplit(self.url).port)
+            with (self.broker_dir / "broker.toml").open("a", encoding="utf-8") as settings:
+                settings.write(f"console_url = {json.dumps(origin)}\n")
         self.serve()
         return facts
 
-    def serve(self) -> None:
-        """Starts the broker's process, also again after it was killed."""
+    def serve(self, *, ready_s: float = _READY_S) -> None:
+        """Starts the broker's process, also again after it was killed.
+
+        Args:
+            ready_s: It reads its whole log first: how long that may take.
+        """
         log = self.folder / "logs" / "broker.log"
         seen = len(log.read_bytes()) if log.exists() else 0
         service = start("broker", [script("iriai-broker"), "serve", "--dir", str(self.broker_dir)], log=log)
@@ -124,7 +147,7 @@ class Federation:
         wait_for(
             "the broker to serve",
             lambda: b"serving " in log.read_bytes()[seen:],
-            timeout_s=_READY_S,
+            timeout_s=ready_s,
             service=service,
         )
 
@@ -189,16 +212,17 @@ class Federation:
         self._seeds = joined | {"annexes": [*joined["annexes"], fitted["file"]]}
         return load_recipe((files / "started.json").read_bytes())
 
-    def agree(self, recipe: Recipe, *, epsilon: str | None, delta: str, start_ms: int) -> str:
+    def agree(self, recipe: Recipe, *, epsilon: str | None, delta: str, start_ms: int, runs: int = 1) -> str:
         """Offers the contract; each site imports its recordings, accepts, and then signs. Gives the digest.
 
         Nobody signs before all have accepted: hence two turns of the same command.
 
         Args:
             recipe: Its bytes travel as an annex.
-            epsilon: Per release and in total; None for a contract without privacy.
+            epsilon: Per release; None for a contract without privacy.
             delta: Of the claim.
             start_ms: Until when all must have signed, and from when it holds.
+            runs: For how many runs rounds and budget suffice.
         """
         members = {one["legal_name"]: one for one in self.broker("members")["organisations"]}
         broker = self.broker("status")
@@ -218,10 +242,11 @@ class Federation:
             broker_org=new_id("org", random_bytes(10)),
             broker_key=broker["broker_key"],
             recipe_digest=recipe.digest,
-            rounds=2 * recipe.rounds if plan is None else plan.steps,
+            rounds=(2 * recipe.rounds if plan is None else plan.steps) * runs,
             local_steps=recipe.local_steps,
             epsilon=epsilon,
             delta=delta,
+            epsilon_total=None if epsilon is None else str(Decimal(epsilon) * runs),
             honest_min=plan.honest_min if plan else None,
             seeds=self._seeds,
             log_origin=broker["origin"],
@@ -239,6 +264,7 @@ class Federation:
             *(word for one in annexes for word in ("--annex", one)),
         )
         self.contract = str(offered["digest"])
+        self.broker("proposal", "approve", offered["proposal"], "--yes", operator=1)
         self.each(self._sign)
         self.each(self._sign)
         self.each(self._import)  # a draft would give the data no rights
@@ -262,11 +288,20 @@ class Federation:
 
     # --- nodes and runs ---
 
-    def start_nodes(self) -> None:
-        """Starts every node and waits until the broker sees all of them."""
-        for site in self.sites:
+    def start_nodes(self, *, without: tuple[str, ...] = ()) -> None:
+        """Starts the nodes, but those that are named, and waits until the broker sees them."""
+        started = [site for site in self.sites if site.name not in without]
+        for site in started:
             self.start_node(site)
-        wait_for("all nodes to be online", lambda: self._online() >= len(self.sites), timeout_s=_ONLINE_S)
+        wait_for("all nodes to be online", lambda: self._online() >= len(started), timeout_s=_ONLINE_S)
+
+    def wait_for(self, what: str, check: Callable[[], bool]) -> None:
+        """Waits until something holds while the broker runs.
+
+        Raises:
+            StartError: It does not, within the time of a start.
+        """
+        wait_for(what, check, timeout_s=_ONLINE_S, service=self.services["broker"])
 
     def start_node(self, site: Site) -> Service:
         """Starts one node's process, also again after it was killed."""
@@ -394,7 +429,7 @@ class Federation:
     def write_down(self) -> None:
         """Writes name and process id of what runs to the folder: `iriai-sandbox down` ends these."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / PROCESSES).write_text(json.dumps(self.pids(), indent=2) + "\n", "utf-8")
+        (self.folder / PROCESSES).write_text(json.dumps(self.known | self.pids(), indent=2) + "\n", "utf-8")
 
     def stop(self) -> None:
         """Ends every process of this federation: nodes first, so that they can say goodbye."""

@@ -9,11 +9,12 @@ reported run uses (``iriai-sandbox bench pooling`` reports seeds 0-4); `private_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from policies.encoding import canonical, decimal_text
 from policies.privacy.accounting import calibrate
 from policies.recipe import manifest
+from sandbox.noise import NOISE, Noise
 
 __all__ = [
     "DELTA",
@@ -29,9 +30,6 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
-Noise = Literal["local-full", "shares"]
-
-NOISE: Final[Noise] = "shares"  # of `demo` and `up`, unless another is asked for
 DELTA: Final = "0.00001"
 SAMPLING_PROB: Final = "0.2"
 HONEST_MIN: Final = 3  # of the sandbox's four makers
