@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.app import PublicPort, build
+from broker.auth.proposals import PROPOSAL_TYPE
 from broker.boot import initialise, open_services
 from broker.membership.approvals import APPROVAL_TYPE
 from broker.services import NoFleet, Services
@@ -34,7 +35,7 @@ from policies.log.envelope import ChainState, Seen, open_envelope, seal_envelope
 from policies.log.merkle import EMPTY_ROOT
 from policies.signing import Envelope, sign_request
 from sandbox.recipes import private_recipe
-from tests import pgserver
+from tests import documented, pgserver
 from tests.contractsim import runnable
 from tests.lanesim import contract_signature, spoken, warnings_of
 
@@ -43,6 +44,8 @@ ORIGIN = "pool.example/log/test"
 START_MS = 1_790_000_000_000  # 2026-09-21
 RECIPE = private_recipe("1.5")  # the caps of `draft` hold a run of it
 EMPTY = Seen(size=0, root=EMPTY_ROOT)
+DOCUMENTED: dict[str, list[Callable[..., Any]]] = {"response": [documented.check]}
+"""Every answer of a broker is held against its OpenAPI document."""
 
 
 class HandClock:
@@ -81,6 +84,8 @@ class House:
     fleet: NoFleet
     alice: OperatorSim = field(init=False)
     bob: OperatorSim = field(init=False)
+    second_person: bool = True
+    """Whether what waits for a second person of the broker is approved at once: a text that is offered, or signed."""
 
     def __post_init__(self) -> None:
         self.alice = OperatorSim(self, "alice")
@@ -94,6 +99,30 @@ class House:
 
     def kinds(self) -> list[str]:
         return [one.type.value for one in self.entries()]
+
+    def waiting(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Proposals that wait for somebody, of one kind if asked."""
+        with self.services.store.read() as session:
+            found = self.services.acts.proposals.open(session, self.clock.ms)
+        return [one.to_json(self.clock.ms) for one in found if kind in {None, one.kind}]
+
+    async def settle(self, contract: str) -> None:
+        """Both operators stand behind a text, as far as it waits for them."""
+        for one in self.waiting("contract.activate"):
+            if one["what"]["contract"] == contract:
+                names = {by["name"] for by in one["behind"]}
+                for who in (self.alice, self.bob):
+                    if who.name not in names:
+                        answer = await who.agree(one)
+                        assert answer.status_code == 200, answer.text
+
+    async def remove(self, org: str, *, reason: str = "key-lost", left: bool = False) -> httpx.Response:
+        """Ends a membership: alice proposes it, bob approves; the answer is the approval's."""
+        made = await self.alice.post(
+            f"/operator/organisations/{org}/revoke", {"reason": reason, "left": left}
+        )
+        assert made.status_code == 202, made.text
+        return await self.bob.agree(made.json()["proposal"])
 
     async def member(
         self, name: str, *, legal_name: str = "", country: str = "DE", group: str = ""
@@ -124,7 +153,7 @@ async def open_house(
     try:
         async with (
             port.app.router.lifespan_context(port.app),
-            httpx.AsyncClient(transport=transport, base_url=URL) as http,
+            httpx.AsyncClient(transport=transport, base_url=URL, event_hooks=DOCUMENTED) as http,
         ):
             yield House(services=services, port=port, http=http, clock=clock, fleet=fleet)
     finally:
@@ -248,9 +277,19 @@ class OperatorSim(Signer):
     ) -> httpx.Response:
         text = contract if isinstance(contract, str) else contract.canonical.decode()
         body: dict[str, Any] = {"contract": text, "recipes": [b64(one) for one in recipes]}
-        return await self.post(
+        answer = await self.post(
             "/operator/contracts", body | ({"annexes": [b64(one) for one in annexes]} if annexes else {})
         )
+        if answer.status_code == 201 and self.house.second_person:
+            await self.house.settle(answer.json()["digest"])
+        return answer
+
+    async def agree(self, proposal: dict[str, Any], **changes: Any) -> httpx.Response:
+        """Approves a proposal as it was shown; ``changes`` replace what is sent, ``key`` who signs the subject."""
+        key = changes.pop("key", self.key)
+        signature = Envelope.seal(unb64(proposal["subject"]), PROPOSAL_TYPE, key).signatures[0][1]
+        body = {"digest": proposal["digest"], "signature": b64(signature)} | changes
+        return await self.post(f"/operator/proposals/{proposal['id']}/approve", body)
 
 
 class NodeSim(Signer):
@@ -358,6 +397,8 @@ class NodeSim(Signer):
         return await self.say(await self.view(contract), "accept")
 
     async def verify(self, contract: Contract, **changes: Any) -> httpx.Response:
+        if self.house.second_person:
+            await self.house.settle(contract.digest)
         return await self.say(
             await self.view(contract), "verify", body=self.signature_body(contract) | changes
         )
@@ -379,6 +420,8 @@ class NodeSim(Signer):
             view = answer.json()
             if answer.status_code != 200 or view["lane"]["state"] != "AGREED":
                 return answer
+        if self.house.second_person:
+            await self.house.settle(contract.digest)
         return await self.say(view, "verify", body=self.signature_body(contract))
 
 

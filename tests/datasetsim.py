@@ -69,8 +69,7 @@ class Site:
         initialise(self.home, entropy=SeedEntropy(b"site"))
 
     def run(self, *words: object) -> Done:
-        where = [] if words[0] == "inspect" else ["--dir", str(self.home.root)]
-        line = ["data", *map(str, words), *where, "--json"]
+        line = ["data", *map(str, words), "--dir", str(self.home.root), "--json"]
         found = CliRunner().invoke(app, line, catch_exceptions=False)
         return Done(found.exit_code, found.stderr, json.loads(found.stdout or "{}"))
 

@@ -34,7 +34,7 @@ import numpy as np
 from anyio import to_thread
 from sqlalchemy import select
 
-from broker.api import apart
+from broker import apart
 from broker.app import build
 from broker.boot import open_services
 from broker.federation.checkpoints import ModelFiles
@@ -79,7 +79,7 @@ from policies.signing import Envelope
 from policies.verify import Report, verify
 from sandbox.recipes import plain_recipe, private_recipe
 from tests import pgserver
-from tests.brokersim import ORIGIN, URL, HandClock, House, SeedEntropy, Signer
+from tests.brokersim import DOCUMENTED, ORIGIN, URL, HandClock, House, SeedEntropy, Signer
 from tests.contractsim import runnable
 from tests.learnsim import made_units
 from tests.nodehouse import Street, open_street
@@ -248,6 +248,9 @@ class SimFleet(LocalGrid):
     def rekey(self, node: str, node_public_key: bytes) -> None:
         if node in self._nodes:
             self._nodes[node] = replace(self._nodes[node], public_key=node_public_key)
+
+    def suspend(self, node: str) -> None:
+        self._nodes.pop(node, None)
 
     def revoke(self, node: str) -> None:
         self._nodes.pop(node, None)
@@ -622,7 +625,9 @@ class Pool:
         self.services.runner = self.runner
         port = build(self.services)
         self._http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=port, raise_app_exceptions=False), base_url=URL
+            transport=httpx.ASGITransport(app=port, raise_app_exceptions=False),
+            base_url=URL,
+            event_hooks=DOCUMENTED,
         )
         self.house = House(
             services=self.services,

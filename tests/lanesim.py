@@ -15,6 +15,7 @@ from typing import Any
 from policies.contract import CONTRACT_TYPE, Contract
 from policies.contract.lint import lint
 from policies.contract.negotiation import (
+    Activated,
     Event,
     Opening,
     Pool,
@@ -93,9 +94,13 @@ class PoolSim:
     """A pool of the real machine with its contributors' keys, driven by names; nothing is stored.
 
     `say` makes the party's next message, `give` hands any message over. ``effects`` are those of the last event.
+    Two of the broker's people approve each text as soon as it is open, unless ``held``.
     """
 
-    def __init__(self, contract: Contract, keys: Mapping[str, SigningKey], *, now_ms: int) -> None:
+    def __init__(
+        self, contract: Contract, keys: Mapping[str, SigningKey], *, now_ms: int, held: bool = False
+    ) -> None:
+        self.held = held
         self.keys = keys
         self.contracts = {contract.digest: contract}
         self.now_ms = now_ms
@@ -108,6 +113,7 @@ class PoolSim:
             draft=draft_of(contract),
         )
         self.pool, self.effects = open_pool(opening, at_ms=now_ms)
+        self._approve()
         self.sent: list[Received] = []
         self.numbers = itertools.count(1)
 
@@ -149,8 +155,15 @@ class PoolSim:
     def do(self, event: Event) -> list[Any]:
         """Any event; afterwards the pool is what a restarted broker would read."""
         self.pool, self.effects = step(self.pool, event)
+        self._approve()
         self.pool = Pool.from_bytes(self.pool.to_bytes())
         return list(self.effects)
+
+    def _approve(self) -> None:
+        if not self.held:
+            activated = Activated(at_ms=self.now_ms, digest=self.pool.draft.digest)
+            self.pool, more = step(self.pool, activated)
+            self.effects = (*self.effects, *more)
 
     def tick(self) -> list[Any]:
         return self.do(Ticked(at_ms=self.now_ms))

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from broker.log import Writer
 from broker.log.failpoints import nobody
@@ -206,3 +206,17 @@ class LogSim:
     @property
     def vkey(self) -> VerifierKey:
         return VerifierKey(ORIGIN, self.key.public)
+
+
+def rotate_log_key(folder: Path) -> dict[str, Any]:
+    """A new key for the log of a broker's folder, as alice and bob approve it; what the command says."""
+    from broker.commands import log as log_commands
+    from broker.log.approvals import approve
+    from tests.brokersim import operator_key
+
+    asked = log_commands.log_rotate_key(folder)
+    approvals = []
+    for name in ("alice", "bob"):
+        approvals.append(folder.parent / f"{name}.rotation")
+        approvals[-1].write_bytes(approve(operator_key(name), (asked.plain_output or "").encode("ascii")))
+    return log_commands.log_rotate_key(folder, approvals).data

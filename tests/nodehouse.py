@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests import documented
 from tests.brokersim import House, open_house
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Bridge(httpx.BaseTransport):
         inner = httpx.ASGITransport(app=self._street.house.port, raise_app_exceptions=False)
         answer = await inner.handle_async_request(copied)
         content = await answer.aread()
+        documented.hold(copied, answer, content)
         return httpx.Response(answer.status_code, headers=answer.headers, content=content)
 
 

@@ -13,6 +13,7 @@ from client.membership import open_member
 from client.outbox import Outbox
 from client.rotating import rotate_key
 from client.settings import Home
+from tests import documented
 from tests.brokersim import SeedEntropy
 from tests.federationsim import Killed, Pool
 from tests.nodeworld import YES
@@ -42,6 +43,7 @@ class Gate(httpx.BaseTransport):
         inner = httpx.ASGITransport(app=self._pool.house.port, raise_app_exceptions=False)
         answer = await inner.handle_async_request(copied)
         content = await answer.aread()
+        documented.hold(copied, answer, content)
         return httpx.Response(answer.status_code, headers=answer.headers, content=content)
 
 

@@ -11,6 +11,7 @@ import pytest
 from policies.log.entries import EntryType, Event
 from policies.ports import iso_minute
 from policies.verify import verify
+from policies.verify.ledger import BY_TWO
 from tests.auditsim import RUN, PoolSim, digest_from, seeded
 from tests.planting import Plants, Told
 from tests.watchedsim import GRANT, WatchedSim
@@ -149,6 +150,12 @@ def an_approval_of_other_evidence() -> Told:
 @PLANTS.planted("AUD-080")
 def a_log_that_one_person_repairs() -> Told:
     return behind("incident", WatchedSim().action("anna", "the log", "log.repair"))
+
+
+@pytest.mark.parametrize("action", BY_TWO)
+def test_whatever_takes_two_is_found_where_one_did_it_alone(action: str) -> None:
+    alone = WatchedSim().action("anna", "something", action)
+    assert "AUD-080" in behind("incident", alone).audited().counts
 
 
 def test_a_log_that_two_people_repair_is_clean() -> None:

@@ -219,7 +219,7 @@ async def test_a_stranger_with_somebodys_key_id_is_refused(house):
 async def test_a_revoked_nodes_old_signatures_open_nothing(house):
     kita = await house.member("kita")
     request = kita.signed("GET", "/contracts")
-    await house.alice.post(f"/operator/organisations/{kita.org}/revoke", {"reason": "key-lost"})
+    await house.remove(kita.org, reason="key-lost")
     assert code(await house.http.send(request)) == (401, "identity.key-revoked")
 
 

@@ -288,8 +288,7 @@ async def test_a_halt_of_a_revoked_member_is_lifted_by_all_the_others_and_by_no_
     house, nodes, signed, tmp_path
 ):
     halt = (await say(nodes["kita"], signed, "halt")).json()["halts"][0]
-    for operator in (house.alice, house.bob):
-        await operator.post(f"/operator/organisations/{nodes['kita'].org}/revoke", {"reason": "key-stolen"})
+    assert (await house.remove(nodes["kita"].org, reason="key-stolen")).status_code == 200
     others = ("nord", "iber", "hanbit")
     for name in others:
         assert (await say(nodes[name], signed, "resume", refers=halt)).json()["standing"] == "HALTED"

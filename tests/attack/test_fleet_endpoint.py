@@ -539,6 +539,27 @@ def test_revoking_a_node_ends_its_poll_its_request_and_its_key(tmp_path: Path) -
     run(tmp_path, body, hold_s=5.0)
 
 
+def test_a_suspended_node_is_put_out_and_comes_back_with_the_same_key(tmp_path: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        engine, node = fleet.engine, fleet.nodes[0]
+        asked = fleet.ask(SMALL, 0)
+        await asyncio.sleep(0)
+        await node.pull()
+        engine.suspend(name_of(0))
+        assert await asked == [Failure(node=name_of(0), code="engine.revoked")]
+        assert (await node.call("activate-node"))[0] == 401
+        assert engine.online() == {name_of(1)}
+        engine.enrol(name_of(0), public_pem(node.key), node_key(0).public)
+        assert (await node.call("activate-node"))[0] == 200
+        engine.suspend(name_of(0))
+        engine.revoke(name_of(0))
+        assert (await node.call("activate-node"))[0] == 401
+        with pytest.raises(FleetKeyTakenError):
+            engine.enrol(name_of(0), public_pem(node.key), node_key(0).public)
+
+    run(tmp_path, body)
+
+
 def test_a_fleet_key_is_enrolled_once_and_is_p256(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from broker.commands import log as log_commands
 from client.contract.shelf import ContractShelf
 from client.errors import EquivocationError, PeerAnswerError
 from client.log_keys import take_up
@@ -29,7 +28,7 @@ from policies.log.errors import LogKeyUnprovenError, QuorumError
 from policies.log.log_keys import proven_key
 from policies.log.vkeys import KeyKind, VerifierKey
 from tests.brokersim import URL
-from tests.logsim import console
+from tests.logsim import console, rotate_log_key
 from tests.nodehouse import Street, open_street
 from tests.nodesim import ORIGIN, BrokerSim, HandClock, LogSim, SeedEntropy
 
@@ -219,8 +218,8 @@ def test_after_a_change_of_the_log_key_a_node_takes_up_the_new_one_by_itself(tmp
         outbox = _outbox(member)
         LogView(outbox, member.log_keys.all, fetch=fetch_consistency(member.client)).advance()
         pinned = member.broker.log_vkey
-    new = log_commands.log_rotate_key(folder).data["log_vkey"]
-    newer = log_commands.log_rotate_key(folder).data["log_vkey"]
+    new = rotate_log_key(folder)["log_vkey"]
+    newer = rotate_log_key(folder)["log_vkey"]
     with open_street(folder) as street:
         street.house.clock.ms = SystemClock().now_ms() + away_days * DAY_MS
         writer = street.house.services.writer

@@ -298,7 +298,7 @@ async def test_a_message_to_another_negotiation_than_its_own_is_refused(house):
 async def test_a_member_that_was_revoked_says_nothing_more_and_the_round_ends(house):
     (kita, nord, _), contract = await opened(house)
     view = await nord.view(contract)
-    await house.alice.post(f"/operator/organisations/{nord.org}/revoke", {"reason": "key-lost"})
+    await house.remove(nord.org, reason="key-lost")
     refused = await nord.say(view, "accept")
     assert code(refused) == (401, "identity.key-revoked")
     assert (await kita.view(contract))["closed"]["code"] == "contract.party-mismatch"

@@ -277,92 +277,44 @@ class Route:
     body: dict[str, str] | None
 
 
-_OPEN_ROLES = {
-    "/api/v1/broker": "anyone",
-    "/api/v1/membership/join": "invited",
-    "/api/v1/dsp/.well-known/dspace-version": "anyone",
-    "/api/v1/log/proofs/inclusion": "anyone",
-    "/api/v1/log/proofs/consistency": "anyone",
-    "/log/checkpoint": "anyone",
-    "/log/tile/{name:path}": "anyone",
-    "/log/policy": "anyone",
-    "/log/vkeys": "anyone",
-    "/api/v1/log/head": "anyone",
-    "/api/v1/witness/cosignatures": "anyone",
-    "/api/v1/witness/complaints": "anyone",
-}
-
-
 def routers() -> list[Any]:
     """The routers of the API's rooms, in the order in which the application takes them in."""
-    from broker.api import (
-        amendments,
-        audit,
-        auditors,
-        catalogue,
-        contracts,
-        decisions,
-        dryrun,
-        dsp,
-        incidents,
-        lifecycle,
-        log,
-        log_static,
-        membership,
-        negotiations,
-        runs,
-        witness,
-    )
+    from broker.app import ROOMS, ROOT_ROOMS
 
-    rooms = (
-        membership,
-        catalogue,
-        contracts,
-        decisions,
-        dryrun,
-        negotiations,
-        amendments,
-        lifecycle,
-        runs,
-        log,
-        audit,
-        auditors,
-        incidents,
-        dsp,
-        witness,
-    )
-    return [*(one.router for one in rooms), dsp.operator_router, log_static.router]
+    return [*ROOMS, *ROOT_ROOMS]
 
 
 def routes(given: list[Any] | None = None) -> list[Route]:
-    """Every route below ``/api/v1``, and those of the static log."""
-    from broker.api import dsp, log_static, signed
-    from broker.app import API
+    """Every route below ``/api/v1``, and those beside it."""
+    from broker.api import dsp, signed
+    from broker.api.declared import declared
+    from broker.app import API, ROOT_ROOMS
 
     known, found = {**signed.ROLES, **dsp.ROLES}, []
     for router in routers() if given is None else given:
         for one in router.routes:
             roles = [known[dep.call] for dep in one.dependant.dependencies if dep.call in known]
-            path = ("" if router is log_static.router else API) + one.path
-            role = roles[0] if roles else _OPEN_ROLES.get(path, "UNKNOWN")
+            path = ("" if router in ROOT_ROOMS else API) + one.path
+            said = declared(one.endpoint)
             found += [
                 Route(
                     method=method,
                     path=path,
-                    role=role,
+                    role=roles[0] if roles else (said and said.role) or "UNKNOWN",
                     words=first_sentence(one.endpoint.__doc__),
-                    body=_body(one.endpoint),
+                    body=_body(said),
                 )
                 for method in sorted(one.methods)
             ]
     return found
 
 
-def _body(endpoint: Any) -> dict[str, str] | None:
-    names = re.findall(r"\b([A-Z]\w+Body)\b", inspect.getsource(endpoint))
-    if not names:
+def _body(said: Any) -> dict[str, str] | None:
+    from broker.api.bodies import Body
+
+    model = None if said is None else said.takes
+    if model is None or not issubclass(model, Body):
         return None
-    model = endpoint.__globals__[names[0]]
     return {name: _kind(field) for name, field in model.model_fields.items()}
 
 
@@ -429,7 +381,7 @@ def settings() -> list[Setting]:
     from client.settings import LocalRules, NodeSettings
 
     return [
-        *_settings("broker.toml", "", Settings, skip={"dir", "dsp"}),
+        *_settings("broker.toml", "", Settings, skip={"dir", "config", "dsp"}),
         *_settings("broker.toml", "dsp", DspSettings, skip=set()),
         *_settings("node.toml", "", NodeSettings, skip={"local"}),
         *_settings("node.toml", "local", LocalRules, skip=set()),

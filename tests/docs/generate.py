@@ -370,6 +370,24 @@ def http_page(given: list[Any] | None = None) -> str:
             " there. The same `Idempotency-Key` with the same request gives the same answer and no second effect; with another request"
             " it is `request.idempotency-mismatch`.\n"
         ),
+        (
+            "[openapi.json](openapi.json) says all of it for programs: parameters, bodies, answers, refusals"
+            " (`iriai-broker openapi` prints it). A query parameter that a route does not name, or one twice, is"
+            " `request.invalid`. `HEAD` works where `GET` does; another method is `request.method`, with `Allow`."
+            " Within v1 changes only add: ignore names that you do not know. A route that will end says so with"
+            " `Deprecation` and `Sunset`.\n"
+        ),
+        (
+            "**Lists** take `limit` (1 to 1000) and `cursor`; while there is more, the answer has `next`, which is the"
+            " `cursor` of the next page: opaque, and of no other list. What is added meanwhile moves no page. Runs,"
+            " candidates and releases begin with the newest page. Entries, decisions and own envelopes go by the log's"
+            " index instead: `after`, and `next` where to go on.\n"
+        ),
+        (
+            "**ETag**: of an organisation, a negotiation, a contract's life, a proposal. A change that takes `If-Match` with"
+            " it is `request.if-match` (412) when the state is another one now. It would be required (428) where a change"
+            " overwrites what somebody else set: none does now. The body signs what it is about, or the act stops something.\n"
+        ),
         "## The API\n",
         table(
             ("Method", "Path", "Role", "What"),
@@ -437,12 +455,21 @@ def _example_map() -> str:
     return (ROOT / "docs/how-to/example/signalmap.toml").read_text("utf-8").rstrip("\n") + "\n"
 
 
+def openapi_text() -> str:
+    """The OpenAPI document."""
+    from broker.api.document import document, text_of
+    from broker.app import bare
+
+    return text_of(document(bare()))
+
+
 PAGES = {
     "cli.md": cli_page,
     "contract-language.md": language_page,
     "entries.md": entries_page,
     "errors.md": errors_page,
     "http-api.md": http_page,
+    "openapi.json": openapi_text,
     "settings.md": settings_page,
     "signal-map.md": signal_map_page,
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,13 +113,47 @@ def test_a_script_stops_where_a_block_fails(tmp_path):
     assert not (tmp_path / "after").exists()
 
 
+VISIT = """
+import json, httpx
+told = json.load(open("up.json"))["data"]
+people = [one["login"] for one in (*told["operators"], told["auditor"])]
+with httpx.Client(verify=False, headers={"Sec-Fetch-Site": "none"}) as browser:
+    found = [browser.get(one).status_code for one in people]
+    found += [browser.get(one["page"], follow_redirects=True).status_code for one in told["nodes"]]
+json.dump(found, open("visits.json", "w"))
+"""
+
+
+def with_doors(script: str) -> str:
+    """The tour, with what a program is told of it, and a visit of everything that `up` says to open."""
+    up, down = "iriai-sandbox up --dir build/tour\n", "iriai-sandbox down --dir build/tour\n"
+    assert (script.count(up), script.count(down)) == (1, 1)
+    asked = "".join(
+        f"iriai-sandbox {name} --dir build/tour --json > {name}.json\n" for name in ("status", "open")
+    )
+    return script.replace(up, f"{up.strip()} --json > up.json\npython - <<'END'\n{VISIT}END\n").replace(
+        down, asked + down
+    )
+
+
+def check_doors(data: dict[str, Any]) -> None:
+    """Where people go in: the console, a login for each, a page for each node."""
+    assert re.fullmatch(r"https://localhost:[0-9]+/console", data["console"])
+    people = [data["operator"], data["approver"], data["auditor"]]
+    assert [one["role"] for one in people] == ["operator", "operator", "auditor"]
+    assert len({one["name"] for one in people}) == len({one["login"] for one in people}) == 3
+    assert all(one["login"].startswith(data["console"] + "/enter/") for one in people)
+    assert [one["name"] for one in data["nodes"]] == ["kita", "nord", "iber", "hanbit"]
+    assert all(one["page"].startswith("http://127.0.0.1:") for one in data["nodes"])
+
+
 @pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.mujoco
 def test_the_readmes_tour_works_in_order(tmp_path):
     pytest.importorskip("mujoco", reason="the sandbox extra is not installed")
     try:
-        done = run(script_of(README.read_text("utf-8")), tmp_path)
+        done = run(with_doors(script_of(README.read_text("utf-8"))), tmp_path)
     finally:
         if (tmp_path / "build/tour/processes.json").exists():
             run("iriai-sandbox down --dir build/tour", tmp_path)
@@ -126,7 +162,14 @@ def test_the_readmes_tour_works_in_order(tmp_path):
     assert "VERDICT   complete up to size" in said
     assert "contract.signed" in said
     assert re.search(r"^run_[a-z2-7]{16}$", done.stdout, re.MULTILINE)
-    assert "stopped kita, nord, iber, hanbit, broker" in said
+    assert "hanbit-page, kita, nord, iber, hanbit, broker" in said
+    told = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("up", "open", "status")}
+    assert {one["status"] for one in told.values()} == {"ok"}
+    for name in ("up", "open"):
+        check_doors(told[name]["data"])
+    assert told["up"]["data"]["operator"]["login"] != told["open"]["data"]["operator"]["login"]
+    assert (told["status"]["data"]["ended"], len(told["status"]["data"]["nodes"])) == ([], 4)
+    assert json.loads((tmp_path / "visits.json").read_text()) == [303, 303, 303, 200, 200, 200, 200]
 
 
 # --- the examples ---

@@ -162,9 +162,12 @@ def test_two_processes_do_not_serve_one_folder(broker):
 def test_from_outside_only_documented_paths_answer(broker):
     with httpx.Client(verify=broker.context(), trust_env=False) as http:
         assert http.get(broker.url("/api/v1/broker")).status_code == 200
-        for path in ("/", "/docs", "/openapi.json", "/api/v1/nothing"):
+        for path in ("/", "/api/v1/nothing"):
             answer = http.get(broker.url(path))
             assert (answer.status_code, answer.json()["code"]) == (404, "request.not-found")
+        for path in ("/docs", "/openapi.json"):  # for people who are signed in
+            answer = http.get(broker.url(path))
+            assert (answer.status_code, answer.headers["location"][:15]) == (303, "/console/login?")
         for path in (
             "/v1/control/start-run",
             "/v1/control/list-runs",

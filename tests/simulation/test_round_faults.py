@@ -411,7 +411,7 @@ def test_a_revoked_member_is_asked_no_more_and_the_release_still_names_it():
         run = await pool.open_run()
         while not pool.rounds(run):  # noqa: ASYNC110  one turn of the loop, in virtual time
             await asyncio.sleep(0)
-        answer = await pool.house.alice.post(f"/operator/organisations/{org}/revoke", {"reason": "left"})
+        answer = await pool.house.remove(org, reason="left")
         assert answer.status_code == 200, answer.text
         await pool.idle()
         return run

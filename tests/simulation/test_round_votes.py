@@ -127,6 +127,28 @@ def test_three_rejections_in_a_row_pause_the_run_until_a_human_lets_it_go_on() -
         pool.check_audit()
 
 
+def test_one_word_lets_a_run_go_on_that_was_paused_and_rejected_both() -> None:
+    with running(validation=VALIDATION) as (pool, go):
+        gains(pool, [GOOD] * 4, *[[BAD] * 4] * 3)
+
+        async def both() -> tuple[str, Any, Any]:
+            run_id = await pool.open_run()
+            await asyncio.sleep(3600)
+            paused = await pool.house.alice.post(f"/operator/runs/{run_id}/pause", {})
+            resumed = await pool.house.alice.post(f"/operator/runs/{run_id}/resume", {})
+            await pool.idle()
+            return run_id, paused, resumed
+
+        run_id, paused, resumed = go(both())
+        assert paused.is_success, paused.text
+        assert resumed.status_code == 202, resumed.text
+        assert pool.row(run_id).outcome == "completed"
+        said = [one.pub for one in pool.entries(EntryType.CONSOLE_ACTION)]
+        words = [one for one in said if one["action"] in {"run.pause", "run.continue", "run.resume"}]
+        assert [one["action"] for one in words] == ["run.pause", "run.continue", "run.resume"]
+        assert len({one["request"] for one in words}) == 3
+
+
 def test_a_run_that_waits_for_a_human_can_be_stopped_and_its_accepted_model_is_the_candidate() -> None:
     with running(validation=VALIDATION) as (pool, go):
         gains(pool, [GOOD] * 4, *[[BAD] * 4] * 3)

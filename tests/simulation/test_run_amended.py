@@ -12,7 +12,7 @@ import pytest
 from client.budgets import cap_of
 from policies.contract import Contract
 from policies.contract.notices import seal_notice
-from policies.encoding import b64, digest, parse
+from policies.encoding import digest, parse
 from policies.identity import SigningKey, key_text
 from policies.log.entries import EntryType, alias
 from policies.log.envelope import Seen, seal_envelope
@@ -62,10 +62,7 @@ async def tightened(pool: Pool, new: Contract, *, by: str = "kita") -> None:
 
 async def changed(pool: Pool, new: Contract, recipes: tuple[bytes, ...] = ()) -> None:
     """The operators offer it, everybody accepts and signs."""
-    answer = await pool.house.alice.post(
-        "/operator/contracts",
-        {"contract": new.canonical.decode(), "recipes": [b64(one) for one in recipes]},
-    )
+    answer = await pool.house.alice.offer(new, recipes)
     assert answer.status_code == 201, answer.text
     name = answer.json()["negotiation"]
     owners = {one: node.owner() for one, node in pool.nodes.items()}

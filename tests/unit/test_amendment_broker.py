@@ -147,7 +147,7 @@ async def test_before_its_term_a_contract_is_not_amended(house, nodes):
     refused = await house.alice.offer(
         looser(first, sign_by="2027-01-01T00:00:00Z", effective="2027-01-02T00:00:00Z")
     )
-    assert (code(refused), refused.json()["clause"]) == ((403, "contract.expired"), "term-1")
+    assert (code(refused), refused.json()["clause"]) == ((403, "contract.not-begun"), "term-1")
 
 
 async def test_a_successor_after_the_term_is_never_opened(house, nodes, old):
@@ -330,7 +330,7 @@ async def test_a_run_is_not_opened_under_what_does_not_rule(house, nodes, old):
     await tighten(nodes[0], old, new)
     recipe = {"recipe": old.recipes[0].id}
     early = await house.alice.post("/operator/runs", {"contract": new.digest} | recipe)
-    assert code(early) == (403, "contract.expired")
+    assert code(early) == (403, "contract.not-begun")
     house.clock.ms = EFFECTIVE_MS  # nobody has looked yet
     early = await house.alice.post("/operator/runs", {"contract": new.digest} | recipe)
     assert code(early) == (403, "contract.refused")

@@ -84,7 +84,7 @@ async def test_who_was_revoked_asks_for_nothing_and_grants_end(house):
     ernst = await enrolled(house)
     grant = await granted(house, ernst)
     answer = await house.alice.post("/operator/auditors/ernst/revoke", {"reason": "engagement-over"})
-    assert answer.json() == {"name": "ernst", "grants_ended": 1}
+    assert answer.json() == {"name": "ernst", "grants_ended": 1, "votes_on": None}
     assert code(await ernst.get("/audit/disclosures"))[1] == "identity.key-revoked"
     assert pubs(house, EntryType.KEY_REVOKED)[-1]["kid"] == digest(ernst.key.public)
     assert pubs(house, EntryType.ACCESS_REVOKED)[-1]["grant"] == grant

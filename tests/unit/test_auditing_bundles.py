@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.acts import bundles
 from broker.api import audit as api
-from broker.api.apart import apart
+from broker.apart import apart
 from broker.auditing import exports
 from policies.encoding import digest
 from policies.identity import key_id
@@ -102,7 +103,7 @@ async def test_a_bundle_reaches_beyond_the_grant_that_it_is_taken_under_or_waits
     await register(kita, nord)
     await cosigned(house, kita, nord)
     await granted(house, ernst)
-    monkeypatch.setattr(api, "WITNESS_RECEIPT_S", 0)
+    monkeypatch.setattr(bundles, "WITNESS_RECEIPT_S", 0)
     early = await ernst.get("/audit/bundle")
     assert code(early) == (503, "log.unavailable")
     assert "in a moment" in early.json()["remedy"]
@@ -111,7 +112,7 @@ async def test_a_bundle_reaches_beyond_the_grant_that_it_is_taken_under_or_waits
     assert f"{kita.org}/witness" in late.json()["found"]
     assert "iriai-broker status" in late.json()["remedy"]
     assert house.entries(EntryType.EXPORT_AUDIT_BUNDLE) == []
-    monkeypatch.setattr(api, "WITNESS_RECEIPT_S", 60)
+    monkeypatch.setattr(bundles, "WITNESS_RECEIPT_S", 60)
     waiting = asyncio.ensure_future(ernst.get("/audit/bundle"))
     await asyncio.sleep(0)
     await cosigned(house, kita, nord)
@@ -130,7 +131,8 @@ async def test_a_grant_that_ends_while_a_bundle_is_made_ends_the_bundle(house, m
             await change()
             return taken
 
-        monkeypatch.setattr(api, "apart", slow)
+        for place in (api, bundles):
+            monkeypatch.setattr(place, "apart", slow)
 
     async def revoked() -> None:
         await house.alice.post(f"/operator/audit/grants/{grant}/revoke", {})

@@ -91,7 +91,8 @@ def test_an_auditor_is_let_in_shown_something_and_put_out(desk: Desk):
     assert {json.loads(one)["index"] for one in lines} >= {one["index"] for one in page["disclosures"]}
     desk.key = operator_key("alice")
     assert "over" in desk.command("audit", "revoke", grant).stderr
-    assert desk.told("auditor", "revoke", "ernst") == {"name": "ernst", "grants_ended": 1}
+    done = desk.told("auditor", "revoke", "ernst")
+    assert done == {"name": "ernst", "grants_ended": 1, "votes_on": None}
     assert "revoked" in desk.command("auditor", "list").stderr
     desk.key = AUDITOR
     assert desk.command("audit", "disclosures").exit_code == 6
@@ -147,7 +148,7 @@ def test_a_value_is_erased_and_the_operator_hears_what_is_left_to_do(desk: Desk)
     assert (again.exit_code, "audit.already-erased" in again.stderr) == (3, True)
 
 
-def test_an_auditors_witness_is_registered_by_an_operator_from_its_statement(desk: Desk):
+def test_an_auditors_witness_is_registered_by_an_operator_and_votes_once_another_one_approved(desk: Desk):
     witness = cosigner_vkey(SigningKey.from_seed(bytes(31) + b"w"), "ernst/witness")
     sealed = seal_statement(AUDITOR, log=ORIGIN, org="ernst", vkey=witness.text(), time_ms=0)
     path = desk.folder / "witness.json"
@@ -155,8 +156,17 @@ def test_an_auditors_witness_is_registered_by_an_operator_from_its_statement(des
     nobody = desk.command("auditor", "witness", str(path))
     assert (nobody.exit_code, "auditor add NAME --auditor-key" in nobody.stderr) == (2, True)
     desk.let_in()
-    assert desk.told("auditor", "witness", str(path))["owner"] == "ernst"
+    made = desk.command("auditor", "witness", str(path))
+    assert "iriai-broker proposal approve prop_" in made.stderr
+    done = desk.told("auditor", "witness", str(path))  # the same again is the same proposal
+    assert (done["owner"], done["news"], done["votes"]) == ("ernst", False, False)
+    assert f"proposal approve {done['proposal']['id']}" in made.stderr
+    assert witness.text() not in desk.told("audit", "policy")["policy"]
+    assert desk.street.run(desk.street.house.bob.agree(done["proposal"])).status_code == 200
     assert witness.text() in desk.told("audit", "policy")["policy"]
+    assert desk.told("auditor", "witness", str(path))["votes"]
+    revoked = desk.command("auditor", "revoke", "ernst").stderr
+    assert "votes on; next: iriai-broker witness remove ernst/witness" in revoked
     assert desk.command("auditor", "witness", str(desk.folder / "none")).exit_code == 2
 
 

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from sandbox.bench_rounds import WARM_UP, _at_nodes, _figures, _folder, _makers, _Usage, lines, recipe_of
+from sandbox.bench_rounds import WARM_UP, _at_nodes, _figures, _folder, _Usage, lines, recipe_of
+from sandbox.contract_text import makers
 from sandbox.errors import SandboxError
 
 
@@ -21,10 +22,10 @@ def test_the_recipe_is_secure_small_and_has_as_many_rounds() -> None:
 
 
 def test_every_maker_has_a_name_of_its_own_and_a_cell() -> None:
-    made = _makers(10)
+    made = makers(10)
     assert len({one.party for one in made}) == len({one.legal_name for one in made}) == 10
     assert {one.cell for one in made} == set("ABCD")
-    assert [one.party for one in _makers(3)] == ["kita", "nord", "iber"]
+    assert [one.party for one in makers(3)] == ["kita", "nord", "iber"]
 
 
 def test_the_folder_of_a_step_that_failed_is_kept_and_named_any_other_is_deleted() -> None:

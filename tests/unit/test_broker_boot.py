@@ -169,20 +169,20 @@ def test_an_empty_folder_is_no_broker(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "name"),
+    ("url", "expected"),
     [
-        ("https://broker.example:8443", x509.DNSName("broker.example")),
-        ("https://127.0.0.1:8443", None),
-        ("https://[::1]:8443", None),
-        ("https://localhost:1", x509.DNSName("localhost")),
+        ("https://broker.example:8443", ["broker.example"]),
+        ("https://192.0.2.1:8443", ["192.0.2.1"]),
+        ("https://127.0.0.1:8443", ["127.0.0.1", "localhost"]),
+        ("https://[::1]:8443", ["::1", "localhost", "127.0.0.1"]),
+        ("https://localhost:1", ["localhost", "127.0.0.1"]),
     ],
 )
-def test_the_certificate_is_for_the_host_of_the_url(url, name):
+def test_the_certificate_is_for_the_host_of_the_url_and_of_this_machine_for_both_its_names(url, expected):
     made = make_certificate(url, clock=HandClock(), entropy=SeedEntropy())
     leaf = x509.load_pem_x509_certificate(made.chain_pem)
-    names = list(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    assert len(names) == 1
-    assert name is None or names == [name]
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(one.value) for one in names] == expected
     assert check_own(url, made.chain_pem, made.key_pem, clock=HandClock()).pin == made.pin
 
 

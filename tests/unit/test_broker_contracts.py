@@ -49,9 +49,10 @@ async def test_the_last_signature_makes_the_contract_final_for_all_at_once(house
     assert set(signed[-1]["lanes"].values()) == {"FINALIZED"}
     answer = await nodes[0].get(f"/contracts/{contract.digest}/envelope")
     executed(contract, Envelope.from_bytes(answer.content))
-    assert house.kinds()[-6:] == [
+    assert house.kinds()[-8:] == [
         "console.action",
         "contract.proposed",
+        *["console.action"] * 2,
         *["contract.signed"] * 3,
         "contract.finalized",
     ]
@@ -259,7 +260,7 @@ async def test_a_party_that_was_revoked_before_the_last_signature_stops_the_cont
     await kita.verify(contract)
     await nord.verify(contract)
     view = await iber.view(contract)
-    await house.alice.post(f"/operator/organisations/{nord.org}/revoke", {"reason": "key-lost"})
+    await house.remove(nord.org, reason="key-lost")
     refused = await iber.say(view, "verify", body=iber.signature_body(contract))
     assert code(refused) == (409, "negotiation.bad-transition")
     assert refused.json()["clause"] == "party-nord"

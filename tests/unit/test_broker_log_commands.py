@@ -31,7 +31,7 @@ from policies.log.checkpoint import open_checkpoint, parse_note
 from policies.log.entries import EntryType, check_entry
 from policies.log.vkeys import VerifierKey
 from tests.brokersim import HandClock, SeedEntropy, operator_key
-from tests.logsim import console
+from tests.logsim import console, rotate_log_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,8 +280,8 @@ class TestRotation:
 
         old = VerifierKey.parse(log_commands.log_status(folder).data["keys"][0])
         before = policy_file(folder).read_text()
-        done = log_commands.log_rotate_key(folder)
-        new = VerifierKey.parse(done.data["log_vkey"])
+        done = rotate_log_key(folder)
+        new = VerifierKey.parse(done["log_vkey"])
         rotated, activated = entries(folder)[-2:]
         assert rotated.pub == {"old": digest(old.public_key), "new": digest(new.public_key), "role": "log"}
         text = policy_file(folder).read_text()
@@ -301,8 +301,8 @@ class TestRotation:
                 open_checkpoint(note, [key])
 
     def test_it_can_be_done_again(self, folder: Path) -> None:
-        first = log_commands.log_rotate_key(folder).data
-        second = log_commands.log_rotate_key(folder).data
+        first = rotate_log_key(folder)
+        second = rotate_log_key(folder)
         assert second["old_vkey"] == first["log_vkey"]
         with opened(folder) as services:
             assert [key.text() for key in services.writer.vkeys][:2] == [
@@ -315,12 +315,12 @@ class TestRotation:
     def test_a_note_of_the_old_key_still_counts_as_evidence(self, folder: Path) -> None:
         with opened(folder) as services:
             note = services.writer.head().note
-        log_commands.log_rotate_key(folder)
+        rotate_log_key(folder)
         with opened(folder, HandClock(4_000_000_000_000)) as services:
             assert not services.writer.amnesia(note)
 
     def test_a_missing_key_file_opens_nothing(self, folder: Path) -> None:
-        log_commands.log_rotate_key(folder)
+        rotate_log_key(folder)
         (folder / "keys/log-2.key").unlink()
         with pytest.raises(LogKeyError), opened(folder):
             pass
@@ -331,8 +331,8 @@ class TestRotation:
         made = make_key(folder / "keys/log-2.key", SeedEntropy())  # a crash came after it
         with opened(folder) as services:
             assert len(services.writer.vkeys) == 1
-        done = log_commands.log_rotate_key(folder)
-        assert VerifierKey.parse(done.data["log_vkey"]).public_key == made.public
+        done = rotate_log_key(folder)
+        assert VerifierKey.parse(done["log_vkey"]).public_key == made.public
 
     def test_a_frozen_log_gets_no_new_key(self, folder: Path) -> None:
         frozen(folder)
@@ -347,7 +347,8 @@ def test_the_command_line_reaches_all_of_it(folder: Path, capsys: pytest.Capture
         (["log", "status", "--dir", str(folder), "--json"], 0),
         (["log", "succeed", NEXT, "--dir", str(folder), "--json"], 7),
         (["log", "repair", "--dir", str(folder), "--from-bundle", str(bundle(folder)), "--json"], 3),
-        (["log", "rotate-key", "--dir", str(folder), "--json"], 0),
+        (["log", "rotate-key", "--dir", str(folder), "--json"], 7),
+        (["key", "rotate", "--dir", str(folder), "--json"], 7),
     ):
         with pytest.raises(SystemExit) as ended:
             app(line)

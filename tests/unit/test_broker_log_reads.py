@@ -263,7 +263,7 @@ async def test_a_certificate_comes_before_the_descriptor_that_names_it(house):
 async def test_a_revoked_members_data_sets_leave_the_catalogue(house):
     kita, nord = await pool(house, "kita", "nord")
     await kita.post("/catalogue/descriptors", descriptor(kita).to_json())
-    await house.alice.post(f"/operator/organisations/{kita.org}/revoke", {"reason": "left"})
+    await house.remove(kita.org, reason="left")
     assert (await nord.get("/catalogue")).json()["datasets"] == []
 
 

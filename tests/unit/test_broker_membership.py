@@ -9,6 +9,7 @@ import pytest
 
 from policies.encoding import canonical, digest, parse, unb64
 from policies.identity import SigningKey, key_text
+from policies.limits import PROPOSAL_TTL_H
 from policies.log.entries import EntryType, alias
 from policies.signing import Envelope
 from tests.brokersim import URL, House, NodeSim, open_house
@@ -188,6 +189,28 @@ async def test_one_key_cannot_approve_twice(house):
     assert (await kita.me())["state"] == "waiting-approval"
 
 
+async def test_an_approval_of_somebody_who_is_disabled_counts_no_longer(house):
+    kita = NodeSim(house, "kita")
+    await kita.join(await house.alice.invite())
+    await house.alice.approve(kita.org)
+    assert (await house.bob.post("/operator/people/alice/disable", {})).status_code == 200
+    answer = (await house.bob.approve(kita.org)).json()
+    assert (answer["state"], answer["approved_by"]) == ("waiting-approval", ["bob"])
+    assert "org.onboarded" not in house.kinds()
+
+
+async def test_an_approval_counts_for_three_days_and_can_then_be_given_anew(house):
+    kita = NodeSim(house, "kita")
+    await kita.join(await house.alice.invite())
+    await house.alice.approve(kita.org)
+    house.clock.ms += PROPOSAL_TTL_H * 3_600_000 + 1
+    assert (await house.bob.approve(kita.org)).json()["approved_by"] == ["bob"]
+    (shown,) = (await house.bob.get("/operator/organisations")).json()["organisations"]
+    assert (shown["state"], shown["approved_by"]) == ("waiting-approval", ["bob"])
+    assert (await house.alice.approve(kita.org)).json()["approved_by"] == ["alice", "bob"]
+    assert house.entries(EntryType.ORG_ONBOARDED)[0].pub["approvers"] == ["alice", "bob"]
+
+
 async def test_an_approval_is_for_exactly_what_waits(house):
     kita = NodeSim(house, "kita")
     await kita.join(await house.alice.invite())
@@ -216,8 +239,8 @@ async def test_who_waits_sees_nothing_but_its_own_state(house):
 
 async def test_a_revoked_key_is_refused_from_then_on(house):
     kita = await house.member("kita")
-    done = await house.bob.post(f"/operator/organisations/{kita.org}/revoke", {"reason": "key-lost"})
-    assert done.json() == {"org": kita.org, "state": "revoked"}
+    done = await house.remove(kita.org, reason="key-lost")
+    assert done.json()["result"] == {"org": kita.org, "state": "revoked"}
     assert code(await kita.get("/membership/me")) == (401, "identity.key-revoked")
     assert kita.node not in house.fleet.enrolled
     assert house.kinds()[-4:] == ["console.action", "org.suspended", "key.revoked", "key.revoked"]
@@ -225,7 +248,7 @@ async def test_a_revoked_key_is_refused_from_then_on(house):
 
 async def test_a_revoked_organisation_cannot_join_again_with_its_keys(house):
     kita = await house.member("kita")
-    await house.bob.post(f"/operator/organisations/{kita.org}/revoke", {"reason": "key-lost"})
+    await house.remove(kita.org, reason="key-lost")
     assert code(await kita.join(await house.alice.invite())) == (409, "membership.already-enrolled")
 
 

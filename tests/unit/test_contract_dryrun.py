@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -366,6 +368,54 @@ def test_the_broker_shows_a_witness_for_what_is_looser(tmp_path: Path) -> None:
     assert lines[1].startswith("  witness: TrainRound nord, epsilon-total ")
     assert lines[1].endswith("version 1 refuses, version 2 allows")
     assert lines[-1] == "LOOSER"
+
+
+@pytest.mark.parametrize(
+    ("edit", "answer", "code"),
+    [("the quorum is higher", "tighter", 0), ("nord's total cap is raised", "looser", 3)],
+)
+def test_the_prover_says_what_it_proved_or_shows_a_case(
+    tmp_path: Path, edit: str, answer: str, code: int
+) -> None:
+    pytest.importorskip("z3", reason="the extra prove is not installed")
+    old = written(tmp_path, "old.json", OLD)
+    new = written(tmp_path, "new.json", successor(named(edit)))
+    done = CliRunner().invoke(broker_app, ["contract", "prove", old, new, "--json"])
+    data = json.loads(done.stdout)["data"]
+    assert (done.exit_code, data["answer"]) == (code, answer)
+    assert bool(data["verdict"]["witnesses"]) == (answer == "looser")
+    lines = CliRunner().invoke(broker_app, ["contract", "prove", old, new]).stderr.splitlines()
+    assert lines[-1].startswith(answer.upper())
+    assert any("version 1 refuses, version 2 allows" in line for line in lines) == (answer == "looser")
+
+
+def test_what_the_prover_can_neither_show_nor_refute_is_unknown(tmp_path: Path) -> None:
+    pytest.importorskip("z3", reason="the extra prove is not installed")
+    tree = OLD.document
+    tree["parties"][0]["legal_name"] += " Holding"  # words: no request is about them
+    old = written(tmp_path, "old.json", OLD)
+    new = written(tmp_path, "new.json", from_tree(tree | {"version": 2, "supersedes": OLD.digest}))
+    done = CliRunner().invoke(broker_app, ["contract", "prove", old, new, "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["data"]["answer"]) == (3, "unknown")
+
+
+def test_without_the_prover_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "z3", None)
+    names = [written(tmp_path, f"{at}.json", one) for at, one in enumerate((OLD, successor()))]
+    done = CliRunner().invoke(broker_app, ["contract", "prove", *names])
+    assert (done.exit_code != 0, "install iriai[prove]" in done.stderr) == (True, True)
+
+
+def test_an_operator_cannot_let_a_halted_contract_go_on_and_hears_who_can(tmp_path: Path) -> None:
+    old = written(tmp_path, "old.json", OLD)
+    done = CliRunner().invoke(broker_app, ["contract", "resume", old, "--json"])
+    error = json.loads(done.stdout)["error"]
+    assert (done.exit_code, error["code"], error["clause"]) == (
+        4,
+        "contract.resume-not-ours",
+        OLD.halt.clause,
+    )
+    assert f"iriai-node contract resume {OLD.digest}" in error["remedy"]
 
 
 def test_a_field_that_is_looser_taken_alone_is_told_so_where_the_proof_shows_that_nothing_is_won(

@@ -31,7 +31,13 @@ from policies.contract import (
 )
 from policies.contract.case import Case
 from policies.contract.checks import CHECKS
-from policies.contract.errors import ExpiredError, HaltedError, NotExecutedError, RefusedError
+from policies.contract.errors import (
+    ExpiredError,
+    HaltedError,
+    NotBegunError,
+    NotExecutedError,
+    RefusedError,
+)
 from policies.contract.registry import ASKED_AT, KINDS
 from policies.contract.render import remedy_text
 from tests.contractsim import (
@@ -595,6 +601,7 @@ def test_queries_and_exits_go_on_under_a_halt():
 def test_refusals_have_the_code_of_their_reason():
     for state, error in (
         (LATE, ExpiredError),
+        ({"now": "2020-01-01T00:00:00Z"}, NotBegunError),
         ({"halted": True}, HaltedError),
         ({"executed": False}, NotExecutedError),
         ({"halted": None}, HaltedError),

@@ -11,6 +11,7 @@ import pytest
 
 from client.answers import plain
 from client.data.store import Store
+from client.datasets.published import Published, save_published
 from tests.datasetsim import COLUMNS, NAME, Site, log, rows, write_map
 from tests.datasim import Recording, write_v3
 from tests.servesim import MODEL
@@ -115,11 +116,16 @@ def test_a_check_that_asks_a_person_ends_with_3_until_the_person_answers(tmp_pat
     assert (tmp_path / "page.html").read_text("utf-8").startswith("<!doctype html>")
     nobody = site.run("check", NAME, "--accept", "10")
     assert (nobody.code, nobody.refused) == (3, "data.refused")
+    save_published(site.home, NAME, Published(content=refused.data["certificate"]["digest"]))  # others saw it
     wrong = site.run("check", NAME, "--accept", "9", "--by", "A. Sato")
     assert (wrong.code, wrong.refused) == (3, "data.refused")
     accepted = site.run("check", NAME, "--accept", "10", "--by", "A. Sato")
     assert (accepted.code, accepted.data["certificate"]["verdict"]) == (0, "admitted")
-    assert site.run("check", NAME).data["certificate"] == accepted.data["certificate"]
+    again = f'iriai-node data publish {NAME} --again "REASON"'
+    assert again in accepted.text
+    once_more = site.run("check", NAME)
+    assert once_more.data["certificate"] == accepted.data["certificate"]
+    assert again not in once_more.text  # nothing new was signed
 
 
 def test_no_command_is_longer_than_a_screen_and_all_name_the_next_step(tmp_path: Path, site: Site) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from policies.contract.errors import DeadlineError
 from policies.contract.negotiation import (
+    Activated,
     Agreed,
     Closed,
     Countered,
@@ -419,6 +420,64 @@ def test_nothing_follows_a_final_contract() -> None:
     one.now_ms = NOW + 1000 * DAY
     assert one.tick() == []
     assert one.states() == dict.fromkeys(NAMES, "FINALIZED")
+
+
+# --- two of the broker's people ---
+
+
+def held() -> PoolSim:
+    """Everybody has signed; nobody of the broker has approved."""
+    one = PoolSim(text(), KEYS, now_ms=NOW, held=True)
+    for kind in ("accept", "verify"):
+        for name in NAMES:
+            one.say(name, kind)
+    return one
+
+
+def test_what_everybody_signed_is_not_final_before_two_people_of_the_broker_approved_it() -> None:
+    one = held()
+    assert (one.states(), one.pool.held) == (dict.fromkeys(NAMES, "VERIFIED"), True)
+    assert kinds(one.do(Activated(at_ms=NOW, digest=text("Text 2").digest))) == []
+    effects = one.do(Activated(at_ms=NOW, digest=text().digest))
+    assert kinds(effects) == [*["Said"] * 4, "Finalized"]
+    assert (one.states(), one.pool.held) == (dict.fromkeys(NAMES, "FINALIZED"), False)
+
+
+def test_an_approval_that_came_first_waits_for_the_last_signature() -> None:
+    one = PoolSim(text(), KEYS, now_ms=NOW, held=True)
+    assert kinds(one.do(Activated(at_ms=NOW, digest=text().digest))) == []
+    for kind in ("accept", "verify"):
+        for name in NAMES:
+            one.say(name, kind)
+    assert kinds(list(one.effects))[-1] == "Finalized"
+
+
+def test_the_text_of_a_counter_offer_is_not_the_one_that_was_approved() -> None:
+    one = PoolSim(text(), KEYS, now_ms=NOW, held=True)
+    one.do(Activated(at_ms=NOW, digest=text().digest))
+    one.say("kita", "request", counter=text("Text 2"))
+    for kind in ("accept", "verify"):
+        for name in NAMES:
+            one.say(name, kind)
+    assert one.pool.held
+    one.do(Activated(at_ms=NOW, digest=text("Text 2").digest))
+    assert one.states() == dict.fromkeys(NAMES, "FINALIZED")
+
+
+def test_what_nobody_approved_ends_with_the_time_to_sign_and_says_so() -> None:
+    one = held()
+    one.now_ms = to_ms(text().sign_by)
+    effects = one.tick()
+    closed = next(found for found in effects if isinstance(found, Closed))
+    assert "second person" in str(closed.ended.text)
+    assert one.states() == dict.fromkeys(NAMES, "TERMINATED")
+    assert one.do(Activated(at_ms=one.now_ms, digest=text().digest)) == []
+
+
+def test_a_pool_that_was_stored_before_there_were_approvals_has_none() -> None:
+    old = held().pool.to_bytes().replace(b'"activated":null,', b"")
+    assert b"activated" not in old
+    assert Pool.from_bytes(old).activated is None
 
 
 def test_ids_of_the_broker_cannot_be_told_before() -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from client import node
 from client.answers import Answer, finish, plain, table
 from client.doctor import doctor
 from client.errors import NoSuchThingError, remote_refusal
+from client.federation.errors import KeyUnknownError
 from client.membership import status
 from client.settings import Home, locked
 from policies.contract.lint import lint
@@ -35,6 +37,13 @@ COMMANDS = [
     ["pause"],
     ["resume"],
     ["doctor"],
+    ["withdraw"],
+    ["withdraw", "run_aaaaaaaaaaaaaaaa"],
+    ["withdraw", "0" * 12, "--unreleased", "retrain", "--dry-run"],
+    ["key", "show"],
+    ["key", "rotate", "--dry-run"],
+    ["page"],
+    ["page", "--again"],
     ["data", "add", "nothing", "--dataset", "kita/pick"],
     ["data", "list"],
     ["data", "show", "kita/pick"],
@@ -46,6 +55,9 @@ COMMANDS = [
     ["data", "compare", "nothing", "--from", "nord"],
     ["data", "remove", "kita/pick"],
     ["contract", "list"],
+    ["contract", "status", "0" * 12],
+    ["contract", "lifecycle", "0" * 12],
+    ["contract", "rotate-key"],
     ["contract", "show"],
     ["contract", "sign", "sha256:" + "0" * 64, "--yes"],
     ["contract", "sign", "0" * 12, "--yes"],
@@ -65,16 +77,52 @@ COMMANDS = [
     ["seed", "check"],
     ["seed", "check", "--recipe", "none.json"],
     ["outbox", "list"],
+    ["outbox", "show", "0" * 12],
+    ["outbox", "export", "--out", "unused.csv"],
+    ["chain", "show"],
+    ["witness", "cosign"],
+    ["receipt", "list"],
+    ["receipt", "fetch"],
+    ["receipt", "verify"],
+    ["receipt", "export", "--out", "unused"],
     ["receipts", "fetch"],
     ["receipts", "verify"],
     ["receipts", "export", "--out", "unused"],
     ["release", "list"],
+    ["release", "show", "sha256:" + "0" * 64],
+    ["release", "report", "sha256:" + "0" * 64],
+    ["statement", "list"],
     ["release", "approve", "sha256:" + "0" * 64],
     ["release", "veto", "sha256:" + "0" * 64],
+    ["release", "approve", "sha256:" + "0" * 64, "--dry-run"],
     ["models", "list"],
+    ["models", "report"],
     ["models", "pull", "sha256:" + "0" * 64],
     ["models", "personalise", "sha256:" + "0" * 64],
 ]
+
+
+def test_a_folder_without_a_node_is_named_before_a_second_node_is_made(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IRIAI_NODE_DIR", raising=False)
+    monkeypatch.setattr("client.layers.default_places", tuple)
+    done = CliRunner().invoke(app, ["status"])
+    assert (done.exit_code, "node.not-initialised" in done.stderr) == (3, True)
+    remedy = "name the folder with --dir or IRIAI_NODE_DIR; a new node: iriai-node init --dir iriai-node"
+    assert f"remedy: {remedy}\n" in done.stderr
+
+
+def test_a_worker_that_is_not_approved_says_what_to_ask_for(tmp_path: Path, monkeypatch, capsys):
+    def unknown(_home: Home) -> None:
+        raise KeyUnknownError(need="a fleet key that the broker knows", found="401", remedy="ask")
+
+    monkeypatch.setattr(node, "serve", unknown)
+    assert node.main(["--dir", str(tmp_path / "my node")]) == 6
+    (told,) = [one for one in capsys.readouterr().err.splitlines() if not one.startswith("{")]
+    assert told.startswith(
+        "not approved yet, or revoked: the node tries again by itself every 5 minutes; ask"
+    )
+    assert told.endswith(f"iriai-node key show --dir '{tmp_path}/my node'")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -251,6 +299,12 @@ def test_without_a_terminal_nobody_agrees_to_anything(tmp_path: Path, capsys: py
     shown = capsys.readouterr().err
     assert shown.count("0123456789ab") == 2
     assert shown.count(warning.id) == 2
+    assert retype("question", yes=True, quiet=True)("0123456789ab") is True
+    assert accept(everything=True, lang="en", quiet=True)(warning) is True
+    assert retype("question", yes=False, quiet=True)("0123456789ab") is False
+    assert accept(everything=False, lang="en", quiet=True)(warning) is False
+    shown = capsys.readouterr().err
+    assert (shown.count("0123456789ab"), shown.count(warning.id)) == (1, 1)  # what nobody agreed to before
 
 
 def test_doctor_names_what_is_broken_and_what_to_do(tmp_path: Path):

@@ -62,7 +62,12 @@ def test_own_duties_come_first_and_each_sentence_names_its_clause(world: World):
     for words in ("kita/pick", "gripper_width", "8.5 per release", "20 in all", "consortium", "30 days"):
         assert words in duties.split("Kept by software")[0], words
     assert all(held.contract.clause(one["clause"]) for one in shown.data["duties"] for held in [_held(world)])
-    rows = contract_list(world.member, world.shelf()).data["contracts"]
+    listed = contract_list(world.member, world.shelf())
+    assert listed.text[-2:] == (
+        "waits for your signature:",
+        f"  {world.contract.digest}  {world.contract.title}",
+    )
+    rows = listed.data["contracts"]
     assert (rows[0]["state"], rows[0]["lane"]["state"], rows[0]["waiting_for"]) == (
         "offered",
         "OFFERED",

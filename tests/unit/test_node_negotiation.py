@@ -126,6 +126,19 @@ def test_what_is_about_to_be_said_stands_above_the_question(world: World):
         assert words in text, words
 
 
+def test_what_was_read_before_is_told_in_short_with_where_to_read_it(world: World):
+    told: list[str] = []
+    world.sign(tell=told.extend, brief=True)
+    assert len(told) == 3
+    text = "\n".join(told)
+    for words in (
+        world.contract.title,
+        " acknowledged;",
+        "iriai-node contract show " + world.contract.digest[7:19],
+    ):
+        assert words in text, words
+
+
 def test_a_contract_with_a_lint_error_is_not_signed(world: World):
     world.offer(test_only=False)  # epsilon_total is 20
     with pytest.raises(NotSignedError, match="lint"):

@@ -314,9 +314,7 @@ def test_an_invitation_works_once_and_for_one_organisation(street: Street, home:
 
 def test_a_revoked_node_is_told_so(street: Street, home: Home):
     member = _enrol(street, home)
-    answer = street.run(
-        street.house.alice.post(f"/operator/organisations/{member.identity.org}/revoke", {"reason": "test"})
-    )
+    answer = street.run(street.house.remove(member.identity.org, reason="test"))
     assert answer.status_code == 200, answer.text
     with pytest.raises(RemoteRefusalError) as raised:
         status(member)

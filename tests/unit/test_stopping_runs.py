@@ -18,7 +18,7 @@ from client.learner import HomeLearner
 from client.learning.errors import TrainingStoppedError
 from client.membership import worker_of
 from client.owner_runs import listed, resume, resume_all_damaged, stop
-from client.progress import Progress, said
+from client.progress import Progress, said, words_of
 from client.settings import Home, LocalRules, locked
 from client.stopping_runs import StoppedRuns
 from policies.exchange import ExchangeType
@@ -249,7 +249,7 @@ def test_progress_is_told_at_most_once_a_second_beside_the_last_step(tmp_path):
     clock.ms += 400
     tell(2, 20)
     assert said(home)["progress"] == {
-        "run": RUN, "round": 3, "rounds": 100, "step": 1, "steps": 20, "seconds": 0,
+        "run": RUN, "round": 3, "rounds": 100, "step": 1, "steps": 20, "seconds": 0, "at_ms": clock.ms - 400,
     }  # fmt: skip
     clock.ms += 700
     tell(3, 20)
@@ -259,6 +259,20 @@ def test_progress_is_told_at_most_once_a_second_beside_the_last_step(tmp_path):
     assert worker_of(home) == {"running": False}
     with locked(home):
         assert worker_of(home)["progress"]["round"] == 3
+
+
+def test_a_round_that_is_done_is_told_as_done_with_its_time_and_not_as_if_it_went_on(tmp_path):
+    home, clock = Home(tmp_path), HandClock(to_ms("2026-11-29T09:41:54Z"))
+    tell = Progress(home, clock).of(RUN, 30, 30)
+    tell(0, 1)
+    assert words_of(said(home)["progress"]) == (
+        f"{RUN} round 30 of 30, step 0 of 1 after 0 s, 2026-11-29T09:41:54Z"
+    )
+    tell(1, 1)
+    done = said(home)["progress"]
+    assert words_of(done) == f"{RUN} round 30 of 30, done 2026-11-29T09:41:54Z"
+    del done["at_ms"]  # as an older worker wrote it
+    assert words_of(done) == f"{RUN} round 30 of 30, done at an unknown time"
 
 
 def test_the_learner_of_a_site_asks_between_two_steps_and_tells_how_far_it_is(tmp_path):

@@ -43,6 +43,26 @@ def test_a_bare_bundle_means_verify(files, capsys) -> None:
     assert "OK" not in shown.err
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_ends_with_one_line_and_its_code(files, jobs) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from policies.verify import cli, parallel\n"
+        "def work(part):\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    signal.pause()\n"
+        "def asked(options):\n"
+        f"    list(parallel.in_order(work, [1, 2, 3], {jobs}))\n"
+        "cli._command = lambda name: asked\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    line = [sys.executable, "-c", code, files["bundle"], "--policy", files["policy"]]
+    done = subprocess.run(
+        line, check=False, capture_output=True, text=True, timeout=60, start_new_session=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted: there is no verdict\n")
+
+
 def test_json_is_one_object_on_stdout(files, capsys) -> None:
     assert main(["verify", files["bundle"], "--policy", files["policy"], "--json"]) == 0
     envelope = json.loads(capsys.readouterr().out)

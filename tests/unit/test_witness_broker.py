@@ -108,7 +108,7 @@ async def test_who_leaves_witnesses_no_longer(tmp_path: Path) -> None:
         nodes = await pool(house, *FOUR)
         await register(*nodes)
         await cosigned(house, *nodes[:3])
-        answer = await house.alice.post(f"/operator/organisations/{nodes[0].org}/revoke", {"reason": "left"})
+        answer = await house.remove(nodes[0].org, reason="left")
         assert answer.status_code == 200, answer.text
         policy = parse_policy(house.services.policy)
         assert (policy.k, policy.n, nodes[0].org in policy.voters) == (3, 3, False)
@@ -276,27 +276,71 @@ async def test_a_note_beyond_the_head_is_amnesia(tmp_path: Path) -> None:
         assert "amnesia" in str(house.services.writer.frozen)
 
 
-async def test_an_auditor_witnesses_under_its_own_name_until_it_leaves(tmp_path: Path) -> None:
+def auditors_statement(
+    house: House, key: SigningKey, name: str, witness: str = "", **changes: Any
+) -> dict[str, Any]:
+    vkey = cosigner_vkey(witness_key(witness or name), witness_name(name)).text()
+    fields: dict[str, Any] = {"log": ORIGIN, "org": name, "vkey": vkey, "time_ms": house.clock.ms}
+    return {"statement": seal_statement(key, **(fields | changes)).to_json()}
+
+
+async def test_an_auditor_witnesses_under_its_own_name_once_two_people_said_so(tmp_path: Path) -> None:
     async with open_house(tmp_path / "b") as house:
         key = SigningKey.from_seed(b"A" * 32)
         body = {"name": "examiner", "key": key_text(key.public)}
         assert (await house.alice.post("/operator/auditors", body)).status_code == 201
-        vkey = cosigner_vkey(witness_key("examiner"), witness_name("examiner")).text()
-        fields: dict[str, Any] = {"log": ORIGIN, "org": "examiner", "vkey": vkey, "time_ms": house.clock.ms}
-        said = {"statement": seal_statement(key, **fields).to_json()}
+        said = auditors_statement(house, key, "examiner")
         (kita,) = await pool(house, "kita")
         assert code(await kita.post("/witness/keys", said))[1] == "identity.signature-invalid"
-        stranger = {"statement": seal_statement(key, **(fields | _named("nobody"))).to_json()}
+        stranger = auditors_statement(house, key, "examiner", **_named("nobody"))
         assert code(await house.alice.post("/witness/keys", stranger)) == (422, "request.invalid")
-        for who in (house.alice, Signer(house, key, "examiner")):
-            answer = await who.post("/witness/keys", said)
-            assert answer.status_code == 200, answer.text
-        assert house.kinds().count("witness.added") == 1
-        actions = [one.pub["action"] for one in house.entries(EntryType.CONSOLE_ACTION)]
-        assert actions.count("auditor.witness") == 1
+        examiner = Signer(house, key, "examiner")
+        own = (await examiner.post("/witness/keys", said)).json()
+        assert (own["news"], own["votes"], own["proposal"]) == (True, False, None)
+        proposal = (await house.alice.post("/witness/keys", said)).json()["proposal"]
+        assert proposal["what"]["owner_key"] == key_text(key.public)
+        assert parse_policy(house.services.policy).n == 0
+        assert "witness.added" not in house.kinds()
+        assert code(await house.alice.agree(proposal)) == (403, "proposal.own")
+        assert (await house.bob.agree(proposal)).status_code == 200
+        assert house.kinds()[-2:] == ["witness.added", "policy.activated"]
         assert parse_policy(house.services.policy).voters == ("examiner",)
+        other = auditors_statement(house, key, "examiner", "new")  # whoever votes may change its key
+        again = (await examiner.post("/witness/keys", other)).json()
+        assert (again["votes"], house.kinds()[-3:]) == (
+            True,
+            ["witness.removed", "witness.added", "policy.activated"],
+        )
+
+
+async def test_a_vote_of_an_auditor_outlives_its_access_until_two_people_end_it(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "b") as house:
+        key = SigningKey.from_seed(b"A" * 32)
+        await house.alice.post("/operator/auditors", {"name": "examiner", "key": key_text(key.public)})
+        said = auditors_statement(house, key, "examiner")
+        proposal = (await house.alice.post("/witness/keys", said)).json()["proposal"]
+        await house.bob.agree(proposal)
         answer = await house.alice.post("/operator/auditors/examiner/revoke", {"reason": "left"})
-        assert answer.status_code == 200, answer.text
+        name = witness_name("examiner")
+        assert answer.json() == {"name": "examiner", "grants_ended": 0, "votes_on": name}
+        assert parse_policy(house.services.policy).voters == ("examiner",)
+        assert code(await Signer(house, key, "examiner").post("/witness/keys", said))[0] == 401
+        body = {"kind": "witness.remove", "payload": {"witness": name, "reason": "left"}}
+        made = (await house.alice.post("/operator/proposals", body)).json()["proposal"]
+        assert (await house.bob.agree(made)).status_code == 200
+        assert parse_policy(house.services.policy).n == 0
+
+
+async def test_a_vote_is_for_the_key_that_was_shown_and_for_an_auditor_in_force(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "b") as house:
+        key = SigningKey.from_seed(b"A" * 32)
+        await house.alice.post("/operator/auditors", {"name": "examiner", "key": key_text(key.public)})
+        first, second = (auditors_statement(house, key, "examiner", one) for one in ("one", "two"))
+        old = (await house.alice.post("/witness/keys", first)).json()["proposal"]
+        new = (await house.alice.post("/witness/keys", second)).json()["proposal"]
+        assert (old["id"] != new["id"], code(await house.bob.agree(old))) == (True, (409, "proposal.closed"))
+        await house.alice.post("/operator/auditors/examiner/revoke", {"reason": "left"})
+        assert code(await house.bob.agree(new)) == (409, "proposal.void")
         assert parse_policy(house.services.policy).n == 0
 
 
