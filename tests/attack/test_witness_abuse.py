@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import select
 
-from broker.api import audit as api
+from broker.acts import bundles as api
 from broker.auditing import exports
 from broker.store import tables
 from broker.witnessing.cosignatures import Arrived, Cosignature, Cosignatures

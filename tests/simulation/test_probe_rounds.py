@@ -279,7 +279,8 @@ def test_teams_that_the_broker_chose_are_refused_by_every_node(monkeypatch: pyte
         teams = true(self, setup, number)
         assert teams is not None
         first, second, *rest = teams
-        return (*sorted(((second[0], *first[1:]), (first[0], *second[1:]))), *rest)
+        swapped = (tuple(sorted((second[0], *first[1:]))), tuple(sorted((first[0], *second[1:]))))
+        return tuple(sorted((*swapped, *rest)))  # in its form, so that only what the nonces give is wrong
 
     monkeypatch.setattr(SecureRounds, "teams", other)
     with pool_of() as (pool, go):
