@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.acts import bundles
-from broker.api import audit as api
 from broker.apart import apart
+from broker.api import audit as api
 from broker.auditing import exports
 from policies.encoding import digest
 from policies.identity import key_id
