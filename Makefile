@@ -38,10 +38,10 @@ zipapp: verifier
 demo: $(STAMP) verifier
 	$(BIN)/iriai-sandbox demo --verifier $(BASE)/bin/iriai-verify $(DEMO_ARGS)
 
-# two workers for everything that runs in one process, then the tests that start processes, one at a time
+# two workers for everything that runs in one process, then for the tests that start processes; a file stays with its worker
 test: $(STAMP) verifier
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e" --randomly-seed=20261129 $(TEST_ARGS)
-	$(BIN)/python -m pytest -m e2e $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m e2e --randomly-seed=20261129 $(TEST_ARGS)
 
 # a picture of every screen of the console, English and Japanese, light and dark, as the browser test sees it
 screens: $(STAMP)
