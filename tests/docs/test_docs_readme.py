@@ -117,8 +117,9 @@ VISIT = """
 import json, httpx
 told = json.load(open("up.json"))["data"]
 people = [one["login"] for one in (*told["operators"], told["auditor"])]
-with httpx.Client(verify=False, headers={"Sec-Fetch-Site": "none"}) as browser:
-    found = [browser.get(one).status_code for one in people]
+typed = {"Sec-Fetch-Site": "none"}
+found = [httpx.get(one, verify=False, headers=typed).status_code for one in people]  # each in a browser of their own
+with httpx.Client(headers=typed) as browser:
     found += [browser.get(one["page"], follow_redirects=True).status_code for one in told["nodes"]]
 json.dump(found, open("visits.json", "w"))
 """
