@@ -113,7 +113,7 @@ def _prepare(federation: Federation, progress: Progress, *, story: bool) -> None
 
 def screens(role: str = "operator") -> tuple[tuple[str, str], ...]:
     """Name and path of every screen that a person of a role may have."""
-    from broker.console.frame import all_routes
+    from broker.console.rooms import all_routes
 
     found = [one for one in all_routes() if one.kind == "screen"]
     return tuple((one.name, one.path) for one in found if one.roles & {role, "anyone"})

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli_options import Json, NoiseKind, print_envelope
+from sandbox.cli_options import Json, NoiseKind, print_envelope, tell
 
 __all__ = ["bench"]
 
@@ -32,9 +32,7 @@ def bench_exchange(
     from sandbox.bench_exchange import lines, run
 
     found = run(nodes=nodes, sizes_mb=_sizes(mb), exchanges=exchanges)
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 @bench.command("rounds")
@@ -50,9 +48,7 @@ def bench_rounds(
     from sandbox.bench_rounds import lines, run
 
     found = run(nodes=nodes, rounds=rounds)
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 @bench.command("decide")
@@ -87,9 +83,7 @@ def bench_log(
 
     urls = (main, private) if main is not None and private is not None else None
     found = run(batches=batches, entries=entries, urls=urls, told=lambda what: typer.echo(what, err=True))
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 @bench.command("console")
@@ -112,9 +106,7 @@ def bench_console(
     from sandbox.bench_console import lines, run
 
     found = run(rows=rows, small=small, repeats=repeats, story=story, folder=folder)
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 @bench.command("dp")
@@ -130,9 +122,7 @@ def bench_dp(
     from sandbox.bench_dp import run
 
     found = run(repeats=repeats)
-    for line in () if as_json else dp_lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, dp_lines, as_json=as_json)
 
 
 @bench.command("secagg")
@@ -151,9 +141,7 @@ def bench_secagg(
     check_asked(parties, drop)
     typer.echo(secagg_before(parties, dim), err=True)
     found = run(parties=parties, dim=dim, drop=drop, flower=flower)
-    for line in () if as_json else secagg_lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, secagg_lines, as_json=as_json)
 
 
 @bench.command("cobotops")
@@ -187,9 +175,7 @@ def bench_robustness(
     from sandbox.bench_robustness import lines, run
 
     found = run(seeds=_numbers(seeds), noised=not exact)
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 def _sizes(text: str) -> tuple[float, ...]:
@@ -244,9 +230,7 @@ def bench_pooling(
     )
     typer.echo(pooling_before(options), err=True)
     found = run(options)
-    for line in () if as_json else pooling_lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, pooling_lines, as_json=as_json)
 
 
 @bench.command("ingest")
@@ -268,9 +252,7 @@ def bench_ingest(
     if not set(chosen) <= set(FORMATS):
         raise typer.BadParameter("formats of " + ", ".join(FORMATS))
     found = run(megabytes, formats=chosen)
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 @bench.command("sim")
@@ -290,9 +272,7 @@ def bench_sim(
     from sandbox.bench_sim import SimOptions, lines, run
 
     found = run(SimOptions(folder=folder.resolve(), episodes=episodes, seeds=seeds, rollouts=rollouts))
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 @bench.command("real")
@@ -308,9 +288,7 @@ def bench_real(
     from sandbox.bench_real import lines, run
 
     found = run(data, seeds=seeds)
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)
 
 
 @bench.command("embodiments")
@@ -333,6 +311,4 @@ def bench_embodiments(
     from sandbox.bench_embodiments import EmbodimentOptions, lines, run
 
     found = run(EmbodimentOptions(folder=folder.resolve(), episodes=episodes, seeds=seeds, rollouts=rollouts))
-    for line in () if as_json else lines(found):
-        typer.echo(line)
-    print_envelope(found, as_json=as_json)
+    tell(found, lines, as_json=as_json)

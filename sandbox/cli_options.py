@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-__all__ = ["Json", "NoiseKind", "print_envelope"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Json", "NoiseKind", "print_envelope", "tell"]
 
 NoiseKind = Annotated[
     Literal["local-full", "shares"],
@@ -17,6 +20,15 @@ NoiseKind = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One envelope on standard output.")]
+
+
+def tell(found: dict[str, Any], lines: Callable[[dict[str, Any]], Iterable[str]], *, as_json: bool) -> None:
+    """Figures as lines for people, or as the envelope."""
+    if as_json:
+        print_envelope(found, as_json=True)
+        return
+    for line in lines(found):
+        typer.echo(line)
 
 
 def print_envelope(data: dict[str, Any], *, as_json: bool) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from broker.console.frame import all_routes
+from broker.console.rooms import all_routes
 from client.settings import Home, load_settings, save_settings
 from policies.encoding import digest, new_id
 from sandbox.clock import now_ms, random_bytes

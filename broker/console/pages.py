@@ -14,7 +14,7 @@ from broker.console.formtoken import masked
 from broker.console.headers import PAGE_HEADERS
 from broker.console.languages import LANGUAGES, speech
 from broker.console.rendering import Said, environment, query_string
-from broker.console.screens import Area, Panel, Route, Screen, Sees
+from broker.console.screens import PUBLIC, Area, Panel, Route, Screen, Sees
 from broker.console.values import Name, T
 from policies.encoding import canonical
 
@@ -33,7 +33,7 @@ ERROR_ROUTE: Final = Route(
     kind="screen",
     path="",
     name="refused",
-    roles=frozenset({"anyone"}),
+    roles=PUBLIC,
     sees=Sees.OPEN,
     title=T("This was refused"),
     area=Area.CONSOLE,

@@ -34,9 +34,9 @@ from broker.console.operator import (
 from broker.console.public import models
 
 if TYPE_CHECKING:
-    from broker.console.screens import Room
+    from broker.console.screens import Room, Route
 
-__all__ = ["ROOMS"]
+__all__ = ["ROOMS", "all_routes"]
 
 ROOMS: Final[tuple[Room, ...]] = (
     overview.room,
@@ -73,3 +73,8 @@ ROOMS: Final[tuple[Room, ...]] = (
     reference.room,
     models.room,
 )
+
+
+def all_routes() -> tuple[Route, ...]:
+    """Every screen, act, stream and file of the console, in the order of the navigation."""
+    return tuple(route for room in ROOMS for route in room.routes)

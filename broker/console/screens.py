@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.console.values import Nothing, T, Value, plain
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_PEOPLE",
+    "ANYONE",
     "AUDITORS",
     "OPERATORS",
     "PUBLIC",
@@ -58,7 +59,9 @@ __all__ = [
     "Table",
 ]
 
-PUBLIC: Final = frozenset({"anyone"})
+ANYONE: Final = "anyone"
+"""The role of whoever is not signed in, and of everybody else besides."""
+PUBLIC: Final = frozenset({ANYONE})
 OPERATORS: Final = frozenset({"operator", "approver"})
 """Whoever runs the broker. Acts that only ``operator`` may do say so: ``roles=frozenset({"operator"})``."""
 AUDITORS: Final = frozenset({"auditor"})
@@ -279,7 +282,7 @@ class Route:
     area: Area
     command: str | None
     nav: bool
-    endpoint: Callable[..., object]
+    endpoint: Callable[..., Any]
 
 
 class Room:
@@ -322,10 +325,10 @@ class Room:
 
     def events(
         self, path: str, *, name: str, roles: frozenset[str], sees: Sees, area: Area = Area.CONSOLE
-    ) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Registers a stream of events (`broker.console.live`)."""
 
-        def keep(endpoint: Callable[..., object]) -> Callable[..., object]:
+        def keep(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             self._keep("events", path, name, roles, sees, T("Events"), area, endpoint)
             return endpoint
 
@@ -333,10 +336,10 @@ class Room:
 
     def file(
         self, path: str, *, name: str, roles: frozenset[str], sees: Sees, area: Area = Area.CONSOLE
-    ) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Registers a download: ``async (view) -> starlette Response``."""
 
-        def keep(endpoint: Callable[..., object]) -> Callable[..., object]:
+        def keep(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             self._keep("file", path, name, roles, sees, T("File"), area, endpoint)
             return endpoint
 
@@ -344,10 +347,10 @@ class Room:
 
     def door(
         self, path: str, *, name: str, title: T, area: Area = Area.CONSOLE
-    ) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Registers a page for whoever is not signed in yet: ``async (door) -> Response``."""
 
-        def keep(endpoint: Callable[..., object]) -> Callable[..., object]:
+        def keep(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             self._keep("door", path, name, PUBLIC, Sees.SELF, title, area, endpoint)
             return endpoint
 
@@ -362,7 +365,7 @@ class Room:
         sees: Sees,
         title: T,
         area: Area,
-        endpoint: Callable[..., object],
+        endpoint: Callable[..., Any],
         *,
         command: str | None = None,
         nav: bool = False,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from broker.console.screens import Panel
+from broker.console.screens import ANYONE, Panel
 from broker.errors import NotFoundError
 from broker.log.errors import LogUnavailableError
 from broker.membership.directory import Auditor, Member, Operator
@@ -64,7 +64,7 @@ class View:
     @property
     def role(self) -> str:
         """Role of whoever looks; ``anyone`` without a login."""
-        return "anyone" if self.login is None else self.login.person.role
+        return ANYONE if self.login is None else self.login.person.role
 
     @property
     def caller(self) -> Member | Operator | Auditor:

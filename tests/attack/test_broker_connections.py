@@ -15,7 +15,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from broker.connections import Server
-from broker.console import frame
+from broker.console import forms
 from broker.entropy import SystemEntropy
 from broker.places import Bounds, Places, address_of
 from broker.serving import configured, listen
@@ -321,7 +321,7 @@ def form(size: int, body: bytes, path: str = "/console/login") -> bytes:
 
 
 async def test_a_form_that_does_not_arrive_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(frame, "BODY_READ_S", SHORT)
+    monkeypatch.setattr(forms, "BODY_READ_S", SHORT)
     async with open_house(tmp_path / "broker") as house, port(tmp_path, house.port, head_s=1) as made:
         one = await made.line()
         one.send(form(1000, b"a"))

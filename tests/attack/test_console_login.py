@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from broker.auth.errors import SessionEndedError
 from broker.auth.sessions import COOKIE
-from broker.console.frame import all_routes
+from broker.console.rooms import all_routes
 from broker.store.tables import idempotency
 from policies.encoding import digest
 from policies.identity import SigningKey, key_text

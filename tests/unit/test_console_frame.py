@@ -16,10 +16,11 @@ from starlette.routing import Route as WebRoute
 
 from broker.api.document import operations
 from broker.app import bare
-from broker.console.frame import COOKIE, all_routes
+from broker.auth.sessions import COOKIE
 from broker.console.headers import PAGE_HEADERS, STATIC_HEADERS
 from broker.console.languages import LANGUAGES
 from broker.console.rendering import STATIC, asset
+from broker.console.rooms import all_routes
 from broker.log.errors import LogUnavailableError
 from broker.store.tables import invite, login_session
 from policies.limits import SESSION_H, SESSION_IDLE_MIN

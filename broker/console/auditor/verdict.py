@@ -33,13 +33,13 @@ from broker.console.values import (
     Digest,
     Foreign,
     Link,
-    Name,
     Nothing,
     State,
     T,
     Value,
     When,
 )
+from broker.console.witnesses import COLUMNS, arithmetic, witness_row
 from broker.log.bundle import View as BundleView
 from policies.log.errors import ProofError
 from policies.log.merkle import verify_consistency
@@ -135,50 +135,25 @@ def _rehearsal(view: View) -> Panel:
 
 
 def _witnesses(view: View) -> Panel:
-    status = view.services.witnessing.status()
-    known = status["witnesses"]
-    rows = (
-        [_witness(one, view.now_ms) for one in known if isinstance(one, dict)]
-        if isinstance(known, list)
-        else []
-    )
-    needed, there = _count(status["k"]), _count(status["n"])
+    status: dict[str, Any] = view.services.witnessing.status()
     table = Table(
         name="witnesses",
         caption=T("Witnesses"),
-        columns=(
-            Column("name", T("Key")),
-            Column("owner", T("Whose")),
-            Column("size", T("Cosigned up to")),
-            Column("heard", T("Heard")),
-            Column("state", T("State")),
-        ),
-        rows=rows,
+        columns=COLUMNS,
+        rows=[witness_row(one, view.now_ms) for one in status["witnesses"]],
         empty=T("Nobody witnesses this log yet: every node does once its organisation is approved."),
     )
-    facts = (
-        Fact("needed", T("Needed"), T("{k} of {n}", k=Count(needed), n=Count(there))),
-        Fact("quorum-age", T("Newest quorum"), _age(status["age_s"], view.now_ms)),
+    needed = T("{k} of {n}", k=Count(status["k"]), n=Count(status["n"]))
+    age_s = status["age_s"]
+    newest = Nothing(T("never")) if age_s is None else When(view.now_ms - int(age_s) * 1000)
+    facts = (Fact("needed", T("Needed"), needed), Fact("quorum-age", T("Newest quorum"), newest))
+    return Panel(
+        name="witnesses",
+        title=T("Who cosigned it"),
+        prose=(arithmetic(status),),
+        facts=facts,
+        table=table.sorted_by(view.query),
     )
-    return Panel(name="witnesses", title=T("Who cosigned it"), facts=facts, table=table)
-
-
-def _witness(one: Mapping[str, Any], now_ms: int) -> dict[str, Value]:
-    return {
-        "name": Code(str(one["name"])),
-        "owner": Name(str(one["legal_name"])),
-        "size": Nothing() if one["size"] is None else Count(one["size"]),
-        "heard": _age(one["age_s"], now_ms),
-        "state": State("missing" if one["missing"] else "heard"),
-    }
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _age(age_s: object, now_ms: int) -> Value:
-    return When(now_ms - age_s * 1000) if isinstance(age_s, int) else Nothing(T("never"))
 
 
 def _since(view: View) -> Panel:

@@ -42,6 +42,7 @@ from broker.console.values import (
     Value,
     When,
 )
+from broker.console.witnesses import COLUMNS, arithmetic, witness_row
 from broker.errors import RequestInvalidError
 from broker.log.rotations import log_rotations
 from broker.store.tables import log_entry, operator, witness
@@ -125,11 +126,7 @@ def _quorum(view: View) -> Panel:
         name="witnesses",
         caption=T("Witnesses"),
         columns=(
-            Column("name", T("Key")),
-            Column("owner", T("Owner"), sort=True),
-            Column("state", T("State"), sort=True),
-            Column("heard", T("Last cosignature")),
-            Column("size", T("On size")),
+            *COLUMNS,
             Column("since", T("Since")),
             Column("step", T("How it is replaced")),
         ),
@@ -143,18 +140,11 @@ def _quorum(view: View) -> Panel:
     return Panel(
         name="quorum",
         title=T("Who cosigns the log"),
-        prose=(_arithmetic(status, fresh),),
+        prose=(arithmetic(status),),
         facts=_quorum_facts(view, status, fresh),
         table=table.sorted_by(view.query),
         forms=forms,
     )
-
-
-def _arithmetic(status: Mapping[str, Any], fresh: int) -> T:
-    needed, known = Count(status["k"]), Count(status["n"])
-    if not status["k"]:
-        return T("No quorum is asked for: receipts are signed by the log alone.")
-    return T("{k} of {n} are needed, {m} are fresh.", k=needed, n=known, m=Count(fresh))
 
 
 def _quorum_facts(view: View, status: Mapping[str, Any], fresh: int) -> list[Fact]:
@@ -184,14 +174,9 @@ def _alarm(status: Mapping[str, Any]) -> Value:
 
 
 def _witness_row(view: View, one: Mapping[str, Any], added: Mapping[str, int]) -> dict[str, Value]:
-    age_s, since = one["age_s"], added.get(str(one["name"]))
-    never = Nothing(T("never heard"))
+    since = added.get(str(one["name"]))
     return {
-        "name": Code(str(one["name"])),
-        "owner": Name(str(one["legal_name"])),
-        "state": State("missing" if one["missing"] else "fresh"),
-        "heard": never if age_s is None else When(view.now_ms - int(age_s) * 1000),
-        "size": Nothing() if one["size"] is None else Count(int(one["size"])),
+        **witness_row(one, view.now_ms),
         "since": Nothing() if since is None else When(since),
         "step": T("its owner moves the node's witness key away and starts the node again"),
     }

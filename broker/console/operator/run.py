@@ -53,6 +53,8 @@ from broker.runs.rounds import openings, verdicts_of_votes
 from broker.store.tables import log_entry, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.responses import Response
 
     from broker.console.acting import Act
@@ -387,40 +389,33 @@ def _acts(view: View, standing: Standing) -> list[Panel]:
     return [Panel(name="acts", title=T("What you may do"), forms=forms)] if forms else []
 
 
-@room.act("/console/runs/{run_id}/stop", name="run-stop", roles=OPERATOR, sees=Sees.EVERYTHING)
-async def stop_run(act: Act) -> Done:
-    """Ends a run once its open round is closed."""
+async def _moved(act: Act, move: Callable[..., object], said: T) -> Done:
+    """One word of the operator's to `broker.runs.service.Runs` about the run that the path names."""
     run_id = act.path["run_id"]
 
     def effect(session: Session, tx: LogTx) -> None:
-        act.services.runs.stop(session, tx, run_id=run_id, operator=act.operator, request=act.request)
+        move(session, tx, run_id=run_id, operator=act.operator, request=act.request)
 
     await act.change(effect)
-    return Done(f"/console/runs/{run_id}", T("The run ends once its open round is closed."))
+    return Done(f"/console/runs/{run_id}", said)
+
+
+@room.act("/console/runs/{run_id}/stop", name="run-stop", roles=OPERATOR, sees=Sees.EVERYTHING)
+async def stop_run(act: Act) -> Done:
+    """Ends a run once its open round is closed."""
+    return await _moved(act, act.services.runs.stop, T("The run ends once its open round is closed."))
 
 
 @room.act("/console/runs/{run_id}/pause", name="run-pause", roles=OPERATOR, sees=Sees.EVERYTHING)
 async def pause_run(act: Act) -> Done:
     """Lets a run ask nobody once its open round is closed."""
-    run_id = act.path["run_id"]
-
-    def effect(session: Session, tx: LogTx) -> None:
-        act.services.runs.pause(session, tx, run_id=run_id, operator=act.operator, request=act.request)
-
-    await act.change(effect)
-    return Done(f"/console/runs/{run_id}", T("The run pauses once its open round is closed."))
+    return await _moved(act, act.services.runs.pause, T("The run pauses once its open round is closed."))
 
 
 @room.act("/console/runs/{run_id}/resume", name="run-resume", roles=OPERATOR, sees=Sees.EVERYTHING)
 async def resume_run(act: Act) -> Done:
     """Lets a run go on that an operator paused, or whose models silos rejected."""
-    run_id = act.path["run_id"]
-
-    def effect(session: Session, tx: LogTx) -> None:
-        act.services.runs.resume(session, tx, run_id=run_id, operator=act.operator, request=act.request)
-
-    await act.change(effect)
-    return Done(f"/console/runs/{run_id}", T("The run goes on within a minute."))
+    return await _moved(act, act.services.runs.resume, T("The run goes on within a minute."))
 
 
 # --- live ---
