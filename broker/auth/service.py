@@ -16,7 +16,7 @@
 - What was verified has to be so still in the transaction that lets somebody in or changes an account.
 - A change of an account can be a form's (``once``): a form that was used has no second effect.
 - While the log is frozen people can log in and out; links, and whatever would be kept, wait.
-- Confidential reads are on record once for each session and object.
+- What people looked at and were refused is on record once: `Auth.record`.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ from broker.auth.oidc import Oidc
 from broker.auth.passkeys import Passkeys, credential_of, question_of
 from broker.auth.passwords import Passwords
 from broker.auth.people import Person, find_person, person_digest, set_lang
+from broker.auth.record import Record
 from broker.auth.sessions import COOKIE, Login, Opened, Sessions
 from broker.errors import RequestInvalidError
 from broker.log.actions import acted
 from broker.log.errors import LogFrozenError
 from broker.store.tables import person
 from policies.encoding import digest, digest_of
-from policies.limits import OIDC_STATE_S, REFUSALS_NOTED, STEP_UP_MIN
+from policies.limits import OIDC_STATE_S, STEP_UP_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from broker.auth.credentials import Credential
     from broker.log import LogTx, Writer
@@ -67,8 +68,6 @@ __all__ = ["COOKIE", "Auth", "Confirmed", "Login", "Opened"]
 
 _STEP_MS: Final = STEP_UP_MIN * 60_000
 _CONFIRMED: Final = 256  # answers that may be sent twice by one click
-_NOTED: Final = 10_000  # reads that this process remembers to have noted
-_REFUSED: Final = 1_000  # logins of which it remembers what they were refused
 
 
 class Auth:
@@ -89,8 +88,7 @@ class Auth:
         self.oidc = Oidc(settings.oidc, console_url=settings.console, clock=clock)
         self._challenges = Challenges(clock=clock, entropy=entropy)
         self._confirmed: OrderedDict[str, Confirmed] = OrderedDict()
-        self._noted: OrderedDict[str, None] = OrderedDict()
-        self._refused: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self.record = Record()
 
     # --- who is it? ---
 
@@ -502,45 +500,6 @@ class Auth:
         check = _password_is(name, kept)
         return await self.sessions.step(login, "password", check=check)
 
-    # --- confidential reads ---
-
-    def note_read(self, _session: Session, tx: LogTx, login: Login, what: str, subject: str) -> None:
-        """Puts a confidential read on record, once for each session and object.
-
-        Args:
-            _session: Of the transaction.
-            tx: Of the transaction.
-            login: Who read.
-            what: What kind of thing, as a reason code has it: ``budget``.
-            subject: Which: a digest, or an id.
-        """
-        request = _read(login, what, subject)
-        named = digest(subject.encode("utf-8", "replace"))
-        tx.add(acted(login.person.name, f"read.{what}", subject=named, request=request))
-
-    def noted(self, login: Login, reads: Iterable[tuple[str, str]]) -> None:
-        """Remembers that these reads are on record, after the commit."""
-        self._noted.update({_read(login, *one): None for one in reads})
-        while len(self._noted) > _NOTED:
-            self._noted.popitem(last=False)
-
-    def unread(self, login: Login, reads: Iterable[tuple[str, str]]) -> bool:
-        """Whether one of these reads is not on record yet, as far as this process remembers."""
-        return any(_read(login, *one) not in self._noted for one in reads)
-
-    # --- refusals ---
-
-    def may_note_refused(self, login: Login, route: str) -> bool:
-        """Whether it goes on record that somebody asked for what is not their role's (`REFUSALS_NOTED`)."""
-        noted = self._refused.get(login.id, frozenset())
-        return route not in noted and len(noted) < REFUSALS_NOTED
-
-    def noted_refused(self, login: Login, route: str) -> None:
-        """Remembers that it is on record, after the commit."""
-        self._refused[login.id] = self._refused.pop(login.id, frozenset()) | {route}
-        while len(self._refused) > _REFUSED:
-            self._refused.popitem(last=False)
-
     # --- parts ---
 
     def _known(self, name: str) -> tuple[Person | None, bytes | None]:
@@ -616,11 +575,6 @@ def _has(passkey: Credential) -> Callable[[Session], bool]:
         return found is not None and (found.person, found.key) == (passkey.person, passkey.key)
 
     return check
-
-
-def _read(login: Login, what: str, subject: str) -> str:
-    """Names a read of an object in a session."""
-    return digest_of(["read", login.id, what, digest(subject.encode("utf-8", "replace"))])
 
 
 def _wrong(need: str) -> WrongLoginError:

@@ -109,7 +109,7 @@ class Visit:
     async def _note_refused(self) -> None:
         """Logs, once per login and route, that a role asked for what is not for it; see `REFUSALS_NOTED`."""
         login = self.login
-        if login is None or not self.services.auth.may_note_refused(login, self.route.name):
+        if login is None or not self.services.auth.record.may_refuse(login, self.route.name):
             return
         event = console_action(
             Operator(name=login.person.name, key=b"", active=True),
@@ -121,7 +121,7 @@ class Visit:
 
         with contextlib.suppress(LogError):
             await self._log(event)
-            self.services.auth.noted_refused(login, self.route.name)
+            self.services.auth.record.keep_refused(login, self.route.name)
 
     def view(self, session: Session) -> View:
         """What the screen's function gets."""
@@ -142,14 +142,11 @@ class Visit:
             return
         login = self.login
 
-        def work(session: Session, tx: LogTx) -> None:
-            for what, subject in view.reads:
-                self.services.auth.note_read(session, tx, login, what, subject)
-
-        if self.services.auth.unread(login, view.reads):
+        record = self.services.auth.record
+        if record.unread(login, view.reads):
             with contextlib.suppress(LogError):
-                await self.services.writer.run(work)
-                self.services.auth.noted(login, view.reads)
+                await self.services.writer.run(lambda _session, tx: record.add(tx, login, view.reads))
+                record.keep(login, view.reads)
 
     async def _note_later(self, view: View) -> None:
         """Logs the decisions behind what was shown; a frozen log takes none, and reads go on."""

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from client.page.app import SCREENS, Page
 from client.page.keys import grouped
 from client.settings import load_settings
-from tests.browsersim import axe, launch, needs_browser, untranslated, watched
+from tests.browsersim import axe, needs_browser, untranslated, watched
 from tests.nodeworld import World
 from tests.pagesim import busy_world, served, told_by_broker
 
@@ -57,12 +56,6 @@ CALM = [
     for lang in TITLES
     for dark in (False, True)
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launch() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")
