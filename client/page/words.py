@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LANGUAGES", "Words", "catalogue", "language", "words_of"]
+__all__ = ["LANGUAGES", "Words", "catalogue", "language", "sentences_in", "words_of"]
 
 LANGUAGES: Final = ("en", "ja")
 _ACCEPT_CHARS: Final = 200
@@ -58,16 +58,18 @@ def _quality(text: str) -> float:
 
 @cache
 def catalogue(lang: str) -> Mapping[str, str]:
-    """Sentences of a language by their English text; none for English itself, and none that is fuzzy."""
-    from babel.messages.pofile import read_po
-
+    """Sentences of a language by their English text; none for English itself."""
     if lang == "en":
         return {}
-    path = files("client.page").joinpath("locale", lang, "LC_MESSAGES", "page.po")
-    with path.open("rb") as file:
-        return {
-            str(one.id): str(one.string) for one in read_po(file, locale=lang) if one.id and not one.fuzzy
-        }
+    with files("client.page").joinpath("locale", lang, "LC_MESSAGES", "page.po").open("rb") as file:
+        return sentences_in(file, lang)
+
+
+def sentences_in(file: IO[bytes], lang: str) -> Mapping[str, str]:
+    """What a file of translations says, by the English text; nothing that is fuzzy."""
+    from babel.messages.pofile import read_po
+
+    return {str(one.id): str(one.string) for one in read_po(file, locale=lang) if one.id and not one.fuzzy}
 
 
 @cache
