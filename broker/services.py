@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
+from broker.admission import Admission
 from broker.auditing.auditors import Auditors
 from broker.auditing.checks import Checks
 from broker.auditing.erasure import Erasure
@@ -51,9 +52,10 @@ from broker.draining import Draining
 from broker.federation.books import Books
 from broker.federation.outlook import Outlooks
 from broker.large_bodies import LargeBodies
+from broker.later import NoReference, Reference, Runner, TwoPersons
 from broker.log.errors import LogError
 from broker.log.static import StaticLog
-from broker.membership.directory import Directory, Member, Operator
+from broker.membership.directory import Directory, Member
 from broker.membership.service import Membership
 from broker.nonces import FrozenNonces
 from broker.runs.service import Runs
@@ -61,18 +63,15 @@ from broker.tls import pin_of
 from broker.witnessing import Witnessing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from broker.auth.proposals import Check, Outcome, Proposal, Proposals
-    from broker.log import LogTx, Writer
+    from broker.fleet import Fleet
+    from broker.log import Writer
     from broker.settings import Settings
-    from broker.store import Session, Store
+    from broker.store import Store
     from policies.contract import Contract
-    from policies.encoding import Json
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
-__all__ = ["BrokerKeys", "Fleet", "NoFleet", "Reference", "Runner", "Services", "TwoPersons"]
+__all__ = ["BrokerKeys", "Services"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,191 +90,6 @@ class BrokerKeys:
     def tls_sha256(self) -> str:
         """SHA-256 of the leaf certificate, 64 hex digits."""
         return pin_of(self.tls_chain_pem)
-
-
-class Fleet(Protocol):
-    """What the composition asks of the engine besides exchanges (`broker.federation.engine`)."""
-
-    endpoint: Any
-    """ASGI callable that serves ``/v1/fleet/*``."""
-
-    async def start(self) -> None:
-        """Gets ready to serve; called once, on the event loop."""
-        ...
-
-    def drain(self) -> None:
-        """Ends held requests, so that the server can stop at once."""
-        ...
-
-    async def stop(self) -> None:
-        """Stops serving."""
-        ...
-
-    def enrol(self, node: str, fleet_key_pem: bytes, node_public_key: bytes) -> None:
-        """Lets a node connect. Enrolling the same node again changes nothing."""
-        ...
-
-    def rekey(self, node: str, node_public_key: bytes) -> None:
-        """Expects a node's replies under another key from now on."""
-        ...
-
-    def suspend(self, node: str) -> None:
-        """Closes a node's connection and refuses it until it is enrolled again."""
-        ...
-
-    def revoke(self, node: str) -> None:
-        """Closes a node's connection and refuses it from now on."""
-        ...
-
-    def online(self) -> frozenset[str]:
-        """Nodes that would answer now."""
-        ...
-
-    def seen_ms(self) -> Mapping[str, int]:
-        """When each node was heard last since this process started; without those that were not."""
-        ...
-
-
-class NoFleet:
-    """A broker without nodes' connections: membership, contracts and the log work, runs do not."""
-
-    def __init__(self) -> None:
-        self.enrolled: dict[str, tuple[bytes, bytes]] = {}
-        self.endpoint = _no_fleet
-
-    async def start(self) -> None:
-        """Nothing to get ready."""
-
-    def drain(self) -> None:
-        """Nothing is held."""
-
-    async def stop(self) -> None:
-        """Nothing to stop."""
-
-    def enrol(self, node: str, fleet_key_pem: bytes, node_public_key: bytes) -> None:
-        """Remembers the node."""
-        self.enrolled[node] = (fleet_key_pem, node_public_key)
-
-    def rekey(self, node: str, node_public_key: bytes) -> None:
-        """Remembers the other key."""
-        if node in self.enrolled:
-            self.enrolled[node] = (self.enrolled[node][0], node_public_key)
-
-    def suspend(self, node: str) -> None:
-        """Forgets the node."""
-        self.enrolled.pop(node, None)
-
-    def revoke(self, node: str) -> None:
-        """Forgets the node."""
-        self.enrolled.pop(node, None)
-
-    def online(self) -> frozenset[str]:
-        """Nobody."""
-        return frozenset()
-
-    def seen_ms(self) -> Mapping[str, int]:
-        """Nobody."""
-        return {}
-
-
-async def _no_fleet(_scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  ASGI
-    await send({"type": "http.response.start", "status": 404, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
-
-
-class Reference(Protocol):
-    """What the API says of itself; made where the application is put together."""
-
-    def document(self) -> dict[str, Any]:
-        """The OpenAPI document."""
-        ...
-
-    def rows(self) -> tuple[Mapping[str, str], ...]:
-        """One row of text for each operation, by path."""
-        ...
-
-
-class Runner(Protocol):
-    """Moves runs forward (`broker.federation.runner`).
-
-    `opened`, `voted` and `resume` return at once; the work is the runner's own task.
-    """
-
-    def opened(self, run_id: str) -> None:
-        """A run was opened; it and its entries are durable."""
-        ...
-
-    def voted(self, candidate: str) -> None:
-        """A vote on a candidate arrived outside a round; the gate may look again."""
-        ...
-
-    def resume(self) -> None:
-        """At start: go on with every run that is not closed."""
-        ...
-
-    async def stop(self) -> None:
-        """Leaves every run where it is and ends its own tasks."""
-        ...
-
-
-class TwoPersons(Protocol):
-    """What takes two people (`broker.acts.service.Acts`); words about it are units of work of the writer."""
-
-    proposals: Proposals
-
-    def propose(  # noqa: PLR0917  one order for all three, as everybody calls them
-        self,
-        session: Session,
-        tx: LogTx,
-        kind: str,
-        payload: Mapping[str, Json],
-        operator: Operator,
-        request: str,
-        *,
-        evidence: Check | None = None,
-    ) -> Outcome:
-        """Proposes an act."""
-        ...
-
-    def approve(
-        self,
-        session: Session,
-        tx: LogTx,
-        name: str,
-        operator: Operator,
-        request: str,
-        *,
-        digest: str,
-        evidence: Check,
-    ) -> Outcome:
-        """Approves a proposal; with two people it happens."""
-        ...
-
-    def refuse(
-        self, session: Session, tx: LogTx, name: str, operator: Operator, request: str, *, reason: str
-    ) -> Outcome:
-        """Ends a proposal."""
-        ...
-
-    def offered(
-        self, session: Session, tx: LogTx, contract: str, *, by: Operator | str, request: str
-    ) -> Proposal | None:
-        """Proposes the activation of a text that was put to its contributors."""
-        ...
-
-    def role_of(self, session: Session, name: str) -> str | None:
-        """Role of a person in force."""
-        ...
-
-
-class _NoReference:
-    """Of services without an application."""
-
-    def document(self) -> dict[str, Any]:
-        return {}
-
-    def rows(self) -> tuple[Mapping[str, str], ...]:
-        return ()
 
 
 class Services:
@@ -308,9 +122,10 @@ class Services:
         self.runner: Runner | None = None
         self.stage: Literal["starting", "serving", "stopping"] = "starting"
         self.started_ms = clock.now_ms()
-        self.reference: Reference = _NoReference()
+        self.reference: Reference = NoReference()
         self.frozen_nonces = FrozenNonces()
         self.large_bodies = LargeBodies()
+        self.admission = Admission(clock)
         self.draining = Draining()
         self.directory = Directory()
         self.witnessing = Witnessing(
@@ -329,7 +144,9 @@ class Services:
             broker_key=keys.broker.public,
             tls_sha256=keys.tls_sha256,
         )
-        self.auth = Auth(settings=settings, store=store, writer=writer, clock=clock, entropy=entropy)
+        self.auth = Auth(
+            settings=settings, store=store, writer=writer, clock=clock, entropy=entropy, key=keys.broker
+        )
         self.static = StaticLog(store, writer.receipts)
         self.auditors = Auditors(clock=clock, directory=self.directory)
         self.grants = Grants(clock=clock, entropy=entropy, auditors=self.auditors)

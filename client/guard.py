@@ -5,10 +5,9 @@
   checked under the keys pinned in the contract. What a request says about itself decides nothing.
 - **Before anything happens.** `Guard.judge_round` answers for a training round before data are read,
   `Guard.judge_candidate` before held-out data are.
-- **Local rules only tighten.** ``local:paused``, ``local:stopped`` (the run), ``local:dataset``,
-  ``local:fields``, ``local:budget`` and the owner's epsilon cap are added to the contract's findings; none
-  can turn a refusal into a permission. They are this site's affair: what they refuse is refused to the
-  broker without a decision record.
+- **Local rules only tighten** (`client.site_rules`). They are added to the contract's findings; none can turn
+  a refusal into a permission. They are this site's affair: what they refuse is refused to the broker without
+  a decision record.
 - **What is done, not what is promised.** Whether an update leaves masked, and whether sums carry the members'
   tag, follows from the type of the request: ``train.sa_contribute`` masks, ``train.contribute`` does not. So
   a plain round is refused under a contract that requires secure aggregation, and the reverse too.
@@ -26,34 +25,27 @@
 - **No new round** begins under a contract that demands witnesses of the log while too few vouch for it
   (``log.unwitnessed``, `client.witnessing`): what would be entered could be taken back unseen.
 - Budget is looked at here (`Budgets`), and no ledger is opened; it is reserved and spent by the worker,
-  durably, before the first gradient. Data that have a ledger are not used under a contract without privacy
-  (``local:budget``), unless their owner waived it.
+  durably, before the first gradient.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from client.budgets import cap_of, opening_cap, own_cap_of
 from client.contract.notices import Notices
-from client.contract.starts import Start, start_of
 from client.data.errors import QualityRefusedError
 from client.errors import LocalRefusedError
-from client.rows import Decided
+from client.judged import Judged
+from client.seat import Seat, seat_of
 from client.secagg.agreed import REQUIRED, check_shares
+from client.site_rules import SiteRules
 from policies.contract import (
     ContractState,
-    Decision,
-    Finding,
-    Outcome,
     PlanFacts,
     TrainRound,
     decision_bytes,
     evaluate,
-    request_to_json,
-    state_to_json,
 )
 from policies.contract.checks.document import SUPERSEDED
 from policies.contract.errors import (
@@ -64,14 +56,11 @@ from policies.contract.errors import (
     RefusedError,
 )
 from policies.contract.lifecycle import IN_FORCE
-from policies.encoding import b64, digest
 from policies.exchange import ExchangeType
 from policies.identity import key_text
 from policies.limits import HALT_ASK_S, HALT_FRESH_S
 from policies.ports import iso_s
 from policies.privacy.accounting import epsilon_text
-from policies.privacy.blocks import TRAIN
-from policies.privacy.ledger import OWNER, LedgerState, epsilon_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,166 +68,16 @@ if TYPE_CHECKING:
     from client.budgets import Budgets
     from client.contract.shelf import ContractShelf, Held
     from client.outbox import Outbox
-    from client.privacy.store import BudgetStore
     from client.settings import LocalRules
-    from policies.contract.clauses import RecipeClause
     from policies.exchange import RequestHeader
     from policies.ports import Clock, Entropy
-    from policies.privacy.ledger import Cap
-    from policies.privacy.plan import DpPlan
     from policies.recipe import Recipe
 
-__all__ = ["Guard", "Judged", "Seat", "seat_of"]
+__all__ = ["Guard"]
 
 _SALT_BYTES = 16
-_RESUME = "iriai-node contract lifecycle shows who halted it; every contributor has to resume"
+_RESUME = "iriai-node contract status shows who halted it; every contributor has to resume"
 _OTHER = "stop, or go on under a new contract"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
-    """This node's place in a run: contract, recipe, data set, the contract's cap, the owner's tighter one.
-
-    ``before`` are the versions that the contract superseded: their rounds, budget and imports count.
-    ``start`` is what training begins with, ``lifetime`` the owner's cap over the life of new data.
-    ``recipe`` is the recipe as the data set reads it, ``run`` the run that is asked about, if there is one.
-    """
-
-    held: Held
-    clause: RecipeClause
-    recipe: Recipe
-    dataset: str
-    lineage: str
-    cap: Cap | None
-    own: Cap | None = None
-    lifetime: str | None = None
-    before: tuple[str, ...] = ()
-    start: Start = field(default_factory=Start)
-    run: str = ""
-
-    @property
-    def versions(self) -> tuple[str, ...]:
-        """The contract and the versions that it superseded."""
-        return (self.held.contract.digest, *self.before)
-
-    @property
-    def opening(self) -> Cap | None:
-        """The cap that the ledger of new data is opened with."""
-        return None if self.cap is None else opening_cap(self.cap, self.own, self.lifetime)
-
-    @property
-    def party(self) -> str:
-        """This node's short name in the contract."""
-        return self.held.party.party
-
-
-def seat_of(
-    shelf: ContractShelf,
-    contract: str,
-    recipe: str,
-    *,
-    rules: LocalRules,
-    lineage: Callable[[str], str] = lambda _dataset: "",
-    site: Callable[[Recipe, str], Recipe] = lambda recipe, _dataset: recipe,
-    run: str = "",
-) -> Seat:
-    """This node's place under a contract and recipe, from local files alone: `Guard.seat` without a guard.
-
-    Raises:
-        NoSuchThingError: Contract, recipe or data set is not here.
-        RecipeVariantError: The data set fits no variant of the recipe.
-        RefusedError: The contract names no data set of this party for the recipe.
-    """
-    held = shelf.get(contract)
-    found = shelf.recipe(contract, recipe)
-    clause = held.contract.recipe(recipe)
-    names = clause.datasets_of(held.party.party) if clause is not None else ()
-    if clause is None or not names:
-        raise RefusedError(
-            need="a recipe that lists a data set of this party",
-            found=recipe,
-            remedy="ask the participants of the recipe only",
-            clause=clause.clause if clause is not None else None,
-        )
-    before = shelf.earlier(contract)
-    return Seat(
-        held=held,
-        clause=clause,
-        recipe=site(found, names[0]),
-        dataset=names[0],
-        lineage=lineage(names[0]),
-        cap=cap_of(held.contract, held.party.party, before),
-        own=own_cap_of(held.contract, held.party.party, rules, before),
-        lifetime=rules.epsilon_lifetime,
-        before=before,
-        start=start_of(shelf, held, found),
-        run=run,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A decision with everything that somebody needs to make it again, and the local findings beside it."""
-
-    seat: Seat
-    decision: Decision
-    local: tuple[Finding, ...]
-    request: TrainRound
-    state: ContractState
-    salt: bytes
-    record: bytes
-
-    @property
-    def allow(self) -> bool:
-        """Whether the round may go on: the contract and every local rule say yes."""
-        return self.decision.allow and not self.local
-
-    @property
-    def code(self) -> str:
-        """Code of the refusal."""
-        return _code(self.decision) if not self.decision.allow else LocalRefusedError.code
-
-    @property
-    def disclosed(self) -> dict[str, Any]:
-        """What the broker needs to replay the decision."""
-        return {
-            "request": request_to_json(self.request),
-            "salt": self.salt.hex(),
-            "state": state_to_json(self.state),
-        }
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """Body of ``decision.recorded``: the contract's answer, which others can take again."""
-        return {
-            "point": "node",
-            "outcome": "allow" if self.decision.allow else "refuse",
-            "clauses": list(self.decision.clauses),
-            "decision": digest(self.record),
-        }
-
-    def kept(self, header: RequestHeader, at_ms: int) -> Decided:
-        """The decision as this node keeps it."""
-        return Decided.of(
-            header,
-            at_ms,
-            allow=self.allow,
-            clauses=(*self.decision.clauses, *(one.clause for one in self.local)),
-            document={
-                "record": b64(self.record),
-                "local": [one.to_json() for one in self.local],
-                **self.disclosed,
-            },
-        )
-
-
-def _code(decision: Decision) -> str:
-    """Code of the error that `Decision.require` raises."""
-    try:
-        decision.require()
-    except RefusedError as error:
-        return error.code
-    return RefusedError.code
 
 
 class Guard:
@@ -282,7 +121,7 @@ class Guard:
         self._shelf = shelf
         self._notices = Notices(shelf)
         self._key = key_text(own_key)
-        self._budgets = budgets
+        self._site_rules = SiteRules(budgets=budgets, outbox=outbox, rules=rules, is_stopped=is_stopped)
         self._outbox = outbox
         self._rules = rules
         self._lineage = lineage
@@ -330,7 +169,7 @@ class Guard:
         masked, tagged = _sending(header, seat)
         state = self._state(seat.held)
         release, total = self._epsilon_after(seat, header.run)
-        before = self._outbox.rounds_elsewhere(seat.versions, header.recipe, header.run)
+        before = self._outbox.left.rounds_elsewhere(seat.versions, header.recipe, header.run)
         request = TrainRound(
             party=seat.party,
             key=self._key,
@@ -366,7 +205,7 @@ class Guard:
         return Judged(
             seat=seat,
             decision=decision,
-            local=self._local(seat) + self._own_cap(seat, header.run),
+            local=self._site_rules.broken(seat) + self._site_rules.own_cap(seat, header.run),
             request=request,
             state=state,
             salt=salt,
@@ -402,7 +241,7 @@ class Guard:
                 clause=term.clause,
             )
         _check_life(seat.held, state)
-        for one in self._local(seat):
+        for one in self._site_rules.broken(seat):
             raise LocalRefusedError(need=one.need, found=one.found, remedy=one.remedy, clause=one.clause)
         return seat
 
@@ -470,72 +309,7 @@ class Guard:
         plan = seat.recipe.plan
         if plan is None or seat.cap is None:
             return None, None
-        return epsilon_text(plan.epsilon_rdp), self._total_after(seat, plan, seat.cap, run)
-
-    def _ledger(self, seat: Seat) -> BudgetStore | None:
-        """The ledger of the seat's data; None as long as nothing was reserved: to judge opens none."""
-        return self._budgets.look(seat.lineage, charged_before=self._outbox.charged(seat.lineage))
-
-    def _total_after(self, seat: Seat, plan: DpPlan, cap: Cap, run: str) -> str:
-        store = self._ledger(seat)
-        if store is None:
-            return epsilon_text(epsilon_after(LedgerState(), cap, split=TRAIN, plan=plan.document))
-        shown = store.figures(cap) if store.is_reserved(run) else store.preview(plan, cap)
-        return shown.epsilon_total
-
-    def _own_cap(self, seat: Seat, run: str) -> tuple[Finding, ...]:
-        """Whether the owner's cap refuses the round; at its own order, beside the contract's."""
-        plan, own = seat.recipe.plan, seat.own
-        if plan is None or own is None:
-            return ()
-        release, total = epsilon_text(plan.epsilon_rdp), self._total_after(seat, plan, own, run)
-        over = Decimal(release) > Decimal(own.epsilon_per_release)
-        if not over and Decimal(total) <= Decimal(own.epsilon_total):
-            return ()
-        found = f"{release} in one release, {total} in all"
-        need = f"<= {own.epsilon_total}"
-        return (_against("epsilon", need, found, "local.epsilon_total in node.toml"),)
-
-    def _local(self, seat: Seat) -> tuple[Finding, ...]:
-        """What the rules of this site refuse; satisfied rules are not listed."""
-        rules = self._rules()
-        found: list[Finding] = []
-        if rules.paused:
-            found.append(_against("paused", "not paused", "paused", "iriai-node resume"))
-        if seat.run and self._is_stopped(seat.run):
-            found.append(
-                _against("stopped", "a run that goes on", "stopped", f"iriai-node runs resume {seat.run}")
-            )
-        if rules.datasets is not None and seat.dataset not in rules.datasets:
-            found.append(
-                _against(
-                    "dataset", "in " + " ".join(rules.datasets), seat.dataset, "local.datasets in node.toml"
-                )
-            )
-        if rules.fields is not None:
-            strangers = sorted(set(seat.recipe.fields) - set(rules.fields))
-            if strangers:
-                found.append(
-                    _against("fields", "listed fields", " ".join(strangers), "local.fields in node.toml")
-                )
-        own = rules.epsilon_total
-        if seat.cap is None:
-            found += self._uncounted(seat)
-        if own is not None and seat.recipe.plan is None:
-            found.append(
-                _against("epsilon", f"<= {own}", "no privacy plan", "local.epsilon_total in node.toml")
-            )
-        return tuple(found)
-
-    def _uncounted(self, seat: Seat) -> list[Finding]:
-        """What speaks against a use without privacy: a ledger that promises one, and no waiver in it."""
-        store, contract = self._ledger(seat), seat.held.contract.digest
-        if store is None or store.read().waived.get(contract) == OWNER:
-            return []
-        need = "data that no budget was promised for, or its owner's waiver"
-        found = f"privacy mode none over {seat.lineage}, which has a budget"
-        remedy = f"iriai-node budget waive --lineage {seat.lineage} --contract {contract}"
-        return [_against("budget", need, found, remedy)]
+        return epsilon_text(plan.epsilon_rdp), self._site_rules.total_after(seat, plan, seat.cap, run)
 
 
 def _never_certified(seat: Seat) -> None:
@@ -593,9 +367,3 @@ def _cohort(header: RequestHeader, seat: Seat, state: ContractState) -> tuple[st
         return tuple(sorted(named))
     left = state.exited_parties or ()
     return tuple(one for one in seat.clause.participants if one not in left)
-
-
-def _against(rule: str, need: str, found: str, remedy: str) -> Finding:
-    return Finding(
-        clause=f"local:{rule}", check="local", outcome=Outcome.VIOLATED, need=need, found=found, remedy=remedy
-    )

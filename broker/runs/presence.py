@@ -31,7 +31,7 @@ __all__ = ["Presence", "away_of", "short_of"]
 
 _SILENT: Final = "silent"
 _REMEDY: Final = (
-    "ask these members to start iriai-node run; iriai-broker members says when each was heard last"
+    "ask these members to start iriai-node run; iriai-broker org list says when each was heard last"
 )
 
 

@@ -22,7 +22,7 @@ _OF: Final = (
     ("privacy.", "the plan does not fit that node: iriai-node guard explain RUN there"),
     ("node.not-found", "its owner: iriai-node contract show, which fetches contract and recipe"),
     ("contract.not-begun", "wait until the contract's term begins; if it has begun: that node's clock"),
-    ("contract.halted", "every contributor resumes; iriai-broker contract lifecycle says who halted"),
+    ("contract.halted", "every contributor resumes; iriai-broker contract status says who halted"),
     ("secagg.key-not-pinned", "its node has another key than the contract pins: amend the contract with it"),
     ("secagg.", "nothing, if the next round passes; else compare contract and versions of node and broker"),
     ("log.unwitnessed", "bring the witnesses back: iriai-broker status says who was heard last"),
