@@ -67,6 +67,7 @@ def _writer() -> Callable[[Json], str]:
 
 
 _write = _writer()
+_quote = json.encoder.encode_basestring
 
 
 def _refuse(need: str, found: str) -> EncodingError:
@@ -81,6 +82,8 @@ def canonical(obj: Json) -> bytes:
             key that is no string), or is nested deeper than `JSON_DEPTH`: a bound of our own, since Python
             gives up at a depth that depends on who called.
     """
+    if type(obj) is str and obj.isascii():
+        return _quote(obj).encode("ascii")  # most values are such, and the encoder has its price
     if _is_plain(obj, JSON_DEPTH):
         return _write(obj).encode("utf-8")
     _check_depth(obj)

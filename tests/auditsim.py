@@ -172,6 +172,7 @@ class PoolSim:
     recipe: bytes = RECIPE
     successor: str | None = None
     earlier: list[tuple[bytes, Envelope]] = field(default_factory=list)
+    approvals: list[bytes] = field(default_factory=list)
     # of a story with other sums (`tests.sumsim`): terms of the aggregation clause, whom the broker refuses in
     # which round, and the attempt that a round is averaged in where it is not the first
     pooling: ClassVar[Mapping[str, Any]] = {}
@@ -437,6 +438,8 @@ class PoolSim:
             body = {"contract": new.digest, "party": maker.alias(new.digest)}
             self.add(f"signed again {maker.party}", self.said(maker, T.CONTRACT_SIGNED, body))
             self.contract = old
+        if kind == "change":  # a tightening takes nobody of the broker
+            self.approve("activate again", "contract.activate", {"contract": new.digest})
         pub = {"contract": new.digest, "signatures": digest(signatures.to_bytes()), "prose": None}
         self.add("finalized again", Event(type=T.CONTRACT_FINALIZED, scope=new.digest, pub=pub))
         self.verdicts = [self.judged(old, new, kind)]
@@ -505,6 +508,16 @@ class PoolSim:
             self.add(f"{kind} {party}", self.said(maker, _SAID[kind], body | {"notice": notice.digest}))
         return notice
 
+    def approve(self, name: str, action: str, what: Mapping[str, Any], *, log: str = ORIGIN) -> None:
+        """anna and ben approve what takes two; the document goes along in the bundle."""
+        document = canonical(
+            {"action": action, "log": log, "proposal": f"prop_{name}", "proposer": "anna", "what": dict(what)}
+        )
+        self.approvals.append(document)
+        for operator in ("anna", "ben"):
+            said = self.action(operator, name, action, subject=digest(document))
+            self.add(f"{name} {operator}", said)
+
     def action(self, operator: str, about: str, action: str = "org.approve", **pub: Any) -> Event:
         """An operator's action; its request is of its own."""
         told = {"operator": operator, "action": action, "subject": digest_from(about), "result": "done"}
@@ -559,6 +572,7 @@ class PoolSim:
             "signatures": digest(self.signatures.to_bytes()),
             "prose": None,
         }
+        self.approve("activate", "contract.activate", {"contract": contract.digest})
         self.add("finalized", Event(type=T.CONTRACT_FINALIZED, scope=contract.digest, pub=signed))
         self.life = finalized(self.life, iso_s(self.now_ms))
         self.publish()
@@ -926,6 +940,7 @@ class PoolSim:
             aliases={maker.org: maker.alias_key for maker in self.makers.values()},
             contracts=[*self.earlier, (self.contract.canonical, self.signatures)],
             annexes=[self.recipe],
+            approvals=list(self.approvals),
             notices=list(self.notices),
             decisions=list(self.decisions),
             disclosures=list(self.disclosures),

@@ -88,6 +88,10 @@ class WatchedSim(PoolSim):
         self.add("key auditor", Event(type=T.KEY_ADDED, pub=pub, private=told))
         previous = digest(self.first_policy.encode())
         for number, name in enumerate(self.owners, start=1):
+            if name not in self.makers:
+                about = {"witness": self.vkeys[name].name, "vkey": self.vkeys[name].text()}
+                about |= {"owner": name, "owner_key": key_text(self.auditor_key.public)}
+                self.approve(f"vote {name}", "witness.add", about)
             text = policy_text(self.policy) if number == len(self.owners) else f"policy {number}"
             self.add(f"witness {name}", self.witness_event(T.WITNESS_ADDED, name, digest(text.encode())))
             pub = {"kind": "trust", "digest": digest(text.encode()), "previous": previous}
@@ -141,7 +145,12 @@ class WatchedSim(PoolSim):
         """In which a witness's owner names its key."""
         signer = key or (self.makers[name].key if name in self.makers else self.auditor_key)
         return seal_statement(
-            signer, log=ORIGIN, org=self.owners[name], vkey=self.vkeys[name].text(), time_ms=self.now_ms
+            signer,
+            witness=self.witness_keys[name],
+            log=ORIGIN,
+            org=self.owners[name],
+            vkey=self.vkeys[name].text(),
+            time_ms=self.now_ms,
         )
 
     def witnessed_receipt(self, index: int, *, by: Iterable[str] | None = None) -> str:

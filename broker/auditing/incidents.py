@@ -36,13 +36,11 @@ if TYPE_CHECKING:
     from broker.membership.directory import Operator
     from broker.store import Session
 
-__all__ = ["Incidents", "close_incident", "list_incidents"]
+__all__ = ["Incidents", "close_incident", "since"]
 
-_ABOUT = (EntryType.INCIDENT_DECLARED.value, EntryType.INCIDENT_CLOSED.value)
 _DECLARED: Final = log_entry.c.type == EntryType.INCIDENT_DECLARED.value
 _CLOSED: Final = log_entry.c.type == EntryType.INCIDENT_CLOSED.value
 _LOOKED: Final = 10_000
-_Key = tuple[str | None, str | None, str, str]
 
 
 class Incidents:
@@ -115,6 +113,17 @@ def _newest(
     return fits[:limit], fits[limit - 1] if len(fits) > limit else further
 
 
+def since(session: Session, *, limit: int, after: int | None = None) -> tuple[list[dict[str, Json]], bool]:
+    """Incidents that were declared after an entry, oldest first, and whether there are more.
+
+    ``closed`` is the index of the entry that closed one, or null.
+    """
+    wanted = _DECLARED if after is None else _DECLARED & (log_entry.c.idx > after)
+    query = select(log_entry.c.idx).where(wanted).order_by(log_entry.c.idx).limit(limit + 1)
+    found = list(session.scalars(query))
+    return _told(session, found[:limit])[::-1], len(found) > limit
+
+
 def _told(session: Session, indices: Sequence[int]) -> list[dict[str, Json]]:
     of = log_entry.c.idx.in_(indices)
     rows = session.execute(select(log_entry).where(of).order_by(log_entry.c.idx.desc())).mappings().all()
@@ -124,21 +133,6 @@ def _told(session: Session, indices: Sequence[int]) -> list[dict[str, Json]]:
     for row in session.execute(over):
         closings[row.event_id]["closed"] = row.idx
     return told
-
-
-def list_incidents(session: Session) -> list[dict[str, Json]]:
-    """Every incident, oldest first; ``closed`` is the index of the entry that closed it, or null."""
-    found: dict[_Key, dict[str, Json]] = {}
-    query = select(log_entry).where(log_entry.c.type.in_(_ABOUT)).order_by(log_entry.c.idx)
-    for row in session.execute(query).mappings():
-        pub = json.loads(row["body"])["pub"]
-        key = (row["scope"], row["run"], pub["kind"], pub["evidence"])
-        if row["type"] == EntryType.INCIDENT_CLOSED.value:
-            if key in found:
-                found[key]["closed"] = row["idx"]
-            continue
-        found.setdefault(key, _as_json(row))
-    return list(found.values())
 
 
 def _as_json(row: RowMapping) -> dict[str, Any]:

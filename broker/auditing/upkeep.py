@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is looked after at every start and once a day: erasures that a crash cut short, and orphans.
+"""What is looked after at every start and once a day: erasures that a crash cut short, orphans, old answers.
+
+Answers of changes that are older than `IDEMPOTENCY_DAYS` are forgotten. Of a change that was signed its key
+and Idempotency-Key stay, some hundred bytes beside the entry that it left in the log, so that it is refused
+when it comes again (`broker.api.once`). Of a form of the console nothing stays: it belongs to one login, and
+that has ended long ago.
 
 `Upkeep.look` does it once; whatever cannot be done now is done the next time. From `Upkeep.start` to
-`Upkeep.stop` it is done every `UPKEEP_H`. What a crash left of bundles is removed at the start alone.
+`Upkeep.stop` it is done every `UPKEEP_H`, whatever the time before ended with: an error of any kind is a line
+in the process's log, one that is not foreseen with its traceback. What a crash left of bundles is removed at
+the start alone.
 """
 
 from __future__ import annotations
@@ -11,10 +18,13 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from sqlalchemy import delete, select, update
+
+from broker.store.tables import idempotency
 from policies.errors import IriaiError
-from policies.limits import UPKEEP_H
+from policies.limits import IDEMPOTENCY_DAYS, UPKEEP_H
 
 if TYPE_CHECKING:
     from broker.auditing.erasure import Erasure
@@ -22,8 +32,12 @@ if TYPE_CHECKING:
     from broker.log import LogTx, Writer
     from broker.store import Session
 
-__all__ = ["Upkeep"]
+__all__ = ["Upkeep", "forget_answers"]
 
+_ANSWERS: Final = 500  # of one unit of work
+_DAY_MS: Final = 86_400_000
+_PERSON: Final = "person:"  # key ids of forms
+_FORGOTTEN: Final = {"body_digest": "", "status": 0, "response": b"", "at_ms": None}
 _log = logging.getLogger("iriai.broker")
 
 
@@ -48,6 +62,10 @@ class Upkeep:
                 if found:
                     await self._writer.run(partial(self._sweep, found))
                 await asyncio.sleep(0)
+            more = True
+            while more:
+                more, _ = await self._writer.run(forget_answers)
+                await asyncio.sleep(0)
         except IriaiError as error:
             _log.warning("upkeep: %s", error)
 
@@ -63,7 +81,10 @@ class Upkeep:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(UPKEEP_H * 3600)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001  whatever it is, the task goes on
+                _log.exception("upkeep: it was cut short, and is tried again in %d h", UPKEEP_H)
 
     async def stop(self) -> None:
         """Ends the task."""
@@ -71,3 +92,17 @@ class Upkeep:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+
+def forget_answers(session: Session, tx: LogTx) -> bool:
+    """Forgets answers that are too old to be given again, the oldest first; whether there may be more."""
+    old = idempotency.c.at_ms < tx.now_ms - IDEMPOTENCY_DAYS * _DAY_MS
+    query = select(idempotency.c.key_id, idempotency.c.idem).where(old)
+    found = session.execute(query.order_by(idempotency.c.at_ms).limit(_ANSWERS)).all()
+    for key_id, idem in found:
+        one = (idempotency.c.key_id == key_id) & (idempotency.c.idem == idem)
+        if key_id.startswith(_PERSON):
+            session.execute(delete(idempotency).where(one))
+        else:
+            session.execute(update(idempotency).where(one).values(_FORGOTTEN))
+    return len(found) == _ANSWERS

@@ -19,7 +19,7 @@ from broker.log.errors import LogApprovalError
 from policies.encoding import canonical, digest
 from policies.errors import EncodingError, IdentityError
 from policies.identity import key_text, parse_key
-from policies.limits import APPROVALS_NEEDED
+from policies.limits import APPROVAL_BYTES, APPROVALS_NEEDED
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ __all__ = ["APPROVAL_TYPE", "approve", "approvers"]
 
 APPROVAL_TYPE: Final = "application/vnd.iriai.log-approval.v1+json"
 """DSSE payload type; the payload is the document."""
-
-SUBJECT_BYTES: Final = 64 * 1024
 
 
 def approve(key: SigningKey, subject: bytes) -> bytes:
@@ -90,7 +88,7 @@ def approvers(
 
 
 def _parts(data: bytes) -> tuple[bytes, Envelope]:
-    if len(data) > 2 * SUBJECT_BYTES:
+    if len(data) > 2 * APPROVAL_BYTES:
         raise _refuse("an approval file", f"{len(data)} bytes")
     try:
         parsed: Any = json.loads(data)

@@ -40,7 +40,7 @@ _USUAL: Final = re.compile(
     rb'\{"payload":"([A-Za-z0-9+/]+=*)","payloadType":"[a-z0-9./+]+",'
     rb'"signatures":\[\{"keyid":"([0-9a-f]{16})","sig":"[A-Za-z0-9+/]{86}=="\}\]\}'
 )
-_NAMES: Final = re.compile(rb'\{"actor":"[0-9a-z]+","env":"(sha256:[0-9a-f]{64})",')
+_NAMES: Final = re.compile(rb'\{"actor":"[0-9a-z]+","env":(?:null|"(sha256:[0-9a-f]{64})"),')
 
 
 def stored_envelope(index: int, dsse: bytes) -> Envelope:
@@ -106,7 +106,7 @@ def _named(body: bytes) -> str | None:
     """What an entry names as its envelope; a body that is no entry is found by its hash."""
     usual = _NAMES.match(body)
     if usual is not None:
-        return usual[1].decode("ascii")
+        return None if usual[1] is None else usual[1].decode("ascii")
     try:
         named = json.loads(bytes(body))["env"]
     except (ValueError, KeyError, TypeError):

@@ -6,12 +6,15 @@
   committed after it is left out.
 - Business documents (contracts, recipes, decisions, statements, notices) are in it if an entry names them;
   attestations and admissions, which have no entry, if one names their contract.
+- So is what two people of the broker approved, if entries name it: it says which entry they meant. Who adds
+  people to this broker, and under which names elsewhere, stays out.
 - So are the donors' consents that a seed clause of such a contract names. Seed sets and start models, which
   are large and public, stay out.
 - So is the transcript of each opened sum; masked vectors are not (``iriai-broker audit vectors``).
 - Receipts are of every entry about a member's contribution, at the bundle's own checkpoint.
 - A member's view has its own envelopes, decisions, disclosures, receipts and alias key, the contracts that it
-  is a party of with what belongs to them, and no transcript: these show others.
+  is a party of with what belongs to them, approvals of these and of witnesses, and no transcript: the others
+  show others.
 """
 
 from __future__ import annotations
@@ -51,6 +54,11 @@ _RECEIPTED: Final = (
     EntryType.CONTRIBUTION_ACCEPTED,
     EntryType.CONTRIBUTION_REFUSED,
 )
+_APPROVED: Final = frozenset(
+    {"contract.activate", "org.remove", "org.restore", "witness.add", "witness.remove"}
+)
+"""What two people approve and an entry then says; its subject goes along."""
+_APPROVED_OF_ALL: Final = ("witness.add", "witness.remove")
 _CHUNK: Final = 1_000
 _LONG: Final = 2_000
 _ENTRY = tables.log_entry
@@ -95,7 +103,9 @@ class Sections:
         self._contracts = {digest(text): (text, signatures) for text, signatures in contracts}
         notices = list(self._notice_names())
         named = {digest(one.encode("utf-8")): one for one in policies}
+        self._approved = dict(self._approval_names())
         documents = {*self._contracts, *(name for _, name, _ in notices), *self._statement_names(), *named}
+        documents |= set(self._approved)
         self._seen: Survey = survey(
             session, head.size, view, documents=documents, contracts=set(self._contracts)
         )
@@ -112,6 +122,7 @@ class Sections:
     def files(self) -> Iterator[File]:
         """Every file but BUNDLE and MANIFEST, by name."""
         yield from self._annexes()
+        yield from self._approvals()
         yield _file("checkpoint", self._head.note.encode("utf-8"))
         yield File("checkpoints.log", self._notes())
         yield from self._consents()
@@ -152,6 +163,24 @@ class Sections:
         table = tables.contract_annex
         where = (table.c.contract == contract) & (table.c.sha256 == name)
         return bytes(self._session.scalars(select(table.c.bytes).where(where)).one())
+
+    def _approval_names(self) -> Iterator[tuple[str, str]]:
+        """Digest of the subject, and id, of each approved proposal that the view may see."""
+        table = tables.proposal
+        query = select(table.c.id, table.c.kind, table.c.digest, table.c.payload).where(
+            table.c.state == "approved", table.c.kind.in_(_APPROVED)
+        )
+        for row in self._session.execute(query, execution_options={"yield_per": _CHUNK}):
+            of = parse(bytes(row.payload)).get("contract")
+            if self._view.whole or row.kind in _APPROVED_OF_ALL or of in self._contracts:
+                yield row.digest, row.id
+
+    def _approvals(self) -> Iterator[File]:
+        table = tables.proposal
+        for name in sorted(set(self._approved) & self._seen.named):
+            where = table.c.id == self._approved[name]
+            subject = bytes(self._session.scalars(select(table.c.subject).where(where)).one())
+            yield _file(f"approvals/{_hex(subject)}.json", subject)
 
     def _consents(self) -> Iterator[File]:
         """Consents that the seed clauses of the contracts name, as far as they came with them."""

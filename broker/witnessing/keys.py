@@ -7,7 +7,7 @@
 
 `register` checks in this order, and stores nothing before all of it holds:
 1. the statement is signed by the owner's key in force, for this log (`policies.log.witness_keys`);
-2. it is about this owner;
+2. it is about this owner, and the witness key signed it as well: whoever states a key holds it;
 3. nobody else, and no log key, has that key;
 4. nobody gave it up before, under any name: what a key signed once stays tied to the time in which it was in
    force, and to its owner.
@@ -135,6 +135,8 @@ class WitnessKeys:
         said = open_statement(envelope, owner.key, log=self._log_keys[0].name)  # 1.
         if said.org != owner.name:  # 2.
             raise _refuse(f"a statement about {owner.name}", said.org)
+        if not said.proven:
+            raise _unproven(said.key.name)
         key, vkey = said.key, said.key.text()
         mine = session.execute(select(_TABLE).where(_TABLE.c.name == key.name)).mappings().first()
         old = {"vkey": "", "state": _GONE} if mine is None else dict(mine)
@@ -269,6 +271,14 @@ def _refuse(need: str, found: str) -> WitnessKeyError:
         need=need,
         found=ascii(found)[1:-1][:120],
         remedy="let the node make a new key: move keys/witness.key and witness.json away, start it again",
+    )
+
+
+def _unproven(name: str) -> WitnessKeyError:
+    return WitnessKeyError(
+        need=f"a statement that the witness key {name} signed as well",
+        found="its owner's signature alone",
+        remedy="nodes make it anew at their start; auditors with iriai-verify witness --key … --statement …",
     )
 
 

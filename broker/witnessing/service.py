@@ -96,10 +96,17 @@ class Witnessing:
         return 0 if self.newest is None else self.newest.head.size
 
     def checkpoint(self) -> Head:
-        """The newest note that this broker's policy accepts: with its quorum, or signed by the log alone."""
-        if self.keys.policy.k and self.newest is not None:
-            return self.newest.head
-        return self._writer.head()
+        """The newest note that this broker's policy accepts: with its quorum, or signed by the log alone.
+
+        Of a log that was frozen because its newest entries were changed, less can be shown than was cosigned:
+        then it is the newest head that still fits them, whoever cosigned it.
+        """
+        if not self.keys.policy.k or self.newest is None:
+            return self._writer.head()
+        cosigned = self.newest.head
+        if self._writer.frozen is None or cosigned.size <= (fits := self._writer.head()).size:
+            return cosigned
+        return fits
 
     async def covering(self, index: int, *, wait_s: float) -> Head:
         """`checkpoint`; awaited for a moment, if it does not cover the entry yet."""

@@ -18,7 +18,7 @@ from policies.log.merkle import verify_consistency
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from client.rows import Seen
+    from client.outbox.rows import Seen
     from client.witnessing.tiles import Tiles
     from policies.log.vkeys import VerifierKey
 

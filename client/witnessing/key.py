@@ -4,8 +4,9 @@
     keys/witness.key     PKCS #8 PEM, mode 0600; made on first use, never replaced by a program
     witness.json         the statement (DSSE), as it was registered
 
-A witness key is no identity key: what it signs says only that one history of the log was seen. The statement
-is made again when the node's key changed, or when somebody moved the witness key away and a new one was made.
+A witness key is no identity key: what it signs says only that one history of the log was seen, and once, in
+the statement, that this node holds it. The statement is made again when the node's key changed, when somebody
+moved the witness key away and a new one was made, and where an earlier version left that proof out.
 """
 
 from __future__ import annotations
@@ -61,10 +62,16 @@ def own_statement(
     path = home.root / "witness.json"
     with contextlib.suppress(IriaiError, FileNotFoundError):
         kept = Envelope.from_bytes(path.read_bytes())
-        if open_statement(kept, identity.key.public, log=origin).key == vkey:
+        said = open_statement(kept, identity.key.public, log=origin)
+        if said.key == vkey and said.proven:
             return kept
     made = seal_statement(
-        identity.key, log=origin, org=identity.org, vkey=vkey.text(), time_ms=clock.now_ms()
+        identity.key,
+        witness=key,
+        log=origin,
+        org=identity.org,
+        vkey=vkey.text(),
+        time_ms=clock.now_ms(),
     )
     write_durably(path, made.to_bytes())
     return made

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from client.errors import PeerAnswerError
 from client.log_keys import take_up
-from client.rows import Seen, WitnessedNote
+from client.outbox.rows import Seen, WitnessedNote
 from client.settings import write_durably
 from client.witnessing.comparing import Comparer, Contradiction
 from client.witnessing.key import own_statement, witness_key
@@ -133,7 +133,7 @@ class Watch:
 
     def _witness(self, note: str) -> bool:
         head = self._open(note)
-        state = self._outbox.cosigned()
+        state = self._outbox.cosigning.cosigned()
         known = state is not None and (head.size, head.root) == (state.size, state.root)
         if known and head.size == self._posted and not self._is_due():
             return False
@@ -162,7 +162,7 @@ class Watch:
             if 0 < old.size < head.size:
                 proof = self._comparer.proof(old, head)
             self._comparer.same(old, head)
-        newer = self._outbox.seen_since(self._compared)
+        newer = self._outbox.shown.seen_since(self._compared)
         for one in newer:
             self._comparer.same(one, head)
         self._compared = max((one.size for one in newer), default=self._compared)
@@ -183,7 +183,7 @@ class Watch:
             )
             return (verdict.state if isinstance(verdict, Cosign) else None), verdict
 
-        verdict = self._outbox.cosign(decide)
+        verdict = self._outbox.cosigning.cosign(decide)
         if isinstance(verdict, Cosign):
             return verdict.line
         if verdict.evidence is not None:
@@ -203,16 +203,16 @@ class Watch:
         self._ask_for_keys(note)
         policies = self._policies()
         row = WitnessedNote(size=head.size, note=note, at_ms=self._clock.now_ms())
-        known = next((one for one in self._outbox.witnessed() if one.size == head.size), None)
+        known = next((one for one in self._outbox.cosigning.witnessed() if one.size == head.size), None)
         better = any(_is_better(row, known, policy) for policy in policies.values())
         if better:
             self._same_as_cosigned(head)
-            self._outbox.keep_witnessed(head.size, note)
+            self._outbox.cosigning.keep_witnessed(head.size, note)
         return upgrade(self._outbox, self.tiles, policies, self._member.log_keys.all()) > 0 or better
 
     def _same_as_cosigned(self, head: Seen) -> None:
         """What others vouch for must be what this node cosigned, too."""
-        state = self._outbox.cosigned()
+        state = self._outbox.cosigning.cosigned()
         if state is not None:
             self._comparer.same(Seen(size=state.size, root=state.root, note=state.note), head)
 

@@ -14,6 +14,7 @@ from client.witnessing.key import witness_key
 from client.witnessing.loop import EVIDENCE, Watch
 from client.witnessing.running import trust_of
 from client.witnessing.vouching import Vouching
+from policies.log.checkpoint import open_checkpoint
 from policies.log.cosignature import cosigner_vkey
 from policies.log.equivocation import parse_evidence
 from policies.log.witness_keys import witness_name
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from client.outbox import Outbox
     from client.witnessing.vouching import Standing
 
-__all__ = ["standings", "witness_cosign", "witness_evidence", "witness_status"]
+__all__ = ["standings", "witness_cosign", "witness_evidence", "witness_look", "witness_status"]
 
 
 def standings(member: Member, shelf: ContractShelf, outbox: Outbox) -> tuple[Standing, ...]:
@@ -40,7 +41,7 @@ def standings(member: Member, shelf: ContractShelf, outbox: Outbox) -> tuple[Sta
 
 def witness_status(member: Member, shelf: ContractShelf, outbox: Outbox) -> Answer:
     """This node's witness key, what it cosigned last, and how the log stands for each contract."""
-    last, found = outbox.cosigned(), standings(member, shelf, outbox)
+    last, found = outbox.cosigning.cosigned(), standings(member, shelf, outbox)
     own: dict[str, Any] | None = None
     first = "cosigned   nothing yet: iriai-node run does it"
     if last is not None:
@@ -85,15 +86,32 @@ def _shown(one: Standing) -> dict[str, Any]:
     }
 
 
+def witness_look(member: Member, outbox: Outbox) -> Answer:
+    """What `witness_cosign` would cosign: the newest head, by a log key that is believed; nothing is kept.
+
+    Raises:
+        EquivocationError: The log told two histories; the node is stopped.
+        CheckpointError: The head is signed by no log key that is believed.
+    """
+    outbox.check_open()
+    state = outbox.cosigning.cosigned()
+    before = 0 if state is None else state.size
+    shown = member.client.get("/log/head?after=0&witnessed=0&wait=0")
+    note = shown.get("note")
+    size = open_checkpoint(note, member.log_keys.all()).size if isinstance(note, str) else before
+    words = f"size {size} would be compared and cosigned; {before} was cosigned before; nothing was changed"
+    return Answer(data={"dry_run": True, "size": size, "cosigned_before": before}, text=(words,))
+
+
 def witness_cosign(member: Member, shelf: ContractShelf, outbox: Outbox) -> Answer:
     """One turn of the witness, without waiting for a new head (`client.witnessing.loop`).
 
     Raises:
         EquivocationError: The log told two histories; the node is stopped.
     """
-    before = outbox.cosigned()
+    before = outbox.cosigning.cosigned()
     Watch(member, outbox, trust_of(member, shelf)).turn(wait_s=0)
-    after = outbox.cosigned()
+    after = outbox.cosigning.cosigned()
     size = 0 if after is None else after.size
     new = after is not None and (before is None or before.time_s != after.time_s or before.size != size)
     words = f"cosigned   size {size}" if new else f"nothing to cosign: size {size} was cosigned before"
@@ -113,7 +131,7 @@ def witness_evidence(member: Member, outbox: Outbox, out: Path | None) -> Answer
         raise NoSuchThingError(
             need=f"evidence in {path}",
             found="none" if not stopped else f"a stop without it: {stopped[0][1]}",
-            remedy="iriai-node receipts verify shows why a node was stopped",
+            remedy="iriai-node receipt verify shows why a node was stopped",
         )
     data = path.read_bytes()
     words = parse_evidence(data.decode("utf-8")).check(member.log_keys.all())

@@ -21,7 +21,7 @@ from policies.log.tiles import TileTree, tile_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from client.rows import Seen
+    from client.outbox.rows import Seen
 
 __all__ = ["Tiles"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from client.rows import Seen
+from client.outbox.rows import Seen
 from client.witnessing.vouching import vouched
 from policies.log.merkle import leaf_hash
 from policies.log.policy import open_witnessed
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from client.outbox import Outbox
-    from client.rows import Stored, WitnessedNote
+    from client.outbox.rows import Stored, WitnessedNote
     from client.witnessing.tiles import Tiles
     from policies.log.policy import Policy
     from policies.log.tiles import TileTree
@@ -61,13 +61,13 @@ def upgrade(
             tree = tiles.tree(Seen(size=checkpoint.size, root=checkpoint.root, note=note.note))
             made |= {one.env: (note.size, _receipt(one, note, tree, log_keys)) for one in covered}
     if made:
-        outbox.upgrade(made)
+        outbox.cosigning.upgrade(made)
     return len(made)
 
 
 def _newest(outbox: Outbox, policy: Policy) -> WitnessedNote | None:
     """The largest kept checkpoint with this quorum."""
-    return next((one for one in outbox.witnessed() if vouched(one, policy) is not None), None)
+    return next((one for one in outbox.cosigning.witnessed() if vouched(one, policy) is not None), None)
 
 
 def _receipt(one: Stored, note: WitnessedNote, tree: TileTree, log_keys: Sequence[VerifierKey]) -> str:

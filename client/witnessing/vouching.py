@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from client.contract.shelf import Held
     from client.outbox import Outbox
-    from client.rows import WitnessedNote
+    from client.outbox.rows import WitnessedNote
     from client.witnessing.trust import Trust
     from policies.log.policy import Policy
     from policies.ports import Clock
@@ -123,7 +123,7 @@ class Vouching:
 
     def _best(self, policy: Policy) -> Vouched | None:
         """The checkpoint that is vouched for up to the latest time: one of the largest."""
-        found = (vouched(one, policy) for one in self._outbox.witnessed())
+        found = (vouched(one, policy) for one in self._outbox.cosigning.witnessed())
         return max(islice((one for one in found if one is not None), _LOOKED_AT), default=None)
 
     def require(self, held: Held, pause_ms: Callable[[int], None] | None = None) -> None:

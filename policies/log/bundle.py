@@ -16,6 +16,7 @@ policy                    the broker's copy; trust is never taken from it
 keys/aliases.json         ``{org id: base64 of its alias key}``
 contracts/<hex>.json      canonical bytes of a contract; ``.dsse`` beside it: its signatures
 annexes/<hex>.json        recipes, by digest
+approvals/<hex>.json      what two people of the broker approved, canonical JSON, by digest
 consents/<hex>.json       donors' consents that seed clauses name (DSSE), by digest
 notices/<hex>.json        statements about a contract (DSSE), by the digest of what was signed
 tile/<L>/<N>[.p/<W>]      hash tiles of the bundle's size (format 2)
@@ -139,6 +140,7 @@ class Contents:
         aliases: Alias key (32 bytes) by organisation id.
         contracts: Canonical bytes and signatures of each contract.
         annexes: Recipes' bytes.
+        approvals: Bytes of what two people of the broker approved.
         consents: Donors' consents that seed clauses name.
         notices: Statements of parties about a contract: halts, resumes, exits, rotations, attestations,
             admissions.
@@ -163,6 +165,7 @@ class Contents:
     aliases: Mapping[str, bytes] = field(default_factory=dict)
     contracts: Iterable[tuple[bytes, Envelope]] = ()
     annexes: Iterable[bytes] = ()
+    approvals: Iterable[bytes] = ()
     consents: Iterable[bytes] = ()
     notices: Iterable[Envelope] = ()
     decisions: Iterable[DecisionRecord] = ()
@@ -266,6 +269,7 @@ def files_of(contents: Contents) -> dict[str, bytes]:
         files[f"contracts/{_hex(data)}.json"] = data
         files[f"contracts/{_hex(data)}.dsse"] = signatures.to_bytes()
     files |= {f"annexes/{_hex(data)}.json": data for data in contents.annexes}
+    files |= {f"approvals/{_hex(data)}.json": data for data in contents.approvals}
     files |= {f"consents/{_hex(data)}.json": data for data in contents.consents}
     files |= {f"notices/{_hex(one.payload)}.json": one.to_bytes() for one in contents.notices}
     files |= {f"statements/{_hex(data)}.json": data for data in contents.statements}

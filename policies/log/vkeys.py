@@ -113,9 +113,10 @@ class VerifierKey:
             raise note_error("a vkey: name+hash+key", text)
         if raw[0] not in tuple(KeyKind):
             raise note_error("a vkey of type 0x01, 0x04 or 0x06", f"type {raw[0]:#04x} in {text}")
-        found = cls(name, raw[1:], KeyKind(raw[0])).checked()
-        if found.hash4.hex() != hash_hex:
+        found = cls(name, raw[1:], KeyKind(raw[0]))
+        if found.hash4.hex() != hash_hex:  # before the key itself: a slip of the pen is told as one
             raise note_error(
-                f"key hash {found.hash4.hex()}, as name and key give it: is one mistyped?", hash_hex
+                f"key hash {found.hash4.hex()}, as name and key give it: one was mistyped or changed",
+                hash_hex,
             )
-        return found
+        return found.checked()

@@ -48,7 +48,7 @@ _N = r"(x\d{3}/){0,4}\d{3}"
 _WIDTH = r"(\.p/[1-9]\d{0,2})?"
 _NAMES = re.compile(
     "BUNDLE|MANIFEST|checkpoint|checkpoints\\.log|policy|keys/aliases\\.json"
-    f"|contracts/{_HEX}\\.(json|dsse)|(annexes|consents|notices|statements|witnesses)/{_HEX}\\.json"
+    f"|contracts/{_HEX}\\.(json|dsse)|(annexes|approvals|consents|notices|statements|witnesses)/{_HEX}\\.json"
     f"|tile/(entries|\\d)/{_N}{_WIDTH}|(envelopes|decisions|disclosures)/{_N}\\.jsonl"
     f"|transcripts/{_HEX}"
     r"|(receipts/(0|[1-9]\d{0,15})\.tlog-proof)|(timestamps/(0|[1-9]\d{0,15})\.tsr)",

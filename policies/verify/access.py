@@ -104,8 +104,8 @@ def check_disclosed(history: History, report: Report) -> None:
     granted = any(True for _ in history.of(_T.ACCESS_GRANTED))
     grants, hidden = _in_force(history), 0
     _count_beyond(history, report)  # 5.
-    for index, row in history.ledger.rows():
-        if not row.flags & KEPT_BACK:
+    for index, (flags,) in history.ledger.columns("flags"):
+        if not flags & KEPT_BACK:
             continue
         entry = history.entries[index]
         told = history.opened.get(index, {})

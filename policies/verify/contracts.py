@@ -9,6 +9,7 @@ so do its entries.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from policies.contract.entering import TIGHTEN, is_executed, who_signed
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from policies.verify.history import History
     from policies.verify.report import Report
 
-__all__ = ["check_contracts", "check_runs"]
+__all__ = ["check_contracts", "check_runs", "is_tightening", "kinds_of_amendments"]
 
 _IN_RUN = frozenset(
     {
@@ -47,13 +48,12 @@ def check_contracts(history: History, report: Report) -> None:
     if not history.policy.contracts:
         report.remarks.append("contract keys were taken from the bundle, not from your policy")
     finalized = {entry.pub["contract"]: index for index, entry in history.of(EntryType.CONTRACT_FINALIZED)}
-    tightened = {
-        entry.pub["new"]: index
-        for index, entry in history.of(EntryType.CONTRACT_AMENDED)
-        if entry.pub["kind"] == TIGHTEN
-    }
+    amended = kinds_of_amendments(history)
     for named, index in finalized.items():
-        alone = named in tightened or _waits(history, named, report)
+        waits = named not in amended and _waits(history, named)
+        if waits:
+            report.not_checked(f"AUD-058: the tightening {named}: it has not taken effect")
+        alone = waits or TIGHTEN in amended.get(named, ())
         _check_finalized(history, named, index, report, alone=alone)
     for pinned in history.policy.contracts:
         if pinned not in finalized:
@@ -81,20 +81,34 @@ def _ruling_from(history: History, finalized: Mapping[str, int]) -> dict[str, in
     return found
 
 
-def _waits(history: History, named: str, report: Report) -> bool:
-    """Whether this is a tightening that has not taken effect yet: then the log names no proof of it."""
+def kinds_of_amendments(history: History) -> dict[str, set[str]]:
+    """Kinds under which successors took effect, by their digests."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for _, entry in history.of(EntryType.CONTRACT_AMENDED):
+        found[entry.pub["new"]].add(entry.pub["kind"])
+    return dict(found)
+
+
+def is_tightening(history: History, named: str, amended: Mapping[str, set[str]]) -> bool:
+    """Whether the log says so of a successor, or will once it takes effect; `check_successions` proves it.
+
+    Args:
+        history: Of the bundle.
+        named: Digest of the successor.
+        amended: From `kinds_of_amendments`.
+    """
+    return TIGHTEN in amended[named] if named in amended else _waits(history, named)
+
+
+def _waits(history: History, named: str) -> bool:
+    """Whether this, which no entry lets take effect, is a tightening: then the log names no proof of it."""
     contract, envelope = history.contracts.get(named), history.signatures.get(named)
     old = None if contract is None else history.contracts.get(contract.supersedes or "")
     if contract is None or envelope is None or old is None or is_executed(contract, envelope):
         return False
-    if any(entry.pub["new"] == named for _, entry in history.of(EntryType.CONTRACT_AMENDED)):
-        return False
     life = history.life_before(old.digest, history.size)
     signed = set(who_signed(old, contract, envelope, {} if life is None else life.rotated))
-    by_one = contract.broker.party in signed and bool(signed & {one.party for one in old.contributors})
-    if by_one:
-        report.not_checked(f"AUD-058: the tightening {named}: it has not taken effect")
-    return by_one
+    return contract.broker.party in signed and bool(signed & {one.party for one in old.contributors})
 
 
 _BEFORE_IT = frozenset(
@@ -129,12 +143,12 @@ def _check_scopes(
     free = {CODES[kind] for kind in _BEFORE_IT}
     final = {bytes.fromhex(named[7:]): index for named, index in finalized.items()}
     rules = {bytes.fromhex(named[7:]): index for named, index in ruling.items()}
-    for index, row in history.ledger.rows():
-        if not row.flags & SCOPED or row.code in free:
+    for index, (code, flags, scope) in history.ledger.columns("code", "flags", "scope"):
+        if not flags & SCOPED or code in free:
             continue
-        since = final if row.code in about else rules
-        if since.get(row.scope, index) >= index:
-            kind = KINDS[row.code - 1]
+        since = final if code in about else rules
+        if since.get(scope, index) >= index:
+            kind = KINDS[code - 1]
             report.add("AUD-050", f"{kind} under a contract that is not final", index=index)
 
 

@@ -8,45 +8,49 @@ until ``incident.closed`` names the same. A closing that is no member's own coun
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
 
 from policies.log.entries import EntryType
+from policies.verify.ledger import CLOSES, CODES, MEMBER, SCOPED
 
 if TYPE_CHECKING:
+    from policies.log.entries import Entry
     from policies.verify.history import History
     from policies.verify.report import Report
 
-__all__ = ["check_incidents"]
+__all__ = ["check_incidents", "subject_of"]
+
+_DECLARED: Final = CODES[EntryType.INCIDENT_DECLARED]
+_CLOSED: Final = CODES[EntryType.INCIDENT_CLOSED]
+_ACTION: Final = CODES[EntryType.CONSOLE_ACTION]
+_FIELDS: Final = ("code", "flags", "request", "env", "scope", "run")
+
+
+def subject_of(entry: Entry) -> bytes:
+    """Digest of the kind and the evidence of an incident, 32 bytes."""
+    return sha256(f"{entry.pub['kind']} {entry.pub['evidence']}".encode("ascii")).digest()
 
 
 def check_incidents(history: History, report: Report) -> None:
-    """AUD-086."""
-    still: dict[tuple[Any, ...], int] = {}
-    ordered = _ordered(history)
-    for index, entry in history.of(EntryType.INCIDENT_DECLARED, EntryType.INCIDENT_CLOSED):
-        about = (entry.scope, entry.run, entry.pub["kind"], entry.pub["evidence"])
-        if entry.type is EntryType.INCIDENT_DECLARED:
+    """AUD-086. An ``incident.close`` is used up by the next closing of the broker's own behind it."""
+    still: dict[tuple[int, bytes, bytes, bytes], int] = {}
+    unused = 0
+    for index, (code, flags, request, env, scope, run) in history.ledger.columns(*_FIELDS):
+        if code == _ACTION and request == CLOSES:
+            unused += 1
+        if code not in (_DECLARED, _CLOSED):
+            continue
+        named = subject_of(history.entries[index]) if flags & MEMBER else env
+        about = (flags & SCOPED, scope, run, named)
+        if code == _DECLARED:
             still.setdefault(about, index)
-        elif entry.env is not None or index in ordered:
+        elif flags & MEMBER:
             still.pop(about, None)
-    for (_, run, kind, evidence), index in still.items():
-        where = "" if run is None else f" in {run}"
-        report.add("AUD-086", f"{kind}{where}, evidence {evidence}", index=index)
-
-
-def _ordered(history: History) -> set[int]:
-    """Closings of the broker's own behind an action that no closing before them had used."""
-    closed = [index for index, entry in history.of(EntryType.INCIDENT_CLOSED) if entry.env is None]
-    if not closed:
-        return set()
-    actions = [
-        index
-        for index, entry in history.of(EntryType.CONSOLE_ACTION)
-        if (entry.pub["action"], entry.pub["result"]) == ("incident.close", "done")
-    ]
-    found, used = set(), 0
-    for index in closed:
-        if used < len(actions) and actions[used] < index:
-            found.add(index)
-            used += 1
-    return found
+        elif unused:
+            unused -= 1
+            still.pop(about, None)
+    for index in still.values():
+        entry = history.entries[index]
+        where = "" if entry.run is None else f" in {entry.run}"
+        report.add("AUD-086", f"{entry.pub['kind']}{where}, evidence {entry.pub['evidence']}", index=index)

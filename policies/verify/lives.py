@@ -148,6 +148,7 @@ class _Reader:
             return
         try:
             life = self._unlogged_before(notice, life)
+            self._check_old(index, entry, notice, life)
             life, _, void = absorb(contract, life, envelope)  # a void one uses its number and nothing else
             self._taken[contract.digest].append(envelope)
         except IriaiError as error:
@@ -158,6 +159,13 @@ class _Reader:
         if void is not None:
             self._history.void[index] = void.code
         self._set(contract.digest, index, life)
+
+    def _check_old(self, index: int, entry: Entry, notice: Notice, life: Life) -> None:
+        clause = self._history.contracts[notice.contract].party(notice.party)
+        if entry.type is _T.KEY_ROTATED and clause is not None:
+            held = life.rotated.get(notice.party, clause.key)
+            if digest(parse_key(held)) != entry.pub["old"]:
+                self._report.add("AUD-085", f"not the key of {notice.party} that it gives up", index=index)
 
     def _unlogged_before(self, notice: Notice, life: Life) -> Life:
         contract = self._history.contracts[notice.contract]

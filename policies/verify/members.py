@@ -24,7 +24,7 @@ from policies.log.entries import EntryType
 from policies.log.envelope import ChainState, open_envelope
 from policies.log.errors import ChainError, MemberEnvelopeError, SeenError, SeqGapError, SlotTakenError
 from policies.verify.history import Maker
-from policies.verify.ledger import AUDITOR, CODES, ENVELOPED, NOBODY, SIGNED, UNTRIED
+from policies.verify.ledger import AUDITOR, CLOSES, CODES, ENVELOPED, NOBODY, SIGNED, UNTRIED
 from policies.verify.scan import agreement, envelope_row
 from policies.verify.spill import Doubles
 
@@ -100,7 +100,7 @@ class _Senders:
 
     def hear(self, index: int, row: Row, number: int) -> None:
         """Keeps actions, the last entry of each sender in a contract, and what that was at each release."""
-        if row.code == _ACTION and row.request:
+        if row.code == _ACTION and 0 < row.request < CLOSES:
             self._history.actions.append(index)
         if row.code == _RELEASED:
             last: dict[str, int] = {}
@@ -248,13 +248,7 @@ def check_chains(history: History, report: Report) -> None:
     """AUD-043 to AUD-046 along every chain, in log order; AUD-047 where one begins beside another."""
     states: dict[bytes, ChainState] = {}
     owners: dict[bytes, str] = {}
-    senders = history.ledger.senders()
-    at, number = next(senders, (-1, 0))
-    for index, row in history.ledger.rows():
-        while at != -1 and at < index:
-            at, number = next(senders, (-1, 0))
-        if at != index:
-            continue
+    for index, number, row in history.ledger.sent():
         org = history.makers[number - 1].org
         if row.chain not in owners and row.code not in _BEGINNERS and org in owners.values():
             report.add("AUD-047", f"{org} begins chain {row.chain.hex()} without a chain.reset", index=index)
@@ -299,7 +293,7 @@ def _check_seen(history: History, row: Row, index: int, report: Report) -> None:
 def check_ids(history: History, report: Report) -> None:
     """AUD-035 for events, and AUD-048 for envelopes, that stand twice."""
     doubles = Doubles()
-    doubles.add((row.id[:8], index) for index, row in history.ledger.rows())
+    doubles.add((name[:8], index) for index, (name,) in history.ledger.columns("id"))
     for group in doubles.groups():
         first: dict[bytes, int] = {}
         for index in group:

@@ -41,7 +41,8 @@ def sentence(entry: Entry, lang: str, history: History | None = None) -> str:
         "who": visible(actor_of(history, entry)),
         "ref": str(entry.refs[0]) if entry.refs else nothing,
     }
-    return Template(sentences(lang)[entry.type.value]).safe_substitute(values)
+    said = Template(sentences(lang)[entry.type.value]).safe_substitute(values)
+    return said.replace("….", "…")  # a digest that is cut short ends the sentence by itself
 
 
 def _names(entry: Entry, field: str, lang: str) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policies.contract.clauses import parse as parse_contract
 from policies.encoding import canonical, digest, parse, unb64
 from policies.errors import EncodingError, IriaiError
-from policies.limits import BUNDLE_ORGANISATIONS, CONTRACT_BYTES, RECIPE_BYTES
+from policies.limits import APPROVAL_BYTES, BUNDLE_ORGANISATIONS, CONTRACT_BYTES, RECIPE_BYTES
 from policies.log.bundle import TILE, VERSIONS
 from policies.log.checkpoint import KeyKind, open_checkpoint, parse_checkpoint, parse_note
 from policies.log.entries import ALIAS_KEY_BYTES
@@ -320,24 +320,32 @@ def _read_aliases(history: History, report: Report) -> None:
     history.aliases = {org: key for org, key in keys.items() if org not in wrong}
 
 
-def _named(history: History, folder: str, suffix: str) -> Iterator[tuple[str, bytes]]:
-    for name, data in history.files.under(folder):
-        if name.endswith(suffix):
-            yield "sha256:" + name.removeprefix(folder).removesuffix(suffix), data
+def _named(
+    history: History, folder: str, suffix: str, *, most: int | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Digests that names of files say, with the bytes; larger files than ``most`` are left out, unread."""
+    container = history.files.container
+    for one in container.files(folder):
+        if one.name.endswith(suffix) and (most is None or one.size <= most):
+            named = one.name.removeprefix(folder).removesuffix(suffix)
+            yield f"sha256:{named}", container.bytes_of(one)
 
 
 def _read_documents(history: History, report: Report) -> None:
-    """Contracts, signatures, recipes, consents, statements: each is the bytes that its name says."""
+    """Contracts, recipes, approvals, consents, statements and so on: each is the bytes that its name says."""
     rules = {
         "contracts/": "AUD-050",
         "annexes/": "AUD-051",
+        "approvals/": "AUD-080",
         "consents/": "AUD-068",
         "statements/": "AUD-071",
     }
     for folder, rule in rules.items():
-        for named, data in _named(history, folder, ".json"):
+        most = APPROVAL_BYTES if folder == "approvals/" else None
+        for named, data in _named(history, folder, ".json", most=most):
             if digest(data) != named:
                 report.add(rule, f"{folder}{named}: the bytes have digest {digest(data)}")
+    _check_sizes(history, report)
     _read_contracts(history, report)
     wanted = {one.recipe_digest for contract in history.contracts.values() for one in contract.recipes}
     for named, data in _named(history, "annexes/", ".json"):
@@ -355,6 +363,13 @@ def _read_documents(history: History, report: Report) -> None:
             history.recipes[named] = recipe
         else:
             report.add("AUD-051", f"recipe {named} is no object")
+
+
+def _check_sizes(history: History, report: Report) -> None:
+    """Of approved documents; larger ones are not read."""
+    for found in history.files.container.files("approvals/"):
+        if found.size > APPROVAL_BYTES:
+            report.add("AUD-080", f"{found.name} has {found.size} bytes, more than {APPROVAL_BYTES}")
 
 
 def _read_contracts(history: History, report: Report) -> None:

@@ -17,6 +17,7 @@ __all__ = ["Finding", "Report", "Witnessed", "plain", "rules_of"]
 
 Json = Any
 EVIDENCE_CHARS = 300
+_FILE_RULES = frozenset({"AUD-001", "AUD-002", "AUD-003"})  # of the file, before anything in it is believed
 FINDINGS_PER_RULE = 50  # more are counted, not kept: a hostile bundle must not fill memory or screen
 
 _NUMBER = re.compile(r"(?<!\d)\d{3}(?!\d)")
@@ -261,4 +262,11 @@ class Report:
         if self.privacy_in(lang):
             out.append(f"PRIVACY   {self.privacy_in(lang)}")
         out.append(f"VERDICT   {self.verdict_in(lang)}")
+        if self.is_damaged:
+            out.append(f"to do     {words(lang)['todo_file']}")
         return out
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the file itself is no bundle, so that it says nothing about the log."""
+        return bool(self.counts.keys() & _FILE_RULES)

@@ -94,7 +94,8 @@ def _check_refusals(history: History, report: Report) -> None:
 def check_updates(history: History, report: Report) -> None:
     """AUD-048: no update counts twice, in any run; one that comes again and is refused for it counts once."""
     code, doubles = CODES[EntryType.SUBMISSION_RECEIVED], Doubles()
-    doubles.add((row.mark, index) for index, row in history.ledger.rows() if row.code == code)
+    found = history.ledger.columns("code", "mark")
+    doubles.add((mark, index) for index, (own, mark) in found if own == code)
     verdicts: dict[str | None, dict[int, list[int]]] = {}
     for group in doubles.groups():
         seen: dict[str, int] = {}

@@ -65,8 +65,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "AUD-013": Rule(
             "error",
-            "no single voter can vouch for two histories: 2k - n - 1 >= 1; k as in the contract; keys once",
-            "n: the voters of your policy; compare k with witness_quorum of the contract's audit clause",
+            "nobody vouches alone for two histories: 2k - n - 1 >= 1; k as in the contract; keys once, held",
+            "compare k with the contract's witness_quorum; verify both signatures of each witnesses/ file",
         ),
         "AUD-014": Rule(
             "error",
@@ -316,8 +316,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "AUD-080": Rule(
             "error",
-            "two different people did what needs two",
-            "list console.action org.approve with the evidence of org.onboarded; compare operators",
+            "two different people did what needs two, and approved exactly this before it happened",
+            "find console.action of two operators before the entry; read approvals/<subject>.json of it",
         ),
         "AUD-081": Rule(
             "error",

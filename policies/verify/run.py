@@ -23,6 +23,7 @@ from policies.verify.lives import check_halts, check_lives, read_lives
 from policies.verify.members import check_aliases, check_chains, check_envelopes, check_ids
 from policies.verify.parallel import in_order
 from policies.verify.payments import check_payments
+from policies.verify.possession import check_possession
 from policies.verify.reading import Unreadable, read_history
 from policies.verify.recount import Tables
 from policies.verify.releases import check_releases, finish_releases
@@ -31,6 +32,7 @@ from policies.verify.rounds import check_rounds, check_updates, finish_rounds
 from policies.verify.settlements import check_settlements
 from policies.verify.since import check_concluded
 from policies.verify.stamps import check_stamps
+from policies.verify.statements import check_statements
 from policies.verify.steps import check_steps
 from policies.verify.successions import check_successions
 from policies.verify.sums import check_sums, finish_sums
@@ -40,7 +42,6 @@ from policies.verify.withdrawals import check_withdrawals
 from policies.verify.witnesses import (
     check_absence,
     check_quorum,
-    check_statements,
     check_trust,
     most_votes,
 )
@@ -91,6 +92,7 @@ def audit(
     check_approvals(history, report)
     check_trust(history, note, report)
     check_statements(history, report)
+    check_possession(history, note, cosigned, report)
     check_chains(history, report)  # 6.
     check_aliases(history, report)
     check_resets(history, report)

@@ -32,9 +32,11 @@ from policies.log.errors import BodyTooLargeError, BundleError, EntryError, Memb
 from policies.log.merkle import leaf_hash
 from policies.log.schema import MEMBER_SET
 from policies.log.tiles import entries_path, tile_path
+from policies.verify.incidents import subject_of
 from policies.verify.ledger import (
     ALLOWED,
     AUDITOR,
+    CLOSES,
     CODES,
     ENVELOPED,
     KEPT_BACK,
@@ -70,6 +72,8 @@ TRAIN, QUERY = 1, 2
 _SUBMITTED: Final = EntryType.SUBMISSION_RECEIVED
 _REQUESTS: Final = {"TrainRound": TRAIN, "Query": QUERY}
 _ACTIONS: Final = {name: number for number, name in enumerate(LOOKED_AT, 1)}
+_CLOSE: Final = "incident.close"
+_INCIDENTS: Final = (EntryType.INCIDENT_DECLARED, EntryType.INCIDENT_CLOSED)
 _MINUTE_MS = 60_000
 _DAY_MS = 86_400_000
 _EPOCH_DAY = 719_163
@@ -84,6 +88,11 @@ def _ms(text: str) -> int:
     """`policies.ports.to_ms` of a time whose form was checked; four times as fast."""
     seconds = int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
     return _day_ms(text[:10]) + seconds * 1000 + (int(text[20:23]) if text[19] == "." else 0)
+
+
+@lru_cache(maxsize=64)  # entries follow each other in time
+def _minute(text: str) -> int:
+    return _ms(text) // _MINUTE_MS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -228,31 +237,30 @@ class Scan:
         return found[0], found[1], found[2]
 
     def _row(self, entry: Entry, opened: Mapping[str, Json], decision: DecisionRecord | None) -> Row:
-        flags = AUDITOR if entry.actor == "auditor" else 0
-        flags |= MEMBER if entry.env is not None else 0
-        flags |= SCOPED if entry.scope is not None else 0
-        flags |= KEPT_BACK if not opened.keys() >= entry.sd.keys() else 0
-        flags |= ALLOWED if entry.pub.get("outcome") == "allow" else 0
-        request = None if decision is None else decision.request
-        named = request.get("type") if isinstance(request, dict) else None
-        mark = _REQUESTS.get(named, 0) if isinstance(named, str) else 0
+        named, about, mark = 0 if decision is None else _asked(decision), b"", b""
         if entry.type is EntryType.CONSOLE_ACTION:
-            mark = _ACTIONS.get(entry.pub["action"], 0)
+            named = _acted(entry.pub)
+        elif entry.type is _SUBMITTED:
+            mark = bytes.fromhex(entry.pub["update"][7:23])
+        elif entry.type in _INCIDENTS and entry.env is None:
+            about = subject_of(entry)
         at = opened.get("at")
         member = entry.actor not in ("broker", "auditor")
         return Row(
             CODES[entry.type],
-            flags=flags,
-            wanted=self.keyring.org_at(entry) if member else NOBODY,
-            request=mark,
-            minute=_ms(entry.ts) // _MINUTE_MS,
-            at_ms=_ms(at) if isinstance(at, str) else -1,
-            round=-1 if entry.round is None else entry.round,
+            _flags(entry, opened),
+            0,
+            self.keyring.org_at(entry) if member else NOBODY,
+            named,
+            _minute(entry.ts),
+            _ms(at) if isinstance(at, str) else -1,
+            -1 if entry.round is None else entry.round,
             actor=bytes.fromhex(entry.actor) if member else b"",
+            env=about,
             id=entry.id,
             scope=b"" if entry.scope is None else bytes.fromhex(entry.scope[7:]),
-            run=(entry.run or "").encode("ascii"),
-            mark=bytes.fromhex(entry.pub["update"][7:23]) if entry.type is _SUBMITTED else b"",
+            run=b"" if entry.run is None else entry.run.encode("ascii"),
+            mark=mark,
         )
 
     def _member(
@@ -292,6 +300,31 @@ class Scan:
         if different:
             report.add("AUD-042", " ".join(different), index=index)
         return envelope_row(row._replace(key=number), entry, payload)
+
+
+def _flags(entry: Entry, opened: Mapping[str, Json]) -> int:
+    flags = AUDITOR if entry.actor == "auditor" else 0
+    if entry.env is not None:
+        flags |= MEMBER
+    if entry.scope is not None:
+        flags |= SCOPED
+    if not opened.keys() >= entry.sd.keys():
+        flags |= KEPT_BACK
+    if entry.pub.get("outcome") == "allow":
+        flags |= ALLOWED
+    return flags
+
+
+def _asked(decision: DecisionRecord) -> int:
+    request = decision.request
+    named = request.get("type") if isinstance(request, dict) else None
+    return _REQUESTS.get(named, 0) if isinstance(named, str) else 0
+
+
+def _acted(pub: Mapping[str, Json]) -> int:
+    if pub["action"] == _CLOSE:
+        return CLOSES if pub["result"] == "done" else 0
+    return _ACTIONS.get(pub["action"], 0)
 
 
 def envelope_row(row: Row, entry: Entry, payload: Mapping[str, Json]) -> Row:

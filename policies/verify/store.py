@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from policies.log.bundle import TILE, DecisionRecord, split_tile
-from policies.log.entries import Entry
+from policies.log.entries import Entry, known_entry
 from policies.log.tiles import entries_path
 from policies.signing import Envelope
 from policies.verify.ledger import KINDS
@@ -110,22 +110,7 @@ class Store:
         return self._entries.through(index, lambda: self._entry(index)) if found is None else found
 
     def _entry(self, index: int) -> Entry:
-        body = self.body(index)
-        told = json.loads(body)
-        return Entry(
-            body=body,
-            log=told["log"],
-            type=self.kind(index),
-            ts=told["ts"],
-            scope=told["scope"],
-            run=told["run"],
-            round=told["round"],
-            actor=told["actor"],
-            refs=tuple(told["refs"]),
-            env=told["env"],
-            pub=told["pub"],
-            sd=told["sd"],
-        )
+        return known_entry(self.body(index))
 
     def payload(self, index: int) -> Mapping[str, Json]:
         """Payload of an envelope that its sender signed."""

@@ -59,14 +59,15 @@ def check_entries(history: History, report: Report) -> None:
     frozen: int | None = None
     latest: int | None = None
     code = CODES[_T.LOG_FROZEN]
-    for index, row in history.ledger.rows():
+    for index, (own, minute) in history.ledger.columns("code", "minute"):
         if frozen is not None:
             report.add("AUD-036", f"the log was frozen at {frozen}", index=index)
-        if row.code == code:
+        if own == code:
             frozen = index
-        if latest is not None and row.minute < latest:
-            report.add("AUD-090", f"{_minute(row.minute)} after {_minute(latest)}", index=index)
-        latest = row.minute if latest is None else max(latest, row.minute)
+        if latest is None or minute >= latest:
+            latest = minute
+        else:
+            report.add("AUD-090", f"{_minute(minute)} after {_minute(latest)}", index=index)
     _check_policy(history, report)
 
 

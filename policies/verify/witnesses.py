@@ -5,7 +5,7 @@ Who is believed stands in the auditor's policy alone; the log and the contracts 
 
 1. the quorum is safe: no single voter can vouch for two histories; it asks for at least as many voters as the
    audit clause of every contract that rules; no witness key of the log stands under two names; statements in
-   ``witnesses/`` are by a key of the organisation that they name (AUD-013);
+   ``witnesses/`` are looked at by `policies.verify.statements` (AUD-013);
 2. the bundle's checkpoint has the quorum; an organisation has one vote, however many keys (AUD-012);
 3. where a contract asks for ML-DSA-44, a log key of that kind signed the bundle's checkpoint (AUD-019);
 4. along the published checkpoints no witness's time goes back (AUD-092);
@@ -19,19 +19,17 @@ The *time of a quorum* is the time of the cosignature that completed it, by the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import defaultdict
+from typing import TYPE_CHECKING
 
-from policies.errors import EncodingError, IriaiError
-from policies.identity import parse_key
+from policies.errors import IriaiError
 from policies.limits import WITNESS_MAX_AGE_MIN
 from policies.log.checkpoint import KeyKind
 from policies.log.entries import EntryType
 from policies.log.errors import NoteError, QuorumUnsafeError
 from policies.log.policy import check_safe
 from policies.log.vkeys import VerifierKey
-from policies.log.witness_keys import open_statement
 from policies.ports import iso_s, to_ms
-from policies.signing import Envelope
 from policies.verify.checkpoints import Cosigned, cosignatures
 from policies.verify.report import Witnessed
 
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     from policies.verify.history import History
     from policies.verify.report import Report
 
-__all__ = ["check_absence", "check_quorum", "check_statements", "check_trust", "most_votes", "quorum_time"]
+__all__ = ["check_absence", "check_quorum", "check_trust", "most_votes", "quorum_time"]
 
 _DAY_S = 86_400
 _NEVER = 2**62
@@ -154,25 +152,26 @@ def check_trust(history: History, note: str, report: Report) -> None:
 def _in_force(history: History, report: Report) -> dict[str, tuple[str, int]]:
     """Witnesses that the log names at its end: vkey and entry by key name. AUD-013: a key under two names."""
     in_force: dict[str, tuple[str, int]] = {}
+    keys: dict[str, bytes] = {}
+    names: dict[bytes, dict[str, None]] = defaultdict(dict)
     for index, entry in history.of(EntryType.WITNESS_ADDED, EntryType.WITNESS_REMOVED):
         name, vkey = entry.pub["witness"], entry.pub["vkey"]
-        if entry.type is EntryType.WITNESS_REMOVED:
-            in_force.pop(name, None)
-            continue
+        removed = entry.type is EntryType.WITNESS_REMOVED
         try:
-            key = VerifierKey.parse(vkey)
+            key = None if removed else VerifierKey.parse(vkey).public_key
         except (NoteError, IriaiError) as error:
             report.add("AUD-013", f"witness {name}: needs {error.need}; found {error.found}", index=index)
             continue
-        held = [other for other, (text, _) in in_force.items() if _same_key(text, key) and other != name]
-        if held:
-            report.add("AUD-013", f"witness {name} has the key of {held[0]}", index=index)
-        in_force[name] = (vkey, index)
+        if name in keys:
+            del names[keys.pop(name)][name]
+        in_force.pop(name, None)
+        if key is None:
+            continue
+        if names[key]:
+            report.add("AUD-013", f"witness {name} has the key of {next(iter(names[key]))}", index=index)
+        in_force[name], keys[name] = (vkey, index), key
+        names[key][name] = None
     return in_force
-
-
-def _same_key(text: str, key: VerifierKey) -> bool:
-    return VerifierKey.parse(text).public_key == key.public_key
 
 
 def _check_same(history: History, in_force: Mapping[str, tuple[str, int]], report: Report) -> None:
@@ -207,88 +206,6 @@ def _check_policies(history: History, report: Report) -> None:
                     "AUD-084", f"it takes the place of {entry.pub['previous']}, not of {last}", index=index
                 )
             last = entry.pub["digest"]
-
-
-# --- whose keys they are ---
-
-
-def check_statements(history: History, report: Report) -> None:
-    """AUD-013: each statement of the bundle is by a key that its organisation has or had."""
-    known: _Known | None = None
-    unread = 0
-    for name, data in history.files.under("witnesses/"):
-        known = _known_keys(history) if known is None else known
-        try:
-            why = _not_stated(history, name, Envelope.from_bytes(data), known)
-        except EncodingError as error:
-            why = f"needs {error.need}; found {error.found}"
-        if why == _UNKNOWN and not known.whole:
-            unread += 1
-        elif why:
-            report.add("AUD-013", f"{name}: {why}")
-    if unread:
-        report.not_checked(
-            f"AUD-013: whose {unread} of the log's witness keys are: who signed for them is not opened to"
-            " you. Normal in a member's view, or under a grant without the field key; witnesses of your own"
-            " policy count all the same"
-        )
-
-
-_UNKNOWN = "signed by no key that a contract or the log names"
-
-
-class _Known(NamedTuple):
-    """Keys that may sign statements.
-
-    Attributes:
-        keys: With their organisations, as contracts and rotations name them; then, without one, those that
-            the log opened. A key that a contract names is that organisation's alone.
-        whole: Whether the log opened every key of a node or an auditor.
-    """
-
-    keys: tuple[tuple[str | None, str], ...]
-    whole: bool
-
-
-def _not_stated(history: History, name: str, envelope: Envelope, known: _Known) -> str:
-    """Why nobody of this log stands behind a statement; empty if somebody does."""
-    for org, text in known.keys:
-        key = parse_key(text)
-        if not envelope.signed_by(key):
-            continue
-        try:
-            said = open_statement(envelope, key, log=history.checkpoint.origin)
-        except IriaiError as error:
-            return f"{error.code}: needs {error.need}; found {error.found}"
-        if org is not None and said.org != org:
-            return f"signed by {org} about {said.org}"
-        named = said.digest.removeprefix("sha256:")
-        return "" if name == f"witnesses/{named}.json" else f"its payload has digest {named}"
-    return _UNKNOWN
-
-
-def _known_keys(history: History) -> _Known:
-    owned: set[tuple[str, str]] = set()
-    for contract in history.contracts.values():
-        rotated = [life.rotated for _, life in history.lives.get(contract.digest, ())]
-        for party in contract.parties:
-            owned.add((party.org, party.key))
-            owned |= {(party.org, one[party.party]) for one in rotated if party.party in one}
-    told = [
-        history.opened.get(index, {}).get("key" if entry.type is EntryType.KEY_ADDED else "vkey")
-        for index, entry in history.of(EntryType.KEY_ADDED, EntryType.KEY_ROTATED)
-        if entry.pub["role"] in ("node", "auditor")
-    ]
-    mine = {text for _, text in owned}
-    shown = sorted({str(text) for text in told if _is_key(text)} - mine)
-    return _Known((*sorted(owned), *((None, one) for one in shown)), all(_is_key(one) for one in told))
-
-
-def _is_key(text: object) -> bool:
-    try:
-        return isinstance(text, str) and len(parse_key(text)) > 0
-    except IriaiError:
-        return False
 
 
 # --- over time ---

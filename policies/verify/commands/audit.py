@@ -33,6 +33,7 @@ from policies.verify.page.controls import read_controls
 from policies.verify.run import verify
 from policies.verify.sampling import SAMPLE
 from policies.verify.tables import table_files, write_tables
+from policies.verify.words import words
 
 if TYPE_CHECKING:
     import argparse
@@ -134,7 +135,9 @@ def refusal(report: Report) -> IriaiError | None:
     return kind(
         need="a history without findings, signed by a log key of the policy",
         found=report.verdict,
-        remedy="redo the findings by hand; keep the bundle as evidence, ask members for their receipts",
+        remedy=words("en")["todo_file"]
+        if report.is_damaged
+        else "redo the findings by hand; keep the bundle as evidence, ask members for their receipts",
     )
 
 

@@ -3,14 +3,14 @@
 
 ``--listen`` waits for logs to call (push), ``--pull`` asks one log over TLS with a pinned certificate.
 With ``--key``, the auditor's enrolled key, ``--statement`` writes who this witness is, for the broker's
-operator to register.
+operator to register. The witness key signs it as well: that proves that somebody holds it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.log.witness_keys import seal_statement, witness_name
+from policies.log.witness_keys import witness_name
 from policies.verify.commands.answers import say
 from policies.verify.commands.inputs import check_absent, read_key, read_policy, write_new
 from policies.verify.errors import InputError, UnknownWitnessError, UnreachableError
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         say(f"witness   {store.vkey.text()}", *(f"log       {plain(one)}" for one in store.origins))
         if options.statement is not None:
-            _state(options, store, clock)
+            _state(options, store)
         if listen is not None:
             serve(store, *listen)
         if options.pull is not None:
@@ -120,14 +120,9 @@ def _tell(found: Pulled) -> None:
         say("EVIDENCE  the log signed two histories; it is kept in the folder: send it to every member")
 
 
-def _state(options: argparse.Namespace, store: WitnessStore, clock: Timer) -> None:
-    sealed = seal_statement(
-        read_key(options.key),
-        log=_origin(options.origin, store),
-        org=options.name,
-        vkey=store.vkey.text(),
-        time_ms=clock.now_ms(),
-    )
+def _state(options: argparse.Namespace, store: WitnessStore) -> None:
+    origin = _origin(options.origin, store)
+    sealed = store.statement(read_key(options.key), org=options.name, origin=origin)
     write_new(options.statement, sealed.to_bytes())
     say(f"statement {plain(str(options.statement))}: for the broker's operator to register")
 

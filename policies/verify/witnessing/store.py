@@ -26,6 +26,7 @@ from policies.log.checkpoint import Checkpoint, KeyKind, parse_checkpoint, parse
 from policies.log.cosignature import cosigner_vkey, merge
 from policies.log.errors import LogError
 from policies.log.witness import Cosign, Refuse, WitnessState, checkpoint_path, consider
+from policies.log.witness_keys import seal_statement
 from policies.signing import parse_envelope_json
 from policies.verify.commands.inputs import read_key, sync_folder, write_new
 from policies.verify.errors import InputError
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
+    from policies.identity import SigningKey
     from policies.log.equivocation import Evidence
     from policies.log.vkeys import VerifierKey
     from policies.ports import Clock, Entropy
+    from policies.signing import Envelope
 
 __all__ = ["WitnessStore"]
 
@@ -144,6 +147,17 @@ class WitnessStore:
             return None
         write_new(path, data)
         return path
+
+    def statement(self, owner: SigningKey, *, org: str, origin: str) -> Envelope:
+        """Whose this witness is, signed by its owner's enrolled key and by the witness key itself."""
+        return seal_statement(
+            owner,
+            witness=self._key,
+            log=origin,
+            org=org,
+            vkey=self.vkey.text(),
+            time_ms=self._clock.now_ms(),
+        )
 
     # --- the disk ---
 
