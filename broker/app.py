@@ -8,6 +8,8 @@
     /healthz       and /readyz: for whoever keeps the machine (`broker.api.health`)
     the rest       the API (``/api/v1``), without interactive documentation
 
+How much an address or a key may ask is looked at first (`broker.admission`).
+
 What answers is listed in docs/reference/http-api.md; a test compares the list with the routes. This module
 never imports torch, and nothing that it imports does.
 """
@@ -47,14 +49,19 @@ from broker.api import (
 from broker.api.document import document, reference_rows
 from broker.api.edge import Edge
 from broker.api.parameters import only_named
+from broker.api.problems import problem_response
 from broker.console import frame as console
+from broker.console.busy import busy, is_ours
+from broker.errors import RequestRateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from broker.admission import Admission
     from broker.services import Services
+    from policies.ports import Clock
 
 __all__ = ["API", "ROOMS", "ROOT_ROOMS", "PublicPort", "api", "bare", "build"]
 
@@ -153,6 +160,8 @@ class PublicPort:
         self.app = app
         self._edge = Edge(app)
         self._fleet = fleet
+        self._admission: Admission = app.state.services.admission
+        self._clock: Clock = app.state.services.clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
@@ -160,17 +169,43 @@ class PublicPort:
         if "\0" in path:  # nothing has such a name, and PostgreSQL has no text for it
             path, scope = "/", {**scope, "path": "/", "raw_path": b"/"}
         if scope["type"] == "http" and path.startswith(_FLEET):
-            await self._fleet(scope, receive, send)
+            await self._engine(scope, receive, send)
         elif scope["type"] == "http" and (path == _FLOWER or path.startswith(_FLOWER + "/")):
             await _nothing(send)
-        elif scope["type"] in {"http", "lifespan"}:
+        elif scope["type"] == "http":
+            await self._known(scope, receive, send)
+        elif scope["type"] == "lifespan":
             await self._edge(scope, receive, send)
         else:  # a web socket: refused before it is accepted
             await send({"type": "websocket.close", "code": 1008})
 
+    async def _known(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._admission.arrived(scope)
+        except RequestRateError as error:
+            now_ms = self._clock.now_ms()
+            refused = busy(scope, error, now_ms) if is_ours(scope["path"]) else problem_response(error)
+            await refused(scope, receive, send)
+            return
+        await self._edge(scope, receive, send)
 
-async def _nothing(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+    async def _engine(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The engine's requests are not counted: what it refuses is. Flower's client asks again after 503."""
+        if wait_ms := self._admission.fleet_wait_ms(scope):
+            await _nothing(send, status=503, more=((b"retry-after", b"%d" % -(-wait_ms // 1_000)),))
+            return
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._admission.fleet_answered(scope, message["status"])
+            await send(message)
+
+        await self._fleet(scope, receive, told)
+
+
+async def _nothing(send: Send, *, status: int = 404, more: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    headers = [(b"content-length", b"0"), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 

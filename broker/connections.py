@@ -3,7 +3,9 @@
 
 uvicorn bounds neither a request's head nor the time it takes. Here, in the order in which a connection lives:
 
-1. It is accepted if there is a place for it (`broker.places`), or closed at once.
+1. It is closed at once if its address opened too many in the last seconds (`CONNECTS_PER_S`): handshakes
+   that are begun, or finished and left, cost us more than whoever does it. Else it is accepted if there is a
+   place for it (`broker.places`), or closed.
 2. TLS is agreed on within `head_s`.
 3. Line and headers of its first request are whole within `head_s` after that; those of a later one within
    `head_s` of their first byte. Together they have at most `head_bytes`, trailers counted: more is answered
@@ -13,6 +15,8 @@ uvicorn bounds neither a request's head nor the time it takes. Here, in the orde
 5. While a request is answered nothing is expected of it, however long that takes: long polls are not cut. An
    answer of which nothing is taken for `stall_s` ends the connection.
 6. At most `_PIPELINED` further requests may wait behind the one that is answered; clients of today send none.
+
+Its requests carry what is known of it (`broker.admission.Line`), which goes with it.
 
 Nobody's word is taken for where a connection comes from: headers of proxies mean nothing.
 """
@@ -28,7 +32,9 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from broker.admission import LINE, Line
 from broker.places import Bounds, Places, address_of
+from broker.rates import Buckets, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +71,7 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._begun, self._whole = True, True, 0  # of requests; the first is awaited already
         self._head = self._named = 0  # bytes of a head: as they came, and as they were read
         self._refused = self.greeted = False
+        self._line = Line()
         self._expected: tuple[str, int] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -150,6 +157,7 @@ class Connection(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._begun, self._named = True, 0
+        self.scope[LINE] = self._line  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """A part of its path."""
@@ -220,6 +228,13 @@ def _worth_telling(record: logging.LogRecord) -> bool:
     return not (str(record.msg).startswith("Cancel %s running task") and record.args == (0,))
 
 
+class _LoopTime:
+    """Time of the event loop, which nobody sets back."""
+
+    def now_ms(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1_000)
+
+
 class Server(uvicorn.Server):
     """uvicorn, which lets in by `Places` and lets nobody wait for held requests when it is told to stop.
 
@@ -246,6 +261,8 @@ class Server(uvicorn.Server):
         self._ready, self._leaving = ready, leaving
         self._bounds = bounds or Bounds()
         self._places = Places(self._bounds)
+        rate = Rate(per_s=self._bounds.connects_per_s, burst=self._bounds.connects)
+        self._knocks = Buckets(rate, _LoopTime())
         self._door: asyncio.Task[None] | None = None
         self._greeted: set[asyncio.Task[None]] = set()
 
@@ -285,6 +302,9 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0)  # others have a turn, however many knock
 
     def _met(self, sock: socket.socket, address: str) -> None:
+        if self._knocks.take(address):
+            sock.close()
+            return
         guest = Connection(
             sock,
             address=address,

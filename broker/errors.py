@@ -21,6 +21,8 @@ RequestError
   IdempotencyMissingError    request.idempotency-missing
   IdempotencyMismatchError   request.idempotency-mismatch
   NonceStoreFullError        request.too-many           one key sent more than is remembered
+  RequestRateError           request.rate               one address or key asks too often
+  IdempotencyOldError        request.idempotency-old    a change of long ago, sent again
   IfMatchMissingError        request.if-match-missing   an overwriting change that names no state
   IfMatchError               request.if-match           the state that it names is not the one now
 
@@ -51,6 +53,7 @@ __all__ = [
     "FingerprintError",
     "IdempotencyMismatchError",
     "IdempotencyMissingError",
+    "IdempotencyOldError",
     "IfMatchError",
     "IfMatchMissingError",
     "KeyRevokedError",
@@ -62,6 +65,7 @@ __all__ = [
     "PortInUseError",
     "RequestError",
     "RequestInvalidError",
+    "RequestRateError",
     "TlsInvalidError",
     "UnknownKeyError",
     "UnreachableError",
@@ -235,6 +239,30 @@ class NonceStoreFullError(RequestError):
     code = "request.too-many"
     exit_code = 75
     http_status = 429
+
+
+class RequestRateError(RequestError):
+    """One address or one key asks more often than the broker serves it; nothing was done.
+
+    Attributes:
+        retry_after_s: When to try again, for the header ``Retry-After``.
+    """
+
+    code = "request.rate"
+    exit_code = 75
+    http_status = 429
+
+    def __init__(self, *, need: str, found: str, remedy: str, retry_after_s: int) -> None:
+        super().__init__(need=need, found=found, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class IdempotencyOldError(RequestError):
+    """A change that was answered so long ago that its answer is not kept; it is not done a second time."""
+
+    code = "request.idempotency-old"
+    exit_code = 3
+    http_status = 409
 
 
 class IfMatchMissingError(RequestError):

@@ -27,6 +27,8 @@ from policies.limits import (
     BODY_LEFT_S,
     CONNECTIONS,
     CONNECTIONS_PER_ADDRESS,
+    CONNECTS_BURST,
+    CONNECTS_PER_S,
     HEAD_BYTES,
     HEAD_READ_S,
 )
@@ -49,6 +51,8 @@ class Bounds:
     stall_s: float = ANSWER_STALL_S
     connections: int = CONNECTIONS
     per_address: int = CONNECTIONS_PER_ADDRESS
+    connects_per_s: int = CONNECTS_PER_S
+    connects: int = CONNECTS_BURST
 
 
 class Guest(Protocol):

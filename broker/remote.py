@@ -51,6 +51,10 @@ __all__ = [
 _API = "/api/v1"
 _TIMEOUT_S = 60.0
 _CHUNK = 1024 * 1024
+_NO_FILE = (
+    "check the path: the name, and the folder that you are in; `iriai-broker operator new FILE` makes a key, "
+    "which counts once somebody has added it"
+)
 _SIGNED = frozenset({"signature", "signatures", "sig", "envelope", "approval", "dsse"})
 
 
@@ -80,7 +84,9 @@ def target_of(directory: Path | None, url: str | None, tls_sha256: str | None) -
         settings = Settings.load(directory) if settings_file(directory).exists() else None
         if settings is None or not settings.tls_chain.exists():
             raise NotInitialisedError(
-                need=f"a broker in {directory}", found="none", remedy="run iriai-broker init, or give --url"
+                need=f"a broker in {directory}",
+                found="none",
+                remedy="check --dir, or give --url; only for a new broker: iriai-broker init",
             )
         return Target(url=settings.public_url, certificate=leaf_of(settings.tls_chain.read_text("ascii")))
     if url is None or tls_sha256 is None:
@@ -113,7 +119,8 @@ def load_operator_key(path: Path) -> SigningKey:
     try:
         return load_key(path)
     except (KeyFileError, WeakKeyError) as error:
-        raise OperatorKeyError(need=error.need, found=error.found, remedy=error.remedy) from error
+        remedy = error.remedy if path.exists() else _NO_FILE
+        raise OperatorKeyError(need=error.need, found=error.found, remedy=remedy) from error
 
 
 class NotSentError(Exception):
@@ -171,14 +178,29 @@ class OperatorClient:
         """The operator's key."""
         return self._key
 
-    def get(self, path: str) -> Any:  # noqa: ANN401  a JSON document
+    def get(self, path: str, *, logged: bool = False) -> Any:  # noqa: ANN401  a JSON document
         """The JSON document behind a path under ``/api/v1``.
+
+        ``logged``: the log tells that it was asked for, so that this is a change.
 
         Raises:
             AnsweredError: The broker refused.
             UnreachableError: No answer.
+            NotSentError: Of a client that must not change anything, about what is logged.
         """
+        if logged and self._dry_run:
+            raise NotSentError("GET", path, None)
         return _document(self._send("GET", path, b""))
+
+    def every(self, path: str, name: str) -> list[Any]:
+        """Every row of a list, page after page; see `get`."""
+        found: list[Any] = []
+        page = self.get(path)
+        while True:
+            found += page[name]
+            if page.get("next") is None:
+                return found
+            page = self.get(f"{path}?cursor={page['next']}")
 
     def get_bytes(self, path: str) -> bytes:
         """The bytes behind a path; see `get`."""
@@ -199,7 +221,9 @@ class OperatorClient:
         return _document(self._send("POST", path, canonical(body)))
 
     def download(self, path: str, into: Path) -> str:
-        """Writes what is behind a path to a new file and gives its digest; see `get`."""
+        """Writes what is behind a path to a new file and gives its digest; logged; see `get`."""
+        if self._dry_run:
+            raise NotSentError("GET", path, None)
         url = self._url + _API + path
         hashed, size = hashlib.sha256(), 0
         try:

@@ -24,9 +24,7 @@ CLAUSES: Final = 500
 CONTRACT_SIGNATURES: Final = 128  # twice the parties: the auditor and a repeated one fit, a flood does not
 NOTICE_BYTES: Final = 8 * 1024  # of one statement about a contract: the text and twelve short fields
 NOTICE_TEXT_CHARS: Final = 500
-NOTICES_PER_PARTY: Final = (
-    1_000  # in one contract, beside resumes that others make necessary; all are replayed
-)
+NOTICES_PER_PARTY: Final = 1_000  # in one contract, beside resumes that others make needful; all are replayed
 NOTICE_EARLY_S: Final = 120  # before the contract was final: a slow clock, and an entry that shows the minute
 FACT_ITEMS: Final = 1_024  # of one list in a request to the evaluator: 512 signals, 64 parties, consents
 FACT_LISTS: Final = 10_000  # of one list of cohorts: each is of a model or number that was given out
@@ -69,6 +67,7 @@ BODY_BYTES_JSON: Final = 1024 * 1024
 # membership
 INVITE_TTL_H: Final = 72
 APPROVALS_NEEDED: Final = 2  # two different people of the broker
+APPROVAL_BYTES: Final = 64 * 1024  # of the document that they approve; most have 1 KiB
 PROPOSAL_TTL_H: Final = 72  # a long weekend; what nobody approved by then is proposed again
 
 # people and their logins (console-and-cli.md, section 7)
@@ -89,10 +88,11 @@ PASSWORD_WAITING: Final = 16  # that wait for their turn; others are asked to co
 LOGIN_FREE_TRIES: Final = 5  # wrong passwords before the first pause
 LOGIN_PAUSE_MAX_S: Final = 900  # the longest pause; each is twice the one before
 LOGIN_FORGET_S: Final = 3_600  # without a wrong password in between, the count begins anew
-LOGIN_BUCKETS: Final = (
-    4_096  # counters of names that nobody has, and of addresses: shared when there are more
-)
+LOGIN_BUCKETS: Final = 4_096  # counters of names that nobody has, and of addresses: then they are shared
 LOGIN_ADDRESSES: Final = 8  # of one person, from which a login worked and that are counted for themselves
+LOGIN_DEVICES: Final = 64  # counters of one person's known browsers and sessions: shared when there are more
+DEVICE_PEOPLE: Final = 4  # people of whom one browser is known: a desk in a control room
+DEVICE_DAYS: Final = 400  # a browser is known so long after its last login; browsers keep no cookie longer
 REFUSALS_NOTED: Final = 16  # routes of another role that one login asked for: entries in the log at most
 OIDC_STATE_S: Final = 600  # how long the way to the provider and back may take
 OIDC_S: Final = 10  # of one question to the provider
@@ -113,6 +113,10 @@ FLEET_CHUNK_BYTES: Final = 5 * 1024**2  # one object of a tensor; below the body
 FLEET_FILE_BYTES: Final = 1024 * 1024  # objects from this size on are kept in files
 FLEET_BODY_S: Final = 30  # a body that takes longer to arrive is not read to its end
 FLEET_WORKING: Final = 4  # requests of one node under work at a time; Flower's client needs 3
+FLEET_READING: Final = 8  # bodies of one node that arrive or wait for room; one that restarts has twice 3
+FLEET_SMALL_BYTES: Final = 64 * 1024  # a body up to here needs no room; only parts of replies are larger
+FLEET_NODE_BODIES_BYTES: Final = 16 * 1024**2  # large bodies of one node at a time: Flower's client sends 2
+FLEET_BODIES_BYTES: Final = 256 * 1024**2  # large bodies of all nodes at a time; whoever finds no room waits
 FLEET_TREE_OBJECTS: Final = 8  # frames of a message beside its chunks: 5 of ours, 3 spare
 TENSOR_BYTES: Final = 4 * 1024**3
 SHAPE_AXES: Final = 8
@@ -169,9 +173,7 @@ DISCLOSURE_ENTRIES: Final = 256  # of one page of confidential values, which one
 ERASURE_ENTRIES: Final = 256  # of one erasure, which one log entry names
 GRANT_FIELDS: Final = 64  # that one grant names
 GRANT_DAYS: Final = 3_650  # ten years; longer is without an end
-EXPORTS_MAX: Final = (
-    8  # bundles of members and auditors that are made or sent at a time; operators have theirs
-)
+EXPORTS_MAX: Final = 8  # bundles of members and auditors at a time, made or sent; operators have theirs
 EXPORT_SEND_S: Final = 3_600  # of one bundle: 10 GB at 25 Mbit/s; who reads slower loses its place
 ORPHAN_H: Final = 24  # private rows of an event that never came into the log are swept after this
 UPKEEP_H: Final = 24  # how often the private database is looked after
@@ -285,9 +287,7 @@ STOPPED_RUNS_BYTES: Final = 1024**2  # 13,000 names of runs
 
 # what a node knows of halts (client/guard.py)
 HALT_ASK_S: Final = 60  # before a round, notices older than this are asked for; the worker hears every 10 s
-HALT_FRESH_S: Final = (
-    3_600  # a node that could hear nothing for so long trains no more; a reconnect takes less
-)
+HALT_FRESH_S: Final = 3_600  # a node that heard nothing for so long trains no more; a reconnect takes less
 
 # the broker's edge (broker/api)
 IDEMPOTENCY_KEY_CHARS: Final = 128
@@ -299,10 +299,24 @@ HEAD_READ_S: Final = 10  # for TLS, and again for a request's line and headers
 ANSWER_STALL_S: Final = 60  # in which nothing of an answer is taken
 CONNECTIONS: Final = 1_024  # at a time: 50 parties with 8 each (4 of the engine), and as many of others
 CONNECTIONS_PER_ADDRESS: Final = 512  # 50 parties behind one address, or a trial on one machine
+CONNECTS_PER_S: Final = 50  # new connections of one address: a TLS handshake takes a millisecond of processor
+CONNECTS_BURST: Final = 1_024  # of one address at once: 50 parties come back after a start of the broker
 CONNECTION_FILES: Final = 512  # descriptors that are kept for the database, the log and files
 DESCRIPTORS_PER_NODE: Final = 64  # data sets of one organisation in the catalogue
 FLEET_KEY_CHARS: Final = 1_000  # a P-256 public key in PEM has 178
 LIST_ROWS: Final = 1_000  # of one answer that is a list
+ADDRESS_PER_S: Final = 500  # requests that prove nobody, of one address: 50 witnesses at 5 heads a second
+ADDRESS_BURST: Final = 5_000  # of one address at once: a factory behind one address that comes back
+CLAIM_PER_S: Final = 100  # requests with a signature, token or cookie, of one address: a check takes 1 ms
+CLAIM_BURST: Final = 1_000  # of one address at once; what turns out to be proved is given back
+HEALTH_PER_S: Final = 10  # of /healthz and /readyz, of one address, beside its other requests
+HEALTH_BURST: Final = 50  # of one address at once: a monitor asks every few seconds
+KEY_PER_S: Final = 100  # requests of one key, connector or person; a node at work sends one or two
+KEY_BURST: Final = 2_000  # of one key at once: a node that was away for a week has less to tell
+LOG_PER_S: Final = 500  # of the static log, of one address or key; about what a broker serves a single reader
+LOG_BURST: Final = 10_000  # of the static log at once: a log of a million entries has 8,000 tiles
+RATE_NAMES: Final = 10_000  # addresses, and keys, whose allowance is kept: 2 MB each
+IDEMPOTENCY_DAYS: Final = 90  # an answer is kept to be given again; afterwards a repetition is refused
 APART_AT_ONCE: Final = 2  # texts that are read beside the event loop; more would only share its processor
 
 # looking after a broker

@@ -118,7 +118,7 @@ async def _granted(services: Services, name: str, head: Head) -> tuple[Head, tup
         raise GrantUnknownError(
             need="a grant in force",
             found=f"none for {name}",
-            remedy="ask an operator: iriai-broker audit grant NAME --fields …",
+            remedy="ask an operator: iriai-broker audit grant NAME --fields … --dir DIR --key FILE",
         )
     if index is None or services.writer.frozen is not None:
         return head, grants
@@ -128,7 +128,8 @@ async def _granted(services: Services, name: str, head: Head) -> tuple[Head, tup
         raise LogUnavailableError(
             need=f"a checkpoint that covers the grants of {name}, at entry {index}",
             found=f"one of {head.size} entries" + (f"; not heard of: {missing}" if missing else ""),
-            remedy="try again when these witnesses are back; an operator: iriai-broker status"
+            remedy="try again when these witnesses are back; "
+            "an operator: iriai-broker status --dir DIR --key FILE"
             if missing
             else "try again in a moment, when witnesses have cosigned a newer one",
         )

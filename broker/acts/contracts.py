@@ -76,6 +76,6 @@ def _open(session: Session, tx: LogTx, services: Services, text: str) -> Pool:
         raise OfferConflictError(
             need="a text that is open in a negotiation",
             found=text,
-            remedy="iriai-broker contract list shows what is open",
+            remedy="iriai-broker contract list --dir DIR --key FILE shows what is open",
         )
     return found

@@ -105,7 +105,7 @@ def add_one(
         raise ProposalRoleError(
             need=f"two people for {wanted.name} as {wanted.role}",
             found="one",
-            remedy="propose it: iriai-broker operator add",
+            remedy="propose it: iriai-broker operator add NAME --role ROLE --dir DIR --key FILE",
         )
     add_person(session, tx, wanted, by=operator.name, request=request, now_ms=tx.now_ms)
     return _link(services, session, tx, wanted.name, operator, code=None)
@@ -158,7 +158,9 @@ def reset(
     who = get_person(session, name)
     if not who.active:  # 1.
         raise PersonUnknownError(
-            need=f"{name} in force", found=who.state, remedy="add them again: iriai-broker operator add"
+            need=f"{name} in force",
+            found=who.state,
+            remedy="add them again: iriai-broker operator add NAME --role ROLE --dir DIR --key FILE",
         )
     tx.add(console_action(operator, "person.reset", subject=person_digest(name), request=request))
     if own and by_key:  # 2.

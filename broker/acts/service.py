@@ -313,7 +313,8 @@ class Acts:
             raise ProposalOpenError(
                 need="something that is not proposed yet",
                 found=f"{other.id} by {other.proposer}, until {iso_s(other.expires_ms)}",
-                remedy=f"look at it and approve it: iriai-broker proposal approve {other.id}",
+                remedy="look at it and approve it: "
+                f"iriai-broker proposal approve {other.id} --dir DIR --key FILE",
             )
 
     def _make(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 
+from broker.api.faults import said
 from broker.errors import BodyTooLargeError, BodyTooSlowError, RequestInvalidError
 from policies.limits import BODY_BYTES_JSON, BODY_READ_S, OFFER_BODY_BYTES
 from policies.signing import parse_envelope_json
@@ -78,10 +79,8 @@ def _faults(error: ValidationError) -> str:
 
 
 def _told(one: ErrorDetails) -> str:
-    """Where a field differs and by which rule; with the pattern, where it has one."""
-    pattern = one.get("ctx", {}).get("pattern")
-    said = ".".join(str(part) for part in one["loc"]) + ": " + one["type"]
-    return said if pattern is None else f"{said}, not {pattern}"
+    """Where a field differs, and what it has to be instead."""
+    return ".".join(str(part) for part in one["loc"]) + ": " + said(one["type"], one.get("ctx", {}))
 
 
 async def read_raw(request: Request, *, most: int = BODY_BYTES_JSON) -> bytes:

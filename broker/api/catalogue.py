@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes of the catalogue: signed descriptors and certificates in; what a caller may know of them out."""
+"""Routes of the catalogue: signed documents of owners in; what a caller may know of them out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from fastapi import Query as QueryParam
 from starlette.responses import Response  # noqa: TC002  FastAPI reads the annotations
 
-from broker.api.answers.membership import CatalogueShown, Dcat, Published
+from broker.api.answers.membership import CatalogueShown, Dcat, Published, Withdrawn
 from broker.api.answers.values import Dsse
 from broker.api.bodies import read_document
 from broker.api.declared import gives
@@ -57,6 +57,18 @@ async def certify(call: MemberCall) -> Response:
     return await call.change(effect)
 
 
+@router.post("/catalogue/withdrawals")
+@gives(Withdrawn, takes=Dsse)
+async def withdraw(call: MemberCall) -> Response:
+    """Takes the named publication of one's own data set out of the catalogue; contracts are not touched."""
+    found = call.services.catalogue.read_withdrawal(call.member, Envelope.from_json(read_document(call.body)))
+
+    def effect(session: Session, _tx: LogTx) -> Answer:
+        return Answer(body=call.services.catalogue.withdraw(session, call.member, found))
+
+    return await call.change(effect)
+
+
 def _sought(
     *,
     embodiment_class: EmbodimentClass | None = None,
@@ -88,9 +100,11 @@ async def catalogue(call: PartyCall, sought: Asked, asked: Paged) -> Response:
     with call.services.store.read() as session:
         found = call.services.catalogue.list_for(session, call.known, sought)
     page = asked.of("catalogue", found.datasets, key=lambda one: (str(one["org"]), str(one["dataset"])))
-    noted = [{"org": org, "dataset": dataset} for org, dataset in found.unverified]
     shown = {"datasets": page.rows, **page.more}
-    return json_response(shown | ({"unverified": noted} if noted else {}))
+    for name, noted in (("unverified", found.unverified), ("withdrawn", found.withdrawn)):
+        if noted:
+            shown[name] = [{"org": org, "dataset": dataset} for org, dataset in noted]
+    return json_response(shown)
 
 
 @router.get("/catalogue/dcat")

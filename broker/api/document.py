@@ -60,13 +60,13 @@ _WORDS: Final = {
     413: "The body is larger than this route reads.",
     422: "Another form than the one that is documented here.",
     428: "A change that needs an `If-Match`.",
-    429: "More requests of one key than are remembered.",
+    429: "More requests than one address or one key may send at a time, or than are remembered of a key.",
     500: "An error of the broker's own; tell the operators its id.",
     503: "Not now: the log is frozen or cannot be written. Send the same again later.",
     507: "No space on the broker's disk; nothing was stored.",
 }
 _SIGNED: Final = frozenset({400, 401, 403, 408, 409, 413, 422, 429, 500, 503, 507})
-_OPEN: Final = frozenset({422, 500, 503})
+_OPEN: Final = frozenset({422, 429, 500, 503})
 _OPEN_BODY: Final = frozenset({400, 408, 413})
 _PATTERNS: Final = {
     "digest": SHA256,
@@ -161,10 +161,10 @@ class Operation:
     def refusals(self) -> tuple[int, ...]:
         """Statuses of its refusals."""
         if self.room == "health":
-            return ()
+            return (429,)
         found = set(_SIGNED if self.is_signed else _OPEN) | self.said.refuses
         if self.role == "counterparty":
-            found |= _SIGNED - {429}
+            found |= _SIGNED
         if "{" in self.path or (self.is_write and self.role != "anyone"):
             found.add(404)
         if not self.is_signed and self.is_write:
@@ -308,7 +308,7 @@ def _refusals(names: dict[Any, dict[str, Json]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for status, words in _WORDS.items():
         told: dict[str, Any] = {"description": words, "content": {PROBLEM: {"schema": names[Problem]}}}
-        if status == 503:  # noqa: PLR2004  RFC 9110, 15.6.4
+        if status in {429, 503}:
             told["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
         made[f"Refused{status}"] = told
         both = {PROBLEM: {"schema": names[Problem]}, JSON_TYPE: {"schema": names[DspAnswer]}}

@@ -36,7 +36,7 @@ from broker.api.answers.dsp import (
 from broker.api.bodies import Body, read_raw
 from broker.api.declared import gives
 from broker.api.once import Answer
-from broker.api.problems import request_id
+from broker.api.problems import request_id, retry_headers
 from broker.api.signed import OperatorCall, json_response, services_of
 from broker.dataspace.facade import Negotiation, Said
 from broker.dataspace.offers import DSP_PATH
@@ -104,6 +104,7 @@ def _refusal(services: Services, request: Request, error: IriaiError) -> Respons
     answer = json_response(body, status=error.http_status)
     if isinstance(error, IdentityError):
         answer.headers["WWW-Authenticate"] = "Bearer"
+    answer.headers.update(retry_headers(error))
     return answer
 
 
@@ -159,6 +160,7 @@ async def _counterparty(request: Request) -> DspCall:
     services = services_of(request)
     with services.store.read() as session:
         known = services.counterparties.authenticate(session, request.headers.get("authorization"))
+    services.admission.proved(request.scope, f"connector {known.name}")
     body = await read_raw(request, most=DSP_MESSAGE_BYTES)
     return DspCall(services=services, counterparty=known, request=request, body=body)
 

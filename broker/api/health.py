@@ -5,7 +5,7 @@
     /readyz    200, or 503 with the names of what is not ready:
                start     the broker still starts
                stop      it is being stopped
-               database  its database cannot be read
+               database  its database cannot be read, or all connections that read it are in use
                log       the log is frozen: reads go on, changes are refused
 
 Who restarts a process looks at the first, who sends requests to it at the second: a frozen log is no reason
@@ -24,6 +24,7 @@ from starlette.responses import Response  # noqa: TC002  FastAPI reads the annot
 
 from broker.api.declared import Shown, gives
 from broker.api.signed import json_response, services_of
+from broker.store.errors import StoreBusyError
 from broker.store.tables import log_head
 
 if TYPE_CHECKING:
@@ -77,6 +78,6 @@ def not_ready(services: Services) -> tuple[_Part, ...]:
         with services.store.read() as session:
             session.execute(select(log_head.c.size).limit(1)).first()
         frozen = services.writer.frozen is not None
-    except (SQLAlchemyError, OSError):
+    except (SQLAlchemyError, StoreBusyError, OSError):
         return (*found, "database")
     return (*found, "log") if frozen else tuple(found)

@@ -13,9 +13,9 @@ from broker.api.answers.audit import IncidentClosed, Incidents
 from broker.api.bodies import Body
 from broker.api.declared import gives
 from broker.api.once import Answer
-from broker.api.paging import Asked  # noqa: TC001  FastAPI reads the annotations
+from broker.api.paging import Asked, indexed
 from broker.api.signed import OperatorCall, json_response
-from broker.auditing.incidents import close_incident, list_incidents
+from broker.auditing.incidents import close_incident, since
 from policies.limits import INTEGER_MAX
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class CloseBody(Body):
 async def incidents(call: OperatorCall, asked: Asked) -> Response:
     """Every incident that the log declares, and which entry closed it."""
     with call.services.store.read() as session:
-        page = asked.of("incidents", list_incidents(session), key=lambda one: (int(one["index"]),))
+        found, more = since(session, limit=asked.limit, after=asked.after("incidents"))
+    page = indexed("incidents", found, last=int(str(found[-1]["index"])) if more else None)
     return json_response({"incidents": page.rows, **page.more})
 
 

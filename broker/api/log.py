@@ -280,7 +280,9 @@ async def status(call: OperatorCall) -> Response:
     for one in services.directory.members():
         members[one.state] = members.get(one.state, 0) + 1
     with services.store.read() as session:
-        runs = [one.body for one in services.runs.list_for(session, call.operator) if one.body is not None]
+        runs = [
+            one.body for one in services.runs.views.list_for(session, call.operator) if one.body is not None
+        ]
         now_ms = services.clock.now_ms()
         proposed = sum(one.at(now_ms) is State.PROPOSED for one in services.acts.proposals.newest(session))
     frozen = services.writer.frozen

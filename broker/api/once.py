@@ -6,6 +6,8 @@
 - The answer of a change is stored in the transaction of its effect, under the caller's key and
   Idempotency-Key, with a digest of the request. The same request gets the stored answer; another one under
   that key is refused.
+- An answer is kept for `IDEMPOTENCY_DAYS`. Afterwards it is forgotten (`broker.auditing.upkeep`), and that
+  the key was used is not: the same request is refused from then on, never done again, however late it comes.
 - Fields that are told once (secrets) are not stored, and receipts are made again, at the newest head.
 """
 
@@ -18,12 +20,17 @@ from sqlalchemy import delete, func, insert, select
 
 from broker.api.problems import MEDIA_TYPE as PROBLEM
 from broker.api.problems import problem_document
-from broker.errors import IdempotencyMismatchError, IdempotencyMissingError, NonceStoreFullError
+from broker.errors import (
+    IdempotencyMismatchError,
+    IdempotencyMissingError,
+    IdempotencyOldError,
+    NonceStoreFullError,
+)
 from broker.log.errors import LogFrozenError
 from broker.store.tables import idempotency, nonce
 from policies.encoding import Json, canonical
 from policies.errors import IriaiError, RequestReplayedError
-from policies.limits import FROZEN_NONCES, IDEMPOTENCY_KEY_CHARS, NONCES_KEPT
+from policies.limits import FROZEN_NONCES, IDEMPOTENCY_DAYS, IDEMPOTENCY_KEY_CHARS, NONCES_KEPT
 from policies.signing import VerifiedHead, VerifiedRequest, parse_envelope_json
 
 if TYPE_CHECKING:
@@ -81,11 +88,18 @@ class Slot:
 
         Raises:
             IdempotencyMismatchError: The slot was used for another request.
+            IdempotencyOldError: It was used so long ago that its answer is forgotten.
         """
         mine = (idempotency.c.key_id == self.key_id) & (idempotency.c.idem == self.idem)
         row = session.execute(select(idempotency).where(mine)).mappings().first()
         if row is None:
             return None
+        if row["at_ms"] is None:
+            raise IdempotencyOldError(
+                need=f"a change that was first sent within the last {IDEMPOTENCY_DAYS} days",
+                found="an Idempotency-Key that was used before that; its answer is not kept",
+                remedy="look what became of it; a new change needs a new key",
+            )
         if row["body_digest"] != self.request:
             raise IdempotencyMismatchError(
                 need="the request that this Idempotency-Key was first used for",
@@ -100,7 +114,7 @@ class Slot:
             indexes=tuple(stored["indexes"]),
         )
 
-    def keep(self, session: Session, answer: Answer, *, forget: frozenset[str]) -> None:
+    def keep(self, session: Session, answer: Answer, now_ms: int, *, forget: frozenset[str]) -> None:
         """Stores an answer without the fields that are told once."""
         kept = {name: value for name, value in answer.body.items() if name not in forget}
         stored = {"body": kept, "media_type": answer.media_type, "indexes": list(answer.indexes)}
@@ -111,6 +125,7 @@ class Slot:
                 body_digest=self.request,
                 status=answer.status,
                 response=canonical(stored),
+                at_ms=now_ms,
             )
         )
 

@@ -11,6 +11,7 @@
   comes twice or is left out.
 - It is opaque and of one list. It holds the key of the last row that was shown, so rows are chosen by what
   the caller may see before they are cut into pages. One that this list did not make is ``request.invalid``.
+- A list that may be long is read page by page, by its index: `PageAsked.after` and `indexed`.
 - Lists of what happened last (`newest=True`) begin with the newest page, each page still oldest first.
 """
 
@@ -32,7 +33,7 @@ from policies.limits import LIST_ROWS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Asked", "Page", "PageAsked"]
+__all__ = ["Asked", "Page", "PageAsked", "indexed"]
 
 _R = TypeVar("_R")
 _Key = tuple[int | str, ...]
@@ -83,6 +84,30 @@ class PageAsked:
         shown = ordered[: self.limit]
         more = _written(name, key(shown[-1])) if len(ordered) > self.limit else None
         return Page(rows=shown[::-1] if newest else shown, next=more)
+
+    def after(self, name: str) -> int | None:
+        """Index behind which the page begins, of a list that is read by its index; None at its begin.
+
+        Raises:
+            RequestInvalidError: A cursor that this list did not make.
+        """
+        if self.cursor is None:
+            return None
+        found = _read(name, self.cursor)
+        if len(found) != 1 or not isinstance(found[0], int) or found[0] < 0:
+            raise _unknown()
+        return found[0]
+
+
+def indexed(name: str, rows: list[_R], *, last: int | None) -> Page[_R]:
+    """The page of a list that is read by its index.
+
+    Args:
+        name: Of the list.
+        rows: Those of the page.
+        last: Index of the last one, if there are more; else None.
+    """
+    return Page(rows=rows, next=None if last is None else _written(name, (last,)))
 
 
 def _written(name: str, key: _Key) -> str:

@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
     from broker.services import Services
 
-__all__ = ["MEDIA_TYPE", "install", "problem_document", "problem_response", "request_id"]
+__all__ = ["MEDIA_TYPE", "install", "problem_document", "problem_response", "request_id", "retry_headers"]
 
 MEDIA_TYPE = "application/problem+json"
 _DOCS = "https://iriai.example/errors/"
 _BUG = 500
 _NOT_FOUND = 404
+_RETRY_AFTER_S = {429: 60, 503: 1}  # RFC 6585, 4 and RFC 9110, 15.6.4; an error may say itself
 _log = logging.getLogger("iriai.broker")
 
 
@@ -65,17 +66,21 @@ def problem_document(error: IriaiError, *, given_id: str | None = None) -> dict[
     return document
 
 
+def retry_headers(error: IriaiError) -> dict[str, str]:
+    """When to ask again, for answers that are told so."""
+    if error.http_status not in _RETRY_AFTER_S:
+        return {}
+    return {"Retry-After": str(getattr(error, "retry_after_s", _RETRY_AFTER_S[error.http_status]))}
+
+
 def problem_response(
     error: IriaiError, *, given_id: str | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     """The HTTP answer of an error."""
-    headers = {"Cache-Control": "no-store", **(headers or {})}
-    if error.http_status == 503:  # noqa: PLR2004  RFC 9110, 15.6.4
-        headers["Retry-After"] = "1"
     return Response(
         canonical(problem_document(error, given_id=given_id)),
         error.http_status,
-        headers=headers,
+        headers={"Cache-Control": "no-store", **(headers or {}), **retry_headers(error)},
         media_type=MEDIA_TYPE,
     )
 

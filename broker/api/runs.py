@@ -120,9 +120,9 @@ async def runs(call: PartyCall, asked: Asked) -> Response:
     """Runs of the caller's contracts; all of them for operators. Views that a contract refuses are named."""
     services = call.services
     with services.store.read() as session:
-        rows = services.runs.rows_of(session, call.known)
+        rows = services.runs.views.rows_of(session, call.known)
         page = asked.of("runs", rows, key=lambda one: (one["opened_ms"], one["run_id"]), newest=True)
-        shown = services.runs.shown(session, page.rows, call.known)
+        shown = services.runs.views.shown(session, page.rows, call.known)
         news = [view for one in shown for view in one.asked if services.queries.is_news(session, view)]
     await _record(services, news)
     refused: list[Json] = [
@@ -141,7 +141,7 @@ async def run(call: PartyCall, run_id: str) -> Response:
     """One run and its rounds, as far as its contract lets the caller see them."""
     services = call.services
     with services.store.read() as session:
-        shown = services.runs.show(session, run_id, call.known)
+        shown = services.runs.views.show(session, run_id, call.known)
         news = [asked for asked in shown.asked if services.queries.is_news(session, asked)]
     await _record(services, news)
     if shown.body is None:

@@ -4,7 +4,8 @@
 Every route takes a `Call`; none can get at an unverified request. In this order:
 
 1. The key is found by its id; nobody's key and a revoked one are refused.
-2. `policies.signing.verify_head`: signature and age, for the configured public URL; its nonce is new.
+2. `policies.signing.verify_head`: signature and age, for the configured public URL; its nonce is new. From
+   here on the key pays for the request, not the address (`broker.admission`).
 3. The role fits the route; who waits for approval is refused.
 4. Only now is the body read, up to its bounds (`broker.api.bodies`), one large body of a key at a time. It is
    the one whose digest was signed.
@@ -154,6 +155,7 @@ class Call:
         Raises:
             IdempotencyMissingError: No usable Idempotency-Key.
             IdempotencyMismatchError: It was used for another request.
+            IdempotencyOldError: It was used too long ago to answer it again.
             RequestReplayedError: The nonce was seen.
         """
         slot = Slot(
@@ -168,7 +170,7 @@ class Call:
             answer = slot.stored(session)
             if answer is None:
                 answer = effect(session, tx)
-                slot.keep(session, answer, forget=forget)
+                slot.keep(session, answer, now_ms, forget=forget)
             return answer
 
         try:
@@ -246,6 +248,7 @@ async def _call(request: Request, fits: Callable[[Enrolled], None]) -> Call:
     head = _verify(services, request, caller.key)
     with services.store.read() as session:
         check_unseen(session, head)  # a copy is refused before its body too; `claim_nonce` decides
+    services.admission.proved(request.scope, head.key_id)  # a copy is paid by whoever sent it
     fits(caller)
     body = await _read(services, request, head)
     call = Call(

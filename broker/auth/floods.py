@@ -5,11 +5,20 @@ Two things are counted, wrong tries at a name and wrong tries from an address (o
 `LOGIN_FREE_TRIES` each next try has to wait, twice as long each time, `LOGIN_PAUSE_MAX_S` at most; a try
 before that is refused and costs nothing. `LOGIN_FORGET_S` without a wrong try, and the count begins anew.
 
-- A person who logged in from an address before is counted there under a number of their own: whoever tries
-  their name from elsewhere, or floods addresses, does not keep them out.
-- People have exact counters. All names that nobody has share `LOGIN_BUCKETS` counters, and so do addresses,
-  by a keyed hash: memory is bounded, nothing is forgotten early, and a name answers alike whether somebody
-  has it or not.
+- At an address from which somebody logged in before, every name is counted for itself, there alone: whoever
+  tries a person's name from elsewhere, or floods the address with others, does not keep them out there. It is
+  so for all names, of people who were there, of others, and of nobody, so that no answer tells them apart.
+  It tells that somebody, whoever, logs in from there; and such an address (`LOGIN_ADDRESSES` a person, at
+  most) gives its neighbours tries of their own at each name, with the pauses of everybody.
+- So is a browser in which they logged in before (`broker.auth.devices`), and a session that they have: from
+  addresses that they never used they are not kept out either. Such counters are `LOGIN_DEVICES` a person.
+- What is left: with a new browser, from a new address, and with nothing but a password, they wait with
+  whoever tries their name, `LOGIN_PAUSE_MAX_S` at most; a passkey or an operator's link lets them in at once.
+- People have exact counters, also where they logged in before. All names that nobody has share
+  `LOGIN_BUCKETS` counters, and so do addresses, and names where their person, if any, was not yet, by a
+  keyed hash: memory is bounded, nothing is forgotten early, and a name answers alike whether somebody has it
+  or not. Only whoever fills the shared counters themselves, with wrong tries at thousands of names within
+  `LOGIN_FORGET_S`, sees exact ones that are not full.
 - The counters are this process's; a new start forgets them, and costs whoever guesses a start.
 
 Passkeys and links are not counted: nobody guesses them.
@@ -19,6 +28,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +36,7 @@ from broker.auth.errors import TooManyError
 from policies.limits import (
     LOGIN_ADDRESSES,
     LOGIN_BUCKETS,
+    LOGIN_DEVICES,
     LOGIN_FORGET_S,
     LOGIN_FREE_TRIES,
     LOGIN_PAUSE_MAX_S,
@@ -70,15 +81,17 @@ class Floods:
         self._key = entropy.token_bytes(32)
         self._counts: dict[str, _Count] = {}
         self._worked: dict[str, list[str]] = {}
+        self._places: Counter[str] = Counter()  # how many people logged in from there
         self.wrong = 0
 
-    def check(self, name: str, address: str, *, known: bool) -> None:
+    def check(self, name: str, address: str, *, known: bool, own: str | None = None) -> None:
         """Refuses a try that comes too early.
 
         Args:
             name: As it was typed.
             address: Where the request came from.
             known: Whether a person has this name.
+            own: What proves that the person was here before: a browser's mark, a session.
 
         Raises:
             TooManyError: Come again later; the error says when.
@@ -86,7 +99,7 @@ class Floods:
         now_ms = self._clock.now_ms()
         free_ms = max(
             self._counts[one].free_at_ms(now_ms) if one in self._counts else now_ms
-            for one in self._names(name, address, known=known)
+            for one in self._names(name, address, known=known, own=own)
         )
         if free_ms > now_ms:
             wait_s = -(-(free_ms - now_ms) // 1_000)
@@ -97,23 +110,26 @@ class Floods:
                 retry_after_s=wait_s,
             )
 
-    def tried(self, name: str, address: str, *, known: bool) -> None:
+    def tried(self, name: str, address: str, *, known: bool, own: str | None = None) -> None:
         """Counts a try, before it is known whether it is wrong: tries at the same time count, too."""
-        for one in self._names(name, address, known=known):
+        for one in self._names(name, address, known=known, own=own):
             self._counts.setdefault(one, _Count()).add(self._clock.now_ms())
 
-    def worked(self, name: str, address: str) -> None:
+    def worked(self, name: str, address: str, own: str | None = None) -> None:
         """Notes that somebody came in from an address: their counts begin anew."""
-        mine, *shared = self._names(name, address, known=True)
-        self._counts.pop(mine, None)
-        for one in shared:
-            if one in self._counts:
+        for one in self._names(name, address, known=True, own=own):
+            if one.startswith("person "):
+                self._counts.pop(one, None)
+            elif one in self._counts:
                 self._counts[one].wrong = max(0, self._counts[one].wrong - 1)  # this one was right
         place = _place(address)
-        others = [one for one in self._worked.get(name, []) if one != place]
-        for gone in others[LOGIN_ADDRESSES - 1 :]:
+        before = self._worked.get(name, [])
+        now = [place, *(one for one in before if one != place)]
+        for gone in now[LOGIN_ADDRESSES:]:
             self._counts.pop(f"person {name} {gone}", None)
-        self._worked[name] = [place, *others[: LOGIN_ADDRESSES - 1]]
+        self._worked[name] = now[:LOGIN_ADDRESSES]
+        self._places.update(self._worked[name])
+        self._places -= Counter(before)  # without those that nobody has any more
 
     @property
     def paused(self) -> int:
@@ -121,11 +137,15 @@ class Floods:
         now_ms = self._clock.now_ms()
         return sum(one.free_at_ms(now_ms) > now_ms for one in self._counts.values())
 
-    def _names(self, name: str, address: str, *, known: bool) -> tuple[str, ...]:
+    def _names(self, name: str, address: str, *, known: bool, own: str | None) -> tuple[str, ...]:
         """The counters of a try."""
+        if known and own is not None:
+            return (f"person {name} own {self._bucket('own', own) % LOGIN_DEVICES}",)
         place = _place(address)
         if known and place in self._worked.get(name, ()):
             return (f"person {name} {place}",)
+        if place in self._places:
+            return (f"there {self._bucket('there', f'{place} {name}')}",)
         mine = f"person {name}" if known else f"nobody {self._bucket('name', name)}"
         return mine, f"address {self._bucket('address', place)}"
 

@@ -148,7 +148,7 @@ def use_link(session: Session, *, secret: str, code: str | None, now_ms: int) ->
 
 def wrong_code() -> LinkError:
     """The refusal of a link whose second half was wrong."""
-    return _refuse("the code that the other operator has", "another one; the link is over now")
+    return _refuse("the code that the first operator was told", "another one; the link is over now")
 
 
 def _id(secret: str) -> str:
@@ -156,6 +156,4 @@ def _id(secret: str) -> str:
 
 
 def _refuse(need: str, found: str) -> LinkError:
-    return LinkError(
-        need=need, found=found, remedy="ask for a new link: iriai-broker operator reset-login NAME"
-    )
+    return LinkError(need=need, found=found, remedy="ask an operator for a new link")

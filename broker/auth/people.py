@@ -167,7 +167,9 @@ def get_person(session: Session, name: str) -> Person:
     found = find_person(session, name)
     if found is None:
         raise PersonUnknownError(
-            need="a person of this broker", found=ascii(name)[1:-1][:60], remedy="iriai-broker operator list"
+            need="a person of this broker",
+            found=ascii(name)[1:-1][:60],
+            remedy="iriai-broker operator list --dir DIR --key FILE",
         )
     return found
 
@@ -222,14 +224,14 @@ def check_addition(session: Session, addition: Addition) -> None:
         raise PersonTakenError(
             need="a name that is free",
             found=f"{addition.name}, {there.role}",
-            remedy="choose another name; iriai-broker operator list",
+            remedy="choose another name; iriai-broker operator list --dir DIR --key FILE",
         )
     others = kinds_of(session, addition.name) - {KINDS[addition.role]}
     if others:
         raise PersonTakenError(
             need=f"a name that is free, or was of the kind {KINDS[addition.role]}",
             found=f"{addition.name}, of the kind {' and '.join(sorted(others))}",
-            remedy="choose another name; iriai-broker operator list, auditor list",
+            remedy="choose another name; taken ones: iriai-broker operator list --dir DIR --key FILE",
         )
     if addition.sub is not None:
         same = (person.c.issuer == addition.issuer) & (person.c.sub == addition.sub)
@@ -241,7 +243,9 @@ def check_addition(session: Session, addition: Addition) -> None:
     if addition.org is not None:
         mine = (organisation.c.org_id == addition.org) & (organisation.c.state == ACTIVE)
         if session.scalar(select(organisation.c.org_id).where(mine)) is None:
-            raise _invalid("an organisation that takes part (iriai-broker members)", addition.org)
+            raise _invalid(
+                "an organisation that takes part (iriai-broker org list --dir DIR --key FILE)", addition.org
+            )
 
 
 def add_person(

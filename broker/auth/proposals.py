@@ -73,7 +73,7 @@ __all__ = [
 PROPOSAL_TYPE: Final = "application/vnd.iriai.proposal.v1+json"
 """DSSE payload type of an approval by key file; the payload is the subject."""
 _HOUR_MS: Final = 3_600_000
-_LOOK: Final = "look at it again: iriai-broker proposal show ID; approve what is shown"
+_LOOK: Final = "look at it again: iriai-broker proposal show ID --dir DIR --key FILE; approve what is shown"
 
 
 class State(StrEnum):
@@ -348,7 +348,7 @@ class Proposals:
             raise ProposalUnknownError(
                 need="the id of a proposal",
                 found=ascii(name)[1:-1][:60],
-                remedy="iriai-broker proposal list shows them",
+                remedy="iriai-broker proposal list --dir DIR --key FILE shows them",
             )
         return _of_row(row)
 

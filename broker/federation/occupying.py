@@ -9,9 +9,10 @@ while_stopped(command)                 the same for a whole command, whose first
 from __future__ import annotations
 
 import fcntl
+import os
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TextIO, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TextIO, TypeVar
 
 from broker.federation.errors import AlreadyRunningError
 from broker.settings import Settings
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["occupy", "stopped", "while_stopped"]
+
+_PID_DIGITS: Final = 20
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,16 +36,22 @@ def occupy(state_dir: Path) -> TextIO:
         AlreadyRunningError: Another process has it.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
-    file = (state_dir / "engine.lock").open("w")
+    file = (state_dir / "engine.lock").open("a+")  # nothing is cut off that another process wrote
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.close()
+        with file:
+            file.seek(0)
+            told = file.read(_PID_DIGITS).strip()
+        which = f", process {told}" if told.isascii() and told.isdigit() else ""
         raise AlreadyRunningError(
             need="a folder that no other broker serves",
-            found=f"{state_dir} is in use",
-            remedy="stop the other process",
+            found=f"another iriai-broker serves {state_dir.parent} already{which}",
+            remedy="use that one, or stop it first",
         ) from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
     return file
 
 

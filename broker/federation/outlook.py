@@ -68,6 +68,7 @@ class Outlook:
         steps: Noisy steps that were taken.
         steps_a_day: Steps per day, from the first to the last; None without a rate.
         ends_ms: When the cap is reached at that rate; None without a rate.
+        span_ms: From the first settled round to the last: how long the rate was seen.
     """
 
     party: str
@@ -84,6 +85,7 @@ class Outlook:
     steps: int
     steps_a_day: float | None
     ends_ms: int | None
+    span_ms: int = 0
 
     def runs_left(self, plan: DpPlan) -> int:
         """How many whole runs of a plan still fit, if nothing else is spent."""
@@ -279,6 +281,7 @@ def _outlook(
         steps=sum(row.steps for row in rows),
         steps_a_day=None if rate is None else _a_day(rows),
         ends_ms=None if rate is None else now_ms + max(round((most - spent) / rate), 0),
+        span_ms=_span(rows),
     )
 
 

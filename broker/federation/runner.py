@@ -36,6 +36,7 @@ from broker.federation.willing import waited_out
 from broker.log import LogFrozenError, LogUnavailableError
 from broker.release.gate import Gate
 from broker.release.judging import WAITING, evaluate_candidate, open_candidate
+from broker.store.errors import StoreBusyError
 from broker.store.tables import candidate, run
 from policies.errors import IriaiError
 from policies.limits import MAX_ACTIVE_RUNS, RUN_RETRY_S
@@ -56,7 +57,7 @@ __all__ = ["RoundRunner"]
 RUNNING, JUDGING, COMPLETED, STOPPED, FAILED = "running", "judging", "completed", "stopped", "failed"
 
 
-_PASSING = (LogUnavailableError, LogFrozenError, DBAPIError, OSError)
+_PASSING = (LogUnavailableError, LogFrozenError, StoreBusyError, DBAPIError, OSError)
 _LONGEST_SLEEP_S = 3_600.0  # the wall clock may be set while a task sleeps
 _SWEEP_S = 3_600.0
 _COMES_BACK = 75  # exit code of errors behind which the same may be tried again

@@ -103,7 +103,7 @@ class Standing:
             raise RunHaltedError(
                 need="no halt in force",
                 found="a halted contract",
-                remedy=f"every contributor resumes; iriai-broker contract lifecycle {contract.digest}",
+                remedy=f"every contributor resumes; iriai-broker contract status {contract.digest}",
                 clause=contract.halt.clause,
             )
 

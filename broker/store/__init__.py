@@ -6,6 +6,7 @@ from __future__ import annotations
 from broker.store.errors import (
     NotMigratedError,
     SchemaUnknownError,
+    StoreBusyError,
     StoreError,
     StoreUnreachableError,
     UnsafeSettingsError,
@@ -17,6 +18,7 @@ __all__ = [
     "SchemaUnknownError",
     "Session",
     "Store",
+    "StoreBusyError",
     "StoreError",
     "StoreUnreachableError",
     "UnsafeSettingsError",

@@ -6,6 +6,7 @@
       SchemaUnknownError     store.schema-unknown    written by another version of this program
       NotMigratedError       store.not-migrated      the owner of the tables has to bring them up to date
       StoreUnreachableError  store.unreachable       no database answers there, or it does not let us in
+      StoreBusyError         store.busy              every reading connection is in use
 
 Errors of writing to them are the log's (`broker.log.errors`): there is no write without an entry.
 """
@@ -17,6 +18,7 @@ from policies.errors import IriaiError
 __all__ = [
     "NotMigratedError",
     "SchemaUnknownError",
+    "StoreBusyError",
     "StoreError",
     "StoreUnreachableError",
     "UnsafeSettingsError",
@@ -55,3 +57,16 @@ class StoreUnreachableError(StoreError):
     code = "store.unreachable"
     exit_code = 5
     http_status = 503
+
+
+class StoreBusyError(StoreError):
+    """Every reading connection was in use for as long as a reader waits for one.
+
+    Attributes:
+        retry_after_s: When to try again, for the header ``Retry-After``.
+    """
+
+    code = "store.busy"
+    exit_code = 75
+    http_status = 503
+    retry_after_s = 1

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Engine, create_engine, event, make_url, text
 
 from broker.store.errors import StoreUnreachableError, UnsafeSettingsError
+from broker.store.sqlite import READ_WAIT_S
 from broker.store.tables import APPEND_ONLY
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.exc import DBAPIError
 
-__all__ = ["check_rights", "reading_engine", "unreachable", "writing_engine"]
+__all__ = ["check_rights", "making_engine", "reading_engine", "unreachable", "writing_engine"]
 
 _READERS = 8
 _WRITERS = 1
@@ -78,13 +79,22 @@ def reading_engine(url: str) -> Engine:
     Raises:
         StoreUnreachableError: The driver is not installed.
     """
-    engine = _engine(url, "REPEATABLE READ", pool_size=_READERS, max_overflow=_READERS)
+    engine = _engine(url, "REPEATABLE READ", pool_size=_READERS, max_overflow=_READERS, wait_s=READ_WAIT_S)
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:  # noqa: ANN401  the driver's own connection
         connection.read_only = True
 
     return engine
+
+
+def making_engine(url: str) -> Engine:
+    """An engine without transactions: for making and dropping databases, which takes none.
+
+    Raises:
+        StoreUnreachableError: The driver is not installed.
+    """
+    return _engine(url, "AUTOCOMMIT", pool_size=1, max_overflow=0)
 
 
 def check_rights(connection: Connection) -> None:
@@ -99,7 +109,7 @@ def check_rights(connection: Connection) -> None:
             raise UnsafeSettingsError(
                 need=f"a role that may not UPDATE, DELETE or TRUNCATE {table}, and does not own it",
                 found="the owner, or a superuser" if owns else "a role with these rights",
-                remedy="name a role of its own in database_url, then: iriai-broker db migrate "
+                remedy="name a role of its own in database_url, then: iriai-broker db upgrade "
                 "--database-owner URL, which sets its rights",
             )
 
@@ -114,7 +124,14 @@ def unreachable(error: DBAPIError) -> StoreUnreachableError:
     )
 
 
-def _engine(url: str, isolation: Any, *, pool_size: int, max_overflow: int) -> Engine:  # noqa: ANN401  a literal of SQLAlchemy's
+def _engine(
+    url: str,
+    isolation: Any,  # noqa: ANN401  a literal of SQLAlchemy's
+    *,
+    pool_size: int,
+    max_overflow: int,
+    wait_s: float = 30.0,
+) -> Engine:
     parsed = make_url(url).set(drivername="postgresql+psycopg")
     given = {name: value for name, value in _DEFAULTS.items() if name not in parsed.query}
     try:
@@ -123,6 +140,7 @@ def _engine(url: str, isolation: Any, *, pool_size: int, max_overflow: int) -> E
             isolation_level=isolation,
             pool_size=pool_size,
             max_overflow=max_overflow,
+            pool_timeout=wait_s,
             pool_pre_ping=True,  # a server that was restarted costs nobody an error
             use_native_hstore=False,
             connect_args=given,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three roles at a main database of PostgreSQL, and what each of them may do.
 
-    owner      makes and migrates the tables; used by ``iriai-broker db migrate`` only, in no setting
+    owner      makes and migrates the tables; used by ``iriai-broker db upgrade`` only, in no setting
     broker     reads all tables and changes them, but only adds to `broker.store.tables.APPEND_ONLY`
     auditor    reads all tables that say something of the pool; optional
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["prepare"]
+__all__ = ["check_roles", "prepare"]
 
 _NOT_FOR_AUDITORS: Final = (
     "idempotency",  # what keeps requests apart says nothing of the pool
@@ -52,21 +52,7 @@ def prepare(owner: str, *, broker: str, auditor: str | None = None) -> None:
         StoreError: Two databases; a role does not exist, or the owner may not do this.
         StoreUnreachableError: The server does not answer.
     """
-    ours, theirs = make_url(owner), make_url(broker)
-    if ours.database != theirs.database:
-        raise StoreError(
-            need=f"an owner of the database {theirs.database}",
-            found=f"one of {ours.database}",
-            remedy="name the broker's database, with its owner as the user",
-        )
-    role = str(theirs.username)
-    roles = [str(ours.username), role, *([] if auditor is None else [auditor])]
-    if len(set(roles)) != len(roles):
-        raise UnsafeSettingsError(
-            need="different roles for the owner of the tables, the broker and the auditor",
-            found="one role twice",
-            remedy="make a role for each: CREATE ROLE name LOGIN",
-        )
+    role = check_roles(owner, broker=broker, auditor=auditor)
     engine = postgres.writing_engine(owner)
     try:
         with engine.connect():
@@ -87,6 +73,31 @@ def prepare(owner: str, *, broker: str, auditor: str | None = None) -> None:
         ) from error
     finally:
         engine.dispose()
+
+
+def check_roles(owner: str, *, broker: str, auditor: str | None = None) -> str:
+    """The broker's role, once all of them are different and at one database; nothing is connected to.
+
+    Raises:
+        UnsafeSettingsError: Two of the roles are one.
+        StoreError: Two databases.
+    """
+    ours, theirs = make_url(owner), make_url(broker)
+    if ours.database != theirs.database:
+        raise StoreError(
+            need=f"an owner of the database {theirs.database}",
+            found=f"one of {ours.database}",
+            remedy="name the broker's database, with its owner as the user",
+        )
+    role = str(theirs.username)
+    roles = [str(ours.username), role, *([] if auditor is None else [auditor])]
+    if len(set(roles)) != len(roles):
+        raise UnsafeSettingsError(
+            need="different roles for the owner of the tables, the broker and the auditor",
+            found="one role twice",
+            remedy="make a role for each: CREATE ROLE name LOGIN",
+        )
+    return role
 
 
 def _grants(connection: Connection, broker: str, auditor: str | None) -> Iterator[str]:

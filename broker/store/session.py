@@ -4,7 +4,8 @@
 - What is committed is on the disk. Settings under which it might not be are refused when the store opens.
 - There is one writer at a time: SQLite locks the file when a transaction begins, PostgreSQL the row of the
   log's head, which the writer reads first.
-- A reader sees one snapshot until it ends, and cannot write.
+- A reader sees one snapshot until it ends, and cannot write. Connections are few: no read is held while
+  something else is waited for, and who finds all of them in use is sent away after a second.
 - The schema is migrated while opening; a schema from another version is refused. Only the main database of
   PostgreSQL is migrated by somebody else, the owner of its tables (`broker.store.roles`).
 - The writer thread of `broker.log` owns the writing connections; services read with `Store.read` from any
@@ -22,8 +23,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from broker.store import postgres, sqlite, tables
+from broker.store.errors import StoreBusyError
 from broker.store.migrations import check_newest, migrate
 from broker.store.sqlite import PRAGMAS
 
@@ -52,7 +55,13 @@ class Store:
 
     @classmethod
     def open(
-        cls, main: Database, private: Database, signer: Path, *, pragmas: Mapping[str, str] = PRAGMAS
+        cls,
+        main: Database,
+        private: Database,
+        signer: Path,
+        *,
+        pragmas: Mapping[str, str] = PRAGMAS,
+        trial: bool = False,
     ) -> Store:
         """Opens the databases, makes missing files (mode 0600), migrates, and reads the settings back.
 
@@ -61,6 +70,7 @@ class Store:
             private: Salts and confidential values.
             signer: What was signed; best on another disk.
             pragmas: SQLite settings; weaker ones than `PRAGMAS` are refused.
+            trial: Whether these are copies that are looked at and dropped, and on PostgreSQL our own.
 
         Raises:
             UnsafeSettingsError: A setting did not take, or is too weak, or a role may do too much.
@@ -72,7 +82,7 @@ class Store:
         try:
             for name, where in (("main", main), ("private", private), ("signer", signer)):
                 engines.append(_writing(where, pragmas))
-                _make_ready(engines[-1], name, where)
+                _make_ready(engines[-1], name, where, trial=trial)
             engines += [_reading(main, pragmas), _reading(private, pragmas)]
         except BaseException as error:
             for engine in engines:
@@ -90,14 +100,18 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A connection that sees one snapshot of the main database and cannot change it."""
-        with self.readers.connect() as connection:
+        """A connection that sees one snapshot of the main database and cannot change it.
+
+        Raises:
+            StoreBusyError: All of them are in use.
+        """
+        with _taken(self.readers) as connection:
             yield connection
 
     @contextmanager
     def read_private(self) -> Iterator[Session]:
         """`read` for the salts and confidential values."""
-        with self.private_readers.connect() as connection:
+        with _taken(self.private_readers) as connection:
             yield connection
 
     def reset(self) -> None:
@@ -131,6 +145,17 @@ def holds_log(main: Database) -> bool:
         engine.dispose()
 
 
+def _taken(readers: Engine) -> Session:
+    try:
+        return readers.connect()
+    except NoConnectionError as error:
+        raise StoreBusyError(
+            need="one of the connections that read the database",
+            found="all of them in use",
+            remedy="send the same request again in a moment",
+        ) from error
+
+
 def _writing(where: Database, pragmas: Mapping[str, str]) -> Engine:
     if not isinstance(where, Path):
         return postgres.writing_engine(where)
@@ -138,12 +163,12 @@ def _writing(where: Database, pragmas: Mapping[str, str]) -> Engine:
     return sqlite.writing_engine(where, pragmas)
 
 
-def _make_ready(engine: Engine, name: str, where: Database) -> None:
+def _make_ready(engine: Engine, name: str, where: Database, *, trial: bool) -> None:
     """Migrates and checks one database."""
     if isinstance(where, Path):
         sqlite.check_pragmas(engine, where)
         migrate(engine, name)
-    elif name == "main":
+    elif name == "main" and not trial:
         with engine.begin() as connection:
             check_newest(connection, name)
             postgres.check_rights(connection)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["PRAGMAS", "check_pragmas", "make_file", "reading_engine", "writing_engine"]
+__all__ = ["PRAGMAS", "READ_WAIT_S", "check_pragmas", "make_file", "reading_engine", "writing_engine"]
 
 PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -33,6 +33,8 @@ PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
         "busy_timeout": "5000",
     }
 )
+READ_WAIT_S: Final = 1.0
+"""How long a reader waits for one of the connections: the event loop stands still meanwhile."""
 _SYNCHRONOUS_FULL = 2
 _FILE_MODE = 0o600
 _READERS = 8
@@ -92,6 +94,7 @@ def reading_engine(path: Path, pragmas: Mapping[str, str]) -> Engine:
         _url(path),
         pool_size=_READERS,
         max_overflow=_READERS,
+        pool_timeout=READ_WAIT_S,
         connect_args={"check_same_thread": False, "isolation_level": None},
     )
     _on_connect(engine, {**pragmas, "query_only": "ON"})

@@ -201,6 +201,7 @@ idempotency = _table(
     _text("body_digest"),
     _int("status"),
     _bytes("response"),
+    _maybe_int("at_ms"),  # of the answer; none once it is forgotten, and only the two keys are left
 )
 
 # people and their logins
@@ -258,9 +259,10 @@ descriptor = _table(
     _key_text("node_id"),
     _key_text("dataset"),
     _text("digest"),
-    _bytes("bytes"),
-    _text("shown"),
+    _bytes("bytes"),  # of one that was withdrawn: the withdrawal
+    _text("shown"),  # open, fits, or withdrawn
     _text("signed_by"),
+    _int("number"),  # of the publication; a node's later ones have higher numbers
 )
 certificate = _table(
     "certificate",
@@ -552,6 +554,7 @@ lane.append_constraint(UniqueConstraint("negotiation", "party", "round"))
 lane_message.append_constraint(UniqueConstraint("pid", "seq"))
 dsp_negotiation.append_constraint(UniqueConstraint("counterparty", "consumer_pid"))
 Index(None, nonce.c.expires_ms)
+Index(None, idempotency.c.at_ms)
 Index(None, organisation.c.node_key)
 Index(None, log_entry.c.run, log_entry.c.round)
 Index("ix_log_entry_run_type", log_entry.c.run, log_entry.c.type)
@@ -564,7 +567,7 @@ Index(
 Index("ix_run_opened_ms_run_id", run.c.opened_ms, run.c.run_id)
 Index("ix_run_outcome_contract", run.c.outcome, run.c.contract)
 Index("ix_ledger_mirror_steps", ledger_mirror.c.run_id, ledger_mirror.c.party, ledger_mirror.c.steps)
-Index(None, log_entry.c.type)
+Index("ix_log_entry_type", log_entry.c.type, log_entry.c.idx)
 Index(None, credential.c.person)
 Index(None, login_session.c.person)
 

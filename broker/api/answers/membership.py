@@ -35,6 +35,7 @@ __all__ = [
     "Organisations",
     "Published",
     "Suspended",
+    "Withdrawn",
 ]
 
 
@@ -134,6 +135,14 @@ class Published(Shown):
     digest: Digest
 
 
+class Withdrawn(Shown):
+    """Which publication of a data set is withdrawn."""
+
+    dataset: str
+    digest: Digest
+    number: int
+
+
 class Fit(Shown):
     """Whether a data set has enough episodes for a recipe."""
 
@@ -142,12 +151,13 @@ class Fit(Shown):
 
 
 class DataSet(Shown):
-    """A data set as the caller may see it; digest and envelope are its owner's and the operators'."""
+    """A data set as the caller may see it; digest, number and envelope are its owner's and the operators'."""
 
     org: OrgId
     legal_name: str
     dataset: str
     digest: Digest | None
+    number: int | None
     certified: bool
     fits: list[Fit]
     view: dict[str, Any]
@@ -166,6 +176,7 @@ class CatalogueShown(Shown):
 
     datasets: list[DataSet]
     unverified: list[DataSetName] = ABSENT
+    withdrawn: list[DataSetName] = ABSENT
     next: str = ABSENT
 
 

@@ -4,11 +4,13 @@
 The order is the contract:
 
 1. POST, one of nine paths, protobuf media type; else 404 with an empty body.
-2. Read the body, stop at `FLEET_BODY_BYTES` (413) or after `FLEET_BODY_S`.
-3. Parse it (400).
-4. Authenticate the node: Flower's signed timestamp, and a fleet key that is enrolled (401). Nothing waits
-before this.
-5. The rules of the node: connections, and what is its own (tables.py): 404, 413, 429; 403 for a run that is
+2. Authenticate the node by the head alone: a fleet key that is enrolled, and Flower's signed timestamp (401).
+Not one byte of the body of anybody else is read, and nothing waits before this.
+3. Read the body. It has at most `FLEET_BODY_BYTES` where a reply comes, else `FLEET_SMALL_BYTES` (413); it
+is whole within `FLEET_BODY_S` (408), of which it may have to wait for room (`bodies`): 503 if there was none,
+or if the node has `FLEET_READING` of them under way. Flower's client asks again after 503, never after 429.
+4. Parse it (400), and compare the node that it names with the one that signed (401).
+5. The rules of the node: connections, and what is its own (tables.py): 404, 413, 503; 403 for a run that is
 over.
 6. For ``pull-messages``: hold until there is a message, at most `FLEET_HOLD_S`. Whoever left meanwhile must
 not pull, because
@@ -25,6 +27,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from base64 import b64decode
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -33,9 +37,17 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from broker.federation.flower import names
+from broker.federation.flower.bodies import Bodies
 from broker.federation.flower.tables import Breach
 from policies.frames import INLINE, put_content
-from policies.limits import FLEET_BODY_BYTES, FLEET_BODY_S, FLEET_FILE_BYTES, FLEET_WORKING
+from policies.limits import (
+    FLEET_BODY_BYTES,
+    FLEET_BODY_S,
+    FLEET_FILE_BYTES,
+    FLEET_READING,
+    FLEET_SMALL_BYTES,
+    FLEET_WORKING,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -53,10 +65,11 @@ __all__ = ["FleetEndpoint", "FleetEvents"]
 _Shim = Any  # as much of a starlette request as Flower reads
 _LOG: Final = logging.getLogger("iriai.fleet")
 _MEDIA: Final = names.PROTOBUF_MEDIA_TYPE
-_SMALL_BYTES: Final = 64 * 1024
+_REPLIES: Final = frozenset(("push-messages", "push-object"))
 _SEEN_S: Final = 20.0  # an authenticated request this long after the last one counts as a heartbeat
 _HEARTBEAT_S: Final = 30.0
 _GONE: Final = 499  # never reaches anybody
+_DIGITS: Final = 20  # of a content-length; the longest that is read
 
 
 class FleetEvents(Protocol):
@@ -104,6 +117,7 @@ class FleetEndpoint:
         self._executor = executor
         self._hold_s = hold_s
         self._draining = False
+        self.bodies = Bodies()
         self.requests = 0
 
     def drain(self) -> None:
@@ -121,46 +135,87 @@ class FleetEndpoint:
         if operation is None:
             await _answer(send, 404)
             return
-        try:
-            async with asyncio.timeout(FLEET_BODY_S):
-                body = await _read(scope, receive)
-        except (_Closed, TimeoutError):
-            await _answer(send, 408)
+        node = self._signer(scope)
+        if node is None:
+            await _answer(send, 401)
             return
-        if body is None:
-            await _answer(send, 413)
-            return
-        request = names.PROTOBUF_REQUEST_TYPES["POST", scope["path"]]()
-        try:
-            request.ParseFromString(body)
-        except names.DecodeError:
-            await _answer(send, 400)
-            return
-        status, content = await self._authenticated(scope, receive, operation, request, len(body))
+        status, content = await self._bounded(scope, receive, operation, node)
         if status != _GONE:
             await _answer(send, status, content)
 
-    async def _authenticated(
-        self, scope: Scope, receive: Receive, operation: str, request: names.Proto, size: int
+    def _signer(self, scope: Scope) -> NodeRecord | None:
+        """Step 2; the key is looked up first, which costs strangers' requests nothing."""
+        headers = Headers(scope=scope)
+        try:
+            key = b64decode(headers.get(names.FLEET_HTTP_PUBLIC_KEY_HEADER, ""), validate=True)
+        except ValueError:
+            return None
+        fleet_id = self._state.get_node_id_by_public_key(key) if key else None
+        node = None if fleet_id is None else self._tables.by_fleet_id.get(fleet_id)
+        if node is None:
+            return None
+        claim = names.PROTOBUF_REQUEST_TYPES["POST", names.FLEET + "activate-node"](public_key=key)
+        shim: _Shim = SimpleNamespace(
+            headers=headers, state=SimpleNamespace(protobuf_request=claim), app=self._app
+        )
+        try:
+            names.authenticate_node(shim)
+        except HTTPException:
+            return None
+        return node
+
+    async def _bounded(
+        self, scope: Scope, receive: Receive, operation: str, node: NodeRecord
     ) -> tuple[int, bytes]:
+        """Steps 3 and 4: a body has its room until it is answered."""
+        size = _length(scope, FLEET_BODY_BYTES if operation in _REPLIES else FLEET_SMALL_BYTES)
+        if size is None:
+            return 413, b""
+        if node.reading >= FLEET_READING:
+            return 503, b""
+        async with AsyncExitStack() as room:
+            node.reading += 1
+            roomy = False
+            try:
+                async with asyncio.timeout(FLEET_BODY_S):
+                    await room.enter_async_context(self.bodies.room(node.fleet_id, size))
+                    roomy = True
+                    body = await _read(receive, size)
+            except (_Closed, TimeoutError):
+                return (408 if roomy else 503), b""
+            finally:
+                node.reading -= 1
+            if body is None:
+                return 413, b""
+            request = names.PROTOBUF_REQUEST_TYPES["POST", scope["path"]]()
+            try:
+                request.ParseFromString(body)
+            except names.DecodeError:
+                return 400, b""
+            return await self._authenticated(scope, receive, operation, node, request, len(body))
+
+    async def _authenticated(  # noqa: PLR0917  what is known of one request
+        self,
+        scope: Scope,
+        receive: Receive,
+        operation: str,
+        node: NodeRecord,
+        request: names.Proto,
+        size: int,
+    ) -> tuple[int, bytes]:
+        if not self._is_own(operation, node, request):
+            return 401, b""
         shim: _Shim = SimpleNamespace(
             headers=Headers(scope=scope),
             state=SimpleNamespace(protobuf_request=request),
             app=self._app,
             url=SimpleNamespace(path=scope["path"]),
         )
-        try:
-            names.authenticate_node(shim)
-        except HTTPException:
-            return 401, b""
-        node = self._who(operation, request)
-        if node is None:
-            return 401, b""
         node.received_bytes += size
         if operation == "pull-messages":
             status, content = await self._hold(node, receive, shim, request)
         elif node.working >= FLEET_WORKING:
-            return 429, b""
+            return 503, b""
         else:
             node.working += 1
             try:
@@ -170,19 +225,19 @@ class FleetEndpoint:
         node.sent_bytes += len(content)
         return status, content
 
-    def _who(self, operation: str, request: names.Proto) -> NodeRecord | None:
+    def _is_own(self, operation: str, node: NodeRecord, request: names.Proto) -> bool:
+        """The node that signed is the one that the request names, and was not revoked while it was read."""
         if operation == "activate-node":
-            fleet_id = self._state.get_node_id_by_public_key(request.public_key)
+            named = self._state.get_node_id_by_public_key(request.public_key)
         else:
-            fleet_id = request.node_id if operation == "deactivate-node" else request.node.node_id
-        node = None if fleet_id is None else self._tables.by_fleet_id.get(fleet_id)
-        if node is None:
-            return None
+            named = request.node_id if operation == "deactivate-node" else request.node.node_id
+        if named != node.fleet_id or self._tables.by_fleet_id.get(node.fleet_id) is not node:
+            return False
         now_s = time.monotonic()
         if now_s - node.seen_s > _SEEN_S and operation != "activate-node":
             self._state.acknowledge_node_heartbeat(node.fleet_id, _HEARTBEAT_S)
         node.seen_s = node.heard_s = now_s
-        return node
+        return True
 
     async def _hold(
         self, node: NodeRecord, receive: Receive, shim: _Shim, request: names.Proto
@@ -279,7 +334,7 @@ class FleetEndpoint:
     async def _handle(self, operation: str, request: names.Proto, size: int) -> names.Proto:
         handler, with_store = names.HANDLERS[operation]
         named = {"request": request, "state": self._state} | ({"store": self._store} if with_store else {})
-        large = size > _SMALL_BYTES or (
+        large = size > FLEET_SMALL_BYTES or (
             operation == "pull-object" and self._store.size_of(request.object_id) >= FLEET_FILE_BYTES
         )
         if not large:
@@ -357,18 +412,24 @@ def _operation(scope: Scope) -> str | None:
     return operation if operation in names.HANDLERS and media == _MEDIA else None
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes | None:
-    """Step 2. None if the body is too large: then not one more byte is read."""
-    length = Headers(scope=scope).get("content-length", "0")
-    if not length.isdigit() or int(length) > FLEET_BODY_BYTES:
-        return None
+def _length(scope: Scope, most: int) -> int | None:
+    """How large the body may be: as large as it says, else as its kind may be; None if that is too large."""
+    length = Headers(scope=scope).get("content-length")
+    if length is None:
+        return most
+    said = int(length) if length.isascii() and length.isdigit() and len(length) < _DIGITS else most + 1
+    return said if said <= most else None
+
+
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """The body. None if it is too large: then not one more byte is read."""
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Closed
         body += message.get("body", b"")
-        if len(body) > FLEET_BODY_BYTES:
+        if len(body) > most:
             return None
         if not message.get("more_body", False):
             return bytes(body)
@@ -387,5 +448,7 @@ async def _answer(send: Send, status: int, content: bytes = b"") -> None:
         headers.append((b"content-type", _MEDIA.encode() if status == 200 else b"application/json"))  # noqa: PLR2004  OK
     elif status >= 400:  # noqa: PLR2004  an error of the caller's
         headers.append((b"connection", b"close"))
+        if status == 503:  # noqa: PLR2004  no room
+            headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -49,7 +49,11 @@ from flwr.proto.message_pb2 import Message as ProtoMessage  # noqa: E402
 from flwr.proto.message_pb2 import ObjectTree, PushObjectResponse  # noqa: E402
 from flwr.server.superlink.linkstate import in_memory_linkstate  # noqa: E402
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState  # noqa: E402
-from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType  # noqa: E402
+from flwr.supercore.constant import (  # noqa: E402
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    NOOP_FEDERATION_ID,
+    TaskType,
+)
 from flwr.supercore.date import now  # noqa: E402
 from flwr.supercore.error.http import http_error_translator  # noqa: E402
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree  # noqa: E402
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENVIRONMENT",
     "FLEET",
+    "FLEET_HTTP_PUBLIC_KEY_HEADER",
     "HANDLERS",
     "NOOP_FLWR_AID",
     "PROTOBUF_MEDIA_TYPE",

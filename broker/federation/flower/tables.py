@@ -65,6 +65,7 @@ class NodeRecord:
     public_key: bytes
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     holder: asyncio.Event | None = None
+    reading: int = 0
     working: int = 0
     seen_s: float = -math.inf
     heard_s: float | None = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADS", "check_newest", "config", "migrate"]
 
-HEADS: Final = {"main": "main_0013", "private": "private_0001", "signer": "signer_0001"}
+HEADS: Final = {"main": "main_0016", "private": "private_0001", "signer": "signer_0001"}
 _HERE = Path(__file__).parent
 
 
@@ -68,7 +68,7 @@ def check_newest(connection: Connection, name: str) -> None:
     raise NotMigratedError(
         need=f"a database at revision {HEADS[name]}",
         found=found or "one without tables",
-        remedy="as the role that owns the tables: iriai-broker db migrate --dir DIR --database-owner URL; "
+        remedy="as the role that owns the tables: iriai-broker db upgrade --dir DIR --database-owner URL; "
         "to begin, repeat iriai-broker init with --database-owner URL",
     )
 
