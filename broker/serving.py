@@ -3,6 +3,7 @@
 
 - The port is taken before anything else is told to the world; a port in use is an error with a remedy.
 - Whoever started the process can wait for one line on standard output (``--json``) or standard error.
+- systemd hears when it is ready, that it lives, and when it is being stopped (`broker.lifesign`).
 - SIGTERM and SIGINT end held requests at once, finish what is being answered, and exit with 0.
 - What a connection may take, and which are let in: `broker.connections`. Where one comes from is what the
   system says; ``X-Forwarded-For`` and its like are read from nobody. A proxy that ends TLS is not supported:
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import resource
 import signal
 import socket
@@ -88,21 +90,28 @@ def _run(services: Services, listener: socket.socket, *, as_json: bool) -> None:
     from broker.app import build
     from broker.boot import tls_chain
     from broker.connections import Server
+    from broker.lifesign import Lifesign, answered
 
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: None)
-    settings = services.settings
+    settings, life = services.settings, Lifesign.of(os.environ)
 
     def ready() -> None:
         gc.collect()
         gc.freeze()  # what is there now stays: looking at all of it again would hold up answers
         _tell(services, listener, as_json=as_json)
+        life.tell("READY=1")
+        life.begin(lambda: answered(services))
+
+    def leaving() -> None:
+        life.tell("STOPPING=1")
+        services.drain()
 
     Server(
         configured(build(services), certificate=tls_chain(settings.dir), key=settings.keys / "tls.key"),
         listener,
         ready=ready,
-        leaving=services.drain,
+        leaving=leaving,
         bounds=_bounds(),
     ).run()
 

@@ -5,7 +5,8 @@
 - The settings file is root's, and is read only.
 - A secret of somebody else's (a password file of PostgreSQL) comes by ``LoadCredential``: systemd reads it as
   root and shows it to this service alone.
-- There is no ``WatchdogSec``: the broker does not tell systemd that it lives. ``/healthz`` says so to others.
+- ``Type=notify`` and ``WatchdogSec``: the broker says when it serves, and that it lives (`broker.lifesign`).
+  One that hangs is ended and started anew. A first start reads the whole log, and may take long.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ Wants=network-online.target
 After=network-online.target time-sync.target
 
 [Service]
-Type=exec
+Type=notify
+NotifyAccess=main
+WatchdogSec=120
+TimeoutStartSec=900
 ExecStart={program} serve --config {config}
 Environment=IRIAI_BROKER__DIR={state}
 Restart=on-failure

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 __all__ = ["SystemClock"]
+
+_PIECE_S: Final = 10.0  # a thread that waits longer looks like one that hangs (`client.lifesign`)
 
 
 class SystemClock:
@@ -23,4 +26,6 @@ class SystemClock:
 
     def pause_ms(self, milliseconds: int) -> None:
         """Returns after so many milliseconds."""
-        time.sleep(milliseconds / 1000)
+        until = time.monotonic() + milliseconds / 1000
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _PIECE_S))

@@ -3,6 +3,8 @@
 
 - The node's folder is the only place that the unit may write to; the rest of the system is read-only to it.
 - No secret is in the unit or in the environment: child processes inherit that. Keys are files of the folder.
+- ``Type=notify`` and ``WatchdogSec``: the node says that it is there, and that it lives (`client.lifesign`);
+  one that hangs is ended and started anew. The worker is another process of the same unit, and says it too.
 - Device access stays open where a GPU is used: ``PrivateDevices`` would hide it.
 """
 
@@ -54,6 +56,9 @@ Wants=network-online.target
 After=network-online.target
 
 [Service]
+Type=notify
+NotifyAccess=all
+WatchdogSec=300
 ExecStart={" ".join(line)}
 User={user}
 Restart=on-failure

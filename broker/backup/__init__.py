@@ -14,11 +14,12 @@ from broker.backup.errors import (
     BackupFolderError,
     BackupForeignError,
     BackupServerError,
+    BackupToolsError,
 )
 from broker.backup.making import create
 from broker.backup.manifest import Manifest, open_manifest
 from broker.backup.remembered import Facts, Kept, Passed, record
-from broker.backup.restoring import Plan
+from broker.backup.restoring import Plan, Targets
 
 __all__ = [
     "BackupDamagedError",
@@ -26,11 +27,13 @@ __all__ = [
     "BackupFolderError",
     "BackupForeignError",
     "BackupServerError",
+    "BackupToolsError",
     "Facts",
     "Kept",
     "Manifest",
     "Passed",
     "Plan",
+    "Targets",
     "Verified",
     "create",
     "open_manifest",

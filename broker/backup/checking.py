@@ -3,9 +3,11 @@
 
 1. The manifest is signed by the broker whose backup it should be: anybody can sign one with a key of their
 own, with operators of their own in it. 2. The folder holds exactly the files of the manifest, each with its
-digest; confidential values may be gone once their time is over. 3. A copy in a temporary folder opens with
-this version of the program, as a broker's store would. 4. Its pages, log, tiles, envelopes and note hold
-(`broker.backup.looking`), and they are those that the manifest says. 5. The test is remembered.
+digest; confidential values may be gone once their time is over. 3. A copy in a temporary folder, or of a
+dump a database that is made and dropped, opens with this version of the program, as a broker's store would.
+What is put there are bytes of step 2, also if the folder changes meanwhile: a dump is a program of SQL.
+4. Its pages, log, tiles, envelopes and note hold (`broker.backup.looking`), and they are those that the
+manifest says. 5. The test is remembered.
 """
 
 from __future__ import annotations
@@ -13,17 +15,23 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from broker.backup import remembered
-from broker.backup.errors import BackupDamagedError, BackupFolderError, BackupForeignError
+from broker.backup import remembered, servers
+from broker.backup.errors import (
+    BackupDamagedError,
+    BackupFolderError,
+    BackupForeignError,
+    BackupServerError,
+)
 from broker.backup.looking import check_log, check_pages, reading
 from broker.backup.making import held_of
-from broker.backup.manifest import MAIN, MANIFEST, PRIVATE, Manifest, open_manifest
+from broker.backup.manifest import MAIN_DUMP, MANIFEST, PRIVATE, PRIVATE_DUMP, Manifest, open_manifest
 from broker.backup.remembered import Passed
 from broker.membership.directory import ACTIVE
 from broker.store import Store, tables
@@ -31,11 +39,11 @@ from policies.identity import key_text, parse_key
 from policies.log.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
-    from broker.settings import Settings
+    from broker.settings import Database, Settings
     from broker.store import Session
     from policies.ports import Clock
 
-__all__ = ["Verified", "present_operators", "verify"]
+__all__ = ["Verified", "damaged", "present_operators", "verify"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +67,14 @@ class Verified:
     operators: dict[bytes, str]
 
 
-def verify(folder: Path, *, broker_key: bytes, clock: Clock, settings: Settings | None = None) -> Verified:
+def verify(
+    folder: Path,
+    *,
+    broker_key: bytes,
+    clock: Clock,
+    settings: Settings | None = None,
+    server: str | None = None,
+) -> Verified:
     """Restores a backup on trial; see the module.
 
     Args:
@@ -67,11 +82,13 @@ def verify(folder: Path, *, broker_key: bytes, clock: Clock, settings: Settings 
         broker_key: Raw public key of the broker whose backup it should be, from another hand.
         clock: When that is.
         settings: Of that broker, which then remembers the test, if its folder is at hand.
+        server: URL of a database of PostgreSQL whose server and role make the trial's, if there are dumps.
 
     Raises:
         BackupFolderError: There is no backup in the folder.
         BackupForeignError: Step 1.
         BackupDamagedError: Steps 1 to 4.
+        BackupServerError, BackupToolsError: Step 3, of dumps.
         StoreError: Step 3, another version of the program.
     """
     # 1.
@@ -87,8 +104,10 @@ def verify(folder: Path, *, broker_key: bytes, clock: Clock, settings: Settings 
     until = manifest.private_until_ms
     private = _check_files(folder, manifest, over=until is not None and until < now_ms)
     # 3. and 4.
-    with tempfile.TemporaryDirectory(prefix="iriai-restore-") as name:
-        signed, root, operators = _on_trial(folder, Path(name), manifest, private=private)
+    with ExitStack() as held:
+        place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="iriai-restore-")))
+        trial = _Trial(folder=folder, manifest=manifest, place=place, server=server, clock=clock, held=held)
+        signed, root, operators = _on_trial(trial, private=private)
     # 5.
     if settings is not None:
         passed = Passed(
@@ -113,27 +132,60 @@ def _check_files(folder: Path, manifest: Manifest, *, over: bool) -> bool:
         if not path.is_dir() and path != folder / MANIFEST
     }
     wanted = {one.path: one for one in manifest.files}
-    if over and PRIVATE not in found:
-        wanted.pop(PRIVATE, None)
+    if over and manifest.private not in found:
+        wanted.pop(str(manifest.private), None)
     for path in sorted(found.keys() ^ wanted.keys()):
-        raise _damaged(path, "one that the manifest does not name" if path in found else "no such file")
+        raise damaged(path, "one that the manifest does not name" if path in found else "no such file")
     for path, one in sorted(wanted.items()):
         if found[path].is_symlink() or not found[path].is_file():
-            raise _damaged(path, "no regular file")
+            raise damaged(path, "no regular file")
         if held_of(folder, found[path]) != one:
-            raise _damaged(path, "other bytes")
-    if MAIN not in wanted:
-        raise _damaged(MAIN, "no such file")
-    return PRIVATE in wanted
+            raise damaged(path, "other bytes")
+    if manifest.main not in wanted:
+        raise damaged(manifest.main, "no such file")
+    return manifest.private in wanted
 
 
-def _on_trial(
-    folder: Path, trial: Path, manifest: Manifest, *, private: bool
-) -> tuple[int, bytes, dict[bytes, str]]:
-    for name in (MAIN, *([PRIVATE] * private)):
-        shutil.copyfile(folder / name, trial / name)
-        check_pages(trial / name)
-    store = Store.open(trial / MAIN, trial / PRIVATE, trial / "signer.db")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """Where the databases of a backup are put, and what undoes that."""
+
+    folder: Path
+    manifest: Manifest
+    place: Path
+    server: str | None
+    clock: Clock
+    held: ExitStack
+
+    def put(self, name: str | None) -> Database:
+        """Where a database of the backup is for the trial; an empty file if it has none."""
+        if name is None:
+            return self.place / PRIVATE
+        copy = self.place / name
+        shutil.copyfile(self.folder / name, copy)
+        if held_of(self.place, copy) not in self.manifest.files:
+            raise damaged(name, "other bytes than a moment ago")
+        if name in {MAIN_DUMP, PRIVATE_DUMP}:
+            return self._restored(copy)
+        check_pages(copy)
+        return copy
+
+    def _restored(self, copy: Path) -> str:
+        if self.server is None:
+            raise BackupServerError(
+                need="a server of PostgreSQL for a database of the trial",
+                found="none",
+                remedy="name one with --server postgresql://role@host/postgres; the role may make databases",
+            )
+        url = self.held.enter_context(servers.scratch(self.server, copy.stem, self.clock))
+        servers.restore(copy, url)
+        return url
+
+
+def _on_trial(trial: _Trial, *, private: bool) -> tuple[int, bytes, dict[bytes, str]]:
+    manifest = trial.manifest
+    main, secret = trial.put(manifest.main), trial.put(manifest.private if private else None)
+    store = Store.open(main, secret, trial.place / "signer.db", trial=True)
     try:
         with store.read() as session:
             looked = check_log(session, manifest.vkeys)
@@ -142,7 +194,7 @@ def _on_trial(
     finally:
         store.close()
     if (looked.size, looked.note, said) != (manifest.size, manifest.note, manifest.origin):
-        raise _damaged(MAIN, f"a log of {looked.size} entries that is not the manifest's")
+        raise damaged(manifest.main, f"a log of {looked.size} entries that is not the manifest's")
     return looked.signed, looked.root, operators
 
 
@@ -158,17 +210,20 @@ def present_operators(settings: Settings) -> dict[bytes, str]:
         BackupFolderError: It cannot be read.
     """
     try:
-        with reading(settings.dir / "broker.db") as session:
+        with reading(settings.main_database) as session:
             return _operators(session)
     except (DBAPIError, sqlite3.Error) as error:
         raise BackupFolderError(
-            need=f"operators in {settings.dir / 'broker.db'}",
+            need=f"operators in {settings.dir / 'broker.db'}"
+            if settings.database_url is None
+            else "operators in the database of database_url",
             found=type(error).__name__,
             remedy="if this database is damaged, leave --dir out and give --broker-key",
         ) from error
 
 
-def _damaged(path: str, found: str) -> BackupDamagedError:
+def damaged(path: str, found: str) -> BackupDamagedError:
+    """What to say of a file that is not what the manifest says."""
     return BackupDamagedError(
         need=f"{path} as the manifest says", found=found, remedy="use another backup; this one is damaged"
     )

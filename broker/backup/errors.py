@@ -5,7 +5,8 @@ BackupError
   BackupDamagedError        backup.damaged      a file, a database or the log in it is not what it should be
   BackupFolderError         backup.folder       the folder that was named cannot be used
   BackupForeignError        backup.foreign      the backup of another broker
-  BackupServerError         backup.server       a database on a server, which has tools of its own
+  BackupServerError         backup.server       a server of PostgreSQL does not give or take what it should
+  BackupToolsError          backup.tools        pg_dump or pg_restore of the server's version is not here
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = [
     "BackupFolderError",
     "BackupForeignError",
     "BackupServerError",
+    "BackupToolsError",
 ]
 
 
@@ -49,7 +51,14 @@ class BackupForeignError(BackupError):
 
 
 class BackupServerError(BackupError):
-    """The database is on PostgreSQL, whose own tools copy it."""
+    """A server of PostgreSQL does not let this role read, make or fill a database, or none was named."""
 
     code = "backup.server"
+    exit_code = 2
+
+
+class BackupToolsError(BackupError):
+    """The programs that copy a database of PostgreSQL, in its server's version, are not installed here."""
+
+    code = "backup.tools"
     exit_code = 2

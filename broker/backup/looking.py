@@ -22,7 +22,7 @@ from broker.log.envelopes import damaged_envelope
 from broker.log.recovery import read_head
 from broker.log.tiles import differing
 from broker.log.tree import GrowingTree
-from broker.store import tables
+from broker.store import postgres, tables
 from policies.log.checkpoint import open_checkpoint
 from policies.log.errors import LogError, ProofError
 from policies.log.merkle import EMPTY_ROOT, leaf_hash
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from broker.settings import Database
     from broker.store import Session
     from policies.log.vkeys import VerifierKey
 
@@ -67,9 +68,12 @@ def check_pages(path: Path) -> None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Session]:
-    """A session that reads a copy and cannot change it."""
-    engine = create_engine("sqlite+pysqlite://", creator=lambda: _connected(path))
+def reading(where: Database) -> Iterator[Session]:
+    """A session that reads a copy, or a database of PostgreSQL, and cannot change it."""
+    if isinstance(where, str):
+        engine = postgres.reading_engine(where)
+    else:
+        engine = create_engine("sqlite+pysqlite://", creator=lambda: _connected(where))
     try:
         with engine.connect() as session:
             yield session
@@ -105,15 +109,15 @@ def check_log(session: Session, vkeys: Iterable[VerifierKey]) -> Looked:
 def _hashed(session: Session) -> GrowingTree:
     tree = GrowingTree()
     query = select(_ENTRY.c.idx, _ENTRY.c.body, _ENTRY.c.leaf_hash).order_by(_ENTRY.c.idx)
-    rows = session.execution_options(yield_per=_CHUNK).execute(query)
-    for part in rows.partitions():
-        leaves = []
-        for at, (index, body, stored) in enumerate(part, tree.size):
-            leaf = leaf_hash(body)
-            if index != at or leaf != stored:
-                raise _damaged(f"entry {at} as it was hashed", "another one, or none")
-            leaves.append(leaf)
-        tree.extend(leaves)
+    with session.execution_options(yield_per=_CHUNK).execute(query) as rows:
+        for part in rows.partitions():
+            leaves = []
+            for at, (index, body, stored) in enumerate(part, tree.size):
+                leaf = leaf_hash(body)
+                if index != at or leaf != stored:
+                    raise _damaged(f"entry {at} as it was hashed", "another one, or none")
+                leaves.append(leaf)
+            tree.extend(leaves)
     try:
         head = read_head(session)
     except ProofError as error:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making a backup while the broker serves: databases by SQLite's own online copy, then the files they name.
+"""Making a backup while the broker serves: databases by SQLite's online copy or ``pg_dump``, then the files.
 
-1. The databases are files. 2. The folder is new. 3. The main database is copied in one snapshot, then the
-private one, which has at least its values. 4. The copies hold (`broker.backup.looking`). 5. Settings,
-certificate, policy, models, checkpoints of runs and transcripts of sums are copied. 6. The manifest is signed
-and written last: a folder without one is no backup. 7. It is remembered (`broker.backup.remembered`), and
-copies of confidential values whose time is over are deleted from older backups.
+1. The folder is new. 2. The main database is copied in one snapshot, and what is in it holds: the pages of a
+file, and the log (`broker.backup.looking`). 3. Then the private one, which has at least its values. 4. Its
+pages hold, of a file. 5. Settings, certificate, policy, models, checkpoints of runs and transcripts of sums
+are copied. 6. The manifest is signed and written last: a folder without one is no backup. 7. It is remembered
+(`broker.backup.remembered`), and copies of confidential values whose time is over are deleted from older
+backups.
 
 Not in it: private keys, the signer's memory, the engine's own state, masked vectors, what a running exchange
 keeps.
@@ -24,10 +25,21 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from broker.backup import remembered
-from broker.backup.errors import BackupDamagedError, BackupFolderError, BackupServerError
-from broker.backup.looking import check_log, check_pages, reading
-from broker.backup.manifest import MAIN, MANIFEST, PRIVATE, Held, Manifest, open_manifest, seal_manifest
+from broker.backup.errors import BackupDamagedError, BackupFolderError
+from broker.backup.looking import Looked, check_log, check_pages, reading
+from broker.backup.manifest import (
+    MAIN,
+    MAIN_DUMP,
+    MANIFEST,
+    PRIVATE,
+    PRIVATE_DUMP,
+    Held,
+    Manifest,
+    open_manifest,
+    seal_manifest,
+)
 from broker.backup.remembered import Kept
+from broker.backup.servers import dumped
 from broker.keyfiles import load_key, replace_file
 from broker.store.migrations import HEADS
 from policies.limits import BACKUP_PRIVATE_DAYS
@@ -36,7 +48,7 @@ from policies.log.vkeys import VerifierKey
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker.settings import Settings
+    from broker.settings import Database, Settings
     from policies.ports import Clock
 
 __all__ = ["create"]
@@ -51,19 +63,15 @@ def create(settings: Settings, out: Path, *, clock: Clock, private: bool = True)
     """Makes a backup in a new folder; see the module.
 
     Raises:
-        BackupServerError: Step 1.
-        BackupFolderError: Step 2.
-        BackupDamagedError: Step 4: what would be copied is damaged already.
+        BackupFolderError: Step 1.
+        BackupDamagedError: Steps 2 and 4: what would be copied is damaged already.
+        BackupServerError, BackupToolsError: Steps 2 and 3, on PostgreSQL.
         KeyFileError: The broker's key cannot be read.
         OSError: The disk does not take it.
     """
-    # 1.
-    main, secret = settings.main_database, settings.private_database
-    if not isinstance(main, Path) or not isinstance(secret, Path):
-        raise _on_a_server()
     key = load_key(settings.keys / "broker.key")
     vkeys = tuple(VerifierKey(settings.origin, load_key(path).public) for path in settings.log_keys)
-    # 2.
+    # 1.
     try:
         out.mkdir(mode=0o700)
     except FileExistsError as error:
@@ -72,14 +80,11 @@ def create(settings: Settings, out: Path, *, clock: Clock, private: bool = True)
         ) from error
     try:
         made_ms = clock.now_ms()
+        # 2.
+        looked = _copy_main(settings.main_database, out, vkeys)
         # 3. and 4.
-        _copy_database(main, out / MAIN)
         if private:
-            _copy_database(secret, out / PRIVATE)
-            check_pages(out / PRIVATE)
-        check_pages(out / MAIN)
-        with reading(out / MAIN) as session:
-            looked = check_log(session, vkeys)
+            _copy_private(settings.private_database, out)
         # 5.
         for source, path in _files(settings):
             _copy(source, out / path)
@@ -117,13 +122,27 @@ def create(settings: Settings, out: Path, *, clock: Clock, private: bool = True)
     return kept
 
 
-def _on_a_server() -> BackupServerError:
-    return BackupServerError(
-        need="databases in files of SQLite",
-        found="one on PostgreSQL",
-        remedy="take pg_dump or pg_basebackup of both databases, and copy models/, broker.toml and tls.pem; "
-        "iriai-broker audit bundle and iriai-verify still prove what the copy's log must hold",
-    )
+def _copy_main(source: Database, out: Path, vkeys: tuple[VerifierKey, ...]) -> Looked:
+    """The copy, and what the log in it is."""
+    if isinstance(source, Path):
+        _copy_database(source, out / MAIN)
+        check_pages(out / MAIN)
+        with reading(out / MAIN) as session:
+            return check_log(session, vkeys)
+    with dumped(source, out / MAIN_DUMP) as session:
+        looked = check_log(session, vkeys)
+    _synced(out / MAIN_DUMP, 0o600)
+    return looked
+
+
+def _copy_private(source: Database, out: Path) -> None:
+    if isinstance(source, Path):
+        _copy_database(source, out / PRIVATE)
+        check_pages(out / PRIVATE)
+        return
+    with dumped(source, out / PRIVATE_DUMP):
+        pass
+    _synced(out / PRIVATE_DUMP, 0o600)
 
 
 def _copy_database(source: Path, target: Path) -> None:
@@ -197,4 +216,5 @@ def _forget_private(settings: Settings, now_ms: int) -> None:
     """Deletes copies of confidential values whose time is over, where they still lie."""
     for one in remembered.record(settings).backups:
         if one.private_until_ms is not None and one.private_until_ms < now_ms:
-            (Path(one.path) / PRIVATE).unlink(missing_ok=True)
+            for name in (PRIVATE, PRIVATE_DUMP):
+                (Path(one.path) / name).unlink(missing_ok=True)

@@ -29,11 +29,25 @@ if TYPE_CHECKING:
 
     from policies.identity import SigningKey
 
-__all__ = ["MAIN", "MANIFEST", "PRIVATE", "Held", "Manifest", "open_manifest", "seal_manifest"]
+__all__ = [
+    "MAIN",
+    "MAIN_DUMP",
+    "MANIFEST",
+    "PRIVATE",
+    "PRIVATE_DUMP",
+    "Held",
+    "Manifest",
+    "open_manifest",
+    "seal_manifest",
+]
 
 MANIFEST: Final = "manifest.json"
 MAIN: Final = "main.db"
 PRIVATE: Final = "private.db"
+MAIN_DUMP: Final = "main.dump"
+"""Instead of `MAIN`, of a database of PostgreSQL."""
+PRIVATE_DUMP: Final = "private.dump"
+"""Instead of `PRIVATE`."""
 _TYPE: Final = "application/vnd.iriai.backup.v1+json"
 
 
@@ -80,6 +94,19 @@ class Manifest:
     def bytes(self) -> int:
         """Of all files."""
         return sum(one.bytes for one in self.files)
+
+    @property
+    def main(self) -> str:
+        """Path of the main database; `MAIN` also where there is none."""
+        return MAIN_DUMP if self._names(MAIN_DUMP) and not self._names(MAIN) else MAIN
+
+    @property
+    def private(self) -> str | None:
+        """Path of the confidential values; None if they are not in it."""
+        return next((one for one in (PRIVATE, PRIVATE_DUMP) if self._names(one)), None)
+
+    def _names(self, path: str) -> bool:
+        return any(one.path == path for one in self.files)
 
 
 def seal_manifest(made: Manifest, key: SigningKey) -> bytes:

@@ -4,7 +4,7 @@
     checks(place, clock=clock)      all of them, in this order; the console shows the same
 
 - The order and the codes are stable; a check that cannot look has failed and says why.
-- Nothing is changed, migrated or signed, and nobody but this machine is asked.
+- Nothing is changed, migrated or signed, and nobody but this machine and its name server is asked.
 - Where the settings cannot be read nothing else can be looked at: there is one check then.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.doctor import databases, folder, machine, served, upkeep
+from broker.doctor import databases, folder, machine, names, served, upkeep
 from broker.doctor.findings import Check, FailedError, looked
 from broker.settings import Settings, settings_file
 from policies.errors import IriaiError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from broker.doctor.names import Resolve
     from broker.doctor.served import Ask
     from policies.ports import Clock
 
@@ -29,13 +30,16 @@ __all__ = ["Check", "FailedError", "checks"]
 SETTINGS = "doctor.settings"
 
 
-def checks(place: Path | Settings, *, clock: Clock, ask: Ask | None = None) -> tuple[Check, ...]:
+def checks(
+    place: Path | Settings, *, clock: Clock, ask: Ask | None = None, resolve: Resolve | None = None
+) -> tuple[Check, ...]:
     """Runs every check.
 
     Args:
         place: The broker's folder or settings file, or its settings.
         clock: What time it is.
         ask: How the port is asked; by default over TLS, as anybody would.
+        resolve: How names are resolved; by default as this machine does.
     """
     try:
         settings = place if isinstance(place, Settings) else Settings.load(place)
@@ -49,7 +53,10 @@ def checks(place: Path | Settings, *, clock: Clock, ask: Ask | None = None) -> t
                 remedy=error.remedy,
             ),
         )
-    listed = _listed(settings, clock, ask or served.asking(settings))
+    listed = (
+        *_listed(settings, clock, ask or served.asking(settings)),
+        ("doctor.name", lambda: names.resolves(settings, clock, resolve or names.system_resolve)),
+    )
     return tuple(looked(number, code, look) for number, (code, look) in enumerate(listed, 1))
 
 

@@ -62,7 +62,7 @@ def backup(settings: Settings, clock: Clock) -> str:
     if not isinstance(settings.main_database, str) and facts.last is None:
         raise FailedError(facts.problem or "no backup was made", remedy)
     if facts.last is None:
-        return "on PostgreSQL: its own backups are not seen from here"
+        return "on PostgreSQL: none was made here, and its own backups are not seen"
     if clock.now_ms() - facts.last.at_ms > BACKUP_AGE_H * _HOUR_MS:
         raise FailedError(f"the last backup is of {iso_s(facts.last.at_ms)}", remedy)
     return f"the last one is of {iso_s(facts.last.at_ms)}, with {facts.last.size} entries"
@@ -71,8 +71,8 @@ def backup(settings: Settings, clock: Clock) -> str:
 def restore(settings: Settings, clock: Clock) -> str:
     """A backup was restored on trial within `RESTORE_TEST_DAYS`."""
     tested, remedy = record(settings).tested, "iriai-broker backup verify DIR, once a month"
-    if tested is None and isinstance(settings.main_database, str):
-        return "on PostgreSQL: restore a dump on trial yourself"
+    if tested is None and record(settings).last is None and isinstance(settings.main_database, str):
+        return "on PostgreSQL: none was made here; restore its own backups on trial yourself"
     if tested is None:
         raise FailedError("no backup was ever restored on trial", remedy)
     if clock.now_ms() - tested.at_ms > RESTORE_TEST_DAYS * _DAY_MS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to the broker: out of this site, its certificate, both clocks, and what it says of this node.
+"""The way to the broker: its name, out of this site, its certificate, both clocks, what it says of this node.
 
 Each step is looked at only if the one before holds; all are bounded by `PATIENCE_S`. Proxies are not used:
 the node trusts one certificate, and a proxy that opens TLS would show another. One that is set in the
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from client.diagnosis.findings import Finding, SkippedError, failed
+from client.diagnosis.names import Names, SystemNames, named
 from client.errors import PeerUnreachableError
 from client.membership import open_member, pinned_broker
 from client.pin import certificate_of
@@ -47,6 +48,7 @@ class Way:
         entropy: Of nonces.
         transport: Of httpx, for an application in the same process: there is no way out to look at then.
         environment: Where proxies are set.
+        names: Name server and network.
     """
 
     home: Home
@@ -54,6 +56,7 @@ class Way:
     entropy: Entropy
     transport: httpx.BaseTransport | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    names: Names = field(default_factory=SystemNames)
     _blocked: str = ""
     _drift_s: float | None = None
     _answer: Mapping[str, object] = field(default_factory=dict)
@@ -62,8 +65,20 @@ class Way:
         """Whose broker is pinned."""
         return pinned_broker(self.home).url
 
+    def name(self) -> str | Finding:
+        """Whether the broker's name means an address that this machine can reach."""
+        host, port = self._place()
+        if self.transport is not None:
+            return "in this process"
+        try:
+            return named(host, port, names=self.names, clock=self.clock)
+        except PeerUnreachableError:
+            self._blocked = f"the name {host} leads nowhere here"
+            raise
+
     def out(self) -> str | Finding:
         """Whether this machine reaches the broker's port, and how long that takes."""
+        self._require_way()
         host, port = self._place()
         proxies = sorted({name for name in _PROXIES if self.environment.get(name)})
         if self.transport is not None:

@@ -107,9 +107,8 @@ def outbox(home: Home, clock: Clock, entropy: Entropy) -> str:
                 "PRAGMA synchronous FULL", str(synchronous), "report it: a power cut could lose numbers"
             )
         waiting = len(opened.pending())
-        return (
-            f"{waiting} envelopes wait for a receipt, log seen up to {opened.seen().size}, synchronous FULL"
-        )
+        seen = opened.shown.seen().size
+        return f"{waiting} envelopes wait for a receipt, log seen up to {seen}, synchronous FULL"
     finally:
         opened.close()
 
@@ -170,7 +169,10 @@ def contract(shelf: ContractShelf, clock: Clock) -> str | Finding:
     ruling = {one.contract.digest: one for one in executed if _standing(shelf, one, now_ms) == ACTIVE}
     if not ruling:
         shown = ", ".join(f"{short(one.contract.digest)} {_standing(shelf, one, now_ms)}" for one in executed)
-        return Finding(found=f"none in force: {shown}", fix="iriai-node contract status DIGEST says why")
+        return Finding(
+            found=f"none in force: {shown}",
+            fix=f"iriai-node contract status {short(executed[0].contract.digest)} says why",
+        )
     ends = {name: one.contract.term.expires for name, one in ruling.items()}
     words = ", ".join(f"{short(name)} until {at}" for name, at in ends.items())
     if any(to_ms(at) - now_ms < _SOON_MS for at in ends.values()):
