@@ -52,8 +52,8 @@ _HOW = {
 def account(view: View) -> Screen:
     """Oneself."""
     login, auth = view.signed_in, view.services.auth
-    held = auth.credentials_of(login.person.name)
-    may = not held or auth.stepped(login)
+    held = auth.holdings.of(login.person.name)
+    may = not held or auth.confirmations.stepped(login)
     panels = [_who(login)]
     if not may:
         panels.append(_step(view, held))
@@ -64,7 +64,7 @@ def account(view: View) -> Screen:
 @room.act(f"{PLACE}/confirm", name="account-confirm", roles=ALL_PEOPLE, sees=Sees.SELF)
 async def confirm(act: Act) -> Done:
     """Shows once more that it is them."""
-    await act.services.auth.step_up(
+    await act.services.auth.confirmations.step_up(
         act.login,
         ticket=act.form.get("ticket", ""),
         assertion=act.form.get("assertion", ""),
@@ -77,7 +77,7 @@ async def confirm(act: Act) -> Done:
 @room.act(f"{PLACE}/passkey", name="passkey-add", roles=ALL_PEOPLE, sees=Sees.SELF)
 async def add_passkey(act: Act) -> Done:
     """Adds a passkey."""
-    await act.services.auth.add_passkey(
+    await act.services.auth.account.add_passkey(
         act.login,
         act.form.get("ticket", ""),
         act.form.get("assertion", ""),
@@ -91,7 +91,7 @@ async def add_passkey(act: Act) -> Done:
 @room.act(f"{PLACE}/passkey/remove", name="passkey-remove", roles=ALL_PEOPLE, sees=Sees.SELF)
 async def remove_passkey(act: Act) -> Done:
     """Removes a passkey."""
-    await act.services.auth.remove_passkey(
+    await act.services.auth.account.remove_passkey(
         act.login, act.field("passkey"), request=act.request, once=act.spend
     )
     return Done(PLACE, T("The passkey is removed."))
@@ -100,7 +100,7 @@ async def remove_passkey(act: Act) -> Done:
 @room.act(f"{PLACE}/password", name="password-set", roles=ALL_PEOPLE, sees=Sees.SELF)
 async def set_password(act: Act) -> Done:
     """Sets a password."""
-    await act.services.auth.set_password(
+    await act.services.auth.account.set_password(
         act.login, act.form.get("new_password", ""), request=act.request, once=act.spend
     )
     return Done(PLACE, T("The password is set; your other sessions have ended."))
@@ -111,7 +111,7 @@ async def end_session(act: Act) -> Done:
     """Ends one session, or all others."""
     wanted = act.field("session")
     which = None if wanted == "others" else wanted
-    ended = await act.services.auth.end_sessions(act.login, which, request=act.request)
+    ended = await act.services.auth.account.end_sessions(act.login, which, request=act.request)
     if which is None:
         return Done(PLACE, T("{n} sessions have ended.", n=Count(ended)))
     if not ended:
@@ -124,7 +124,7 @@ async def end_session(act: Act) -> Done:
 @room.act(f"{PLACE}/language", name="language-set", roles=ALL_PEOPLE, sees=Sees.SELF)
 async def set_language(act: Act) -> Done:
     """Keeps the language."""
-    await act.services.auth.set_lang(act.login, act.form.get("lang") or None)
+    await act.services.auth.account.set_lang(act.login, act.form.get("lang") or None)
     return Done(PLACE, T("Your language is kept."))
 
 
@@ -145,7 +145,7 @@ def _step(view: View, held: list[Credential]) -> Panel:
     """Asks for a confirmation in person."""
     auth, forms = view.services.auth, []
     if auth.passkeys.there and any(one.kind == PASSKEY for one in held):
-        options, ticket = auth.ask_step(view.signed_in)
+        options, ticket = auth.confirmations.ask_step(view.signed_in)
         forms.append(
             Form(
                 action=f"{PLACE}/confirm",
@@ -197,7 +197,7 @@ def _passkeys(view: View, held: list[Credential], *, may: bool) -> Panel:
 
 
 def _add_passkey_form(view: View) -> Form:
-    options, ticket = view.services.auth.ask_passkey(view.signed_in)
+    options, ticket = view.services.auth.account.ask_passkey(view.signed_in)
     return Form(
         action=f"{PLACE}/passkey",
         button=T("Add a passkey"),

@@ -140,7 +140,7 @@ class Act:
                 found=ascii(self.form.get("subject", ""))[1:-1][:80],
                 remedy="it changed meanwhile: reload the page, look at it again",
             )
-        return await self.services.auth.confirm(
+        return await self.services.auth.confirmations.confirm(
             self.login,
             subject,
             assertion=self.form.get("assertion", ""),
@@ -186,7 +186,8 @@ class Act:
         mine = (idempotency.c.key_id == slot["key_id"]) & (idempotency.c.idem == once)
         known = session.scalar(select(idempotency.c.body_digest).where(mine))
         if known is None:
-            session.execute(insert(idempotency).values(**slot, body_digest=body, status=303, response=b"{}"))
+            row = {**slot, "body_digest": body, "status": 303, "response": b"{}"}
+            session.execute(insert(idempotency).values(**row, at_ms=self.services.clock.now_ms()))
         elif known != body:
             raise RequestInvalidError(
                 need="a form that is sent once",

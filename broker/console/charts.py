@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as SVG made on the server: line, step, bars, gauge, timeline. Pure functions of figures.
+"""Pictures as SVG made on the server: line, step, bars, gauge, timeline, cells. Pure functions of figures.
 
     line("loss", T("Loss per round"), [Series(T("mean"), points)], x=T("round"), y=T("loss"))
 
@@ -16,17 +16,22 @@ from typing import TYPE_CHECKING, Final
 from markupsafe import Markup, escape
 
 from broker.console.screens import Column, Drawing, Table
-from broker.console.values import Code, Digest, Name, Number, Share, T, Value
+from broker.console.values import Code, Digest, Moment, Name, Number, Share, T, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Bar", "Series", "Span", "bars", "gauge", "line", "timeline"]
+__all__ = ["Bar", "Cell", "Series", "Span", "bars", "cells", "gauge", "line", "timeline"]
 
 _W, _H = 640, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 34
 _TICKS: Final = 4
 _GAUGE: Final = 360
+_LANE: Final = 160  # where lanes begin
+_CELL: Final = 44  # the widest cell
+_NAMED: Final = 10  # how many places of an axis are named, at most
+_LEGEND: Final = 16
+_SHAPES: Final = {"good": "", "busy": "◐", "wait": "◌", "bad": "▲", "off": "■"}
 _NO_MARKUP: Final = Markup("")
 _EMPTY: Final = T("No figures yet.")
 
@@ -57,6 +62,17 @@ class Span:
     start_ms: int
     end_ms: int
     tone: str
+    label: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a lane: at which place of the axis, in which tone, and what the tone means."""
+
+    lane: Value
+    place: int
+    tone: str
+    means: T
     label: Value
 
 
@@ -153,9 +169,81 @@ def timeline(name: str, title: T, spans: Sequence[Span], *, table: Table) -> Dra
             wide = max(at(one.end_ms) - at(one.start_ms), 2.0)
             tip = Markup("<title>{}</title>").format(say(one.label))
             parts.append(_rect(at(one.start_ms), 8 + 26 * lanes[one.lane], wide, 18, f"bar {one.tone}", tip))
-        return _svg(say(title), say(table.caption), Markup("").join(parts), height=20 + 26 * len(lanes))
+        low, high = min(one.start_ms for one in spans), max(one.end_ms for one in spans)
+        under = 22 + 26 * len(lanes)
+        parts.append(_text(_LANE, under, say(Moment(low)), "cap", Code("")))
+        parts.append(_text(_W - _RIGHT, under, say(Moment(high)), "cap end", Code("")))
+        return _svg(say(title), say(table.caption), Markup("").join(parts), height=under + 10)
 
     return Drawing(name=name, title=title, svg=draw, table=table)
+
+
+def cells(
+    name: str, title: T, given: Sequence[Cell], *, places: Sequence[int], x: T, table: Table
+) -> Drawing:
+    """Lanes of equally wide cells over named places, with a legend of their tones.
+
+    Args:
+        name: Key of the picture.
+        title: What it shows.
+        given: The cells.
+        places: The number under each place of the axis, from left to right.
+        x: What these numbers are.
+        table: The same in words.
+    """
+    lanes: dict[Value, int] = {}
+    meanings: dict[str, dict[T, None]] = {}
+    for one in given:
+        lanes.setdefault(one.lane, len(lanes))
+        meanings.setdefault(one.tone, {})[one.means] = None
+
+    def draw(say: Callable[[Value], str]) -> Markup:
+        if not given:
+            return _svg(say(title), say(_EMPTY), Markup(""), height=40)
+        wide = min((_W - _LANE - _RIGHT) / len(places), _CELL)
+        parts = [
+            _text(_LANE - 8, 22 + 26 * row, say(lane)[:22], "cap end", lane) for lane, row in lanes.items()
+        ]
+        parts += [
+            _cell(_LANE + one.place * wide, 8 + 26 * lanes[one.lane], wide, one, say(one.label))
+            for one in given
+        ]
+        under = 22 + 26 * len(lanes)
+        parts += [_text(_LANE - 8, under, say(x), "cap end"), *_numbers(places, wide, under)]
+        legend, height = _legend(meanings, say, under + 14)
+        return _svg(say(title), say(table.caption), Markup("").join([*parts, legend]), height=height)
+
+    return Drawing(name=name, title=title, svg=draw, table=table)
+
+
+def _cell(x: float, y: float, wide: float, one: Cell, label: str) -> Markup:
+    tip = Markup("<title>{}</title>").format(label)
+    made = _rect(x, y, wide - 1.5, 18, f"bar {one.tone}", tip)
+    shape = _SHAPES[one.tone]
+    return made + (
+        _text(x + wide / 2, y + 13, shape, "sign mid") if shape and wide >= _LEGEND else _NO_MARKUP
+    )
+
+
+def _numbers(places: Sequence[int], wide: float, y: float) -> list[Markup]:
+    """The numbers under an axis: the first, the last, and some between that do not touch."""
+    last, step = len(places) - 1, max(1, -(-len(places) // _NAMED))
+    named = {one for one in range(0, last, step) if last - one >= step} | {last}
+    return [_text(_LANE + (one + 0.5) * wide, y, str(places[one]), "cap mid") for one in sorted(named)]
+
+
+def _legend(
+    meanings: Mapping[str, Mapping[T, None]], say: Callable[[Value], str], top: float
+) -> tuple[Markup, float]:
+    """What the tones mean, each on a line of its own, and how high the picture becomes."""
+    parts = []
+    for tone, means in meanings.items():
+        parts.append(_rect(_LANE, top, _LEGEND, 12, f"bar {tone}"))
+        if _SHAPES[tone]:
+            parts.append(_text(_LANE + _LEGEND / 2, top + 10, _SHAPES[tone], "sign mid"))
+        parts.append(_text(_LANE + _LEGEND + 8, top + 10, " / ".join(say(one) for one in means), "cap"))
+        top += 20
+    return Markup("").join(parts), top + 4
 
 
 def _table(name: str, title: T, columns: Sequence[Column], rows: Sequence[Mapping[str, Value]]) -> Table:

@@ -19,9 +19,11 @@ from urllib.parse import unquote, urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
+from broker.auth.devices import DEVICE
 from broker.auth.sessions import COOKIE
 from broker.console.headers import PAGE_HEADERS
 from broker.console.pages import answer
+from policies.limits import DEVICE_DAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Door", "home_of"]
 
+_DEVICE_S: Final = DEVICE_DAYS * 86_400
 _WAYS: Final = frozenset({"none", "same-origin"})  # a browser that says neither is shown a button
 _ODD: Final = frozenset({"", ".", ".."})  # parts of a path that browsers take away
 
@@ -76,11 +79,22 @@ class Door:
     async def let_in(self, opened: Opened, *, to: str = "") -> Response:
         """Sets the cookie and leads to a page of ours."""
         if self.login is not None:
-            await self.services.auth.log_out(self.login)
+            await self.services.auth.account.log_out(self.login)
         target = self.safe_path(to) or home_of(opened.login)
         response = RedirectResponse(target, 303, headers=dict(PAGE_HEADERS))
-        set_login(response, opened)
+        self.set_login(response, opened)
         return response
+
+    def set_login(self, response: Response, opened: Opened) -> None:
+        """Gives the browser its session, until it is closed; the broker ends it before, if it has to.
+
+        The browser is known from now on (`broker.auth.devices`).
+        """
+        known = self.services.auth.devices.cookie(opened.login.person.name, self.cookies.get(DEVICE, ""))
+        response.set_cookie(COOKIE, opened.token, path="/", secure=True, httponly=True, samesite="strict")
+        response.set_cookie(
+            DEVICE, known, max_age=_DEVICE_S, path="/", secure=True, httponly=True, samesite="strict"
+        )
 
     def safe_path(self, to: str) -> str:
         """The path of a screen of ours; empty for anything else, however a browser would write it."""
@@ -89,11 +103,6 @@ class Door:
         path = unquote(urlsplit(to).path)
         plain = path.isascii() and path.isprintable() and not _ODD & set(path.split("/")[1:])
         return to if plain and "\\" not in path and self.leads(path) else ""
-
-
-def set_login(response: Response, opened: Opened) -> None:
-    """Gives the browser its session, until it is closed; the broker ends it before, if it has to."""
-    response.set_cookie(COOKIE, opened.token, path="/", secure=True, httponly=True, samesite="strict")
 
 
 def home_of(login: Login) -> str:

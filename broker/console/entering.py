@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
+from broker.auth.devices import DEVICE
 from broker.auth.errors import AuthError
 from broker.auth.oidc import CALLBACK
-from broker.console.doors import Door, home_of, set_login
+from broker.console.doors import Door, home_of
 from broker.console.headers import PAGE_HEADERS
 from broker.console.screens import ALL_PEOPLE, Ceremony, Done, Field, Form, Panel, Room, Screen, Sees
 from broker.console.values import Code, Link, Name, T
@@ -53,7 +54,11 @@ async def login(door: Door) -> Response:
             )
         else:
             opened = await auth.log_in(
-                form.get("username", ""), form.get("password", ""), address=door.address, agent=door.agent
+                form.get("username", ""),
+                form.get("password", ""),
+                address=door.address,
+                agent=door.agent,
+                device=door.cookies.get(DEVICE, ""),
             )
     except AuthError as error:
         return _login_page(door, error)
@@ -102,7 +107,7 @@ async def back(door: Door) -> Response:
     told = T("You are signed in. {link}", link=Link(T("Go on"), home))
     response = door.page(Screen(panels=(Panel(name="in", title=T("Signed in"), prose=(told,)),)))
     response.headers["Refresh"] = f"0; url={home}"
-    set_login(response, opened)
+    door.set_login(response, opened)
     response.delete_cookie(STATE, path="/", secure=True, httponly=True, samesite="lax")
     return response
 
@@ -110,7 +115,7 @@ async def back(door: Door) -> Response:
 @room.act("/console/logout", name="logout", roles=ALL_PEOPLE, sees=Sees.SELF)
 async def logout(act: Act) -> Done:
     """Ends this login."""
-    await act.services.auth.log_out(act.login)
+    await act.services.auth.account.log_out(act.login)
     return Done("/console/login", T("You are signed out."))
 
 
@@ -178,7 +183,7 @@ def _password_panel(door: Door, to: str) -> Panel:
 def _help_panel(*, passkeys: bool) -> Panel:
     first = T(
         "Operators get a link of their own with their key file: {command}",
-        command=Code("iriai-broker operator reset-login NAME --key FILE"),
+        command=Code("iriai-broker operator reset-login NAME --dir DIR --key FILE"),
     )
     second = T("Everybody else asks an operator for one.")
     third = T("Passkeys need an address with a name; this console has a number. Use a password here.")
@@ -190,7 +195,15 @@ def _help_panel(*, passkeys: bool) -> Panel:
 
 
 def _enter_screen(door: Door, *, asks: bool) -> Screen:
-    fields = [Field(name="code", label=T("The code that the other operator has"))] if asks else []
+    code = Field(
+        name="code",
+        label=T("The code, second half of this link"),
+        help=T(
+            "Two operators asked for this way in: the first was told a code, the second this link. "
+            "Where one command printed both, the code stands beside the link."
+        ),
+    )
+    fields = [code] if asks else []
     form = Form(action=f"/console/enter/{door.path['secret']}", button=T("Use this link now"), fields=fields)
     why = T("This link lets one person in, once, within {hours} hours.", hours=Code(str(LINK_TTL_H)))
     prose = [why, T("A wrong code ends the link.")] if asks else [why]

@@ -3,16 +3,22 @@
 
 A screen (GET), in this order:
 
-1. The login behind the cookie, if there is one; it ends by itself after 30 idle minutes or 12 hours.
+1. The login behind the cookie, if there is one; it ends by itself after 30 idle minutes or 12 hours. Its
+   person pays for the request (`broker.admission`); who asks too often gets a page that costs nothing.
 2. The role fits the route. Nobody signed in: to the login page, which keeps the way back. Another role:
    ``console.role``, and the log says that it was asked for.
-3. One read of the database, the screen's own function, the answer (`broker.console.pages`).
+3. One read of the database, the screen's own function, the answer (`broker.console.pages`). What has to wait
+   for something else, a bundle for its witnesses, does so when that read has ended.
 4. Confidential reads are logged, once per login and object, and decisions about views that are news.
 
 An act (POST): `broker.console.acting` says what is checked; then the act, then 303 to where it leads. What it
 has to say is kept in memory for the login and shown once.
 
-Refusals are pages with the same facts as the API's problem documents. Paths below ours that do not exist are
+The port's own address (``/``) leads a browser to the console, whose login decides further; whoever does not
+ask for a page gets what every path that does not exist gives.
+
+Refusals are pages with the same facts as the API's problem documents; where no connection to the database is
+free, the page of `broker.console.busy`. Paths below ours that do not exist are
 too. Nothing of an unexpected exception is shown; its traceback goes to the process's log.
 """
 
@@ -24,12 +30,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request  # noqa: TC002  part of a signature that Starlette reads
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, compile_path
 from starlette.routing import Route as WebRoute
 
 from broker.console.acting import Act
+from broker.console.busy import busy
 from broker.console.compressing import compressed
 from broker.console.doors import Door
 from broker.console.errors import CrossSiteError, LoginNeededError
@@ -41,7 +49,8 @@ from broker.console.pages import ERROR_ROUTE, answer, refusal
 from broker.console.rooms import all_routes
 from broker.console.statics import static
 from broker.console.visits import LANG_COOKIE, Visit
-from broker.errors import NotFoundError
+from broker.errors import NotFoundError, RequestRateError
+from broker.store import StoreBusyError
 from policies.errors import IriaiError
 
 if TYPE_CHECKING:
@@ -55,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = ["routes"]
 
 _FLASHES: Final = 1_000
+_ANY_METHOD: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +79,8 @@ class InternalError(IriaiError):
 def routes() -> list[BaseRoute]:
     """Every route of the console for the application; services are taken from ``app.state``."""
     made: list[BaseRoute] = [
-        WebRoute("/console/static/{hash}/{name:path}", static, methods=["GET"], name="console-static")
+        WebRoute("/", _root, methods=list(_ANY_METHOD), name="console-root"),
+        WebRoute("/console/static/{hash}/{name:path}", static, methods=["GET"], name="console-static"),
     ]
     for route in all_routes():
         serve, methods = _KINDS[route.kind]
@@ -79,6 +90,17 @@ def routes() -> list[BaseRoute]:
         for place in ("/console/{rest:path}", "/audit/{rest:path}")
     )
     return made
+
+
+async def _root(request: Request) -> Response:
+    """To the console, for whoever wants to see a page; for everybody else there is nothing here.
+
+    Raises:
+        HTTPException: 404, answered as any other path that does not exist.
+    """
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return _redirect("/console")
+    raise HTTPException(404)
 
 
 def _web(route: Route, serve: _Serve) -> Callable[[Request], Awaitable[Response]]:
@@ -101,7 +123,8 @@ async def _file(visit: Visit) -> Response:
     await visit.check_role()
     with visit.services.store.read() as session:
         view = visit.view(session)
-        response: Response = await visit.route.endpoint(view)
+        given: Response | Awaitable[Response] = visit.route.endpoint(view)
+    response = given if isinstance(given, Response) else await given  # no read is held meanwhile
     await visit.note_reads(view)
     response.headers.update(PAGE_HEADERS)
     return response
@@ -192,9 +215,15 @@ def _forms() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 async def _guarded(request: Request, route: Route, serve: _Serve) -> Response:
     """Runs a route; what it refuses becomes a page."""
-    visit = Visit(request, route)
     try:
+        visit = Visit(request, route)
+    except StoreBusyError as error:
+        return busy(request.scope, error, request.app.state.services.clock.now_ms())
+    try:
+        visit.pay()
         response = await serve(visit)
+    except (RequestRateError, StoreBusyError) as error:
+        return busy(request.scope, error, visit.services.clock.now_ms())
     except LoginNeededError as error:
         response = _to_login(visit, error)
     except IriaiError as error:

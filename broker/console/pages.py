@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ERROR_ROUTE", "Place", "Shell", "answer", "panel_html", "refusal"]
 
+_AWAY: Final = 503
+_RETRY_AFTER_S: Final = 1  # where the error does not say itself
 ERROR_ROUTE: Final = Route(
     kind="screen",
     path="",
@@ -139,6 +141,14 @@ def panel_html(panel: Panel, lang: str, now_ms: int, place: Place) -> Markup:
 
 def refusal(shell: Shell, error: IriaiError) -> Response:
     """A page, or JSON, that says what was refused, why, and what to do."""
+    response = _refusal(shell, error)
+    retry_after_s = getattr(error, "retry_after_s", _RETRY_AFTER_S if error.http_status == _AWAY else None)
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(retry_after_s)
+    return response
+
+
+def _refusal(shell: Shell, error: IriaiError) -> Response:
     panel = Panel(name="refusal", title=T("Why, and what to do"), error=error)
     screen = Screen(panels=(panel,), status=error.http_status)
     if shell.query.get("format") == "json":

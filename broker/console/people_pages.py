@@ -50,7 +50,7 @@ _OPERATOR: Final = frozenset({"operator"})
     title=T("People"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker operator list",
+    command="iriai-broker operator list --dir DIR --key FILE",
     nav=True,
 )
 def people(view: View) -> Screen:
@@ -142,7 +142,7 @@ def _check_stepped(act: Act) -> None:
     Raises:
         StepUpError: It is too long ago.
     """
-    if not act.services.auth.stepped(act.login):
+    if not act.services.auth.confirmations.stepped(act.login):
         raise StepUpError(
             need=f"a passkey (a password of who has none) of the last {STEP_UP_MIN} minutes",
             found="another login, or an older one",
@@ -182,7 +182,10 @@ def _table(found: list[dict[str, Json]]) -> Table:
             Column("provider", T("Provider")),
         ),
         rows=[_row(one) for one in found],
-        empty=T("Nobody. An operator adds people: {command}", command=Code("iriai-broker operator add")),
+        empty=T(
+            "Nobody. An operator adds people: {command}",
+            command=Code("iriai-broker operator add NAME --role ROLE --dir DIR --key FILE"),
+        ),
     )
 
 
@@ -193,8 +196,8 @@ def _row(one: Mapping[str, Any]) -> dict[str, Value]:
         "organisation": Code(one["org"]) if one["org"] else Nothing(),
         "state": State(one["state"]),
         "passkeys": Count(one["passkeys"]),
-        "password": T("yes") if one["password"] else T("no"),
-        "provider": T("yes") if one["provider"] else T("no"),
+        "password": T("yes") if one["password"] else Nothing(),
+        "provider": T("yes") if one["provider"] else Nothing(),
     }
 
 
@@ -229,7 +232,7 @@ def _reset_panel(names: list[tuple[str, Value]]) -> Panel:
         T("The link works once, within {hours} hours.", hours=Count(LINK_TTL_H)),
         T("Except for auditors without a key it takes two: the first gets a code, the second the link."),
     )
-    field = Field(name="name", label=T("Who"), kind="select", choices=names)
+    field = Field(name="name", label=T("Whom"), kind="select", choices=names)
     form = Form(
         action=f"{PLACE}/reset", button=T("Make a new way in"), fields=(field,), effect=effect, danger=True
     )
@@ -238,6 +241,6 @@ def _reset_panel(names: list[tuple[str, Value]]) -> Panel:
 
 def _disable_panel(names: list[tuple[str, Value]]) -> Panel:
     effect = (T("Their sessions end at once, and their key file is worth nothing any more, for ever."),)
-    field = Field(name="name", label=T("Who"), kind="select", choices=names)
+    field = Field(name="name", label=T("Whom"), kind="select", choices=names)
     form = Form(action=f"{PLACE}/disable", button=T("Disable"), fields=(field,), effect=effect, danger=True)
     return Panel(name="disable", title=T("Stop somebody"), forms=(form,))

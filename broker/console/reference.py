@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from broker.console.screens import ALL_PEOPLE, Column, Fact, Field, Form, Panel, Room, Screen, Sees, Table
-from broker.console.values import Code, Count, Foreign, Link, Nothing, T, Value
+from broker.console.values import Code, Count, Folded, Foreign, Link, Nothing, T, Value
 from policies.encoding import canonical
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ def api(view: View) -> Screen:
     facts = (Fact("operations", T("Operations"), Count(len(rows))),)
     return Screen(
         panels=(
+            Panel(name="search", title=T("Look for"), forms=(search,)),
             Panel(
                 name="operations",
                 title=T("Operations"),
                 prose=prose,
                 facts=facts,
                 table=table,
-                forms=(search,),
             ),
         )
     )
@@ -95,11 +95,18 @@ def _row(one: Mapping[str, str]) -> dict[str, Value]:
         "what": Foreign(one["summary"]),
         "takes": Code(one["takes"]) if one["takes"] else Nothing(),
         "gives": Code(one["gives"]) if one["gives"] else Nothing(),
-        "refusals": Code(one["refusals"]) if one["refusals"] else Nothing(),
+        "refusals": _refusals(one["refusals"]),
     }
 
 
+def _refusals(text: str) -> Value:
+    """The codes, folded: a list of them would be higher than all else of its row."""
+    if not text:
+        return Nothing()
+    return Folded(T("{n} codes", n=Count(text.count(",") + 1)), (Code(text),))
+
+
 @room.file("/openapi.json", name="openapi", roles=ALL_PEOPLE, sees=Sees.OPEN)
-async def openapi(view: View) -> Response:
+def openapi(view: View) -> Response:
     """The OpenAPI document, as it is checked in."""
     return Response(canonical(view.services.reference.document()), media_type="application/json")

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,6 +29,7 @@ from broker.console.values import (
     Count,
     Digest,
     Duration,
+    Folded,
     Foreign,
     Hidden,
     Link,
@@ -54,6 +57,12 @@ _HERE: Final = Path(__file__).parent
 STATIC: Final = _HERE / "static"
 _SHORT: Final = 12
 _NUMBERS: Final = (Count, Number, Share, Bytes, Duration)
+_WHOLE: Final = 24
+"""A word up to this wide is never broken; a longer one may be, so that the layout stays whole."""
+_WORDY, _WORDIER = 40, 72  # how wide a text is that needs room in a table
+_PLACES: Final = re.compile(r"(?<=[/,])(?=[^\s/,])|(?<=\.)(?=[A-Za-z])")
+"""Where a long code may be broken: ``contribution.|accepted``, ``/api/|v1/|runs``."""
+_PIECES: Final = re.compile(r"[\s/,.-]+")
 
 
 @functools.cache
@@ -75,6 +84,7 @@ def environment() -> Environment:
         exactly=Moment,
         nothing=Nothing(),
         is_number=lambda value: isinstance(value, _NUMBERS),
+        room_for=_room_for,
         is_block=lambda value: isinstance(value, Block),
         is_foreign=lambda value: isinstance(value, (Name, Code, Digest, Foreign)),
         subject_digest=lambda subject: Digest(digest(subject)),
@@ -126,13 +136,15 @@ class Said:
             case Name(text):
                 return _foreign(text)
             case Code(text):
-                return Markup('<code translate="no">{}</code>').format(text)
+                return Markup('<code translate="no"{}>{}</code>').format(_long(text), _breakable(text))
             case Block(text):
-                return Markup('<pre translate="no" tabindex="0">{}</pre>').format(text)
+                return Markup('<pre translate="no" tabindex="0">{}</pre>').format(_worded(text))
             case Digest(text):
                 return _digest(text)
             case Foreign(text, lang):
-                return Markup('<bdi lang="{}" class="foreign">{}</bdi>').format(lang, text)
+                return Markup('<bdi lang="{}" class="foreign{}">{}</bdi>').format(
+                    lang, " long" if _breaks(text) else "", text
+                )
             case Count(number):
                 return escape(say.number(number))
             case Number(text):
@@ -148,13 +160,16 @@ class Said:
                     say.machine(ms), say.moment(ms), say.away(ms, self.now_ms)
                 )
             case Moment(ms):
-                return Markup('<time datetime="{}" translate="no">{}</time>').format(
-                    say.machine(ms), say.moment(ms)
+                return Markup('<time class="exact" datetime="{}" translate="no">{}</time>').format(
+                    say.machine(ms), say.moment(ms).replace(" UTC", "\N{NO-BREAK SPACE}UTC")
                 )
             case State(word):
                 return self._state(word)
             case Link(inner, href):
                 return Markup('<a href="{}">{}</a>').format(href, self.shown(inner))
+            case Folded(label, within):
+                parts = Markup(" ").join(self.shown(one) for one in within)
+                return Markup("<details><summary>{}</summary>{}</details>").format(self.shown(label), parts)
             case Nothing(why):
                 return self._absent(why if why is not None else T("none"))
             case Hidden(clause):
@@ -173,16 +188,63 @@ class Said:
         sign = sign_of(word)
         if sign is None:
             return Markup('<code translate="no">{}</code>').format(word)
+        said = self.shown(sign.text)
         return Markup(
-            '<span class="state {}"><span class="shape" aria-hidden="true">{}</span> {}</span>'
-        ).format(sign.tone, sign.shape, self.shown(sign.text))
+            '<span class="state {}{}"><span class="shape" aria-hidden="true">{}</span>&nbsp;{}</span>'
+        ).format(sign.tone, " long" if _wide(said) > _WHOLE else "", sign.shape, said)
 
     def _absent(self, why: T | Name) -> Markup:
         return Markup('<span class="absent">{}</span>').format(self.shown(why))
 
 
 def _foreign(text: str) -> Markup:
-    return Markup('<bdi class="name" translate="no">{}</bdi>').format(text)
+    return Markup('<bdi class="name{}" translate="no">{}</bdi>').format(
+        " long" if _breaks(text) else "", text
+    )
+
+
+def _wide(text: str) -> int:
+    """How wide a text is, in Latin letters."""
+    if text.isascii():
+        return len(text)
+    return sum(1 + (unicodedata.east_asian_width(one) in "WF") for one in text)
+
+
+def _breaks(text: str) -> bool:
+    """Whether a word of the text is so long that it has to be broken somewhere."""
+    return len(text) > _WHOLE and any(_wide(one) > _WHOLE for one in _PIECES.split(text))
+
+
+def _long(text: str) -> Markup:
+    return Markup(' class="long"') if _breaks(text) else Markup("")
+
+
+def _breakable(text: str) -> Markup:
+    """A code that a line may end in, at a sign where a reader would end it."""
+    if len(text) <= _WHOLE - 4 or " " in text:
+        return _worded(text)
+    return Markup("<wbr>").join(_PLACES.split(text))
+
+
+def _worded(text: str) -> Markup:
+    """A command whose options are never broken after their hyphens."""
+    if " -" not in text:
+        return escape(text)
+    words = re.split(r"(\s-\S+)", text)
+    return Markup("").join(
+        Markup('{}<span class="word">{}</span>').format(one[0], one[1:]) if number % 2 else one
+        for number, one in enumerate(words)
+    )
+
+
+def _room_for(value: Value, shown: Markup) -> str:
+    """The class of a cell: how much room its text needs."""
+    if isinstance(value, _NUMBERS):
+        return "num"
+    if isinstance(value, Folded):
+        return ""
+    wide = _wide(shown.striptags())
+    return "wordier" if wide > _WORDIER else "wordy" if wide > _WORDY else ""
 
 
 def _digest(text: str) -> Markup:

@@ -4,7 +4,7 @@
     room = Room("members")
 
     @room.screen("/console/members", name="members", title=T("Members and nodes"), roles=OPERATORS,
-                 sees=Sees.EVERYTHING, command="iriai-broker members")
+                 sees=Sees.EVERYTHING, command="iriai-broker org list")
     def members(view: View) -> Screen:
         return Screen(panels=(Panel("list", T("Who is in"), table=Table(...)),))
 
@@ -123,6 +123,7 @@ class Table:
         empty: What would be here, why it is not, and the next step.
         more: Query of the next page (``after=…``), if there are more rows.
         total: Rows in all, where that is cheap to know.
+        folded: Rows of the page, where equal ones stand in one; JSON and CSV have each of `rows`.
     """
 
     name: str
@@ -132,6 +133,12 @@ class Table:
     empty: T
     more: Mapping[str, str] | None = None
     total: int | None = None
+    folded: Sequence[Mapping[str, Value]] | None = None
+
+    @property
+    def shown(self) -> Sequence[Mapping[str, Value]]:
+        """The rows of the page."""
+        return self.rows if self.folded is None else self.folded
 
     def sorted_by(self, query: Mapping[str, str]) -> Table:
         """The same rows in the order that ``?sort=NAME`` (and ``&desc=1``) asks for."""
@@ -337,7 +344,10 @@ class Room:
     def file(
         self, path: str, *, name: str, roles: frozenset[str], sees: Sees, area: Area = Area.CONSOLE
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Registers a download: ``async (view) -> starlette Response``."""
+        """Registers a download: ``(view) -> starlette Response``, or what gives one when it is awaited.
+
+        What has to be awaited is so after the view's read has ended, and does without it.
+        """
 
         def keep(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             self._keep("file", path, name, roles, sees, T("File"), area, endpoint)

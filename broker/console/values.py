@@ -30,6 +30,7 @@ __all__ = [
     "Count",
     "Digest",
     "Duration",
+    "Folded",
     "Foreign",
     "Hidden",
     "Link",
@@ -171,6 +172,14 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Folded:
+    """Values behind a short label, which opens: ``Folded(T("{n} codes", n=Count(12)), (Code("…"),))``."""
+
+    label: Value
+    inner: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Nothing:
     """There is none; ``why`` may say why, or be the sign that stands in its place."""
 
@@ -200,6 +209,7 @@ Value: TypeAlias = (
     | Moment
     | State
     | Link
+    | Folded
     | Nothing
     | Hidden
 )
@@ -224,6 +234,8 @@ def plain(value: Value) -> Json:  # noqa: C901, PLR0911  one line per kind
             return value.word
         case Link():
             return plain(value.value)
+        case Folded():
+            return ", ".join(str(plain(one)) for one in value.inner)
         case Nothing():
             return None
         case Hidden():

@@ -64,6 +64,15 @@ class Visit:
         """Where the request came from, for counting failed logins."""
         return self.request.client.host if self.request.client else ""
 
+    def pay(self) -> None:
+        """Lets the person behind the login pay for the request, instead of their address.
+
+        Raises:
+            RequestRateError: They have used up their allowance.
+        """
+        if self.login is not None:
+            self.services.admission.proved(self.request.scope, f"person {self.login.person.name}")
+
     def shell(self, said: Done | None = None) -> Shell:
         """What stands around the screen."""
         role = self.login.person.role if self.login else ANYONE
@@ -83,7 +92,7 @@ class Visit:
         )
 
     def _counts(self) -> int | None:
-        return None if self.login is None else self.services.auth.password_counts(self.login)
+        return None if self.login is None else self.services.auth.confirmations.password_counts(self.login)
 
     async def check_role(self) -> None:
         """Step 2: the role fits the route.

@@ -70,7 +70,7 @@ _TONES: Final = {"refused": "bad", "declared": "bad", "revoked": "off", "release
     roles=READERS,
     sees=Sees.EVERYTHING,
     area=Area.AUDIT,
-    command="iriai-broker log entries",
+    command="iriai-broker log entries --dir DIR --key FILE",
     nav=True,
 )
 def entries(view: View) -> Screen:
@@ -253,7 +253,9 @@ def _open(view: View, index: int, written: Entry) -> tuple[Form, ...]:
     fields = sorted({name for name in written.sd for one in grants if one.opens(index, name)})
     if not fields:
         return ()
-    opened = T("Opens {n} fields of this entry; the log says that you read them.", n=Count(len(fields)))
+    opened = T(
+        "Opens of this entry: {fields}. The log says that you read it.", fields=Code(", ".join(fields))
+    )
     return (Form(action=f"/audit/log/{index}/open", button=T("Show what my grant opens"), effect=(opened,)),)
 
 

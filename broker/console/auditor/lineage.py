@@ -54,7 +54,7 @@ def lineage(view: View) -> Screen:
         empty=T(
             "No model was released yet: lineage begins with the first release. "
             "A contributor votes by {command}.",
-            command=Code("iriai-node release approve"),
+            command=Code("iriai-node release approve CANDIDATE"),
         ),
         more=None if released.next is None else {"after": str(released.next)},
     )
@@ -80,11 +80,7 @@ def _behind(view: View, text: str) -> list[Panel]:
     entry = _entry(view, text)
     run, model = entry.run, entry.pub["model"]
     aggregates = _of_run(view, run, EntryType.AGGREGATE_RELEASED, before=int(text))
-    votes = [
-        (index, one)
-        for index, one in _of_run(view, run, EntryType.VOTE_CAST, before=int(text))
-        if one.pub.get("candidate") == model
-    ]
+    votes = _votes(view, run, str(model), before=int(text))
     opened = _of_run(view, run, EntryType.RUN_OPENED, before=int(text))
     start = opened[0] if opened else None
     facts = (
@@ -93,12 +89,14 @@ def _behind(view: View, text: str) -> list[Panel]:
         Fact("recipe", T("Recipe"), Nothing() if start is None else Digest(str(start[1].pub["recipe"]))),
         Fact("statement", T("Privacy statement"), _digest(entry.pub.get("statement"))),
         Fact("opened", T("Run opened"), Nothing() if start is None else _place(start[0])),
-        Fact("votes", T("Votes"), Count(len(votes))),
+        Fact("votes", T("Votes"), _counted(votes)),
     )
     return [
         Panel(name="model", title=T("This model"), facts=facts),
         Panel(
-            name="votes", title=T("Votes before its release"), table=_told(view, "votes", T("Votes"), votes)
+            name="votes",
+            title=T("Votes before its release"),
+            table=_told(view, "votes", T("Votes"), votes[:_STEPS]),
         ),
         Panel(name="aggregates", title=T("The sums behind it"), table=_sums(aggregates)),
     ]
@@ -118,14 +116,31 @@ def _entry(view: View, text: str) -> Entry:
     return check_entry(row.body)
 
 
-def _of_run(view: View, run: str | None, kind: EntryType, *, before: int) -> list[tuple[int, Entry]]:
+def _of_run(
+    view: View, run: str | None, kind: EntryType, *, before: int, limit: int | None = _STEPS
+) -> list[tuple[int, Entry]]:
     rows = view.session.execute(
         select(log_entry.c.idx, log_entry.c.body)
         .where(log_entry.c.run == run, log_entry.c.type == kind.value, log_entry.c.idx < before)
         .order_by(log_entry.c.idx.desc())
-        .limit(_STEPS)
+        .limit(limit)
     ).all()
     return [(row.idx, check_entry(row.body)) for row in rows]
+
+
+def _votes(view: View, run: str | None, model: str, *, before: int) -> list[tuple[int, Entry]]:
+    """Every vote about a model before its release, newest first; a party that spoke often hides nobody."""
+    found = _of_run(view, run, EntryType.VOTE_CAST, before=before, limit=None)
+    return [(index, one) for index, one in found if one.pub["subject"] == model]
+
+
+def _counted(votes: Sequence[tuple[int, Entry]]) -> Value:
+    """The last word of each who voted, newest first in `votes`."""
+    last: dict[str, object] = {}
+    for _, one in votes:
+        last.setdefault(one.actor, one.pub["vote"])
+    for_it = sum(word == "approve" for word in last.values())
+    return T("{n}: {k} for it, {m} against", n=Count(len(last)), k=Count(for_it), m=Count(len(last) - for_it))
 
 
 def _told(view: View, name: str, caption: T, found: Sequence[tuple[int, Entry]]) -> Table:

@@ -13,7 +13,7 @@ from broker.console.auditor.entries import COLUMNS
 from broker.console.auditor.reading import entry_row
 from broker.console.errors import FormError
 from broker.console.screens import READERS, Area, Column, Fact, Field, Form, Panel, Room, Screen, Sees, Table
-from broker.console.values import Block, Code, Count, Digest, Link, Name, T, Value
+from broker.console.values import Block, Code, Count, Digest, Link, Name, Nothing, T, Value
 from broker.log import Head
 from broker.membership.directory import Operator
 from broker.store.tables import log_entry
@@ -22,7 +22,12 @@ from policies.log.entries import check_entry
 from policies.verify.sampling import SAMPLE, rank
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from broker.auth.service import Login
     from broker.console.viewing import View
+    from broker.membership.directory import Auditor, Member
+    from broker.services import Services
 
 __all__ = ["room"]
 
@@ -87,7 +92,7 @@ def sample(view: View) -> Screen:
     facts = (
         Fact("root", T("Drawn from the root"), Digest(head.root.hex())),
         Fact("size", T("Of the log with entries"), Count(head.size)),
-        Fact("seed", T("Seed"), Code(seed or "(none)")),
+        Fact("seed", T("Seed"), Code(seed) if seed else Nothing()),
     )
     prose = (
         T(
@@ -119,7 +124,7 @@ def _asked(view: View) -> tuple[int, str]:
         raise FormError(
             need=f"1 to {_MOST} entries, and a seed of at most {_SEED_CHARS} characters",
             found=ascii(text)[:40],
-            remedy="correct the form; iriai-verify sample draws more",
+            remedy="correct the form; the sample command of iriai-verify draws more",
         )
     return number, seed
 
@@ -131,7 +136,7 @@ def _asked(view: View) -> tuple[int, str]:
     roles=READERS,
     sees=Sees.EVERYTHING,
     area=Area.AUDIT,
-    command="iriai-broker audit bundle --out bundle.zip",
+    command="iriai-broker audit bundle --out bundle.zip --dir DIR --key FILE",
     nav=True,
 )
 def bundle(view: View) -> Screen:
@@ -186,8 +191,8 @@ def _refused(view: View) -> Panel:
                 key=Code("iriai-verify key auditor.key"),
             ),
             Block(
-                f"iriai-broker auditor add {name} --auditor-key ed25519:…\n"
-                f"iriai-broker audit grant {name} --fields '*'"
+                f"iriai-broker auditor add {name} --auditor-key ed25519:… --dir DIR --key FILE\n"
+                f"iriai-broker audit grant {name} --fields '*' --dir DIR --key FILE"
             ),
             T("The first one enrols your key, the second one opens every confidential field. Then reload."),
         ),
@@ -202,10 +207,15 @@ def _opens(view: View) -> Value:
 
 
 @room.file("/audit/bundle.zip", name="bundle-file", roles=READERS, sees=Sees.OWN, area=Area.AUDIT)
-async def bundle_file(view: View) -> Response:
+def bundle_file(view: View) -> Awaitable[Response]:
     """The bundle itself; the log says that it was taken, and what it opened."""
-    services, caller, login = view.services, view.caller, view.signed_in
-    request = digest_of(["bundle", login.id, str(view.now_ms)])
+    return _taken(view.services, view.caller, view.signed_in, view.now_ms)
+
+
+async def _taken(
+    services: Services, caller: Member | Operator | Auditor, login: Login, now_ms: int
+) -> Response:
+    request = digest_of(["bundle", login.id, str(now_ms)])
     if isinstance(caller, Operator):
         order = operators_order(services, caller, signed=False, request=request)
     else:
@@ -219,7 +229,7 @@ async def bundle_file(view: View) -> Response:
 
 
 @room.file("/audit/policy.txt", name="policy-file", roles=READERS, sees=Sees.EVERYTHING, area=Area.AUDIT)
-async def policy_file(view: View) -> Response:
+def policy_file(view: View) -> Response:
     """The policy file as this broker sees itself."""
     headers = {"Content-Disposition": 'attachment; filename="policy.txt"'}
     return Response(view.services.policy, media_type="text/plain; charset=utf-8", headers=headers)

@@ -30,8 +30,14 @@ def kept_back() -> Value:
     return Nothing(T("only with a grant for every confidential field"))
 
 
-def no_rehearsal() -> T:
-    """What is shown where no check was made yet."""
+def no_rehearsal(*, here: bool = False) -> T:
+    """What is shown where no check was made yet; ``here``: where one is begun."""
+    if here:
+        return T(
+            "No check of the whole log was made here yet. "
+            "Start one below, or take the bundle and run {command}.",
+            command=Code("iriai-verify"),
+        )
     return T(
         "No check of the whole log was made here yet. "
         "Start one on {verdict}, or take the bundle and run {command}.",

@@ -90,19 +90,28 @@ def _head(view: View) -> Panel:
     head = writer.head()
     frozen = writer.frozen
     facts = [
-        Fact("state", T("State"), State("growing" if frozen is None else "frozen")),
+        Fact("state", T("Takes entries"), _takes(frozen=frozen is not None)),
         Fact("origin", T("Name of the log"), Code(writer.origin)),
         Fact("size", T("Entries"), Count(head.size)),
         Fact("root", T("Root"), Digest(head.root.hex())),
         Fact("complete-to", T("Witnessed up to"), Count(view.services.witnessing.checkpoint().size)),
     ]
     prose = (
+        *(() if view.services.checks.last() is not None else (_UNCHECKED,)),
         T(
             "This page is the broker's word. Take the bundle and check it without the broker: {link}.",
             link=_take(),
         ),
     )
     return Panel(name="head", title=T("The log now"), facts=facts, prose=prose)
+
+
+_UNCHECKED: Final = T("There is no verdict yet: nobody has checked the content of this log here.")
+
+
+def _takes(*, frozen: bool) -> Value:
+    """Whether the log grows: a fact about the writer, and no verdict about what was written."""
+    return State("frozen") if frozen else T("yes, it grows")
 
 
 def _take() -> Value:
@@ -130,7 +139,7 @@ def _rehearsal(view: View) -> Panel:
         else (T("A check is running, since {when}.", when=When(checks.running_ms)),)
     )
     if last is None:
-        return Panel(name="rehearsal", title=title, prose=(*running, no_rehearsal()), forms=forms)
+        return Panel(name="rehearsal", title=title, prose=(*running, no_rehearsal(here=True)), forms=forms)
     return Panel(name="rehearsal", title=title, facts=rehearsal_facts(last), prose=running, forms=forms)
 
 

@@ -143,7 +143,7 @@ def _runs(view: View) -> Iterator[Line]:
         select(run.c.run_id).where(run.c.outcome.is_(None)).order_by(run.c.opened_ms).limit(_RUNS)
     ).all()
     for name in names:
-        body: dict[str, Any] | None = view.services.runs.show(view.session, name, view.party).body
+        body: dict[str, Any] | None = view.services.runs.views.show(view.session, name, view.party).body
         stuck = None if body is None else _stuck(body)
         if body is not None and stuck is not None:
             told = T("Run {run} stands still: {why}", run=Code(str(body["recipe_id"])), why=stuck)
@@ -205,10 +205,16 @@ def _backups(view: View) -> Iterator[Line]:
         told = T("The note of backups cannot be read: {why}", why=Foreign(facts.problem))
         yield Line("warning", told, Nothing(), "/console/health")
     elif facts.last is None:
-        told = T("No backup was ever made: {command}", command=Code("iriai-broker backup create"))
+        told = T(
+            "No backup was ever made: {command}",
+            command=Code("iriai-broker backup create --out FOLDER --dir DIR"),
+        )
         yield Line("warning", told, Nothing(), "/console/health")
     elif view.now_ms - facts.last.at_ms > BACKUP_AGE_H * 3_600_000:
         yield Line("warning", T("The newest backup is old."), When(facts.last.at_ms), "/console/health")
     if facts.problem is None and facts.tested is None:
-        told = T("No restore was ever tested: {command}", command=Code("iriai-broker backup verify"))
+        told = T(
+            "No restore was ever tested: {command}",
+            command=Code("iriai-broker backup verify BACKUP --dir DIR"),
+        )
         yield Line("warning", told, Nothing(), "/console/health")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Privacy budgets: how much each party has left under a contract, and when it ends at the rate so far.
 
+- The first sentence answers: whether another run can begin, and how far what is left goes. Three limits are
+  told apart by name: what a budget pays for, what the contract allows of a recipe, whole runs under both.
+- A rate is told once it was seen for an hour: seconds of a run that is over say nothing about a day.
 - The figures are the broker's mirror: plans and steps that the log has. What only a node's ledger knows, a
   tighter cap of its owner among it, is hidden by the clause on privacy.
 - A member's person sees its own organisation's line, if the contract lets it (view ``own-budget``).
@@ -16,13 +19,13 @@ from broker.console.charts import gauge
 from broker.console.operator.runs import RUN_READERS, note_asked
 from broker.console.operator.showing import contract_choice, contract_link, party_name, run_link
 from broker.console.screens import Column, Fact, Form, Panel, Room, Screen, Sees, Table
-from broker.console.values import Code, Count, Hidden, Nothing, Number, Share, T, Value, When
+from broker.console.values import Code, Count, Hidden, Nothing, Number, Share, T, Value, When, plain
 from broker.contracts.lineage import versions
 from broker.contracts.queries import OWN_BUDGET
 from broker.federation.affording import whole_runs
 from broker.federation.outlook import recipes_left
 from broker.membership.directory import Member
-from broker.runs.service import Shown
+from broker.runs.views import Shown
 from broker.store.tables import ledger_mirror, run
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ __all__ = ["room"]
 
 room = Room("budgets")
 _GAUGES: Final = 16
+_RATE_MS: Final = 3_600_000
 
 
 @room.screen(
@@ -44,7 +48,7 @@ _GAUGES: Final = 16
     title=T("Privacy budgets"),
     roles=RUN_READERS,
     sees=Sees.OWN,
-    command="iriai-broker budget show",
+    command="iriai-broker budget show CONTRACT --dir DIR --key FILE",
     nav=True,
 )
 def budgets(view: View) -> Screen:
@@ -56,7 +60,7 @@ def budgets(view: View) -> Screen:
         nothing = T(
             "Budgets of a contract would be here once a run of it was opened. "
             "Nothing was spent yet: {command}",
-            command=Code("iriai-broker run open --contract DIGEST --recipe ID"),
+            command=Code("iriai-broker run open --contract DIGEST --recipe ID --dir DIR --key FILE"),
         )
         return Screen(panels=(Panel(name="choice", title=T("Which contract"), prose=(nothing,)),))
     facts = (
@@ -83,7 +87,7 @@ def _chosen(view: View) -> Contract | None:
     wanted = view.query.get("contract")
     if wanted:
         return view.services.contracts.for_caller(wanted, view.party)
-    shown, _ = view.services.runs.page(view.session, view.party, limit=1)
+    shown, _ = view.services.runs.views.page(view.session, view.party, limit=1)
     if not shown:
         return None
     named = shown[0].body["contract"] if shown[0].body else shown[0].asked[0].judgement.contract
@@ -129,38 +133,75 @@ def _parties(view: View, contract: Contract, fits: Mapping[str, Value]) -> list[
         caption=T("Budget of each party"),
         columns=(
             Column("party", T("Party"), sort=True),
-            Column("used", T("Part of the cap that is used"), sort=True),
+            Column("used", T("Used, counted in steps"), sort=True),
             Column("ends", T("Ends at this rate"), sort=True),
-            Column("rounds", T("Rounds that still fit"), sort=True),
+            Column("rounds", T("Rounds that it still pays for"), sort=True),
             Column("spent", T("Epsilon spent"), sort=True),
             Column("reserved", T("Held by open runs")),
-            Column("cap", T("Cap")),
+            Column("cap", T("Epsilon at most")),
             Column("clause", T("By clause")),
             Column("rate", T("Noisy steps a day")),
         ),
         rows=[_row(contract, one, open_run=open_run) for one in found],
         empty=T("This contract asks for no privacy budget: its clause on privacy has no caps."),
     ).sorted_by(view.query)
-    prose = _answer(view, contract, found, open_run=open_run)
-    prose += tuple(
-        T("Whole runs of {recipe} that still fit: {n}.", recipe=Code(name), n=number)
-        for name, number in fits.items()
+    prose = (
+        *_left(contract, found, fits, own=own is not None),
+        *_pace(view, contract, found, open_run=open_run),
     )
+    if found:
+        prose += (_MEASURE,)
     answer = Panel(name="parties", title=T("How much is left"), prose=prose, table=table)
     return [answer, *(_gauge(contract, one) for one in found[:_GAUGES])]
 
 
-def _answer(
-    view: View, contract: Contract, found: tuple[Outlook, ...], *, open_run: bool
+_MEASURE: Final = T(
+    "Every noisy step costs the same; epsilon does not grow evenly with them. So the part that is used is "
+    "counted in steps, and differs from epsilon spent over epsilon at most."
+)
+
+
+def _left(
+    contract: Contract, found: tuple[Outlook, ...], fits: Mapping[str, Value], *, own: bool
 ) -> tuple[Value, ...]:
+    """The answer: whether another run can begin, and how far the smallest budget goes."""
+    counted = [one for one in found if one.rounds is not None]
+    if not counted:
+        return ()
+    least = min(counted, key=lambda one: one.rounds or 0)
+    rounds, party = Count(least.rounds or 0), party_name(contract, least.party)
+    if own:
+        return (T("Your budget still pays for {n} rounds.", n=rounds),)
+    if not any(plain(one) for one in fits.values()):
+        return (
+            T(
+                "No further run can begin: no whole one fits any more. What is left pays for {n} rounds, "
+                "reckoned by {party}, whose budget is the smallest.",
+                n=rounds,
+                party=party,
+            ),
+        )
+    whole = tuple(
+        T("Whole runs of {recipe} that can still begin: {n}.", recipe=Code(name), n=number)
+        for name, number in fits.items()
+    )
+    more = T(
+        "What is left pays for {n} rounds, reckoned by {party}, whose budget is the smallest.",
+        n=rounds,
+        party=party,
+    )
+    return (*whole, more)
+
+
+def _pace(view: View, contract: Contract, found: tuple[Outlook, ...], *, open_run: bool) -> tuple[Value, ...]:
     """When the first budget ends; without an open run nothing is spent, so there is no date."""
-    dated = [one for one in found if one.ends_ms is not None]
+    dated = [one for one in found if one.ends_ms is not None and one.span_ms >= _RATE_MS]
     if not found:
         return ()
     if not open_run:
         return _last_run(view, contract, [one.party for one in found])
     if not dated:
-        return (T("There is no rate yet: it takes two rounds."),)
+        return (T("There is no rate yet: rounds have to span an hour at least."),)
     first = min(dated, key=lambda one: one.ends_ms or 0)
     return (
         T(
@@ -201,7 +242,8 @@ def _last_run(view: View, contract: Contract, parties: list[str]) -> tuple[Value
 
 
 def _row(contract: Contract, one: Outlook, *, open_run: bool) -> dict[str, Value]:
-    rate, ends = one.steps_a_day, one.ends_ms if open_run else None
+    seen = one.span_ms >= _RATE_MS
+    rate, ends = one.steps_a_day if seen else None, one.ends_ms if open_run and seen else None
     no_date = T("no rate yet") if open_run else T("no run is open")
     return {
         "party": party_name(contract, one.party),
@@ -211,7 +253,7 @@ def _row(contract: Contract, one: Outlook, *, open_run: bool) -> dict[str, Value
         "clause": Code(one.clause),
         "used": Share(one.used),
         "rounds": Nothing() if one.rounds is None else Count(one.rounds),
-        "rate": Nothing(T("no rate yet")) if rate is None else Number(f"{rate:.3g}"),
+        "rate": Nothing(T("too short for a rate")) if rate is None else Count(round(rate)),
         "ends": Nothing(no_date) if ends is None else When(ends),
     }
 
@@ -257,16 +299,18 @@ def _recipes(view: View, contract: Contract, fits: Mapping[str, Value]) -> Panel
     ]
     table = Table(
         name="recipes",
-        caption=T("Rounds of each recipe, all runs together"),
+        caption=T(
+            "Rounds of each recipe that the contract allows, all runs together; budgets may end before"
+        ),
         columns=(
             Column("recipe", T("Recipe")),
             Column("used", T("Rounds used")),
             Column("most", T("Rounds allowed")),
-            Column("left", T("Rounds left")),
-            *((Column("runs", T("Whole runs that still fit")),) if fits else ()),
+            Column("left", T("Rounds still allowed")),
+            *((Column("runs", T("Whole runs that can still begin")),) if fits else ()),
             Column("clause", T("By clause")),
         ),
         rows=rows,
         empty=T("The contract has no recipe."),
     )
-    return Panel(name="recipes", title=T("How many rounds are left"), table=table)
+    return Panel(name="recipes", title=T("What the contract allows of each recipe"), table=table)

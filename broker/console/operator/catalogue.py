@@ -7,6 +7,7 @@ as its node; a search looks only at that. Operators and approvers see whole desc
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ __all__ = ["room"]
 room = Room("catalogue")
 PAGE: Final = 50
 _RECIPES: Final = 100
+_IN_FORCE: Final = frozenset({"ACTIVE", "PENDING", "HALTED"})
 _WORDS: Final = ("embodiment_class", "task", "episodes", "field", "label", "recipe")
 _CHARS: Final = 80
 
@@ -38,7 +40,7 @@ _CHARS: Final = 80
     title=T("Catalogue"),
     roles=PARTIES,
     sees=Sees.OWN,
-    command="iriai-broker catalogue list",
+    command="iriai-broker catalogue list --dir DIR --key FILE",
     nav=True,
 )
 def catalogue(view: View) -> Screen:
@@ -101,12 +103,13 @@ def _datasets(view: View, listing: Listing, sought: Sought) -> Panel:
         if sought != Sought()
         else T(
             "Nobody has described data yet. A node publishes it with {command}.",
-            command=Code("iriai-node data publish"),
+            command=Code("iriai-node data publish DATASET"),
         ),
         more={"after": _name(page[-1])} if len(found) > place + PAGE else None,
         total=len(found),
     ).sorted_by(view.query)
     owners = {one["org"] for one in found}
+    asked = () if _certified(found) == len(found) else (_asked(view),)
     return Panel(
         name="datasets",
         title=T("What there is"),
@@ -116,19 +119,47 @@ def _datasets(view: View, listing: Listing, sought: Sought) -> Panel:
                 n=Count(len(found)),
                 owners=Count(len(owners)),
             ),
+            *asked,
         ),
         facts=(
             Fact("datasets", T("Data sets"), Count(len(found))),
             Fact("owners", T("Organisations"), Count(len(owners))),
             Fact("certified", T("With an admitting certificate"), Count(_certified(found))),
+            *_withdrawn(listing),
         ),
         table=table,
         forms=(_search(sought),),
     )
 
 
+def _asked(view: View) -> T:
+    """Whether a data set without a certificate is kept from anything by the recipes of this screen."""
+    names: list[str] = []
+    for contract, row in contract_rows(view):
+        if row["standing"] in _IN_FORCE:
+            for one in contract.recipes[: _RECIPES - len(names)]:
+                recipe = json.loads(view.services.contracts.annex(view.session, contract, one.recipe_digest))
+                names += [one.id] if recipe.get("quality") is not None else []
+    if names:
+        return T(
+            "These recipes of contracts in force ask for a certificate, "
+            "and train on no data set without one: {names}.",
+            names=Name(", ".join(names)),
+        )
+    return T(
+        "No recipe of a contract in force asks for a certificate: "
+        "a data set without one may train all the same."
+    )
+
+
 def _certified(found: list[dict[str, Any]]) -> int:
     return sum(bool(one["certified"]) for one in found)
+
+
+def _withdrawn(listing: Listing) -> Iterator[Fact]:
+    """How many were taken back out, of those that the reader may know of."""
+    if listing.withdrawn:
+        yield Fact("withdrawn", T("Withdrawn by their owners"), Count(len(listing.withdrawn)))
 
 
 def _name(one: Mapping[str, Any]) -> str:
@@ -256,7 +287,7 @@ def _recipes(view: View, listing: Listing) -> Panel:
     described = {(one["org"], one["dataset"]) for one in listing.datasets}
     rows: list[Mapping[str, Value]] = []
     for contract, row in contract_rows(view):
-        if row["standing"] not in {"ACTIVE", "PENDING", "HALTED"}:
+        if row["standing"] not in _IN_FORCE:
             continue
         orgs = {one.party: one.org for one in contract.contributors}
         for recipe in contract.recipes:

@@ -54,7 +54,7 @@ Known: TypeAlias = Literal["order", "no-prover"] | Verdict | IriaiError | None
     title=T("Compare contracts"),
     roles=PARTIES,
     sees=Sees.OWN,
-    command="iriai-broker contract diff",
+    command="iriai-broker contract diff OLD NEW --dir DIR --key FILE",
     nav=True,
 )
 def compare(view: View) -> Screen:
@@ -82,7 +82,7 @@ def compare(view: View) -> Screen:
         panels=panels,
         title=T("Version {old} and version {new}", old=Count(old.version), new=Count(new.version)),
         trail=((T("Contracts"), "/console/contracts"),),
-        command=f"iriai-broker contract diff {old.digest} {new.digest}",
+        command=f"iriai-broker contract diff {old.digest} {new.digest} --dir DIR --key FILE",
         refresh_s=_SOON_S if found is None else 0,
     )
 
@@ -121,7 +121,11 @@ def _answer(
         prose=tuple(_said(changes, found)),
         facts=(
             Fact("old", T("Before"), Link(Digest(old.digest), f"/console/contracts/{old.digest}")),
-            Fact("new", T("After"), Link(Digest(new.digest), f"/console/contracts/{new.digest}")),
+            Fact(
+                "new",
+                T("After"),
+                Link(Digest(new.digest), f"/console/contracts/{new.digest} --dir DIR --key FILE"),
+            ),
             Fact("no_looser", T("Allows nothing more"), State(word)),
             Fact("basis", T("Basis"), basis),
             Fact("looser", T("Looser"), Count(counts["looser"])),
@@ -254,7 +258,7 @@ def _choice(view: View, old: str, new: str) -> Panel:
     if not offered:
         told = T(
             "There is no contract to compare yet. The first one appears here once it is offered: {command}",
-            command=Code("iriai-broker contract offer"),
+            command=Code("iriai-broker contract offer FILE --dir DIR --key FILE"),
         )
         return Panel(name="choice", title=T("Choose two texts"), prose=(told,))
     form = Form(

@@ -59,7 +59,7 @@ PAGE: Final = 50
     title=T("Contract"),
     roles=PARTIES,
     sees=Sees.OWN,
-    command="iriai-broker contract show",
+    command="iriai-broker contract show CONTRACT --dir DIR --key FILE",
 )
 def contract(view: View) -> Screen:
     """One text: where it stands, who signed it when, what it says, what became of it."""
@@ -79,7 +79,7 @@ def contract(view: View) -> Screen:
         ),
         title=Name(found.title),
         trail=((T("Contracts"), "/console/contracts"),),
-        command=f"iriai-broker contract show {found.digest}",
+        command=f"iriai-broker contract show {found.digest} --dir DIR --key FILE",
     )
 
 
@@ -287,7 +287,7 @@ def _notices(life: Mapping[str, Any]) -> Panel:
         empty=T(
             "No party has said anything about it since it was signed. "
             "Nodes halt, resume or leave by {command}.",
-            command=Code("iriai-node contract halt"),
+            command=Code("iriai-node contract halt DIGEST --reason CODE"),
         ),
         total=len(rows),
     )
@@ -310,14 +310,14 @@ def _exports(found: Contract, *, final: bool) -> Panel:
 
 
 @room.file("/console/contracts/{digest}/contract.json", name="contract-bytes", roles=PARTIES, sees=Sees.OWN)
-async def contract_bytes(view: View) -> Response:
+def contract_bytes(view: View) -> Response:
     """The canonical bytes: what was signed."""
     found = view.services.contracts.for_caller(view.path["digest"], view.party)
     return _attached(found.canonical, f"contract-{found.digest[7:19]}.json")
 
 
 @room.file("/console/contracts/{digest}/odrl.json", name="contract-odrl", roles=PARTIES, sees=Sees.OWN)
-async def contract_odrl(view: View) -> Response:
+def contract_odrl(view: View) -> Response:
     """The contract as ODRL policies; of one that is final only."""
     found = view.services.contracts.for_caller(view.path["digest"], view.party)
     if not view.services.contracts.is_final(found.digest):

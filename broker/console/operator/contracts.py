@@ -38,7 +38,7 @@ PAGE: Final = 50
     title=T("Contracts"),
     roles=PARTIES,
     sees=Sees.OWN,
-    command="iriai-broker contract list",
+    command="iriai-broker contract list --dir DIR --key FILE",
     nav=True,
 )
 def contracts(view: View) -> Screen:
@@ -91,8 +91,8 @@ def _no_contract(view: View) -> T:
         return T("Your organisation is no party of a contract yet. The operators offer one to your node.")
     return T(
         "No contract was offered yet. Write one and offer it: {new}, then {offer}",
-        new=Code("iriai-broker contract new"),
-        offer=Code("iriai-broker contract offer"),
+        new=Code("iriai-broker contract new --template NAME --dir DIR --key FILE"),
+        offer=Code("iriai-broker contract offer FILE --dir DIR --key FILE"),
     )
 
 

@@ -71,7 +71,7 @@ _LOOKED: WeakKeyDictionary[Services, _Looked] = WeakKeyDictionary()
     title=T("Health and backup"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker doctor",
+    command="iriai-broker doctor --dir DIR",
     nav=True,
 )
 def health(view: View) -> Screen:
@@ -114,7 +114,8 @@ def _backup(view: View) -> Panel:
             for one in reversed(facts.backups[-PAGE:])
         ],
         empty=T(
-            "Backups would be here. None was made: {command}", command=Code("iriai-broker backup create")
+            "Backups would be here. None was made: {command}",
+            command=Code("iriai-broker backup create --out FOLDER --dir DIR"),
         ),
     )
     grown = view.services.writer.head().size
@@ -155,11 +156,14 @@ def _could(view: View, facts: Facts) -> T:
             why=Foreign(facts.problem),
         )
     if last is None:
-        return T("No: there is no backup. Make one: {command}", command=Code("iriai-broker backup create"))
+        return T(
+            "No: there is no backup. Make one: {command}",
+            command=Code("iriai-broker backup create --out FOLDER --dir DIR"),
+        )
     if tested is None:
         return T(
             "Perhaps: no backup was ever restored on trial. Do it: {command}",
-            command=Code(f"iriai-broker backup verify {last.path}"),
+            command=Code(f"iriai-broker backup verify {last.path} --dir DIR"),
         )
     late = view.now_ms - last.at_ms > BACKUP_AGE_H * _HOUR_MS
     stale = view.now_ms - tested.at_ms > RESTORE_TEST_DAYS * _DAY_MS
@@ -259,7 +263,7 @@ def _doctor(view: View) -> Panel:
         rows=rows,
         empty=T(
             "The checks were not run since the broker started. Run them here, or by {command}.",
-            command=Code("iriai-broker doctor"),
+            command=Code("iriai-broker doctor --dir DIR"),
         ),
     )
     facts = []

@@ -41,7 +41,7 @@ _INDEX_CHARS: Final = 15
     title=T("Incidents"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker incident list",
+    command="iriai-broker incident list --dir DIR --key FILE",
     nav=True,
 )
 def incidents(view: View) -> Screen:

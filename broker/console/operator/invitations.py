@@ -49,7 +49,7 @@ _GROUP: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
     title=T("Invitations"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker invite list",
+    command="iriai-broker invite list --dir DIR --key FILE",
     nav=True,
 )
 def invitations(view: View) -> Screen:
@@ -144,7 +144,9 @@ def _steps(one: RowMapping, org: tuple[str, str, int] | None, now_ms: int) -> tu
     if one["state"] == "open":
         if one["expires_ms"] <= now_ms:
             return State("expired"), T("An operator makes a new invitation.")
-        return State("open"), T("The organisation runs {command}.", command=Code("iriai-node join"))
+        return State("open"), T(
+            "The organisation runs {command}.", command=Code("iriai-node join URL INVITE")
+        )
     if one["state"] != "used" or org is None:
         return State(one["state"]), T("Nothing follows.")
     name, state, approvals = org
@@ -153,7 +155,7 @@ def _steps(one: RowMapping, org: tuple[str, str, int] | None, now_ms: int) -> tu
         missing = APPROVALS_NEEDED - approvals
         said = T("Compare the fingerprint and approve; approvals that are missing: {n}.", n=Count(missing))
         return State(state), Link(said, page)
-    return State(state), Link(T("Nothing: it was let in."), page)
+    return State(state), T("Nothing: it was let in, as {org}.", org=Link(Code(name), page))
 
 
 def _revoke_form(one: RowMapping) -> Form:

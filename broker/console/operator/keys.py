@@ -84,7 +84,7 @@ _KEY_COLUMNS: Final = (
     title=T("Keys and witnesses"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker key list",
+    command="iriai-broker key list --dir DIR",
     nav=True,
 )
 def keys(view: View) -> Screen:
@@ -277,7 +277,7 @@ def _log_rows(view: View, since: Mapping[str, int]) -> list[dict[str, Value]]:
             T("signs the log's heads"),
             key=key,
             since=since,
-            step=Code("iriai-broker key rotate"),
+            step=Code("iriai-broker key rotate --dir DIR"),
         )
         until = ends.get(digest(key))
         found.append(row if until is None else row | {"until": When(until), "state": _state(view, until)})
@@ -317,7 +317,7 @@ def _people(view: View, since: Mapping[str, int]) -> Panel:
     return Panel(name="people", title=T("Keys of operators and auditors"), table=table.sorted_by(view.query))
 
 
-_NEW_OPERATOR: Final = Code("iriai-broker operator new")
+_NEW_OPERATOR: Final = Code("iriai-broker operator new FILE")
 _NEW_AUDITOR: Final = T("the auditor makes a new key, and an operator enrols it")
 
 
@@ -337,7 +337,9 @@ def _nodes(view: View, since: Mapping[str, int]) -> Panel:
         rows=rows,
         empty=T(
             "Keys of members' nodes would be here. Nobody has joined yet: {command}",
-            command=Code("iriai-broker invite create"),
+            command=Code(
+                "iriai-broker invite create --name NAME --country CC --group GROUP --dir DIR --key FILE"
+            ),
         ),
         more={"after": page[-1].org} if len(members) > PAGE else None,
         total=len(view.services.directory.members()),

@@ -59,7 +59,7 @@ PAGE: Final = 50
     title=T("Member"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker org show",
+    command="iriai-broker org show ORG --dir DIR --key FILE",
 )
 def member(view: View) -> Screen:
     """One organisation: who it is, what it is party of, what may be done about it."""
@@ -73,7 +73,7 @@ def member(view: View) -> Screen:
         panels=panels,
         title=Name(found.legal_name),
         trail=((T("Members and nodes"), "/console/members"),),
-        command=f"iriai-broker org show {found.org}",
+        command=f"iriai-broker org show {found.org} --dir DIR --key FILE",
     )
 
 
@@ -118,7 +118,10 @@ def _contracts(view: View, found: Member) -> Panel:
             Column("state", T("State")),
         ),
         rows=rows[:PAGE],
-        empty=T("It is no party of a contract yet. An operator offers one: iriai-broker contract offer"),
+        empty=T(
+            "It is no party of a contract yet. An operator offers one: {command}",
+            command=Code("iriai-broker contract offer FILE --dir DIR --key FILE"),
+        ),
         total=len(rows),
     )
     return Panel(name="contracts", title=T("Contracts"), table=table)

@@ -38,7 +38,7 @@ _STATES: Final = ("online", "stale", "never-seen", "waiting-approval", "suspende
     title=T("Members and nodes"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker org list",
+    command="iriai-broker org list --dir DIR --key FILE",
     nav=True,
 )
 def members(view: View) -> Screen:
@@ -78,7 +78,7 @@ def members(view: View) -> Screen:
         empty=T(
             "No organisation has joined yet. Make {invitation}; whoever gets it runs {command}.",
             invitation=Link(T("an invitation"), "/console/invitations"),
-            command=Code("iriai-node join"),
+            command=Code("iriai-node join URL INVITE"),
         )
         if not everybody
         else T("No organisation is like this. Leave the filter empty to see all."),

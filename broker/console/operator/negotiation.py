@@ -68,7 +68,7 @@ _NEXT: Final = {
     title=T("Negotiation"),
     roles=PARTIES,
     sees=Sees.OWN,
-    command="iriai-broker contract status",
+    command="iriai-broker contract status DIGEST --dir DIR --key FILE",
 )
 def negotiation(view: View) -> Screen:
     """Who said what, and who is waited for."""
@@ -93,7 +93,7 @@ def negotiation(view: View) -> Screen:
         panels=panels,
         title=T("Negotiation of {title}", title=Name(text.title)),
         trail=((T("Contracts"), "/console/contracts"),),
-        command=f"iriai-broker contract status {seen['digest']}",
+        command=f"iriai-broker contract status {seen['digest']} --dir DIR --key FILE",
         refresh_s=10 if seen["state"] == OPEN else 0,
     )
 
@@ -209,7 +209,10 @@ def _said(view: View, pool: Pool, seen: Mapping[str, Any]) -> Panel:
             ),
         ),
         rows=rows[::-1][:200],
-        empty=T("Nothing was said yet. A node answers with {command}.", command=Code("iriai-node contract")),
+        empty=T(
+            "Nothing was said yet. A node answers with {command}.",
+            command=Code("iriai-node contract sign DIGEST"),
+        ),
         total=len(rows),
     )
     told = (

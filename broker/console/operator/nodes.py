@@ -90,7 +90,7 @@ def standings(services: Services, session: Session, members: Iterable[Member]) -
 
 def _asked_before(session: Session, keys: list[str]) -> frozenset[str]:
     """Ids of keys that asked for more than to join."""
-    second = select(idempotency.c.idem).limit(1).offset(1)  # not a count: years of requests are kept
+    second = select(idempotency.c.idem).limit(1).offset(1)  # not a count: there are years of requests
     return frozenset(
         one for one in keys if session.scalar(second.where(idempotency.c.key_id == one)) is not None
     )

@@ -40,7 +40,7 @@ _RESULTS: Final = (("", T("all")), ("done", T("done")), ("refused", T("refused")
     title=T("Operator log"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker operator list",
+    command="iriai-broker operator list --dir DIR --key FILE",
     nav=True,
 )
 def operators(view: View) -> Screen:
@@ -179,7 +179,8 @@ def _people(view: View) -> Panel:
         ),
         rows=rows,
         empty=T(
-            "Nobody may log in yet: {command}", command=Code("iriai-broker operator add NAME --role operator")
+            "Nobody may log in yet: {command}",
+            command=Code("iriai-broker operator add NAME --role operator --dir DIR --key FILE"),
         ),
     )
     facts = (
@@ -196,7 +197,7 @@ def _person_row(one: dict[str, Any], login_ms: int | None) -> dict[str, Value]:
         "org": Nothing() if one["org"] is None else Code(one["org"]),
         "state": State(one["state"]),
         "passkeys": Count(one["passkeys"]),
-        "password": State("yes" if one["password"] else "no"),
+        "password": State("yes") if one["password"] else Nothing(),
         "login": Nothing(T("no session is kept")) if login_ms is None else When(login_ms),
         "since": Nothing() if one["since"] is None else Moment(to_ms(one["since"])),
     }

@@ -19,7 +19,6 @@ from broker.console.screens import Column, Fact, Panel, Room, Screen, Sees, Tabl
 from broker.console.values import (
     Code,
     Count,
-    Duration,
     Link,
     Moment,
     Name,
@@ -49,7 +48,7 @@ room = Room("overview")
     title=T("Overview"),
     roles=PARTIES,
     sees=Sees.OWN,
-    command="iriai-broker status",
+    command="iriai-broker status --dir DIR --key FILE",
     nav=True,
 )
 def overview(view: View) -> Screen:
@@ -152,8 +151,8 @@ def _log_panel(view: View) -> Panel:
             ),
             Fact(
                 "quorum_age",
-                T("Age of the newest quorum"),
-                Nothing(T("none yet")) if age_s is None else Duration(int(age_s) * 1000),
+                T("Newest size with a quorum"),
+                Nothing(T("none yet")) if age_s is None else Count(int(seen["size"] or 0)),
                 as_of_ms=None if age_s is None else view.now_ms - int(age_s) * 1000,
                 fresh_s=WITNESS_MAX_AGE_MIN * 60,
             ),

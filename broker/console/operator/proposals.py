@@ -81,7 +81,7 @@ def about(view: View, found: Proposal) -> Value:
     title=T("Proposals"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker proposal list",
+    command="iriai-broker proposal list --dir DIR --key FILE",
     nav=True,
 )
 def proposals(view: View) -> Screen:
@@ -160,7 +160,7 @@ def _row(view: View, one: Proposal) -> Mapping[str, Value]:
     title=T("Proposal"),
     roles=OPERATORS,
     sees=Sees.EVERYTHING,
-    command="iriai-broker proposal show",
+    command="iriai-broker proposal show PROPOSAL --dir DIR --key FILE",
 )
 def proposal(view: View) -> Screen:
     """One proposal: what exactly would happen, and the form to say yes or no."""
@@ -169,7 +169,7 @@ def proposal(view: View) -> Screen:
         panels=(_stands(view, found), _subject(found), *_words(view, found)),
         title=T("Proposal: {what}", what=about(view, found)),
         trail=((T("Proposals"), "/console/proposals"),),
-        command=f"iriai-broker proposal show {found.id}",
+        command=f"iriai-broker proposal show {found.id} --dir DIR --key FILE",
     )
 
 
@@ -219,7 +219,7 @@ def _next(view: View, found: Proposal) -> Iterator[Value]:
                 "{name} gets in by a one-time link. Two operators ask for it, one after the other: "
                 "{command}. The first is told a code, the second the link; hand over both.",
                 name=Name(name),
-                command=Code(f"iriai-broker operator reset-login {name}"),
+                command=Code(f"iriai-broker operator reset-login {name} --dir DIR --key FILE"),
             )
     elif view.signed_in.person.name in found.names:
         yield T("You stand behind it. Somebody else has to approve it; nobody approves their own.")

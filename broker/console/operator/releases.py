@@ -72,7 +72,7 @@ _STATES: Final = (
     title=T("Releases"),
     roles=RUN_READERS,
     sees=Sees.OWN,
-    command="iriai-broker release list",
+    command="iriai-broker release list --dir DIR --key FILE",
     nav=True,
 )
 def releases(view: View) -> Screen:
@@ -180,7 +180,7 @@ def _codes(texts: Sequence[str]) -> Value:
     title=T("Model"),
     roles=RUN_READERS,
     sees=Sees.OWN,
-    command="iriai-broker release show MODEL",
+    command="iriai-broker release show MODEL --dir DIR --key FILE",
 )
 def release_screen(view: View) -> Screen:
     """One model at the gate: tests, votes, tiers, and whom it was given to."""
@@ -197,7 +197,7 @@ def release_screen(view: View) -> Screen:
         ],
         title=Digest(row.digest),
         trail=((T("Releases"), "/console/releases"),),
-        command=f"iriai-broker release show {row.digest}",
+        command=f"iriai-broker release show {row.digest} --dir DIR --key FILE",
     )
 
 
@@ -346,10 +346,11 @@ def _votes(view: View, row: Any, contract: Contract, line: dict[str, Any]) -> Pa
         ),
         rows=rows,
         empty=T(
-            "Nobody voted yet. A contributor votes by {command}.", command=Code("iriai-node release approve")
+            "Nobody voted yet. A contributor votes by {command}.",
+            command=Code(f"iriai-node release approve {row.digest}"),
         )
         if isinstance(view.party, Operator)
-        else T("You did not vote yet: {command}", command=Code("iriai-node release approve")),
+        else T("You did not vote yet: {command}", command=Code(f"iriai-node release approve {row.digest}")),
     )
     return Panel(name="votes", title=T("Who approved it, and who did not"), facts=facts, table=table)
 
@@ -424,7 +425,10 @@ def _given(view: View, row: Any, contract: Contract) -> Panel:  # noqa: ANN401
             Column("at", T("When")),
         ),
         rows=rows,
-        empty=T("Nobody downloaded it. A party does by {command}.", command=Code("iriai-node models pull")),
+        empty=T(
+            "Nobody downloaded it. A party does by {command}.",
+            command=Code(f"iriai-node models pull {row.digest}"),
+        ),
     )
     return Panel(name="given", title=T("Who has it"), table=table)
 
@@ -433,14 +437,14 @@ def _given(view: View, row: Any, contract: Contract) -> Panel:  # noqa: ANN401
 
 
 @room.file("/console/statements/{digest}", name="release-statement", roles=RUN_READERS, sees=Sees.OWN)
-async def statement_file(view: View) -> Response:
+def statement_file(view: View) -> Response:
     """The privacy statement of a release, as it was signed."""
     name = view.path["digest"]
     return _file(view.services.delivery.statement(view.session, name, view.party), "statement", name)
 
 
 @room.file("/console/reports/{digest}", name="release-report", roles=RUN_READERS, sees=Sees.OWN)
-async def report_file(view: View) -> Response:
+def report_file(view: View) -> Response:
     """The evaluation report of a candidate, as its digest names it."""
     name = view.path["digest"]
     return _file(view.services.delivery.report(view.session, name, view.party), "report", name)

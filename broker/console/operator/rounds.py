@@ -35,7 +35,7 @@ from policies.ports import to_ms
 if TYPE_CHECKING:
     from broker.console.viewing import View
     from broker.runs.rounds import Left
-    from broker.runs.service import Shown
+    from broker.runs.views import Shown
     from policies.contract import Contract
 
 __all__ = ["room"]
@@ -87,13 +87,13 @@ class _Round:
     title=T("Round"),
     roles=RUN_READERS,
     sees=Sees.OWN,
-    command="iriai-broker run show RUN",
+    command="iriai-broker run show RUN --dir DIR --key FILE",
 )
 def round_screen(view: View) -> Screen:
     """A round of a run that the reader may see."""
     run_id = view.path["run_id"]
     trail = ((T("Runs"), "/console/runs"), (Code(run_id), f"/console/runs/{run_id}"))
-    shown = view.services.runs.show(view.session, run_id, view.party)
+    shown = view.services.runs.views.show(view.session, run_id, view.party)
     note_asked(view, [shown])
     if shown.body is None or shown.body.get("budget_only"):
         return refused_screen(shown, trail)
@@ -109,7 +109,7 @@ def round_screen(view: View) -> Screen:
         ],
         title=T("Round {n}", n=Count(found.number)),
         trail=trail,
-        command=f"iriai-broker run show {found.run}",
+        command=f"iriai-broker run show {found.run} --dir DIR --key FILE",
     )
 
 

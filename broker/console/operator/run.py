@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,7 @@ from broker.console.values import (
     Code,
     Count,
     Digest,
+    Folded,
     Foreign,
     Hidden,
     Link,
@@ -53,7 +55,7 @@ from broker.runs.rounds import openings, verdicts_of_votes
 from broker.store.tables import log_entry, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from starlette.responses import Response
 
@@ -61,13 +63,15 @@ if TYPE_CHECKING:
     from broker.console.screens import Drawing
     from broker.console.viewing import View
     from broker.log import LogTx
-    from broker.runs.service import Shown
+    from broker.runs.views import Shown
     from broker.services import Services
     from broker.store import Session
 
 __all__ = ["room"]
 
 room = Room("run")
+_ROUNDS: Final = 4 * PAGE  # of one page, which folds equal ones
+_COUNTS: Final = ("accepted", "unused", "refused", "silent", "unasked")
 _CALM: Final = 15  # looks after which a panel is made again though the log did not move: nodes come and go
 
 
@@ -77,15 +81,15 @@ _CALM: Final = 15  # looks after which a panel is made again though the log did 
     title=T("Run"),
     roles=RUN_READERS,
     sees=Sees.OWN,
-    command="iriai-broker run show RUN",
+    command="iriai-broker run show RUN --dir DIR --key FILE",
 )
 def run_screen(view: View) -> Screen:
     """One run, as far as its contract lets the reader see it."""
     name = view.path["run_id"]
-    shown = view.services.runs.show(view.session, name, view.party)
+    shown = view.services.runs.views.show(view.session, name, view.party)
     note_asked(view, [shown])
     trail = ((T("Runs"), "/console/runs"),)
-    command = f"iriai-broker run show {name}"
+    command = f"iriai-broker run show {name} --dir DIR --key FILE"
     if shown.body is None:
         return refused_screen(shown, trail)
     if shown.body.get("budget_only"):
@@ -280,17 +284,17 @@ def _rounds(view: View, standing: Standing) -> Panel:
         for one in reversed(standing.body["rounds"])
         if after is None or (one["round"], one["attempt"]) < after
     ]
-    page = rounds[:PAGE]
+    page = rounds[:_ROUNDS]
     opened = {}
     if page:
         between = page[-1]["round"], page[0]["round"]
-        asked = openings(view.session, standing.run, newest=4 * PAGE, rounds=between)
+        asked = openings(view.session, standing.run, newest=2 * _ROUNDS, rounds=between)
         opened = {(one.round, one.attempt): one for one in asked}
     rows = [_round_row(standing, one, opened.get((one["round"], one["attempt"]))) for one in page]
-    more = {"after": f"{page[-1]['round']}.{page[-1]['attempt']}"} if len(rounds) > PAGE else None
+    more = {"after": f"{page[-1]['round']}.{page[-1]['attempt']}"} if len(rounds) > _ROUNDS else None
     table = Table(
         name="rounds",
-        caption=T("Settled attempts, newest first"),
+        caption=T("Settled attempts, newest first; equal ones stand in one row"),
         columns=(
             Column("round", T("Round")),
             Column("attempt", T("Attempt")),
@@ -305,6 +309,7 @@ def _rounds(view: View, standing: Standing) -> Panel:
             Column("settled", T("Settled")),
         ),
         rows=rows,
+        folded=[_fold(standing, equal) for equal in _equal(page, rows)],
         empty=T(
             "Attempts would be here once they are settled. The panel above says what the first one waits for."
         ),
@@ -329,16 +334,42 @@ def _slot_after(view: View) -> tuple[int, int] | None:
 
 
 def _round_row(standing: Standing, one: dict[str, Any], opened: Any) -> dict[str, Value]:  # noqa: ANN401
-    counts = ("accepted", "unused", "refused", "silent", "unasked")
-    row: dict[str, Value] = {name: Count(one[name]) for name in counts}
+    row: dict[str, Value] = {name: Count(one[name]) for name in _COUNTS}
     return row | {
-        "round": Link(Count(one["round"]), f"/console/runs/{standing.run}/rounds/{one['round']}"),
+        "round": _round_link(standing, one),
         "attempt": Count(one["attempt"]),
         "outcome": State("aggregated" if one["model"] is not None else "abandoned"),
         "opened": Nothing() if opened is None else Moment(opened.at_ms),
         "settled": Moment(one["at_ms"]),
         "model": Nothing() if one["model"] is None else Digest(one["model"]),
     }
+
+
+def _round_link(standing: Standing, one: dict[str, Any]) -> Link:
+    return Link(Count(one["round"]), f"/console/runs/{standing.run}/rounds/{one['round']}")
+
+
+_Told = tuple[dict[str, Any], dict[str, Value]]
+
+
+def _equal(page: Sequence[dict[str, Any]], rows: Sequence[dict[str, Value]]) -> list[list[_Told]]:
+    """Attempts that say the same one after the other, as ``iriai-broker run show`` puts them together."""
+
+    def said(told: _Told) -> tuple[object, ...]:
+        one = told[0]
+        return (one["attempt"], one["model"] is None, *(one[name] for name in _COUNTS))
+
+    return [list(equal) for _, equal in itertools.groupby(zip(page, rows, strict=True), said)]
+
+
+def _fold(standing: Standing, equal: Sequence[_Told]) -> dict[str, Value]:
+    """One row of the page: of a single attempt, or of several with a link to each round."""
+    (newest, row), (oldest, first) = equal[0], equal[-1]
+    if len(equal) == 1:
+        return row
+    label = T("{a} to {b}", a=Count(oldest["round"]), b=Count(newest["round"]))
+    links = tuple(_round_link(standing, one) for one, _ in reversed(equal))
+    return row | {"round": Folded(label, links), "opened": first["opened"]}
 
 
 def _about(view: View, standing: Standing) -> Panel:
@@ -425,7 +456,7 @@ async def resume_run(act: Act) -> Done:
 def events(view: View, after: str) -> Response:
     """The panel ``now`` as it becomes new. Members reload: what they may see is decided at each look."""
     name = view.path["run_id"]
-    view.services.runs.show(view.session, name, view.party)
+    view.services.runs.views.show(view.session, name, view.party)
     place = Place(path=f"/console/runs/{name}", query={})
     return stream(view, _Watch(view, name), after=after, place=place)
 
@@ -451,7 +482,7 @@ class _Watch:
             return None
         self._calm = 0
         view = replace(self._view, session=session, now_ms=services.clock.now_ms(), reads=[], later=[])
-        shown = services.runs.show(session, self._run, view.party)
+        shown = services.runs.views.show(session, self._run, view.party)
         return Looked(now_panel(view, Standing.of(view, shown)), size)
 
     def _is_about(self, session: Session) -> bool:

@@ -11,10 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.console.charts import Span, timeline
+from broker.console.charts import Cell, cells
 from broker.console.operator.runs import state_of
 from broker.console.operator.showing import party_name
 from broker.console.screens import Column, Fact, Panel, Table
+from broker.console.states import sign_of
 from broker.console.values import Count, Duration, Link, Moment, Name, Nothing, State, T, Value
 from broker.federation.progress import progress
 from broker.membership.directory import Operator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from broker.console.viewing import View
     from broker.contracts.service import Seat
     from broker.runs.rounds import Opened
-    from broker.runs.service import Shown
+    from broker.runs.views import Shown
     from policies.contract import Contract
     from policies.recipe import Recipe
     from policies.rounds import Need
@@ -338,14 +339,14 @@ def _timeline(view: View, standing: Standing, *, operator: bool) -> Drawing:
     """The newest attempts: a lane for the rounds, and for operators one for each member."""
     opened = {(one.round, one.attempt): one for one in openings(view.session, standing.run, newest=_DRAWN)}
     settled = standing.rounds[-_DRAWN:]
-    spans: list[Span] = []
+    made: list[Cell] = []
     rows: list[dict[str, Value]] = []
     lanes = operator and len(standing.seats) <= _LANES
-    for one in settled:
+    for place, one in enumerate(settled):
         start = opened.get((one["round"], one["attempt"]))
         began = one["at_ms"] if start is None else start.at_ms
         word = "aggregated" if one["model"] is not None else "abandoned"
-        spans += _spans(standing, one, began, word=word, lanes=lanes)
+        made += _cells(standing, one, place, word=word, lanes=lanes)
         rows.append(
             {
                 "round": Link(Count(one["round"]), f"/console/runs/{standing.run}/rounds/{one['round']}"),
@@ -356,23 +357,26 @@ def _timeline(view: View, standing: Standing, *, operator: bool) -> Drawing:
             }
         )
     if standing.asked is not None:
-        spans.append(_open_span(standing, standing.asked))
+        made.append(_open_cell(standing.asked, len(settled)))
         rows.append(_open_row(standing, standing.asked))
-    return timeline("timeline", T("Rounds over time"), spans, table=_timeline_table(rows))
+    places = [int(one["round"]) for one in settled]
+    places += [standing.asked.round] if standing.asked is not None else []
+    table = _timeline_table(rows)
+    return cells("timeline", T("The newest rounds"), made, places=places, x=T("Round"), table=table)
 
 
-def _spans(standing: Standing, one: Any, began: int, *, word: str, lanes: bool) -> list[Span]:  # noqa: ANN401
+def _cells(standing: Standing, one: Any, place: int, *, word: str, lanes: bool) -> list[Cell]:  # noqa: ANN401
     label = T("round {n}, attempt {k}", n=Count(one["round"]), k=Count(one["attempt"]))
     tone = "good" if word == "aggregated" else "bad"
-    found = [Span(T("rounds"), began, one["at_ms"], tone, label)]
+    found = [Cell(T("rounds"), place, tone, _means(word), label)]
     if lanes:
         verdicts: dict[str, str] = json.loads(one["verdicts"])
         found += [
-            Span(
+            Cell(
                 party_name(standing.contract, party),
-                began,
-                one["at_ms"],
+                place,
                 _TONES.get(verdict, "bad"),
+                _means(verdict),
                 State(verdict),
             )
             for party, verdict in sorted(verdicts.items())
@@ -380,9 +384,15 @@ def _spans(standing: Standing, one: Any, began: int, *, word: str, lanes: bool) 
     return found
 
 
-def _open_span(standing: Standing, asked: Opened) -> Span:
+def _open_cell(asked: Opened, place: int) -> Cell:
     label = T("round {n}, attempt {k}", n=Count(asked.round), k=Count(asked.attempt))
-    return Span(T("rounds"), asked.at_ms, standing.deadline_ms(asked), "busy", label)
+    return Cell(T("rounds"), place, "busy", _means("training"), label)
+
+
+def _means(word: str) -> T:
+    """A state word without its sign."""
+    sign = sign_of(word)
+    return T("unknown") if sign is None else sign.text
 
 
 def _open_row(standing: Standing, asked: Opened) -> dict[str, Value]:

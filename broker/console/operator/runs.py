@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from broker.console.acting import Act
     from broker.console.viewing import View
     from broker.log import LogTx
-    from broker.runs.service import Shown
+    from broker.runs.views import Shown
     from broker.store import Session
     from policies.contract import Contract
     from policies.contract.clauses import RecipeClause
@@ -82,7 +82,7 @@ _STATES = (("", T("all")), ("open", T("not closed")), ("closed", T("closed")))
     title=T("Runs"),
     roles=RUN_READERS,
     sees=Sees.OWN,
-    command="iriai-broker run list",
+    command="iriai-broker run list --dir DIR --key FILE",
     nav=True,
 )
 def runs(view: View) -> Screen:
@@ -97,7 +97,7 @@ def _listed(view: View) -> Panel:
     asked = view.query.get("state", "")
     if asked not in {name for name, _ in _STATES}:
         raise FormError(need="state open or closed", found=ascii(asked)[:40], remedy="choose one of the list")
-    shown, more = view.services.runs.page(
+    shown, more = view.services.runs.views.page(
         view.session,
         view.party,
         after=place_after(view.query),
@@ -172,7 +172,7 @@ def _empty(view: View) -> T:
     if isinstance(view.party, Operator):
         return T(
             "Runs of all contracts would be here. None was opened yet: open one below, or by {command}.",
-            command=Code("iriai-broker run open --contract DIGEST --recipe ID"),
+            command=Code("iriai-broker run open --contract DIGEST --recipe ID --dir DIR --key FILE"),
         )
     return T("Runs of your contracts would be here. The broker opens one once a contract is in force.")
 
@@ -317,7 +317,7 @@ def _opening(view: View) -> Panel:
     if not choices:
         nothing = T(
             "No contract is in force, so nothing can be trained. Negotiate one first: {command}",
-            command=Code("iriai-broker contract offer"),
+            command=Code("iriai-broker contract offer FILE --dir DIR --key FILE"),
         )
         return Panel(name="open", title=T("Open a run"), prose=(nothing,))
     choose = Form(
