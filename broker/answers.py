@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import DiskFullError
+from policies.command_lines import completed
 from policies.errors import IriaiError
 
 if TYPE_CHECKING:
@@ -84,23 +85,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) 
     return tuple("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in cells)
 
 
-def finish(work: Callable[[], Result], *, as_json: bool) -> int:
+def finish(work: Callable[[], Result], *, as_json: bool, say: Callable[[str], str] = str) -> int:
     """Runs the body of a command, prints its result or its refusal, and gives the exit code.
 
-    This is the one place of the broker where an error becomes text for a terminal.
+    This is the one place of the broker where an error becomes text for a terminal. ``say`` completes command
+    lines in what is proposed (`policies.command_lines`).
     """
     try:
         result = work()
     except IriaiError as error:
-        return _refuse(error, as_json=as_json)
+        return _refuse(error, as_json=as_json, say=say)
     except OSError as error:
-        return _refuse(_of_the_system(error), as_json=as_json)
+        return _refuse(_of_the_system(error), as_json=as_json, say=say)
     except KeyboardInterrupt:
         return 130
     for line in result.text:
-        print(line, file=sys.stderr)  # noqa: T201  the output of a command
+        print(say(line), file=sys.stderr)  # noqa: T201  the output of a command
     if as_json:
-        _envelope({"schema": _SCHEMA, "status": "ok", "data": result.data})
+        _envelope({"schema": _SCHEMA, "status": "ok", "data": completed(result.data, say)})
     elif result.plain_output is not None:
         print(result.plain_output)  # noqa: T201  the output of a command
     return result.exit_code
@@ -128,8 +130,9 @@ class FileTroubleError(IriaiError):
     exit_code = 2
 
 
-def _refuse(error: IriaiError, *, as_json: bool) -> int:
-    fields = {key: plain(value) if value is not None else None for key, value in error.as_dict().items()}
+def _refuse(error: IriaiError, *, as_json: bool, say: Callable[[str], str]) -> int:
+    told = completed(error.as_dict(), say)
+    fields = {key: plain(value) if value is not None else None for key, value in told.items()}
     clause = f" [clause {fields['clause']}]" if fields["clause"] else ""
     print(f"{coloured(str(fields['code']), 'red')}{clause}", file=sys.stderr)  # noqa: T201
     for name in ("need", "found", "remedy"):

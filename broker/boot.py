@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from broker.services import Fleet
+    from broker.fleet import Fleet
     from policies.ports import Clock, Entropy
 
 __all__ = [

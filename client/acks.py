@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from client.outbox import Letters, Outbox
-    from client.rows import Closing
+    from client.outbox.rows import Closing
     from policies.signing import Envelope
 
 __all__ = ["seal_acks"]

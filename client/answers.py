@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from policies.command_lines import completed
 from policies.errors import IriaiError
 
 if TYPE_CHECKING:
@@ -72,7 +73,13 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in found)
 
 
-def finish(work: Callable[[], Answer], *, as_json: bool, told_before: bool = False) -> int:
+def finish(
+    work: Callable[[], Answer],
+    *,
+    as_json: bool,
+    told_before: bool = False,
+    say: Callable[[str], str] = str,
+) -> int:
     """Runs the body of a command, prints its result or its refusal, and gives the exit code.
 
     This is the one place of the node where an error becomes text for a terminal.
@@ -82,27 +89,36 @@ def finish(work: Callable[[], Answer], *, as_json: bool, told_before: bool = Fal
         as_json: Whether one envelope goes to standard output.
         told_before: Of a command that goes on until it is stopped: its envelope was printed when it was
             ready, and its end is none; a refusal is one all the same.
+        say: Completes command lines in what is proposed (`policies.command_lines`).
     """
     try:
         answer = work()
     except IriaiError as error:
-        return print_error(error, as_json=as_json)
+        return print_error(error, as_json=as_json, say=say)
     except KeyboardInterrupt:
         return 130
     for line in answer.text:
-        print(plain(line), file=sys.stderr)  # noqa: T201  the output of a command
+        print(plain(say(line)), file=sys.stderr)  # noqa: T201  the output of a command
+    data = completed(answer.data, say)
     if answer.error is not None:
-        return print_error(answer.error, as_json=as_json, data=answer.data)
+        return print_error(answer.error, as_json=as_json, data=data, say=say)
     if as_json and not told_before:
-        _print_envelope({"schema": _SCHEMA, "status": "ok", "data": answer.data})
+        _print_envelope({"schema": _SCHEMA, "status": "ok", "data": data})
     elif answer.document is not None:
         sys.stdout.write(answer.document)
     return answer.exit_code
 
 
-def print_error(error: IriaiError, *, as_json: bool, data: dict[str, Any] | None = None) -> int:
+def print_error(
+    error: IriaiError,
+    *,
+    as_json: bool,
+    data: dict[str, Any] | None = None,
+    say: Callable[[str], str] = str,
+) -> int:
     """Says a refusal to a person, and with ``as_json`` to a program; gives its exit code."""
-    fields = {key: plain(value) if value is not None else None for key, value in error.as_dict().items()}
+    told = completed(error.as_dict(), say)
+    fields = {key: plain(value) if value is not None else None for key, value in told.items()}
     clause = f" [clause {fields['clause']}]" if fields["clause"] else ""
     print(f"{fields['code']}{clause}", file=sys.stderr)  # noqa: T201
     for name in ("need", "found", "remedy"):

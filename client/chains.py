@@ -33,8 +33,8 @@ from client.errors import (
     PeerAnswerError,
     RemoteRefusalError,
 )
+from client.outbox.rows import Decided
 from client.receipts import LogView, fetch_consistency
-from client.rows import Decided
 from client.settings import locked
 from policies.encoding import digest
 from policies.errors import EncodingError, IdentityError

@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from client.desktop import Desktop
-    from client.guard import Judged, Seat
+    from client.judged import Judged
     from client.outbox import Letters
     from client.privacy.store import Spend
+    from client.seat import Seat
     from policies.exchange import RequestHeader
     from policies.privacy.receipts import MadeWith
     from policies.signing import Envelope

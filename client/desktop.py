@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
     from client.audits.figures import AuditShelf
     from client.budgets import Budgets
-    from client.guard import Guard, Judged, Seat
+    from client.guard import Guard
+    from client.judged import Judged
     from client.outbox import Letters, Outbox
+    from client.outbox.rows import Closing
     from client.privacy.store import BudgetStore, Spend
     from client.privacy.units import Units
     from client.receipts import LogView
-    from client.rows import Closing
+    from client.seat import Seat
     from client.settings import LocalRules
     from policies.exchange import RequestHeader
     from policies.identity import SigningKey

@@ -3,7 +3,7 @@
 
 In this order: machine (``packages``, ``versions``, ``disk``, ``gpu``), own files (``keys``, ``settings``,
 ``database``, ``outbox``, ``budget``, ``budget-left``, ``contract``), the way to the broker (``broker``,
-``way-out``, ``certificate``, ``reach``, ``clock``, ``last-seen``, ``witnesses``).
+``name``, ``way-out``, ``certificate``, ``reach``, ``clock``, ``last-seen``, ``witnesses``).
 
 - A check is ``ok``, a ``warning`` (to be looked at, and nothing is broken), ``failed``, or ``skipped`` where
   one before it says why nobody could look. Only ``failed`` makes the exit code 3.
@@ -23,6 +23,7 @@ from client.diagnosis import holdings, machine
 from client.diagnosis.broker_way import Way
 from client.diagnosis.findings import FAILED, OK, SKIPPED, Check, Finding, Look, examine, failed
 from client.diagnosis.machine import packages
+from client.diagnosis.names import SystemNames
 from client.errors import DoctorFailedError
 from client.identity import load_identity
 from client.membership import open_member, worker_of
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from client.diagnosis.names import Names
     from client.settings import Home
     from policies.ports import Clock, Entropy
 
@@ -50,7 +52,12 @@ _SETTINGS: Final = "docs/reference/settings.md#nodetoml"
 
 
 def checks(
-    home: Home, *, clock: Clock, entropy: Entropy, transport: httpx.BaseTransport | None = None
+    home: Home,
+    *,
+    clock: Clock,
+    entropy: Entropy,
+    transport: httpx.BaseTransport | None = None,
+    names: Names | None = None,
 ) -> tuple[Check, ...]:
     """Runs every check; never raises for what it finds.
 
@@ -59,8 +66,9 @@ def checks(
         clock: Of this machine.
         entropy: Of nonces.
         transport: Of httpx, for a broker in the same process.
+        names: Name server and network; those of this machine if left out.
     """
-    way = Way(home=home, clock=clock, entropy=entropy, transport=transport)
+    way = Way(home=home, clock=clock, entropy=entropy, transport=transport, names=names or SystemNames())
     looks = (*_machine(home), *_files(home, clock, entropy), *_network(way))
     return tuple(examine(look, number) for number, look in enumerate(looks, 1))
 
@@ -98,6 +106,7 @@ def _files(home: Home, clock: Clock, entropy: Entropy) -> Iterator[Look]:
 
 def _network(way: Way) -> Iterator[Look]:
     yield _look("broker", "iriai-node join URL INVITE", _JOIN, way.pinned)
+    yield _look("name", "correct the name server of this machine", _JOIN, way.name)
     yield _look("way-out", "let this machine reach the broker's port", _JOIN, way.out)
     yield _look("certificate", "telephone the operator before you go on", _JOIN, way.certificate)
     yield _look("reach", "check network, clock and certificate", _JOIN, way.reach)

@@ -29,7 +29,7 @@ from client.contract.starts import first_weights
 from client.contributing import needed_tensor
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
-from client.rows import Decided
+from client.outbox.rows import Decided
 from client.telling import seal_spend, spend_on_query
 from policies.encoding import digest_of
 from policies.privacy.errors import PlanMismatchError
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from client.desktop import Desktop
-    from client.guard import Seat
     from client.outbox import Letters
+    from client.seat import Seat
     from policies.exchange import RequestHeader
     from policies.signing import Envelope
 

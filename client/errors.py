@@ -291,6 +291,18 @@ class PeerUnreachableError(NodeError):
     http_status = 502
 
 
+class NameUnresolvedError(PeerUnreachableError):
+    """The broker's name means no address on this machine, or no name server says so in time."""
+
+    code = "peer.name-unresolved"
+
+
+class AddressFamilyError(PeerUnreachableError):
+    """The broker's name means addresses of a kind, IPv6 or IPv4, that this machine cannot reach at all."""
+
+    code = "peer.address-family"
+
+
 class PeerAnswerError(NodeError):
     """Something answered that no broker would say."""
 

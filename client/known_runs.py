@@ -11,7 +11,7 @@ A run whose broker gave it up without a word is neither; its owner stops it (`cl
 files are read without a key and without waiting, so that a run can be stopped whatever else is broken here.
 
     known = names_of_runs(home)                  # None: a file cannot be read
-    over = RunEnds(shelf, clock).is_over(outbox.decisions(run=run))
+    over = RunEnds(shelf, clock).is_over(outbox.left.decisions(run=run))
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.contract.shelf import ContractShelf
-    from client.rows import Decided
+    from client.outbox.rows import Decided
     from client.settings import Home
     from policies.ports import Clock
 

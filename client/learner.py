@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
     from client.data.fields import Episode
     from client.data.series import Split
-    from client.guard import Seat
     from client.learning.tensors import Frames
     from client.learning.train import Trainer
+    from client.seat import Seat
     from client.settings import Home, LocalRules
     from policies.ports import Entropy
     from policies.privacy.canaries import CanarySecret

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from client.outbox import Outbox
-    from client.rows import Decided, Sent
+    from client.outbox.rows import Decided, Sent
 
 __all__ = ["AGAIN", "ROWS", "guard_log", "outbox_list"]
 
@@ -36,8 +36,8 @@ def outbox_list(outbox: Outbox, *, run: str | None = None, every: bool = False) 
         run: Only of this run.
         every: Also those that are older than the newest `ROWS`.
     """
-    rows = outbox.sent(_limit(run, every=every), run=run)
-    total, size = outbox.sent_count(run), outbox.sent_bytes(run)
+    rows = outbox.left.sent(_limit(run, every=every), run=run)
+    total, size = outbox.left.sent_count(run), outbox.left.sent_bytes(run)
     again = () if run else outbox.listed(AGAIN)
     lines = table(
         ("newest", "times", "bytes", "kind", "run", "rounds", "digest", "clause", "receipts"),
@@ -68,8 +68,8 @@ def guard_log(outbox: Outbox, run: str | None, *, every: bool = False) -> Answer
         run: Only about this run.
         every: Also those that are older than the newest `ROWS`.
     """
-    rows = outbox.decisions(run=run, limit=_limit(run, every=every))
-    total = outbox.decisions_count(run)
+    rows = outbox.left.decisions(run=run, limit=_limit(run, every=every))
+    total = outbox.left.decisions_count(run)
     lines = table(
         ("when", "kind", "run", "round", "attempt", "", "clauses"),
         [

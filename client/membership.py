@@ -25,6 +25,7 @@ from client.errors import (
     NotConfirmedError,
     NotJoinedError,
     PeerAnswerError,
+    PeerUnreachableError,
 )
 from client.identity import create_identity, load_identity, read_secret, write_secret
 from client.invite import Invite, parse_invite
@@ -316,8 +317,15 @@ def alias_key(home: Home) -> bytes | None:
 
 
 def status(member: Member, standings: Sequence[Standing] = ()) -> Answer:
-    """Who this node is, whether it was approved, what its worker does, and who vouches for the log."""
-    facts = membership(member)
+    """Who this node is, whether it was approved, what its worker does, and who vouches for the log.
+
+    While the broker is away, what is known here is said all the same, and then that it is away.
+    """
+    away: PeerUnreachableError | None = None
+    try:
+        facts = membership(member)
+    except PeerUnreachableError as error:
+        facts, away = {"state": "unknown"}, error
     worker = worker_of(member.home)
     data = {
         "state": facts["state"],
@@ -338,7 +346,8 @@ def status(member: Member, standings: Sequence[Standing] = ()) -> Answer:
         ],
     }
     text = [
-        f"state        {facts['state']}",
+        f"state        {facts['state']}"
+        + (": the broker is away; this is what is known here" if away else ""),
         f"node         {data['node']} of {data['org']}",
         f"fingerprint  {data['fingerprint']}",
         f"broker       {data['broker_fingerprint']} (pinned)",
@@ -354,6 +363,8 @@ def status(member: Member, standings: Sequence[Standing] = ()) -> Answer:
         if one.k
     ]
     text += [f"receipts     {one.late} without enough witnesses in time" for one in standings if one.late]
+    if away is not None:
+        return Answer(data=data, text=tuple(text), error=away)
     if facts["state"] != "active":
         text.append("next: two operators approve this node's fingerprint")
     elif not worker["running"]:

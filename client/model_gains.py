@@ -2,7 +2,7 @@
 """What training on at home gained: a row per model that was trained on here, from its own file.
 
 The figures are those that were kept when it was made (`client.models.Tuning`): half of the held-out units
-chose between common and individual model, the other half chose nothing and reports. Nothing is measured
+chose between common and individual models, the other half chose nothing and reports. Nothing is measured
 again, and nothing leaves.
 """
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from client.answers import Answer, plain, short, table
 from client.contract.notices import Notices
-from client.errors import DigestMismatchError, NoSuchThingError, PersonaliseError
+from client.errors import DigestMismatchError, NoSuchThingError, PeerUnreachableError, PersonaliseError
 from client.settings import write_durably
 from policies.contract import Deliver, evaluate
 from policies.encoding import digest, digest_of, is_digest
@@ -43,7 +43,7 @@ from policies.robustness.plan import votes_plan
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from client.contract.shelf import ContractShelf, Held
@@ -138,8 +138,15 @@ def _releases(member: Member) -> list[dict[str, Any]]:
 
 
 def models_list(member: Member) -> Answer:
-    """Released models of this node's contracts, and which of them are here."""
-    rows = _releases(member)
+    """Released models of this node's contracts, and which of them are here.
+
+    While the broker is away, those that are here are listed, and then it is said that it is away.
+    """
+    away: PeerUnreachableError | None = None
+    try:
+        rows = _releases(member)
+    except PeerUnreachableError as error:
+        rows, away = list(_held_here(member.home)), error
     for one in rows:
         one["here"] = (model_folder(member.home, one["model"]) / "model.json").exists()
         one["individual"] = is_individual(member.home, one["model"])
@@ -157,9 +164,30 @@ def models_list(member: Member) -> Answer:
             for one in rows
         ],
     )
+    if away is not None:
+        words = "this is what is held here" if rows else "no model is held here"
+        return Answer(
+            data={"models": rows, "broker_away": True},
+            text=(*lines, f"the broker is away: {words}"),
+            error=away,
+        )
     if not rows:
         lines = ("no release yet: iriai-node release list shows what waits at the gate",)
-    return Answer(data={"models": rows}, text=lines)
+    return Answer(data={"models": rows, "broker_away": False}, text=lines)
+
+
+def _held_here(home: Home) -> Iterator[dict[str, Any]]:
+    """What `pull` wrote down of each model that is here; a file of another form is left out."""
+    for path in sorted(home.models.glob("*/model.json")):
+        if path.parent.name.startswith("individual-"):
+            continue
+        try:
+            told = json.loads(path.read_bytes())
+            found = {name: str(told[name]) for name in ("model", "tier", "contract", "recipe", "run")}
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        if is_digest(found["model"]):
+            yield found
 
 
 def pull(member: Member, shelf: ContractShelf, model: str) -> Answer:
@@ -383,7 +411,7 @@ class Tuning:
     Attributes:
         mode: ``full``, or ``head``: only the last layer was trained on.
         improved: Whether it was better on the units that select; else the common model is kept.
-        selection_units: Held-out units that chose between the two.
+        selection_units: Held-out units that chose: common, or one of the ways to train on.
         selection: Their mean loss under the common and the kept model.
         report_units: The other held-out units, which chose nothing.
         report: Their mean loss likewise; None where no unit is left for it.

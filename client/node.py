@@ -45,6 +45,7 @@ from client.errors import PeerUnreachableError
 from client.federation.errors import KeyUnknownError
 from client.federation.supervise import ENDS
 from client.identity import read_secret
+from client.lifesign import Lifesign
 from client.membership import open_member
 from client.outbox import Outbox
 from client.receipts import LogView, collect, fetch_consistency, run_is_over
@@ -148,6 +149,7 @@ def serve(home: Home) -> None:
     from client.federation.fleet import run_fleet
 
     clock, entropy = SystemClock(), SystemEntropy()
+    Lifesign.of(os.environ).begin()
     lock = locked(home)
     worker = Worker(home, clock=clock, entropy=entropy)
     with contextlib.suppress(PeerUnreachableError):  # then nothing leaves either

@@ -21,7 +21,7 @@ from policies.ports import iso_s
 if TYPE_CHECKING:
     from client.contract.shelf import ContractShelf
     from client.outbox import Outbox
-    from client.rows import Decided
+    from client.outbox.rows import Decided
     from client.settings import Home
 
 __all__ = ["listed", "resume", "resume_all_damaged", "stop"]
@@ -33,7 +33,7 @@ def listed(home: Home, outbox: Outbox, shelf: ContractShelf) -> Answer:
     """Runs by their last decision, newest first; then those about which nothing was decided yet."""
     stopped, ends = StoppedRuns(home).all(), RunEnds(shelf, outbox.clock)
     decided: dict[str, list[Decided]] = {}
-    for one in outbox.decisions(limit=None):
+    for one in outbox.left.decisions(limit=None):
         decided.setdefault(str(one.run), []).append(one)
     waiting = ((stopped or frozenset()) | (names_of_runs(home) or frozenset())) - decided.keys()
     rows = [_row(name, found, stopped, over=ends.is_over(found)) for name, found in decided.items()]
@@ -91,23 +91,31 @@ def stop(home: Home, run: str) -> Answer:
     )
 
 
-def resume(home: Home, run: str) -> Answer:
-    """Lets a run go on.
+def resume(home: Home, run: str, *, dry_run: bool = False) -> Answer:
+    """Lets a run go on; a dry run looks whether it is stopped.
 
     Raises:
         NoSuchThingError: It is not stopped.
         StoppedFileError: The file is damaged: nobody knows which runs were stopped.
     """
+    if dry_run:
+        left = StoppedRuns(home).without(run)
+        words = f"{run} might ask for rounds again, {len(left)} others stay stopped; nothing was changed"
+        return Answer(data={"dry_run": True, "run": run, "still_stopped": sorted(left)}, text=(words,))
     StoppedRuns(home).resume(run)
     return Answer(data={"run": run, "stopped": False}, text=(f"{run} may ask for rounds again",))
 
 
-def resume_all_damaged(home: Home) -> Answer:
-    """Lets all runs go on, where which of them were stopped cannot be read.
+def resume_all_damaged(home: Home, *, dry_run: bool = False) -> Answer:
+    """Lets all runs go on, where which of them were stopped cannot be read; a dry run looks whether it is so.
 
     Raises:
         NoSuchThingError: The file can be read.
     """
+    if dry_run:
+        StoppedRuns(home).check_damaged()
+        words = "no run would be stopped any more, and the damaged file be put aside; nothing was changed"
+        return Answer(data={"dry_run": True, "run": None}, text=(words,))
     aside = StoppedRuns(home).resume_all()
     return Answer(
         data={"run": None, "stopped": False, "put_aside": str(aside)},

@@ -9,8 +9,9 @@ In this order; the first that fails ends it, and nothing is kept:
 2. contract and recipe are here, and the contract does not forbid to train on (clause ``derivatives``);
 3. training and held-out units come through contract, recipe and the owner's list, as in a round;
 4. the held-out units are divided: every second one, in the order of their ids, selects, the others report;
-5. 300 steps on the training units; the result is kept if the units that select have less loss, else the
-   common model is kept;
+5. 300 steps on the training units, three times, with more and more noise on the inputs
+   (`client.learning.train.fine_tune`); of the three and the common model that one is kept under which the
+   units that select have the least loss;
 6. both are judged on the units that report, which chose nothing. Where none is left the figure is not made
    up: it is undetermined;
 7. where an individual model of this one is here already, in whatever mode it was made, it is judged on the
@@ -32,11 +33,11 @@ import numpy as np
 
 from client.contract.shelf import ContractShelf
 from client.errors import DigestMismatchError
-from client.guard import seat_of
 from client.identity import load_identity
 from client.learner import episodes_of
 from client.models import Compared, Tuning, individual_facts, keep_individual, model_folder, read_model
 from client.private_parts import own_model, site_recipe
+from client.seat import seat_of
 from client.settings import load_settings
 from policies.contract.errors import RefusedError
 
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from client.guard import Seat
     from client.learning.tensors import EpisodeArrays
     from client.models import Mode
+    from client.seat import Seat
     from client.settings import Home
     from policies.recipe import Recipe
 

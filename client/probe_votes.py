@@ -36,7 +36,7 @@ from policies.server_step import initial_state, server_step
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from client.guard import Seat
+    from client.seat import Seat
     from policies.exchange import RequestHeader
     from policies.privacy.plan import EvalPlan
     from policies.secagg.terms import Terms

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from client.errors import PeerAnswerError, ReceiptError, RemoteRefusalError
-from client.rows import Closing, Proven, Seen
+from client.outbox.rows import Closing, Proven, Seen
 from policies.encoding import unb64
 from policies.errors import EncodingError
 from policies.log.checkpoint import VerifierKey, open_checkpoint
@@ -112,8 +112,8 @@ class LogView:
         if self._fetch is not None:
             for size in sorted(loose, reverse=True):
                 self._link(loose.pop(size), learned)
-        self._outbox.learn(tuple(learned.values()), proven, later=later)
-        return Outcome(head=self._outbox.seen(), receipted=len(proven), unlinked=tuple(sorted(loose)))
+        self._outbox.shown.learn(tuple(learned.values()), proven, later=later)
+        return Outcome(head=self._outbox.shown.seen(), receipted=len(proven), unlinked=tuple(sorted(loose)))
 
     def closings(self, items: object) -> tuple[Closing, ...]:
         """Entries ``round.closed`` with their proofs that came with a request, of the history that was seen.
@@ -154,8 +154,8 @@ class LogView:
     def advance(self) -> Seen:
         """Asks for the current head and takes it over once it extends what was seen."""
         if self._fetch is None:
-            return self._outbox.seen()
-        return self.news(self._fetch(self._outbox.seen().size), None).head
+            return self._outbox.shown.seen()
+        return self.news(self._fetch(self._outbox.shown.seen().size), None).head
 
     def tie(self, note: str) -> None:
         """Returns once a checkpoint, however old, is tied to the history that was seen.
@@ -169,7 +169,7 @@ class LogView:
         checkpoint = self._open(note)
         if not self._linked(checkpoint, learned):
             self._link(checkpoint, learned)
-        self._outbox.learn(tuple(learned.values()), {})
+        self._outbox.shown.learn(tuple(learned.values()), {})
 
     def _open(self, note: str) -> Seen:
         checkpoint = open_checkpoint(note, self._keys())
@@ -183,7 +183,7 @@ class LogView:
 
     def _extends(self, head: Seen, proof: Sequence[bytes], old_size: int, learned: dict[int, Seen]) -> bool:
         """Whether the head is tied to what was seen; then it is in ``learned``."""
-        top = max(learned.values(), key=lambda one: one.size, default=self._outbox.seen())
+        top = max(learned.values(), key=lambda one: one.size, default=self._outbox.shown.seen())
         if head.size <= top.size:
             return self._linked(head, learned)
         if top.size and old_size != top.size:
@@ -201,7 +201,7 @@ class LogView:
 
     def _linked(self, checkpoint: Seen, learned: Mapping[int, Seen]) -> bool:
         """Whether a checkpoint is a known one; another root of the same size stops the node."""
-        known = learned.get(checkpoint.size) or self._outbox.seen_at(checkpoint.size)
+        known = learned.get(checkpoint.size) or self._outbox.shown.seen_at(checkpoint.size)
         if known is None:
             return False
         if known.root != checkpoint.root:
@@ -211,7 +211,7 @@ class LogView:
     def _link(self, loose: Seen, learned: dict[int, Seen]) -> None:
         """Ties a checkpoint to the history over HTTP: it and what was seen must lead to the same head."""
         for _ in range(_LINK_TRIES):
-            top = max(learned.values(), key=lambda one: one.size, default=self._outbox.seen())
+            top = max(learned.values(), key=lambda one: one.size, default=self._outbox.shown.seen())
             note, proof, _size = _log_news(self._fetched(top.size))
             head = self._open(note)
             self._extends(head, proof, top.size, learned)
@@ -278,7 +278,7 @@ def _receipt_parts(item: object) -> tuple[str, str | None]:
 
 
 def _no_receipt(need: str, found: str) -> ReceiptError:
-    return ReceiptError(need=need, found=found, remedy="ask for the receipt again: iriai-node receipts fetch")
+    return ReceiptError(need=need, found=found, remedy="ask for the receipt again: iriai-node receipt fetch")
 
 
 def _log_news(log: object) -> tuple[str, tuple[bytes, ...], int]:

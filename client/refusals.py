@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from client.errors import EquivocationError
-from client.rows import Decided
+from client.outbox.rows import Decided
 from policies.contract import Finding, Outcome
 from policies.errors import IriaiError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from client.federation.handlers import RunConfig
-    from client.guard import Judged
+    from client.judged import Judged
     from client.outbox import Letters, Outbox
     from policies.exchange import RequestHeader
     from policies.ports import Clock
@@ -98,7 +98,7 @@ def keep_unadmitted(outbox: Outbox, config: RunConfig, error: IriaiError, *, at_
 
 
 def _keep(letters: Letters, outbox: Outbox, row: Decided) -> None:
-    newest = next(iter(outbox.decisions(run=row.run, limit=1)), None)
+    newest = next(iter(outbox.left.decisions(run=row.run, limit=1)), None)
     if newest is None or replace(newest, at_ms=row.at_ms, document=row.document) != row:
         letters.decided(row)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from client.contract.shelf import ContractShelf
     from client.membership import Member
     from client.outbox import Outbox
-    from client.rows import Stored
+    from client.outbox.rows import Stored
     from policies.log.vkeys import VerifierKey
 
 _MANY = 10_000
@@ -29,6 +29,7 @@ __all__ = [
     "receipts_export",
     "receipts_fetch",
     "receipts_list",
+    "receipts_missing",
     "receipts_verify",
     "release_list",
     "vote",
@@ -155,6 +156,13 @@ def vote(
     )
 
 
+def receipts_missing(outbox: Outbox) -> Answer:
+    """Which receipts `receipts_fetch` would ask for; nobody is asked."""
+    missing = [one.event_id for one in outbox.pending(limit=_MANY)]
+    words = f"receipts   {len(missing)} would be asked for; nothing was changed"
+    return Answer(data={"dry_run": True, "missing": missing}, text=(words,))
+
+
 def receipts_fetch(member: Member, outbox: Outbox) -> Answer:
     """Fetches and checks the receipts that are missing.
 
@@ -171,10 +179,10 @@ def receipts_fetch(member: Member, outbox: Outbox) -> Answer:
             continue
         found += view.news(None, [receipt]).receipted
     return Answer(
-        data={"receipted": found, "missing": missing, "seen": outbox.seen().size},
+        data={"receipted": found, "missing": missing, "seen": outbox.shown.seen().size},
         text=(
             f"receipts   {found} new, {len(missing)} missing",
-            f"log        seen up to size {outbox.seen().size}",
+            f"log        seen up to size {outbox.shown.seen().size}",
         ),
     )
 
@@ -312,7 +320,7 @@ def receipts_export(outbox: Outbox, out: Path) -> Answer:
     lines = [f"receipts   {len(found)} in {out}"]
     if without:
         lines.append(
-            f"next: iriai-node receipts fetch, then export again: {without} envelopes have no receipt yet"
+            f"next: iriai-node receipt fetch, then export again: {without} envelopes have no receipt yet"
         )
     vouched = sum(1 for one in found.values() if one.witnessed is not None)
     return Answer(

@@ -288,7 +288,7 @@ class _Rotation:
             raise _waits(
                 "a receipt for every envelope of the present key",
                 f"{len(waiting)} without one",
-                "iriai-node receipts fetch; what never arrived goes out with the next round",
+                "iriai-node receipt fetch; what never arrived goes out with the next round",
             )
 
     # --- 5. ---

@@ -24,8 +24,8 @@ from client.budgets import votes_run
 from client.contributing import needed_tensor
 from client.errors import DigestMismatchError
 from client.federation.handlers import HandlerReply, Refusal
+from client.outbox.rows import Decided
 from client.probe_votes import Probe, asks_about_teams
-from client.rows import Decided
 from client.telling import seal_spend, spend_on_query
 from policies.contract.errors import RefusedError
 from policies.encoding import digest, digest_of
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from client.desktop import Desktop
-    from client.guard import Seat
+    from client.seat import Seat
     from policies.exchange import RequestHeader
     from policies.signing import Envelope
 

@@ -39,7 +39,7 @@ class SameFiles:
             raise OutboxError(
                 need=f"{self._paths[0].name} and its write-ahead log as this process opened them",
                 found="other files in their place",
-                remedy="stop the worker and start it again; then iriai-node receipts verify",
+                remedy="stop the worker and start it again; then iriai-node receipt verify",
             )
 
     def _found(self) -> list[tuple[int, int] | None]:

@@ -20,6 +20,8 @@ import tempfile
 import tomllib
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
+from itertools import islice
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from client.errors import NodeBusyError, NotInitialisedError, SettingsError
@@ -28,7 +30,6 @@ from policies.errors import EncodingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = [
     "ENVIRONMENT",
@@ -43,6 +44,7 @@ __all__ = [
     "save_settings",
 ]
 
+_NEAR = 4
 PRIVATE_UMASK = 0o077  # of every process of a node: files 0600, folders 0700
 ENVIRONMENT = "IRIAI_NODE__"
 LANGUAGES = ("en", "ja")
@@ -179,9 +181,20 @@ class Home:
             raise NotInitialisedError(
                 need=f"a node in {self.root}",
                 found="no keys/node.key",
-                remedy=f"name the folder with --dir or IRIAI_NODE_DIR; a new node: {self.command('init')}",
+                remedy=f"give --dir of the node's folder{self._near()}; only for a new node: "
+                + self.command("init"),
             )
         return self
+
+    def _near(self) -> str:
+        """Folders beside this one, or in the one that the command was typed in, that hold a node."""
+        found = {
+            one.parent.parent
+            for place in (self.root.parent, self.root.parent.parent, Path())
+            for one in islice(place.glob("*/keys/node.key"), _NEAR)
+        }
+        shown = sorted(str(one) for one in found)[:_NEAR]
+        return f" (nodes are near, in {' and '.join(map(shlex.quote, shown))})" if shown else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

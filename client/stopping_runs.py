@@ -88,10 +88,20 @@ class StoppedRuns:
             NoSuchThingError: It is not stopped.
             StoppedFileError: The file is damaged: nobody knows which runs were stopped.
         """
-        with self._writing() as stopped:
-            if _checked(run) not in stopped:
-                raise NoSuchThingError(need="a stopped run", found=run, remedy="iriai-node runs list")
-            self._write(stopped - {run})
+        with self._locked():
+            self._write(self.without(run))
+
+    def without(self, run: str) -> frozenset[str]:
+        """The runs that would be stopped still once this one is let go on; nothing is changed.
+
+        Raises:
+            NoSuchThingError: It is not stopped.
+            StoppedFileError: The file is damaged: nobody knows which runs were stopped.
+        """
+        stopped = self._readable()
+        if _checked(run) not in stopped:
+            raise NoSuchThingError(need="a stopped run", found=run, remedy="iriai-node runs list")
+        return stopped - {run}
 
     def resume_all(self) -> Path:
         """Lets every run of a damaged file go on; gives where the file was put aside.
@@ -100,30 +110,41 @@ class StoppedRuns:
             NoSuchThingError: The file is not damaged: runs are let go on by name.
         """
         with self._locked():
-            if self.all() is not None:
-                raise NoSuchThingError(
-                    need="a damaged stopped.json",
-                    found="one that can be read",
-                    remedy="iriai-node runs list shows what is stopped; resume each run by its name",
-                )
+            self.check_damaged()
             aside = _free(self._path)
             self._path.rename(aside)  # a link itself, not what it names
             sync_folder(aside.parent)
         return aside
 
+    def check_damaged(self) -> None:
+        """That nobody can say which runs are stopped.
+
+        Raises:
+            NoSuchThingError: The file is not damaged: runs are let go on by name.
+        """
+        if self.all() is not None:
+            raise NoSuchThingError(
+                need="a damaged stopped.json",
+                found="one that can be read",
+                remedy="iriai-node runs list shows what is stopped; resume each run by its name",
+            )
+
+    def _readable(self) -> frozenset[str]:
+        stopped = self.all()
+        if stopped is None:
+            raise StoppedFileError(
+                need=f"a readable {self._path.name}",
+                found="a damaged one: every run is stopped, and stays so",
+                remedy="put a copy of the file back; or iriai-node runs resume --all-damaged, then stop "
+                "again what is to stay stopped",
+            )
+        return stopped
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[frozenset[str]]:
         """The runs that are stopped now, while nobody else writes the file."""
         with self._locked():
-            stopped = self.all()
-            if stopped is None:
-                raise StoppedFileError(
-                    need=f"a readable {self._path.name}",
-                    found="a damaged one: every run is stopped, and stays so",
-                    remedy="put a copy of the file back; or iriai-node runs resume --all-damaged, then stop "
-                    "again what is to stay stopped",
-                )
-            yield stopped
+            yield self._readable()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -20,9 +20,9 @@ from policies.privacy.blocks import HELD_OUT, block_number
 if TYPE_CHECKING:
     from client.budgets import Budgets, Touched
     from client.desktop import Desktop
-    from client.guard import Seat
     from client.outbox import Letters, Outbox
     from client.privacy.store import Spend
+    from client.seat import Seat
     from policies.exchange import RequestHeader
     from policies.privacy.plan import EvalPlan
     from policies.signing import Envelope

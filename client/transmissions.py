@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.outbox import Outbox
-    from client.rows import Sent, Stored
+    from client.outbox.rows import Sent, Stored
 
 __all__ = ["export", "show"]
 
@@ -55,7 +55,7 @@ def show(outbox: Outbox, entry: str) -> Answer:
     """
     stored = outbox.envelopes()
     named = [one for one in stored if _is_meant(one, entry)]
-    rows = [one for one in outbox.sent(None) if _begins(one.digest, entry) or _holds(one, named)]
+    rows = [one for one in outbox.left.sent(None) if _begins(one.digest, entry) or _holds(one, named)]
     if not rows or len({one.digest for one in rows}) > 1:
         raise NoSuchThingError(
             need=f"index in the log, or {_LEAST_DIGITS} digits of a digest, of one transmission",
@@ -139,7 +139,7 @@ def export(outbox: Outbox, out: Path, *, run: str | None = None) -> Answer:
         )
     if out.exists():
         raise FileTakenError(need=f"no file at {out}", found="one", remedy="name a new file")
-    rows = [_row(one) for one in reversed(outbox.sent(None, run=run))]
+    rows = [_row(one) for one in reversed(outbox.left.sent(None, run=run))]
     data = _csv(rows) if out.suffix == ".csv" else json.dumps(rows, indent=1, sort_keys=True) + "\n"
     try:
         write_durably(out, data.encode("utf-8"))

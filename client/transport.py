@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from policies.identity import SigningKey
     from policies.ports import Clock, Entropy
 
-__all__ = ["BrokerClient", "Reader"]
+__all__ = ["BrokerClient", "NotSentError", "Reader"]
 
 _API = "/api/v1"
 _JSON = "application/json"
@@ -51,6 +51,14 @@ class Reader(Protocol):
     def write(self, data: bytes, /) -> object:
         """Takes one piece."""
         ...
+
+
+class NotSentError(Exception):
+    """What a client that looks only did not do: a change, or a file that was not fetched (``--dry-run``)."""
+
+    def __init__(self, method: str, path: str, size_bytes: int) -> None:
+        super().__init__(f"{method} {path}")
+        self.method, self.path, self.size_bytes = method, _API + path, size_bytes
 
 
 class BrokerClient:
@@ -87,6 +95,7 @@ class BrokerClient:
         self._timeout_s = timeout_s
         self._transport = transport
         self._opened: httpx.Client | None = None
+        self._looks_only = False
 
     @property
     def _http(self) -> httpx.Client:
@@ -131,6 +140,10 @@ class BrokerClient:
     def timeout_s(self) -> float:
         """How long one step of a request may take: a question that is held must be answered sooner."""
         return self._timeout_s
+
+    def look_only(self) -> None:
+        """Reads from now on, and ends with `NotSentError` where it would do more."""
+        self._looks_only = True
 
     def patience(self, timeout_s: float) -> None:
         """Waits no longer than this for a step of a request; said before the first one."""
@@ -191,7 +204,10 @@ class BrokerClient:
             RemoteRefusalError: The broker refused.
             PeerUnreachableError: Nothing answered; sending the same again is safe.
             PeerAnswerError: The answer is no JSON.
+            NotSentError: Of a client that looks only.
         """
+        if self._looks_only:
+            raise NotSentError("POST", path, len(canonical(body)))
         idem = idempotency_key if idempotency_key is not None else self._entropy.token_bytes(16).hex()
         return _json(self._exchange("POST", path, canonical(body), idem))
 
@@ -202,7 +218,10 @@ class BrokerClient:
             RemoteRefusalError: The broker refused.
             PeerUnreachableError: Nothing answered, or it stopped in the middle.
             PeerAnswerError: More bytes than the caller expects.
+            NotSentError: Of a client that looks only.
         """
+        if self._looks_only:
+            raise NotSentError("GET", path, most_bytes)
         import httpx
 
         url = self._url + _API + path

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from client.contract.shelf import ContractShelf, Held
     from client.membership import Member
     from client.outbox import Outbox
-    from client.rows import Decided
+    from client.outbox.rows import Decided
     from client.settings import Home
     from policies.ports import Clock
 
@@ -112,7 +112,7 @@ def run_effect(home: Home, shelf: ContractShelf, outbox: Outbox, run: str) -> Ru
     Raises:
         NoSuchThingError: This node never heard of it.
     """
-    decided = outbox.decisions(run=run, limit=None)
+    decided = outbox.left.decisions(run=run, limit=None)
     known = names_of_runs(home)
     if not decided and known is not None and run not in known:
         raise NoSuchThingError(
@@ -128,8 +128,8 @@ def run_effect(home: Home, shelf: ContractShelf, outbox: Outbox, run: str) -> Ru
         run=run,
         contract=None if held is None else held.contract.digest,
         rounds_given=len(_given(decided)),
-        messages=outbox.sent_count(run),
-        bytes_sent=outbox.sent_bytes(run),
+        messages=outbox.left.sent_count(run),
+        bytes_sent=outbox.left.sent_bytes(run),
         last_round=max((one.round for one in decided), default=None),
         training=isinstance(progress, dict) and progress.get("run") == run and not over,
         groups_left=left,
@@ -147,14 +147,14 @@ def contract_effect(shelf: ContractShelf, outbox: Outbox, contract: str) -> Cont
     """
     held = shelf.get(contract)
     ends = RunEnds(shelf, outbox.clock)
-    runs = _by_run(one for one in outbox.decisions(limit=None) if one.contract == contract)
+    runs = _by_run(one for one in outbox.left.decisions(limit=None) if one.contract == contract)
     now = iso_s(outbox.clock.now_ms())
     return ContractEffect(
         contract=contract,
         standing=standing(held.contract, Notices(shelf).life(held, now), now),
         runs=tuple(name for name, decided in runs.items() if not ends.is_over(decided)),
         rounds_given=sum(len(_given(decided)) for decided in runs.values()),
-        bytes_sent=outbox.sent_bytes(contract=contract),
+        bytes_sent=outbox.left.sent_bytes(contract=contract),
         groups_left=_groups_without(held, shelf, outbox.clock),
         groups_needed=held.contract.aggregation.min_parties,
     )
@@ -192,7 +192,7 @@ def _groups_without(held: Held, shelf: ContractShelf, clock: Clock) -> int:
 
 def overview(home: Home, shelf: ContractShelf, outbox: Outbox) -> Answer:
     """Runs and contracts that can be ended here, with the command of each; nothing is changed."""
-    names = outbox.decided_runs() | (names_of_runs(home) or frozenset())
+    names = outbox.left.decided_runs() | (names_of_runs(home) or frozenset())
     runs = [run_effect(home, shelf, outbox, name) for name in sorted(names)]
     open_runs = [one for one in runs if not one.over and not one.stopped]
     contracts = [one for one in _contracts(shelf, outbox) if one.standing in {ACTIVE, HALTED}]

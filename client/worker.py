@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from client.data.quality import DataAdmission
     from client.desktop import Learner
     from client.federation.handlers import RunConfig
-    from client.guard import Seat
     from client.membership import Member
+    from client.seat import Seat
     from client.settings import LocalRules
     from policies.exchange import RequestHeader
     from policies.ports import Entropy, Timer

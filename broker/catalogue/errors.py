@@ -7,13 +7,22 @@ CatalogueError
   ForeignDescriptorError    catalogue.foreign    it describes another node's data
   CatalogueFullError        catalogue.full       as many data sets as one member may describe
   NoCertificateError        catalogue.no-certificate   it names a certificate of quality that is not here
+  NotPublishedError         catalogue.not-published    a withdrawal of what is not in the catalogue
+  OtherPublicationError     catalogue.other-publication    a withdrawal of an earlier publication
 """
 
 from __future__ import annotations
 
 from policies.errors import IriaiError
 
-__all__ = ["CatalogueError", "CatalogueFullError", "ForeignDescriptorError", "NoCertificateError"]
+__all__ = [
+    "CatalogueError",
+    "CatalogueFullError",
+    "ForeignDescriptorError",
+    "NoCertificateError",
+    "NotPublishedError",
+    "OtherPublicationError",
+]
 
 
 class CatalogueError(IriaiError):
@@ -41,4 +50,18 @@ class NoCertificateError(CatalogueError):
     """The descriptor names a certificate of quality that the broker does not hold for this data set."""
 
     code = "catalogue.no-certificate"
+    http_status = 409
+
+
+class NotPublishedError(CatalogueError):
+    """The data set that is to leave the catalogue is not in it, and no withdrawal of it is on record."""
+
+    code = "catalogue.not-published"
+    http_status = 404
+
+
+class OtherPublicationError(CatalogueError):
+    """The withdrawal ends an earlier publication than the one that stands; nothing was withdrawn."""
+
+    code = "catalogue.other-publication"
     http_status = 409

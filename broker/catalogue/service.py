@@ -3,7 +3,12 @@
 
 - A descriptor is a DSSE document of the node that sends it; `policies.messages.open_descriptor` says what
   may stand in it.
-- A newer descriptor of the same data set replaces the older one.
+- A newer descriptor of the same data set replaces the older one. Each publication has a number, which its
+  node never gets again.
+- Its owner takes a data set back out by a signed withdrawal (`policies.withdrawal`) of that one publication:
+  its words and its certificate are deleted here, and the withdrawal stays in their place as the record. It is
+  in no listing and no search from then on; owner and operators see that it was withdrawn. The same withdrawal
+  again changes nothing, and after a new publication it is refused. Contracts are not touched.
 - A member sees its own descriptors whole, and of the others' what `policies.shown_data` says, or less where
   their owner chose; operators see all. A search looks only at what the caller sees.
 - A certificate of quality comes before the descriptor that names it. Its content stays with its owner, the
@@ -16,11 +21,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 
-from broker.catalogue.errors import CatalogueFullError, ForeignDescriptorError, NoCertificateError
+from broker.catalogue.errors import (
+    CatalogueFullError,
+    ForeignDescriptorError,
+    NoCertificateError,
+    NotPublishedError,
+    OtherPublicationError,
+)
 from broker.log.rotations import Rotations
 from broker.membership.directory import Directory, Member, Operator
 from broker.store.tables import certificate, descriptor
@@ -31,6 +42,7 @@ from policies.messages import Descriptor, open_descriptor
 from policies.quality_certificate import QualityCertificate, open_certificate
 from policies.shown_data import Sought, open_view, whole_view
 from policies.signing import Envelope
+from policies.withdrawal import Withdrawal, open_withdrawal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +53,10 @@ if TYPE_CHECKING:
     from policies.encoding import Json
     from policies.shown_data import Shown
 
-__all__ = ["Catalogue", "Certified", "Listing", "Published"]
+__all__ = ["Catalogue", "Certified", "Listing", "Published", "Withdrawn"]
 
 _EVERYTHING = Sought()
+_WITHDRAWN: Final = "withdrawn"  # in the place of what others see
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +76,26 @@ class Certified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A withdrawal whose signature and content hold, with its envelope."""
+
+    withdrawal: Withdrawal
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a caller gets: data sets, and for operators those that do not verify (organisation, data set)."""
+    """What a caller gets.
+
+    Attributes:
+        datasets: That have what is sought.
+        unverified: For operators those that do not verify: organisation, data set.
+        withdrawn: The caller's own that were withdrawn, for operators all: organisation, data set.
+    """
 
     datasets: list[dict[str, Json]]
     unverified: list[tuple[str, str]]
+    withdrawn: list[tuple[str, str]]
 
 
 class Catalogue:
@@ -97,6 +125,17 @@ class Catalogue:
         found = open_certificate(envelope, member.key)
         _check_own(member, found.node, "certificate")
         return Certified(certificate=found, envelope=envelope)
+
+    def read_withdrawal(self, member: Member, envelope: Envelope) -> Withdrawn:
+        """A member's withdrawal of a descriptor; before any transaction.
+
+        Raises:
+            SignatureInvalidError, EncodingError, WithdrawalInvalidError: See `open_withdrawal`.
+            ForeignDescriptorError: It names another node.
+        """
+        found = open_withdrawal(envelope, member.key)
+        _check_own(member, found.node, "withdrawal")
+        return Withdrawn(withdrawal=found, envelope=envelope)
 
     def certify(self, session: Session, member: Member, certified: Certified) -> dict[str, Json]:
         """Stores a certificate in place of an older one of the same data set.
@@ -134,6 +173,7 @@ class Catalogue:
         """
         found = published.descriptor
         self._check_certificate(session, member, found)
+        number = _next_number(session, member)
         self._replace(session, descriptor, member, found.dataset)
         session.execute(
             insert(descriptor).values(
@@ -143,9 +183,46 @@ class Catalogue:
                 bytes=published.envelope.to_bytes(),
                 shown=shown,
                 signed_by=key_text(member.key),
+                number=number,
             )
         )
         return {"dataset": found.dataset, "digest": found.digest}
+
+    def withdraw(self, session: Session, member: Member, withdrawn: Withdrawn) -> dict[str, Json]:
+        """Takes a data set out of the catalogue.
+
+        In this order: (1) the data set is there, (2) it is the publication that the withdrawal names, (3) it
+        is not withdrawn yet, else nothing changes, (4) the withdrawal takes the descriptor's place and the
+        certificate goes.
+
+        Raises:
+            NotPublishedError: Nothing of this data set is here.
+            OtherPublicationError: Another publication stands than the one that is named.
+        """
+        found = withdrawn.withdrawal
+        here = (descriptor.c.node_id == member.node) & (descriptor.c.dataset == found.dataset)
+        row = session.execute(select(descriptor).where(here)).one_or_none()
+        if row is None:  # 1
+            raise NotPublishedError(
+                need=f"{found.dataset} in the catalogue",
+                found="nothing of this data set",
+                remedy="nothing: others see nothing of it",
+            )
+        if (row.number, row.digest) != (found.number, found.descriptor):  # 2
+            raise OtherPublicationError(
+                need=f"a withdrawal of publication {row.number}",
+                found=f"one of publication {found.number}; nothing was withdrawn",
+                remedy="iriai-node data withdraw, which names the one that stands",
+            )
+        if row.shown != _WITHDRAWN:  # 3
+            there = (certificate.c.node_id == member.node) & (certificate.c.dataset == found.dataset)
+            session.execute(delete(certificate).where(there))  # 4
+            session.execute(
+                update(descriptor)
+                .where(here)
+                .values(bytes=withdrawn.envelope.to_bytes(), shown=_WITHDRAWN, signed_by=key_text(member.key))
+            )
+        return {"dataset": found.dataset, "digest": found.descriptor, "number": found.number}
 
     def _check_certificate(self, session: Session, member: Member, found: Descriptor) -> None:
         if found.quality is None:
@@ -159,10 +236,14 @@ class Catalogue:
             )
 
     def _replace(self, session: Session, table: Table, member: Member, dataset: str) -> None:
-        """Makes room for a row: the older one of the same data set goes."""
+        """Makes room for a row: that of the same data set goes, else the oldest that was withdrawn."""
         mine = table.c.node_id == member.node
         session.execute(delete(table).where(mine & (table.c.dataset == dataset)))
-        if (session.scalar(select(func.count()).select_from(table).where(mine)) or 0) >= DESCRIPTORS_PER_NODE:
+        if _count(session, table, member) >= DESCRIPTORS_PER_NODE and table is descriptor:
+            ended = mine & (descriptor.c.shown == _WITHDRAWN)
+            oldest = select(func.min(descriptor.c.number)).where(ended).scalar_subquery()
+            session.execute(delete(descriptor).where(ended & (descriptor.c.number == oldest)))
+        if _count(session, table, member) >= DESCRIPTORS_PER_NODE:
             raise CatalogueFullError(
                 need=f"at most {DESCRIPTORS_PER_NODE} data sets",
                 found="more",
@@ -172,19 +253,26 @@ class Catalogue:
     def list_for(self, session: Session, caller: Member | Operator, sought: Sought = _EVERYTHING) -> Listing:
         """Data sets of all active members that have what is sought, by node and data set."""
         listed: list[dict[str, Json]] = []
-        unverified = []
+        unverified, withdrawn = [], []
         for owner, row, keys, held in self._stored(session):
+            whole = isinstance(caller, Operator) or caller.org == owner.org
             try:
-                found = open_descriptor(Envelope.from_bytes(row.bytes), keys.of(row))
+                found = _opened(row, keys)
             except IriaiError:
                 unverified.append((owner.org, str(row.dataset)))
                 continue
+            if isinstance(found, Withdrawal):
+                withdrawn += [(owner.org, str(row.dataset))] if whole else []
+                continue
             certified = found.quality is not None and found.quality == _admitting(held, keys)
-            whole = isinstance(caller, Operator) or caller.org == owner.org
             view = whole_view(found) if whole else open_view(found, shown=row.shown, certified=certified)
             if sought.matches(view, certified=certified):
                 listed.append(_listed(owner, row, view, whole=whole, certified=certified))
-        return Listing(datasets=listed, unverified=unverified if isinstance(caller, Operator) else [])
+        return Listing(
+            datasets=listed,
+            unverified=unverified if isinstance(caller, Operator) else [],
+            withdrawn=withdrawn,
+        )
 
     def _stored(self, session: Session) -> Iterator[tuple[Member, Row[Any], _Line, Row[Any] | None]]:
         """Descriptors of active members, each with its owner's line of keys and the certificate beside it."""
@@ -221,6 +309,18 @@ class _Line:
         return key
 
 
+def _opened(row: Row[Any], keys: _Line) -> Descriptor | Withdrawal:
+    """What stands for a data set.
+
+    Raises:
+        IriaiError: It does not verify.
+    """
+    envelope = Envelope.from_bytes(row.bytes)
+    if row.shown == _WITHDRAWN:
+        return open_withdrawal(envelope, keys.of(row))
+    return open_descriptor(envelope, keys.of(row))
+
+
 def _admitting(row: Row[Any] | None, keys: _Line) -> str | None:
     """Digest of a certificate that is held, verifies and says ``admitted``."""
     if row is None:
@@ -240,11 +340,22 @@ def _listed(
         "legal_name": owner.legal_name,
         "dataset": row.dataset,
         "digest": row.digest if whole else None,
+        "number": row.number if whole else None,
         "certified": certified and view.get("quality") is not None,
         "fits": view["fits"],
         "view": view,
         "envelope": Envelope.from_bytes(row.bytes).to_json() if whole else None,
     }
+
+
+def _count(session: Session, table: Table, member: Member) -> int:
+    return session.scalar(select(func.count()).select_from(table).where(table.c.node_id == member.node)) or 0
+
+
+def _next_number(session: Session, member: Member) -> int:
+    """Of a node's next publication; the highest that it had is never deleted before there is a higher one."""
+    mine = descriptor.c.node_id == member.node
+    return (session.scalar(select(func.max(descriptor.c.number)).where(mine)) or 0) + 1
 
 
 def _check_own(member: Member, node: str, what: str) -> None:

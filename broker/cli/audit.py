@@ -20,7 +20,7 @@ audit = typer_group("What an auditor is given, may be shown, and says.")
 auditor = typer_group("Who audits.")
 
 
-@command(audit, "bundle")
+@command(audit, "bundle", effect="a bundle is written to {out}, and the log tells that it was taken")
 def audit_bundle(
     *,
     out: Annotated[Path, typer.Option("--out", help="New file.")],
@@ -83,7 +83,7 @@ def audit_policy(
     return commands_audit.audit_policy(where, contracts or [])
 
 
-@command(audit, "disclosures")
+@command(audit, "disclosures", effect="values of 256 entries are shown, and the log tells of it")
 def audit_disclosures(
     *,
     start: Annotated[int, typer.Option("--from", min=0, help="First entry of the page.")] = 0,

@@ -49,10 +49,10 @@ def undone(told: str, request: dict[str, Any] | None) -> Result:
 
     lines = [f"would do     {told}"]
     if request is not None:
-        lines += [
-            f"would send   {plain(request['method'])} {plain(request['path'])}",
-            f"             {plain(json.dumps(request['body'], ensure_ascii=False, sort_keys=True))}",
-        ]
+        lines.append(f"would send   {plain(request['method'])} {plain(request['path'])}")
+        if request["body"] is not None:  # else a question that the log tells of
+            body = json.dumps(request["body"], ensure_ascii=False, sort_keys=True)
+            lines.append(f"             {plain(body)}")
     return Result(
         data={"dry_run": True, "effect": told, "request": request},
         text=(*lines, "nothing was changed; repeat the command without --dry-run"),

@@ -23,6 +23,10 @@ _Whose = Annotated[
     str | None,
     typer.Option("--broker-key", help="Whose backup it should be: ed25519:…, as init and status print it."),
 ]
+_Server = Annotated[
+    str | None,
+    typer.Option("--server", help="PostgreSQL whose role may make databases, for the trial of dumps."),
+]
 
 
 def stand_on(app: typer.Typer) -> None:
@@ -83,11 +87,13 @@ def backup_list(directory: Home) -> Result:
 
 
 @command(backup, "verify")
-def backup_verify(folder: _Folder, *, broker_key: _Whose = None, directory: Dir = None) -> Result:
+def backup_verify(
+    folder: _Folder, *, broker_key: _Whose = None, server: _Server = None, directory: Dir = None
+) -> Result:
     """Restores a backup of this broker on trial: every digest, page and entry. Remembered with --dir."""
     from broker.commands import backup as commands_backup
 
-    return commands_backup.backup_verify(directory, folder, broker_key=broker_key)
+    return commands_backup.backup_verify(directory, folder, broker_key=broker_key, server=server)
 
 
 @command(
@@ -101,11 +107,29 @@ def backup_restore(
         list[Path] | None, typer.Option("--approval", help="From `log approve`; of two operators.")
     ] = None,
     broker_key: _Whose = None,
+    main: Annotated[
+        str | None,
+        typer.Option("--database-url", help="Empty database of PostgreSQL; else the one in the backup."),
+    ] = None,
+    private: Annotated[
+        str | None, typer.Option("--private-db-url", help="Another empty one, for its confidential values.")
+    ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option("--database-owner", help="The main database's URL for the owner of its tables."),
+    ] = None,
+    server: _Server = None,
     directory: Dir = None,
 ) -> Result:
     """Restores a backup of this broker into an empty folder. Without approvals: says what two sign."""
+    from broker.backup import Targets
     from broker.commands import backup as commands_backup
 
     return commands_backup.backup_restore(
-        folder, into, approvals or [], place=directory, broker_key=broker_key
+        folder,
+        into,
+        approvals or [],
+        place=directory,
+        broker_key=broker_key,
+        targets=Targets(main=main, private=private, owner=owner, server=server),
     )

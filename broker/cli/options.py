@@ -22,6 +22,7 @@ the line:
   has a parameter ``dry_run`` and plans by itself.
 - ``asks``: at a terminal a person is asked first; ``--yes`` is the answer. It stands for this one person and
   never for a second one.
+- A command line that a message proposes names broker and key as this line did (`as_typed`).
 - The function runs inside `finish`: what it returns is printed, and so is the refusal that it raises. With
   ``--json`` a line that Typer cannot read is an envelope too (`broker.cli.program`).
 """
@@ -54,6 +55,7 @@ __all__ = [
     "RunId",
     "Text",
     "Yes",
+    "as_typed",
     "command",
     "finish",
     "needed_place",
@@ -80,6 +82,12 @@ Clause = Annotated[str | None, typer.Option("--clause", help="The clause that is
 Text = Annotated[str | None, typer.Option("--text", help="One line for the parties.")]
 Reason = Annotated[str, typer.Option("--reason", help="A reason code, such as operator-decision.")]
 
+_ON_ITS_HOST = frozenset({"--dir", "--config"})
+_WHICH = _ON_ITS_HOST | {"--url", "--tls-sha256"}
+_ASKS = frozenset({"--dir", "--url", "--key"})  # what every command takes that talks to a broker
+
+_A_SECOND_PERSONS = frozenset({("proposal", "approve")})  # never with the key of who proposed
+
 _LANGUAGES = ("en", "ja")
 Body = TypeVar("Body", bound="Callable[..., Result]")
 
@@ -91,7 +99,42 @@ def finish(work: Callable[[], Result], *, as_json: bool) -> None:
     """Runs a command to its exit code."""
     from broker import answers
 
-    raise typer.Exit(answers.finish(work, as_json=as_json))
+    raise typer.Exit(answers.finish(work, as_json=as_json, say=as_typed()))
+
+
+def as_typed() -> Callable[[str], str]:
+    """Completes command lines of this program in a text: with the broker and the key that were named."""
+    import click
+    from click.core import ParameterSource
+
+    from policies.command_lines import Given, Tree, typeable
+
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return str
+    named = {
+        option.opts[0]: str(context.params[option.name])
+        for option in context.command.params
+        if option.name is not None
+        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    }
+    talks = "--key" in {name for option in context.command.params for name in option.opts}
+    which = {name: value for name, value in named.items() if name in (_WHICH if talks else _ON_ITS_HOST)}
+    root, key = context.find_root().command, named.get("--key", "FILE") if talks else "FILE"
+    given = [
+        Given(values=which or ({} if place_of(None, None) else {"--dir": "DIR"}), enough=_WHICH, takes=_ASKS),
+        Given(values=which, enough=_WHICH),
+        Given(values={"--key": key}, takes=_ASKS, unless=_A_SECOND_PERSONS),
+        Given(values={"--key": "FILE"}, takes=_ASKS),
+    ]
+
+    def say(text: str) -> str:
+        if "iriai-broker" not in text:
+            return text
+        text = text.replace(" --dir DIR", "") if which else text  # who wrote it did not know which
+        return typeable(text, Tree.of("iriai-broker", root), given)
+
+    return say
 
 
 def place_of(directory: Path | None, config: Path | None) -> Path | None:

@@ -75,6 +75,7 @@ def program(text: str) -> typer.Typer:
 def typer_group(text: str, **more: Any) -> typer.Typer:  # noqa: ANN401  of Typer's own
     """A group of commands."""
     return typer.Typer(
+        suggest_commands=False,  # click proposes already
         help=text,
         no_args_is_help=True,
         rich_markup_mode=None,

@@ -211,7 +211,7 @@ def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[
         listed = client.get("/operator/organisations")["organisations"]
         found = next((one for one in listed if one["org"] == org), None)
         if found is None:
-            raise UsageError(need="an organisation that joined", found=org, remedy="iriai-broker members")
+            raise UsageError(need="an organisation that joined", found=org, remedy="iriai-broker org list")
         subject = approval_subject(
             org=found["org"],
             node=found["node"],
@@ -222,7 +222,13 @@ def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[
             country=found["country"],
         )
         shown = fingerprint(parse_key(found["node_key"]))
-        if expected is not None and expected.replace(" ", "") != shown.replace(" ", ""):
+        if expected is not None and _begins(shown, expected):
+            raise FingerprintError(
+                need="the whole fingerprint, which is what is compared",
+                found=f"only its first {len(_packed(expected))} of {len(_packed(shown))} characters",
+                remedy="give all of it, as the member reads it out; so far it is the same",
+            )
+        if expected is not None and _packed(expected) != _packed(shown):
             raise FingerprintError(
                 need=f"the fingerprint {expected}", found=shown, remedy="do not approve; telephone the member"
             )
@@ -242,6 +248,16 @@ def approve(where: Where, org: str, *, expected: str | None, confirm: Callable[[
         data=done,
         text=(f"{org}: {plain(done['state'])}, approved by {plain(', '.join(done['approved_by']))}",),
     )
+
+
+def _packed(text: str) -> str:
+    return text.replace(" ", "")
+
+
+def _begins(shown: str, given: str) -> bool:
+    """Whether something was given, and it is the beginning of a fingerprint and not all of it."""
+    packed = _packed(given)
+    return bool(packed) and packed != _packed(shown) and _packed(shown).startswith(packed)
 
 
 # --- releases ---

@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 _POLICY_WARNING = (
-    "# WARNING: this is the broker's own word. An auditor compares both keys by another way",
-    "# (telephone, paper, a member's copy) before trusting a verification that uses it.",
+    "# WARNING: this is the broker's own word. An auditor compares each key below (the log's,",
+    "# and every witness's) by another way (telephone, paper, a member's copy) before trusting what uses it.",
 )
 _EVERY_FIELD = "*"
 _ASK = "ask an operator who is missing (iriai-broker status), and take a newer one"
@@ -123,7 +123,7 @@ def audit_policy(where: Where, contracts: list[str]) -> Result:
 def audit_disclosures(where: Where, start: int) -> Result:
     """Prints one page of what the caller's grants open, one JSON line for each value."""
     with where.client() as client:
-        page = client.get(f"/audit/disclosures?from={start}")
+        page = client.get(f"/audit/disclosures?from={start}", logged=True)
     lines = [json.dumps(one, sort_keys=True) for one in page["disclosures"]]
     more = "the end of the log" if page["next"] is None else f"go on with --from {page['next']}"
     text = (f"values       {len(lines)} of the entries from {page['from']} on; {more}",)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.answers import Result, plain, table
-from broker.backup import Plan, create, record, verify
+from broker.backup import Plan, Targets, create, record, verify
 from broker.backup.manifest import MANIFEST
 from broker.clock import SystemClock
 from broker.errors import UsageError
 from broker.keyfiles import load_key
-from broker.settings import Settings
+from broker.settings import Settings, database_url
 from policies.identity import fingerprint, key_text, parse_key
 from policies.ports import iso_s
 
@@ -71,14 +71,20 @@ def backup_list(place: Path) -> Result:
     )
 
 
-def backup_verify(place: Path | None, folder: Path, *, broker_key: str | None) -> Result:
+def backup_verify(
+    place: Path | None, folder: Path, *, broker_key: str | None, server: str | None = None
+) -> Result:
     """Restores a backup on trial; remembered if the broker's place is known.
+
+    A trial of dumps is made on the server that is named, else on the broker's own.
 
     Raises:
         UsageError: Nothing says whose backup it should be.
     """
     key, settings = _pinned(place, broker_key)
-    found = verify(folder, broker_key=key, clock=SystemClock(), settings=settings)
+    own = None if settings is None else settings.database_url or settings.private_db_url
+    where = own if server is None else database_url("--server", server)
+    found = verify(folder, broker_key=key, clock=SystemClock(), settings=settings, server=where)
     return Result(
         data={"path": str(folder.absolute()), **_checked(found), "remembered": settings is not None},
         text=(
@@ -99,6 +105,7 @@ def backup_restore(
     *,
     place: Path | None = None,
     broker_key: str | None = None,
+    targets: Targets | None = None,
 ) -> Result:
     """Restores into an empty folder; without approvals says what two operators sign.
 
@@ -106,7 +113,9 @@ def backup_restore(
         UsageError: Nothing says whose backup it should be.
     """
     key, present = _pinned(place, broker_key)
-    plan = Plan.of(folder, into, broker_key=key, clock=SystemClock(), present=present)
+    for option, url in _named(targets):
+        database_url(option, url)
+    plan = Plan.of(folder, into, broker_key=key, clock=SystemClock(), present=present, targets=targets)
     subject = plan.subject()
     told = (
         *_lines(plan.found.manifest),
@@ -114,8 +123,9 @@ def backup_restore(
         f"fingerprint  {fingerprint(plan.found.manifest.broker_key)}",
         f"operators    {', '.join(sorted(plan.found.operators.values())) or 'none'}",
         f"into         {plan.into}",
+        *(f"database     {plain(url)}" for url in plan.databases.values()),
     )
-    facts: dict[str, Any] = _checked(plan.found) | {"into": str(plan.into)}
+    facts: dict[str, Any] = _checked(plan.found) | {"into": str(plan.into), "databases": plan.databases}
     if not approvals:
         return Result(
             data={**facts, "document": json.loads(subject), "approved_by": []},
@@ -138,6 +148,15 @@ def backup_restore(
         ),
         plain_output=str(plan.into),
     )
+
+
+def _named(targets: Targets | None) -> list[tuple[str, str]]:
+    """URLs of options, with the option's name."""
+    if targets is None:
+        return []
+    options = ("--database-url", "--private-db-url", "--database-owner", "--server")
+    urls = (targets.main, targets.private, targets.owner, targets.server)
+    return [(option, url) for option, url in zip(options, urls, strict=True) if url is not None]
 
 
 def _pinned(place: Path | None, broker_key: str | None) -> tuple[bytes, Settings | None]:

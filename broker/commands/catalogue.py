@@ -41,7 +41,9 @@ def search(where: Where, query: Mapping[str, str]) -> Result:
         " owner publish it again (iriai-node data publish)"
         for one in bad
     ]
-    data = {"datasets": listed, "unverified": bad}
+    ended = found.get("withdrawn", [])
+    notes += [f"withdrawn: {plain(one['dataset'])} of {plain(one['org'])}, by its owner" for one in ended]
+    data = {"datasets": listed, "unverified": bad, "withdrawn": ended}
     return Result(data=data, text=(*table(head, rows, empty=empty), *notes))
 
 

@@ -16,7 +16,7 @@ __all__ = ["incident_close", "incident_list"]
 def incident_list(where: Where) -> Result:
     """Lists incidents, the open ones first."""
     with where.client() as client:
-        listed = client.get("/operator/incidents")["incidents"]
+        listed = client.every("/operator/incidents", "incidents")
     listed = sorted(listed, key=lambda one: (one["closed"] is not None, one["index"]))
     rows = [
         (

@@ -272,7 +272,7 @@ def _end(
             raise UsageError(
                 need="--database-url of an empty database for the new log (and --private-db-url)",
                 found="none",
-                remedy="make one as iriai-broker db migrate says; the old one stays as it is",
+                remedy="make one as iriai-broker db upgrade says; the old one stays as it is",
             )
         writer = house.writer()
         try:

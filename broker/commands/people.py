@@ -48,8 +48,9 @@ def operator_add(where: Where, name: str, *, role: str, org: str | None, sub: st
         text=(
             f"proposal     {plain(proposal['id'])}: {plain(name)} as {plain(role)}",
             "             it takes two people, because alone you would be a second person, or look as one",
-            f"next: another operator runs iriai-broker proposal approve {plain(proposal['id'])}",
-            f"then: both run iriai-broker operator reset-login {plain(name)}; one gets a code, one the link",
+            f"next: another operator runs iriai-broker proposal approve {plain(proposal['id'])} --key FILE",
+            f"then: both run iriai-broker operator reset-login {plain(name)} --key FILE",
+            "      one of them gets a code, the other one the link",
         ),
         plain_output=str(proposal["id"]),
     )
@@ -82,7 +83,7 @@ def operator_reset_login(where: Where, name: str) -> Result:
         data=made,
         text=(
             f"code         for {plain(name)}; the link comes from the other operator",
-            f"next: another operator runs iriai-broker operator reset-login {plain(name)}",
+            f"next: another operator runs iriai-broker operator reset-login {plain(name)} --key FILE",
             "Tell it to them in person, and to nobody else; it is stored nowhere:",
         ),
         plain_output=str(made["code"]),

@@ -163,7 +163,7 @@ class Lives:
             raise NotPartyError(
                 need="a notice about one of your contracts",
                 found=ascii(sha256)[1:-1][:80],
-                remedy="contract lifecycle lists them",
+                remedy="contract status lists them",
             )
         return data
 
@@ -342,7 +342,7 @@ class Lives:
             raise NoticeEntitlementError(
                 need=f"the key that {party.party} changed to in its other contracts",
                 found="another new key, in the place of one that was given up there",
-                remedy="iriai-node contract rotate-key says one new key in every contract",
+                remedy="iriai-node key rotate says one new key in every contract",
                 clause=party.clause,
             )
         session.execute(update(organisation).where(organisation.c.org_id == party.org).values(node_key=new))

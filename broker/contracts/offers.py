@@ -294,6 +294,6 @@ def _mismatch(party: PartyClause, need: str, found: str) -> PartyMismatchError:
     return PartyMismatchError(
         need=need,
         found=found[:200],
-        remedy="write the parties as `iriai-broker members` shows them",
+        remedy="write the parties as `iriai-broker org list` shows them",
         clause=party.clause,
     )

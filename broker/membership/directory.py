@@ -187,7 +187,7 @@ class Directory:
         found = self._by_org.get(org)
         if found is None:
             raise NotMemberError(
-                need="an enrolled organisation", found=org[:60], remedy="iriai-broker members"
+                need="an enrolled organisation", found=org[:60], remedy="iriai-broker org list"
             )
         return found
 

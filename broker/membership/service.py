@@ -81,6 +81,11 @@ __all__ = [
 
 _OPEN: Final = "open"
 _USED: Final = "used"
+_INVITE_REMEDY: Final = (
+    "if this is the right invitation, it is unused: write the name as the operator did (ask them), by "
+    "repeating iriai-node init --legal-name NAME --country CC in the same folder, then join again; else use "
+    "the invitation that was made for this organisation"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +229,7 @@ class Membership:
                 raise InviteMismatchError(
                     need=f"the {name} of the invitation",
                     found=ascii(claimed)[:80],
-                    remedy="use the invitation that was made for this organisation",
+                    remedy=_INVITE_REMEDY,
                 )
         # 3.
         check_public_key(request.node_key)
@@ -293,7 +298,7 @@ class Membership:
         member = _load(session, org)
         if member.state != WAITING:
             raise NotWaitingError(
-                need=f"{org} waiting for approval", found=member.state, remedy="iriai-broker members"
+                need=f"{org} waiting for approval", found=member.state, remedy="iriai-broker org list"
             )
         # 2.
         document = subject_of(member)
@@ -506,7 +511,7 @@ def _load(session: Session, org: str) -> Member:
     row = session.execute(select(organisation).where(organisation.c.org_id == org)).mappings().first()
     if row is None:
         raise NotMemberError(
-            need="an enrolled organisation", found=ascii(org)[:60], remedy="iriai-broker members"
+            need="an enrolled organisation", found=ascii(org)[:60], remedy="iriai-broker org list"
         )
     return member_of_row(row)
 

@@ -25,7 +25,7 @@ from policies.privacy.leakage import PROPERTY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from client.guard import Seat
+    from client.seat import Seat
     from client.settings import Home
     from policies.contract import Contract
     from policies.privacy.conformance import ConformanceReport

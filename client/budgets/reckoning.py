@@ -162,14 +162,18 @@ def _check_there(budgets: Budgets, missing: tuple[ToldSpend, ...], caps: tuple[T
     )
 
 
-def reconcile(home: Home, member: Member, shelf: ContractShelf, outbox: Outbox) -> Answer:
+def reconcile(
+    home: Home, member: Member, shelf: ContractShelf, outbox: Outbox, *, dry_run: bool = False
+) -> Answer:
     """Appends to the ledgers what was told to the log and is not in them; the worker must not run.
+
+    A dry run says what would be appended.
 
     Raises:
         NodeBusyError: The worker runs.
         BudgetUnknownError: A ledger is not there, or does not verify; or the plan of a spend is not here.
     """
-    lock = locked(home)
+    lock = locked(home) if home.lock.exists() or not dry_run else None  # else nobody holds it
     budgets = Budgets(home, key=member.identity.key, clock=member.clock)
     try:
         missing, caps = lost(budgets, outbox), loosened(budgets, outbox)
@@ -177,15 +181,28 @@ def reconcile(home: Home, member: Member, shelf: ContractShelf, outbox: Outbox) 
         for lineage in sorted({one.lineage for one in missing}):
             store = budgets.ledger_of(lineage)
             mine = [one for one in missing if one.lineage == lineage]
-            store.append_missing([_entry(store, one, shelf) for one in mine])
+            lacking = [_entry(store, one, shelf) for one in mine]
+            if not dry_run:
+                store.append_missing(lacking)
+        if dry_run:
+            return _would_mend(missing, caps)
         for cap in caps:
             budgets.ledger_of(cap.lineage).tighten(cap.epsilon_total)
         require_known(budgets, outbox)
         held = budgets.held_runs()
     finally:
         budgets.close()
-        lock.close()
+        if lock is not None:
+            lock.close()
     return _mended(missing, caps, held)
+
+
+def _would_mend(missing: tuple[ToldSpend, ...], caps: tuple[ToldCap, ...]) -> Answer:
+    found = _mended(missing, caps, ())
+    words = (
+        f"dry run: {len(missing)} spends would be appended, {len(caps)} caps tightened; nothing was changed"
+    )
+    return Answer(data={**found.data, "dry_run": True}, text=(words, *found.text))
 
 
 def _mended(missing: tuple[ToldSpend, ...], caps: tuple[ToldCap, ...], held: tuple[str, ...]) -> Answer:

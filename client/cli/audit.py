@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import Open, command, group
+from client.cli.options import DryRun, Open, command, group
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -24,8 +24,12 @@ def _audit() -> None:
 
 
 @command(audit, "bundle")
-def audit_bundle(*, out: Annotated[Path, typer.Option("--out", help="New file.")], one: Open) -> Answer:
-    """Fetches every entry of the log, with what is this member's own opened, as one file."""
+def audit_bundle(
+    *, out: Annotated[Path, typer.Option("--out", help="New file.")], dry_run: DryRun = False, one: Open
+) -> Answer:
+    """Fetches every entry of the log, with what is this member's own opened, as one file; the log says so."""
     from client.own_log import take_bundle
 
+    if dry_run:
+        one.member.client.look_only()
     return take_bundle(one.member, out)

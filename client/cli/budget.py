@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import Open, Yes, ask, command, group, retype, tell
+from client.cli.options import DryRun, Open, Yes, ask, command, group, retype, tell
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -77,8 +77,8 @@ def budget_waive(
 
 
 @command(budget, "reconcile")
-def budget_reconcile(one: Open) -> Answer:
+def budget_reconcile(*, dry_run: DryRun = False, one: Open) -> Answer:
     """Appends to an old copy of a ledger the spends that the log was told of; the worker must not run."""
     from client.budgets import reckoning
 
-    return reckoning.reconcile(one.home, one.member, one.shelf, one.outbox)
+    return reckoning.reconcile(one.home, one.member, one.shelf, one.outbox, dry_run=dry_run)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from client.cli.options import DryRun, Lang, Language, Open, Reader, command, group, opened, tell
 from client.cli.progress import progress_bar
 from client.clock import SystemClock
+from client.rehearsal import rehearsed, told_dry
 from client.settings import load_settings
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def data_add(
     no_publish: Annotated[
         bool, typer.Option("--no-publish", help="Keep certificate and descriptor here.")
     ] = False,
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """Imports a recording, checks it and certifies it; only coarse, signed words leave. Safe to repeat."""
@@ -110,11 +113,16 @@ def data_add(
             skip_known=skip_known,
             progress=told,
         )
-        if alone:
-            done = add_alone(home, _identity(home), source, dataset=dataset, clock=SystemClock())
-            keep_narrow(home, dataset, shown)
-            return done
-        return _add(home, source, dataset=dataset, digest=digest, publish=not no_publish, shown=shown)
+        if not alone:
+            asked = _Adding(source=source, dataset=dataset, publish=not no_publish, shown=shown)
+            return _add(home, asked, digest=digest, dry_run=dry_run)
+        if dry_run:
+            with rehearsed(home) as copy:
+                done = add_alone(copy, _identity(home), source, dataset=dataset, clock=SystemClock())
+            return told_dry(done)
+        done = add_alone(home, _identity(home), source, dataset=dataset, clock=SystemClock())
+        keep_narrow(home, dataset, shown)
+        return done
 
 
 @contextmanager
@@ -136,24 +144,35 @@ def _shown(*, fits_only: bool, open_words: bool) -> Shown | None:
     return "open" if open_words else None
 
 
-def _add(
-    home: Home, source: Source, *, dataset: str, digest: str | None, publish: bool, shown: Shown | None
-) -> Answer:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Adding:
+    """What is to be imported, and what others are to be told of it."""
+
+    source: Source
+    dataset: str
+    publish: bool
+    shown: Shown | None
+
+
+def _add(home: Home, asked: _Adding, *, digest: str | None, dry_run: bool) -> Answer:
+    """Under a contract; a dry run imports into a copy of the store."""
     from client.contract.reading import resolve
     from client.datasets.adding import data_add as add
 
-    with opened(home) as one:
-        return add(
-            one.member,
+    with opened(home) as one, rehearsed(home) if dry_run else nullcontext(home) as into:
+        done = add(
+            replace(one.member, home=into),
             one.shelf,
             one.outbox,
-            source,
-            dataset=dataset,
+            asked.source,
+            dataset=asked.dataset,
             contract=None if digest is None else resolve(one.member, one.shelf, digest),
             rules=load_settings(one.home).local,
-            publish=publish,
-            shown=shown,
+            publish=asked.publish,
+            shown=asked.shown,
+            dry_run=dry_run,
         )
+    return told_dry(done) if dry_run else done
 
 
 @command(data, "list")
@@ -161,7 +180,7 @@ def data_list(home: Home) -> Answer:
     """Data sets of this site; nothing of this leaves."""
     from client.datasets.showing import data_list as listed
 
-    return listed(home, _identity(home))
+    return listed(home, _identity(home), now_ms=SystemClock().now_ms())
 
 
 @command(data, "show")
@@ -169,7 +188,7 @@ def data_show(dataset: Dataset, home: Home) -> Answer:
     """One data set: robot, fields, episodes, certificate; nothing of this leaves."""
     from client.datasets.showing import data_show as shown
 
-    return shown(home, _identity(home), dataset)
+    return shown(home, _identity(home), dataset, now_ms=SystemClock().now_ms())
 
 
 @command(data, "check")
@@ -185,22 +204,25 @@ def data_check(
         str | None, typer.Option("--accept", help="A finding of check 9 or 10 that you have looked at.")
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Who accepts it.")] = "",
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """Runs the twelve checks and signs the certificate that follows; exit 3 if it says refused."""
     from client.datasets.checking import data_check as check
 
-    return check(
-        home,
-        _identity(home),
-        dataset,
-        clock=SystemClock(),
-        recipe=_recipe(recipe),
-        page=page,
-        lang=lang.value,
-        accept=accept,
-        by=by,
-    )
+    with rehearsed(home) if dry_run else nullcontext(home) as into:
+        done = check(
+            into,
+            _identity(home),
+            dataset,
+            clock=SystemClock(),
+            recipe=_recipe(recipe),
+            page=None if dry_run else page,
+            lang=lang.value,
+            accept=accept,
+            by=by,
+        )
+    return told_dry(done) if dry_run else done
 
 
 def _recipe(path: Path | None) -> Recipe | None:
@@ -223,6 +245,7 @@ def data_publish(
         str,
         typer.Option("--again", help="Why another descriptor follows within 30 days; kept in the outbox."),
     ] = "",
+    dry_run: DryRun = False,
     one: Open,
 ) -> Answer:
     """Publishes certificate and descriptor of a data set that is here."""
@@ -242,7 +265,16 @@ def data_publish(
             tasks=tuple(task) if task else None,
             again=again,
         ),
+        dry_run=dry_run,
     )
+
+
+@command(data, "withdraw")
+def data_withdraw(dataset: Dataset, *, dry_run: DryRun = False, one: Open) -> Answer:
+    """Takes a published data set back out of the catalogue; contracts that name it go on. Repeatable."""
+    from client.datasets.withdrawing import data_withdraw as withdraw
+
+    return withdraw(one.member, one.shelf, one.outbox, dataset=dataset, dry_run=dry_run)
 
 
 @command(data, "export")

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from client.cli.data import Dataset, data
-from client.cli.options import command
+from client.cli.options import DryRun, command
 from client.clock import SystemClock
+from client.rehearsal import rehearsed, told_dry
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -28,12 +30,15 @@ def data_mark(
     *,
     outcome: Annotated[Literal["success", "fail", "unknown"], typer.Option(help="How they ended.")],
     by: By,
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """A person says how episodes ended; a model's attempts are imitated only if it was a success."""
     from client.datasets.marking import data_mark as mark
 
-    return mark(home.need(), dataset, episodes, outcome=outcome, by=by, clock=SystemClock())
+    with rehearsed(home) if dry_run else nullcontext(home.need()) as into:
+        done = mark(into, dataset, episodes, outcome=outcome, by=by, clock=SystemClock())
+    return told_dry(done) if dry_run else done
 
 
 @command(data, "exclude")
@@ -45,6 +50,7 @@ def data_exclude(
     include: Annotated[
         bool, typer.Option("--include", help="Take them back, unless a check excludes them.")
     ] = False,
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """A person leaves episodes out of training, before the data are first used; they stay stored."""
@@ -52,4 +58,6 @@ def data_exclude(
     from client.identity import load_identity
 
     identity = load_identity(home.need())
-    return exclude(home, identity, dataset, episodes, include=include, by=by, clock=SystemClock())
+    with rehearsed(home) if dry_run else nullcontext(home) as into:
+        done = exclude(into, identity, dataset, episodes, include=include, by=by, clock=SystemClock())
+    return told_dry(done) if dry_run else done

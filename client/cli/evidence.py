@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import All, Open, command, group
+from client.cli.options import All, DryRun, Open, command, group
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -62,10 +62,12 @@ def outbox_export(
 
 @command(receipt, "fetch")
 @command(receipts, "fetch")
-def receipts_fetch(one: Open) -> Answer:
+def receipts_fetch(*, dry_run: DryRun = False, one: Open) -> Answer:
     """Fetches and checks the receipts that are missing."""
     from client import releases
 
+    if dry_run:
+        return releases.receipts_missing(one.outbox)
     return releases.receipts_fetch(one.member, one.outbox)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from client.cli.options import Open, command, group, opened
+from client.cli.options import DryRun, Open, command, group, opened
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -36,10 +36,12 @@ def models_report(home: Home) -> Answer:
 
 
 @command(models, "pull")
-def models_pull(model: str, one: Open) -> Answer:
+def models_pull(model: str, *, dry_run: DryRun = False, one: Open) -> Answer:
     """Fetches a released model that the contract lets you have, and checks bytes and statement."""
     from client import models as shelf
 
+    if dry_run:
+        one.member.client.look_only()
     return shelf.pull(one.member, one.shelf, model)
 
 
@@ -53,11 +55,14 @@ def models_personalise(
     replace: Annotated[
         bool, typer.Option("--replace", help="Keep the new one, even where the one kept before is better.")
     ] = False,
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """Trains a pulled model on at home and keeps the best: common, earlier or new. Nothing of it leaves."""
     from client import models as shelf
 
+    if dry_run:
+        return _would(home.need(), model, f"would be trained on at home, mode {mode}")
     return shelf.personalise(home.need(), model, mode=mode, replace=replace)
 
 
@@ -77,14 +82,30 @@ def models_package(
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Measure latency again.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """Makes the signed package of a model: ONNX graph, limits, privacy statement, card, latency, lineage."""
     from client.deploy import commands
+    from client.deploy.taken import check_free
 
+    if dry_run:
+        check_free(out, force=force)
+        return _would(home.need(), model, f"would be packaged into {out}", individual=individual)
     return commands.package(
         home.need(), model, out, individual=individual, aasx=aasx, measure=measure, force=force
     )
+
+
+def _would(home: Home, name: str, words: str, *, individual: bool = False) -> Answer:
+    """What a dry run says of a model that is here, whose bytes are checked."""
+    from client import models as shelf
+    from client.answers import Answer
+
+    model = shelf.model_here(home, name)
+    _, weights = shelf.read_model(home, model, individual=individual)
+    told = f"{model} with {weights.size} weights {words}; nothing was changed"
+    return Answer(data={"dry_run": True, "model": model, "weights": int(weights.size)}, text=(told,))
 
 
 @command(models, "check")
@@ -190,11 +211,11 @@ def models_status(*, name: Name = "cell", home: Home) -> Answer:
 
 
 @command(models, "resume")
-def models_resume(*, name: Name = "cell", home: Home) -> Answer:
+def models_resume(*, name: Name = "cell", dry_run: DryRun = False, home: Home) -> Answer:
     """Lets a service act again that a guard stopped; look at the cell first."""
     from client.deploy import serve_commands
 
-    return serve_commands.resume(home, name)
+    return serve_commands.resume(home, name, dry_run=dry_run)
 
 
 @command(models, "judge")
@@ -202,9 +223,10 @@ def models_judge(
     episode: Annotated[Path, typer.Argument(metavar="EPISODE", help="A recorded file, or its name.")],
     outcome: Annotated[Literal["success", "fail", "unknown"], typer.Argument(metavar="OUTCOME")],
     *,
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """Says how a recorded attempt ended: only what a person calls a success is an example to learn from."""
     from client.deploy import serve_commands
 
-    return serve_commands.judge(home, episode, outcome)
+    return serve_commands.judge(home, episode, outcome, dry_run=dry_run)

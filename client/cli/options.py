@@ -15,9 +15,12 @@ A command is a function that takes what it needs and returns an `Answer`; `comma
   (`client.layers`), opened for as long as the command runs, or where it would be, which may hold no node.
 - A parameter ``lang`` is the language of the words: the option, else the setting ``lang``.
 - A parameter ``yes`` brings ``--dry-run`` along: all up to the question is done, which changes nothing, the
-  effect is shown, and the command ends there. A command that asks nothing has a parameter ``dry_run``.
+  effect is shown, and the command ends there. A command that asks nothing has a parameter ``dry_run``; it
+  plans by itself, works on a copy (`client.rehearsal`), or lets the broker's client look only: where that
+  would have done more, the command ends, and what was not sent is shown.
 - Every command ends with ``--json``.
 - The function runs inside `finish`: what it returns is printed, and so is the refusal that it raises.
+- A command line that a message proposes names the node as this line did (`as_typed`).
 - Nothing here has colours; the progress bar of imports heeds ``NO_COLOR`` and ``FORCE_COLOR``.
 """
 
@@ -39,6 +42,7 @@ from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.layers import locate
 from client.settings import Home, load_settings
+from client.transport import NotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,6 +69,7 @@ __all__ = [
     "Text",
     "Yes",
     "accept",
+    "as_typed",
     "ask",
     "command",
     "end",
@@ -108,6 +113,7 @@ class Language(StrEnum):
     JA = "ja"
 
 
+_NAMES_A_NODE = frozenset({"--dir", "--config"})
 _LANG_HELP = "Language of the words; else the setting `lang`."
 Lang = Annotated[Language, typer.Option("--lang", help=_LANG_HELP)]
 _LangOrNone = Annotated[Language | None, typer.Option("--lang", show_default=False, help=_LANG_HELP)]
@@ -182,6 +188,7 @@ class Program(typer.core.TyperGroup):
 def group(words: str, *, completion: bool = False) -> typer.Typer:
     """A group of commands; the one of a whole program may complete words in a shell."""
     return typer.Typer(
+        suggest_commands=False,  # click proposes already
         cls=Program if completion else None,
         help=words,
         no_args_is_help=True,
@@ -193,7 +200,30 @@ def group(words: str, *, completion: bool = False) -> typer.Typer:
 
 def end(work: Callable[[], Answer], *, as_json: bool, told_before: bool = False) -> NoReturn:
     """Runs a command to its exit code."""
-    raise typer.Exit(finish(work, as_json=as_json, told_before=told_before))
+    raise typer.Exit(finish(work, as_json=as_json, told_before=told_before, say=as_typed()))
+
+
+def as_typed() -> Callable[[str], str]:
+    """Completes command lines of this program in a text: by the node that the line in hand has named."""
+    import click
+    from click.core import ParameterSource
+
+    from policies.command_lines import Given, Tree, typeable
+
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return str
+    named = {
+        option: str(context.params[name])
+        for name, option in (("folder", "--dir"), ("config", "--config"))
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    root = context.find_root().command
+    return lambda text: (
+        typeable(text, Tree.of("iriai-node", root), [Given(values=named, enough=_NAMES_A_NODE)])
+        if named and "iriai-node" in text
+        else text
+    )
 
 
 def command(
@@ -236,11 +266,28 @@ def _in_its_place(
             with opened(home) as one:
                 return body(one=one, **given)
         return body(**given) if home is None else body(home=home, **given)
+    except NotSentError as unsent:
+        return _not_sent(unsent)
     except _WouldAskError as would:
         return Answer(
             data={"dry_run": True, "question": would.question, "about": would.shown},
             text=("dry run: this is as far as it goes without a word from you; nothing was changed",),
         )
+
+
+def _not_sent(unsent: NotSentError) -> Answer:
+    """What a dry run says that came to its first request for more than reading."""
+    does = "send" if unsent.method != "GET" else "fetch at most"
+    return Answer(
+        data={
+            "dry_run": True,
+            "request": {"method": unsent.method, "path": unsent.path, "size_bytes": unsent.size_bytes},
+        },
+        text=(
+            f"would {does} {unsent.size_bytes} bytes: {unsent.method} {unsent.path}",
+            "dry run: everything before it held; nothing was changed",
+        ),
+    )
 
 
 def _signature(own: Mapping[str, inspect.Parameter]) -> inspect.Signature:
@@ -325,8 +372,9 @@ def accept(*, everything: bool, lang: str, quiet: bool = False) -> Callable[[Lin
 
 def tell(lines: Iterable[str]) -> None:
     """Text for people, on standard error; what other parties wrote cannot move the cursor."""
+    say = as_typed()
     for line in lines:
-        print(plain(line), file=sys.stderr)  # noqa: T201  the text of a question
+        print(plain(say(line)), file=sys.stderr)  # noqa: T201  the text of a question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from client.answers import Answer, finish
-from client.cli.options import Config, Dir, Json, end
+from client.cli.options import Config, Dir, Json, as_typed, end
 from client.clock import SystemClock
 from client.entropy import SystemEntropy
 from client.layers import locate
@@ -50,16 +50,18 @@ def _again(home: Home) -> Answer:
 def _serve(home: Home, port: int, *, show: bool, as_json: bool) -> Answer:
     from client.page import running
 
+    say = as_typed()  # here, where the line is known: screens are made in other threads
+
     def tell(facts: dict[str, Any]) -> None:
         lines = (
             f"page  {facts['page']}",
             f"opens once, within 10 minutes; changes ask for a code: {home.command('page --again')}",
         )
-        finish(lambda: Answer(data=facts, text=lines), as_json=as_json)
+        finish(lambda: Answer(data=facts, text=lines), as_json=as_json, say=say)
         if show:
             _open(home, facts["page"])
 
-    running.serve(home, port=port, clock=SystemClock(), entropy=SystemEntropy(), tell=tell)
+    running.serve(home, port=port, clock=SystemClock(), entropy=SystemEntropy(), tell=tell, say=say)
     return Answer(data={})
 
 

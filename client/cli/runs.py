@@ -44,6 +44,7 @@ def runs_resume(
     all_damaged: Annotated[
         bool, typer.Option("--all-damaged", help="Every run, where which were stopped cannot be read.")
     ] = False,
+    dry_run: DryRun = False,
     home: Home,
 ) -> Answer:
     """Lets the next round of a stopped run in again."""
@@ -52,5 +53,5 @@ def runs_resume(
     if (run_id is None) != all_damaged:
         raise typer.BadParameter("name a run, or say --all-damaged")
     if run_id is None:
-        return owner_runs.resume_all_damaged(home.need())
-    return owner_runs.resume(home.need(), run_id)
+        return owner_runs.resume_all_damaged(home.need(), dry_run=dry_run)
+    return owner_runs.resume(home.need(), run_id, dry_run=dry_run)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import Open, command, group
+from client.cli.options import DryRun, Open, command, group
 
 if TYPE_CHECKING:
     from client.answers import Answer
@@ -27,10 +27,12 @@ def witness_status(one: Open) -> Answer:
 
 
 @command(witness, "cosign")
-def witness_cosign(one: Open) -> Answer:
+def witness_cosign(*, dry_run: DryRun = False, one: Open) -> Answer:
     """Checks the newest head of the log against all that was seen here, and cosigns it, once."""
     from client.witnessing import showing
 
+    if dry_run:
+        return showing.witness_look(one.member, one.outbox)
     return showing.witness_cosign(one.member, one.shelf, one.outbox)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from client.contract.shelf import ContractShelf
     from client.outbox import Outbox
-    from client.rows import Decided
+    from client.outbox.rows import Decided
     from policies.contract import Contract
 
 __all__ = ["dry_run_at_home"]
@@ -44,7 +44,7 @@ def dry_run_at_home(outbox: Outbox, shelf: ContractShelf, text: str, *, against:
         ContractError: The proposal does not load.
     """
     proposal = load(text)
-    rows = [one for one in outbox.decisions(limit=DRY_RUN_RECORDS) if "request" in one.document]
+    rows = [one for one in outbox.left.decisions(limit=DRY_RUN_RECORDS) if "request" in one.document]
     known = dict(_contracts(shelf, {one.contract for one in rows}))
     meant = [one for one in rows if _is_meant(one, known.get(one.contract), proposal, against)]
     found = dry_run(proposal, (_record(one) for one in meant), contracts=known)

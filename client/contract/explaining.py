@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from client.contract.shelf import ContractShelf
     from client.outbox import Outbox
-    from client.rows import Decided, Stored
+    from client.outbox.rows import Decided, Stored
     from policies.contract import Contract, Decision, Finding
 
 __all__ = ["explain_any", "explain_decision", "explain_run", "explained"]
@@ -105,7 +105,7 @@ def explain_run(
     """
     if not _RUN.fullmatch(run):
         raise _nothing("a run: run_ and 16 letters or digits", run)
-    rows = outbox.decisions(run=run, limit=None)
+    rows = outbox.left.decisions(run=run, limit=None)
     if not rows:
         raise _not_asked(run)
     return _answer(
@@ -122,7 +122,7 @@ def explain_decision(
         NoSuchThingError: None here, or several begin so.
     """
     wanted = name.removeprefix("sha256:")
-    rows = outbox.decisions(limit=_KEPT) if _DECISION.fullmatch(name) else ()
+    rows = outbox.left.decisions(limit=_KEPT) if _DECISION.fullmatch(name) else ()
     found = {
         _digest_of(one): one for one in rows if _digest_of(one).removeprefix("sha256:").startswith(wanted)
     }

@@ -93,7 +93,7 @@ def gets(home: Home, held: Held) -> tuple[str, ...]:
     return (
         f"  the contract, its signatures and all notices: {folder}",
         f"  what left this site: iriai-node outbox list --dir {home.root}",
-        f"  proofs that the log holds it: iriai-node receipts export --out FOLDER --dir {home.root}",
+        f"  proofs that the log holds it: iriai-node receipt export --out FOLDER --dir {home.root}",
         f"  what was spent: iriai-node budget show --dir {home.root}",
         f"  models that were released to you: iriai-node models list --dir {home.root}",
         f"  the contract in words: iriai-node contract show {digest} --dir {home.root}",

@@ -20,7 +20,7 @@
 - **Nothing is kept that cannot count.** An own notice is opened as its readers open it before it is a file.
 - **Missing is unknown.** The folder is made when the contract becomes executed. Where it is missing, cannot
   be read or does not verify, nothing is known: the guard refuses until a person restores it
-  (``iriai-node contract lifecycle --restore`` fetches it anew, and puts aside what does not verify).
+  (``iriai-node contract status --restore`` fetches it anew, and puts aside what does not verify).
 
     notices = Notices(shelf)
     notices.state(held, "2027-03-01T08:00:00Z")     # for the evaluator; None for what is not known
@@ -61,7 +61,7 @@ _TAKEN: Final = "taken.json"
 _HEARD: Final = ".heard"
 _REJECTED: Final = "rejected"
 _SCHEMA: Final = "iriai-notices-taken/1"
-_RESTORE = "iriai-node contract lifecycle DIGEST --restore, once it is known why"
+_RESTORE = "iriai-node contract status DIGEST --restore, once it is known why"
 
 Stamp = tuple[tuple[str, ...], bytes]
 

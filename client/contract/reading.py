@@ -29,9 +29,10 @@ from client.errors import (
 from client.naming import is_abbreviation, whole
 from policies.contract import parse
 from policies.contract.errors import NotExecutedError, ProofMissingError, RefusedError
-from policies.contract.lifecycle import standing
+from policies.contract.lifecycle import OFFERED, standing
 from policies.contract.negotiation.pool import LaneState
 from policies.encoding import is_digest
+from policies.errors import IriaiError
 from policies.ports import iso_s
 from policies.signing import Envelope
 
@@ -58,6 +59,7 @@ __all__ = [
 
 # Why a contract is not executed yet; a broker that is away is asked again.
 NOT_YET: Final = (RemoteRefusalError, RefusedError, ProofMissingError, PeerUnreachableError)
+_BEFORE_ITS_TERM: Final = (None, OFFERED)
 _LIST: Final = "iriai-node contract list"
 # Lanes in which this node's signature is still to come.
 _UNSIGNED: Final = frozenset(
@@ -164,6 +166,7 @@ def contract_list(member: Member, shelf: ContractShelf) -> Answer:
         rows, away = broker_rows(member), False
     except PeerUnreachableError:
         rows, away = [_own_row(shelf, shelf.get(one), member.clock.now_ms()) for one in shelf.digests()], True
+    rows = [_termed(shelf, one) for one in rows]
     lines = table(
         ("digest", "v", "state", "standing", "lane", "until", "waiting for", "title"),
         [_columns(one) for one in rows],
@@ -172,6 +175,15 @@ def contract_list(member: Member, shelf: ContractShelf) -> Answer:
         lines = ("no contract yet: the operator offers one (iriai-broker contract offer)",)
     note = ("the broker is away: this is what is held here",) if away else ()
     return Answer(data={"contracts": rows, "broker_away": away}, text=(*lines, *_to_sign(rows), *note))
+
+
+def _termed(shelf: ContractShelf, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with begin and end of the contract, where its text is here."""
+    try:
+        term = shelf.get(str(row["digest"])).contract.term
+    except IriaiError:  # not fetched yet, or damaged: the row says what the broker said
+        return row
+    return {**row, "effective": term.effective, "expires": term.expires}
 
 
 def _to_sign(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -192,6 +204,8 @@ def _columns(row: dict[str, Any]) -> tuple[object, ...]:
     deadline = lane.get("deadline_ms") if isinstance(lane, dict) else None
     state = lane.get("state") if isinstance(lane, dict) else None
     until = iso_s(deadline) if isinstance(deadline, int) else row.get("sign_by", "-")
+    if row.get("standing") not in _BEFORE_ITS_TERM:  # signing is over; what counts is when it ends
+        until = row.get("expires", until)
     return (
         short(str(row["digest"])),
         row.get("version", "-"),

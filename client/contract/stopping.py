@@ -27,7 +27,7 @@ from client.contract.posting import Told, exchange
 from client.contract.reading import NOT_YET, broker_rows, fetch_envelope, resolve
 from client.errors import NotConfirmedError, PeerAnswerError, PeerUnreachableError, RotationOpenError
 from policies.contract.errors import LifecycleError, NotExecutedError
-from policies.contract.lifecycle import key_of, life_view, remaining, standing
+from policies.contract.lifecycle import PENDING, key_of, life_view, remaining, standing
 from policies.contract.notices import Notice, attestation_subject
 from policies.errors import IriaiError
 from policies.ports import iso_s
@@ -93,7 +93,7 @@ def resume(member: Member, shelf: ContractShelf, outbox: Outbox, contract: str, 
         raise LifecycleError(
             need="a halt that this party has not resumed",
             found="none open" if not life.halts else "all resumed by this party",
-            remedy="iriai-node contract lifecycle shows who is waited for",
+            remedy="iriai-node contract status shows who is waited for",
         )
     said = [desk.say("resume", code=code, refers=one.digest) for one in open_halts]
     shown = [
@@ -182,7 +182,12 @@ def lifecycle(
         for one in life.halts
     }
     shown = life_view(contract_, life, desk.now)
-    text = [f"contract {contract_.digest}", f"standing {shown['standing']} since {shown['since']}"]
+    from_when = (
+        f"PENDING, begins at {contract_.term.effective}"
+        if shown["standing"] == PENDING
+        else f"{shown['standing']} since {shown['since']}"
+    )
+    text = [f"contract {contract_.digest}", f"standing {from_when}"]
     for one in life.halts:
         why = (
             f"{one.code}" + (f" [{one.clause}]" if one.clause else "") + (f": {one.text}" if one.text else "")

@@ -72,7 +72,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "when": (", once {requires} are satisfied", "、{requires} を満たした後"),
     "embargo": (", {days} days after its last average", "、最後の集約から {days} 日後"),
     "min-share": (", to who contributed at least {share}", "、寄与が {share} 以上の者へ"),
-    "you-too": (", you among them", "、貴社を含む"),
+    "you-too": (", you among them", "（貴社を含む）"),
     "exit": (
         (
             "You may leave with {days} days' notice: released models are kept, unreleased ones"

@@ -92,6 +92,7 @@ def data_add(
     rules: LocalRules,
     publish: bool,
     shown: Shown | None = None,
+    dry_run: bool = False,
 ) -> Answer:
     """Imports a recording under a contract and publishes what may be known of it.
 
@@ -106,6 +107,7 @@ def data_add(
         rules: The site's own field list tightens the contract's.
         publish: Whether certificate and descriptor are sent.
         shown: What other members see of the descriptor, ``open`` or ``fits``; as before if left out.
+        dry_run: Nothing is sent; the member's store is a copy (`client.rehearsal`).
 
     Returns:
         What was stored. Where only its description is refused, that is said, with the refusal's exit code.
@@ -145,6 +147,7 @@ def data_add(
             dataset=dataset,
             allow=allow,
             asked=Asked(shown=shown),
+            dry_run=dry_run,
         )
     except DescribedLatelyError as error:  # the episodes are stored all the same
         late = (
@@ -160,8 +163,10 @@ def data_add(
         )
         facts |= {"not_published": error.code}
         return Answer(data=facts, text=(*text, *why), exit_code=error.exit_code)
-    facts |= _sent_facts(sent)
+    facts |= _sent_facts(sent, dry_run=dry_run)
     words = "certificate and descriptor, words alone: iriai-node outbox list"
+    if dry_run:
+        words = f"would be certificate and descriptor, {sent.size_bytes} bytes of words"
     return Answer(data=facts, text=(*text, f"published  {words}", *_left_out(dataset, sent)))
 
 
@@ -268,6 +273,7 @@ def _publish(
     dataset: str,
     allow: frozenset[str],
     asked: Asked,
+    dry_run: bool,
 ) -> Sent:
     return publish(
         member,
@@ -278,13 +284,15 @@ def _publish(
         allow=allow,
         tasks={one.task.name for one in recipes},
         asked=asked,
+        dry_run=dry_run,
         contracts=(held.contract.digest, *shelf.earlier(held.contract.digest)),
     )
 
 
-def _sent_facts(sent: Sent) -> dict[str, Any]:
-    return {
-        "published": sent.digest,
+def _sent_facts(sent: Sent, *, dry_run: bool) -> dict[str, Any]:
+    would = {"dry_run": True, "would_send_bytes": sent.size_bytes} if dry_run else {}
+    return would | {
+        "published": None if dry_run else sent.digest,
         "shown": sent.shown,
         "tasks": list(sent.tasks),
         "tasks_left_out": list(sent.left_out),
@@ -308,8 +316,9 @@ def data_publish(
     contract: str | None,
     rules: LocalRules,
     asked: Asked,
+    dry_run: bool = False,
 ) -> Answer:
-    """Publishes certificate and descriptor of a data set that is here.
+    """Publishes certificate and descriptor of a data set that is here; a dry run keeps and sends nothing.
 
     Raises:
         NotExecutedError: The contract is a draft.
@@ -321,9 +330,25 @@ def data_publish(
     held = signed(member, shelf, contract)
     recipes = recipes_of(shelf, held, dataset)
     allow = allowed_fields(held, rules)
-    sent = _publish(member, outbox, held, recipes, shelf=shelf, dataset=dataset, allow=allow, asked=asked)
+    sent = _publish(
+        member,
+        outbox,
+        held,
+        recipes,
+        shelf=shelf,
+        dataset=dataset,
+        allow=allow,
+        asked=asked,
+        dry_run=dry_run,
+    )
     words = "its coarse words" if sent.shown == "open" else "only which recipes it fits"
+    done = f"{dataset} published; other members see {words}"
+    if dry_run:
+        done = (
+            f"{dataset} would be published, 2 documents of {sent.size_bytes} bytes; other members would see "
+            f"{words}; nothing was changed"
+        )
     return Answer(
-        data={"dataset_id": dataset, **_sent_facts(sent)},
-        text=(f"{dataset} published; other members see {words}", *_left_out(dataset, sent)),
+        data={"dataset_id": dataset, **_sent_facts(sent, dry_run=dry_run)},
+        text=(done, *_left_out(dataset, sent)),
     )

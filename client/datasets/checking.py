@@ -151,8 +151,7 @@ def data_check(
     facts = {**report.as_dict(), "dataset_id": dataset, "certificate": certificate, "page": None}
     found = origins_of(home, dataset)
     facts["findings"] = finding_rows(report, found)
-    left = len(report.excluded)
-    lines = [f"data set   {dataset}", f"episodes   {report.episodes}, {left} of them not trained on"]
+    lines = [f"data set   {dataset}", _episodes_line(home, dataset, report)]
     lines += answered
     lines += [*verdict_lines(report, found), f"signed     {certificate['digest']}"]
     if certificate["digest"] != before and was_published(home, dataset):
@@ -168,6 +167,23 @@ def data_check(
             facts["page"] = str(write_page(report, page, lang))
         lines.append(f"page       {page}")
     return Answer(data=facts, text=tuple(lines), exit_code=_FAILED if report.reasons else 0)
+
+
+def _episodes_line(home: Home, dataset: str, report: QualityReport) -> str:
+    """Episodes by what is done with them, as `data add` and `data show` count them."""
+    from client.data import Store
+    from client.datasets.showing import counts
+
+    store = Store(home.data)
+    metas = [one.meta for one in store.episodes(dataset)]
+    found = counts(home, dataset, store.catalogue().dataset(dataset), metas)
+    fails = {one.episode_id for one in metas if not one.excluded and one.episode_id in report.excluded}
+    donated = f", {found['donated']} donated" if found["donated"] else ""
+    failing = f"; {len(fails)} of them fail a check" if fails else ""
+    return (
+        f"episodes   {report.episodes}: {found['train']} train, {found['held_out']} held out, "
+        f"{found['excluded']} excluded{donated}{failing}"
+    )
 
 
 def _certificate_digest(home: Home, identity: NodeIdentity, dataset: str) -> str | None:

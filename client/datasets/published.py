@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from client.data.catalogue import check_dataset_name
 from client.data.errors import DescribedLatelyError, StoreDamagedError
@@ -38,14 +38,17 @@ __all__ = [
     "AGAIN_DAYS",
     "Asked",
     "Published",
+    "Standing",
     "check_again",
     "content_of",
     "keep_narrow",
     "read_published",
     "save_published",
+    "standing",
     "was_published",
 ]
 
+Standing = Literal["published", "withdrawn", "never", "unknown"]
 AGAIN_DAYS: Final = 30
 _DAY_MS: Final = 86_400_000
 
@@ -82,6 +85,7 @@ class Published:
         since_ms: When that content was sent for the first time.
         seen: Digest of the content whose words other members saw last; empty where they never did.
         wide: Whether, as far as this node knows, other members see words now.
+        withdrawn_ms: When it was taken back out of the catalogue; 0 while it is in it.
     """
 
     shown: Shown = "open"
@@ -90,6 +94,7 @@ class Published:
     since_ms: int = 0
     seen: str = ""
     wide: bool = False
+    withdrawn_ms: int = 0
 
     def asked(self, asked: Asked) -> Published:
         """The record with what the owner asks for."""
@@ -104,7 +109,7 @@ class Published:
         since_ms = self.since_ms if content == self.content else now_ms
         wide = self.wide or self.shown == "open"
         seen = content if self.shown == "open" else self.seen
-        return replace(self, content=content, since_ms=since_ms, seen=seen, wide=wide)
+        return replace(self, content=content, since_ms=since_ms, seen=seen, wide=wide, withdrawn_ms=0)
 
     def arrived(self) -> Published:
         """The record once the broker has it."""
@@ -187,11 +192,19 @@ def keep_narrow(home: Home, dataset: str, shown: Shown | None) -> None:
 
 
 def was_published(home: Home, dataset: str) -> bool:
-    """Whether others were told anything about a data set, as far as can be read."""
+    """Whether others are told anything about a data set, as far as can be read."""
+    return standing(home, dataset) in {"published", "unknown"}  # it may have been
+
+
+def standing(home: Home, dataset: str) -> Standing:
+    """Where a data set stands in the catalogue, as far as this node knows."""
     try:
-        return bool(read_published(home, dataset).content)
-    except StoreDamagedError:  # it may have been
-        return True
+        record = read_published(home, dataset)
+    except StoreDamagedError:
+        return "unknown"
+    if not record.content:
+        return "never"
+    return "withdrawn" if record.withdrawn_ms else "published"
 
 
 def _path(home: Home, dataset: str) -> Path:

@@ -4,7 +4,8 @@
 In this order: (0) a choice to show less is kept, (1) the certificate is one that this node signed, (2) the
 descriptor is made, with the words that the owner lets leave, (3) it says what the last one said, or comes
 late enough, or shows less, or has a reason (`client.datasets.published`), (4) that is remembered here, (5)
-the certificate is noted and sent, (6) the descriptor that names it, and that it arrived is remembered.
+the certificate is noted and sent, (6) the descriptor that names it, and that it arrived is remembered. A dry
+run leaves out the first step and ends after the third.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Sent:
 
     Attributes:
         digest: Of the descriptor's envelope.
+        size_bytes: Of both documents.
         shown: What other members see of it.
         tasks: Words for the tasks in it.
         left_out: Words for tasks that the data set has and the descriptor does not.
     """
 
     digest: str
+    size_bytes: int
     shown: Shown
     tasks: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -63,6 +66,7 @@ def publish(
     allow: Collection[str],
     tasks: Collection[str],
     asked: Asked,
+    dry_run: bool = False,
 ) -> Sent:
     """Sends the certificate, then the descriptor that names it.
 
@@ -76,6 +80,7 @@ def publish(
         allow: Fields and labels that may be named.
         tasks: Tasks of these recipes: their names may leave where the data set has them.
         asked: What the owner wants this time.
+        dry_run: Nothing is kept or sent; what is given would be.
 
     Raises:
         CertificateVoidError: There is none that this node signed.
@@ -85,7 +90,8 @@ def publish(
     from client.data import describe, seal, task_words
     from client.data.quality import read_certificate
 
-    keep_narrow(member.home, dataset, asked.shown)  # 0
+    if not dry_run:
+        keep_narrow(member.home, dataset, asked.shown)  # 0
     keys = [member.identity.key.public, *member.identity.former]
     certificate, sealed = read_certificate(member.home.data, dataset, keys)  # 1
     record = read_published(member.home, dataset).asked(asked)
@@ -105,19 +111,28 @@ def publish(
     now_ms, content = member.clock.now_ms(), content_of(descriptor)
     again = check_again(record, content, now_ms, dataset=dataset, asked=asked)  # 3
     record = record.told(content, now_ms)
-    save_published(member.home, dataset, record)  # 4
     envelope = seal(descriptor, member.identity.key)
+    made = Sent(
+        digest=digest(envelope.to_bytes()),
+        size_bytes=len(sealed.to_bytes()) + len(envelope.to_bytes()),
+        shown=record.shown,
+        tasks=told,
+        left_out=tuple(sorted(words - set(told))),
+    )
+    if dry_run:
+        return made
+    save_published(member.home, dataset, record)  # 4
     if again:
-        _keep_reason(outbox, now_ms, dataset, digest(envelope.to_bytes()), asked.again)
+        _keep_reason(outbox, now_ms, dataset, made.digest, asked.again)
     _send(member, outbox, held, "/catalogue/certificates", sealed)  # 5
     path = f"/catalogue/descriptors?{urlencode({'shown': record.shown})}"
-    sent = _send(member, outbox, held, path, envelope)  # 6
+    _send(member, outbox, held, path, envelope)  # 6
     save_published(member.home, dataset, record.arrived())
-    return Sent(digest=sent, shown=record.shown, tasks=told, left_out=tuple(sorted(words - set(told))))
+    return made
 
 
-def _send(member: Member, outbox: Outbox, held: Held, path: str, envelope: Envelope) -> str:
-    """Notes an envelope, then sends it; gives its digest."""
+def _send(member: Member, outbox: Outbox, held: Held, path: str, envelope: Envelope) -> None:
+    """Notes an envelope, then sends it."""
     kind = "descriptor" if envelope.payload_type == DESCRIPTOR_TYPE else "certificate"
     data = envelope.to_bytes()
     name = digest(data)
@@ -131,7 +146,6 @@ def _send(member: Member, outbox: Outbox, held: Held, path: str, envelope: Envel
         )
     key = f"{kind}-{name[7:31]}-{member.clock.now_ms()}"  # sent again later, it takes effect again
     member.client.post(path, envelope.to_json(), idempotency_key=key)
-    return name
 
 
 def _keep_reason(outbox: Outbox, now_ms: int, dataset: str, name: str, reason: str) -> None:

@@ -29,6 +29,7 @@ from client.known_runs import RunEnds, names_of_runs
 from client.membership import pinned_broker, worker_of
 from client.outbox import Outbox
 from client.privacy.units import fingerprint
+from client.rehearsal import sweep
 from client.seeds.donated import withheld
 from client.stopping_runs import StoppedRuns
 from policies.privacy.errors import BudgetError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from client.data.forgetting import Forgetting
-    from client.rows import Decided
+    from client.outbox.rows import Decided
     from client.settings import Home
     from policies.identity import SigningKey
     from policies.ports import Clock
@@ -73,6 +74,7 @@ def data_remove(home: Home, dataset: str, *, clock: Clock | None = None) -> Answ
             found=", ".join(sorted(store.catalogue().datasets)) or "an empty store",
             remedy="iriai-node data list",
         )
+    sweep(home)  # else a dry run that was killed would keep them
     for note in ("findings.json", "sources.json"):  # names of files and figures; what a person said stays
         (folder_of(home.data, dataset) / note).unlink(missing_ok=True)
     forgotten, kept = (forgetting.forgotten, forgetting.kept) if forgetting else (0, {})
@@ -89,7 +91,7 @@ def data_remove(home: Home, dataset: str, *, clock: Clock | None = None) -> Answ
 def _published_lines(home: Home, dataset: str) -> Iterator[str]:
     """What others go on seeing of it."""
     if was_published(home, dataset):
-        yield "published  others still see its last descriptor, until this name is published again"
+        yield f"published  others still see its last descriptor: iriai-node data withdraw {dataset}"
 
 
 def _known_lines(forgotten: int, kept: Mapping[str, int]) -> Iterator[str]:
@@ -155,7 +157,7 @@ def _decisions(home: Home, clock: Clock) -> dict[str, list[Decided]]:
         home, identity, origin=pinned_broker(home).origin, clock=clock, entropy=SystemEntropy()
     )
     try:
-        for one in outbox.decisions(limit=None):
+        for one in outbox.left.decisions(limit=None):
             decided.setdefault(one.run, []).append(one)
     finally:
         outbox.close()

@@ -10,8 +10,10 @@ from client.answers import Answer, plain, short, table
 from client.data.errors import CertificateVoidError
 from client.data.judging import judgements
 from client.data.quality.accepted import answers_of
+from client.datasets.certificates_asked import certificate_asked
 from client.datasets.checking import last_findings
 from client.datasets.origins import names_of, origin_of, started
+from client.datasets.published import standing
 from client.seeds.donated import is_given, withheld
 
 if TYPE_CHECKING:
@@ -22,22 +24,34 @@ if TYPE_CHECKING:
     from client.identity import NodeIdentity
     from client.settings import Home
 
-__all__ = ["data_list", "data_show"]
+__all__ = ["counts", "data_list", "data_show"]
 
 _EPISODES: Final = 20  # shown to people; --json has all
 _FIELDS: Final = 4
 _FILE_CHARS: Final = 32
 _NO_ROBOT: Final = "not said; to publish, say embodiment in the signal map and add the recording again"
+_IN_CATALOGUE: Final = {
+    "published": "published; iriai-node data withdraw takes it back out",
+    "withdrawn": "withdrawn: other members do not find it",
+    "never": "never published: other members do not find it",
+    "unknown": "the note of what was published cannot be read; iriai-node catalogue search shows it",
+}
 
 
-def data_list(home: Home, identity: NodeIdentity | None = None) -> Answer:
-    """Data sets of this site, with the word of each certificate where the node's keys are there."""
+def data_list(home: Home, identity: NodeIdentity | None = None, *, now_ms: int | None = None) -> Answer:
+    """Data sets of this site, with the word of each certificate where the node's keys are there.
+
+    With ``now_ms``, also whether a contract asks for it.
+    """
     from client.data import Store
 
     store = Store(home.data)
     rows = [
-        _counts(home, name, entry, [one.meta for one in store.episodes(name)])
-        | {"certificate": None if identity is None else _certificate(home, identity, name)["verdict"]}
+        counts(home, name, entry, [one.meta for one in store.episodes(name)])
+        | {
+            "certificate": None if identity is None else _certificate(home, identity, name)["verdict"],
+            "certificate_asked": _asked(home, identity, name, now_ms),
+        }
         for name, entry in sorted(store.catalogue().datasets.items())
     ]
     names = ("train", "held_out", "donated", "excluded")
@@ -63,7 +77,8 @@ def _some(fields: list[str]) -> str:
     return ", ".join(fields[:_FIELDS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _counts(home: Home, name: str, entry: Dataset, metas: list[EpisodeMeta]) -> dict[str, Any]:
+def counts(home: Home, name: str, entry: Dataset, metas: list[EpisodeMeta]) -> dict[str, Any]:
+    """A data set in numbers: its episodes by what is done with them, its fields, its contracts."""
     away = withheld(home)
     usable = [one for one in metas if not one.excluded and not is_given(one, away)]
     return {
@@ -71,6 +86,7 @@ def _counts(home: Home, name: str, entry: Dataset, metas: list[EpisodeMeta]) -> 
         "dataset": name,
         "lineage": entry.lineage,
         "contracts": sorted({right for one in metas for right in one.rights}),
+        "catalogue": standing(home, name),
         "without_contract": sum(not one.rights for one in metas),
         "episodes": len(metas),
         "frames": sum(one.length for one in metas),
@@ -83,8 +99,16 @@ def _counts(home: Home, name: str, entry: Dataset, metas: list[EpisodeMeta]) -> 
     }
 
 
-def data_show(home: Home, identity: NodeIdentity, name: str) -> Answer:
+def _asked(home: Home, identity: NodeIdentity | None, name: str, now_ms: int | None) -> bool | None:
+    if identity is None or now_ms is None:
+        return None
+    return certificate_asked(home, identity, name, now_ms=now_ms)
+
+
+def data_show(home: Home, identity: NodeIdentity, name: str, *, now_ms: int | None = None) -> Answer:
     """One data set: robot, fields, episodes with their sources, blocks, certificate.
+
+    With ``now_ms``, also whether a contract asks for the certificate.
 
     Raises:
         DatasetUnknownError: No such data set.
@@ -96,12 +120,12 @@ def data_show(home: Home, identity: NodeIdentity, name: str) -> Answer:
     metas = [one.meta for one in store.episodes(name)]
     robot = entry.embodiment or {}
     names = names_of(home.data, name)
-    facts = _counts(home, name, entry, metas) | {
+    facts = counts(home, name, entry, metas) | {
         "rate_hz": entry.rate_hz,
         "unit": entry.unit,
         "labels": list(entry.labels),
         "embodiment": dict(robot),
-        "certificate": _certificate(home, identity, name),
+        "certificate": _certificate(home, identity, name) | {"asked": _asked(home, identity, name, now_ms)},
         "findings": last_findings(home, name),
         "blocks": dict(Counter(f"{one.split}-{one.block}" for one in metas)),
         "sources": _sources(metas, names),
@@ -119,6 +143,7 @@ def data_show(home: Home, identity: NodeIdentity, name: str) -> Answer:
         f"fields      {', '.join(facts['fields'])}",
         f"labels      {', '.join(entry.labels) or 'none'}",
         f"unit        {entry.unit}",
+        f"catalogue   {_IN_CATALOGUE[facts['catalogue']]}",
         *_maps(metas),
         *_rights(metas),
         f"certificate {_verdict(name, certificate)}",
@@ -137,6 +162,8 @@ def _verdict(name: str, certificate: dict[str, Any]) -> str:
     if certificate["verdict"] == "admitted":
         return "admitted"
     why = f" ({certificate['why']})" if certificate["why"] else ""
+    if certificate["asked"] is False:
+        why += ", which no contract asks about: it is trained on all the same"
     return f"{certificate['verdict']}{why}; iriai-node data check {name} says more"
 
 
@@ -153,10 +180,10 @@ def _certificate(home: Home, identity: NodeIdentity, name: str) -> dict[str, Any
 
 def _maps(metas: list[EpisodeMeta]) -> Iterator[str]:
     """Several maps in one data set may say different units, or the same: only a person knows."""
-    counts = Counter(one.signal_map for one in metas)
-    if len(counts) > 1:
-        said = ", ".join(f"{short(one)} ({count} episodes)" for one, count in sorted(counts.items()))
-        yield f"maps        {len(counts)}: {said}; do they say the same units?"
+    maps = Counter(one.signal_map for one in metas)
+    if len(maps) > 1:
+        said = ", ".join(f"{short(one)} ({count} episodes)" for one, count in sorted(maps.items()))
+        yield f"maps        {len(maps)}: {said}; do they say the same units?"
 
 
 def _sources(metas: list[EpisodeMeta], names: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -202,11 +229,11 @@ def _episode(meta: EpisodeMeta, names: Mapping[str, str]) -> dict[str, Any]:
 
 def _rights(metas: list[EpisodeMeta]) -> Iterator[str]:
     """Rights are of an episode: what was stored without a contract is trained on under none."""
-    counts = Counter(right for one in metas for right in one.rights)
-    said = [f"{short(right)} ({count})" for right, count in sorted(counts.items())]
+    rights = Counter(right for one in metas for right in one.rights)
+    said = [f"{short(right)} ({count})" for right, count in sorted(rights.items())]
     yield f"contracts   {', '.join(said) or 'none: nothing may be trained on it'}"
     without = sum(not one.rights for one in metas)
-    if counts and without:
+    if rights and without:
         yield f"            {without} episodes under none: nothing may be trained on these"
 
 

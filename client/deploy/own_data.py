@@ -23,8 +23,8 @@ from client.data.store import Store
 from client.deploy.adapters import ends_of
 from client.deploy.errors import NotExportableError
 from client.errors import NoSuchThingError
-from client.guard import seat_of
 from client.models import holds_own
+from client.seat import seat_of
 from client.settings import load_settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -44,7 +47,6 @@ from client.entropy import SystemEntropy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from client.cli.options import Open
     from client.data.embodiment import Adapter
@@ -389,30 +391,43 @@ def status(home: Home, name: str) -> Answer:
     )
 
 
-def resume(home: Home, name: str) -> Answer:
-    """Lets a service go on that answers its fallback: its owner has looked.
+def resume(home: Home, name: str, *, dry_run: bool = False) -> Answer:
+    """Lets a service go on that answers its fallback: its owner has looked. A dry run asks where it stands.
 
     Raises:
         NotServingError: It does not run.
         TokenFileError: The owner's token cannot be read.
     """
+    if dry_run:
+        stands = status(home, name)
+        return Answer(
+            data={**stands.data, "dry_run": True},
+            text=("dry run: this service would act again; nothing was changed", *stands.text),
+        )
     found = _ask(home, name, "POST", "/v1/resume")
     return Answer(data=found, text=(f"state      {found['state']}",))
 
 
-def judge(home: Home, path: Path, outcome: Outcome) -> Answer:
+def judge(home: Home, path: Path, outcome: Outcome, *, dry_run: bool = False) -> Answer:
     """Writes into a recorded episode how a person saw it end.
 
     Args:
         home: The node that recorded it.
         path: Of the file; its bare name does where no other service of this node has one of that name.
         outcome: As the person saw it.
+        dry_run: Writes into a copy that is gone again.
 
     Raises:
         RecordingError: No episode that this node recorded.
         NotInitialisedError: No node in this folder.
     """
     path = episode_files.find_episode(home.need().deployed.absolute(), path)
+    if dry_run:
+        with TemporaryDirectory() as folder:
+            copy = Path(shutil.copy2(path, folder))
+            model = episode_files.judge(copy, outcome, key=_seal_key(home))
+        told = {"dry_run": True, "file": str(path), "outcome": outcome, "model": model}
+        return Answer(data=told, text=(f"{path.name} would be judged {outcome}; nothing was changed",))
     model = episode_files.judge(path, outcome, key=_seal_key(home))
     told = {"file": str(path), "outcome": outcome, "model": model}
     return Answer(

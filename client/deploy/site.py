@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from client.deploy.graphs import Exported
     from client.identity import NodeIdentity
-    from client.rows import Stored
+    from client.outbox.rows import Stored
     from client.settings import Home
     from policies.contract import Contract
     from policies.recipe import Recipe

@@ -3,10 +3,15 @@
 
 One per process, in its main thread.
 
-`run_fleet` returns when it is told to stop; it raises `KeyUnknownError` when the broker does not know the
-fleet key, and
-`UnreachableError` when the first connection fails for good (certificate). A broker that is away is waited
-for.
+`run_fleet` returns when it is told to stop, and only then; it raises `KeyUnknownError` when the broker does
+not know the fleet key, and `UnreachableError` when the first connection fails for good (certificate). A
+broker that is away is waited for.
+
+- A pull that fails otherwise (a status that Flower does not try again, a certificate) is lost, and tried
+  again after growing pauses, or when the broker says (``Retry-After``). After `_PULLS` of them in a row the
+  process ends with `UnreachableError`: another one begins with a new connection and reads its files anew.
+- Flower's connection swallows every exception that leaves its block: what ends there without `_Stop` counts
+  as lost.
 
 - Before the header is verified, at most `FLEET_INLINE_BYTES` and a frame have come; before `Handler.decide`,
   nothing else is pulled (`client.federation.transfer`).
@@ -37,6 +42,7 @@ from client.federation.handlers import code_of, read_run
 from client.federation.transfer import Incoming, LateConfirmation, invalid, push
 from policies.errors import IriaiError
 from policies.frames import object_id
+from policies.limits import WORKER_BACKOFF_CAP_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +55,8 @@ __all__ = ["run_fleet"]
 
 _LOG: Final = logging.getLogger("iriai.node")
 _EMPTY_S: Final = 0.5  # a poll that comes back empty sooner than this was not held
+_AGAIN_S: Final = 1.0  # after the first pull that failed; then twice as long each time
+_PULLS: Final = 10  # that failed in a row: about six minutes
 
 Event = Callable[[str, Mapping[str, str | int]], None]
 
@@ -84,7 +92,7 @@ def run_fleet(
 
     Raises:
         KeyUnknownError: 401: the key is not enrolled, or was revoked.
-        UnreachableError: The first connection failed for good.
+        UnreachableError: The first connection failed for good, or a later one did.
         FlowerVersionError: flwr is another one.
         EngineEnvironmentError: flwr was loaded with other settings.
     """
@@ -106,11 +114,14 @@ def run_fleet(
             remedy="ask two operators of the broker to approve this node; enrol again if it was revoked",
         ) from None
     except SystemExit:
-        raise UnreachableError(
-            need=f"a connection to {address}",
-            found="none",
-            remedy="check network, clock and certificate",
-        ) from None
+        raise _unreachable(address, "none") from None
+    raise _unreachable(address, "one that ended by itself")
+
+
+def _unreachable(address: str, found: str) -> UnreachableError:
+    return UnreachableError(
+        need=f"a connection to {address}", found=found, remedy="check network, clock and certificate"
+    )
 
 
 @contextmanager
@@ -141,11 +152,18 @@ class _Loop:
         self._runs: dict[int, tuple[RunConfig, Admission]] = {}
 
     def run(self) -> None:
-        """Until `_Stop`."""
-        pause = threading.Event()
-        while True:
+        """Until `_Stop`; returns only when `_PULLS` pulls failed in a row."""
+        pause, failed = threading.Event(), 0
+        while failed < _PULLS:
             asked_s = time.monotonic()
-            delivery = self._received()
+            try:
+                delivery = self._received()
+            except (Exception, names.RunNotRunningException) as error:  # noqa: BLE001  nothing ends the loop
+                self._lost(error)
+                pause.wait(_pause_s(error, failed))
+                failed += 1
+                continue
+            failed = 0
             if delivery is None:
                 if time.monotonic() - asked_s < _EMPTY_S:
                     pause.wait(_EMPTY_S)
@@ -165,7 +183,7 @@ class _Loop:
             self._lost(error)
             return None
 
-    def _lost(self, error: Exception) -> None:
+    def _lost(self, error: BaseException) -> None:
         _LOG.warning("a request was lost: %s", type(error).__name__)
         self._event("lost", {"kind": type(error).__name__})
 
@@ -222,6 +240,15 @@ class _Loop:
         message, data = names.error_message(own, code)
         own.__dict__["_message_id"] = object_id(data)
         self._net.send(message, names.ObjectTree(object_id=object_id(data)), 0.0)
+
+
+def _pause_s(error: BaseException, failed: int) -> float:
+    """How long to wait after a pull that failed: as the broker says, else longer each time."""
+    response = getattr(error, "response", None)
+    said: str = "" if response is None else response.headers.get("retry-after", "")
+    wanted = float(said) if said.isascii() and said.isdigit() else 0.0
+    pause_s: float = max(wanted, _AGAIN_S * 2.0**failed)
+    return min(pause_s, WORKER_BACKOFF_CAP_S)
 
 
 def _slot(group: str) -> tuple[int, int]:

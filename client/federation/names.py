@@ -10,6 +10,7 @@ Only `client.federation.fleet` imports this module.
   minute to come back.
 - `Connection` sends pulls and pushes through Flower's own client, which `connect` keeps a hold of, with what
   `policies.frames.put_content` puts into messages; heartbeat, activation and authentication are Flower's.
+- A heartbeat that is refused is tried again, whatever the status: Flower's thread of heartbeats would end.
 - Flower's own log is silent: it would write what the broker says into the node's log.
 
 Each name is pinned by a test in ``tests/conformance/flower``.
@@ -41,6 +42,7 @@ _LOADED_BEFORE: Final = "flwr" in sys.modules and any(
 )
 os.environ.update(ENVIRONMENT)
 
+import httpx  # noqa: E402
 from flwr.app import ConfigRecord, Error, RecordDict  # noqa: E402  after the environment
 from flwr.app.message import make_message  # noqa: E402
 from flwr.app.metadata import Metadata  # noqa: E402
@@ -202,6 +204,14 @@ def connect(address: str, ca_pem: bytes, private_key: Any) -> Iterator[Connectio
         def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401  Flower's own
             super().__init__(*args, **named)
             made.append(self)
+
+        def SendNodeHeartbeat(self, request: Proto) -> Proto:  # noqa: N802  Flower's name
+            try:
+                return super().SendNodeHeartbeat(request)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == httpx.codes.UNAUTHORIZED:
+                    raise
+                raise httpx.ReadError(str(error)) from error
 
     module: Any = fleet_http_connection  # the class is imported there, not declared
     opening = module.http_request_response(address, False, ca_pem, keys)  # noqa: FBT003  Flower's signature

@@ -7,11 +7,13 @@ Standard library only, so that it stays small and cannot break.
   that lived
   `WORKER_HEALTHY_S` starts the series anew.
 - Exit 6 (key unknown or revoked) is tried again every `KEY_UNKNOWN_RETRY_S` only.
-- Exit 0 is the end: somebody stopped the worker on purpose. So are the codes of `ENDS`: nothing that a person
-  has to mend is mended by another start.
+- The codes of `ENDS` are the end: nothing that a person has to mend is mended by another start. Exit 0 is
+  not: who wants the end stops this process. A worker that ended without that is started again.
 - SIGTERM and SIGINT stop the worker within `WORKER_STOP_S`, else it is killed. The worker has a session of
   its own, so that the
   terminal's SIGINT reaches the parent only.
+- systemd hears that the node is there once a worker was started, that it lives while there is none (a worker
+  says so itself), and that it is being stopped (`client.lifesign`).
 - A worker dies with its parent (Linux): nobody trains without somebody who can stop it.
 """
 
@@ -25,6 +27,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from client.lifesign import Lifesign
 from policies.limits import (
     KEY_UNKNOWN_RETRY_S,
     WORKER_BACKOFF_CAP_S,
@@ -56,6 +59,7 @@ def supervise(
     healthy_s: float = WORKER_HEALTHY_S,
     key_unknown_s: float = KEY_UNKNOWN_RETRY_S,
     first_s: float = 1.0,
+    life: Lifesign | None = None,
 ) -> int:
     """Runs the worker until it ends for good or a signal stops this process.
 
@@ -67,9 +71,10 @@ def supervise(
         healthy_s: Life after which the pauses start anew.
         key_unknown_s: Pause after exit 6.
         first_s: First pause.
+        life: Tells that it lives; as the environment says if left out.
 
     Returns:
-        The exit code for this process: 0 when stopped, the worker's when it ended with 0 or one of `ENDS`.
+        The exit code for this process: 0 when stopped, the worker's when it ended with one of `ENDS`.
     """
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -77,7 +82,7 @@ def supervise(
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     worker: subprocess.Popen[bytes] | None = None
-    pause_s = first_s
+    pause_s, signs = first_s, life or Lifesign.of(os.environ)
     try:
         while True:
             born_s = time.monotonic()
@@ -88,19 +93,21 @@ def supervise(
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  one thread
             )
             on_event("started", {"pid": worker.pid})
+            signs.tell("READY=1", "WATCHDOG=1")
             code = worker.wait()
             on_event("ended", {"code": code})
-            if code == 0 or code in ENDS:
+            if code in ENDS:
                 return code
             if time.monotonic() - born_s >= healthy_s:
                 pause_s = first_s
             wait_s = key_unknown_s if code == KEY_UNKNOWN_EXIT else _jitter(pause_s)
             pause_s = min(pause_s * 2, WORKER_BACKOFF_CAP_S)
             on_event("waiting", {"ms": int(wait_s * 1000)})
-            time.sleep(wait_s)
+            signs.wait(wait_s)
     except _Stop:
         for number in before:
             signal.signal(number, signal.SIG_IGN)
+        signs.tell("STOPPING=1")
         _end(worker)
         return 0
     finally:

@@ -51,6 +51,10 @@ class LocalAdam:
 
     With ``proximal`` each step is also drawn back to the weights that the model has now: the gradient gets
     ``proximal * (w - w_now)``. Parameters that are held (``requires_grad`` off) stay.
+
+    With ``blur`` each drawn frame's inputs are moved by Gaussian noise of that deviation, in units of the
+    recipe's normalisers, and its targets are not: to first order a penalty on how fast the outputs change
+    with the inputs (C. Bishop, 1995), which keeps few frames from being learned by heart.
     """
 
     def __init__(
@@ -62,12 +66,14 @@ class LocalAdam:
         loss: FrameLoss,
         weight_decay: float = _DECAY,
         proximal: float = 0.0,
+        blur: float = 0.0,
     ) -> None:
         self._model = model
         self._pool = pool
         self._choice = choice
         self._loss = loss
         self._proximal = proximal
+        self._blur = blur
         self._start = [one.detach().clone() for one in model.parameters()] if proximal else []
         self._optimiser = torch.optim.AdamW(
             [one for one in model.parameters() if one.requires_grad],
@@ -82,10 +88,16 @@ class LocalAdam:
         rows = torch.from_numpy(self._choice.integers(0, len(pool.inputs), batch))
         self._optimiser.param_groups[0]["lr"] = rate
         self._optimiser.zero_grad(set_to_none=True)
-        outputs = self._model(pool.inputs[rows])
+        outputs = self._model(self._blurred(pool.inputs[rows]))
         torch.autograd.backward(self._loss(outputs, pool.targets[rows], pool.mask[rows]).mean())
         self._draw_back()
         self._optimiser.step()
+
+    def _blurred(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not self._blur:
+            return inputs  # and nothing is drawn: rounds choose the same frames with and without this option
+        noise = self._choice.standard_normal(tuple(inputs.shape), dtype=np.float32)
+        return inputs + self._blur * torch.from_numpy(noise)
 
     def _draw_back(self) -> None:
         for weight, start in zip(self._model.parameters(), self._start, strict=bool(self._start)):

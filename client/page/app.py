@@ -37,6 +37,7 @@ from client.page.screens.outbox import outbox
 from client.page.screens.refusals import refusals
 from client.page.screens.withdraw import withdraw
 from client.page.sessions import Sessions
+from client.page.typed import typed
 from client.page.values import Moment, Text, msg
 from client.page.words import LANGUAGES, language, words_of
 from policies.errors import IriaiError
@@ -91,6 +92,7 @@ def page_app(
     clock: Clock,
     entropy: Entropy,
     transport: httpx.BaseTransport | None = None,
+    say: Callable[[str], str] = str,
 ) -> Starlette:
     """The application.
 
@@ -100,8 +102,9 @@ def page_app(
         clock: Ages, sessions and ends of secrets.
         entropy: Cookies and form tokens.
         transport: To the broker, where that is an application in the same process.
+        say: Completes the commands that screens show.
     """
-    return Page(home, port=port, clock=clock, entropy=entropy, transport=transport).app
+    return Page(home, port=port, clock=clock, entropy=entropy, transport=transport, say=say).app
 
 
 class Page:
@@ -115,8 +118,9 @@ class Page:
         clock: Clock,
         entropy: Entropy,
         transport: httpx.BaseTransport | None = None,
+        say: Callable[[str], str] = str,
     ) -> None:
-        self._clock = clock
+        self._clock, self._say = clock, say
         self.keys = Keys(home, clock=clock, entropy=entropy)
         sessions = Sessions(port=port, clock=clock, entropy=entropy)
         self._gate = gates.Gate(port=port, keys=self.keys, sessions=sessions)
@@ -196,7 +200,7 @@ class Page:
 
     def _made(self, make: Callable[[Site, Asked], Screen], asked: Asked) -> Screen:
         with self._site() as site:
-            return make(site, asked)
+            return typed(make(site, asked), self._say)
 
     async def _open(self, request: Request) -> Response:
         """Uses a link up; a page of another site that leads here only gets as far as a button."""
@@ -226,7 +230,7 @@ class Page:
 
         def work() -> None:
             with self._site() as site:
-                session.told.append(act.told(act.work(site, form)))
+                session.told.append(typed(act.told(act.work(site, form)), self._say))
 
         try:
             await run_in_threadpool(work)
@@ -307,7 +311,9 @@ class Page:
             from starlette.responses import JSONResponse
 
             return JSONResponse(text, error.http_status)
-        return self._door(request, status=error.http_status, token=None, problem=problem_of(error))
+        return self._door(
+            request, status=error.http_status, token=None, problem=typed(problem_of(error), self._say)
+        )
 
 
 def _unknown() -> NoPageError:

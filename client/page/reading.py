@@ -8,7 +8,7 @@
 - Each part is opened when it is first needed, and raises then: one that is missing costs its panel alone.
 
     with Site(home, heard, clock=clock, entropy=entropy) as site:
-        site.outbox.sent_count(); site.heard.moment("/membership/me")
+        site.outbox.left.sent_count(); site.heard.moment("/membership/me")
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ class ReadingOutbox(Outbox):
             OutboxError: It is damaged, or there is none.
         """
         self.key, self.origin, self.clock, self.entropy = identity.key, origin, clock, entropy
-        self._learned = []
         address = f"{home.outbox.absolute().as_uri()}?mode=ro"
         try:
             self._db = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
@@ -70,6 +69,7 @@ class ReadingOutbox(Outbox):
                 found=type(error).__name__,
                 remedy="iriai-node doctor says what is wrong with it",
             ) from error
+        self._compose()
 
     def _transaction(self) -> NoReturn:
         raise OutboxError(

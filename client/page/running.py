@@ -38,7 +38,13 @@ _GRACE_S: Final = 2
 
 
 def serve(
-    home: Home, *, port: int, clock: Clock, entropy: Entropy, tell: Callable[[dict[str, Any]], None]
+    home: Home,
+    *,
+    port: int,
+    clock: Clock,
+    entropy: Entropy,
+    tell: Callable[[dict[str, Any]], None],
+    say: Callable[[str], str] = str,
 ) -> None:
     """Serves until SIGTERM or SIGINT.
 
@@ -48,6 +54,7 @@ def serve(
         clock: Of ages and ends.
         entropy: Of secrets.
         tell: Hears ``{"page": link, "port": number}`` once it answers.
+        say: Completes the commands that screens show, such that they can be typed.
 
     Raises:
         NotInitialisedError: The folder holds no node.
@@ -59,7 +66,7 @@ def serve(
     keys = Keys(home.need(), clock=clock, entropy=entropy)
     with keys.serving(), _listening(port) as listener:  # 1. and 2.
         number = int(listener.getsockname()[1])
-        page = Page(home, port=number, clock=clock, entropy=entropy)
+        page = Page(home, port=number, clock=clock, entropy=entropy, say=say)
         keys.tell(number)  # 3.
         facts = {"page": _link(number, keys), "port": number}
         asyncio.run(_run(page, listener, lambda: tell(facts)))  # 4.

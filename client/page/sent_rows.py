@@ -20,7 +20,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from client.rows import Decided
+from client.outbox.rows import Decided
 from policies.limits import WITNESS_MAX_AGE_MIN
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from policies.secagg.agreed import agreed_terms
 from policies.secagg.noise_room import check_noise_room
 
 if TYPE_CHECKING:
-    from client.guard import Seat
+    from client.seat import Seat
     from policies.privacy.plan import DpPlan
     from policies.secagg.terms import Terms
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from client.desktop import Desktop, Learner
     from client.federation.handlers import Handler
-    from client.guard import Seat
+    from client.seat import Seat
     from policies.exchange import RequestHeader
 
 __all__ = ["MessageDuty", "sum_duties"]

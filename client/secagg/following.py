@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from client.desktop import Learner
-    from client.guard import Seat
+    from client.seat import Seat
     from client.secagg.machines import InRun
     from client.secagg.thread import Pair, Shown
     from policies.recipe import Recipe

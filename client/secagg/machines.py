@@ -31,8 +31,8 @@ from policies.secagg.node import NodeMachine
 from policies.secagg.probes import probes_of, release_guard
 
 if TYPE_CHECKING:
-    from client.guard import Seat
     from client.outbox import Outbox
+    from client.seat import Seat
     from policies.identity import SigningKey
     from policies.ports import Entropy
     from policies.secagg.sum_keys import SumKeys
@@ -76,7 +76,7 @@ class Machines:
         place = place_of(seat, run)
         if place not in self._inside:
             terms = terms_here(seat, run)
-            opened = self._outbox.newest_round(ExchangeType.SA_UNMASK.value, run=run)
+            opened = self._outbox.left.newest_round(ExchangeType.SA_UNMASK.value, run=run)
             probes = probes_of(seat.held.contract, seat.recipe.canonical, terms)
             machine = NodeMachine(
                 terms,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client.contributing import Made, Passage
-    from client.guard import Seat
+    from client.seat import Seat
     from client.secagg.following import Following
     from client.secagg.machines import InRun, Machines, Place
     from client.secagg.updates import Updates

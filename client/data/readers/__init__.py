@@ -58,9 +58,7 @@ def claimed(path: Path, *, chosen: str | None = None) -> Reader:
     with parsing(path):
         there = path.exists()
     if not there:
-        raise FileInvalidError(
-            need="a file or folder", found=f"{path.name}: nothing", remedy="check the path"
-        )
+        raise FileInvalidError(need="a file or folder", found=f"nothing at {path}", remedy="check the path")
     names = " ".join(reader.name for reader in all_readers())
     found = [reader for reader in all_readers() if reader.claims(path) and chosen in (None, reader.name)]
     if not found:

@@ -54,7 +54,6 @@ def benefit(site: Site, asked: Asked) -> Screen:
                         "Unknown: no command of a node trains one. "
                         "The sandbox measures it on cells of its own."
                     ),
-                    Command("iriai-sandbox bench value"),
                 ),
             ),
             Panel(
@@ -109,7 +108,10 @@ def _models(site: Site) -> Panel:
     )
     told = msg("Losses of units that chose nothing: lower is better. These figures stay on this site.")
     return Panel(
-        name="models", title=title, prose=(told,), table=Table(msg("Before and after"), columns, tuple(rows))
+        name="models",
+        title=title,
+        prose=(told,),
+        table=Table(msg("The common model and your own"), columns, tuple(rows)),
     )
 
 
@@ -148,7 +150,7 @@ def _judged(site: Site) -> Panel:
             _number(one.document["evaluation"].get("noised_loss")),
             Moment(one.at_ms),
         )
-        for one in site.outbox.decisions(limit=1000)
+        for one in site.outbox.left.decisions(limit=1000)
         if one.kind == ExchangeType.JUDGE.value and one.document.get("evaluation", {}).get("candidate")
     )
     if not rows:
@@ -167,6 +169,13 @@ def _judged(site: Site) -> Panel:
         Column("loss", msg("Loss, with noise"), numeric=True),
         Column("at", msg("When")),
     )
+    told = msg(
+        "The loss that the vote was about, with the noise that protects your episodes added to it: it may be "
+        "below zero. The lower, the better; only your vote left."
+    )
     return Panel(
-        name="judged", title=title, table=Table(msg("Candidates on your held-out data"), columns, rows)
+        name="judged",
+        title=title,
+        prose=(told,),
+        table=Table(msg("Candidates on your held-out data"), columns, rows),
     )

@@ -26,12 +26,19 @@ if TYPE_CHECKING:
     from client.page.reading import Site
     from client.page.values import Value
 
-__all__ = ["VERDICTS", "data"]
+__all__ = ["STANDINGS", "VERDICTS", "data", "verdict"]
 
 VERDICTS: Final = {
     "admitted": Mark("good", msg("admitted for training"), "admitted"),
     "refused": Mark("bad", msg("refused for training"), "refused"),
     "none": Mark("warn", msg("no certificate that holds"), "none"),
+}
+_UNASKED: Final = msg("refused by the checks; no contract of yours asks for them, so it is trained on")
+STANDINGS: Final = {
+    "published": Mark("good", msg("published"), "published"),
+    "withdrawn": Mark("idle", msg("withdrawn"), "withdrawn"),
+    "never": Mark("idle", msg("never published"), "never"),
+    "unknown": Mark("warn", msg("cannot be told"), "unknown"),
 }
 
 
@@ -48,7 +55,7 @@ def data(site: Site, asked: Asked) -> Screen:
 
 
 def _datasets(site: Site) -> Panel:
-    title, rows = msg("Data sets of this site"), data_list(site.home, site.identity).data["datasets"]
+    title, rows = msg("Data sets of this site"), _listed(site)
     told = (msg("Nothing of this table leaves. What others are told stands on the page of each data set."),)
     if not rows:
         return Panel(
@@ -64,6 +71,7 @@ def _datasets(site: Site) -> Panel:
     columns = (
         Column("dataset", msg("Data set")),
         Column("certificate", msg("Verdict")),
+        Column("catalogue", msg("In the catalogue")),
         Column("episodes", msg("Episodes"), numeric=True),
         Column("train", msg("To train"), numeric=True),
         Column("held_out", msg("Held out"), numeric=True),
@@ -80,10 +88,24 @@ def _datasets(site: Site) -> Panel:
     )
 
 
+def _listed(site: Site) -> list[dict[str, Any]]:
+    now_ms = site.clock.now_ms()
+    found: list[dict[str, Any]] = data_list(site.home, site.identity, now_ms=now_ms).data["datasets"]
+    return found
+
+
+def verdict(word: str, *, asked: bool | None) -> Value:
+    """What a certificate says, and whether that refuses anything."""
+    if word == "refused" and asked is False:
+        return Mark("warn", _UNASKED, "refused")
+    return VERDICTS.get(word)
+
+
 def _row(one: dict[str, Any]) -> tuple[Value, ...]:
     return (
         Link("/data/" + one["dataset"], Data(one["dataset"])),
-        VERDICTS.get(one["certificate"]),
+        verdict(one["certificate"], asked=one["certificate_asked"]),
+        STANDINGS[one["catalogue"]],
         one["episodes"],
         one["train"],
         one["held_out"],

@@ -13,7 +13,7 @@ from client.datasets.published import content_of, read_published
 from client.datasets.showing import data_show
 from client.page.panels import ROWS, shown
 from client.page.screens.budget import UNITS
-from client.page.screens.data import VERDICTS
+from client.page.screens.data import STANDINGS, VERDICTS, verdict
 from client.page.values import (
     Code,
     Column,
@@ -80,7 +80,10 @@ def dataset(site: Site, asked: Asked) -> Screen:
 
 
 def _told(site: Site, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = site.once(f"data {name}", lambda: data_show(site.home, site.identity, name).data)
+    now_ms = site.clock.now_ms()
+    found: dict[str, Any] = site.once(
+        f"data {name}", lambda: data_show(site.home, site.identity, name, now_ms=now_ms).data
+    )
     return found
 
 
@@ -89,7 +92,7 @@ def _facts(site: Site, name: str) -> Panel:
     certificate = told["certificate"]
     facts = (
         Fact("dataset", msg("Data set"), Data(name)),
-        Fact("verdict", msg("Verdict"), VERDICTS.get(certificate["verdict"])),
+        Fact("verdict", msg("Verdict"), verdict(certificate["verdict"], asked=certificate["asked"])),
         Fact("certificate", msg("Certificate"), _digest(certificate["digest"])),
         Fact("robot", msg("Robot"), _robot(told["embodiment"])),
         Fact("rate", msg("Frames a second"), str(told["rate_hz"])),
@@ -131,12 +134,27 @@ def _published(site: Site, name: str) -> Panel:
                 command,
             ),
         )
+    if record.withdrawn_ms:
+        return Panel(
+            name="published",
+            title=title,
+            facts=(
+                Fact("catalogue", msg("In the catalogue"), STANDINGS["withdrawn"]),
+                Fact("withdrawn", msg("Withdrawn"), Moment(record.withdrawn_ms)),
+            ),
+            empty=Empty(
+                msg("Here stands the signed description that other members see."),
+                msg("It was withdrawn: no member finds this data set. Contracts that name it go on."),
+                command,
+            ),
+        )
     shown_as = (
         msg("coarse words: kind of robot, fields, buckets of size and rate")
         if record.shown == "open"
         else msg("only which recipes it fits")
     )
     facts = [
+        Fact("catalogue", msg("In the catalogue"), STANDINGS["published"]),
         Fact("since", msg("Since"), Moment(record.since_ms)),
         Fact("shown", msg("Others see"), shown_as),
         Fact("tasks", msg("Words for tasks"), Several(tuple(Data(one) for one in record.tasks))),

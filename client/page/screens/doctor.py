@@ -32,6 +32,7 @@ _CHECKS: Final[dict[str, Text]] = {
     "database": msg("Databases"),
     "budget-left": msg("What is left of the budget"),
     "contract": msg("Contracts"),
+    "name": msg("Name of the broker"),
     "way-out": msg("The way out"),
     "certificate": msg("Certificate of the broker"),
     "clock": msg("Clock"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from client.guard import seat_of
 from client.membership import membership, worker_of
 from client.owner_runs import listed
 from client.page.panels import heard, shown
@@ -27,6 +26,7 @@ from client.page.values import (
     msg,
 )
 from client.progress import is_training
+from client.seat import seat_of
 from client.settings import load_settings
 from policies.contract.lifecycle.life import (
     ACTIVE,
@@ -171,8 +171,14 @@ def _next(site: Site) -> Panel:
 
     rows = []
     now_ms = site.clock.now_ms()
+    begins = []
     for held in held_contracts(site):
-        if not held.is_executed or standing_of(site.shelf, held, now_ms) != ACTIVE:
+        stands = standing_of(site.shelf, held, now_ms) if held.is_executed else OFFERED
+        if stands == PENDING:
+            at = Moment(to_ms(held.contract.term.effective))
+            begins.append(msg("{title}, signed by all, begins at {at}: nothing is trained under it before.",
+                              title=Data(held.contract.title), at=at))  # fmt: skip
+        if stands != ACTIVE:
             continue
         rows += [_row(site, held, one) for one in held.contract.recipes if one.datasets_of(held.party.party)]
     title = msg("What it will do next")
@@ -180,9 +186,12 @@ def _next(site: Site) -> Panel:
         return Panel(
             name="next",
             title=title,
+            prose=tuple(begins),
             empty=Empty(
                 msg("Here stand the recipes that this node trains when the broker asks."),
-                msg("No contract is in force that reads data of yours."),
+                msg("No contract is in force yet.")
+                if begins
+                else msg("No contract is in force that reads data of yours."),
                 Link("/contract", msg("See your contracts")),
             ),
         )
@@ -203,7 +212,7 @@ def _next(site: Site) -> Panel:
     return Panel(
         name="next",
         title=title,
-        prose=(told,),
+        prose=(*begins, told),
         table=Table(msg("Recipes that this node trains when it is asked"), columns, tuple(rows)),
     )
 
@@ -212,7 +221,7 @@ def _row(site: Site, held: Held, clause: RecipeClause) -> tuple[Value, ...]:
     seat = seat_of(
         site.shelf, held.contract.digest, clause.recipe_digest, rules=load_settings(site.home).local
     )
-    done = site.outbox.rounds_elsewhere(seat.versions, clause.recipe_digest, "")
+    done = site.outbox.left.rounds_elsewhere(seat.versions, clause.recipe_digest, "")
     return (
         Data(clause.id),
         Code(clause.purpose),

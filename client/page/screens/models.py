@@ -127,7 +127,7 @@ def _votes(site: Site, one: dict[str, Any]) -> tuple[Form, ...]:
     candidate = str(one.get("candidate"))
     kept = {"candidate": candidate}
     before = msg("Candidate {candidate}; read first: {command}", candidate=Digest(candidate),
-                 command=Command(f"iriai-node release report {candidate}"))  # fmt: skip
+                 command=Command(f"iriai-node release show {candidate}"))  # fmt: skip
     return (
         Form(
             act="approve",
@@ -169,7 +169,10 @@ def _walk(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401  JSON
 
 
 def _released(site: Site) -> Panel:
-    title, rows = msg("Released to you"), models_list(site.member).data["models"]
+    title, answer = msg("Released to you"), models_list(site.member)
+    if answer.error is not None:  # what is here stands in the panel below
+        raise answer.error
+    rows = answer.data["models"]
     if not rows:
         return heard(
             site,
@@ -192,14 +195,16 @@ def _released(site: Site) -> Panel:
         Column("here", msg("Here")),
         Column("next", msg("Next step")),
     )
-    table = Table(msg("Released models"), columns, tuple(_release(one) for one in rows))
+    own = {str(one.get("model")) for one in models_here(site, individual=True)}
+    table = Table(msg("Released models"), columns, tuple(_release(one, own) for one in rows))
     return heard(site, _RELEASES, Panel(name="released", title=title, table=table))
 
 
-def _release(one: dict[str, Any]) -> tuple[Value, ...]:
+def _release(one: dict[str, Any], own: set[str]) -> tuple[Value, ...]:
     model, tier = str(one["model"]), str(one.get("tier"))
     short = model.removeprefix("sha256:")[:12]
-    step = f"iriai-node models personalise {short}" if one["here"] else f"iriai-node models pull {short}"
+    after = f"package {short} --out FILE" if model in own else f"personalise {short}"
+    step = "iriai-node models " + (after if one["here"] else f"pull {short}")
     return (
         Digest(model),
         _TIERS.get(tier, Code(tier)),

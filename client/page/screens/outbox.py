@@ -75,8 +75,8 @@ def outbox(site: Site, asked: Asked) -> Screen:
 def _sum(site: Site) -> Panel:
     one, evidence = site.outbox, site.outbox.evidence()
     facts = [
-        Fact("messages", msg("Messages"), one.sent_count()),
-        Fact("bytes", msg("Bytes"), Bytes(one.sent_bytes())),
+        Fact("messages", msg("Messages"), one.left.sent_count()),
+        Fact("bytes", msg("Bytes"), Bytes(one.left.sent_bytes())),
         Fact("without-receipt", msg("Entries that wait for a receipt"), one.pending_count()),
         Fact(
             "log",
@@ -84,14 +84,14 @@ def _sum(site: Site) -> Panel:
             Mark("bad", msg("contradicted itself: this node is stopped"), "contradicted")
             if evidence
             else Mark(
-                "good", msg("one history, seen up to entry {size}", size=one.seen().size), "one-history"
+                "good", msg("one history, seen up to entry {size}", size=one.shown.seen().size), "one-history"
             ),
         ),
     ]
     if evidence:
         at_ms, _, _ = evidence[0]
         facts.append(Fact("stopped", msg("Stopped"), Moment(at_ms)))
-        facts.append(Fact("evidence", msg("Evidence"), Command("iriai-node receipts verify --json")))
+        facts.append(Fact("evidence", msg("Evidence"), Command("iriai-node receipt verify --json")))
     prose = (
         msg("Recordings never leave. What does is listed here before it leaves, one row for each message."),
     )
@@ -129,7 +129,7 @@ def _sent(site: Site, asked: Asked) -> Panel:
             _COLUMNS,
             tuple(_row(one, site.clock.now_ms(), stopped, demanding) for one in rows),
             more=more,
-            total=site.outbox.sent_count(run),
+            total=site.outbox.left.sent_count(run),
         ),
     )
 

@@ -27,10 +27,10 @@ from client.page.values import (
 from policies.errors import IriaiError
 
 if TYPE_CHECKING:
+    from client.outbox.rows import Decided
     from client.page.panels import Asked
     from client.page.reading import Site
     from client.page.values import Value
-    from client.rows import Decided
 
 __all__ = ["refusals"]
 

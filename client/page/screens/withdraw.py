@@ -78,7 +78,7 @@ def _standing(site: Site) -> list[Held]:
 
 def _runs(site: Site) -> Panel:
     title = msg("Stop a run")
-    names = site.outbox.decided_runs() | (names_of_runs(site.home) or frozenset())
+    names = site.outbox.left.decided_runs() | (names_of_runs(site.home) or frozenset())
     effects = [withdrawing.run_effect(site.home, site.shelf, site.outbox, name) for name in sorted(names)]
     open_runs = [one for one in effects if not one.over]
     if not open_runs:
@@ -162,7 +162,7 @@ def _contract(site: Site, held: Held, number: int) -> Panel:
             empty=Empty(
                 msg("Here would stand what leaving it means."),
                 msg("It cannot be left now: {standing}.", standing=_why(site, held, effect)),
-                Command(f"iriai-node contract lifecycle {digest.removeprefix('sha256:')[:12]}"),
+                Command(f"iriai-node contract status {digest.removeprefix('sha256:')[:12]}"),
             ),
         )
     form = Form(

@@ -50,7 +50,7 @@ def _resume(contract: Contract, life: Life, notice: Notice) -> Life:
     _require_contributor(contract, life, notice, contract.halt.clause)
     named = str(notice.refers)
     if named not in life.resumed_by:
-        raise void("the digest of a halt that is open", named, "contract lifecycle shows the open halts")
+        raise void("the digest of a halt that is open", named, "contract status shows the open halts")
     said = life.resumed_by[named]
     if notice.party in said:
         raise void("one resume of each party", f"a second one of {notice.party}", "wait for the others")

@@ -121,7 +121,7 @@ def prose_block(data: bytes | None) -> str:
 
 def _refuse(need: str, found: str) -> AnswerError:
     return AnswerError(
-        need=need, found=found, remedy="write the parties as `iriai-broker members` shows them"
+        need=need, found=found, remedy="write the parties as `iriai-broker org list` shows them"
     )
 
 
