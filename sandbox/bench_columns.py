@@ -5,7 +5,7 @@
     local_others   the same model at the other sites
     pooled         one model from all sites' data side by side: not available in life
     federated      the common model: data stay, updates are averaged with equal weights
-    individual     the common model trained on at home, the better of the two by own held-out units
+    individual     the common model trained on at home; the best, or the common one, by own held-out units
     cpu_s          CPU seconds of the whole measurement
 
 A figure that cannot be had is `UNDETERMINED` with its reason (an area under a curve with one class only); a

@@ -9,7 +9,7 @@ and the server step of real runs, equal weights, plain averaging:
 1. units are drawn into train, select and report, per site;
 2. ``local``: each site alone; ``pooled``: one model on all sites' training units;
 3. ``federated``: the rounds of the recipe;
-4. ``individual``: each site trains the common model on; the better of the two on its selecting units;
+4. ``individual``: each site trains the common model on; the best, or the common one, on its selecting units;
 5. all columns are measured on the same reporting units, which chose nothing.
 
 - **One robot.** The sites are time slices of one robot's recording. Four makers differ more; so the table

@@ -9,8 +9,8 @@ One seed is one set of recordings and placements. Per seed, in this process, wit
 2. ``local``: each cell trains alone, 2,000 Adam steps; ``pooled``: one model on all of them side by side;
 3. ``federated``: 100 rounds of 20 local steps, the server with momentum; ``federated_mean``: plain FedAvg, 40
    rounds of 50;
-4. ``individual``: each cell trains the common model on; the better of the two by the loss on the cell's own
-   held-out demonstrations;
+4. ``individual``: each cell trains the common model on, as `models personalise` does; the best, or the
+   common one, by the loss on the cell's own held-out demonstrations;
 5. each model acts in every cell on the same ``rollouts`` placements, which no demonstration used.
 
 - A rate has Wilson's 95 % interval over its rollouts (`sandbox.scores`); ``per_seed`` says what another seed
@@ -18,6 +18,9 @@ One seed is one set of recordings and placements. Per seed, in this process, wit
 - Normalisers are public constants, from the task's drawing (`sandbox.recipes`): wide scales where cells train
   together, narrow ones for a cell alone and for pooled data, each as it does best. They were chosen on seeds
   `CHOSEN_ON`; reported are seeds 0 to S-1, which are others.
+- So were the amounts of noise with which a cell trains the common model on (`client.learning.train`): there,
+  success at home is 0.921 for the common model, 0.932 if trained on without noise and 0.934 with the amount
+  that the held-out demonstrations choose, with an error of 0.008; their loss falls by 6 and by 16 percent.
 - ``goals`` are judged from `ENOUGH_SEEDS` seeds on; with fewer they are undetermined.
 - Nothing here is private, agreed, sent or masked: ``marking`` says so.
 
