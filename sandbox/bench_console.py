@@ -12,8 +12,8 @@
 ======================  ====================================================================================
 p50_ms, p95_ms          from the request to the last byte, seen from this machine; `floor_ms` is what a page
                         without content takes, so the difference is the screen's own
-cpu_ms                  processor time of the broker for one fetch, the mean of all: on a busy machine it says
-                        more than the others. Null where the system has no ``/proc``
+cpu_ms                  processor time of the broker, and of what serves it on PostgreSQL, for one fetch, the
+                        mean of all: on a busy machine it says more than the others. Null without ``/proc``
 page_kb                 gzipped page; with_assets_kb: and each style and script that it loads, once
 ratio                   p50 with the larger log by p50 with the smaller one; cpu_ratio: the same of cpu_ms
 not_reached             screens that no link led to
@@ -38,6 +38,7 @@ from sandbox.bench_console_log import fill
 from sandbox.errors import SandboxError
 from sandbox.federation import Federation
 from sandbox.people import AUDITOR, CONSOLE, login_of
+from sandbox.postgres import server
 from sandbox.progress import Progress
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def run(
     repeats: int = 20,
     story: bool = True,
     folder: Path | None = None,
+    database: str = "sqlite",
 ) -> Json:
     """All figures of the module.
 
@@ -72,13 +74,17 @@ def run(
         repeats: Fetches of each screen.
         story: Whether a federation finishes a run first.
         folder: Where it lives; a temporary one if left out.
+        database: Of the broker: ``sqlite``, or ``postgres``, of which a server is started here.
 
     Raises:
+        FileNotFoundError: There is no PostgreSQL here.
         SandboxError: A screen that was reached answered with an error.
     """
     with contextlib.ExitStack() as held:
         place = folder or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="iriai-console-")))
-        progress, federation = Progress(), Federation(place / "federation", console=CONSOLE)
+        databases = held.enter_context(server()) if database == "postgres" else None
+        progress = Progress()
+        federation = Federation(place / "federation", console=CONSOLE, databases=databases)
         held.callback(federation.stop)
         _prepare(federation, progress, story=story)
         found: dict[int, Json] = {}
@@ -88,17 +94,17 @@ def run(
                 fill(federation.broker_dir, size)
                 federation.serve(ready_s=_READY_S)
             with progress.phase(f"screens with {size} entries"):
-                found[size] = _measured(federation, repeats, progress, first=size == small)
-    return {"rows": rows, "small": small, "repeats": repeats, "story": story} | _report(
-        found[small], found[rows]
-    )
+                served = list if databases is None else databases.serving
+                found[size] = _measured(federation, repeats, progress, first=size == small, served=served)
+    asked = {"rows": rows, "small": small, "repeats": repeats, "story": story, "database": database}
+    return asked | _report(found[small], found[rows])
 
 
 def _prepare(federation: Federation, progress: Progress, *, story: bool) -> None:
     if not story:
         federation.start_broker()
         return
-    from sandbox.scenarios import bring_into_force
+    from sandbox.staging import bring_into_force
 
     bring_into_force(federation, progress)
     with progress.phase("one run"):
@@ -119,14 +125,21 @@ def screens(role: str = "operator") -> tuple[tuple[str, str], ...]:
     return tuple((one.name, one.path) for one in found if one.roles & {role, "anyone"})
 
 
-def _measured(federation: Federation, repeats: int, progress: Progress, *, first: bool) -> Json:
+def _measured(
+    federation: Federation,
+    repeats: int,
+    progress: Progress,
+    *,
+    first: bool,
+    served: Callable[[], list[int]] = list,
+) -> Json:
     found: dict[str, Json] = {}
     floors = []
     for name, role in ((federation.operators[0], "operator"), (AUDITOR, "auditor")):
         with _signed_in(federation, name, role, first=first) as client:
             floors.append(statistics.median(_times(client, "/healthz", repeats)))
             waiting = {name: path for name, path in screens(role) if name not in found}
-            cpu_s = partial(_cpu_s, federation.services["broker"].pid)
+            cpu_s = partial(_all_cpu_s, federation.services["broker"].pid, served)
             found |= _all_screens(client, repeats, progress, waiting, cpu_s=cpu_s)
     return {"floor_ms": round(min(floors), 2), "screens": found}
 
@@ -142,6 +155,12 @@ def _signed_in(federation: Federation, name: str, role: str, *, first: bool) -> 
         if not client.cookies:
             raise SandboxError(need="a login that opens a session", found="none", remedy="see broker.log")
         yield client
+
+
+def _all_cpu_s(pid: int, served: Callable[[], list[int]]) -> float | None:
+    """`_cpu_s` of the broker and of what serves it; one that ended meanwhile counts no more."""
+    spent = [_cpu_s(one) for one in (pid, *served())]
+    return None if spent[0] is None else sum(one or 0.0 for one in spent)
 
 
 def _cpu_s(pid: int) -> float | None:
@@ -297,6 +316,6 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"worst: p95 {found['p95_ms']} ms, CPU {found['cpu_ms']} ms, {found['page_kb']} kB with assets, "
         f"ratio {found['ratio']}, of CPU {found['cpu_ratio']}"
     )
-    yield f"a page without content takes {found['floor_ms']} ms; {found['rows']} entries"
+    yield f"a page without content takes {found['floor_ms']} ms; {found['rows']} entries, {found['database']}"
     if found["not_reached"]:
         yield f"not reached by a link: {' '.join(found['not_reached'])}"

@@ -55,7 +55,7 @@ def fill(broker_dir: Path, size: int) -> None:
     from broker.boot import open_services
     from broker.clock import SystemClock
     from broker.entropy import SystemEntropy
-    from broker.services import NoFleet
+    from broker.fleet import NoFleet
 
     services = open_services(broker_dir, clock=SystemClock(), entropy=SystemEntropy(), engine=NoFleet())
     try:

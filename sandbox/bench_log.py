@@ -22,10 +22,6 @@ bytes_per_entry           size of that bundle
 from __future__ import annotations
 
 import hashlib
-import os
-import pwd
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +45,7 @@ from policies.log.merkle import verify_inclusion
 from policies.log.policy import Policy, policy_text
 from policies.log.vkeys import VerifierKey
 from sandbox.errors import SandboxError
+from sandbox.postgres import server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,8 +61,6 @@ BATCH: Final = 256
 CALLERS: Final = 64
 _PROOFS: Final = 2_000
 _STRIDE: Final = 7_919  # a prime: proofs all over the tree
-_PROGRAMS: Final = Path("/usr/lib/postgresql")
-_PATIENCE_S: Final = 60
 _KEY: Final = SigningKey.from_seed(b"L" * 32)
 _BROKER: Final = SigningKey.from_seed(b"B" * 32)
 
@@ -278,75 +273,14 @@ def _verified(folder: Path, entries: int) -> dict[str, float]:
 
 @contextmanager
 def _server() -> Iterator[tuple[str, str]]:
-    """A PostgreSQL server on a Unix socket, and its two databases.
+    """A server of our own, and its two databases, migrated.
 
     Raises:
         FileNotFoundError: Its programs are not here, or nobody may run them.
     """
-    programs = sorted(_PROGRAMS.glob("*/bin/postgres"), key=lambda one: float(one.parts[-3]))
-    if not programs:
-        raise FileNotFoundError(f"no PostgreSQL in {_PROGRAMS}; name a database with --database-url")
-    rights = _not_root()
-    place = Path(tempfile.mkdtemp(prefix="iriai-bench-pg-"))
-    try:
-        if rights:
-            os.chown(place, pwd.getpwnam("postgres").pw_uid, -1)
-        made = ["-D", str(place / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
-        first = [*rights, str(programs[-1].with_name("initdb")), *made]
-        subprocess.run(first, check=True, capture_output=True)  # noqa: S603  our own arguments
-        line = [
-            *rights,
-            str(programs[-1]),
-            "-D",
-            str(place / "data"),
-            "-k",
-            str(place),
-            "-c",
-            "listen_addresses=",
-        ]
-        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603  our own arguments
-            try:
-                yield _databases(place)
-            finally:
-                process.send_signal(signal.SIGQUIT)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _not_root() -> list[str]:
-    if os.geteuid() != 0:
-        return []
-    try:
-        account = pwd.getpwnam("postgres")
-    except KeyError:
-        raise FileNotFoundError("PostgreSQL does not run as root, and there is no account postgres") from None
-    return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-
-
-def _databases(place: Path) -> tuple[str, str]:
-    import psycopg
-
-    until = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            session = psycopg.connect(f"postgresql://postgres@/postgres?host={place}", autocommit=True)
-            break
-        except psycopg.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
-    with session:
-        for role in ("owner", "writer", "reader"):
-            session.execute(f"CREATE ROLE {role} LOGIN")
-        for name, owner in (("main", "owner"), ("private", "writer")):
-            session.execute(f"CREATE DATABASE {name} OWNER {owner}")
-    prepare(_url(place, "main", "owner"), broker=_url(place, "main", "writer"), auditor="reader")
-    private = _url(place, "private", "writer")
-    engine = writing_engine(private)
-    migrate(engine, "private")
-    engine.dispose()
-    return _url(place, "main", "writer"), private
-
-
-def _url(place: Path, name: str, role: str) -> str:
-    return f"postgresql://{role}@/{name}?host={place}"
+    with server() as databases:
+        prepare(databases.owner, broker=databases.main, auditor="reader")
+        engine = writing_engine(databases.private)
+        migrate(engine, "private")
+        engine.dispose()
+        yield databases.main, databases.private

@@ -47,6 +47,8 @@ __all__ = [
     "CellError",
     "RecordReport",
     "Simulator",
+    "cell_named",
+    "check_room",
     "held_out_for",
     "observation19",
     "record",
@@ -308,8 +310,7 @@ def record(
         CellError: The folder is in use, or `demonstrations` failed.
     """
     found, held = cell_named(cell), held_out_for(train) if held_out is None else held_out
-    if out_dir.exists() and any(out_dir.iterdir()):
-        raise CellError(need="an empty folder", found="one with files", remedy="choose another folder")
+    check_room(out_dir)
     source = demonstrations(found, seed=seed)
     episodes = [next(source) for _ in range(train + held)]
     write_dataset(
@@ -328,6 +329,16 @@ def record(
     )
     frames = sum(len(done.action) for done in episodes)
     return RecordReport(path=out_dir, train=train, held_out=held, frames=frames)
+
+
+def check_room(out_dir: Path) -> None:
+    """A folder that is empty, or not there.
+
+    Raises:
+        CellError: It is in use.
+    """
+    if out_dir.exists() and any(out_dir.iterdir()):
+        raise CellError(need="an empty folder", found="one with files", remedy="choose another folder")
 
 
 def rollout_placement(cell: Cell, *, placements: int, number: int) -> Array64:

@@ -14,18 +14,19 @@ from click import ClickException
 
 from policies.errors import IriaiError
 from sandbox.cli_bench import bench
-from sandbox.cli_options import Json, NoiseKind, print_envelope
-from sandbox.cli_scenes import cell, scenario
+from sandbox.cli_options import DryRun, Json, NoiseKind, print_envelope, told_dry
+from sandbox.cli_scenes import attack, cell, scenario
 from sandbox.noise import NOISE
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    suggest_commands=False,  # click proposes already
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="A neutral broker and manufacturers' nodes on this machine, as real processes on loopback.",
 )
-for _name, _one in (("bench", bench), ("cell", cell), ("scenario", scenario)):
+for _name, _one in (("attack", attack), ("bench", bench), ("cell", cell), ("scenario", scenario)):
     app.add_typer(_one, name=_name)
 
 SeedEpisodes = Annotated[
@@ -47,27 +48,32 @@ def demo(
     verifier: Annotated[
         Path | None, typer.Option(help="The auditor's own iriai-verify (default: the one installed here).")
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Takes four makers from invitation to a released common model, and reports where pooling helped."""
     from sandbox.asked import epsilon_of
 
     asked = epsilon_of(epsilon, noise)
-    from sandbox.demo import DemoOptions, run_demo
+    from sandbox.demo import DemoOptions, checked, run_demo
 
-    report = run_demo(
-        DemoOptions(
-            epsilon=asked,
-            noise=noise,
-            episodes=episodes,
-            seed_episodes=seed_episodes,
-            seed=seed,
-            folder=out.resolve(),
-            work=out.resolve() / "work",
-            verifier=verifier.resolve() if verifier else None,
-            command="iriai-sandbox " + " ".join(sys.argv[1:]),
-        )
+    options = DemoOptions(
+        epsilon=asked,
+        noise=noise,
+        episodes=episodes,
+        seed_episodes=seed_episodes,
+        seed=seed,
+        folder=out.resolve(),
+        work=out.resolve() / "work",
+        verifier=verifier.resolve() if verifier else None,
+        command="iriai-sandbox " + " ".join(sys.argv[1:]),
     )
+    if dry_run:
+        recipe = checked(options)
+        facts = {"dir": str(options.work), "replaced": options.work.exists(), "rounds": recipe.rounds}
+        told_dry(facts, f"run {recipe.rounds} rounds in {options.work}", as_json=as_json)
+        return
+    report = run_demo(options)
     from sandbox.summary import summary
 
     for line in summary(report):
@@ -89,14 +95,28 @@ def up(
     seed_episodes: SeedEpisodes = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of recordings.")] = 0,
     nodes: Annotated[int, typer.Option(min=3, max=8, help="Makers; four have a cell of their own.")] = 4,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Starts a federation with a signed contract, leaves it running, and prints what to open and to type."""
     from sandbox.asked import epsilon_of
 
     asked = epsilon_of(epsilon, noise)
-    from sandbox.standing import bring_up
+    from sandbox.standing import bring_up, checked
 
+    if dry_run:
+        checked(
+            directory,
+            episodes=episodes,
+            epsilon=asked,
+            noise=noise,
+            seed_episodes=seed_episodes,
+            nodes=nodes,
+        )
+        made = {"dir": str(directory), "nodes": nodes, "episodes": nodes * episodes}
+        words = f"start a broker and {nodes} nodes in {directory}, with {nodes * episodes} episodes to train"
+        told_dry(made, words, as_json=as_json)
+        return
     facts = bring_up(
         directory,
         episodes=episodes,
@@ -112,10 +132,28 @@ def up(
 
 
 @app.command("open")
-def open_doors(directory: Folder, *, as_json: Json = False) -> None:
-    """Prints fresh logins and page codes; earlier sessions and passwords of these people end."""
-    from sandbox.standing import open_again
+def open_doors(
+    directory: Folder,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before sessions and passwords end.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Ends every session, password and passkey of the console's people; prints a fresh link for each."""
+    from sandbox.doors import ENDS
+    from sandbox.standing import open_again, open_to
 
+    if dry_run:
+        federation, processes = open_to(directory)
+        told = {"url": federation.url, "processes": processes}
+        told_dry(told, f"give fresh logins at {federation.url} and end the earlier ones", as_json=as_json)
+        return
+    open_to(directory)  # a folder without a broker is refused before anybody is asked
+    if not yes:
+        typer.echo(ENDS, err=True)
+        if sys.stdin.isatty() and not typer.confirm("Go on?", err=True):
+            typer.echo("nothing was changed", err=True)
+            raise typer.Exit(7)
     facts = open_again(directory)
     for line in facts["next"]:
         typer.echo(line, err=as_json)
@@ -148,11 +186,21 @@ def down(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete the folder too; then `up` may use it again.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Ends the processes that `up` started in a folder, also where it failed; the folder stays."""
-    from sandbox.standing import bring_down, delete_folder, still_running
+    from sandbox.standing import bring_down, delete_folder, still_running, would_stop
 
+    if dry_run:
+        ended = would_stop(directory)
+        gone = f" and delete {directory}" if delete else ""
+        told_dry(
+            {"would_stop": ended, "would_delete": delete},
+            f"end {len(ended)} processes{gone}",
+            as_json=as_json,
+        )
+        return
     stopped = bring_down(directory)
     left = still_running(directory)
     nothing = "nothing" if left else "nothing: no process of this folder runs"

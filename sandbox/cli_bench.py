@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,7 +13,9 @@ from sandbox.cli_options import Json, NoiseKind, print_envelope, tell
 
 __all__ = ["bench"]
 
-bench = typer.Typer(no_args_is_help=True, help="Measurements: figures and ratios, never pass or fail.")
+bench = typer.Typer(
+    suggest_commands=False, no_args_is_help=True, help="Measurements: figures and ratios, never pass or fail."
+)
 
 _MB_LEAST, _MB_MOST = 0.0001, 400  # of `bench exchange`
 
@@ -100,12 +102,16 @@ def bench_console(
     folder: Annotated[
         Path | None, typer.Option("--dir", help="Where it lives; else a temporary folder.")
     ] = None,
+    database: Annotated[
+        Literal["sqlite", "postgres"],
+        typer.Option(help="Of the broker; a server of PostgreSQL is started for it."),
+    ] = "sqlite",
     as_json: Json = False,
 ) -> None:
     """Time and weight of every screen of the console, with a small log and with a large one."""
     from sandbox.bench_console import lines, run
 
-    found = run(rows=rows, small=small, repeats=repeats, story=story, folder=folder)
+    found = run(rows=rows, small=small, repeats=repeats, story=story, folder=folder, database=database)
     tell(found, lines, as_json=as_json)
 
 

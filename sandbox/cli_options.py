@@ -11,13 +11,16 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Json", "NoiseKind", "print_envelope", "tell"]
+__all__ = ["DryRun", "Json", "NoiseKind", "print_envelope", "tell", "told_dry"]
 
 NoiseKind = Annotated[
     Literal["local-full", "shares"],
     typer.Option(
         help="`local-full`: each node adds all of it; `shares`: a part each, and sums have the whole."
     ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the options, say what would follow, and change nothing.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One envelope on standard output.")]
 
@@ -35,3 +38,9 @@ def print_envelope(data: dict[str, Any], *, as_json: bool) -> None:
     """The one envelope of a command that succeeded, where it was asked for."""
     if as_json:
         typer.echo(json.dumps({"schema": "1", "status": "ok", "data": data}, ensure_ascii=False))
+
+
+def told_dry(facts: dict[str, Any], words: str, *, as_json: bool) -> None:
+    """What a dry run says: figures, and that nothing was changed."""
+    typer.echo(f"would {words}; nothing was changed", err=as_json)
+    print_envelope({"dry_run": True, **facts}, as_json=as_json)

@@ -79,11 +79,9 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
     Raises:
         UsageError: Options that would fail later: nothing was made or deleted.
     """
-    check_donated(episodes=options.episodes, seed_episodes=options.seed_episodes)
-    check_verifier(options.verifier)
-    recipe = load_recipe(asked_recipe(options.epsilon, options.episodes, noise=options.noise))
+    recipe = checked(options)
     if options.work.exists():
-        _clear(options.work)
+        shutil.rmtree(options.work)
     progress = Progress()
     if (warning := votes_drown(recipe, episodes=options.episodes)) is not None:
         progress.say(warning)
@@ -95,14 +93,20 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
         federation.stop()
 
 
-def _clear(folder: Path) -> None:
-    """Deletes an earlier demo's folder, and nothing else."""
-    ours = (folder / PROCESSES, folder / "broker", folder / "cells")
-    if not any(one.exists() for one in ours) and any(folder.iterdir()):
-        raise UsageError(
-            need="a folder of an earlier demo", found=str(folder), remedy="choose another folder"
-        )
-    shutil.rmtree(folder)
+def checked(options: DemoOptions) -> Recipe:
+    """The recipe of a demo that can be run; nothing is made or deleted yet.
+
+    Raises:
+        UsageError: Options that would fail later, or a folder that is no earlier demo's.
+    """
+    check_donated(episodes=options.episodes, seed_episodes=options.seed_episodes)
+    check_verifier(options.verifier)
+    recipe = load_recipe(asked_recipe(options.epsilon, options.episodes, noise=options.noise))
+    work = options.work
+    ours = (work / PROCESSES, work / "broker", work / "cells")
+    if work.exists() and not any(one.exists() for one in ours) and any(work.iterdir()):
+        raise UsageError(need="a folder of an earlier demo", found=str(work), remedy="choose another folder")
+    return recipe
 
 
 class _Demo:

@@ -31,12 +31,16 @@ if TYPE_CHECKING:
 
     from sandbox.federation import Federation, Site
 
-__all__ = ["ENDED", "PAGE", "doors", "lines"]
+__all__ = ["ENDED", "ENDS", "PAGE", "doors", "lines"]
 
 PAGE: Final = "-page"  # behind the name of a site, in the list of processes
 ENDED: Final = (
     "these people start anew: their earlier links, sessions, passwords and passkeys ended; "
     "who is signed in already need not run this"
+)
+ENDS: Final = (
+    "this ends the sessions, passwords, passkeys and unused links of everybody at this console, and prints a "
+    "new link for each of them; who is signed in already need not run this"
 )
 _PAGE_S: Final = 30.0
 
@@ -128,6 +132,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             + (f"  code {one['code']}" if "code" in one else "")
             for one in people
         ),
+        *(
+            f"             {one['name']} needs the link and, on the page that it opens, the code: two people "
+            "give them, because an auditor's login takes two"
+            for one in people
+            if "code" in one
+        ),
         *(f"node page    {one['name']:<8}{one['page']}" for one in found["nodes"]),
-        "each address works once; iriai-sandbox open prints fresh ones",
+        "each address works once; iriai-sandbox open prints fresh ones, and ends all sessions and passwords",
     ]

@@ -36,12 +36,13 @@ from sandbox.errors import CommandError, StartError, UsageError
 from sandbox.processes import Service, command, free_port, script, start, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from policies.recipe import Recipe
+    from sandbox.postgres import Databases
 
-__all__ = ["PROCESSES", "Federation", "Site"]
+__all__ = ["PROCESSES", "RUN_ENDS", "Federation", "Site"]
 
 PROCESSES = "processes.json"
 
@@ -52,7 +53,8 @@ _POLL_S = 0.5
 _LEAD_S = 25  # from the offer until the contract begins, at least
 _LEAD_FACTOR = 2.0  # and as many times what the enrolment took
 _LICENCE = "CC0-1.0"  # of what the simulated cells give away
-_RUN_ENDS = frozenset({"run.closed", "run.broken"})
+RUN_ENDS = frozenset({"run.closed", "run.broken"})
+"""The broker's lines after which it does nothing more for a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,12 @@ class Federation:
     """All processes and folders of one sandbox."""
 
     def __init__(
-        self, folder: Path, *, makers: tuple[Maker, ...] = PARTIES, console: str | None = None
+        self,
+        folder: Path,
+        *,
+        makers: tuple[Maker, ...] = PARTIES,
+        console: str | None = None,
+        databases: Databases | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -81,7 +88,9 @@ class Federation:
             folder: Of everything.
             makers: One site each.
             console: Origin under which people open the console, with ``{port}``; None: the broker's URL.
+            databases: Of the broker, on PostgreSQL; files if left out.
         """
+        self._databases = databases
         self.console = console
         self.folder = folder.resolve()
         self.operators = _OPERATORS
@@ -125,6 +134,9 @@ class Federation:
         for number, name in enumerate(_OPERATORS):
             made = command("iriai-broker", "operator", "new", self.operator_key(number))
             operators += ["--operator", f"{name}={made['key']}"]
+        if (on := self._databases) is not None:
+            named = {"--database": on.main, "--private-database": on.private, "--database-owner": on.owner}
+            operators += [word for pair in named.items() for word in pair]
         facts = command("iriai-broker", "init", "--dir", str(self.broker_dir), "--url", self.url, *operators)
         if self.console is not None:
             origin = self.console.format(port=urlsplit(self.url).port)
@@ -133,15 +145,17 @@ class Federation:
         self.serve()
         return facts
 
-    def serve(self, *, ready_s: float = _READY_S) -> None:
+    def serve(self, *, ready_s: float = _READY_S, program: Sequence[str] = ()) -> None:
         """Starts the broker's process, also again after it was killed.
 
         Args:
             ready_s: It reads its whole log first: how long that may take.
+            program: Other than ``iriai-broker``, with its first words.
         """
         log = self.folder / "logs" / "broker.log"
         seen = len(log.read_bytes()) if log.exists() else 0
-        service = start("broker", [script("iriai-broker"), "serve", "--dir", str(self.broker_dir)], log=log)
+        argv = [*(program or (script("iriai-broker"),)), "serve", "--dir", str(self.broker_dir)]
+        service = start("broker", argv, log=log)
         self.services["broker"] = service
         self.write_down()
         wait_for(
@@ -169,9 +183,9 @@ class Federation:
         self.each(self._enrol)
         self.enrol_s = time.monotonic() - began
 
-    def start_ms(self) -> int:
-        """When a contract that is offered now may begin: imports and signatures fit in before."""
-        return now_ms() + int((_LEAD_S + _LEAD_FACTOR * self.enrol_s) * 1000)
+    def start_ms(self, *, lead_s: float = _LEAD_S) -> int:
+        """When a contract that is offered now may begin: signatures fit in before."""
+        return now_ms() + int((lead_s + _LEAD_FACTOR * self.enrol_s) * 1000)
 
     def _enrol(self, site: Site) -> None:
         maker = site.maker
@@ -212,7 +226,17 @@ class Federation:
         self._seeds = joined | {"annexes": [*joined["annexes"], fitted["file"]]}
         return load_recipe((files / "started.json").read_bytes())
 
-    def agree(self, recipe: Recipe, *, epsilon: str | None, delta: str, start_ms: int, runs: int = 1) -> str:
+    def agree(
+        self,
+        recipe: Recipe,
+        *,
+        epsilon: str | None,
+        delta: str,
+        start_ms: int,
+        runs: int = 1,
+        epsilon_total: str | None = None,
+        spare_rounds: int = 0,
+    ) -> str:
         """Offers the contract; each site imports its recordings, accepts, and then signs. Gives the digest.
 
         Nobody signs before all have accepted: hence two turns of the same command.
@@ -223,6 +247,8 @@ class Federation:
             delta: Of the claim.
             start_ms: Until when all must have signed, and from when it holds.
             runs: For how many runs rounds and budget suffice.
+            epsilon_total: Of all releases together; None: as much as that many runs.
+            spare_rounds: Rounds that the contract allows beyond these, for which there is no budget.
         """
         members = {one["legal_name"]: one for one in self.broker("members")["organisations"]}
         broker = self.broker("status")
@@ -242,11 +268,11 @@ class Federation:
             broker_org=new_id("org", random_bytes(10)),
             broker_key=broker["broker_key"],
             recipe_digest=recipe.digest,
-            rounds=(2 * recipe.rounds if plan is None else plan.steps) * runs,
+            rounds=(2 * recipe.rounds if plan is None else plan.steps) * runs + spare_rounds,
             local_steps=recipe.local_steps,
             epsilon=epsilon,
             delta=delta,
-            epsilon_total=None if epsilon is None else str(Decimal(epsilon) * runs),
+            epsilon_total=epsilon_total or (None if epsilon is None else str(Decimal(epsilon) * runs)),
             honest_min=plan.honest_min if plan else None,
             seeds=self._seeds,
             log_origin=broker["origin"],
@@ -293,7 +319,7 @@ class Federation:
         started = [site for site in self.sites if site.name not in without]
         for site in started:
             self.start_node(site)
-        wait_for("all nodes to be online", lambda: self._online() >= len(started), timeout_s=_ONLINE_S)
+        wait_for("all nodes to be online", lambda: self.online() >= len(started), timeout_s=_ONLINE_S)
 
     def wait_for(self, what: str, check: Callable[[], bool]) -> None:
         """Waits until something holds while the broker runs.
@@ -303,16 +329,17 @@ class Federation:
         """
         wait_for(what, check, timeout_s=_ONLINE_S, service=self.services["broker"])
 
-    def start_node(self, site: Site) -> Service:
-        """Starts one node's process, also again after it was killed."""
-        argv = [script("iriai-node"), "run", "--dir", str(site.folder)]
+    def start_node(self, site: Site, *, program: Sequence[str] = ()) -> Service:
+        """Starts one node's process, also again after it was killed; with ``program`` another than ours."""
+        argv = [*(program or (script("iriai-node"), "run")), "--dir", str(site.folder)]
         log = self.folder / "logs" / f"{site.name}.log"
         service = start(site.name, argv, log=log, env={"IRIAI_PHASES": "1"})
         self.services[site.name] = service
         self.write_down()
         return service
 
-    def _online(self) -> int:
+    def online(self) -> int:
+        """How many nodes the broker sees."""
         time.sleep(0.2)
         return sum(1 for one in self.broker("status")["nodes"] if one["state"] == "online")
 
@@ -337,7 +364,7 @@ class Federation:
             rounds = [int(one["round"]) for one in events if one["event"] == "round.closed"]
             if tell is not None and rounds:
                 tell(rounds[-1])
-            if any(one["event"] in _RUN_ENDS for one in events):
+            if any(one["event"] in RUN_ENDS for one in events):
                 return self.broker("run", "show", run)
             if time.monotonic() > until:
                 raise StartError(
@@ -383,10 +410,13 @@ class Federation:
             CommandError: They pinned different keys.
         """
         pinned, witnesses = set(), {}
-        for site in self.sites:
+
+        def ask(site: Site) -> None:
             told = self.node(site, "status")
             pinned.add((told["log_vkey"], told["broker_key"]))
             witnesses[site.name] = [VerifierKey.parse(self.node(site, "witness", "status")["vkey"])]
+
+        self.each(ask)
         if len(pinned) != 1:
             raise CommandError(
                 need="one log key and one broker key that all makers pinned",
@@ -398,7 +428,7 @@ class Federation:
             pool_policy(
                 logs=[VerifierKey.parse(log_vkey)],
                 broker=parse_key(broker_key),
-                witnesses=witnesses,
+                witnesses={site.name: witnesses[site.name] for site in self.sites},
                 contracts=[self.contract],
             )
         )

@@ -11,37 +11,22 @@ stays, with every log file.
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.recipe import load as load_recipe
-from sandbox.baselines import Workshop
-from sandbox.clock import now_ms
-from sandbox.errors import CommandError, UsageError
-from sandbox.federation import Federation
 from sandbox.progress import Progress
-from sandbox.recipes import DELTA, NOISE, asked_recipe
+from sandbox.staging import Check, check_free, check_known, refused, staged, state, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["SCENARIOS", "Check", "Scenario", "bring_into_force", "play"]
+    from sandbox.federation import Federation
 
-_EPISODES: Final = 10
+__all__ = ["SCENARIOS", "Scenario", "play"]
+
 _RUN_S: Final = 300.0
 _DECIDED_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """What must hold in a story, whether it did, and what was found."""
-
-    what: str
-    held: bool
-    found: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,53 +48,20 @@ def play(name: str, folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: No such story, or the folder is in use.
     """
-    found = SCENARIOS.get(name)
-    if found is None:
-        raise UsageError(
-            need="a scenario: " + ", ".join(SCENARIOS),
-            found=ascii(name)[:40],
-            remedy="iriai-sandbox scenario list",
-        )
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(need="an empty folder, or none", found=str(folder), remedy="choose another --dir")
+    check_known("scenario", name, SCENARIOS)
+    check_free(folder)
+    found = SCENARIOS[name]
     progress = Progress()
-    with _federation(folder, progress, late=found.late) as federation, progress.phase(name):
+    with staged(folder, progress, late=found.late) as federation, progress.phase(name):
         checks = list(found.tell(federation))
     return {
         "scenario": name,
         "words": found.words,
         "dir": str(folder),
         "seconds": round(progress.seconds, 1),
-        "checks": [asdict(one) for one in checks],
+        "checks": told(checks),
         "held": all(one.held for one in checks),
     }
-
-
-@contextmanager
-def _federation(folder: Path, progress: Progress, *, late: tuple[str, ...]) -> Iterator[Federation]:
-    """A federation whose contract is in force; nodes of ``late`` sites are not started."""
-    federation = Federation(folder)
-    try:
-        bring_into_force(federation, progress, late=late)
-        yield federation
-    finally:
-        federation.stop()
-
-
-def bring_into_force(federation: Federation, progress: Progress, *, late: tuple[str, ...] = ()) -> None:
-    """Starts a federation up to a contract in force without privacy; nodes of ``late`` sites do not run."""
-    recipe = load_recipe(asked_recipe(None, _EPISODES, noise=NOISE))
-    with progress.phase("recordings, broker, enrolment, contract"):
-        with Workshop() as workshop:
-            folders = {one.maker.cell: one.recordings for one in federation.sites}
-            workshop.record(folders, train=_EPISODES, seed=0)
-        federation.start_broker()
-        federation.enrol()
-        start_ms = federation.start_ms()
-        federation.agree(recipe, epsilon=None, delta=DELTA, start_ms=start_ms)
-    with progress.phase("nodes come online, the contract begins"):
-        federation.start_nodes(without=late)
-        time.sleep(max(0.0, start_ms / 1000 + 1 - now_ms() / 1000))
 
 
 def _closed(federation: Federation, run: str) -> list[dict[str, Any]]:
@@ -133,9 +85,9 @@ def _dropout(federation: Federation) -> Iterator[Check]:
     _wait_rounds(federation, run, 1)
     federation.services[gone.name].kill()
     shown = federation.wait_run(run, timeout_s=_RUN_S)
-    yield _state("the run ends completed without the node that vanished", shown["state"], "completed")
+    yield state("the run ends completed without the node that vanished", shown["state"], "completed")
     decided = federation.wait_event("candidate.decided", run=run, timeout_s=_DECIDED_S)
-    yield _state("its candidate is released by those who stayed", decided["state"], "released")
+    yield state("its candidate is released by those who stayed", decided["state"], "released")
     left = federation.node(federation.sites[0], "receipt", "verify", "--offline")
     yield _verified("a maker that stayed holds a valid receipt for what it sent", left)
 
@@ -147,7 +99,7 @@ def _late(federation: Federation) -> Iterator[Check]:
     _wait_rounds(federation, run, 1)
     federation.start_node(late)
     shown = federation.wait_run(run, timeout_s=_RUN_S)
-    yield _state("the run begins with three and ends completed", shown["state"], "completed")
+    yield state("the run begins with three and ends completed", shown["state"], "completed")
     sent = federation.node(late, "outbox", "list", "--run", run)
     kinds = sorted({one["kind"] for one in sent["sent"]})
     yield Check(
@@ -174,8 +126,8 @@ def _veto(federation: Federation) -> Iterator[Check]:
     federation.wait_for("a candidate", candidate)
     federation.node(against, "release", "veto", listed[0]["candidate"], "--clause", "secret-1")
     decided = federation.wait_event("candidate.decided", run=run, timeout_s=_DECIDED_S)
-    yield _state("a vetoed candidate is refused", decided["state"], "refused")
-    yield _refused(
+    yield state("a vetoed candidate is refused", decided["state"], "refused")
+    yield refused(
         "nobody can fetch it, not even who voted for it",
         lambda: federation.node(federation.sites[2], "models", "pull", listed[0]["candidate"]),
     )
@@ -188,29 +140,17 @@ def _halt(federation: Federation) -> Iterator[Check]:
     _wait_rounds(federation, run, 1)
     federation.node(stops, "contract", "halt", federation.contract, "--reason", "cell.incident")
     standing = federation.node(federation.sites[0], "contract", "status", federation.contract)["standing"]
-    yield _state("the others see that the contract is halted", standing, "HALTED")
-    yield _refused("no run can be opened under it", federation.open_run)
+    yield state("the others see that the contract is halted", standing, "HALTED")
+    yield refused("no run can be opened under it", federation.open_run)
     for site in federation.sites:
         federation.node(site, "contract", "resume", federation.contract)
     standing = federation.node(federation.sites[0], "contract", "status", federation.contract)["standing"]
-    yield _state("once every maker agrees it is in force again", standing, "ACTIVE")
-
-
-def _state(what: str, found: object, wanted: str) -> Check:
-    return Check(what=what, held=found == wanted, found=str(found))
+    yield state("once every maker agrees it is in force again", standing, "ACTIVE")
 
 
 def _verified(what: str, told: dict[str, Any]) -> Check:
     held = told["envelopes"] > 0 and told["receipts"] > 0
     return Check(what=what, held=held, found=f"{told['receipts']} of {told['envelopes']}")
-
-
-def _refused(what: str, act: Callable[[], object]) -> Check:
-    try:
-        act()
-    except CommandError as error:
-        return Check(what=what, held=True, found=error.found[:160])
-    return Check(what=what, held=False, found="it was allowed")
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {

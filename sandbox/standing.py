@@ -31,9 +31,20 @@ from sandbox.recipes import DELTA, NOISE, asked_recipe
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from policies.recipe import Recipe
     from sandbox.recipes import Noise
 
-__all__ = ["bring_down", "bring_up", "delete_folder", "open_again", "status", "still_running"]
+__all__ = [
+    "bring_down",
+    "bring_up",
+    "checked",
+    "delete_folder",
+    "open_again",
+    "open_to",
+    "status",
+    "still_running",
+    "would_stop",
+]
 
 FACTS: Final = "sandbox.json"
 NODES_LEAST: Final = 3  # the contract's `min_parties`
@@ -66,10 +77,9 @@ def bring_up(
         UsageError: The folder is in use, and the command that frees it is named; or nobody would keep an
             episode; or noise shares are asked of three makers.
     """
-    _check_free(directory)
-    _check_nodes(nodes, shares=epsilon is not None and noise == "shares")
-    check_donated(episodes=episodes, seed_episodes=seed_episodes)
-    recipe = load_recipe(asked_recipe(epsilon, episodes, noise=noise))
+    recipe = checked(
+        directory, episodes=episodes, epsilon=epsilon, noise=noise, seed_episodes=seed_episodes, nodes=nodes
+    )
     progress, federation = Progress(), Federation(directory, makers=makers(nodes), console=CONSOLE)
     if (warning := votes_drown(recipe, episodes=episodes)) is not None:
         progress.say(warning)
@@ -101,6 +111,20 @@ def bring_up(
         )
         raise
     return _written(federation, found)
+
+
+def checked(
+    directory: Path, *, episodes: int, epsilon: str | None, noise: Noise, seed_episodes: int, nodes: int
+) -> Recipe:
+    """The recipe of a federation that can be brought up; nothing is made yet.
+
+    Raises:
+        UsageError: As from `bring_up`.
+    """
+    _check_free(directory)
+    _check_nodes(nodes, shares=epsilon is not None and noise == "shares")
+    check_donated(episodes=episodes, seed_episodes=seed_episodes)
+    return load_recipe(asked_recipe(epsilon, episodes, noise=noise))
 
 
 def _free(directory: Path) -> str:
@@ -171,6 +195,19 @@ def open_again(directory: Path) -> dict[str, Any]:
     Raises:
         UsageError: None was brought up there, or its broker does not run.
     """
+    federation, before = open_to(directory)
+    federation.known = before
+    found = doors.doors(federation, first=False, pids=before)
+    lines = [*doors.lines(found), doors.ENDED]
+    return {**found, "url": federation.url, "contract": federation.contract, "next": lines}
+
+
+def open_to(directory: Path) -> tuple[Federation, dict[str, int]]:
+    """A federation whose broker runs, and its processes.
+
+    Raises:
+        UsageError: None was brought up there, or its broker does not run.
+    """
     federation, before = _standing(directory), _pids(directory)
     if "broker" not in before or not is_running(before["broker"]):
         raise UsageError(
@@ -181,10 +218,7 @@ def open_again(directory: Path) -> dict[str, Any]:
             f"--dir {federation.broker_dir} --key {federation.operator_key()}`; "
             f"see {federation.folder / 'logs'} for why it ended",
         )
-    federation.known = before
-    found = doors.doors(federation, first=False, pids=before)
-    lines = [*doors.lines(found), doors.ENDED]
-    return {**found, "url": federation.url, "contract": federation.contract, "next": lines}
+    return federation, before
 
 
 def status(directory: Path) -> dict[str, Any]:
@@ -260,6 +294,16 @@ def bring_down(directory: Path) -> list[str]:
     left = still_running(directory)
     (directory / PROCESSES).write_text(json.dumps(left, indent=2) + "\n", "utf-8")
     return stopped
+
+
+def would_stop(directory: Path) -> dict[str, int]:
+    """Processes that `bring_down` would end, by name.
+
+    Raises:
+        UsageError: Nothing was brought up in this folder.
+    """
+    _check_ours(directory)
+    return still_running(directory)
 
 
 def still_running(directory: Path) -> dict[str, int]:
