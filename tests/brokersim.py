@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.app import PublicPort, build
 from broker.auth.proposals import PROPOSAL_TYPE
 from broker.boot import initialise, open_services
+from broker.fleet import NoFleet
 from broker.membership.approvals import APPROVAL_TYPE
-from broker.services import NoFleet, Services
+from broker.services import Services
 from policies.contract import Contract, from_tree
 from policies.encoding import b64, canonical, digest, new_id, parse, unb64
 from policies.identity import SigningKey, key_text

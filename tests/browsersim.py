@@ -45,7 +45,22 @@ ARGUMENTS = (
     "--disable-dev-shm-usage",
 )
 ALLOWED = (
-    *("iriai", "JSON", "CSV", "HTML", "SVG", "PDF", "URL", "UTC", "ID", "TLS", "OIDC", "SHA-256", "Ed25519"),
+    *(
+        "iriai",
+        "API",
+        "JSON",
+        "CSV",
+        "HTML",
+        "SVG",
+        "PDF",
+        "URL",
+        "UTC",
+        "ID",
+        "TLS",
+        "OIDC",
+        "SHA-256",
+        "Ed25519",
+    ),
     *("KiB", "MiB", "GiB", "kB", "MB", "GB", "ms", "Hz", "English", "AUC"),
 )
 """Latin words that stand in Japanese text too."""

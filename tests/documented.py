@@ -89,7 +89,7 @@ def faults_of(method: str, path: str, status: int, media: str, body: bytes) -> l
 def _of_no_route(status: int, media: str) -> list[str]:
     if status in {404, 405} and media in {PROBLEM, ""}:
         return []
-    return [] if status in {422, 500, 503} and media == PROBLEM else [f"no route, but {status} {media}"]
+    return [] if status in {422, 429, 500, 503} and media == PROBLEM else [f"no route, but {status} {media}"]
 
 
 async def check(response: httpx.Response) -> None:

@@ -303,7 +303,7 @@ class BrokerSim:
                 return self.lanes.view(name, int(request.url.params["after"]))
             case ["negotiations", name, "messages"]:
                 return self.lanes.message(name, body, request.content)
-            case ["catalogue", "descriptors" | "certificates"]:
+            case ["catalogue", "descriptors" | "certificates" | "withdrawals"]:
                 return {"state": "published"}
             case ["log", "consistency"]:
                 return self.log.news(int(request.url.params["old"]))

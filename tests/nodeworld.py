@@ -407,7 +407,10 @@ class World:
         tensor = None if kind is ExchangeType.PING else (self.weights() if weights is None else weights)
         spec: TensorSpec | None = None if tensor is None else tensor_spec(tensor)
         plan = self.recipe.plan
-        given: dict[str, Any] = {"log": self.broker.log.news(self.worker.outbox.seen().size), "receipts": []}
+        given: dict[str, Any] = {
+            "log": self.broker.log.news(self.worker.outbox.shown.seen().size),
+            "receipts": [],
+        }
         if kind is ExchangeType.CONTRIBUTE:
             given |= {"plan": plan.digest if plan else None, "base_model": spec.digest if spec else None}
         if kind is ExchangeType.JUDGE:

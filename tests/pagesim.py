@@ -10,7 +10,7 @@ import json
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def models(world: World) -> None:
 _PAGES = itertools.count()
 
 
-def page_of(world: World, port: int = PORT) -> Page:
+def page_of(world: World, port: int = PORT, say: Callable[[str], str] = str) -> Page:
     """The page of a world, as its process makes it; each draws other secrets and nonces."""
     return Page(
         world.home,
@@ -114,6 +114,7 @@ def page_of(world: World, port: int = PORT) -> Page:
         clock=world.clock,
         entropy=SeedEntropy(b"page %d" % next(_PAGES)),
         transport=world.broker.transport,
+        say=say,
     )
 
 
@@ -146,9 +147,11 @@ class Visitor:
 
 
 @contextlib.asynccontextmanager
-async def visiting(world: World, *, enter: bool = True, host: str = HOST) -> Any:
+async def visiting(
+    world: World, *, enter: bool = True, host: str = HOST, say: Callable[[str], str] = str
+) -> Any:
     """Somebody who looks at the page of a world, in memory."""
-    page = page_of(world)
+    page = page_of(world, say=say)
     transport = httpx.ASGITransport(app=page.app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
         visitor = Visitor(page, client)

@@ -247,7 +247,7 @@ class SumPool:
             "ask": b64(ask),
             "plan": None if plan is None else plan.digest,
             "base_model": self.base_model,
-            "log": self.world.broker.log.news(self.world.worker.outbox.seen().size),
+            "log": self.world.broker.log.news(self.world.worker.outbox.shown.seen().size),
             "receipts": self.receipts,
         }
         answer, reply = self.send(

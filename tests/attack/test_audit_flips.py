@@ -162,11 +162,11 @@ def test_every_file_of_a_whole_history_is_guarded_by_its_meaning(whole: Kept) ->
 
 
 def test_no_file_of_a_whole_history_can_be_left_out(whole: Kept) -> None:
-    """What may be missing proves something to who has it, and nothing by being away: receipts, statements, stamps."""
+    """What may be missing proves something to who has it, and nothing by being away: receipts, stamps."""
     for name in whole.files.keys() - {"MANIFEST"}:  # which is written behind the others in any case
         made = {one: data for one, data in whole.files.items() if one != name}
         report = verify(repacked(made), whole.policy)
-        spare = name.startswith(("receipts/", "witnesses/", "timestamps/"))
+        spare = name.startswith(("receipts/", "timestamps/"))
         granted = name.startswith("disclosures/")  # of which a grant opens some: a case for a person
         assert report.exit_code == (0 if spare else 7 if granted else 3), (name, report.lines())
 

@@ -123,7 +123,7 @@ def a_release_that_no_witness_had_cosigned_anything_before() -> Told:
     return told(ReleaseInTheDark().build())
 
 
-@PLANTS.planted("AUD-059", "AUD-084")
+@PLANTS.planted("AUD-059", "AUD-084", "AUD-080")
 def a_release_for_which_a_witness_of_the_brokers_own_vouches() -> Told:
     return told(VouchedByTheBrokersOwn().build())
 
@@ -133,12 +133,12 @@ def a_release_whose_witnesses_all_but_one_cosigned_a_month_later() -> Told:
     return told(WatchedSim(clocks=dict.fromkeys(("kita", "nord", AUDITOR), 30 * 86_400)).build())
 
 
-@PLANTS.planted("AUD-084")
+@PLANTS.planted("AUD-084", "AUD-080")
 def a_witness_that_came_and_went() -> Told:
     return told(WithAFakeWitness().build())
 
 
-@PLANTS.planted("AUD-084")
+@PLANTS.planted("AUD-084", "AUD-080")
 def one_more_witness_than_the_quorum_that_was_reached() -> Told:
     return told(OneMoreThanTheQuorum().build())
 
@@ -174,12 +174,12 @@ def revoked(*until: int) -> Told:
     return told(sim.build())
 
 
-@PLANTS.planted("AUD-085", "AUD-041")
+@PLANTS.planted("AUD-085", "AUD-041", "AUD-080")
 def a_revocation_that_begins_long_after_itself() -> Told:
     return revoked(2**53 - 1)
 
 
-@PLANTS.planted("AUD-041", "AUD-085", "AUD-035")
+@PLANTS.planted("AUD-041", "AUD-085", "AUD-035", "AUD-080")
 def a_revocation_that_a_second_one_takes_back() -> Told:
     return revoked(-1, 2**53 - 1)
 

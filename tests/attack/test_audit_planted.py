@@ -438,7 +438,7 @@ def an_envelope_that_the_broker_wrote() -> tuple[bytes, Any]:
     return out(sim.build())
 
 
-@planted("AUD-041")
+@planted("AUD-041", "AUD-080")
 def an_envelope_under_a_revoked_key() -> tuple[bytes, Any]:
     sim = PoolSim()
 

@@ -54,7 +54,7 @@ def test_rounds_beyond_the_bound_are_found_even_if_every_node_forgot_them(
     forgetful(monkeypatch)
     with running(private=False, **{"recipes.0.max_rounds": ROUNDS}) as (pool, go):
         for one in pool.nodes.values():
-            monkeypatch.setattr(one.worker.guard._outbox, "rounds_elsewhere", _none)
+            monkeypatch.setattr(one.worker.guard._outbox.left, "rounds_elsewhere", _none)
         runs = go(story(pool))
         assert len(pool.rounds(runs[1])) == ROUNDS
         found = evidence(pool)

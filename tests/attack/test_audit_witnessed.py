@@ -271,7 +271,7 @@ def a_conclusion_about_another_checkpoint() -> Told:
     return told(sim, since=sim.notes[3])
 
 
-@PLANTS.planted("AUD-041")
+@PLANTS.planted("AUD-041", "AUD-013")
 def a_conclusion_by_a_key_that_was_never_enrolled() -> Told:
     sim = WatchedSim()
 
@@ -321,7 +321,7 @@ def a_receipt_that_nothing_here_can_be_compared_with() -> Told:
 # --- what the log says of its watchers ---
 
 
-@PLANTS.planted("AUD-084")
+@PLANTS.planted("AUD-084", "AUD-080", "AUD-013")
 def a_witness_that_the_auditor_does_not_know() -> Told:
     sim = WatchedSim()
     stranger = VerifierKey("org_z/witness", SigningKey.from_seed(b"Z" * 32).public, KeyKind.COSIGNER)
@@ -334,7 +334,7 @@ def a_witness_that_the_auditor_does_not_know() -> Told:
     return told(sim.build())
 
 
-@PLANTS.planted("AUD-084")
+@PLANTS.planted("AUD-084", "AUD-080")
 def a_witness_that_the_log_has_removed() -> Told:
     sim = WatchedSim()
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import ssl
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from broker.admission import LINE
 from broker.connections import Server
 from broker.console import forms
 from broker.entropy import SystemEntropy
@@ -76,6 +79,7 @@ class Port:
     number: int = 0
     asked: list[str] = field(default_factory=list)
     clients: list[str] = field(default_factory=list)
+    known: list[Any] = field(default_factory=list)
     came: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     lines: list[asyncio.StreamWriter] = field(default_factory=list)
@@ -94,6 +98,7 @@ class Port:
             return
         self.asked.append(scope["path"])
         self.clients.append(scope["client"][0])
+        self.known.append(scope[LINE])
         if scope["path"] == "/held":
             self.came.set()
             await self.release.wait()
@@ -236,6 +241,24 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(tmp_path, said):
         assert await one.rest() == b""
 
 
+async def test_what_is_known_of_a_connection_is_its_own_and_goes_with_it(tmp_path):
+    async with port(tmp_path) as made:
+        one, other = await made.line(), await made.line()
+        for line in (one, other, one):
+            assert await line.ask() == 200
+        first, second, again = made.known
+        assert first is again
+        assert first is not second
+        assert (first.who, first.served) == ("", False)
+        gone = weakref.ref(first)
+        made.known.clear()
+        one.writer.transport.abort()
+        del first, again
+        while gone() is not None:
+            gc.collect()
+            await asyncio.sleep(0)
+
+
 async def test_who_is_answered_is_not_cut_however_long_it_takes(tmp_path):
     async with port(tmp_path, head_s=SHORT, body_s=SHORT) as made:
         held = await made.line()
@@ -302,6 +325,38 @@ async def test_silence_of_others_takes_nobodys_place(tmp_path):
         assert await (await made.line()).ask() == 200
         for one in silent[:16]:
             assert await one.rest() == b""
+        made.release.set()
+        assert (await held.answer())[0] == 200
+
+
+async def test_an_address_that_opens_connections_without_end_is_closed_out_and_others_are_not(tmp_path):
+    async with port(tmp_path, connects=16, connects_per_s=1) as made:
+        for _ in range(8):  # whole handshakes that nothing follows
+            (await made.line()).writer.transport.abort()
+        for _ in range(8):  # and begun ones
+            (await made.line(tls=False)).send(b"\x16\x03\x01")
+        for _ in range(4):  # no handshake any more, in whichever way the system says so
+            with pytest.raises((OSError, ssl.SSLError)):
+                await made.line()
+        assert await (await made.line("127.0.0.2")).ask() == 200
+
+
+async def test_thousands_of_handshakes_that_nobody_finishes_keep_nobody_out(tmp_path):
+    begun = b"\x16\x03\x01\x02\x00\x01\x00"
+    async with port(tmp_path, per_address=64, connections=128, connects=10_000) as made:
+        held = await made.line("127.0.0.2")
+        held.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+        await made.came.wait()
+        for number in range(2_000):
+            with contextlib.suppress(OSError):
+                silent = await made.line(tls=False)
+                silent.send(begun)
+            if number % 400 == 0:
+                assert await (await made.line("127.0.0.2")).ask() == 200
+        assert len(made.server._places) <= 64 + 7
+        assert (
+            await (await made.line()).ask() == 200
+        )  # also behind the same address: the oldest silent one went
         made.release.set()
         assert (await held.answer())[0] == 200
 

@@ -244,4 +244,4 @@ def test_without_a_ledger_a_contract_without_privacy_trains_and_the_first_ledger
     seat = plain.worker.guard.seat(
         without, next(iter(plain.shelf().get(without).contract.recipes)).recipe_digest
     )
-    assert [one.clause for one in plain.worker.guard._local(seat)] == ["local:budget"]
+    assert [one.clause for one in plain.worker.guard._site_rules.broken(seat)] == ["local:budget"]

@@ -45,7 +45,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 async def with_password(house: House, name: str = "alice") -> None:
     login = (await log_in(house, name)).login
-    await house.services.auth.set_password(login, WORD, request=digest(name.encode()))
+    await house.services.auth.account.set_password(login, WORD, request=digest(name.encode()))
 
 
 async def sign_in(browser: Browser, name: str, password: str = WORD, **more: Any) -> httpx.Response:
@@ -198,7 +198,7 @@ async def test_a_stolen_session_becomes_no_passkey_and_no_password(house: House)
         await alice.post("/console/people/reset", name="bob"),
     ]
     assert [(one.status_code, code(one)) for one in tries] == [(403, "auth.step-up")] * 5
-    assert [one.label for one in house.services.auth.credentials_of("alice")] == ["key"]
+    assert [one.label for one in house.services.auth.holdings.of("alice")] == ["key"]
 
 
 async def test_no_digest_of_a_password_is_kept_beside_its_hash(house: House) -> None:
@@ -220,7 +220,7 @@ async def test_a_login_by_password_of_somebody_with_a_passkey_confirms_nothing(h
     await passkey_of(house, owner, "bob")
     made = (await house.alice.post(f"/operator/organisations/{kita.org}/revoke", {"reason": "x"})).json()
     proposal = made["proposal"]
-    key = next(one for one in house.services.auth.credentials_of("bob") if one.kind == "passkey")
+    key = next(one for one in house.services.auth.holdings.of("bob") if one.kind == "passkey")
     thief = Browser(house, address="198.51.100.9")
     assert (await sign_in(thief, "bob")).status_code == 303
     tries = [
@@ -246,11 +246,11 @@ async def test_each_change_of_an_account_is_on_record_and_a_used_form_changes_no
         return sum(one.pub["action"] == "password.set" for one in house.entries() if "action" in one.pub)
 
     assert (await alice.post(path, once="a", new_password=WORD)).status_code == 303
-    kept = house.services.auth.credentials_of("alice")
+    kept = house.services.auth.holdings.of("alice")
     assert (await alice.post(path, once="a", new_password=WORD)).status_code == 303
     other = await alice.post(path, once="a", new_password="another correct horse")  # noqa: S106
     assert code(other) == "request.invalid"
-    assert (house.services.auth.credentials_of("alice"), entries()) == (kept, 1)
+    assert (house.services.auth.holdings.of("alice"), entries()) == (kept, 1)
     assert (await alice.post(path, once="b", new_password="another correct horse")).status_code == 303  # noqa: S106
     assert entries() == 2
     assert code(await alice.post(path, once="", new_password=WORD)) == "request.invalid"
@@ -264,7 +264,7 @@ async def test_a_passkey_that_came_and_went_under_one_mark_is_on_record_each_tim
         page, key = await alice.get("/console/account"), Passkey(seed=f"key {at}")
         answer = key.create(asked(page, path), CONSOLE)
         added = await alice.post(path, once="same", ticket=ticket(page), assertion=answer, label="k")
-        mine = [one for one in house.services.auth.credentials_of("alice") if one.kind == "passkey"]
+        mine = [one for one in house.services.auth.holdings.of("alice") if one.kind == "passkey"]
         if added.status_code == 303:
             seen.append("passkey.add")
             again = await alice.post(f"{path}/remove", once="same", passkey=mine[0].id)
@@ -316,19 +316,19 @@ async def test_a_password_that_was_verified_and_then_changed_opens_no_session(ho
 async def test_a_weaker_hash_that_was_verified_does_not_come_back_over_a_new_password(house: House) -> None:
     await with_password(house)
     auth, owner = house.services.auth, (await log_in(house, "alice")).login
-    old = auth.credentials_of("alice")[0].key
-    await auth.set_password(owner, "a word that is new", request=digest(b"new"))
-    new = auth.credentials_of("alice")[0].key
+    old = auth.holdings.of("alice")[0].key
+    await auth.account.set_password(owner, "a word that is new", request=digest(b"new"))
+    new = auth.holdings.of("alice")[0].key
     await auth._rehash("alice", WORD, old)
-    assert auth.credentials_of("alice")[0].key == new
+    assert auth.holdings.of("alice")[0].key == new
 
 
 async def test_a_session_that_ended_meanwhile_sets_no_password(house: House) -> None:
     thief = (await log_in(house, "alice")).login
     await own_link(house)
     with pytest.raises(SessionEndedError):
-        await house.services.auth.set_password(thief, "a word of the thief", request=digest(b"x"))
-    assert house.services.auth.credentials_of("alice") == []
+        await house.services.auth.account.set_password(thief, "a word of the thief", request=digest(b"x"))
+    assert house.services.auth.holdings.of("alice") == []
 
 
 # --- passkeys over the pages ---

@@ -634,7 +634,7 @@ def test_a_node_that_never_came_fails_at_once(tmp_path: Path) -> None:
 def test_a_node_has_four_requests_at_a_time(tmp_path: Path) -> None:
     async def body(fleet: Fleet) -> None:
         fleet.engine._tables.by_node[name_of(0)].working = 4
-        assert (await fleet.nodes[0].call("send-node-heartbeat", heartbeat_interval=30.0))[0] == 429
+        assert (await fleet.nodes[0].call("send-node-heartbeat", heartbeat_interval=30.0))[0] == 503
         assert (await fleet.nodes[1].call("send-node-heartbeat", heartbeat_interval=30.0))[0] == 200
 
     run(tmp_path, body)

@@ -46,7 +46,7 @@ def test_what_was_given_away_is_on_disk_and_the_chain_goes_on(tmp_path: Path):
         payload = open_envelope(one, KEY.public)
         state = (state or ChainState(chain=payload["chain"])).accept(payload)
     assert state is not None
-    assert state.next_seq == len(stored) == 3 * len(outbox.sent(limit=10_000))  # whole transactions only
+    assert state.next_seq == len(stored) == 3 * len(outbox.left.sent(limit=10_000))  # whole transactions only
     with outbox.writing() as letters:
         body = {"subject": "sha256:" + "f" * 64, "vote": "veto", "clause": None}
         following = json.loads(letters.seal("vote.cast", body=body).payload)

@@ -134,13 +134,13 @@ def test_a_log_restored_from_a_copy_with_its_signer_is_found_by_any_witness(pool
     pool.clock.ms += 2_000
     pool.settle()
     kita = pool.nodes["kita"]
-    before = kita.outbox.cosigned()
+    before = kita.outbox.cosigning.cosigned()
     kita.way.street = older
     older.house.clock.ms = pool.clock.ms
     with pytest.raises(PeerAnswerError):
         kita.turn()
     assert "amnesia" in str(older.house.services.writer.frozen)
-    assert kita.outbox.cosigned() == before
+    assert kita.outbox.cosigning.cosigned() == before
 
 
 def test_witnesses_of_the_brokers_own_making_are_not_believed(pool: WitnessPool) -> None:
@@ -156,7 +156,7 @@ def test_witnesses_of_the_brokers_own_making_are_not_believed(pool: WitnessPool)
         vkey = cosigner_vkey(own, witness_name(org)).text()
         later = pool.clock.ms + 1_000_000
         made += [
-            seal_statement(key, log=ORIGIN, org=org, vkey=vkey, time_ms=later).to_json()
+            seal_statement(key, witness=own, log=ORIGIN, org=org, vkey=vkey, time_ms=later).to_json()
             for key in (broker, SigningKey.from_seed(b"X" * 32))
         ]
         lines.append(
@@ -183,7 +183,7 @@ def test_a_key_that_its_owner_gave_up_is_not_brought_back(pool: WitnessPool) -> 
 
 def test_tiles_that_prove_nothing_are_no_evidence_and_no_cosignature(pool: WitnessPool) -> None:
     kita = pool.nodes["kita"]
-    before = kita.outbox.cosigned()
+    before = kita.outbox.cosigning.cosigned()
     pool.grow(2)
     pool.clock.ms += 2_000
     static = pool.house.services.static
@@ -193,7 +193,7 @@ def test_tiles_that_prove_nothing_are_no_evidence_and_no_cosignature(pool: Witne
         with pytest.raises(PeerAnswerError):
             kita.turn()
     assert not (kita.home.root / EVIDENCE).exists()
-    assert kita.outbox.cosigned() == before
+    assert kita.outbox.cosigning.cosigned() == before
     static.read = read
     assert kita.turn()
 

@@ -32,10 +32,10 @@ def operation(path: str):
 
 
 def test_an_error_that_nobody_expected_is_found(there, monkeypatch):
-    def broken(_session):
+    def broken(_session, **_):
         raise ValueError("planted")
 
-    monkeypatch.setattr(incidents, "list_incidents", broken)
+    monkeypatch.setattr(incidents, "since", broken)
     tally = apifuzz.Tally()
     apifuzz.one_operation(there, operation("/api/v1/operator/incidents"), tally, number=SEED, cases=3)
     ((where, found),) = tally.fell.items()
@@ -44,7 +44,7 @@ def test_an_error_that_nobody_expected_is_found(there, monkeypatch):
 
 
 def test_an_answer_that_is_not_documented_is_found(there, monkeypatch):
-    monkeypatch.setattr(incidents, "list_incidents", lambda _session: [{"index": 1, "planted": "x"}])
+    monkeypatch.setattr(incidents, "since", lambda _session, **_: ([{"index": 1, "planted": "x"}], False))
     tally = apifuzz.Tally()
     apifuzz.one_operation(there, operation("/api/v1/operator/incidents"), tally, number=SEED, cases=3)
     assert "is not as documented" in tally.fell["GET /api/v1/operator/incidents"][0]

@@ -165,6 +165,7 @@ class Command:
     words: str
     arguments: tuple[str, ...]
     options: tuple[Option, ...]
+    hidden: bool = False
 
     @property
     def line(self) -> str:
@@ -178,14 +179,15 @@ class Command:
 
 def click_commands(program: str, app: Any) -> list[Command]:
     """Every command of a typer application."""
-    return list(_walk(program, (), typer.main.get_command(app)))
+    return list(_walk(program, (), typer.main.get_command(app), hidden=False))
 
 
-def _walk(program: str, path: tuple[str, ...], command: Any) -> Any:
+def _walk(program: str, path: tuple[str, ...], command: Any, *, hidden: bool) -> Any:
+    hidden = hidden or command.hidden
     below = getattr(command, "commands", None)
     if below is not None:
         for name in below:
-            yield from _walk(program, (*path, name), below[name])
+            yield from _walk(program, (*path, name), below[name], hidden=hidden)
         return
     arguments, options = [], []
     for one in command.params:
@@ -201,6 +203,7 @@ def _walk(program: str, path: tuple[str, ...], command: Any) -> Any:
         words=first_sentence(command.help),
         arguments=tuple(arguments),
         options=tuple(options),
+        hidden=hidden,
     )
 
 

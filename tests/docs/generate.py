@@ -366,9 +366,17 @@ def http_page(given: list[Any] | None = None) -> str:
         (
             "Bodies are JSON in canonical bytes (RFC 8785), at most 1 MiB; unknown names are refused. Refusals are"
             " `application/problem+json` (RFC 9457) with `code`, `clause`, `need`, `found`, `remedy`, and the `exit_code` that a command"
-            " ends with; a 5xx also has a `request_id`. A 503 has `Retry-After`. What belongs to another answers 404, as if it were not"
+            " ends with; a 5xx also has a `request_id`. A 429 or 503 has `Retry-After`. What belongs to another answers 404, as if it were not"
             " there. The same `Idempotency-Key` with the same request gives the same answer and no second effect; with another request"
-            " it is `request.idempotency-mismatch`.\n"
+            " it is `request.idempotency-mismatch`. After 90 days the answer is forgotten, and the request is refused as"
+            " `request.idempotency-old`: it is never done a second time.\n"
+        ),
+        (
+            "**How often.** A key may send 100 requests a second, and 2000 at once; what proves nobody counts for its address (of IPv6"
+            " its /64): 500 a second, 5000 at once. The static log has 500 a second, and 10,000 at once. More is `request.rate` (429); it"
+            " costs nothing, and others do not wait for it. Beside that an address has 100 a second, 1000 at once, for requests with a"
+            " signature, a token or a cookie, and 10 a second, 50 at once, for `/healthz` and `/readyz`. On a connection on which"
+            " somebody proved themselves their further requests count for them, not for the address.\n"
         ),
         (
             "[openapi.json](openapi.json) says all of it for programs: parameters, bodies, answers, refusals"

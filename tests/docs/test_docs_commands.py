@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 
 import pytest
 
@@ -66,7 +67,33 @@ def test_commands_that_the_programs_themselves_name_exist(known):
             if second in names or second.startswith("-"):
                 words = _known_part(line.split(), known)
                 wrong += [f"{module}: {one}" for one in complaints(" ".join(words), known, whole=False)]
+                wrong += [f"{module}: {one}" for one in _in_no_help(words, known)]
     assert wrong == []
+
+
+def _in_no_help(words: list[str], known: list[facts.Command]) -> list[str]:
+    """A name that ``--help`` does not list helps nobody who looks there for what to type."""
+    return [
+        f"{one.line} is in no help"
+        for one in known
+        if one.hidden and one.program == words[0] and one.path == tuple(words[1 : 1 + len(one.path)])
+    ]
+
+
+def test_commands_of_the_documented_remedies_exist_and_are_in_the_help(known):
+    remedies = tomllib.loads((ROOT / "tests/docs/words.toml").read_text("utf-8"))["remedies"]
+    wrong = []
+    for code, text in remedies.items():
+        for line in inline_commands(text):
+            words = _known_part(line.split(), known)
+            found = complaints(" ".join(words), known, whole=False) + _in_no_help(words, known)
+            wrong += [f"{code}: {one}" for one in found]
+    assert wrong == []
+
+
+def test_a_planted_hidden_name_is_named(known):
+    assert _in_no_help(["iriai-broker", "members"], known) == ["iriai-broker members is in no help"]
+    assert _in_no_help(["iriai-broker", "org", "list"], known) == []
 
 
 def _known_part(words: list[str], known: list[facts.Command]) -> list[str]:

@@ -51,3 +51,34 @@ def test_every_screen_is_quiet_accessible_and_translated_in_light_and_dark(
                         screenshot(seen.page, Path(folder) / f"{name}.{lang}.{scheme}.png")
                 faults += [f"{name} {lang}: {one}" for one in told]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_on_a_narrow_screen_the_menu_is_folded_and_no_page_is_wider_than_it(
+    browser: Any, pool: ConsolePool, script: bool
+):
+    places = [path for who, path in pool.places(browser).values() if who == "alice"]
+    with pool.visit(browser, "alice", width=400, height=800, script=script) as seen:
+        for path in places if script else places[:1]:
+            seen.go(path)
+            assert seen.page.evaluate("document.documentElement.scrollWidth") == 400, path
+            assert seen.page.locator("h1").bounding_box()["y"] < 260, path
+        seen.go("/console/runs")
+        menu, link = seen.page.locator(".menu summary"), seen.page.get_by_role("link", name="Privacy budgets")
+        assert menu.inner_text().split() == ["Menu", "Runs"]
+        assert not link.is_visible()
+        menu.focus()
+        seen.page.keyboard.press("Enter")
+        link.wait_for()
+        if script:
+            assert axe(seen.page) == []
+        link.click()
+        assert seen.page.locator("main").get_attribute("data-screen") == "budgets"
+
+
+def test_on_a_wide_screen_the_menu_is_open_and_its_button_is_not_there(browser: Any, pool: ConsolePool):
+    with pool.visit(browser, "alice") as seen:
+        seen.go("/console/runs")
+        assert not seen.page.locator(".menu summary").is_visible()
+        seen.page.get_by_role("link", name="Privacy budgets").click()
+        assert seen.page.locator("main").get_attribute("data-screen") == "budgets"

@@ -19,7 +19,7 @@ from sqlalchemy import insert
 from broker.boot import open_services
 from broker.clock import SystemClock
 from broker.entropy import SystemEntropy
-from broker.services import NoFleet
+from broker.fleet import NoFleet
 from broker.store.tables import organisation
 from policies.encoding import new_id
 from policies.identity import SigningKey, key_text

@@ -71,7 +71,7 @@ def test_a_site_without_its_audit_trains_nothing_and_says_which_command_makes_it
             audited_mix(pool, name, "0.05")
         run_id = go(pool.run())
         assert pool.nodes[NAMES[3]].learner.trained == []
-        kept = [one.document for one in pool.nodes[NAMES[3]].worker.outbox.decisions(run=run_id)]
+        kept = [one.document for one in pool.nodes[NAMES[3]].worker.outbox.left.decisions(run=run_id)]
         (finding, *_) = next(one["local"] for one in kept if one.get("local"))
         assert "iriai-node privacy audit --mix" in finding["remedy"]
         assert outcome(pool) == ("released", "pass")  # the others are enough

@@ -239,7 +239,7 @@ def test_a_node_with_too_few_units_refuses_and_says_how_many_it_needs():
         assert state(pool) == "released"  # the others are enough
         declined = [one for one in pool.verdicts(run_id) if one["nord"] == "declined"]
         assert declined
-        kept = [one.document for one in pool.nodes["nord"].worker.outbox.decisions(run=run_id)]
+        kept = [one.document for one in pool.nodes["nord"].worker.outbox.left.decisions(run=run_id)]
         (finding, *_) = next(one["local"] for one in kept if one.get("local"))
         assert finding["need"] == "1100 units of training data beside 22 canaries"
         assert finding["found"] == "1099"

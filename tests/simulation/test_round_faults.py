@@ -50,7 +50,7 @@ def test_a_run_of_four_honest_nodes():
         check_whole(pool, run)
         for one in pool.nodes.values():
             assert one.learner.trained == [(run, number, 1) for number in range(1, ROUNDS + 1)]
-            assert [row.size_bytes for row in one.worker.outbox.sent()]  # what left is written down
+            assert [row.size_bytes for row in one.worker.outbox.left.sent()]  # what left is written down
         assert pool.mirror(run)["kita"] == {(number, 1): 1 for number in range(1, ROUNDS + 1)}
 
 

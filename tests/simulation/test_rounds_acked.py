@@ -49,7 +49,7 @@ def test_an_acknowledgement_rides_on_a_reply_that_is_made_anyway():
     with running() as (pool, go):
         run = go(pool.run())
         for node in pool.nodes.values():
-            sent = [one for one in node.worker.outbox.sent(None) if one.run == run]
+            sent = [one for one in node.worker.outbox.left.sent(None) if one.run == run]
             assert sorted(one.kind for one in sent) == sorted(
                 ["query.ping", *["train.contribute"] * ROUNDS, "evaluate.judge"]
             ) or sorted({one.kind for one in sent}) == ["evaluate.judge", "train.contribute"]

@@ -65,7 +65,7 @@ def reckoned(pool: Pool, run: str) -> dict[str, str]:
 
 def shown(pool: Pool, run: str) -> dict[str, Any]:
     with pool.services.store.read() as session:
-        body = pool.services.runs.show(session, run, ALICE).body
+        body = pool.services.runs.views.show(session, run, ALICE).body
     assert body is not None
     return body
 

@@ -112,7 +112,7 @@ def test_a_crash_between_memory_and_line_loses_a_line_and_no_memory(pool: Witnes
     pool.clock.ms += 2_000
     with pytest.raises(Killed):
         kita.turn()
-    assert kita.outbox.cosigned().size == size
+    assert kita.outbox.cosigning.cosigned().size == size
     kita.way.before = lambda _request: None
     kita.restart()
     assert kita.turn()
@@ -126,12 +126,12 @@ def test_a_crash_between_memory_and_line_loses_a_line_and_no_memory(pool: Witnes
 def test_a_clock_that_went_back_stops_the_witness_and_changes_nothing(pool: WitnessPool) -> None:
     pool.settle()
     kita = pool.nodes["kita"]
-    before = kita.outbox.cosigned()
+    before = kita.outbox.cosigning.cosigned()
     pool.grow()
     pool.clock.ms -= 60 * MINUTE_MS
     with pytest.raises(PeerAnswerError, match="clock"):
         kita.turn()
-    assert kita.outbox.cosigned() == before
+    assert kita.outbox.cosigning.cosigned() == before
     pool.clock.ms += 61 * MINUTE_MS
     assert kita.turn()
 

@@ -367,7 +367,7 @@ def test_an_answer_with_an_undeclared_name_or_status_is_a_fault():
 async def test_every_answer_of_a_house_is_held_against_it(house, monkeypatch):
     from tests.documented import UndocumentedError
 
-    monkeypatch.setattr("broker.api.incidents.list_incidents", lambda _session: [{"index": 1}])
+    monkeypatch.setattr("broker.api.incidents.since", lambda _session, **_: ([{"index": 1}], False))
     with pytest.raises(UndocumentedError, match="GET /api/v1/operator/incidents is not as documented"):
         await house.alice.get("/operator/incidents")
     assert str(house.http.base_url) == URL + "/" or str(house.http.base_url) == URL

@@ -113,7 +113,7 @@ def test_operators_and_auditors_take_a_bundle_each_with_their_own_key(desk: Desk
     assert (again.exit_code, out.exists()) == (2, True)
     refused = desk.command("audit", "bundle", "--out", str(desk.folder / "no.zip"))
     assert (refused.exit_code, (desk.folder / "no.zip").exists()) == (6, False)
-    assert "audit bundle --as-auditor" in refused.stderr
+    assert " --as-auditor" in refused.stderr
 
 
 def test_a_download_that_breaks_off_or_finds_no_room_leaves_no_file(desk: Desk):
@@ -137,7 +137,7 @@ def test_a_download_that_breaks_off_or_finds_no_room_leaves_no_file(desk: Desk):
 def test_a_reason_of_another_form_is_told_the_form(desk: Desk):
     done = desk.command("audit", "erase", "--index", "1", "--field", "at", "--reason", "They asked")
     assert done.exit_code != 0
-    assert "reason: string_pattern_mismatch, not ^[a-z]" in done.stderr
+    assert "reason: has to be a code of lower-case words, such as" in done.stderr
 
 
 def test_a_value_is_erased_and_the_operator_hears_what_is_left_to_do(desk: Desk):
@@ -149,24 +149,26 @@ def test_a_value_is_erased_and_the_operator_hears_what_is_left_to_do(desk: Desk)
 
 
 def test_an_auditors_witness_is_registered_by_an_operator_and_votes_once_another_one_approved(desk: Desk):
-    witness = cosigner_vkey(SigningKey.from_seed(bytes(31) + b"w"), "ernst/witness")
-    sealed = seal_statement(AUDITOR, log=ORIGIN, org="ernst", vkey=witness.text(), time_ms=0)
+    held = SigningKey.from_seed(bytes(31) + b"w")
+    witness = cosigner_vkey(held, "ernst/witness")
+    sealed = seal_statement(AUDITOR, witness=held, log=ORIGIN, org="ernst", vkey=witness.text(), time_ms=0)
     path = desk.folder / "witness.json"
     path.write_bytes(sealed.to_bytes())
     nobody = desk.command("auditor", "witness", str(path))
-    assert (nobody.exit_code, "auditor add NAME --auditor-key" in nobody.stderr) == (2, True)
+    assert (nobody.exit_code, " NAME --auditor-key" in nobody.stderr) == (2, True)
     desk.let_in()
     made = desk.command("auditor", "witness", str(path))
-    assert "iriai-broker proposal approve prop_" in made.stderr
+    assert "iriai-broker proposal approve " in made.stderr
     done = desk.told("auditor", "witness", str(path))  # the same again is the same proposal
     assert (done["owner"], done["news"], done["votes"]) == ("ernst", False, False)
-    assert f"proposal approve {done['proposal']['id']}" in made.stderr
+    assert f" {done['proposal']['id']} --key FILE" in made.stderr
     assert witness.text() not in desk.told("audit", "policy")["policy"]
     assert desk.street.run(desk.street.house.bob.agree(done["proposal"])).status_code == 200
     assert witness.text() in desk.told("audit", "policy")["policy"]
     assert desk.told("auditor", "witness", str(path))["votes"]
     revoked = desk.command("auditor", "revoke", "ernst").stderr
-    assert "votes on; next: iriai-broker witness remove ernst/witness" in revoked
+    assert "votes on; next: iriai-broker witness remove " in revoked
+    assert " ernst/witness" in revoked
     assert desk.command("auditor", "witness", str(desk.folder / "none")).exit_code == 2
 
 

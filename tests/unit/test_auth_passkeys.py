@@ -44,8 +44,8 @@ async def with_passkey(house: House, name: str = "alice", **made: Any) -> tuple[
     """A login of somebody who has one passkey, and the passkey."""
     auth, key = house.services.auth, Passkey(**{"seed": name} | made)
     login = (await log_in(house, name)).login
-    options, ticket = auth.ask_passkey(login)
-    await auth.add_passkey(
+    options, ticket = auth.account.ask_passkey(login)
+    await auth.account.add_passkey(
         login, ticket, key.create(options, ORIGIN), label="blue key", request=digest(name.encode())
     )
     return (await log_in(house, name, how="passkey")).login, key
@@ -58,7 +58,7 @@ async def test_a_passkey_is_added_and_lets_its_person_in(house: House, alg: str)
     opened = await house.services.auth.log_in_with(ticket, key.get(options, ORIGIN))
     assert (opened.login.person.name, opened.login.how) == ("alice", "passkey")
     assert opened.login.stepped_ms == house.clock.ms
-    held = house.services.auth.credentials_of("alice")
+    held = house.services.auth.holdings.of("alice")
     assert [(one.label, one.count, one.used_ms) for one in held] == [("blue key", 1, house.clock.ms)]
     acts = [one.pub for one in house.entries() if one.type.value == "console.action"]
     assert [(one["action"], one["subject"]) for one in acts] == [("passkey.add", digest(key.cose))]
@@ -144,9 +144,9 @@ async def test_what_is_no_answer_is_refused_without_a_stumble(house: House, answ
     _, ticket = house.services.auth.ask_login()
     with pytest.raises(PasskeyError):
         await house.services.auth.log_in_with(ticket, answer)
-    _, ticket = house.services.auth.ask_passkey(login)
+    _, ticket = house.services.auth.account.ask_passkey(login)
     with pytest.raises(PasskeyError):
-        await house.services.auth.add_passkey(login, ticket, answer, label="x", request=digest(b""))
+        await house.services.auth.account.add_passkey(login, ticket, answer, label="x", request=digest(b""))
 
 
 @pytest.mark.parametrize(
@@ -164,18 +164,18 @@ async def test_a_new_passkey_must_be_the_one_that_was_asked_for(
     house: House, changes: dict[str, Any]
 ) -> None:
     login = (await log_in(house, "alice")).login
-    options, ticket = house.services.auth.ask_passkey(login)
+    options, ticket = house.services.auth.account.ask_passkey(login)
     with pytest.raises(PasskeyError):
-        await house.services.auth.add_passkey(
+        await house.services.auth.account.add_passkey(
             login, ticket, Passkey().create(options, ORIGIN, **changes), label="x", request=digest(b"")
         )
 
 
 async def test_a_question_for_one_session_is_not_answered_in_another(house: House) -> None:
     alice, bob = (await log_in(house, "alice")).login, (await log_in(house, "bob")).login
-    options, ticket = house.services.auth.ask_passkey(alice)
+    options, ticket = house.services.auth.account.ask_passkey(alice)
     with pytest.raises(PasskeyError):
-        await house.services.auth.add_passkey(
+        await house.services.auth.account.add_passkey(
             bob, ticket, Passkey().create(options, ORIGIN), label="x", request=digest(b"")
         )
 
@@ -183,9 +183,9 @@ async def test_a_question_for_one_session_is_not_answered_in_another(house: Hous
 async def test_one_passkey_is_one_persons(house: House) -> None:
     _, key = await with_passkey(house)
     bob = (await log_in(house, "bob")).login
-    options, ticket = house.services.auth.ask_passkey(bob)
+    options, ticket = house.services.auth.account.ask_passkey(bob)
     with pytest.raises(CredentialError):
-        await house.services.auth.add_passkey(
+        await house.services.auth.account.add_passkey(
             bob, ticket, key.create(options, ORIGIN), label="x", request=digest(b"")
         )
 
@@ -195,25 +195,25 @@ async def test_another_way_in_is_added_only_by_somebody_who_showed_that_it_is_th
     house.clock.ms += 5 * 60_000
     stale = house.services.auth.sessions.of("alice")[0]
     with pytest.raises(StepUpError):
-        house.services.auth.ask_passkey(stale)
+        house.services.auth.account.ask_passkey(stale)
     with pytest.raises(StepUpError):
-        await house.services.auth.set_password(stale, "a long enough word", request=digest(b""))
+        await house.services.auth.account.set_password(stale, "a long enough word", request=digest(b""))
     assert login.person == stale.person
 
 
 async def test_the_last_way_in_is_not_removed(house: House) -> None:
     login, _ = await with_passkey(house)
-    only = house.services.auth.credentials_of("alice")[0]
+    only = house.services.auth.holdings.of("alice")[0]
     with pytest.raises(CredentialError):
-        await house.services.auth.remove_passkey(login, only.id, request=digest(b""))
+        await house.services.auth.account.remove_passkey(login, only.id, request=digest(b""))
 
 
 async def test_a_removed_passkey_opens_nothing(house: House) -> None:
     login, key = await with_passkey(house)
-    await house.services.auth.set_password(login, "a long enough word", request=digest(b"pw"))
+    await house.services.auth.account.set_password(login, "a long enough word", request=digest(b"pw"))
     login = house.services.auth.sessions.of("alice")[0]
-    await house.services.auth.remove_passkey(
-        login, house.services.auth.credentials_of("alice")[0].id, request=digest(b"rm")
+    await house.services.auth.account.remove_passkey(
+        login, house.services.auth.holdings.of("alice")[0].id, request=digest(b"rm")
     )
     options, ticket = house.services.auth.ask_login()
     with pytest.raises(PasskeyError, match="unknown"):
@@ -226,7 +226,7 @@ async def test_a_console_without_a_name_has_no_passkeys_and_says_so(tmp_path: Pa
     async with open_house(tmp_path / "broker") as house:
         login = (await log_in(house, "alice")).login
         with pytest.raises(NoDomainError, match="password"):
-            house.services.auth.ask_passkey(login)
+            house.services.auth.account.ask_passkey(login)
         page = await (await log_in(house, "alice")).get("/console/account")
         assert "this console has a number" in page.text
 
@@ -236,7 +236,9 @@ async def test_a_console_without_a_name_has_no_passkeys_and_says_so(tmp_path: Pa
 
 async def test_a_confirmation_is_evidence_that_can_be_checked_again(house: House) -> None:
     login, key = await with_passkey(house)
-    confirmed = await house.services.auth.confirm(login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP))
+    confirmed = await house.services.auth.confirmations.confirm(
+        login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP)
+    )
     evidence = confirmed(SUBJECT)
     proof = check_evidence(evidence, SUBJECT, passkeys=house.services.auth.passkeys)
     assert (proof.name, proof.how, proof.key) == ("alice", "passkey", digest(key.cose))
@@ -246,8 +248,12 @@ async def test_a_word_for_some_bytes_is_no_word_for_others(house: House) -> None
     login, key = await with_passkey(house)
     other = SUBJECT.replace(b"prop_a", b"prop_b")
     with pytest.raises(PasskeyError, match="challenge"):
-        await house.services.auth.confirm(login, other, assertion=key.confirm(SUBJECT, ORIGIN, RP))
-    confirmed = await house.services.auth.confirm(login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP))
+        await house.services.auth.confirmations.confirm(
+            login, other, assertion=key.confirm(SUBJECT, ORIGIN, RP)
+        )
+    confirmed = await house.services.auth.confirmations.confirm(
+        login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP)
+    )
     with pytest.raises(EvidenceError):
         confirmed(other)
     with pytest.raises(EvidenceError):
@@ -260,7 +266,9 @@ async def test_a_word_for_some_bytes_is_no_word_for_others(house: House) -> None
 async def test_evidence_that_was_changed_proves_nothing(house: House, field: str) -> None:
     login, key = await with_passkey(house)
     evidence = (
-        await house.services.auth.confirm(login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP))
+        await house.services.auth.confirmations.confirm(
+            login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP)
+        )
     )(SUBJECT)
     document = json.loads(evidence.data)
     document[field] = document[field][:4] + "AAAA" + document[field][8:] if field != "person" else "bob"
@@ -276,42 +284,48 @@ async def test_somebody_elses_passkey_confirms_nothing(house: House) -> None:
     login, _ = await with_passkey(house)
     _, other = await with_passkey(house, "bob")
     with pytest.raises(PasskeyError, match="somebody else"):
-        await house.services.auth.confirm(login, SUBJECT, assertion=other.confirm(SUBJECT, ORIGIN, RP))
+        await house.services.auth.confirmations.confirm(
+            login, SUBJECT, assertion=other.confirm(SUBJECT, ORIGIN, RP)
+        )
 
 
 async def test_an_answer_for_a_login_confirms_nothing(house: House) -> None:
     login, key = await with_passkey(house)
     options, _ = house.services.auth.ask_login()
     with pytest.raises(PasskeyError):
-        await house.services.auth.confirm(login, SUBJECT, assertion=key.get(options, ORIGIN))
+        await house.services.auth.confirmations.confirm(login, SUBJECT, assertion=key.get(options, ORIGIN))
 
 
 async def test_a_form_that_is_sent_twice_by_one_click_is_confirmed_once(house: House) -> None:
     login, key = await with_passkey(house)
     answer = key.confirm(SUBJECT, ORIGIN, RP)
-    first = await house.services.auth.confirm(login, SUBJECT, assertion=answer)
-    assert await house.services.auth.confirm(login, SUBJECT, assertion=answer) is first
+    first = await house.services.auth.confirmations.confirm(login, SUBJECT, assertion=answer)
+    assert await house.services.auth.confirmations.confirm(login, SUBJECT, assertion=answer) is first
 
 
 async def test_an_answer_of_one_session_is_not_taken_in_another(house: House) -> None:
     login, key = await with_passkey(house)
     answer = key.confirm(SUBJECT, ORIGIN, RP)
-    await house.services.auth.confirm(login, SUBJECT, assertion=answer)
+    await house.services.auth.confirmations.confirm(login, SUBJECT, assertion=answer)
     with pytest.raises(PasskeyError, match="count"):
-        await house.services.auth.confirm((await log_in(house, "alice")).login, SUBJECT, assertion=answer)
+        await house.services.auth.confirmations.confirm(
+            (await log_in(house, "alice")).login, SUBJECT, assertion=answer
+        )
 
 
 async def test_who_has_a_passkey_does_not_confirm_by_password(house: House) -> None:
     login, _ = await with_passkey(house)
-    await house.services.auth.set_password(login, "a long enough word", request=digest(b"pw"))
+    await house.services.auth.account.set_password(login, "a long enough word", request=digest(b"pw"))
     with pytest.raises(StepUpError, match="passkey"):
-        await house.services.auth.confirm(login, SUBJECT, password="a long enough word")  # noqa: S106
+        await house.services.auth.confirmations.confirm(login, SUBJECT, password="a long enough word")  # noqa: S106
 
 
 async def test_the_question_of_a_confirmation_is_the_digest_of_its_bytes(house: House) -> None:
     login, key = await with_passkey(house)
     evidence = (
-        await house.services.auth.confirm(login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP))
+        await house.services.auth.confirmations.confirm(
+            login, SUBJECT, assertion=key.confirm(SUBJECT, ORIGIN, RP)
+        )
     )(SUBJECT)
     from webauthn.helpers import base64url_to_bytes as unb
 

@@ -66,8 +66,9 @@ async def test_ones_own_key_gives_ones_own_link_and_it_works_once(house: House) 
     assert not made["needs_code"]
     opened = await house.services.auth.enter(secret_of(made["link"]))
     assert (opened.login.person.name, opened.login.how, opened.login.stepped_ms) == ("alice", "link", None)
-    with pytest.raises(LinkError, match="used"):
+    with pytest.raises(LinkError, match="used") as refused:
         await house.services.auth.enter(secret_of(made["link"]))
+    assert refused.value.remedy == "ask an operator for a new link"  # auditors have no key of an operator's
 
 
 async def test_a_newer_link_ends_the_older_one(house: House) -> None:
@@ -95,10 +96,10 @@ async def test_a_repeated_request_is_not_told_the_link_again(house: House) -> No
 
 async def test_a_new_way_in_ends_the_sessions_and_passkeys_of_before(house: House) -> None:
     browser = await log_in(house, "alice")
-    await house.services.auth.set_password(browser.login, "a long enough word", request=digest(b""))
+    await house.services.auth.account.set_password(browser.login, "a long enough word", request=digest(b""))
     await house.alice.post("/operator/people/alice/reset-login", {})
     assert house.services.auth.find(browser.cookies[COOKIE]) is None
-    assert house.services.auth.credentials_of("alice") == []
+    assert house.services.auth.holdings.of("alice") == []
 
 
 async def test_one_operator_adds_an_auditor(house: House) -> None:

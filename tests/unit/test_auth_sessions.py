@@ -149,7 +149,7 @@ async def test_a_process_that_starts_frozen_trusts_no_stored_session(house: Hous
 async def test_who_came_by_link_is_told_to_add_a_way_in(house: House) -> None:
     browser = await log_in(house, "alice", how="link")
     assert not browser.login.has_credential
-    await house.services.auth.set_password(browser.login, "a long enough word", request=digest(b""))
+    await house.services.auth.account.set_password(browser.login, "a long enough word", request=digest(b""))
     assert browser.login.has_credential
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from broker.backup import (
     BackupDamagedError,
     BackupFolderError,
     BackupForeignError,
-    BackupServerError,
     Plan,
     create,
     open_manifest,
@@ -24,24 +23,22 @@ from broker.backup import (
     verify,
 )
 from broker.backup.manifest import MAIN, MANIFEST, PRIVATE, seal_manifest
-from broker.boot import initialise, open_services
+from broker.boot import initialise
 from broker.keyfiles import load_key
 from broker.log.approvals import approve
 from broker.log.errors import LogApprovalError
 from broker.log.signer import FreezeReason
 from broker.membership.operators import revoke_operator_key
-from broker.services import NoFleet
 from broker.settings import Settings
 from policies.identity import SigningKey
 from policies.limits import BACKUP_PRIVATE_DAYS
+from tests.backupworld import add, opened
 from tests.brokersim import URL, HandClock, SeedEntropy, operator_key
 from tests.logsim import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from broker.services import Services
 
 DAY_MS = 86_400_000
 
@@ -65,21 +62,6 @@ def folder(tmp_path: Path, clock: HandClock) -> Path:
     (made / "runs/run_a/secagg/vectors/masked").write_bytes(b"masked")
     (made / "runs/run_a/round-000001.npz").write_bytes(b"checkpoint")
     return made
-
-
-@contextmanager
-def opened(folder: Path, clock: HandClock) -> Iterator[Services]:
-    services = open_services(folder, clock=clock, entropy=SeedEntropy(), engine=NoFleet(), threaded=False)
-    try:
-        yield services
-    finally:
-        services.close()
-
-
-def add(folder: Path, clock: HandClock, *numbers: int) -> None:
-    with opened(folder, clock) as services:
-        for number in numbers:
-            services.writer.submit(lambda _session, tx, number=number: tx.add(console(number))).result()
 
 
 def size(folder: Path, clock: HandClock) -> int:
@@ -234,6 +216,33 @@ def test_confidential_values_that_are_gone_too_early_are_a_damage(tmp_path, fold
         verify(tmp_path / "kept", broker_key=own(folder), clock=clock)
 
 
+def test_a_file_that_goes_after_the_backup_was_verified_is_a_damage(tmp_path, folder, clock):
+    create(Settings.load(folder), tmp_path / "kept", clock=clock)
+    plan = Plan.of(tmp_path / "kept", tmp_path / "again", broker_key=own(folder), clock=clock)
+    signed = approvals(plan, "alice", "bob")
+    for name in [one.path for one in plan.found.manifest.files]:
+        (tmp_path / "kept" / name).rename(tmp_path / "aside")
+        with pytest.raises(BackupDamagedError, match=name.replace(".", r"\.")):
+            plan.apply(signed)
+        (tmp_path / "aside").rename(tmp_path / "kept" / name)
+        assert sorted(one.name for one in tmp_path.iterdir()) == ["broker", "kept"]
+    assert plan.apply(signed) == ("alice", "bob")
+
+
+def test_confidential_values_that_were_gone_after_their_time_are_no_damage(tmp_path, folder, clock):
+    create(Settings.load(folder), tmp_path / "kept", clock=clock)
+    clock.ms += (BACKUP_PRIVATE_DAYS + 1) * DAY_MS
+    (tmp_path / "kept" / PRIVATE).rename(tmp_path / "aside")
+    plan = Plan.of(tmp_path / "kept", tmp_path / "again", broker_key=own(folder), clock=clock)
+    assert not plan.found.private
+    (tmp_path / "aside").rename(
+        tmp_path / "kept" / PRIVATE
+    )  # back after it was verified: not restored either
+    plan.apply(approvals(plan, "alice", "bob"))
+    assert (tmp_path / "again/broker.db").is_file()
+    assert not (tmp_path / "again" / PRIVATE).exists()
+
+
 def test_what_was_made_and_tested_is_remembered(tmp_path, folder, clock):
     settings = Settings.load(folder)
     assert record(settings).last is None
@@ -332,13 +341,6 @@ def test_an_operator_who_left_since_the_backup_approves_no_restore_where_the_fol
     (folder / "broker.db").unlink()
     with pytest.raises(BackupFolderError):
         Plan.of(tmp_path / "kept", tmp_path / "again", broker_key=own(folder), clock=clock, present=settings)
-
-
-def test_databases_on_a_server_are_left_to_its_own_tools(tmp_path, clock):
-    settings = Settings(dir=tmp_path, public_url=URL, origin="o.example", database_url="postgresql://a@/b")
-    with pytest.raises(BackupServerError, match="pg_dump"):
-        create(settings, tmp_path / "kept", clock=clock)
-    assert not (tmp_path / "kept").exists()
 
 
 def test_a_disk_that_takes_no_more_leaves_no_half_backup(tmp_path, folder, clock, monkeypatch):

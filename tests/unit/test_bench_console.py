@@ -12,7 +12,7 @@ import pytest
 from broker.boot import initialise, open_services
 from broker.clock import SystemClock
 from broker.entropy import SystemEntropy
-from broker.services import NoFleet
+from broker.fleet import NoFleet
 from policies.identity import SigningKey
 from policies.log.entries import check_entry
 from sandbox import bench_console
@@ -73,7 +73,7 @@ def test_every_screen_is_measured_once_and_those_without_a_way_are_named(monkeyp
     assert report["not_reached"] == ["c"]
     assert report["ratio"] > 2
     assert report["cpu_ratio"] == 1
-    said = list(lines({"rows": 2, "small": 1, **report}))
+    said = list(lines({"rows": 2, "small": 1, "database": "sqlite", **report}))
     assert said[-1] == "not reached by a link: c"
 
 

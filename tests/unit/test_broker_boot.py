@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 
 from broker.boot import Initialised, initialise, open_services, parse_operators, policy_file, tls_chain
 from broker.errors import AlreadyInitialisedError, NotInitialisedError, TlsInvalidError, UsageError
+from broker.fleet import NoFleet
 from broker.keyfiles import KeyFileError, KeyFileModeError, write_private
-from broker.services import NoFleet
 from broker.settings import Settings
 from broker.tls import check_own, make_certificate, pin_of, split_url
 from policies.encoding import digest

@@ -381,6 +381,7 @@ def wire(monkeypatch):
     [
         ([], 7, "broker.not-confirmed"),
         (["--fingerprint", "0000 0000"], 6, "identity.fingerprint"),
+        (["--fingerprint", KITA["node_fingerprint"][:9]], 6, "identity.fingerprint"),
         (["--fingerprint", KITA["node_fingerprint"]], 0, None),
         (["--yes"], 0, None),
     ],
@@ -391,6 +392,18 @@ def test_approving_without_a_terminal_takes_a_compared_fingerprint(wire, options
     assert len(wire.posted) == (exit_code == 0)
     if found is not None:
         assert json.loads(done.stdout)["error"]["code"] == found
+
+
+def test_a_beginning_of_the_fingerprint_is_asked_for_whole_and_another_one_is_not_approved(wire):
+    def refused(given: str) -> dict[str, str]:
+        done = CliRunner().invoke(app, ["approve", KITA["org"], "--fingerprint", given, "--json"])
+        return json.loads(done.stdout)["error"]
+
+    beginning = refused(KITA["node_fingerprint"][:9])
+    assert beginning["remedy"].startswith("give all of it")
+    assert KITA["node_fingerprint"] not in beginning["found"]  # nothing to copy instead of comparing
+    assert "do not approve" in refused("0000 0000")["remedy"]
+    assert wire.posted == []
 
 
 def test_the_lists_show_what_a_drafter_of_a_contract_needs(wire):

@@ -20,8 +20,8 @@ from broker.clock import SystemClock
 from broker.doctor import FailedError
 from broker.entropy import SystemEntropy
 from broker.federation.occupying import occupy
+from broker.fleet import NoFleet
 from broker.keyfiles import write_private
-from broker.services import NoFleet
 from broker.settings import Settings
 from broker.unit import unit_of
 from policies.identity import SigningKey, key_text
@@ -99,6 +99,7 @@ def test_the_doctor_tells_what_failed_by_its_exit_code_and_a_remedy_each(folder,
         raise FailedError("nothing answers", "start it")
 
     monkeypatch.setattr("broker.doctor.served.asking", lambda _settings: nobody)
+    monkeypatch.setattr("broker.doctor.names.system_resolve", lambda _host, timeout_s: ["192.0.2.7"])
     data = run("doctor", "--dir", folder, code=3)
     assert {"doctor.backup", "doctor.restore", "doctor.port", "doctor.flower"} <= set(data["failed"])
     assert set(data["failed"]) <= {
@@ -155,7 +156,8 @@ def test_a_unit_holds_the_service_down_and_knows_its_folder(folder):
         *("Environment=IRIAI_BROKER__DIR=/var/lib/iriai-broker", "CapabilityBoundingSet="),
     ):
         assert line in unit.splitlines()
-    assert "WatchdogSec" not in unit
+    for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=120", "Restart=on-failure"):
+        assert line in unit.splitlines()
 
 
 def test_a_unit_gives_the_rights_and_secrets_that_the_settings_ask_for(tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,11 @@ from broker.commands import log as log_commands
 from broker.errors import UsageError
 from broker.federation.errors import AlreadyRunningError
 from broker.federation.occupying import occupy
+from broker.fleet import NoFleet
 from broker.keyfiles import make_key, write_private
 from broker.log import LogFrozenError, export
 from broker.log.errors import LogApprovalError, LogKeyError, LogRepairError
 from broker.log.signer import FreezeReason
-from broker.services import NoFleet
 from broker.settings import Settings
 from policies.encoding import digest
 from policies.identity import key_text
@@ -371,5 +372,8 @@ def test_beside_a_broker_that_serves_nothing_of_the_log_is_changed(folder: Path,
     with occupy(Settings.load(folder).fleet), pytest.raises(AlreadyRunningError) as refused:
         todo()
     assert "stop the broker first" in refused.value.remedy
+    with occupy(Settings.load(folder).fleet), pytest.raises(AlreadyRunningError) as twice:
+        occupy(Settings.load(folder).fleet)
+    assert twice.value.found == f"another iriai-broker serves {folder} already, process {os.getpid()}"
     assert digest((folder / "broker.db").read_bytes()) == before
     assert len(list((folder / "keys").glob("log*.key"))) == 1

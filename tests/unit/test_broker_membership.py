@@ -112,7 +112,10 @@ async def test_an_invitation_that_nobody_made_is_refused(house):
 async def test_an_invitation_is_bound_to_one_organisation_and_stays_unused(house, change):
     kita = NodeSim(house, "kita")
     token = await house.alice.invite()
-    assert code(await kita.join(token, **change)) == (403, "membership.invite-mismatch")
+    answer = await kita.join(token, **change)
+    assert code(answer) == (403, "membership.invite-mismatch")
+    assert "iriai-node init --legal-name NAME --country CC in the same folder" in answer.json()["remedy"]
+    assert "Kita" not in answer.text  # what the invitation says is not told to who does not know it
     assert (await kita.join(token)).status_code == 200
 
 

@@ -32,7 +32,7 @@ AUDITS = {
 
 @dataclass
 class BrokerSim:
-    """Answers what ``iriai-node release report`` asks."""
+    """Answers what ``iriai-node release show`` asks."""
 
     report: dict[str, Any]
     sent: bytes | None = None

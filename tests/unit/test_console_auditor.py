@@ -70,6 +70,16 @@ async def test_the_verdict_shows_the_head_and_whether_a_noted_head_is_a_prefix(h
     assert (await ernst.page("/audit?size=x&root=y")).code == "console.form"
 
 
+async def test_before_a_check_the_verdict_says_that_there_is_none_and_nothing_looks_like_one(house, ernst):
+    page = await ernst.page("/audit")
+    assert page.panel("head").first("p").text.startswith("There is no verdict yet")
+    assert page.fact("state") == "yes, it grows"
+    assert not page.panel("head").all("span", **{"class": "state good"})
+    assert "Start one below" in page.panel("rehearsal").text
+    assert "/audit" not in [one.attrs["href"] for one in page.panel("rehearsal").all("a", href=None)]
+    assert "Start one on Verdict" in (await ernst.page("/audit/findings")).text
+
+
 async def test_the_last_check_is_that_of_the_auditors_program_and_its_findings_are_shown(house, ernst):
     await house.member("kita")
     before = await ernst.page("/audit/findings")
@@ -182,6 +192,17 @@ async def test_what_a_grant_opens_is_shown_once_the_log_says_so_and_to_nobody_el
     assert not (await other.page(f"/audit/log/{index}")).has_form(f"/audit/log/{index}/open")
 
 
+async def test_a_long_digest_of_an_entry_is_whole_and_may_be_broken(house, ernst):
+    await house.member("kita")
+    index = next(i for i, one in enumerate(house.entries()) if one.type is EntryType.KEY_ADDED)
+    page = await ernst.page(f"/audit/log/{index}")
+    said = page.panel("fields").first("code", **{"class": "long"}).text
+    assert said in {str(one) for one in house.entries()[index].pub.values()}
+    trail = page.root.first("nav", **{"class": "trail"})
+    assert trail.text == f"The log Entry {index}"
+    assert trail.first("span", aria_current="page").text == f"Entry {index}"
+
+
 async def test_the_same_form_again_shows_nothing_also_under_a_grant_that_came_between(house, ernst):
     await house.member("kita")
     index = next(i for i, one in enumerate(house.entries()) if one.type is EntryType.ORG_ONBOARDED)
@@ -214,7 +235,8 @@ async def test_the_bundle_that_is_taken_verifies_and_stands_in_the_log(house, er
     shut = await ernst.page("/audit/bundle")
     assert (shut.panels()[0], "/audit/bundle.zip" in shut.links()) == ("bundle", False)
     assert (
-        "iriai-broker auditor add ernst --auditor-key ed25519:… iriai-broker audit grant ernst" in shut.text
+        "iriai-broker auditor add ernst --auditor-key ed25519:… --dir DIR --key FILE "
+        "iriai-broker audit grant ernst --fields '*' --dir DIR --key FILE" in shut.text
     )
     await granted(house, await enrolled(house))
     assert "/audit/bundle.zip" in (await ernst.page("/audit/bundle")).links()

@@ -18,9 +18,10 @@ from broker.api.document import operations
 from broker.app import bare
 from broker.auth.sessions import COOKIE
 from broker.console.headers import PAGE_HEADERS, STATIC_HEADERS
-from broker.console.languages import LANGUAGES
-from broker.console.rendering import STATIC, asset
+from broker.console.languages import LANGUAGES, speech
+from broker.console.rendering import STATIC, Said, asset
 from broker.console.rooms import all_routes
+from broker.console.values import Code, Name, State
 from broker.log.errors import LogUnavailableError
 from broker.store.tables import invite, login_session
 from policies.limits import SESSION_H, SESSION_IDLE_MIN
@@ -157,6 +158,35 @@ async def test_a_zero_byte_or_a_long_query_harms_nothing(alice):
         "?desc=1&sort=name&state=%F0%9F%92%A9",
     ):
         assert (await alice.get("/console/members" + query)).status_code == 200
+
+
+async def test_the_ports_own_address_leads_a_browser_to_the_console_and_programs_nowhere(house):
+    nobody = PersonSim(house)
+    answer = await nobody.send("GET", "/", headers={"Accept": "text/html,application/xhtml+xml;q=0.9"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console")
+    for method, accept in (("GET", "*/*"), ("GET", "application/json"), ("POST", "text/html"), ("PUT", "")):
+        refused = await nobody.send(method, "/", headers={"Accept": accept})
+        assert (refused.status_code, refused.json()["code"]) == (404, "request.not-found")
+        elsewhere = await nobody.send(method, "/nowhere", headers={"Accept": accept})
+        assert refused.content == elsewhere.content
+
+
+async def test_the_menu_of_a_narrow_screen_names_the_screen_and_opens_without_script(alice):
+    page = await alice.page("/console/members")
+    menu = page.root.first("details", **{"class": "menu"})
+    assert menu.first("summary").text == "Menu Members and nodes"
+    assert "/console/budgets" in page.nav()
+
+
+def test_words_are_broken_only_where_they_may_be():
+    say = Said(speech("en"), 0)
+    assert say(Name("Nordschweiss Automation")).count("long") == 0
+    assert 'class="name long"' in say(Name("x" * 25))
+    assert say(Code("contribution.accepted")) == '<code translate="no">contribution.<wbr>accepted</code>'
+    assert "<wbr>" not in say(Code("tcp_pose_delta"))
+    assert 'class="long"' in say(Code("sha256:" + "ab" * 32))
+    assert '<span class="word">--key</span> FILE' in say(Code("iriai-broker status --key FILE"))
+    assert "●</span>&nbsp;released" in say(State("released"))
 
 
 # --- who may have what ---

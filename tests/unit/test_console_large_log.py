@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, insert, update
 
 from broker.auditing.errors import IncidentClosedError
-from broker.auditing.incidents import Incidents, close_incident, list_incidents
+from broker.auditing.incidents import Incidents, close_incident, since
 from broker.contracts.refused import Refusals
 from broker.membership.directory import Operator
 from broker.store.tables import ledger_mirror, round_, run
@@ -104,7 +104,10 @@ async def test_pages_of_incidents_have_each_once_and_the_filters_part_them(house
         await close(house, index)
     service = house.services.incidents
     with house.services.store.read() as session:
-        known = {one["index"]: one for one in list_incidents(session)}
+        told, more = since(session, limit=120)
+        known = {one["index"]: one for one in told}
+        assert (list(known), more) == (indices, False)
+        assert {one for one, told in known.items() if told["closed"] is not None} == set(indices[::3])
         for closed in (None, True, False):
             found, after = [], None
             while True:

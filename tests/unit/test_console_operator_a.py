@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ async def test_the_overview_names_what_is_wrong_and_what_waits_with_a_link_to_it
     assert "The node of Kita GmbH does not answer." in said
     assert said[-1] == "Nord GmbH has joined and waits for your approval."
     assert {f"/console/members/{nord.org}", "/console/incidents", "/console/keys"} <= set(page.links())
-    assert "No backup was ever made: iriai-broker backup create" in said
+    assert "No backup was ever made: iriai-broker backup create --out FOLDER --dir DIR" in said
     never = next(one for one in page.rows("attention") if one["what"].startswith("No backup"))
     assert never["since"] == "—"
     assert page.text.count("Wrong or to be looked at") == 1
@@ -314,7 +315,7 @@ async def test_an_invitation_is_made_used_and_seen_step_by_step(house):
         page.form("/console/invitations"), legal_name="Kita GmbH", country="DE", group="kita"
     )
     row = made.rows("invitations")[0]
-    assert (row["step"], row["next"]) == ("open", "The organisation runs iriai-node join.")
+    assert (row["step"], row["next"]) == ("open", "The organisation runs iriai-node join URL INVITE.")
     assert (row["by"], row["expires"]) == ("alice", "in 3 days")
     kita = NodeSim(house, "kita")
     assert (await kita.join(made.fact("secret"))).status_code == 200
@@ -324,7 +325,7 @@ async def test_an_invitation_is_made_used_and_seen_step_by_step(house):
     for who in (house.alice, house.bob):
         await who.approve(kita.org)
     row = (await person.page("/console/invitations")).rows("invitations")[0]
-    assert (row["step"], row["next"]) == ("active", "Nothing: it was let in.")
+    assert (row["step"], row["next"]) == ("active", f"Nothing: it was let in, as {kita.org}.")
     assert await same_for_programs(person, "/console/invitations", "invitations", "step") == ["active"]
 
 
@@ -750,6 +751,20 @@ async def test_the_catalogue_says_what_a_recipe_may_read_and_what_of_it_is_descr
     assert (row["recipe"], row["described"]) == ("pick", "1 of 3")
     assert row["fields"] == ", ".join(contract.fields.allow)
     assert "kita: kita/pick" in row["datasets"]
+    assert "No recipe of a contract in force asks for a certificate" in page.panel("datasets").text
+
+
+async def test_the_catalogue_names_recipes_that_ask_for_a_certificate(house):
+    nodes = await pool(house)
+    quality = {"require": ["time"], "accept_undetermined": []}
+    asking = canonical(json.loads(RECIPE) | {"quality": quality})
+    recipe = json.loads(draft(house, nodes).canonical)["recipes"][0] | {"recipe_digest": digest(asking)}
+    contract = draft(house, nodes, recipes=[recipe])
+    assert (await house.alice.offer(contract, (asking,))).status_code == 201
+    await all_sign(nodes, contract)
+    await nodes[0].post("/catalogue/descriptors", described(nodes[0]).to_json())
+    page = await (await alice(house)).page("/console/catalogue")
+    assert "train on no data set without one: pick." in page.panel("datasets").text
 
 
 # --- models for anybody ---

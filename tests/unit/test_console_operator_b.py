@@ -176,7 +176,7 @@ async def test_runs_come_in_pages_by_a_cursor(house: House, alice: PersonSim, ma
 
 def _listed(house: House) -> list[Any]:
     with house.services.store.read() as session:
-        return house.services.runs.list_for(session, Operator(name="alice", key=b"", active=True))
+        return house.services.runs.views.list_for(session, Operator(name="alice", key=b"", active=True))
 
 
 async def test_opening_a_run_says_first_what_it_does_and_does_it_once(
@@ -245,6 +245,32 @@ async def test_a_finished_run_shows_its_rounds_as_the_api_does(
     assert shown["tables"]["timeline"][0]["outcome"] == "aggregated"
     assert shown["facts"]["learning"]["loss"]["value"] == {"hidden_by": "dp-1"}
     assert page.rows("out")[0]["party"] == "Iber GmbH" if "out" in page.panels() else True
+
+
+async def test_equal_rounds_stand_in_one_row_of_the_page_and_each_in_json_with_a_link_to_each(
+    house: House, alice: PersonSim, made: Made
+) -> None:
+    def more(session: Any, _tx: Any) -> None:
+        of = (round_.c.run_id == made.run) & (round_.c.round == 1)
+        row = dict(session.execute(select(round_).where(of)).mappings().one())
+        for number in range(ROUNDS + 1, ROUNDS + 9):
+            session.execute(insert(round_).values(row | {"round": number, "model": digest(b"%d" % number)}))
+
+    await write(house, more)
+    page = await alice.page(f"/console/runs/{made.run}")
+    first, *rest = page.main.first("table", data_table="rounds").first("tbody").all("tr")
+    assert first.first("summary").text == f"{ROUNDS + 1} to {ROUNDS + 8}"
+    assert len(rest) == ROUNDS
+    links = [one.attrs["href"] for one in first.all("a", href=None)]
+    assert links == [f"/console/runs/{made.run}/rounds/{n}" for n in range(ROUNDS + 1, ROUNDS + 9)]
+    told = (await alice.json(f"/console/runs/{made.run}"))["tables"]["rounds"]
+    assert [one["round"] for one in told] == list(range(ROUNDS + 8, 0, -1))
+    assert len(await alice.csv(f"/console/runs/{made.run}", "rounds")) == ROUNDS + 8
+    drawn = page.main.first("svg", **{"class": "chart"})
+    assert {"1", str(ROUNDS + 8), "Round"} <= {one.text for one in drawn.all("text")}
+    assert "a model came of it / in the model" in drawn.text
+    cells = [float(one.attrs["width"]) for one in drawn.all("rect") if one.attrs["height"] == "18.0"]
+    assert len(set(cells)) == 1
 
 
 async def test_an_approver_looks_and_has_no_buttons_and_is_refused_by_address(
@@ -410,6 +436,13 @@ async def test_budgets_are_those_of_the_api_with_a_forecast(
     assert "runs" not in (await kita.json("/console/budgets"))["tables"]["recipes"][0]
 
 
+async def test_seconds_of_a_run_are_no_rate_of_a_day(house: House, alice: PersonSim) -> None:
+    page = await alice.page("/console/budgets")
+    assert {one["rate"] for one in page.rows("parties")} == {"too short for a rate"}
+    first = page.panel("parties").first("p").text
+    assert first.startswith("Whole runs of pick that can still begin: ")
+
+
 async def test_no_whole_run_fits_exactly_when_the_gate_refuses_the_next(
     house: House, alice: PersonSim, made: Made
 ) -> None:
@@ -422,7 +455,7 @@ async def test_no_whole_run_fits_exactly_when_the_gate_refuses_the_next(
     await write(house, spent)
     page = await alice.page("/console/budgets")
     left = page.rows("recipes")[0]
-    assert "Whole runs of pick that still fit: 0." in page.text
+    assert "No further run can begin: no whole one fits any more." in page.panel("parties").first("p").text
     assert (left["runs"], left["left"] != "0") == ("0", True)
     refused = await house.alice.post("/operator/runs", asked)
     assert refused.json()["code"] == "budget.exhausted"
@@ -460,6 +493,17 @@ async def test_a_release_shows_tests_votes_tiers_and_who_has_it(
     assert (await alice.get("/console/statements/" + digest(b"none"))).status_code == 404
     assert page.empty("given").startswith("Nobody downloaded it.")
     assert "votes" not in (await alice.json("/console/releases?state=waiting"))["tables"]
+
+
+async def test_the_lineage_of_a_released_model_counts_the_votes_about_it(house: House, made: Made) -> None:
+    ernst = await PersonSim.enter(house, "ernst", role="auditor")
+    log = list(enumerate(house.entries()))
+    at = next(index for index, one in log if one.type is EntryType.MODEL_RELEASED)
+    cast = [i for i, one in log if one.type is EntryType.VOTE_CAST and i < at]
+    page = await ernst.page(f"/audit/lineage?entry={at}")
+    assert len(cast) == 4
+    assert [int(row["index"]) for row in page.rows("votes")] == cast[::-1]
+    assert page.fact("votes") == "4: 4 for it, 0 against"
 
 
 # --- decisions ---

@@ -68,7 +68,7 @@ def test_a_bag_that_was_cut(tmp_path: Path, site: Site, format_name: str) -> Non
         f"{NAME} (unit episode): {bag.name} rows 1 to {taken.data['frames']}"
         in known.envelope["error"]["found"]
     )
-    assert f"iriai-node data remove {NAME}" in known.envelope["error"]["remedy"]
+    assert f"iriai-node data remove --dir {site.home.root} {NAME}" in known.envelope["error"]["remedy"]
     assert site.run("remove", NAME).data["forgotten"] == 1
     assert site.add(bag).data["frames"] == 300
 

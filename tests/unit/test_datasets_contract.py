@@ -58,7 +58,7 @@ def kinds(world: World) -> list[str]:
     """What left so far, as the outbox notes it."""
     outbox = world.outbox()
     try:
-        return [one.kind for one in reversed(outbox.sent())]
+        return [one.kind for one in reversed(outbox.left.sent())]
     finally:
         outbox.close()
 

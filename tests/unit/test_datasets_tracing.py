@@ -122,7 +122,7 @@ def test_who_accepted_is_said_and_accepting_again_says_who_did(tmp_path: Path, s
         log(tmp_path / f"logs/{number:02d}.csv", rows(seed=number + 1))
     log(tmp_path / "logs/long.csv", rows(900, seed=99))
     done = site.add(tmp_path / "logs", "--map", write_map(tmp_path))
-    assert f"iriai-node data exclude {NAME} ep_" in done.text
+    assert f" {NAME} ep_" in done.text
     site.run("check", NAME, "--accept", "10", "--by", "A. Sato")
     assert "accepted   lengths by A. Sato on " in site.run("check", NAME).text
     again = site.run("check", NAME, "--accept", "lengths", "--by", "B. Mori")
@@ -185,10 +185,12 @@ def test_inspecting_says_which_files_are_damaged_and_what_it_does_not_read(
 def test_commands_that_come_next_can_be_pasted(tmp_path: Path, site: Site) -> None:
     source = log(tmp_path / "shift 2.csv")
     asked = site.run("inspect", source).text.splitlines()
-    assert f"next       iriai-node data inspect '{source}' --out map.toml" in asked
+    here = f"--dir {site.home.root}"
+    assert f"next       iriai-node data inspect {here} '{source}' --out map.toml" in asked
     done = site.run("inspect", source, "--out", tmp_path / "my map.toml").text.splitlines()
     assert (
-        f"           iriai-node data add '{source}' --dataset NAME --map '{tmp_path / 'my map.toml'}'" in done
+        f"           iriai-node data add {here} '{source}' --dataset NAME --map '{tmp_path / 'my map.toml'}'"
+        in done
     )
 
 

@@ -357,6 +357,7 @@ WITHOUT: dict[str, str] = {
     "/membership/join": "nobody is let in: the two approvals and org.onboarded name exactly what joined",
     "/catalogue/certificates": "a member's own signed words about its data; no right follows from them",
     "/catalogue/descriptors": "a member's own signed description of its data; no right follows from it",
+    "/catalogue/withdrawals": "a member's own signed word, kept in the descriptor's place; no right ends by it",
     "/contracts/{digest}/evaluate": "a question; nothing changes but the nonce",
     "/operator/contracts/dry-run": "a question; nothing changes but the nonce",
     "/witness/cosignatures": "about the log: they stand beside the checkpoints, and are in every bundle",

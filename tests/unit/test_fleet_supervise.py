@@ -32,22 +32,24 @@ def _stop_after(seconds: float) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 
-def test_a_worker_that_ends_well_is_the_end() -> None:
-    found, seen = _supervise("pass")
-    assert found == 0
-    assert [name for name, _ in seen] == ["started", "ended"]
+def test_a_worker_that_ends_well_without_being_told_to_is_started_again() -> None:
+    _stop_after(0.7)
+    found, seen = _supervise("pass", first_s=0.02)
+    assert found == 0  # as this process was stopped
+    assert [name for name, _ in seen].count("started") > 1
+    assert [facts["ms"] for name, facts in seen if name == "waiting"]
 
 
 def test_a_worker_that_fails_comes_back_after_growing_pauses(tmp_path: Path) -> None:
     mark = tmp_path / "tries"
-    code = f"import sys; f = open({str(mark)!r}, 'a+'); f.seek(0); n = len(f.read()); f.write('x'); sys.exit(3 if n < 3 else 0)"
+    code = f"import sys; f = open({str(mark)!r}, 'a+'); f.seek(0); n = len(f.read()); f.write('x'); sys.exit(3 if n < 3 else 7)"
     found, seen = _supervise(code, first_s=0.02)
-    assert found == 0
+    assert found == 7
     pauses = [facts["ms"] for name, facts in seen if name == "waiting"]
     assert len(pauses) == 3
     for pause, longest in zip(pauses, (20, 40, 80), strict=True):
         assert longest * 0.8 <= pause + 1 <= longest + 1
-    assert [facts["code"] for name, facts in seen if name == "ended"] == [3, 3, 3, 0]
+    assert [facts["code"] for name, facts in seen if name == "ended"] == [3, 3, 3, 7]
 
 
 @pytest.mark.parametrize("code", sorted(ENDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -264,6 +265,65 @@ def test_local_baseline_and_fine_tuning_help_at_home():
     best = local_baseline(PLAIN, EPISODES[10:14], steps=600)
     kept = fine_tune(PLAIN, best, [episode(0, scale=-1.0)], EPISODES[10:14], steps=20)
     assert (kept == best).all()
+
+
+def test_an_individual_model_is_the_same_bytes_again_and_another_with_another_seed():
+    common = initial_weights(PLAIN)
+
+    def tuned(seed: int, mode: Literal["full", "head"] = "full") -> bytes:
+        return fine_tune(
+            PLAIN, common, EPISODES[:5], EPISODES[10:14], mode=mode, steps=20, seed=seed
+        ).tobytes()
+
+    assert tuned(1) == tuned(1) != tuned(2)
+    assert tuned(1, "head") == tuned(1, "head") != tuned(1)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.05, 0.1])
+def test_the_held_out_units_choose_how_much_noise_and_no_other_candidate_is_better(
+    amount: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Each amount alone, against what all of them and the common model give: the choice is never worse."""
+    train, held_out = EPISODES[:5], EPISODES[10:14]
+    common = local_baseline(PLAIN, train, steps=100)
+    chosen = mean_loss(PLAIN, fine_tune(PLAIN, common, train, held_out, steps=40), held_out)
+    monkeypatch.setattr("client.learning.train._FINE_TUNE_BLURS", (amount,))
+    one = mean_loss(PLAIN, fine_tune(PLAIN, common, train, held_out, steps=40), held_out)
+    assert chosen <= one <= mean_loss(PLAIN, common, held_out)
+
+
+def test_without_a_unit_that_chooses_and_with_losses_that_are_no_numbers_the_common_model_stays():
+    common = initial_weights(PLAIN)
+    assert (fine_tune(PLAIN, common, EPISODES[:5], [], steps=2) == common).all()
+    broken = replace(
+        EPISODES[10], action={name: np.full_like(one, np.nan) for name, one in EPISODES[10].action.items()}
+    )
+    assert (fine_tune(PLAIN, common, EPISODES[:5], [broken], steps=2) == common).all()
+
+
+def test_blurred_steps_move_inputs_by_that_deviation_and_leave_targets_and_pool_alone():
+    pool = Pool.of(unit_frames(PLAIN, EPISODES[:5]))
+    before = pool.inputs.clone()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def drawn(blur: float) -> None:
+        model = build(PLAIN)
+        model.register_forward_pre_hook(lambda _model, given: inputs.append(given[0].clone()))
+        inputs: list[torch.Tensor] = []
+
+        def loss(outputs: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            seen.append((inputs[-1], targets.clone()))
+            return frame_loss(outputs, targets, mask)
+
+        LocalAdam(model, pool, _seeded(3), loss=loss, blur=blur).step(0.0)
+
+    drawn(0.0)
+    drawn(0.1)
+    (plain, targets), (blurred, same) = seen
+    assert torch.equal(targets, same)
+    assert torch.equal(pool.inputs, before)
+    assert not torch.equal(plain, blurred)
+    assert float((blurred - plain).std()) == pytest.approx(0.1, rel=0.1)
 
 
 def test_policy_acts_in_si_within_limits_and_runs_its_chunk():

@@ -300,7 +300,9 @@ def test_the_head_may_be_an_older_one_with_its_quorum(sim: LogSim) -> None:
 
 def test_witness_statements_and_time_stamps_are_in_it(sim: LogSim) -> None:
     vkey = cosigner_vkey(WITNESS, "org_b/witness").text()
-    statement = seal_statement(sim.key, log="pool.example/log/test", org="org_b", vkey=vkey, time_ms=1)
+    statement = seal_statement(
+        sim.key, witness=WITNESS, log="pool.example/log/test", org="org_b", vkey=vkey, time_ms=1
+    )
     with sim.store.main.begin() as session:
         row = {"name": "org_b/witness", "org": "org_b", "vkey": vkey, "state": "active", "at_ms": 1}
         session.execute(insert(tables.witness).values(**row, statement=statement.to_bytes()))

@@ -15,7 +15,13 @@ from policies.log.checkpoint import KeyKind, VerifierKey
 from policies.log.cosignature import cosigner_vkey
 from policies.log.errors import WitnessStatementError
 from policies.log.mldsa import MlDsaKey
-from policies.log.witness_keys import PAYLOAD_TYPE, open_statement, seal_statement, witness_name
+from policies.log.witness_keys import (
+    PAYLOAD_TYPE,
+    open_statement,
+    seal_statement,
+    shows_possession,
+    witness_name,
+)
 from policies.signing import Envelope
 
 if TYPE_CHECKING:
@@ -30,7 +36,13 @@ PAYLOAD = {"v": 1, "log": LOG, "org": ORG, "vkey": VKEY.text(), "time": "2026-09
 
 
 def seal(**changes: Any) -> Envelope:
-    fields = {"log": LOG, "org": ORG, "vkey": VKEY.text(), "time_ms": TIME_MS}
+    fields: dict[str, Any] = {
+        "witness": WITNESS,
+        "log": LOG,
+        "org": ORG,
+        "vkey": VKEY.text(),
+        "time_ms": TIME_MS,
+    }
     return seal_statement(NODE, **(fields | changes))
 
 
@@ -39,23 +51,46 @@ def test_a_statement_opens_under_the_key_that_signed_it() -> None:
     assert sealed.payload == canonical(PAYLOAD)
     statement = open_statement(Envelope.from_bytes(sealed.to_bytes()), NODE.public, log=LOG)
     assert (statement.log, statement.org, statement.key, statement.time_ms) == (LOG, ORG, VKEY, TIME_MS)
-    assert statement.digest == digest(sealed.payload)
+    assert (statement.proven, statement.digest) == (True, digest(sealed.payload))
+
+
+def test_a_statement_of_an_earlier_version_opens_and_proves_nothing_of_the_witness_key() -> None:
+    sealed = seal(witness=None)
+    assert not open_statement(sealed, NODE.public, log=LOG).proven
+    assert not shows_possession(sealed, VKEY)
+
+
+@pytest.mark.parametrize("holder", [OTHER, NODE])
+def test_who_does_not_hold_the_witness_key_proves_nothing(holder: SigningKey) -> None:
+    """Neither with another key, nor with a proof for another name, log, or owner."""
+    with pytest.raises(WitnessStatementError):
+        open_statement(seal(witness=holder), NODE.public, log=LOG)
+    for changes in ({"log": "other.example/log"}, {"time_ms": TIME_MS + 1}):
+        borrowed = replace(seal(), signatures=(seal().signatures[0], seal(**changes).signatures[1]))
+        with pytest.raises(WitnessStatementError):
+            open_statement(borrowed, NODE.public, log=LOG)
+    hinted = replace(seal(), signatures=(seal().signatures[0], ("0" * 16, seal().signatures[1][1])))
+    with pytest.raises(WitnessStatementError):
+        open_statement(hinted, NODE.public, log=LOG)
 
 
 def test_a_post_quantum_witness_and_an_auditor_can_state_their_keys() -> None:
-    quantum = cosigner_vkey(MlDsaKey.from_seed(b"Q" * 32), "auditor/witness")
-    sealed = seal(org="auditor", vkey=quantum.text())
-    assert open_statement(sealed, NODE.public, log=LOG).key == quantum
+    held = MlDsaKey.from_seed(b"Q" * 32)
+    quantum = cosigner_vkey(held, "auditor/witness")
+    sealed = seal(witness=held, org="auditor", vkey=quantum.text())
+    said = open_statement(sealed, NODE.public, log=LOG)
+    assert (said.key, said.proven) == (quantum, True)
 
 
-def test_another_signer_another_log_or_a_second_signature_is_refused() -> None:
+def test_another_signer_another_log_or_a_third_signature_is_refused() -> None:
     sealed = seal()
     with pytest.raises(SignatureInvalidError):
         open_statement(sealed, OTHER.public, log=LOG)
     with pytest.raises(WitnessStatementError):
         open_statement(sealed, NODE.public, log="other.example/log")
-    with pytest.raises(WitnessStatementError):
-        open_statement(Envelope.seal(sealed.payload, PAYLOAD_TYPE, NODE, OTHER), NODE.public, log=LOG)
+    for keys in ((NODE, OTHER), (WITNESS, NODE), (NODE, WITNESS, OTHER)):
+        with pytest.raises(WitnessStatementError):
+            open_statement(Envelope.seal(sealed.payload, PAYLOAD_TYPE, *keys), NODE.public, log=LOG)
     hinted = replace(sealed, signatures=(("0" * 16, sealed.signatures[0][1]),))
     with pytest.raises(WitnessStatementError):
         open_statement(hinted, NODE.public, log=LOG)

@@ -49,6 +49,7 @@ COMMANDS = [
     ["data", "show", "kita/pick"],
     ["data", "check", "kita/pick"],
     ["data", "publish", "kita/pick"],
+    ["data", "withdraw", "kita/pick"],
     ["data", "export", "kita/pick", "--lerobot", "unused"],
     ["data", "mark", "kita/pick", "ep_x", "--outcome", "success", "--by", "A"],
     ["data", "fingerprints", "--for", "nord", "--out", "unused"],
@@ -108,8 +109,14 @@ def test_a_folder_without_a_node_is_named_before_a_second_node_is_made(tmp_path:
     monkeypatch.setattr("client.layers.default_places", tuple)
     done = CliRunner().invoke(app, ["status"])
     assert (done.exit_code, "node.not-initialised" in done.stderr) == (3, True)
-    remedy = "name the folder with --dir or IRIAI_NODE_DIR; a new node: iriai-node init --dir iriai-node"
-    assert f"remedy: {remedy}\n" in done.stderr
+    new = "; only for a new node: iriai-node init --dir iriai-node"
+    assert f"remedy: give --dir of the node's folder{new}\n" in done.stderr
+    for name in ("kita", "iber"):
+        (tmp_path / name / "keys").mkdir(parents=True)
+        (tmp_path / name / "keys" / "node.key").touch()
+    done = CliRunner().invoke(app, ["status"])
+    near = " (nodes are near, in iber and kita)"
+    assert f"remedy: give --dir of the node's folder{near}{new}\n" in done.stderr
 
 
 def test_a_worker_that_is_not_approved_says_what_to_ask_for(tmp_path: Path, monkeypatch, capsys):

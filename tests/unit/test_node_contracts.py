@@ -95,7 +95,11 @@ def test_a_contract_is_shown_while_the_broker_is_away(world: World):
     world.broker.down = True
     away = show(world)
     assert away.data == here.data
-    assert contract_list(world.member, world.shelf()).data["broker_away"] is True
+    listed = contract_list(world.member, world.shelf())
+    assert (listed.data["broker_away"], listed.data["contracts"][0]["expires"]) == (
+        True,
+        "2028-12-01T00:00:00Z",
+    )
     assert latest(world.member, world.shelf()) == world.contract.digest
     with pytest.raises(PeerUnreachableError):
         world.sign()

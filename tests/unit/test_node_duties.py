@@ -290,7 +290,7 @@ def test_a_log_with_two_histories_is_answered_by_a_code_only(world: World):
     fork = world.broker.log.fork(1)
     for number in range(30):
         fork.noise(number)
-    _answer, reply = world.ask(round=2, body={"log": fork.news(world.worker.outbox.seen().size)})
+    _answer, reply = world.ask(round=2, body={"log": fork.news(world.worker.outbox.shown.seen().size)})
     assert (reply.status, reply.code, reply.body) == ("refused", "log.equivocation", {})
     assert len(world.learner.trained) == 1
     _, reply = world.ask(round=3)  # also to the honest history: a person has to act first
@@ -350,7 +350,7 @@ def test_a_paused_node_answers_pings_only(world: World):
 
 def test_what_is_noted_as_sent_is_what_was_sent(world: World):
     answer, _ = world.ask()
-    newest = world.worker.outbox.sent()[0]
+    newest = world.worker.outbox.left.sent()[0]
     assert newest.size_bytes == len(answer.header) + len(answer.tensor)
     assert (newest.kind, newest.clause, newest.round) == ("train.contribute", "recipe-1", 1)
 

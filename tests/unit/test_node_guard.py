@@ -114,7 +114,7 @@ def test_an_expired_term_refuses_by_its_clause_and_is_logged(world: World):
     assert kinds(reply) == ["decision.recorded"]
     body = _payload(reply.body["envelopes"][0])["body"]
     assert (body["outcome"], body["clauses"]) == ("refuse", ["term-1"])
-    assert world.worker.outbox.decisions()[0].clauses == ("term-1",)
+    assert world.worker.outbox.left.decisions()[0].clauses == ("term-1",)
 
 
 def test_too_small_a_cohort_refuses_by_the_aggregation_clause(world: World):
@@ -162,7 +162,7 @@ def test_the_owners_own_cap_tightens_the_contracts(world: World):
     world.rules(epsilon_total="3")
     _, reply = world.ask()
     assert (reply.status, reply.code, world.pulled, reply.body) == ("refused", "local.refused", 0, {})
-    assert world.worker.outbox.decisions()[0].clauses == ("local:epsilon",)
+    assert world.worker.outbox.left.decisions()[0].clauses == ("local:epsilon",)
     assert world.learner.trained == []
 
 
@@ -176,7 +176,7 @@ def test_a_cap_that_the_owner_tightens_in_a_run_stops_it_and_changes_no_claim(wo
     _, third = world.ask(round=3, body={"receipts": world.log_reply(second)})
     assert third.code == "local.refused"
     assert len(world.learner.trained) == 2
-    assert world.worker.outbox.decisions()[0].clauses == ("local:epsilon",)
+    assert world.worker.outbox.left.decisions()[0].clauses == ("local:epsilon",)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_rules_of_the_site_refuse_and_stay_at_home(world: World, rule: dict, cla
     _, reply = world.ask()
     assert (reply.status, reply.code, world.pulled) == ("refused", "local.refused", 0)
     assert reply.body == {}
-    assert world.worker.outbox.decisions()[0].clauses == (clause,)
+    assert world.worker.outbox.left.decisions()[0].clauses == (clause,)
     world.rules()
     assert world.ask(attempt=2)[1].status == "ok"
 
@@ -317,7 +317,7 @@ def test_what_was_judged_and_waits_for_its_owners_vote_is_explained_so(world: Wo
 
 def test_the_kept_record_is_the_one_that_was_signed(world: World):
     _, reply = world.ask()
-    kept = world.worker.outbox.decisions()[0].document
+    kept = world.worker.outbox.left.decisions()[0].document
     assert digest(unb64(kept["record"])) == _payload(reply.body["envelopes"][0])["body"]["decision"]
 
 

@@ -176,6 +176,8 @@ def test_a_unit_holds_no_secret_and_shuts_the_node_in(tmp_path: Path):
     assert f"run --dir {folder}" in unit
     for line in ("User=robot", "NoNewPrivileges=yes", "ProtectSystem=strict", f"ReadWritePaths={folder}"):
         assert line in unit.splitlines()
+    for line in ("Type=notify", "NotifyAccess=all", "WatchdogSec=300", "Restart=on-failure"):
+        assert line in unit.splitlines()
     assert "Environment" not in unit
     plain = run(app, ["print-unit", "--dir", str(folder)])
     assert plain.stdout.startswith("[Unit]\n")

@@ -87,6 +87,13 @@ def test_a_released_model_is_fetched_checked_and_kept(world: World):
     assert (facts["model"], len(weights)) == (model, world.recipe.parameters)
     assert Path(shown["file"]).stat().st_size == world.recipe.parameters * 4
     assert models_list(world.member).data["models"][0]["here"] is True
+    (world.home.models / "individual-x").mkdir()
+    (world.home.models / "individual-x" / "model.json").write_text("{}")
+    world.broker.down = True
+    away = models_list(world.member)
+    assert [(one["model"], one["here"]) for one in away.data["models"]] == [(model, True)]
+    assert (away.error.code, away.error.exit_code) == ("peer.unreachable", 5)
+    assert away.text[-1] == "the broker is away: this is what is held here"
 
 
 def test_other_bytes_are_not_kept(world: World):

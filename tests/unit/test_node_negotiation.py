@@ -81,7 +81,7 @@ def test_a_word_on_a_text_is_accepted_agreed_and_verified(world: World):
 def test_what_leaves_in_a_negotiation_is_noted_in_the_outbox(world: World):
     world.sign()
     with desk(world) as outbox:
-        sent = [one for one in reversed(outbox.sent()) if one.contract == world.contract.digest]
+        sent = [one for one in reversed(outbox.left.sent()) if one.contract == world.contract.digest]
     assert [(one.kind, one.receipts) for one in sent] == [
         ("negotiation.accept", "-"),
         ("contract.signed", "1 of 1"),

@@ -84,7 +84,7 @@ def stop(world: World, **terms: Any) -> Any:
 def refused(world: World, **asked: Any) -> tuple[str | None, tuple[str, ...]]:
     _, reply = world.ask(**asked)
     assert reply.status == "refused"
-    (kept, *_) = world.worker.outbox.decisions()
+    (kept, *_) = world.worker.outbox.left.decisions()
     return reply.code, kept.clauses
 
 
@@ -416,7 +416,7 @@ def test_a_halt_is_taken_by_the_broker_with_its_entry_and_receipt(here: Here) ->
     stored = here.outbox.find(f"contract.halted {answer.data['notices'][0]['digest']}")
     assert stored is not None
     assert stored.receipt is not None
-    assert next(one.kind for one in here.outbox.sent()) == "contract.halted"
+    assert next(one.kind for one in here.outbox.left.sent()) == "contract.halted"
 
 
 def test_a_halt_without_a_wire_is_sent_by_the_worker_later(here: Here) -> None:
@@ -470,7 +470,7 @@ def test_an_exit_shows_what_follows_by_clause_and_does_nothing_without_a_yes(her
     assert "3 groups" in next(line for line in shown if line.startswith("[k-1]"))
     answer = here.lines(leave, confirm=YES, **terms)
     assert set(here.broker_life().exited) == {"kita"}
-    assert any("receipts export" in line for line in answer.text)
+    assert any("receipt export" in line for line in answer.text)
     assert any(str(here.home.contracts) in line for line in answer.text)
 
 

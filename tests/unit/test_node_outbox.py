@@ -8,7 +8,7 @@ import pytest
 from client import ledgers
 from client.errors import EquivocationError, OutboxError
 from client.outbox import Outbox
-from client.rows import Decided
+from client.outbox.rows import Decided
 from policies.identity import SigningKey
 from policies.log.envelope import ChainState, open_envelope
 from tests.nodesim import ORIGIN, HandClock, SeedEntropy
@@ -51,7 +51,7 @@ def test_a_block_that_raises_leaves_nothing_and_uses_no_number(tmp_path: Path):
     with pytest.raises(RuntimeError):
         broken()
     assert [one.seq for one in outbox.pending()] == [0]
-    assert outbox.sent() == ()
+    assert outbox.left.sent() == ()
     assert open_envelope(_seal(outbox, 1), KEY.public)["seq"] == 1
 
 
@@ -110,10 +110,10 @@ def test_what_left_is_listed_with_its_receipts(tmp_path: Path):
         letters.note(kind="vote.cast", size_bytes=700, digest="sha256:" + "1" * 64, clause="k-1", run="run_x")
     with outbox.writing() as letters:
         letters.note(kind="descriptor", size_bytes=300, digest="sha256:" + "2" * 64)
-    newest, oldest = outbox.sent()
+    newest, oldest = outbox.left.sent()
     assert (newest.kind, newest.receipts) == ("descriptor", "-")
     assert (oldest.clause, oldest.size_bytes, oldest.receipts) == ("k-1", 700, "0 of 1")
-    assert outbox.sent_bytes() == 1000
+    assert outbox.left.sent_bytes() == 1000
 
 
 def test_what_left_cannot_be_deleted_by_accident(tmp_path: Path):

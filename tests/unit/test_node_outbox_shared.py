@@ -14,7 +14,7 @@ import pytest
 
 from client.errors import OutboxError
 from client.outbox import Outbox
-from client.rows import Proven, Seen
+from client.outbox.rows import Proven, Seen
 from client.settings import private_file
 from policies.encoding import digest
 from policies.identity import SigningKey
@@ -145,9 +145,9 @@ def test_a_receipt_that_one_outbox_stored_ends_the_backlog_of_the_other(opened: 
         seal(one, number)
     assert len(two.pending(OUTBOX_PENDING + 1)) == OUTBOX_PENDING + 1
     proven = {entry.env: Proven(index=entry.seq, leaf=b"l" * 32, text="{}") for entry in one.envelopes()}
-    two.learn((Seen(size=99, root=b"r" * 32, note="note"),), proven)
+    two.shown.learn((Seen(size=99, root=b"r" * 32, note="note"),), proven)
     assert one.pending() == ()
-    assert one.seen().size == 99
+    assert one.shown.seen().size == 99
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -161,13 +161,13 @@ def test_no_reader_holds_an_old_moment(opened: Opened, first: int) -> None:
         reader.pending(),
         reader.find("none"),
         reader.by_env(writer.envelopes()[0].env),
-        reader.sent(),
-        reader.decisions(),
-        reader.rounds_elsewhere(("c",), "r", "run_x"),
+        reader.left.sent(),
+        reader.left.decisions(),
+        reader.left.rounds_elsewhere(("c",), "r", "run_x"),
         reader.charged("lin"),
-        reader.sent_bytes(),
-        reader.seen(),
-        reader.seen_at(1),
+        reader.left.sent_bytes(),
+        reader.shown.seen(),
+        reader.shown.seen_at(1),
         reader.evidence(),
         reader.rotation,
     )

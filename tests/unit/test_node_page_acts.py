@@ -102,7 +102,7 @@ async def test_a_vote_is_signed_noted_and_sent(world):
         assert (wrong.status_code, "page.form" in wrong.text) == (403, True)
     assert len(sent) == 1
     outbox = world.outbox()
-    assert [one.clause for one in outbox.sent() if one.kind == "vote.cast"] == ["release-1"]
+    assert [one.clause for one in outbox.left.sent() if one.kind == "vote.cast"] == ["release-1"]
     outbox.close()
 
 

@@ -31,10 +31,10 @@ async def test_the_tight_figure_of_a_plan_is_computed_once_however_often_it_is_s
 
 def test_what_left_under_a_contract_and_which_runs_were_decided_about_are_sums_of_the_outbox(busy):
     with closing(busy.outbox()) as outbox:
-        sent, decided = outbox.sent(None), outbox.decisions(limit=None)
-        assert outbox.decided_runs() == {one.run for one in decided}
+        sent, decided = outbox.left.sent(None), outbox.left.decisions(limit=None)
+        assert outbox.left.decided_runs() == {one.run for one in decided}
         for contract in {one.contract for one in sent if one.contract} | {"sha256:" + "0" * 64}:
             whole = sum(one.size_bytes for one in sent if one.contract == contract)
-            assert outbox.sent_bytes(contract=contract) == whole
+            assert outbox.left.sent_bytes(contract=contract) == whole
             if whole:
                 assert withdrawing.contract_effect(busy.shelf(), outbox, contract).bytes_sent == whole

@@ -11,25 +11,35 @@ import hashlib
 import io
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+import typer
 
+from client.cli import app
+from client.datasets.certificates_asked import certificate_asked
+from client.datasets.published import read_published, save_published
 from client.errors import OutboxError
 from client.membership import initialise
 from client.page.app import SCREENS, Page
 from client.page.panels import ROWS
 from client.page.reading import ASK_S, FRESH_S, Heard, Site
 from client.page.rendering import Painter, csv_of, raw
+from client.page.screens.data import verdict
 from client.page.sent_rows import Left, decided_page, sent_page
 from client.page.values import Column, Data, Mark, Moment, Share, Spoken, Table, msg
 from client.page.words import words_of
 from client.settings import Home, locked
+from policies.command_lines import Given, Tree, typeable
+from policies.exchange import ExchangeType
+from policies.ports import to_ms
 from tests.nodesim import HandClock, SeedEntropy
 from tests.nodeworld import RUN, World, ready_world
 from tests.pagesim import HOST, OTHER_RUN, PORT, busy_world, many_rows, told_by_broker, visiting
@@ -207,6 +217,24 @@ async def test_a_data_set_shows_its_findings_drawn_and_what_others_are_told(busy
         assert (await visitor.get("/data/kita/none")).status_code == 404
 
 
+async def test_data_that_were_published_say_so_and_those_that_were_withdrawn_too(busy):
+    record = read_published(busy.home, "kita/pick")
+    async with visiting(busy) as visitor:
+        shown = {one["dataset"]: one for one in rows(await visitor.get("/data?format=json"), "datasets")}
+        assert [shown[one]["catalogue"] for one in ("kita/pick", "kita/weld")] == ["published", "never"]
+        save_published(busy.home, "kita/pick", replace(record, withdrawn_ms=1_800_000_000_000))
+        try:
+            listed = {one["dataset"]: one for one in rows(await visitor.get("/data?format=json"), "datasets")}
+            told = facts(await visitor.get("/data/kita/pick?format=json"), "published")
+            page = (await visitor.get("/data/kita/pick?lang=ja")).text
+        finally:
+            save_published(busy.home, "kita/pick", record)
+    assert (listed["kita/pick"]["catalogue"], told["catalogue"]) == ("withdrawn", "withdrawn")
+    assert told["withdrawn"] == "2027-01-15T08:00:00Z"
+    assert "取り下げ済みです。どのメンバーからも" in page
+    assert "iriai-node data publish kita/pick" in page
+
+
 async def test_the_budget_is_a_bar_with_its_figures_and_one_sentence_of_promise(busy):
     async with visiting(busy) as visitor:
         answer = await visitor.get("/budget?format=json")
@@ -256,6 +284,48 @@ async def test_a_broker_that_is_away_leaves_its_last_answer_with_its_age_and_the
         world.broker.down = False
         world.clock.ms += ASK_S * 1000
         assert "error" not in (await visitor.get("/?format=json")).json()["data"]["panels"]["broker"]
+
+
+async def test_a_contract_that_begins_later_is_told_on_the_home_screen(tmp_path):
+    world = ready_world(tmp_path)
+    world.ask(ExchangeType.PING)  # the signatures are here now
+    begins = to_ms(world.contract.term.effective)
+    world.clock.ms = begins - 60_000
+    async with visiting(world) as visitor:
+        panel = (await visitor.get("/?format=json")).json()["data"]["panels"]["next"]
+        assert panel["prose"] == [
+            (
+                f"{world.contract.title}, signed by all, begins at {world.contract.term.effective}: "
+                "nothing is trained under it before."
+            )
+        ]
+        assert panel["empty"]["why"] == "No contract is in force yet."
+        assert "に始まります。それまでこの契約では何も学習しません。" in (await visitor.get("/?lang=ja")).text
+        world.clock.ms = begins + 60_000
+        panel = (await visitor.get("/?format=json")).json()["data"]["panels"]["next"]
+        assert ("empty" in panel, len(panel["prose"])) == (False, 1)
+
+
+async def test_every_command_of_a_page_names_the_node_that_it_was_started_for(tmp_path):
+    world = ready_world(tmp_path)
+    tree = Tree.of("iriai-node", typer.main.get_command(app))
+    here = [Given(values={"--dir": "kita here"})]
+    async with visiting(world, say=lambda text: typeable(text, tree, here)) as visitor:
+        for path in SCREENS:
+            text = (await visitor.get(path)).text
+            lines = re.findall(r'<code class="command" translate="no">(iriai-node [^<]*)</code>', text)
+            assert [one for one in lines if "--dir" not in one] == [], path
+            assert lines, path
+
+
+async def test_a_verdict_that_no_contract_asks_about_is_not_shown_as_a_refusal(tmp_path):
+    world = ready_world(tmp_path)
+    world.ask(ExchangeType.PING)
+    assert certificate_asked(world.home, world.member.identity, "kita/pick", now_ms=world.clock.ms) is False
+    assert certificate_asked(world.home, world.member.identity, "kita/none", now_ms=world.clock.ms) is None
+    assert verdict("refused", asked=False).kind == "warn"
+    assert verdict("refused", asked=None).kind == verdict("refused", asked=True).kind == "bad"
+    assert verdict("admitted", asked=False).kind == "good"
 
 
 async def test_a_panel_whose_source_is_broken_says_its_code_and_the_rest_stays(tmp_path):

@@ -94,7 +94,7 @@ def test_a_larger_head_that_is_no_extension_stops_the_node(outbox: Outbox, broke
         fork.noise(number)
     with pytest.raises(EquivocationError, match="no consistency"):
         view.news(fork.news(7), None)
-    assert outbox.seen().size == 7
+    assert outbox.shown.seen().size == 7
 
 
 def test_a_head_without_its_proof_is_not_taken_over(outbox: Outbox, broker: BrokerSim):
@@ -127,7 +127,7 @@ def test_a_receipt_at_an_older_head_is_tied_by_asking(outbox: Outbox, broker: Br
         broker.log.noise(number)
     view = _view(outbox, broker, fetch=True)
     assert view.news(broker.log.news(0), [old]).unlinked == ()
-    assert outbox.seen_at(8) is not None
+    assert outbox.shown.seen_at(8) is not None
 
 
 def test_a_receipt_of_a_forked_head_stops_the_node(outbox: Outbox, broker: BrokerSim):
@@ -166,7 +166,7 @@ def test_a_receipt_that_proves_nothing_is_refused(outbox: Outbox, broker: Broker
     with pytest.raises((ReceiptError, NoteError)):
         view.news(broker.log.news(7), [bad])
     assert len(outbox.pending()) == 1
-    assert outbox.seen().size == 7
+    assert outbox.shown.seen().size == 7
 
 
 def test_a_note_of_another_log_key_is_refused(outbox: Outbox, broker: BrokerSim):
@@ -174,7 +174,7 @@ def test_a_note_of_another_log_key_is_refused(outbox: Outbox, broker: BrokerSim)
     broker.log.key = SigningKey.from_seed(b"X" * 32)
     with pytest.raises((QuorumError, NoteError)):
         view.news(broker.log.news(0), None)
-    assert outbox.seen().size == 0
+    assert outbox.shown.seen().size == 0
 
 
 @pytest.mark.parametrize(

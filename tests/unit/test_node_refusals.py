@@ -144,4 +144,7 @@ def test_what_is_kept_counts_as_no_round(world: World) -> None:
     world.learner.fail = NoRightsError(need="a", found="b", remedy="c")
     world.ask()
     outbox = world.worker.outbox
-    assert outbox.rounds_elsewhere((world.contract.digest,), world.recipe.digest, "run_bbbbbbbbbbbbbbbb") == 0
+    assert (
+        outbox.left.rounds_elsewhere((world.contract.digest,), world.recipe.digest, "run_bbbbbbbbbbbbbbbb")
+        == 0
+    )

@@ -225,7 +225,7 @@ def test_an_envelope_without_a_receipt_comes_first():
             )
         with pytest.raises(RotationWaitsError) as raised:
             rotated(pool, go, "kita")
-        assert "receipts fetch" in raised.value.remedy
+        assert "receipt fetch" in raised.value.remedy
         assert not (node.home.keys / "next.key").exists()
 
 

@@ -285,7 +285,7 @@ def test_an_update_that_does_not_fit_stays_here_and_what_it_cost_is_told(pool: S
     answer, reply = pool.contribute(pool.attempt(setup, 1))
     assert (reply.code, answer.tensor) == ("update.unfit", None)
     assert kinds(reply) == ["decision.recorded", "budget.opened", "epsilon.spent"]
-    kept = pool.world.worker.outbox.decisions()[0]
+    kept = pool.world.worker.outbox.left.decisions()[0]
     assert (kept.allow, kept.clauses) == (False, ("local:update.unfit",))
     _, reply = pool.contribute(pool.attempt(setup, 1, 2))
     assert reply.code == "update.unfit"
@@ -328,12 +328,12 @@ NEXT = {
 @pytest.mark.parametrize("state", STATES)
 def test_a_process_that_ends_takes_its_keys_along_and_goes_on_under_a_new_setup(pool: SumPool, state: str):
     until(pool, state)
-    sent = pool.world.worker.outbox.sent()
+    sent = pool.world.worker.outbox.left.sent()
     pool.world.restart()
     if state in NEXT:
         with pytest.raises(Refused, match=r"secagg\.setup-gone"):
             pool.ask(NEXT[state], (1, 1), b"\x00\x00\x00\x01x")
-    assert pool.world.worker.outbox.sent() == sent
+    assert pool.world.worker.outbox.left.sent() == sent
     pool.begin_peers()
     pool.previous = None
     setup = pool.setup(2)
@@ -401,7 +401,7 @@ def test_every_message_is_noted_as_it_left_and_only_the_update_has_a_row(pool: S
     kind = SA.SA_CONFIRM
     again, _ = pool.send(kind, (1, 1), attempt.confirm_ask())
     sizes[kind.value] = len(again.header)
-    noted = [one for one in pool.world.worker.outbox.sent() if one.run == RUN]
+    noted = [one for one in pool.world.worker.outbox.left.sent() if one.run == RUN]
     assert [one.kind for one in noted] == [
         "query.sa_confirm",
         "query.sa_confirm",

@@ -46,7 +46,7 @@ def test_a_run_is_ended_with_its_numbers_shown_first(world: World):
         world.ask(round=number)
     effect = withdrawing.run_effect(world.home, world.worker.shelf, world.worker.outbox, RUN)
     assert (effect.rounds_given, effect.last_round, effect.over, effect.stopped) == (2, 2, False, False)
-    assert effect.bytes_sent == world.worker.outbox.sent_bytes(RUN) > 0
+    assert effect.bytes_sent == world.worker.outbox.left.sent_bytes(RUN) > 0
     assert effect.groups_left == len(world.peers)
     done, told = stop_run(world, say=True)
     assert "2 rounds" in told[1]
@@ -90,13 +90,13 @@ def test_what_there_is_to_end_is_listed_with_its_command(world: World):
 def test_dry_runs_of_runs_stop_and_contract_halt_give_the_numbers_and_say_nothing(world: World):
     world.ask()
     shelf, outbox = world.worker.shelf, world.worker.outbox
-    before = outbox.sent_count()
+    before = outbox.left.sent_count()
     stops = withdrawing.preview_run(world.home, shelf, outbox, RUN)
     halts = withdrawing.preview_contract(world.member, shelf, outbox, world.contract.digest)
     assert (stops.data["dry_run"], stops.data["effect"]["rounds_given"]) == (True, 1)
     assert halts.data["effect"]["runs"] == (RUN,)
     assert not StoppedRuns(world.home).is_stopped(RUN)
-    assert outbox.sent_count() == before
+    assert outbox.left.sent_count() == before
 
 
 def test_a_contract_is_left_by_the_same_act_as_ever(world: World, monkeypatch: pytest.MonkeyPatch):
@@ -129,7 +129,7 @@ def test_a_contract_is_left_by_the_same_act_as_ever(world: World, monkeypatch: p
 def test_one_transmission_is_shown_with_what_was_signed_in_it(world: World):
     world.ask()
     outbox = world.worker.outbox
-    sent = next(one for one in outbox.sent(None) if one.first is not None and one.run == RUN)
+    sent = next(one for one in outbox.left.sent(None) if one.first is not None and one.run == RUN)
     shown = transmissions.show(outbox, sent.digest[7:19])
     assert shown.data["digest"] == sent.digest
     assert len(shown.data["envelopes"]) == sent.last - sent.first + 1
@@ -147,8 +147,8 @@ def test_everything_that_left_is_exported_once_and_runs_in_no_spreadsheet(world:
         letters.note(kind="=cmd()", size_bytes=7, digest="sha256:" + "a" * 64)
     done = transmissions.export(outbox, tmp_path / "out.csv")
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines()))
-    assert len(rows) == done.data["rows"] == outbox.sent_count()
-    assert sum(int(one["size_bytes"]) for one in rows) == outbox.sent_bytes()
+    assert len(rows) == done.data["rows"] == outbox.left.sent_count()
+    assert sum(int(one["size_bytes"]) for one in rows) == outbox.left.sent_bytes()
     assert rows[-1]["kind"] == "'=cmd()"
     transmissions.export(outbox, tmp_path / "out.json")
     assert len(json.loads((tmp_path / "out.json").read_text())) == len(rows)

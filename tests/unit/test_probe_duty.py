@@ -77,7 +77,7 @@ def ask(world: World, *, number: int = 1, tensor: np.ndarray | None = None, **bo
     against, base, z, state = parts(world)
     words = [against.view("<u4"), base.view("<u4"), z, *(one.view("<u4") for one in state)]
     given = {
-        "log": world.broker.log.news(world.worker.outbox.seen().size),
+        "log": world.broker.log.news(world.worker.outbox.shown.seen().size),
         "receipts": [],
         "against": tensor_spec(against).digest,
         "base": tensor_spec(base).digest,

@@ -139,7 +139,7 @@ def test_a_contract_says_that_its_second_person_is_missing_until_it_is_not(desk:
     assert offered.stdout.strip() == contract.digest
     (waiting,) = desk.told("proposal", "list")["proposals"]
     for text in (offered.stderr, desk.command("contract", "list").stderr):
-        assert f"iriai-broker proposal approve {waiting['id']}" in text
+        assert f" {waiting['id']} --key FILE" in text
     for step in ("accept", "verify"):
         for node in nodes:
             assert desk.street.run(getattr(node, step)(contract)).status_code == 200

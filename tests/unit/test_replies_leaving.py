@@ -108,7 +108,7 @@ def test_a_duty_that_says_more_notes_nothing_and_its_spend_is_told(
 ) -> None:
     duty = world.worker.desk._handlers[ExchangeType.CONTRIBUTE]
     top = duty._top
-    before = len(world.worker.outbox.sent())
+    before = len(world.worker.outbox.left.sent())
 
     def chatty(letters: Any, header: Any, reply: HandlerReply, sealed: Any, *, clause: Any) -> HandlerReply:
         told = HandlerReply(
@@ -123,7 +123,7 @@ def test_a_duty_that_says_more_notes_nothing_and_its_spend_is_told(
     duty._top = Chatty()
     _, reply = world.ask()
     assert (reply.status, reply.code, reply.body) == ("refused", "privacy.reply-field", {})
-    assert len(world.worker.outbox.sent()) == before
+    assert len(world.worker.outbox.left.sent()) == before
     assert world.worker.outbox.envelopes(kind="submission.received") == ()
     world.restart()
     assert len(world.worker.outbox.envelopes(kind="epsilon.spent")) == 1  # spent, and told

@@ -52,7 +52,7 @@ def ask(
     """A request to vote on a round whose model is all twos, beside one of all ones."""
     model, against = world.weights(2.0), world.weights(1.0)
     given = {
-        "log": world.broker.log.news(world.worker.outbox.seen().size),
+        "log": world.broker.log.news(world.worker.outbox.shown.seen().size),
         "receipts": [],
         "model": tensor_spec(model).digest,
         "against": tensor_spec(against).digest,

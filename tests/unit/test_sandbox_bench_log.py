@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import bench_log
+from sandbox import bench_log, postgres
 from tests.pgserver import unavailable
 
 KEYS = {
@@ -37,7 +37,7 @@ def test_all_figures_are_positive_numbers() -> None:
 def test_without_a_server_the_figure_is_null_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench_log, "_PROGRAMS", tmp_path)
+    monkeypatch.setattr(postgres, "_PROGRAMS", tmp_path)
     found = bench_log.run(batches=1, singles=1, entries=1_000, large=1_000)
     assert found.keys() == {*KEYS, "postgres_reason"}
     assert found["postgres_batch_per_s"] is None

@@ -86,6 +86,9 @@ def test_a_page_that_runs_is_asked_for_a_fresh_code_and_one_that_ended_is_starte
     said = "\n".join(doors.lines(found))
     for one in (*found["operators"], found["auditor"]):
         assert one["login"] in said
+    coded = {**found, "auditor": found["auditor"] | {"code": "abcd-efgh"}}
+    assert f"{found['auditor']['name']} needs the link and" in "\n".join(doors.lines(coded))
+    assert "needs the link and" not in said
 
 
 def test_the_address_of_a_page_is_read_from_what_it_printed(tmp_path):
@@ -143,7 +146,15 @@ def test_open_says_what_ends_by_it_and_fails_where_it_is_refused(tmp_path, monke
     made = {"console": "c", "operators": [person], "auditor": person, "nodes": []}
     monkeypatch.setattr(doors, "doors", lambda *_given, **_named: made)
     assert ended(monkeypatch, "open", "--dir", str(tmp_path)) == 0
-    assert "passwords and passkeys ended" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "passwords and passkeys ended" in said.out
+    assert said.err.startswith("this ends the sessions, passwords, passkeys and unused links of everybody")
+    assert ended(monkeypatch, "open", "--dir", str(tmp_path), "--yes") == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sandbox.cli.typer.confirm", lambda *_words, **_named: False)
+    monkeypatch.setattr(doors, "doors", lambda *_given, **_named: pytest.fail("nobody said yes"))
+    assert ended(monkeypatch, "open", "--dir", str(tmp_path)) == 7
 
 
 def test_the_auditor_has_a_key_file_and_a_grant_after_the_login(tmp_path, monkeypatch):
@@ -214,20 +225,20 @@ def test_scenarios_and_cells_are_listed_and_unknown_ones_refused(tmp_path, monke
 
 
 def test_a_story_ends_its_processes_and_fails_where_a_check_does(tmp_path, monkeypatch):
-    from sandbox import scenarios
+    from sandbox import scenarios, staging
 
     stopped: list[str] = []
-    monkeypatch.setattr(scenarios, "bring_into_force", lambda *_given, **_named: None)
+    monkeypatch.setattr(staging, "bring_into_force", lambda *_given, **_named: None)
     monkeypatch.setattr(Federation, "stop", lambda _self: stopped.append("all"))
 
     def tell(_federation: Federation) -> Any:
-        yield scenarios._state("the run ends completed", "failed", "completed")
-        yield scenarios._refused("nobody can fetch it", lambda: None)
+        yield staging.state("the run ends completed", "failed", "completed")
+        yield staging.refused("nobody can fetch it", lambda: None)
 
         def refuse() -> None:
             raise CommandError(need="a", found="contract.halted", remedy="b")
 
-        yield scenarios._refused("no run is opened", refuse)
+        yield staging.refused("no run is opened", refuse)
 
     monkeypatch.setitem(scenarios.SCENARIOS, "planted", scenarios.Scenario(words="planted", tell=tell))
     found = play("planted", tmp_path / "s")

@@ -204,7 +204,7 @@ def test_the_guard_refuses_a_stopped_run_as_local_stopped_and_lets_it_go_on(tmp_
     answer, _ = world.ask()
     assert (answer.status, answer.code) == ("refused", LocalRefusedError.code)
     assert world.learner.trained == []
-    assert "local:stopped" in world.worker.outbox.decisions(run=RUN)[0].clauses
+    assert "local:stopped" in world.worker.outbox.left.decisions(run=RUN)[0].clauses
     shown = listed(world.home, world.worker.outbox, world.worker.shelf)
     assert [(one["run"], one["owner"], one["answer"]) for one in shown.data["runs"]] == [
         (RUN, "STOPPED", "REFUSED")

@@ -174,7 +174,7 @@ def test_a_broker_that_could_change_the_log_does_not_start(
     with pytest.raises(UnsafeSettingsError, match="log_entry") as refused:
         Store.open(server.url(name_of(pair[0]), role), pair[1], tmp_path / "signer.db")
     assert "owner" in refused.value.found
-    assert "db migrate" in refused.value.remedy
+    assert "db upgrade" in refused.value.remedy
 
 
 @pytest.mark.parametrize("right", ["UPDATE", "DELETE", "TRUNCATE"])
@@ -243,7 +243,7 @@ def test_the_auditor_reads_and_nothing_else(server: Server, pair: tuple[str, str
 
 def test_the_broker_makes_no_tables_and_says_who_does(server: Server, tmp_path: Path) -> None:
     owner, private = fresh(server, "bare"), server.databases()[1]
-    with pytest.raises(NotMigratedError, match="db migrate --dir DIR --database-owner") as refused:
+    with pytest.raises(NotMigratedError, match="db upgrade --dir DIR --database-owner") as refused:
         Store.open(server.url("bare"), private, tmp_path / "signer.db")
     assert refused.value.found == "one without tables"
     assert not holds_log(server.url("bare"))

@@ -134,8 +134,11 @@ def test_a_changed_bundle_is_refused_with_exit_3(files, capsys) -> None:
     data[len(data) // 2] ^= 1
     Path(files["bundle"]).write_bytes(data)
     assert main([files["bundle"], "--policy", files["policy"], "--json"]) == 3
-    envelope = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    envelope = json.loads(said.out)
     assert (envelope["status"], envelope["error"]["code"]) == ("error", "log.audit-findings")
+    assert "fetch it again and compare its sha256" in envelope["error"]["remedy"]
+    assert said.err.splitlines()[-1].startswith("to do     this file is not, or no longer, the bundle")
     told = envelope["data"]
     assert [one["id"] for one in told["findings"]] == ["AUD-001"]
     assert told["findings"][0]["by_hand"]
@@ -291,7 +294,7 @@ def test_report_and_tables_are_written_once(files, capsys) -> None:
         "findings.csv",
         "operator_actions.csv",
     ]
-    assert "サイズ 80 まで完全" in capsys.readouterr().err
+    assert "サイズ 82 まで完全" in capsys.readouterr().err
     assert main([*asked, "--report", str(folder / "r.html")]) == 2
     assert main([*asked, "--csv", str(folder / "tables")]) == 2
     assert capsys.readouterr().err.count("never overwritten") == 2
@@ -486,7 +489,7 @@ def test_a_policy_that_was_mistyped_says_in_which_line_and_how(files, capsys) ->
     assert main([files["bundle"], "--policy", files["policy"]]) == 2
     told = capsys.readouterr().err
     assert "line 1: key hash" in told
-    assert "mistyped?" in told
+    assert "one was mistyped or changed" in told
 
 
 def test_the_terminal_says_not_private_and_what_stays_english() -> None:

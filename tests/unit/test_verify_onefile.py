@@ -76,7 +76,7 @@ def test_it_runs_where_only_cryptography_and_rfc8785_are(file, tmp_path) -> None
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "サイズ 80 まで完全" in done.stderr
+    assert "サイズ 82 まで完全" in done.stderr
     assert f"from {file}" in done.stdout
     assert "loaded []" in done.stdout
     assert tool_digest() in (tmp_path / "r.html").read_text("utf-8")

@@ -472,7 +472,7 @@ def test_the_command_states_whose_witness_it_is(tmp_path, capsys) -> None:
     assert main([*asked, "--key", str(tmp_path / "auditor.pem"), "--statement", str(statement)]) == 0
     key = SigningKey.from_pem((tmp_path / "auditor.pem").read_bytes())
     said = open_statement(Envelope.from_bytes(statement.read_bytes()), key.public, log=ORIGIN)
-    assert (said.org, said.key.name) == ("auditor", "auditor/witness")
+    assert (said.org, said.key.name, said.proven) == ("auditor", "auditor/witness", True)
     assert said.key.text() in capsys.readouterr().err
     assert main([*asked, "--key", str(tmp_path / "auditor.pem"), "--statement", str(statement)]) == 2
     assert "never overwritten" in capsys.readouterr().err

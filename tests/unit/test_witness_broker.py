@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import httpx
 from broker.witnessing.candidate import Candidates
 from policies.encoding import digest
 from policies.identity import SigningKey, key_text
-from policies.log.checkpoint import Checkpoint, parse_note, sign_checkpoint
+from policies.log.checkpoint import Checkpoint, parse_checkpoint, parse_note, sign_checkpoint
 from policies.log.cosignature import cosign, cosigner_vkey
 from policies.log.entries import EntryType
 from policies.log.policy import open_witnessed, parse_policy
 from policies.log.proofs import parse_receipt
 from policies.log.witness_keys import seal_statement, witness_name
+from policies.verify import verify
 from tests.brokersim import ORIGIN, HandClock, House, NodeSim, Signer, open_house, pool
 
 FOUR = ("kita", "nord", "iber", "hanbit")
@@ -29,8 +32,15 @@ def witness_key(name: str) -> SigningKey:
 
 
 def statement(node: NodeSim, *, name: str = "", **changes: Any) -> dict[str, Any]:
-    vkey = cosigner_vkey(witness_key(name or node.name), witness_name(node.org)).text()
-    fields = {"log": ORIGIN, "org": node.org, "vkey": vkey, "time_ms": node.house.clock.ms}
+    held = witness_key(name or node.name)
+    vkey = cosigner_vkey(held, witness_name(node.org)).text()
+    fields = {
+        "witness": held,
+        "log": ORIGIN,
+        "org": node.org,
+        "vkey": vkey,
+        "time_ms": node.house.clock.ms,
+    }
     return {"statement": seal_statement(node.key, **(fields | changes)).to_json()}
 
 
@@ -279,8 +289,15 @@ async def test_a_note_beyond_the_head_is_amnesia(tmp_path: Path) -> None:
 def auditors_statement(
     house: House, key: SigningKey, name: str, witness: str = "", **changes: Any
 ) -> dict[str, Any]:
-    vkey = cosigner_vkey(witness_key(witness or name), witness_name(name)).text()
-    fields: dict[str, Any] = {"log": ORIGIN, "org": name, "vkey": vkey, "time_ms": house.clock.ms}
+    held = witness_key(witness or name)
+    vkey = cosigner_vkey(held, witness_name(name)).text()
+    fields: dict[str, Any] = {
+        "witness": held,
+        "log": ORIGIN,
+        "org": name,
+        "vkey": vkey,
+        "time_ms": house.clock.ms,
+    }
     return {"statement": seal_statement(key, **(fields | changes)).to_json()}
 
 
@@ -346,3 +363,26 @@ async def test_a_vote_is_for_the_key_that_was_shown_and_for_an_auditor_in_force(
 
 def _named(owner: str) -> dict[str, str]:
     return {"org": owner, "vkey": cosigner_vkey(witness_key(owner), witness_name(owner)).text()}
+
+
+async def test_a_log_whose_newest_cosigned_entry_was_changed_is_handed_out_as_far_as_it_fits(
+    tmp_path: Path,
+) -> None:
+    async with open_house(tmp_path / "b") as house:
+        nodes = await pool(house, *FOUR)
+        await register(*nodes)
+        await cosigned(house, *nodes)
+        size, policy = house.services.witnessing.checkpoint().size, parse_policy(house.services.policy)
+    with closing(sqlite3.connect(tmp_path / "b" / "broker.db")) as database, database:
+        database.execute("DROP TRIGGER log_entry_no_update")
+        database.execute("UPDATE log_entry SET body = CAST(body || ' ' AS BLOB) WHERE idx = ?", (size - 1,))
+    async with open_house(tmp_path / "b") as house:
+        house.bob.entropy.drawn = 1_000  # it signs nothing twice
+        assert house.services.writer.frozen is not None
+        answer = await house.bob.get("/operator/audit/bundle")
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["iriai-log"] == "frozen"
+        report = verify(answer.content, policy)
+        assert 0 < report.size < size
+        assert "AUD-012" in report.counts  # nobody cosigned that little
+        assert parse_checkpoint(parse_note(house.services.published_note()).text).size == report.size

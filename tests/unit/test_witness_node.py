@@ -53,7 +53,7 @@ def test_no_round_begins_while_nobody_vouches_and_the_clause_is_named(tmp_path: 
     assert (answer.status, answer.code) == ("refused", "log.unwitnessed")
     assert reply.status == "refused"
     assert world.learner.trained == []
-    kept = world.worker.outbox.decisions()[0]
+    kept = world.worker.outbox.left.decisions()[0]
     assert kept.clauses == ("audit-1",)
     assert world.ask(ExchangeType.PING)[0].status == "ok"
 
@@ -173,6 +173,6 @@ def test_after_a_change_of_key_only_a_statement_under_the_new_one_counts(pool: W
     identity = load_identity(kita.home)
     own = witness_key(kita.home, SeedEntropy())
     vkey = cosigner_vkey(own, witness_name(identity.org)).text()
-    said = seal_statement(new, log=ORIGIN, org=identity.org, vkey=vkey, time_ms=pool.clock.ms)
+    said = seal_statement(new, witness=own, log=ORIGIN, org=identity.org, vkey=vkey, time_ms=pool.clock.ms)
     trust.learn([said.to_json()])
     assert trust.stated(nord.held) == 4

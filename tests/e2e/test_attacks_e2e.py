@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page about attacks, typed as it stands: each attack was real, each was refused, and the evidence holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandbox.attacks.playing import ATTACKS
+from sandbox.federation import PROCESSES
+from sandbox.processes import is_running
+from tests.docs.commandlines import blocks
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.e2e, pytest.mark.slow, pytest.mark.mujoco]
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "try-attacks.md"
+FOLDER = "build/attacks"
+REFUSED = {
+    "replay": {"identity.replayed", "identity.signature-invalid"},
+    "swap": {"identity.signature-invalid"},
+    "foreign-id": {"request.not-found", "identity.wrong-role"},
+    "alone": {"proposal.own", "identity.signature-invalid", "proposal.digest"},
+    "bomb": {"AUD-001"},
+    "fork": {"AUD-100"},
+    "overgrown": {"secagg.sum-wrong"},
+    "cohort": {"secagg.cohort-too-small"},
+    "budget": {"contract.refused"},
+    "rewrite": {"log.frozen", "AUD-020"},
+}
+CLAUSES = {"overgrown": "k-1", "cohort": "k-1", "budget": "dp-1"}
+
+
+def typed(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What somebody sees who types it, with our commands on the path."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["/bin/bash", "-ec", script],
+        cwd=cwd,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+
+
+def test_every_attack_is_carried_out_and_every_defence_holds(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco", reason="the sandbox extra is not installed")
+    tried, compared = [one.text for one in blocks(PAGE.read_text("utf-8")) if one.language == "sh"]
+    done = typed(tried.strip() + " --json", tmp_path)
+    assert done.stdout, done.stderr[-4_000:]
+    found = json.loads(done.stdout.splitlines()[-1])["data"]
+    failed = [
+        (one["attack"], check) for one in found["attacks"] for check in one["checks"] if not check["held"]
+    ]
+    assert (failed, done.returncode) == ([], 0), done.stderr[-4_000:]
+    assert [one["attack"] for one in found["attacks"]] == list(ATTACKS)
+    refused = {one["attack"]: one["refused"] for one in found["attacks"]}
+    assert {name: {one["code"] for one in what} for name, what in refused.items()} == REFUSED
+    assert {name: refused[name][0]["clause"] for name in CLAUSES} == CLAUSES
+    left = json.loads((tmp_path / FOLDER / PROCESSES).read_text("utf-8"))
+    assert [name for name, pid in left.items() if is_running(pid)] == []
+    by_hand = typed(compared, tmp_path)
+    assert (by_hand.returncode, "AUD-100" in by_hand.stdout + by_hand.stderr) == (3, True), by_hand.stderr
