@@ -57,7 +57,7 @@ def plant(house: House, *labels: str) -> list[int]:
     events = [
         Event(
             type=EntryType.KEY_ADDED,
-            pub={"role": "fleet", "alg": "ed25519", "kid": digest_from(label), "vkey": None},
+            pub={"role": "operator", "alg": "ed25519", "kid": digest_from(label), "vkey": None},
             private={"key": label},
         )
         for label in labels

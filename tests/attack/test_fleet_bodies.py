@@ -131,14 +131,15 @@ def test_all_nodes_together_have_bounded_room_and_small_bodies_need_none(tmp_pat
 
 
 def test_who_finds_no_room_in_time_is_told_to_come_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("broker.federation.flower.endpoint.FLEET_BODY_S", 0.05)
-
     async def body(fleet: Fleet) -> None:
-        fleet.engine.endpoint.bodies = Bodies(of_all=FLEET_BODY_BYTES)
-        held = [Held(fleet, node.headers()) for node in fleet.nodes]
-        await asyncio.gather(*(one.task for one in held))
-        assert [one.status for one in held] == [408, 503]
-        assert fleet.engine.endpoint.bodies.held == 0
+        bodies = fleet.engine.endpoint.bodies = Bodies(of_all=FLEET_BODY_BYTES)
+        with monkeypatch.context() as soon:
+            soon.setattr("broker.federation.flower.endpoint.FLEET_BODY_S", 0.05)
+            async with bodies.room(0, FLEET_BODY_BYTES):
+                one = Held(fleet, fleet.nodes[0].headers())
+                await one.task
+                assert (one.status, one.read) == (503, 0)
+        assert bodies.held == 0
         await works(fleet, tmp_path, 0, 1)
 
     run(tmp_path, body)

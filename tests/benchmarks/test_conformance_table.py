@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conformance audit on the sandbox's recipe: verdict and time on wrong parts and on right plans.
 
-Verdicts are asserted, the table is printed (-s). Times are of the processor, one thread, without imports.
+Verdicts are asserted, the table is printed (-s); `tests/attack/test_dp_mutants.py` has more bugs. Times are of
+the processor, one thread, without imports.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from client.learning.conformance import Parts
 from policies.privacy.conformance import ConformanceReport
 from policies.recipe import load
 from sandbox.recipes import private_recipe
-from tests.auditparts import MORE, PLANS, PLANTED, audited
+from tests.auditparts import PLANS, PLANTED, audited
 
 pytestmark = pytest.mark.slow
 HEAD = f"{'what':<38}{'verdict':<9}{'cpu s':>6}{'mu':>10}{'planned':>9}{'eps low':>11}{'claim':>9}  failed checks"
@@ -40,7 +41,7 @@ def test_every_planted_bug_fails_and_every_right_plan_passes():
     torch.set_num_threads(1)
     audited({})  # imports
     print(f"\n{HEAD}", file=sys.stderr)
-    wrong = [_row(name, plan, parts) for name, (parts, plan, _) in (PLANTED | MORE).items()]
+    wrong = [_row(name, plan, parts) for name, (parts, plan, _) in PLANTED.items()]
     right = [_row(name, plan, None) for name, plan in PLANS.items()]
     assert not any(one.passed for one in wrong)
     assert all(one.passed for one in right)

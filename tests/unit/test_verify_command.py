@@ -48,6 +48,7 @@ def test_ctrl_c_ends_with_one_line_and_its_code(files, jobs) -> None:
     code = (
         "import os, signal, sys\n"
         "from policies.verify import cli, parallel\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job is born deaf to it
         "def work(part):\n"
         "    os.killpg(0, signal.SIGINT)\n"
         "    signal.pause()\n"
