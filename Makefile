@@ -11,7 +11,7 @@ EXTRAS := broker,client,sandbox,postgres,rfc3161,opcua,aas,prove,dev
 TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: venv demo test check clean verifier zipapp screens
+.PHONY: venv demo test slow check clean verifier zipapp screens
 
 venv: $(STAMP)
 
@@ -38,10 +38,15 @@ zipapp: verifier
 demo: $(STAMP) verifier
 	$(BIN)/iriai-sandbox demo --verifier $(BASE)/bin/iriai-verify $(DEMO_ARGS)
 
-# two workers for everything that runs in one process, then for the tests that start processes; a file stays with its worker
+# two workers for everything that runs in one process, then for the tests that start processes;
+# a file stays with its worker
 test: $(STAMP) verifier
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e" --randomly-seed=20261129 $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e and not slow" --randomly-seed=20261129 $(TEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m e2e --randomly-seed=20261129 $(TEST_ARGS)
+
+# the tests that repeat something many times: more seeds, more kills, larger tables; six minutes of a processor
+slow: $(STAMP) verifier
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not e2e" $(TEST_ARGS)
 
 # a picture of every screen of the console, English and Japanese, light and dark, as the browser test sees it
 screens: $(STAMP)

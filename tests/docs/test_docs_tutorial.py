@@ -34,7 +34,7 @@ json.dump([found.status_code, found.text, again.status_code], open(sys.argv[1] +
 LOGIN = "iriai-broker operator login $alice\n"
 PAGE = "for second in $(seq 30); do grep open kita.page && break; sleep 1; done\n"
 # as long as the steps before took, and half as long again: a busy machine is given more
-SOON = "minutes=$(python3 -c 'import sys; print(max(30, 1.5 * float(sys.argv[1])) / 60)' $SECONDS)\n"
+SOON = "minutes=$(python3 -c 'import sys; print(max(40, 1.8 * float(sys.argv[1])) / 60)' $SECONDS)\n"
 END = "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n"
 
 

@@ -112,7 +112,7 @@ def test_a_counter_offer_is_compared_signed_and_activated_by_two_people(
     browser: Any, pool: ConsolePool, tmp_path: Path
 ):
     federation = pool.federation
-    start_ms = now_ms() + int((10 + 1.3 * federation.enrol_s) * 1000)
+    start_ms = now_ms() + int((20 + 2 * federation.enrol_s) * 1000)
     text = pool.draft(start_ms=start_ms)
     before, after = tmp_path / "before.yaml", tmp_path / "after.yaml"
     before.write_text(text, "utf-8")
