@@ -78,11 +78,6 @@ class ReadingOutbox(Outbox):
             remedy="report it: a page writes through its acts alone",
         )
 
-    @property
-    def database(self) -> sqlite3.Connection:
-        """The connection, for questions that commands do not ask."""
-        return self._db
-
 
 @dataclass(slots=True)
 class _Known:

@@ -28,12 +28,13 @@ from client.datasets.certificates_asked import certificate_asked
 from client.datasets.published import read_published, save_published
 from client.errors import OutboxError
 from client.membership import initialise
+from client.outbox.left import Left
+from client.outbox.transmission import Transmission
 from client.page.app import SCREENS, Page
 from client.page.panels import ROWS
 from client.page.reading import ASK_S, FRESH_S, Heard, Site
 from client.page.rendering import Painter, csv_of, raw
 from client.page.screens.data import verdict
-from client.page.sent_rows import Left, decided_page, sent_page
 from client.page.values import Column, Data, Mark, Moment, Share, Spoken, Table, msg
 from client.page.words import words_of
 from client.settings import Home, locked
@@ -147,7 +148,7 @@ def test_a_transmission_has_the_grade_of_its_weakest_envelope(changes, grade):
     values = {"number": 1, "at_ms": 10_000_000, "kind": "k", "size_bytes": 1, "digest": "d", "clause": None}
     values |= {"contract": None, "run": None, "round": None, "attempt": None}
     values |= {"envelopes": 2, "receipts": 0, "witnessed": 0}
-    one = Left(**(values | changes))
+    one = Transmission(**(values | changes))
     assert one.grade(now_ms=10_000_001, stopped_ms=stopped, demanding={"demands"}) == grade
 
 
@@ -175,7 +176,7 @@ def test_a_page_costs_the_same_however_many_rows_there_are(tmp_path):
         with closing(sqlite3.connect(world.home.outbox)) as database:
             ticks = []
             database.set_progress_handler(lambda ticks=ticks: ticks.append(1), 10)
-            page, cursor = sent_page(database, run=None, before=None, limit=ROWS)
+            page, cursor = Left(database).page(run=None, before=None, limit=ROWS)
             assert (len(page), cursor) == (ROWS, page[-1].number)
             steps.append(len(ticks))
     assert steps[1] <= steps[0] + 1
@@ -189,7 +190,7 @@ async def test_refusals_say_the_clause_what_was_found_what_to_do_and_whose_it_is
         japanese = await visitor.get("/refusals?lang=ja")
     assert '<span lang="ja">貴社（このノードの設定）</span>' in japanese.text
     with closing(sqlite3.connect(busy.home.outbox)) as database:
-        assert decided_page(database, run=RUN, before=None, limit=5) == ((), None)
+        assert Left(database).refused_page(run=RUN, before=None, limit=5) == ((), None)
 
 
 async def test_the_contract_says_who_signed_what_it_means_and_what_would_change(busy):
@@ -376,7 +377,7 @@ def test_the_outbox_of_a_page_cannot_be_written_to(busy):
         with pytest.raises(OutboxError, match="a page reads"), site.outbox.writing():
             pass
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            site.outbox.database.execute("DELETE FROM sent")
+            site.outbox._db.execute("DELETE FROM sent")
         busy.home.outbox.rename(busy.home.root / "away.db")
         try:
             with Site(busy.home, Heard(busy.clock), clock=busy.clock, entropy=SeedEntropy(b"s")) as other:

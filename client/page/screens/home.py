@@ -151,8 +151,8 @@ def _broker(site: Site) -> Panel:
 
 def _asked_last(site: Site) -> Value:
     """When something left for it last: every answer of this node is a row."""
-    row = site.outbox.database.execute("SELECT max(at_ms) FROM sent").fetchone()
-    return None if row is None or row[0] is None else Moment(row[0])
+    newest_ms = site.outbox.left.newest_ms()
+    return None if newest_ms is None else Moment(newest_ms)
 
 
 def held_contracts(site: Site) -> Iterator[Held]:

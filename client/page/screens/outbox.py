@@ -7,7 +7,6 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from client.page.panels import ROWS, shown
-from client.page.sent_rows import sent_page, totals
 from client.page.values import (
     Bytes,
     Code,
@@ -27,9 +26,9 @@ from client.page.values import (
 )
 
 if TYPE_CHECKING:
+    from client.outbox.transmission import Transmission
     from client.page.panels import Asked
     from client.page.reading import Site
-    from client.page.sent_rows import Left
     from client.page.values import Value
 
 __all__ = ["CSV_ROWS", "outbox"]
@@ -100,9 +99,8 @@ def _sum(site: Site) -> Panel:
 
 def _sent(site: Site, asked: Asked) -> Panel:
     run, csv = asked.text("run"), asked.query.get("format") == "csv"
-    rows, cursor = sent_page(
-        site.outbox.database, run=run, before=asked.cursor(), limit=CSV_ROWS if csv else ROWS
-    )
+    limit = CSV_ROWS if csv else ROWS
+    rows, cursor = site.outbox.left.page(run=run, before=asked.cursor(), limit=limit)
     title = msg("Transmissions") if run is None else msg("Transmissions of {run}", run=Data(run))
     links = () if run is None else (Link("/outbox", msg("Show every run")),)
     if not rows:
@@ -141,7 +139,7 @@ def _demanding(site: Site) -> frozenset[str]:
     return frozenset(one.contract for one in standings(site.member, site.shelf, site.outbox) if one.k)
 
 
-def _row(one: Left, now_ms: int, stopped: int | None, demanding: frozenset[str]) -> tuple[Value, ...]:
+def _row(one: Transmission, now_ms: int, stopped: int | None, demanding: frozenset[str]) -> tuple[Value, ...]:
     grade = one.grade(now_ms=now_ms, stopped_ms=stopped, demanding=demanding)
     return (
         Moment(one.at_ms),
@@ -165,7 +163,7 @@ def _runs(site: Site) -> Panel:
             Moment(one.first_ms),
             Moment(one.last_ms),
         )
-        for one in totals(site.outbox.database)
+        for one in site.outbox.left.totals()
     )
     columns = (
         Column("run", msg("Run")),

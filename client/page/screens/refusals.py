@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from client.contract.explaining import explained
 from client.page.panels import ROWS, shown
-from client.page.sent_rows import decided_page
 from client.page.values import (
     Code,
     Column,
@@ -49,7 +48,7 @@ def refusals(site: Site, asked: Asked) -> Screen:
 
 def _refused(site: Site, asked: Asked) -> Panel:
     run = asked.text("run")
-    rows, cursor = decided_page(site.outbox.database, run=run, before=asked.cursor(), limit=ROWS)
+    rows, cursor = site.outbox.left.refused_page(run=run, before=asked.cursor(), limit=ROWS)
     title = msg("Refusals") if run is None else msg("Refusals of {run}", run=Data(run))
     links = () if run is None else (Link("/refusals", msg("Show every run")),)
     if not rows:
