@@ -35,7 +35,7 @@ IdentityError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from policies.errors import IdentityError, IriaiError
 
@@ -72,6 +72,7 @@ __all__ = [
     "UsageError",
     "WrongRoleError",
     "answered",
+    "retry_headers",
 ]
 
 
@@ -242,19 +243,11 @@ class NonceStoreFullError(RequestError):
 
 
 class RequestRateError(RequestError):
-    """One address or one key asks more often than the broker serves it; nothing was done.
-
-    Attributes:
-        retry_after_s: When to try again, for the header ``Retry-After``.
-    """
+    """One address or one key asks more often than the broker serves it; nothing was done."""
 
     code = "request.rate"
     exit_code = 75
     http_status = 429
-
-    def __init__(self, *, need: str, found: str, remedy: str, retry_after_s: int) -> None:
-        super().__init__(need=need, found=found, remedy=remedy)
-        self.retry_after_s = retry_after_s
 
 
 class IdempotencyOldError(RequestError):
@@ -304,3 +297,12 @@ class WrongRoleError(IdentityError):
 
     code = "identity.wrong-role"
     http_status = 403
+
+
+_RETRY_AFTER_S: Final = {429: 60, 503: 1}  # RFC 6585, 4 and RFC 9110, 15.6.4; an error may say itself
+
+
+def retry_headers(error: IriaiError) -> dict[str, str]:
+    """When to ask again, for answers that are told so."""
+    after_s = error.retry_after_s or _RETRY_AFTER_S.get(error.http_status)
+    return {} if after_s is None else {"Retry-After": str(after_s)}

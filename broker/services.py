@@ -52,12 +52,12 @@ from broker.draining import Draining
 from broker.federation.books import Books
 from broker.federation.outlook import Outlooks
 from broker.large_bodies import LargeBodies
-from broker.later import NoReference, Reference, Runner, TwoPersons
 from broker.log.errors import LogError
 from broker.log.static import StaticLog
 from broker.membership.directory import Directory, Member
 from broker.membership.service import Membership
 from broker.nonces import FrozenNonces
+from broker.ports import NoReference, Reference, Runner, TwoPersons
 from broker.runs.service import Runs
 from broker.tls import pin_of
 from broker.witnessing import Witnessing

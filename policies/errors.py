@@ -26,17 +26,27 @@ class IriaiError(Exception):
         exit_code: 1 our bug, 2 usage, 3 check failed, 4 denied, 5 peer unreachable, 6 identity, 7 needs a
             human, 75 try again.
         http_status: Status of the problem document (RFC 9457).
+        retry_after_s: When it may be tried again; None where that is not known.
     """
 
     code: ClassVar[str] = "internal.error"
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
 
-    def __init__(self, *, need: str, found: str, remedy: str, clause: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        need: str,
+        found: str,
+        remedy: str,
+        clause: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
         self.need = need
         self.found = found
         self.remedy = remedy
         self.clause = clause
+        self.retry_after_s = retry_after_s
         super().__init__(str(self))
 
     def __str__(self) -> str:

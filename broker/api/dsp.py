@@ -36,12 +36,12 @@ from broker.api.answers.dsp import (
 from broker.api.bodies import Body, read_raw
 from broker.api.declared import gives
 from broker.api.once import Answer
-from broker.api.problems import request_id, retry_headers
+from broker.api.problems import request_id
 from broker.api.signed import OperatorCall, json_response, services_of
 from broker.dataspace.facade import Negotiation, Said
 from broker.dataspace.offers import DSP_PATH
 from broker.dataspace.rows import negotiation_of
-from broker.errors import NotFoundError
+from broker.errors import NotFoundError, retry_headers
 from broker.log.errors import LogFrozenError
 from policies.contract.negotiation.pool import LaneState
 from policies.contract.odrl import dsp_messages as dsp

@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from broker.api.edge import allowed
 from broker.dataspace.offers import DSP_PATH
-from broker.errors import DiskFullError, NotFoundError, RequestInvalidError
+from broker.errors import DiskFullError, NotFoundError, RequestInvalidError, retry_headers
 from broker.log.units import is_storage, unavailable
 from policies.encoding import Json, canonical
 from policies.errors import IriaiError
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 
     from broker.services import Services
 
-__all__ = ["MEDIA_TYPE", "install", "problem_document", "problem_response", "request_id", "retry_headers"]
+__all__ = ["MEDIA_TYPE", "install", "problem_document", "problem_response", "request_id"]
 
 MEDIA_TYPE = "application/problem+json"
 _DOCS = "https://iriai.example/errors/"
 _BUG = 500
 _NOT_FOUND = 404
-_RETRY_AFTER_S = {429: 60, 503: 1}  # RFC 6585, 4 and RFC 9110, 15.6.4; an error may say itself
 _log = logging.getLogger("iriai.broker")
 
 
@@ -64,13 +63,6 @@ def problem_document(error: IriaiError, *, given_id: str | None = None) -> dict[
     if given_id is not None:
         document["request_id"] = given_id
     return document
-
-
-def retry_headers(error: IriaiError) -> dict[str, str]:
-    """When to ask again, for answers that are told so."""
-    if error.http_status not in _RETRY_AFTER_S:
-        return {}
-    return {"Retry-After": str(getattr(error, "retry_after_s", _RETRY_AFTER_S[error.http_status]))}
 
 
 def problem_response(

@@ -66,19 +66,11 @@ class WrongLoginError(AuthError):
 
 
 class TooManyError(AuthError):
-    """Too many wrong tries, or too many at a time; nothing was tried.
-
-    Attributes:
-        retry_after_s: When to try again, for the header ``Retry-After``.
-    """
+    """Too many wrong tries, or too many at a time; nothing was tried."""
 
     code = "auth.too-many"
     exit_code = 75
     http_status = 429
-
-    def __init__(self, *, need: str, found: str, remedy: str, retry_after_s: int) -> None:
-        super().__init__(need=need, found=found, remedy=remedy)
-        self.retry_after_s = retry_after_s
 
 
 class LinkError(AuthError):

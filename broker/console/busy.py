@@ -21,7 +21,7 @@ from broker.console.rooms import all_routes
 from broker.console.screens import ANYONE, Panel, Screen
 from broker.console.values import T
 from broker.console.visits import LANG_COOKIE
-from broker.errors import RequestRateError
+from broker.errors import RequestRateError, retry_headers
 from broker.store import StoreBusyError
 from policies.encoding import canonical
 
@@ -43,7 +43,7 @@ def is_ours(path: str) -> bool:
 def busy(scope: Scope, error: RequestRateError | StoreBusyError, now_ms: int) -> Response:
     """The refusal of a request of a person."""
     request = Request(scope)
-    headers = {**PAGE_HEADERS, "Retry-After": str(error.retry_after_s)}
+    headers = {**PAGE_HEADERS, **retry_headers(error)}
     if request.query_params.get("format") == "json":
         body = canonical({"screen": "refused", "error": error.as_dict()})
         return Response(body, error.http_status, headers=headers, media_type="application/json")
@@ -71,7 +71,7 @@ def _page(lang: str, need: str, found: str, remedy: str, now_ms: int, *, of_stor
         said = T("All connections to the broker's database were in use.")
         then = T("Load the page again in a moment; a form may be sent again as it is.")
     else:
-        error = RequestRateError(need=need, found=found, remedy=remedy, retry_after_s=0)
+        error = RequestRateError(need=need, found=found, remedy=remedy)
         said = T("More requests came from your address, or with your login, than are answered at a time.")
         then = T(
             "Nothing was done. Wait a moment, then load the page again; a form may be sent again as it is."

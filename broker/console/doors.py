@@ -23,6 +23,7 @@ from broker.auth.devices import DEVICE
 from broker.auth.sessions import COOKIE
 from broker.console.headers import PAGE_HEADERS
 from broker.console.pages import answer
+from broker.errors import retry_headers
 from policies.limits import DEVICE_DAYS
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ class Door:
     def page(self, screen: Screen, *, error: IriaiError | None = None) -> Response:
         """A screen; with an error, its status and, where it says one, when to come again."""
         response = answer(self.shell, screen if error is None else replace(screen, status=error.http_status))
-        retry_after_s = getattr(error, "retry_after_s", None)
-        if retry_after_s is not None:
-            response.headers["Retry-After"] = str(retry_after_s)
+        response.headers.update({} if error is None else retry_headers(error))
         return response
 
     async def let_in(self, opened: Opened, *, to: str = "") -> Response:

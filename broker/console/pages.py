@@ -16,6 +16,7 @@ from broker.console.languages import LANGUAGES, speech
 from broker.console.rendering import Said, environment, query_string
 from broker.console.screens import PUBLIC, Area, Panel, Route, Screen, Sees
 from broker.console.values import Name, T
+from broker.errors import retry_headers
 from policies.encoding import canonical
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ERROR_ROUTE", "Place", "Shell", "answer", "panel_html", "refusal"]
 
-_AWAY: Final = 503
-_RETRY_AFTER_S: Final = 1  # where the error does not say itself
 ERROR_ROUTE: Final = Route(
     kind="screen",
     path="",
@@ -142,9 +141,7 @@ def panel_html(panel: Panel, lang: str, now_ms: int, place: Place) -> Markup:
 def refusal(shell: Shell, error: IriaiError) -> Response:
     """A page, or JSON, that says what was refused, why, and what to do."""
     response = _refusal(shell, error)
-    retry_after_s = getattr(error, "retry_after_s", _RETRY_AFTER_S if error.http_status == _AWAY else None)
-    if retry_after_s is not None:
-        response.headers["Retry-After"] = str(retry_after_s)
+    response.headers.update(retry_headers(error))
     return response
 
 

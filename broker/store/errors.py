@@ -60,13 +60,8 @@ class StoreUnreachableError(StoreError):
 
 
 class StoreBusyError(StoreError):
-    """Every reading connection was in use for as long as a reader waits for one.
-
-    Attributes:
-        retry_after_s: When to try again, for the header ``Retry-After``.
-    """
+    """Every reading connection was in use for as long as a reader waits for one."""
 
     code = "store.busy"
     exit_code = 75
     http_status = 503
-    retry_after_s = 1

@@ -345,10 +345,13 @@ def ask(home: Home, name: str, observation: str | None, *, clock: Clock) -> Answ
             f"flags      {', '.join(found['flags']) or 'none'}",
             f"state      {found['state']}{cause}",
         ),
-        error=None
-        if problem is None
-        else FallbackError(**{name: str(problem.get(name))[:200] for name in ("need", "found", "remedy")}),
+        error=None if problem is None else _fallback(problem),
     )
+
+
+def _fallback(problem: dict[str, Any]) -> FallbackError:
+    need, found, remedy = (str(problem.get(name))[:200] for name in ("need", "found", "remedy"))
+    return FallbackError(need=need, found=found, remedy=remedy)
 
 
 def _numbers_of(text: str) -> list[float]:
