@@ -18,6 +18,12 @@ bench = typer.Typer(
 )
 
 _MB_LEAST, _MB_MOST = 0.0001, 400  # of `bench exchange`
+_Episodes = Annotated[int, typer.Option(min=1, max=250, help="Demonstrations per cell.")]
+_Seeds = Annotated[
+    int, typer.Option(min=1, max=100, help="How many, from 0; settings were chosen on seeds from 100.")
+]
+_Rollouts = Annotated[int, typer.Option(min=1, max=1000, help="Per model and cell.")]
+_Recordings = Annotated[Path, typer.Option("--dir", help="Where recordings are kept.")]
 
 
 @bench.command("exchange")
@@ -264,14 +270,10 @@ def bench_ingest(
 @bench.command("sim")
 def bench_sim(
     *,
-    episodes: Annotated[int, typer.Option(min=1, max=250, help="Demonstrations per cell.")] = 5,
-    seeds: Annotated[
-        int, typer.Option(min=1, max=100, help="How many, from 0; constants were chosen on seeds from 100.")
-    ] = 5,
-    rollouts: Annotated[int, typer.Option(min=1, max=1000, help="Per model and cell.")] = 20,
-    folder: Annotated[Path, typer.Option("--dir", help="Where recordings are kept.")] = Path(
-        "build/bench-sim"
-    ),
+    episodes: _Episodes = 5,
+    seeds: _Seeds = 5,
+    rollouts: _Rollouts = 20,
+    folder: _Recordings = Path("build/bench-sim"),
     as_json: Json = False,
 ) -> None:
     """Success in simulated cells: alone, pooled, federated and individual, from few demonstrations each."""
@@ -285,9 +287,7 @@ def bench_sim(
 def bench_real(
     *,
     data: Annotated[Path, typer.Option("--data", help="Folder that holds ur10 and ur3-cobotops.")],
-    seeds: Annotated[
-        int, typer.Option(min=1, max=100, help="How many, from 0; settings were chosen on seeds from 100.")
-    ] = 5,
+    seeds: _Seeds = 5,
     as_json: Json = False,
 ) -> None:
     """Figures on real recordings: alone, pooled, federated and individual; skipped where they are absent."""
@@ -300,14 +300,10 @@ def bench_real(
 @bench.command("embodiments")
 def bench_embodiments(
     *,
-    episodes: Annotated[int, typer.Option(min=1, max=250, help="Demonstrations per cell.")] = 5,
-    seeds: Annotated[
-        int, typer.Option(min=1, max=100, help="How many, from 0; settings were chosen on seeds from 100.")
-    ] = 16,
-    rollouts: Annotated[int, typer.Option(min=1, max=1000, help="Per model and cell.")] = 20,
-    folder: Annotated[Path, typer.Option("--dir", help="Where recordings are kept.")] = Path(
-        "build/bench-sim"
-    ),
+    episodes: _Episodes = 5,
+    seeds: _Seeds = 16,
+    rollouts: _Rollouts = 20,
+    folder: _Recordings = Path("build/bench-sim"),
     as_json: Json = False,
 ) -> None:
     """Success of two embodiments that share a trunk: other observations, other actions; against alone.
